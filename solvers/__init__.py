@@ -1,0 +1,1 @@
+"""PDE problems and the linear solves behind them. Imports neither torch nor Ray."""

@@ -1,0 +1,65 @@
+"""Parameter spaces and seeded draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+from zlib import crc32
+
+import numpy as np
+
+
+def generator_of(seed: int, design: str, simulation: int) -> np.random.Generator:
+    """The random generator of one simulation: a function of (seed, design, simulation) and of nothing else."""
+    return np.random.default_rng(np.random.SeedSequence((seed, crc32(design.encode()), simulation)))
+
+
+class Distribution(Protocol):
+    """One random quantity of a problem."""
+
+    def draw(self, generator: np.random.Generator) -> Any: ...
+
+    def features(self, value: Any) -> np.ndarray:
+        """[F] what to sort by, scaled so that draws spread by about 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A scalar, uniform on [low, high]."""
+
+    low: float
+    high: float
+    unit: str = "1"
+
+    def __post_init__(self):
+        if not self.low < self.high:
+            raise ValueError(f"low = {self.low} must be below high = {self.high}")
+
+    def draw(self, generator: np.random.Generator) -> float:
+        return float(generator.uniform(self.low, self.high))
+
+    def features(self, value: float) -> np.ndarray:
+        return np.array([(value - self.low) / (self.high - self.low)])
+
+    def describe(self) -> str:
+        return f"uniform on [{self.low:g}, {self.high:g}] {self.unit}"
+
+
+class ParameterSpace:
+    """Named distributions, drawn in the order given: ParameterSpace(wavenumber=Uniform(1, 5), ...)."""
+
+    def __init__(self, **distributions: Distribution):
+        self.distributions = distributions
+
+    def draw(self, generator: np.random.Generator) -> dict[str, Any]:
+        return {name: distribution.draw(generator) for name, distribution in self.distributions.items()}
+
+    def features(self, parameters: dict[str, Any]) -> np.ndarray:
+        return np.concatenate(
+            [distribution.features(parameters[name]) for name, distribution in self.distributions.items()]
+        )
+
+    def describe(self) -> dict[str, str]:
+        """One line of prose for each parameter, as an exported model's card prints it."""
+        return {name: distribution.describe() for name, distribution in self.distributions.items()}
