@@ -128,6 +128,8 @@ class SolveRecord:
 class Chunk:
     """Samples packed as arrays, the unit that travels, and what became of the simulations since the last one."""
 
+    design: str = "training"
+    """Design of the lease that the samples belong to."""
     arrays: dict[str, np.ndarray]
     """`Layout.pack` of the chunk's samples."""
     simulations: np.ndarray

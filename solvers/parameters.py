@@ -23,6 +23,10 @@ class Distribution(Protocol):
         """[F] what to sort by, scaled so that draws spread by about 1."""
         ...
 
+    def describe(self) -> str:
+        """One line of prose for the card of an exported model."""
+        ...
+
 
 @dataclass(frozen=True)
 class Uniform:

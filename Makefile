@@ -1,0 +1,38 @@
+# Each target makes .venv when it is missing; nothing else needs to be installed but Python, make and a C compiler.
+PYTHON_VERSIONS := 3.13 3.12
+# The newest of them that runs, from the path or from pyenv (whose shims stand on the path but may not run).
+PYTHON := $(firstword $(foreach version,$(PYTHON_VERSIONS),$(shell \
+	for python in python$(version) $$(ls -d $(HOME)/.pyenv/versions/$(version).*/bin/python 2>/dev/null | sort -rV) python3; do \
+		"$$python" -c 'import sys, venv, ensurepip; sys.exit("%d.%d" % sys.version_info[:2] != "$(version)")' 2>/dev/null \
+			&& command -v "$$python" && break; done)))
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	.venv/bin/penstock train examples/darcy.yaml
+
+test: .venv/installed-test
+	.venv/bin/python -m pytest
+
+lint: .venv/installed-test
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/bin/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "penstock needs Python $(lastword $(PYTHON_VERSIONS)) to $(firstword $(PYTHON_VERSIONS)): none runs from the path or ~/.pyenv/versions." >&2; \
+		echo "Install one (apt install python3.12 python3.12-venv, conda, or pyenv install 3.12), then call make again." >&2; \
+		exit 1; fi
+	"$(PYTHON)" -m venv .venv
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	@echo "installing penstock with PyTorch, Ray, DOLFINx and PETSc into .venv: about two minutes and 6 GB"
+	.venv/bin/pip install --quiet --disable-pip-version-check -e '.[fenics]'
+	@touch $@
+
+.venv/installed-test: pyproject.toml | .venv/installed
+	.venv/bin/pip install --quiet --disable-pip-version-check -e '.[fenics,test]'
+	@touch $@

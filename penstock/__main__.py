@@ -1,0 +1,11 @@
+"""python -m penstock, and the `penstock` command."""
+
+
+def main() -> None:
+    from penstock.orchestrator.cli import run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

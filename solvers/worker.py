@@ -1,0 +1,154 @@
+"""The solver's side of the stream: a lease goes in, chunks of samples come out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from penstock.sample import Chunk, Layout, Lease, Sample, SolveRecord
+from penstock.solvers.krylov import LinearSolver
+from penstock.solvers.parameters import generator_of
+from penstock.solvers.problem import LinearSystem, Problem, Solution, SolveError
+from penstock.solvers.sorting import greedy_order
+
+logger = logging.getLogger(__name__)
+
+CHUNK_BYTES = 1_000_000  # an actor call costs about 1 ms whatever its size, so samples travel together
+CHUNK_SECONDS = 1.0  # and still reach the learner soon
+
+
+class SolverWorker:
+    """Draws, sorts, solves and packs; lives as long as its process, and its linear solvers with it.
+
+    solvers: the LinearSolver of each design, "training" being the one for designs not named.
+    sort: solve a lease's systems in greedy nearest-neighbour order, so that a recycle space meets similar systems.
+    """
+
+    def __init__(self, problem: Problem, solvers: dict[str, LinearSolver], *, seed: int, sort: bool):
+        self.problem = problem
+        self.seed = seed
+        self.sort = sort
+        self._solvers = solvers
+        self._last_features: np.ndarray | None = None
+        self._blocked_seconds = 0.0
+
+    def stream(self, lease: Lease) -> Iterator[Chunk]:
+        """Chunks of the lease's samples; every simulation is `finished` or `failed` in exactly one of them.
+
+        A simulation fails alone, whatever its code raises: the reason travels in the chunk, the traceback is logged.
+        """
+        draws = {i: self.problem.draw(generator_of(self.seed, lease.design, i)) for i in lease.simulations}
+        solver = self._solvers.get(lease.design, self._solvers["training"])
+        chunk = _ChunkBuilder(self.problem.layout, lease.design)
+
+        def solve(system: LinearSystem) -> Solution:
+            solution = solver(system)
+            chunk.solves.append(
+                SolveRecord(
+                    strategy=solution.strategy,
+                    seconds=solution.seconds,
+                    iterations=solution.iterations,
+                    relative_residual=solution.relative_residual,
+                )
+            )
+            if not solution.converged:
+                raise SolveError(
+                    f"{solution.strategy}: {solution.outcome}, relative residual {solution.relative_residual:.1e} "
+                    f"after {solution.iterations} iterations"
+                )
+            return solution
+
+        for simulation in self._order(draws):
+            retried = solver.num_retried
+            try:
+                for sample in self.problem.simulate(draws.pop(simulation), solve):
+                    chunk.add(simulation, sample)
+                    if chunk.is_due():
+                        yield from self._send(chunk)
+                chunk.finished.append(simulation)
+            except Exception as error:  # one bad draw must not end a run of thousands: counted in `failed`
+                logger.exception("simulation %d of design %r failed", simulation, lease.design)
+                chunk.fail(simulation, error)
+            chunk.retried += solver.num_retried > retried
+            if chunk.is_due():
+                yield from self._send(chunk)
+        if not chunk.is_empty():
+            yield from self._send(chunk)
+
+    def _order(self, draws: dict) -> list[int]:
+        simulations = list(draws)
+        if not self.sort or len(simulations) < 2:
+            return simulations
+        features = np.stack([self.problem.features(parameters) for parameters in draws.values()])
+        order = greedy_order(features, self._last_features)
+        self._last_features = features[order[-1]]
+        return [simulations[position] for position in order]
+
+    def _send(self, chunk: _ChunkBuilder) -> Iterator[Chunk]:
+        message = chunk.take(self._blocked_seconds)
+        before = time.perf_counter()
+        yield message
+        self._blocked_seconds = time.perf_counter() - before  # until the stream lets the worker go on
+
+
+class _ChunkBuilder:
+    """The chunk that is being filled."""
+
+    def __init__(self, layout: Layout, design: str):
+        self._layout = layout
+        self._design = design
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows: list[tuple[int, int, dict[str, np.ndarray]]] = []
+        self._since = time.monotonic()
+        self.finished: list[int] = []
+        self.failed: dict[int, str] = {}
+        self.solves: list[SolveRecord] = []
+        self.retried = 0
+
+    def add(self, simulation: int, sample: Sample) -> None:
+        self._rows.append((simulation, sample.step, self._layout.pack([sample])))
+
+    def fail(self, simulation: int, error: Exception) -> None:
+        self._rows = [row for row in self._rows if row[0] != simulation]
+        self.failed[simulation] = _reason(error)
+
+    def is_empty(self) -> bool:
+        return not (self._rows or self.finished or self.failed)
+
+    def is_due(self) -> bool:
+        full = len(self._rows) * self._layout.sample_bytes >= CHUNK_BYTES
+        return full or (not self.is_empty() and time.monotonic() - self._since >= CHUNK_SECONDS)
+
+    def take(self, blocked_seconds: float) -> Chunk:
+        """What was gathered, as a chunk; the next one starts empty."""
+        rows = [arrays for _, _, arrays in self._rows]
+        empty = {name: np.empty((0, *shape), np.float32) for name, shape in self._layout.shapes.items()}
+        chunk = Chunk(
+            design=self._design,
+            arrays={name: np.concatenate([row[name] for row in rows]) for name in empty} if rows else empty,
+            simulations=np.array([simulation for simulation, _, _ in self._rows], np.int64),
+            steps=np.array([step for _, step, _ in self._rows], np.int64),
+            finished=tuple(self.finished),
+            failed=dict(self.failed),
+            solves=tuple(self.solves),
+            retried=self.retried,
+            blocked_seconds=blocked_seconds,
+        )
+        self._clear()
+        return chunk
+
+
+def _reason(error: Exception) -> str:
+    """One line; for errors of the problem's own code with the place where they were raised."""
+    if isinstance(error, SolveError):
+        return str(error)
+    traceback = error.__traceback__
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    place = f"{traceback.tb_frame.f_code.co_filename}, line {traceback.tb_lineno}"
+    return f"{type(error).__name__}: {error} ({place})".replace("\n", " ")

@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from penstock.solvers.parameters import ParameterSpace, Uniform, generator_of
+from penstock.solvers.random_fields import BinaryField, GaussianField
+
+
+def test_field_is_the_sum_of_its_cosines():
+    """The fast evaluations against the Karhunen-Loève sum written out, below and above the number of modes."""
+    for resolution in (5, 8, 12):
+        field = GaussianField(resolution, num_modes=8)
+        coefficients = np.random.default_rng(1).standard_normal((8, 8))
+        centres = (np.arange(resolution) + 0.5) / resolution
+        x, y = np.meshgrid(centres, centres, indexing="ij")
+        expected = np.zeros((resolution, resolution))
+        for k1 in range(8):
+            for k2 in range(8):
+                norm = (np.sqrt(2) if k1 else 1.0) * (np.sqrt(2) if k2 else 1.0)
+                expected += coefficients[k1, k2] * norm * np.cos(np.pi * k1 * x) * np.cos(np.pi * k2 * y)
+        np.testing.assert_allclose(field.evaluate(coefficients), expected, atol=1e-12)
+
+
+def test_a_draw_is_one_function_at_every_resolution():
+    coarse = GaussianField(32).draw(generator_of(3, "training", 7))
+    for factor in (3, 5):  # odd factors: the coarse centres are among the fine ones; 160 is above the 128 modes
+        fine = GaussianField(32 * factor).draw(generator_of(3, "training", 7))
+        np.testing.assert_allclose(fine[factor // 2 :: factor, factor // 2 :: factor], coarse, atol=1e-12)
+
+
+def test_variance_and_mean_mode():
+    """Pointwise variance against the sum of the eigenvalues of (-Laplacian + 9)^-2, and the cell mean against 0."""
+    field = GaussianField(16, num_modes=16)
+    draws = np.stack([field.draw(generator_of(0, "training", i)) for i in range(4000)])
+    k = np.arange(16)
+    eigenvalues = (np.pi**2 * (k[:, None] ** 2 + k[None, :] ** 2) + 9.0) ** -2
+    eigenvalues[0, 0] = 0.0
+    # The mean of φ_k² over the cell centres is 1 for every k < n.
+    assert draws.var(axis=0).mean() == pytest.approx(eigenvalues.sum(), rel=0.05)
+    np.testing.assert_allclose(draws.mean(axis=(1, 2)), 0.0, atol=1e-12)
+
+
+def test_draws_depend_on_seed_design_and_simulation_alone():
+    field = GaussianField(8)
+    reference = field.draw(generator_of(0, "training", 5))
+    np.testing.assert_array_equal(field.draw(generator_of(0, "training", 5)), reference)
+    for other in ((1, "training", 5), (0, "validation", 5), (0, "training", 6)):
+        assert np.abs(field.draw(generator_of(*other)) - reference).max() > 1e-3
+
+
+def test_binary_field_takes_its_two_values_about_equally_often():
+    field = BinaryField(GaussianField(32), above=12.0, below=3.0)
+    draws = np.stack([field.draw(generator_of(0, "training", i)) for i in range(400)])
+    assert set(np.unique(draws)) == {3.0, 12.0}
+    assert (draws == 12.0).mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_distance_of_binary_fields_is_the_area_where_they_differ():
+    field = BinaryField(GaussianField(32), above=12.0, below=3.0)
+    a, b = (field.draw(generator_of(0, "training", i)) for i in (0, 1))
+    distance = np.linalg.norm(field.features(a) - field.features(b))
+    assert distance == pytest.approx(2 * np.sqrt((a != b).mean()))
+
+
+def test_uniform_stays_in_its_bounds_and_refuses_bad_ones():
+    space = ParameterSpace(speed=Uniform(2.0, 3.0, "m/s"), angle=Uniform(0.0, 1.0))
+    draws = [space.draw(generator_of(0, "training", i)) for i in range(500)]
+    speeds = np.array([draw["speed"] for draw in draws])
+    assert 2.0 <= speeds.min() < 2.02 and 2.98 < speeds.max() <= 3.0
+    assert space.features(draws[0]).shape == (2,)
+    with pytest.raises(ValueError, match="low = 3"):
+        Uniform(3.0, 2.0)
