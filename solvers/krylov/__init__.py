@@ -1,0 +1,15 @@
+"""Linear solvers: `LinearSolver`, and the strategies that it can follow."""
+
+from penstock.solvers.krylov.direct import Direct
+from penstock.solvers.krylov.gcrodr import GCRODR
+from penstock.solvers.krylov.krylov import Krylov
+from penstock.solvers.krylov.linear_solver import LinearSolver
+
+__all__ = ["STRATEGIES", "LinearSolver"]
+
+STRATEGIES: dict[str, type] = {
+    "direct": Direct,
+    "krylov": Krylov,
+    "gcrodr": GCRODR,
+}
+"""Names for `solver.strategy`; the options of the configuration are the constructor's keyword arguments."""

@@ -1,0 +1,165 @@
+"""PETSc's Krylov methods and preconditioners, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from penstock.solvers.krylov.preconditioners import PRECONDITIONERS, require_known, set_preconditioner
+from penstock.solvers.krylov.strategy import Attempt, require_at_least, residual_of, start_of
+from penstock.solvers.problem import LinearSystem, Outcome
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
+
+MAX_CONTINUATIONS = 3  # of a solve whose true residual missed rtol although the method's own had met it
+
+
+@dataclass(frozen=True)
+class _Method:
+    """How PETSc's implementation measures and counts."""
+
+    products: int = 1
+    """Products with A an iteration."""
+    right: bool = False
+    """Preconditioned from the right, which makes its residual the true one."""
+    true_norm: bool = True
+    """Stops on ||b - A x||; else on the preconditioned residual's norm."""
+
+
+METHODS = {
+    "cg": _Method(),
+    "fcg": _Method(),
+    "minres": _Method(true_norm=False),  # the true norm would cost a second product an iteration
+    "gmres": _Method(right=True),
+    "fgmres": _Method(right=True),
+    "gcr": _Method(right=True),
+    "bcgs": _Method(products=2, right=True),
+    "ibcgs": _Method(products=2, right=True),
+    "cgs": _Method(products=2, right=True),
+    "tfqmr": _Method(products=2, right=True),
+}
+
+RESTARTED = {"gmres": "gmres", "fgmres": "gmres", "gcr": "gcr"}
+"""Methods that restart, and what PETSc calls them in the option's name."""
+
+
+class Krylov:
+    """One of PETSc's Krylov methods with one of its preconditioners, set up anew for every changed matrix.
+
+    The method stops on the true residual wherever PETSc lets it (right preconditioning for the GMRES and BiCG
+    families, the unpreconditioned norm for CG), so that one rtol means one accuracy. Where rounding or the norm left
+    the true residual above rtol, it goes on from its x with a tighter tolerance, up to three times.
+
+    ksp: name in `METHODS`; by default "cg" where A is SPD, else "gmres".
+    pc: name in `PRECONDITIONERS`; by default "icc" where A is SPD, else "ilu", and "bjacobi" on several ranks.
+    restart: iterations between restarts of "gmres", "fgmres" and "gcr".
+    options: further PETSc options, without dash or prefix: {"pc_factor_levels": "2"}.
+    """
+
+    name = "krylov"
+    recycles = False
+
+    def __init__(
+        self,
+        *,
+        ksp: str | None = None,
+        pc: str | None = None,
+        max_iterations: int = 10_000,
+        restart: int = 30,
+        options: Mapping[str, str] | None = None,
+    ):
+        if ksp is not None:
+            require_known("ksp", ksp, METHODS)
+        if pc is not None:
+            require_known("pc", pc, PRECONDITIONERS)
+        require_at_least("max_iterations", max_iterations, 1)
+        require_at_least("restart", restart, 1)
+        self.ksp = ksp
+        self.pc = pc
+        self.max_iterations = max_iterations
+        self.restart = restart
+        self.options = dict(options or {})
+        self.reset()
+
+    def reset(self) -> None:
+        self._ksp: PETSc.KSP | None = None
+
+    def solve(self, system: LinearSystem, rtol: float) -> Attempt:
+        if self._ksp is None:
+            self._ksp = self._new_ksp(system)
+        ksp = self._ksp
+        ksp.setOperators(system.A)
+        method = METHODS[ksp.getType()]
+        target = rtol * system.b.norm()
+        x = start_of(system)
+        ksp.setInitialGuessNonzero(system.guess is not None)
+        products = 0
+        tolerance = rtol
+        for continuation in range(MAX_CONTINUATIONS + 1):
+            ksp.setTolerances(rtol=tolerance, atol=0.0, max_it=max(1, self.max_iterations - products))
+            products += continuation > 0 or system.guess is not None  # the first residual
+            ksp.solve(system.b, x)
+            iterations = ksp.getIterationNumber()
+            products += method.products * iterations
+            if ksp.getType() in RESTARTED:  # forms its residual anew after every `restart` iterations
+                products += max(0, iterations - 1) // self.restart
+            outcome = _outcome(ksp.getConvergedReason())
+            residual_norm = residual_of(system, x).norm()
+            products += 1
+            if outcome is not Outcome.CONVERGED or residual_norm <= target:
+                break
+            outcome = Outcome.STAGNATION
+            tolerance *= 0.5 * target / residual_norm
+            ksp.setInitialGuessNonzero(True)
+        return Attempt(x=x, outcome=outcome, iterations=products)
+
+    def _new_ksp(self, system: LinearSystem) -> PETSc.KSP:
+        from petsc4py import PETSc
+
+        ksp = PETSc.KSP().create(system.A.comm)
+        ksp.setType(self.ksp or ("cg" if system.is_spd else "gmres"))
+        method = METHODS[ksp.getType()]
+        ksp.setPCSide(PETSc.PC.Side.RIGHT if method.right else PETSc.PC.Side.LEFT)
+        norms = PETSc.KSP.NormType
+        ksp.setNormType(norms.UNPRECONDITIONED if method.true_norm else norms.PRECONDITIONED)
+        set_preconditioner(ksp.getPC(), self.pc, system)
+        self._set_options(ksp, system)
+        return ksp
+
+    def _set_options(self, ksp: PETSc.KSP, system: LinearSystem) -> None:
+        """Through PETSc's global table, from which they go again: raises ValueError for one that nothing reads."""
+        from petsc4py import PETSc
+
+        prefix = "penstock_krylov_"
+        ksp.setOptionsPrefix(prefix)
+        table = PETSc.Options(prefix)
+        if ksp.getType() in RESTARTED:
+            table.setValue(f"ksp_{RESTARTED[ksp.getType()]}_restart", self.restart)
+        for key, value in self.options.items():
+            table.setValue(key, value)
+        try:
+            ksp.setFromOptions()
+            ksp.setOperators(system.A)
+            ksp.setUp()
+            ksp.setUpOnBlocks()  # the solvers inside a preconditioner read theirs here
+            for key in self.options:
+                if not table.used(key):
+                    raise ValueError(f"options: PETSc's {ksp.getType()} with {ksp.getPC().getType()} has no {key!r}")
+        finally:
+            for key in table.getAll():
+                table.delValue(key)
+
+
+def _outcome(reason: int) -> Outcome:
+    from petsc4py import PETSc
+
+    reasons = PETSc.KSP.ConvergedReason
+    if reason > 0:
+        return Outcome.CONVERGED
+    if reason == reasons.DIVERGED_MAX_IT:
+        return Outcome.ITERATION_LIMIT
+    if reason == reasons.DIVERGED_NANORINF:
+        return Outcome.NOT_FINITE
+    return Outcome.BREAKDOWN

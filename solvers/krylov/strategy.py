@@ -1,0 +1,72 @@
+"""What a strategy for linear systems is: the one role that `LinearSolver` knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from penstock.solvers.problem import LinearSystem, Outcome
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What a strategy made of one system."""
+
+    x: PETSc.Vec
+    """A vector of its own, never one that the strategy keeps."""
+    outcome: Outcome
+    iterations: int = 0
+    """Products with A that the method made, its own residuals included; those inside a preconditioner are not."""
+    history: Sequence[float] = ()
+    """Residual norms ||b - A x|| as the method estimated them, from the first on; () where it keeps none."""
+
+
+class Strategy(Protocol):
+    """One way to solve the systems of one family, one after another.
+
+    Construction takes the user's options and needs no PETSc. `LinearSolver` copies a fresh strategy for every family
+    (copy.copy), so a constructor makes nothing mutable that two families must not share.
+    """
+
+    name: str
+
+    @property
+    def recycles(self) -> bool:
+        """Numbers from earlier systems entered the last solve, so solving again from a reset may go better."""
+        ...
+
+    def solve(self, system: LinearSystem, rtol: float) -> Attempt:
+        """An x with ||b - A x|| <= rtol ||b||, or the reason why there is none. May raise PETSc.Error."""
+        ...
+
+    def reset(self) -> None:
+        """Forget all earlier systems."""
+        ...
+
+
+def residual_of(system: LinearSystem, x: PETSc.Vec) -> PETSc.Vec:
+    """b - A x."""
+    residual = system.b.duplicate()
+    system.A.mult(x, residual)
+    residual.aypx(-1.0, system.b)
+    return residual
+
+
+def start_of(system: LinearSystem) -> PETSc.Vec:
+    """A new vector that holds the initial guess; zero where the system has none."""
+    x = system.b.duplicate()
+    if system.guess is None:
+        x.zeroEntries()
+    else:
+        system.guess.copy(x)
+    return x
+
+
+def require_at_least(name: str, value: int, lowest: int) -> None:
+    """Raises ValueError unless `value` is an integer >= lowest."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+        raise ValueError(f"{name} = {value!r} must be an integer, at least {lowest}")
