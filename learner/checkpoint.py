@@ -1,0 +1,237 @@
+"""Checkpoints on disk: a folder a step, whole or absent. safetensors and JSON only; nothing is ever unpickled.
+
+<folder>/<step>/weights.safetensors      the surrogate's state: weights and normalisation
+                optimizer.safetensors    newest only: moments and random states
+                buffer.safetensors       newest only: samples
+                meta.json                everything that is JSON, and size and CRC-32 of each file
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from penstock.errors import PenstockError
+
+FORMAT = 1
+META = "meta.json"
+RESUME_PARTS = ("optimizer", "buffer")  # what only the newest checkpoint holds
+TEMPORARY = ".writing-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What was saved at a step."""
+
+    path: Path
+    step: int
+    weights: dict[str, Tensor]
+    optimizer: dict | None
+    """None when only the weights were asked for."""
+    buffer: dict | None
+    """None, too, when the buffer was not saved."""
+    meta: dict
+
+    def load_into(self, module: nn.Module) -> None:
+        """Raises PenstockError when the module's parameters have other names or shapes."""
+        expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+        saved = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
+        for name in sorted(expected.keys() | saved.keys()):
+            if expected.get(name) != saved.get(name):
+                raise PenstockError(
+                    f"the checkpoint {self.path} is of another model: {name} is {saved.get(name, 'absent')} there and "
+                    f"{expected.get(name, 'absent')} here; use the configuration it was trained with"
+                )
+        module.load_state_dict(self.weights)
+
+
+def save(
+    folder: Path,
+    step: int,
+    *,
+    weights: Mapping[str, Tensor],
+    optimizer: Mapping,
+    buffer: Mapping | None,
+    meta: Mapping,
+    keep: int,
+) -> Path:
+    """Writes <folder>/<step>/ and makes it the newest, then thins the older ones.
+
+    optimizer, buffer: tensors and JSON values by name. meta: JSON; its `validation.mean`, where there is one, decides
+    which checkpoint is the best. keep: how many of the newest stay, besides the best. A step that was saved already is
+    left as it is: no step was made since.
+
+    Raises PenstockError when the disk refuses; the older checkpoints are then as they were.
+    """
+    folder, path = Path(folder), Path(folder) / str(step)
+    if path.exists():
+        return path
+    temporary = folder / f"{TEMPORARY}{step}"
+    parts = {"weights": weights, "optimizer": optimizer, **({"buffer": buffer} if buffer is not None else {})}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(f"{TEMPORARY}*"):  # of a writer that was killed
+            shutil.rmtree(leftover)
+        temporary.mkdir()
+        files, values = {}, {}
+        for part, contents in parts.items():
+            tensors = {name: value for name, value in contents.items() if isinstance(value, Tensor)}
+            values[part] = {name: value for name, value in contents.items() if not isinstance(value, Tensor)}
+            file = temporary / f"{part}.safetensors"
+            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file)
+            files[part] = {"bytes": file.stat().st_size, "crc32": _crc32(file)}
+            _flush(file)
+        contents = {"step": step, "files": files, "values": values, "meta": dict(meta)}
+        text = json.dumps({"format": FORMAT, "crc32": _crc32_of(contents), "contents": contents})
+        (temporary / META).write_text(text)
+        _flush(temporary / META)
+        _flush(temporary)
+        temporary.rename(path)
+        _flush(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
+        raise PenstockError(
+            f"can't write the checkpoint of step {step} in {folder}: {reason}; the last one written is still valid",
+            exit_code=1,
+        ) from error
+    _thin(folder, keep)
+    return path
+
+
+def load(folder: Path, step: int | None = None, *, weights_only: bool = False) -> Checkpoint:
+    """The checkpoint of a step, by default the newest, checked against the sizes and checksums it was saved with.
+
+    weights_only: leave optimizer and buffer, which older checkpoints lack.
+    Raises PenstockError when there is none, or it is damaged, or of another format.
+    """
+    folder = Path(folder)
+    if step is None:
+        step = latest(folder)
+        if step is None:
+            raise PenstockError(f"there is no checkpoint in {folder}")
+    path = folder / str(step)
+    if not path.is_dir():
+        raise PenstockError(f"there is no checkpoint of step {step} in {folder}; there are {_steps(folder)}")
+    contents = _read_meta(path)
+    if contents["step"] != step:
+        raise PenstockError(f"the checkpoint {path} is damaged: its {META} is of step {contents['step']}")
+    parts = {"optimizer": None, "buffer": None}
+    for part in ["weights"] if weights_only else contents["files"]:
+        if part in RESUME_PARTS and step != latest(folder) and not (path / f"{part}.safetensors").exists():
+            raise PenstockError(f"the checkpoint {path} holds weights alone; only the newest one can be resumed from")
+        parts[part] = _read_tensors(path, part, contents["files"][part]) | contents["values"][part]
+    return Checkpoint(path=path, step=step, meta=contents["meta"], **parts)
+
+
+def latest(folder: Path) -> int | None:
+    """The newest checkpoint's step; None when there is none."""
+    steps = _steps(Path(folder))
+    return steps[-1] if steps else None
+
+
+def best(folder: Path) -> int | None:
+    """The step of the checkpoint with the least validation error; None when none was validated.
+
+    Raises PenstockError when a checkpoint's meta.json is damaged.
+    """
+    errors = {step: _validation_error(_read_meta(Path(folder) / str(step))) for step in _steps(Path(folder))}
+    errors = {step: error for step, error in errors.items() if error is not None}
+    return min(errors, key=errors.__getitem__) if errors else None
+
+
+def _steps(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
+
+
+def _validation_error(contents: dict) -> float | None:
+    validation = contents["meta"].get("validation")
+    return validation["mean"] if validation else None
+
+
+def _thin(folder: Path, keep: int) -> None:
+    """Removes all but the newest `keep` and the best, and what only the newest needs of those that stay."""
+    *older, newest = _steps(folder)
+    staying = {newest, *older[len(older) + 1 - keep :], best(folder)}
+    for step in older:
+        if step not in staying:
+            # Renamed first: a removal that is cut short must not leave half a checkpoint.
+            doomed = folder / f"{TEMPORARY}{step}"
+            (folder / str(step)).rename(doomed)
+            shutil.rmtree(doomed)
+        else:
+            for part in RESUME_PARTS:
+                (folder / str(step) / f"{part}.safetensors").unlink(missing_ok=True)
+
+
+def _read_meta(path: Path) -> dict:
+    try:
+        wrapper = json.loads((path / META).read_text())
+        if wrapper["format"] != FORMAT:
+            raise PenstockError(
+                f"the checkpoint {path} has format {wrapper['format']}, this penstock reads {FORMAT}: "
+                "use the version that wrote it"
+            )
+        contents = wrapper["contents"]
+        intact = wrapper["crc32"] == _crc32_of(contents)
+    except FileNotFoundError:
+        raise _damaged(path, f"{META} is missing") from None
+    except OSError as error:
+        raise PenstockError(f"can't read {path / META}: {error.strerror}", exit_code=1) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, f"{META} is not what penstock writes") from error
+    if not intact:
+        raise _damaged(path, f"{META} was changed")
+    return contents
+
+
+def _read_tensors(path: Path, part: str, expected: dict) -> dict[str, Tensor]:
+    file = path / f"{part}.safetensors"
+    try:
+        num_bytes = file.stat().st_size
+        if num_bytes != expected["bytes"]:
+            raise _damaged(path, f"{file.name} has {num_bytes} bytes, not {expected['bytes']}")
+        if _crc32(file) != expected["crc32"]:
+            raise _damaged(path, f"{file.name} was changed")
+        return load_file(file)
+    except FileNotFoundError:
+        raise _damaged(path, f"{file.name} is missing") from None
+    except OSError as error:
+        raise PenstockError(f"can't read {file}: {error.strerror}", exit_code=1) from error
+    except SafetensorError as error:
+        raise _damaged(path, f"{file.name} is no safetensors file") from error
+
+
+def _damaged(path: Path, what: str) -> PenstockError:
+    return PenstockError(f"the checkpoint {path} is damaged: {what}; remove that folder to use an older checkpoint")
+
+
+def _crc32(file: Path) -> int:
+    checksum = 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def _crc32_of(contents: dict) -> int:
+    return zlib.crc32(json.dumps(contents, sort_keys=True).encode())
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,144 @@
+"""A trained surrogate as one file that torch alone can load:
+
+    module = torch.export.load("darcy.pt2").module()
+    outputs = module(coefficient=tensor)          # by the names that the card lists
+
+Axes:  B batch, *grid the axes of the fields' grid.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from penstock.errors import PenstockError
+from penstock.learner.surrogate import Surrogate
+from penstock.sample import FieldSpec, Layout
+
+CARD = "card.json"
+TOLERANCE = 1e-5  # relative difference between the exported file and the surrogate
+NUM_EXAMPLES = 2  # a batch of one would be taken for a constant of the model
+
+
+def export(surrogate: Surrogate, card: Mapping, path: Path, example_arrays: Mapping[str, np.ndarray | Tensor]) -> Path:
+    """Writes <path>.pt2 and <path>.card.json and returns the former; what the model lets vary in shape stays free.
+
+    card: what a user of the file should know (problem, ranges, validation errors, versions, seed); `inputs` and
+    `outputs` are added to it, and it travels inside the file too. example_arrays: `Layout.pack`'s arrays of a sample or
+    more. On them, and on them at another batch and resolution where those are free, the written file is compared with
+    the surrogate before it gets its name.
+
+    Raises PenstockError when the model can't be exported, the file disagrees, or the disk refuses.
+    """
+    path = Path(path)
+    path = path if path.suffix == ".pt2" else path.with_name(f"{path.name}.pt2")
+    surrogate = copy.deepcopy(surrogate).cpu().eval()
+    layout = surrogate.layout
+    inputs = _by_name(layout, example_arrays)
+    program = _trace(surrogate, inputs)
+    shapes = _traced_shapes(program, inputs)
+    is_free = all(type(size) is not int for shape in shapes.values() for size in shape)
+    fields_shape = next(shape for shape in shapes.values() if len(shape) > 1)  # what every output's shape follows
+    card = {
+        **card,
+        "inputs": [_describe(spec, shapes[spec.name]) for spec in layout.inputs],
+        "outputs": [_describe(spec, fields_shape) for spec in layout.outputs],
+    }
+    temporary = path.with_name(f".{path.stem}.writing.pt2")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # by way of memory: torch's own writer turns a full disk into a RuntimeError
+        contents = io.BytesIO()
+        torch.export.save(program, contents, extra_files={CARD: json.dumps(card, indent=2)})
+        temporary.write_bytes(contents.getvalue())
+        _compare(surrogate, temporary, inputs)
+        if is_free:
+            _compare(surrogate, temporary, {name: _elsewhere(values) for name, values in inputs.items()})
+        path.with_suffix(".card.json").write_text(json.dumps(card, indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise PenstockError(f"can't write {path}: {error.strerror or error}", exit_code=1) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _by_name(layout: Layout, arrays: Mapping[str, np.ndarray | Tensor]) -> dict[str, Tensor]:
+    """Two samples as the exported module's arguments: fields [2, *grid], scalars [2]."""
+    inputs = {}
+    for group, specs in layout.groups.items():
+        if group != "targets":
+            values = torch.as_tensor(np.asarray(arrays[group]))
+            rows = torch.arange(NUM_EXAMPLES) % len(values)
+            inputs |= {spec.name: values[rows, channel].contiguous() for channel, spec in enumerate(specs)}
+    return inputs
+
+
+def _trace(surrogate: Surrogate, inputs: dict[str, Tensor]) -> torch.export.ExportedProgram:
+    free = {name: dict.fromkeys(range(values.dim()), torch.export.Dim.AUTO) for name, values in inputs.items()}
+    try:
+        with torch.no_grad():
+            return torch.export.export(
+                surrogate,
+                args=(),
+                kwargs=inputs,
+                dynamic_shapes={"inputs": free},
+                # without it the saved shape checks of a module with **inputs can't be run (torch 2.15)
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+    except Exception as error:  # of the user's model, too: whatever torch.export can't follow
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise PenstockError(f"{type(surrogate.model).__name__} can't be exported: {reason}", exit_code=1) from error
+
+
+def _traced_shapes(program: torch.export.ExportedProgram, inputs: dict[str, Tensor]) -> dict[str, tuple]:
+    """Every input's shape: an int where it is fixed, something else where it is free."""
+    user_inputs = [name for name in program.graph_signature.user_inputs if isinstance(name, str)]
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    return {
+        name: tuple(nodes[user_input].meta["val"].shape) for name, user_input in zip(inputs, user_inputs, strict=True)
+    }
+
+
+def _describe(spec: FieldSpec, shape: tuple) -> dict:
+    """A line of the card; sizes that are free are named: "batch", or "n (64)" with the size that was trained on."""
+    sizes = ["batch", *(f"n{axis} ({size})" for axis, size in enumerate(spec.shape))]
+    return {
+        "name": spec.name,
+        "unit": spec.unit,
+        "shape": [size if type(size) is int else name for name, size in zip(sizes, shape, strict=True)],
+        "dtype": "float32",
+    }
+
+
+def _elsewhere(values: Tensor) -> Tensor:
+    """The example at another batch and resolution: [3] or [3, *other grid]."""
+    rows = values[torch.arange(NUM_EXAMPLES + 1) % NUM_EXAMPLES]
+    if rows.dim() == 1:
+        return rows
+    # each axis by another amount, so that a size that was taken for another one shows
+    grid = [size + size // 2 + axis for axis, size in enumerate(rows.shape[1:])]
+    return F.interpolate(rows[:, None], size=grid, mode="nearest")[:, 0]
+
+
+def _compare(surrogate: Surrogate, file: Path, inputs: dict[str, Tensor]) -> None:
+    module = torch.export.load(file).module()
+    with torch.no_grad():
+        expected, exported = surrogate(**inputs), module(**inputs)
+    for name, values in expected.items():
+        difference = torch.linalg.vector_norm(exported[name] - values) / torch.linalg.vector_norm(values)
+        if not difference <= TOLERANCE:
+            raise PenstockError(
+                f"the exported file disagrees with the model: {name} differs by {difference:.1e} (relative L2) at "
+                f"shape {list(values.shape)}; nothing was written",
+                exit_code=1,
+            )

@@ -1,0 +1,259 @@
+"""From the stream into the buffer: second copies dropped, every simulation's end written down once."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from penstock.learner.buffers import Buffer
+from penstock.learner.rate_limiter import RateLimiter
+from penstock.sample import Chunk, Layout, SolveRecord
+
+STREAM_TIMEOUT_S = 0.2  # how soon an idle ingest thread sees should_stop()
+
+
+@dataclass(frozen=True)
+class LeaseEnd:
+    """Comes out of the stream after a lease's last chunk."""
+
+    lease_number: int
+    error: str | None = None
+    """Why the lease ended before all its simulations did; None for a whole one."""
+
+
+class Stream(Protocol):
+    """Where chunks come from."""
+
+    def next(self, timeout_s: float) -> Chunk | LeaseEnd | None:
+        """The next item; None when timeout_s passed without one."""
+
+
+class IdSet:
+    """A set of simulation ids as sorted intervals: ids end nearly in order, so a million take a few intervals."""
+
+    def __init__(self):
+        self._starts: list[int] = []
+        self._ends: list[int] = []  # exclusive
+        self._count = 0
+
+    @classmethod
+    def from_intervals(cls, intervals: Iterable[tuple[int, int]]) -> IdSet:
+        """The inverse of `to_intervals`."""
+        ids = cls()
+        for start, end in intervals:
+            ids._starts.append(start)
+            ids._ends.append(end)
+            ids._count += end - start
+        return ids
+
+    def to_intervals(self) -> list[list[int]]:
+        """[[start, end], ...], ends exclusive: JSON."""
+        return [[start, end] for start, end in zip(self._starts, self._ends, strict=True)]
+
+    def add(self, simulation: int) -> None:
+        if simulation in self:
+            return
+        after = bisect_right(self._starts, simulation)
+        extends_left = after > 0 and self._ends[after - 1] == simulation
+        extends_right = after < len(self._starts) and self._starts[after] == simulation + 1
+        if extends_left and extends_right:
+            self._ends[after - 1] = self._ends.pop(after)
+            self._starts.pop(after)
+        elif extends_left:
+            self._ends[after - 1] = simulation + 1
+        elif extends_right:
+            self._starts[after] = simulation
+        else:
+            self._starts.insert(after, simulation)
+            self._ends.insert(after, simulation + 1)
+        self._count += 1
+
+    def __contains__(self, simulation: int) -> bool:
+        before = bisect_right(self._starts, simulation) - 1
+        return before >= 0 and simulation < self._ends[before]
+
+    def __len__(self) -> int:
+        return self._count
+
+
+class Ingest:
+    """The loop that takes chunks and puts their samples into the buffer; `start` runs it in a thread.
+
+    A simulation is delivered when all its samples are in slots. Rows go in and ends are written down under one lock,
+    which `paused` takes: a state saved inside it agrees with the buffer saved inside it. The lock is never held while
+    waiting for a slot, because the thread that would free one may be the one that wants to save.
+    """
+
+    def __init__(self, stream: Stream, buffer: Buffer, layout: Layout, rate_limiter: RateLimiter | None = None):
+        self.stream = stream
+        self.buffer = buffer
+        self.layout = layout
+        self.rate_limiter = rate_limiter
+        self.delivered = IdSet()
+        self.failed: dict[int, str] = {}
+        """Reason by simulation."""
+        self.num_unique = 0
+        """Samples put into the buffer."""
+        self.num_dropped = 0
+        """Second copies of samples."""
+        self.num_retried = 0
+        self.solver_blocked_seconds = 0.0
+        self.rate_limit_seconds = 0.0
+        self._partial: dict[int, set[int]] = {}  # steps that are in, of simulations that have not ended
+        self._solves: list[SolveRecord] = []
+        self._lease_ends: list[LeaseEnd] = []
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def run(self, should_stop: Callable[[], bool]) -> None:
+        """Takes from the stream until should_stop(). The owner says when the buffer's stream has ended."""
+
+        def training_waits_or_stop() -> bool:
+            return self.buffer.draw_is_waiting or should_stop()
+
+        while not should_stop():
+            if self.rate_limiter is not None:
+                self.rate_limit_seconds += self.rate_limiter.wait_to_ingest(training_waits_or_stop)
+            item = self.stream.next(STREAM_TIMEOUT_S)
+            if isinstance(item, LeaseEnd):
+                with self._lock:
+                    self._lease_ends.append(item)
+            elif item is not None:
+                self.take(item, should_stop)
+
+    def take(self, chunk: Chunk, should_stop: Callable[[], bool] | None = None) -> bool:
+        """Puts a chunk's new samples into the buffer and writes its simulations' ends down.
+
+        False when should_stop() or the buffer's close came before its last row was in; no end is written then.
+        """
+        with self._lock:
+            self._solves.extend(chunk.solves)
+            self.num_retried += chunk.retried
+            self.solver_blocked_seconds += chunk.blocked_seconds
+            rows = self._new_rows(chunk)
+            self.num_dropped += len(chunk) - len(rows)
+        while True:
+            with self._lock:
+                rows = rows[self._put_rows(chunk, rows) :]
+                if not len(rows):
+                    self._write_ends(chunk)
+                    return True
+            if not self.buffer.wait_for_slot(should_stop):
+                return False
+
+    def _new_rows(self, chunk: Chunk) -> np.ndarray:
+        """Rows whose (simulation, step) is not in yet."""
+        rows, within = [], set()
+        for row, key in enumerate(zip(chunk.simulations.tolist(), chunk.steps.tolist(), strict=True)):
+            simulation, step = key
+            if not (self._has_ended(simulation) or step in self._partial.get(simulation, ()) or key in within):
+                rows.append(row)
+                within.add(key)
+        return np.array(rows, np.int64)
+
+    def _put_rows(self, chunk: Chunk, rows: np.ndarray) -> int:
+        arrays = {name: chunk.arrays[name][rows] for name in self.layout.shapes}
+        count = self.buffer.put_now(arrays, chunk.simulations[rows], chunk.steps[rows]) if len(rows) else 0
+        for row in rows[:count].tolist():
+            self._partial.setdefault(int(chunk.simulations[row]), set()).add(int(chunk.steps[row]))
+        self.num_unique += count
+        return count
+
+    def _write_ends(self, chunk: Chunk) -> None:
+        num_delivered = len(self.delivered)
+        for simulation in chunk.finished:
+            if not self._has_ended(simulation):
+                self.delivered.add(simulation)
+                self._partial.pop(simulation, None)
+        for simulation, reason in chunk.failed.items():
+            if not self._has_ended(simulation):
+                self.failed[simulation] = reason
+                self._partial.pop(simulation, None)
+        if self.rate_limiter is not None:
+            self.rate_limiter.add_simulations(len(self.delivered) - num_delivered)
+
+    def _has_ended(self, simulation: int) -> bool:
+        return simulation in self.delivered or simulation in self.failed
+
+    # For the owner
+
+    @property
+    def num_delivered(self) -> int:
+        return len(self.delivered)
+
+    def drain_solves(self) -> list[SolveRecord]:
+        """The solve records since the last call."""
+        with self._lock:
+            solves, self._solves = self._solves, []
+        return solves
+
+    def drain_lease_ends(self) -> list[LeaseEnd]:
+        """The leases that ended since the last call."""
+        with self._lock:
+            lease_ends, self._lease_ends = self._lease_ends, []
+        return lease_ends
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """No row goes in and no end is written down inside; `state` and the buffer's agree there."""
+        with self._lock:
+            yield
+
+    def state(self) -> dict:
+        """For a checkpoint, as JSON. Call it inside `paused`."""
+        return {
+            "delivered": self.delivered.to_intervals(),
+            "failed": {str(simulation): reason for simulation, reason in self.failed.items()},
+            "partial": {str(simulation): sorted(steps) for simulation, steps in self._partial.items()},
+            "num_unique": self.num_unique,
+            "num_dropped": self.num_dropped,
+            "num_retried": self.num_retried,
+            "solver_blocked_seconds": self.solver_blocked_seconds,
+            "rate_limit_seconds": self.rate_limit_seconds,
+            "rate_limiter": self.rate_limiter.state() if self.rate_limiter is not None else None,
+        }
+
+    def load_state(self, state: dict) -> None:
+        self.delivered = IdSet.from_intervals(state["delivered"])
+        self.failed = {int(simulation): reason for simulation, reason in state["failed"].items()}
+        self._partial = {int(simulation): set(steps) for simulation, steps in state["partial"].items()}
+        self.num_unique = state["num_unique"]
+        self.num_dropped = state["num_dropped"]
+        self.num_retried = state["num_retried"]
+        self.solver_blocked_seconds = state["solver_blocked_seconds"]
+        self.rate_limit_seconds = state["rate_limit_seconds"]
+        if self.rate_limiter is not None and state["rate_limiter"] is not None:
+            self.rate_limiter.load_state(state["rate_limiter"])
+
+    # The thread
+
+    def start(self, should_stop: Callable[[], bool]) -> None:
+        """Runs the loop in a thread. An exception ends it, closes the buffer, and is raised by `join`."""
+        self._thread = threading.Thread(target=self._run_and_keep_error, args=[should_stop], name="ingest", daemon=True)
+        self._thread.start()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Waits for the thread's end; False when timeout_s passed. Raises what ended it."""
+        self._thread.join(timeout_s)
+        if self._error is not None:
+            raise self._error
+        return not self._thread.is_alive()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the thread, if an exception did."""
+        return self._error
+
+    def _run_and_keep_error(self, should_stop: Callable[[], bool]) -> None:
+        try:
+            self.run(should_stop)
+        except BaseException as error:  # kept for join(); the trainer must not wait for samples that won't come
+            self._error = error
+            self.buffer.close()

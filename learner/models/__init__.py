@@ -1,0 +1,5 @@
+"""The neural operators by name. A model is `Model(layout, **options)`, called with the arrays its layout has."""
+
+from penstock.learner.models.fno import FNO
+
+MODELS: dict[str, type] = {"fno": FNO}

@@ -1,0 +1,177 @@
+"""The Fourier neural operator (Li et al., ICLR 2021, arXiv 2010.08895), written for a fast eager step.
+
+Axes:  B batch, C channels, S scalars, *grid = X, Y, Z the axes of the fields' grid, M kept modes.
+
+Inside, activations lie as [*grid, B, C]. Every dense operation is then a matrix product on contiguous data without a
+permute: the transform along the first axis is one GEMM [2M, X] @ [X, Y B C], the pointwise linear map one GEMM
+[X Y B, C] @ [C, C], and the spectrum comes out modes first, as the batched product with the weights wants it.
+
+The transform is a truncated DFT by real matrix products, not an FFT: for 12 of 64 modes it is less work, it needs no
+complex number (so checkpoints are plain and every backend exports it), and at 64x64, width 24, batch 16 a step on two cores
+takes 51 ms, where the same network with torch.fft takes 71 ms.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from penstock.sample import Layout
+
+
+class FNO(nn.Module):
+    """Lift, `layers` times (spectral convolution + pointwise linear, GELU), project.
+
+    width: channels inside. modes: Fourier modes kept along each axis, wave numbers 0 to modes - 1 of either sign.
+    layers: spectral layers. Good values: width 24 to 64, modes 12 to 16, 4 layers.
+
+    The centres of the grid's cells, in units of the domain's edge, are further input channels. A built model takes any
+    resolution whose axes have at least 2 modes points.
+
+    Raises ValueError for options that the layout's grid does not allow.
+    """
+
+    def __init__(self, layout: Layout, *, width: int = 24, modes: int = 12, layers: int = 4):
+        super().__init__()
+        for name, value in (("width", width), ("modes", modes), ("layers", layers)):
+            if value < 1:
+                raise ValueError(f"fno: {name} must be at least 1, not {value}")
+        if "fields" not in layout.shapes:
+            raise ValueError("fno: needs an input field on the grid; this problem has scalars only")
+        num_fields, *grid = layout.shapes["fields"]
+        if len(grid) > 3:
+            raise ValueError(f"fno: works on grids of 1 to 3 axes, not {len(grid)}")
+        if 2 * modes > min(grid):
+            raise ValueError(
+                f"fno: {modes} modes need a grid of at least {2 * modes} points along every axis, "
+                f"this one is {'x'.join(map(str, grid))}: choose at most {min(grid) // 2} modes"
+            )
+        (num_scalars,) = layout.shapes.get("scalars", (0,))
+        self.modes = modes
+        self.lift = nn.Linear(num_fields + num_scalars + len(grid), width)
+        self.spectral = nn.ModuleList(SpectralConvolution(len(grid), width, modes) for _ in range(layers))
+        self.pointwise = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
+        self.project = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, len(layout.outputs)))
+
+    def forward(self, fields: Tensor, scalars: Tensor | None = None) -> Tensor:
+        """fields [B, C, *grid] and scalars [B, S], where the layout has them, to outputs [B, C, *grid]."""
+        grid = fields.shape[2:]
+        for num_points in grid:
+            if num_points < 2 * self.modes:
+                raise ValueError(f"fno: {self.modes} modes need at least {2 * self.modes} points along every axis")
+        bases = [fourier_bases(num_points, self.modes, fields) for num_points in grid]
+        x_GBC = self.lift(torch.cat(self._inputs(fields, scalars), dim=-1))
+        for layer, (spectral, pointwise) in enumerate(zip(self.spectral, self.pointwise, strict=True)):
+            x_GBC = pointwise(x_GBC) + spectral(x_GBC, bases)
+            if layer < len(self.spectral) - 1:
+                x_GBC = F.gelu(x_GBC)
+        return self.project(x_GBC).movedim((-2, -1), (0, 1)).contiguous()
+
+    def _inputs(self, fields: Tensor, scalars: Tensor | None) -> list[Tensor]:
+        """The input channels as [*grid, B, C] each: fields, scalars spread over the grid, cell centres."""
+        grid, batch_size = fields.shape[2:], fields.shape[0]
+        inputs = [fields.movedim((0, 1), (-2, -1))]
+        if scalars is not None:
+            inputs.append(scalars.expand(*grid, *scalars.shape))
+        for axis, num_points in enumerate(grid):
+            # linspace would freeze num_points under torch.export
+            centres = (torch.arange(num_points, dtype=fields.dtype, device=fields.device) + 0.5) / num_points
+            centres = centres.reshape([-1 if other == axis else 1 for other in range(len(grid))] + [1, 1])
+            inputs.append(centres.expand(*grid, batch_size, 1))
+        return inputs
+
+
+class SpectralConvolution(nn.Module):
+    """A convolution on the torus, given by a complex C x C matrix for every kept wave vector k:
+
+        v̂(k) = R(k) û(k)   for |k_a| < modes along every axis a, else 0;   û the unnormalised DFT of u.
+
+    u is real, so only k_last >= 0 is stored: 2^(d-1) sign patterns σ of the other axes, times modes^d magnitudes. A
+    zero k_a has two patterns that mean the same wave vector; R(k) is then the mean of their matrices.
+
+    weight: [2^(d-1) modes^d, C in, 2 C out], real parts beside imaginary parts.
+    """
+
+    def __init__(self, num_axes: int, width: int, modes: int):
+        super().__init__()
+        num_signs = 2 ** (num_axes - 1)
+        self.num_axes, self.width, self.modes = num_axes, width, modes
+        # Variance that keeps the kept modes' energy: each output sums `width` products of complex numbers.
+        self.weight = nn.Parameter(torch.randn(num_signs * modes**num_axes, width, 2 * width) / math.sqrt(2) / width)
+        self.register_buffer("signs", sign_matrix(num_axes), persistent=False)
+
+    def forward(self, x_GBC: Tensor, bases: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """x [*grid, B, C] to [*grid, B, C]. bases: `fourier_bases` of every axis."""
+        *grid, batch_size, width = x_GBC.shape
+        d, modes, num_signs = self.num_axes, self.modes, 2 ** (self.num_axes - 1)
+
+        coefficients = x_GBC
+        for axis, num_points in enumerate(grid):
+            coefficients = _along_axis(bases[axis][0], coefficients.reshape((2 * modes) ** axis, num_points, -1))
+
+        # From products of cosines and sines to complex coefficients: [2^d, M^d, B C], then modes first.
+        cos_sin_first = [2 * a for a in range(d)] + [2 * a + 1 for a in range(d)] + [2 * d]
+        products = coefficients.reshape([2, modes] * d + [batch_size * width]).permute(cos_sin_first)
+        spectrum = (self.signs @ products.reshape(2**d, -1)).reshape(num_signs, 2, modes**d, batch_size, width)
+        spectrum = spectrum.transpose(1, 2).reshape(num_signs * modes**d, 2 * batch_size, width)
+
+        # One batched product gives all four of (real, imaginary) x (real, imaginary).
+        parts = torch.bmm(spectrum, self.weight).reshape(num_signs, modes**d, 2, batch_size, 2, width)
+        real = parts[:, :, 0, :, 0] - parts[:, :, 1, :, 1]
+        imaginary = parts[:, :, 0, :, 1] + parts[:, :, 1, :, 0]
+
+        spectrum = torch.stack([real, imaginary], dim=1).reshape(2**d, -1)
+        products = (self.signs.T / num_signs @ spectrum).reshape([2] * d + [modes] * d + [batch_size * width])
+        interleaved = [axis for pair in zip(range(d), range(d, 2 * d), strict=True) for axis in pair] + [2 * d]
+        values = products.permute(interleaved)
+
+        for axis in reversed(range(d)):
+            values = _along_axis(bases[axis][1], values.reshape((2 * modes) ** axis, 2 * modes, -1))
+        return values.reshape(*grid, batch_size, width)
+
+
+def fourier_bases(num_points: int, modes: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """The truncated DFT of a real axis and its inverse, with the dtype and device of `like`.
+
+    analysis [2 M, n]: cos(2π k j / n) for k = 0 .. M - 1, then the sines. synthesis [n, 2 M]: such that
+    synthesis @ analysis keeps the wave numbers below M and removes the others.
+    """
+    wave_numbers = torch.arange(modes, dtype=like.dtype, device=like.device)
+    points = torch.arange(num_points, dtype=like.dtype, device=like.device)
+    # k j modulo n is exact; in k j itself float32 would lose digits of the phase
+    phases = (2 * math.pi / num_points) * torch.remainder(wave_numbers[:, None] * points, num_points)
+    analysis = torch.cat([phases.cos(), phases.sin()])
+    weights = torch.where(wave_numbers == 0, 1.0, 2.0) / num_points
+    return analysis, (analysis * torch.cat([weights, weights])[:, None]).T.contiguous()
+
+
+def _along_axis(matrix: Tensor, values: Tensor) -> Tensor:
+    """matrix [m, n] times every [n, ...] of values [p, n, ...]."""
+    num_batches = values.shape[0]
+    if num_batches == 1:
+        return matrix @ values[0]  # one large GEMM uses both threads; a batched product of one does not
+    return torch.bmm(matrix.expand(num_batches, -1, -1), values)
+
+
+def sign_matrix(num_axes: int) -> Tensor:
+    """[2^d, 2^d]: the complex coefficients of e^(-i Σ σ_a k_a x_a) from the real ones of the products of cos and sin.
+
+    e^(-i Σ σ_a θ_a) = Π (cos θ_a - i σ_a sin θ_a), so the product with sines on the axes T has the factor Π_T (-i σ_a).
+    Rows: sign pattern σ (the last axis has +1 only), then real and imaginary part. Columns: cos or sin of every axis.
+    The matrix is orthogonal up to 2^(d-1): two real products a sign pattern, 2^(d-1) patterns.
+    """
+    rows = []
+    for signs in itertools.product((1, -1), repeat=num_axes - 1):
+        row = []
+        for sines in itertools.product((False, True), repeat=num_axes):
+            factor = complex(1)
+            for sign, is_sine in zip((*signs, 1), sines, strict=True):
+                factor *= -1j * sign if is_sine else 1
+            row.append(factor)
+        rows.append(row)
+    matrix = torch.tensor(rows)
+    return torch.stack([matrix.real, matrix.imag], dim=1).reshape(2**num_axes, 2**num_axes).contiguous()

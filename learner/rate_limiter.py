@@ -1,0 +1,81 @@
+"""Holds training and ingestion to a number of batches per simulation, whatever the speed of either."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+POLL_S = 0.02  # how soon a waiter sees what nobody notifies it of: its give_up()
+
+
+class RateLimiter:
+    """Batches T drawn and simulations D delivered since `start` are kept within one simulation of T = r D.
+
+    r is `batches_per_simulation`. Training may draw while T < r (D + 1), ingestion may deliver while r (D - 1) <= T, so
+    never do both wait for each other. Before `start`, which the trainer calls when the watermark is first reached,
+    ingestion is free. A chunk that holds several simulations may carry D further ahead by as many: the next one waits.
+
+    The limiter yields to the buffer: nobody waits here for the one who waits there. The waits' `give_up` says so.
+    """
+
+    def __init__(self, batches_per_simulation: float):
+        if not batches_per_simulation > 0:
+            raise ValueError(f"batches_per_simulation must be above 0, not {batches_per_simulation}")
+        self.batches_per_simulation = batches_per_simulation
+        self._started = False
+        self._num_batches = 0
+        self._num_simulations = 0
+        self._changed = threading.Condition()
+
+    def start(self) -> None:
+        """Counts from here on; later calls change nothing."""
+        with self._changed:
+            self._started = True
+
+    def add_batch(self) -> None:
+        with self._changed:
+            self._num_batches += self._started
+            self._changed.notify_all()
+
+    def add_simulations(self, count: int) -> None:
+        with self._changed:
+            self._num_simulations += count if self._started else 0
+            self._changed.notify_all()
+
+    def may_train(self) -> bool:
+        return not self._started or self._num_batches < self.batches_per_simulation * (self._num_simulations + 1)
+
+    def may_ingest(self) -> bool:
+        return not self._started or self.batches_per_simulation * (self._num_simulations - 1) <= self._num_batches
+
+    def wait_to_train(self, give_up: Callable[[], bool]) -> float:
+        """Seconds waited until training may draw a batch or give_up()."""
+        return self._wait(self.may_train, give_up)
+
+    def wait_to_ingest(self, give_up: Callable[[], bool]) -> float:
+        """Seconds waited until ingestion may take a chunk or give_up()."""
+        return self._wait(self.may_ingest, give_up)
+
+    def _wait(self, allowed: Callable[[], bool], give_up: Callable[[], bool]) -> float:
+        before = time.monotonic()
+        with self._changed:
+            while not allowed() and not give_up():
+                self._changed.wait(POLL_S)
+        return time.monotonic() - before
+
+    def state(self) -> dict[str, bool | int]:
+        """For a checkpoint, as JSON."""
+        with self._changed:
+            return {
+                "started": self._started,
+                "num_batches": self._num_batches,
+                "num_simulations": self._num_simulations,
+            }
+
+    def load_state(self, state: dict[str, bool | int]) -> None:
+        with self._changed:
+            self._started = state["started"]
+            self._num_batches = state["num_batches"]
+            self._num_simulations = state["num_simulations"]
+            self._changed.notify_all()
