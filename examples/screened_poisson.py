@@ -1,0 +1,63 @@
+"""A PDE of your own in one file: penstock train examples/screened_poisson.yaml
+
+    -Δu + k² u = f on the unit square, u = 0 on its boundary,
+
+from the screening k, a scalar, and the source f, a Gaussian field, to u. Central differences on the n x n interior
+points (i h, j h), h = 1 / (n + 1), need PETSc alone: a problem may discretise in any way that ends in linear systems.
+"""
+
+from functools import cached_property
+
+import numpy as np
+from scipy.sparse import diags_array, eye_array, kron
+
+from penstock.sample import FieldSpec, Sample
+from penstock.solvers.parameters import ParameterSpace, Uniform
+from penstock.solvers.problem import LinearSystem, Problem
+from penstock.solvers.random_fields import GaussianField
+
+
+class Source(GaussianField):
+    """The source f; a scalar is sorted by its value, and a field by this vector."""
+
+    def features(self, value: np.ndarray) -> np.ndarray:
+        return value.ravel() / np.sqrt(value.size)
+
+
+class ScreenedPoisson(Problem):
+    """-Δu + k² u = f, u = 0 on the boundary. resolution: n, interior points along each side."""
+
+    def __init__(self, *, resolution: int = 32):
+        self.resolution = resolution
+        self.space = ParameterSpace(screening=Uniform(1.0, 20.0, "1/m"), source=Source(resolution))
+        grid = (resolution, resolution)
+        self.inputs = (FieldSpec(name="screening", unit="1/m"), FieldSpec(name="source", shape=grid, unit="K/m^2"))
+        self.outputs = (FieldSpec(name="solution", shape=grid, unit="K"),)
+
+    @cached_property
+    def laplacian(self):
+        """-Δ by the 5-point stencil, as a SciPy matrix; built on first use, in the worker."""
+        n = self.resolution
+        second = diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(n, n)) * (n + 1) ** 2
+        return (kron(second, eye_array(n)) + kron(eye_array(n), second)).tocsr()
+
+    @cached_property
+    def matrix(self):
+        """The PETSc matrix that every simulation overwrites."""
+        from mpi4py import MPI
+        from petsc4py import PETSc
+
+        A = self.laplacian
+        return PETSc.Mat().createAIJ(A.shape, csr=(A.indptr, A.indices, A.data), comm=MPI.COMM_SELF)
+
+    def simulate(self, parameters, solve):
+        A = self.laplacian + parameters["screening"] ** 2 * eye_array(self.resolution**2)
+        self.matrix.setValuesCSR(A.indptr, A.indices, A.data)
+        self.matrix.assemble()
+        b = self.matrix.createVecRight()
+        b.array = parameters["source"].ravel()
+        solution = solve(LinearSystem(A=self.matrix, b=b, is_spd=True))
+        yield Sample(
+            inputs={"screening": parameters["screening"], "source": parameters["source"]},
+            outputs={"solution": solution.x.array_r.reshape(self.resolution, self.resolution)},
+        )

@@ -1,0 +1,40 @@
+"""What every process of a run is built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock.errors import PenstockError
+from penstock.orchestrator.config import Config
+from penstock.registry import build, load_class, read_source
+from penstock.solvers.problem import Problem
+from penstock.solvers.problems import PROBLEMS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blueprint:
+    """All that a process of a run is built from; it travels to every actor, also where the run folder is not."""
+
+    config: Config
+    problem_source: str | None
+    """Text of the file that `problem.name` points into, if it does."""
+    model_source: str | None
+
+    @classmethod
+    def of(cls, config: Config) -> Blueprint:
+        return cls(
+            config=config,
+            problem_source=read_source(config.problem.name, "problem.name"),
+            model_source=read_source(config.model.name, "model.name"),
+        )
+
+    def problem(self) -> Problem:
+        """Raises PenstockError for a problem that does not exist or refuses its options."""
+        choice = self.config.problem
+        cls = load_class(choice.name, PROBLEMS, "problem.name", self.problem_source)
+        problem = build(cls, choice.options, "problem")
+        try:
+            problem.layout  # noqa: B018  its check is wanted now, not in the workers
+        except (AttributeError, TypeError, ValueError) as error:
+            raise PenstockError(f"problem {choice.name!r}: {error}") from error
+        return problem

@@ -1,0 +1,172 @@
+"""The command line. Arguments are read before anything heavy is imported: `penstock --help` must answer at once."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock.errors import PenstockError
+
+app = typer.Typer(
+    name="penstock",
+    help="Online training of neural operators from live PDE solvers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Run = Annotated[
+    Path | None, typer.Argument(help="Run folder; the latest under runs/ when left out.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="key=value laid over the configuration.", metavar="[KEY=VALUE]...", show_default=False),
+]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
+) -> None:
+    _State.debug = debug
+
+
+class _State:
+    debug = False
+    log: Path | None = None  # where the run at hand logs, for the closing line of an unexpected error
+
+
+@app.command()
+def train(config: Annotated[Path, typer.Argument(help="YAML file of the run.")], overrides: Overrides = None) -> None:
+    """Train a surrogate while its solvers run."""
+    from penstock.orchestrator.config import load_config
+
+    loaded = load_config(config, tuple(overrides or ()))  # before torch and Ray are imported: a typo is told at once
+    from penstock.orchestrator.run import start
+
+    start(loaded, on_folder=_remember_log)
+
+
+@app.command()
+def resume(run: Run = None, overrides: Overrides = None) -> None:
+    """Go on with a stopped or broken run from its newest checkpoint."""
+    from penstock.orchestrator.run import resume as go_on
+
+    run, overrides = _split(run, overrides)
+    go_on(_open(run), overrides, on_folder=_remember_log)
+
+
+@app.command()
+def monitor(run: Run = None) -> None:
+    """Watch a run, live or finished, from any terminal."""
+    from rich.console import Console
+
+    from penstock.orchestrator.monitor import monitor as watch
+
+    raise typer.Exit(watch(_open(run), Console()))
+
+
+@app.command()
+def export(
+    run: Run = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; <run>.pt2 when left out.", show_default=False)
+    ] = None,
+) -> None:
+    """Write the surrogate as one file that torch alone can load."""
+    from penstock.orchestrator.surrogates import export as write
+
+    write(_open(run), output)
+
+
+@app.command()
+def predict(
+    run: Run = None,
+    num: Annotated[int, typer.Option(min=1, help="New draws to solve and predict.")] = 4,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write; <run>/predictions when left out.", show_default=False)
+    ] = None,
+) -> None:
+    """Solve new draws, predict them, and show input, truth, prediction and error side by side."""
+    from penstock.orchestrator.surrogates import predict as write
+
+    write(_open(run), num, output)
+
+
+@app.command()
+def problems() -> None:
+    """List the problems that come with penstock."""
+    from penstock.orchestrator.listing import show
+    from penstock.solvers.problems import PROBLEMS
+
+    show(PROBLEMS, "problem")
+
+
+@app.command()
+def models() -> None:
+    """List the models that come with penstock."""
+    from penstock.learner.models import MODELS
+    from penstock.orchestrator.listing import show
+
+    show(MODELS, "model")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what is missing, and how to get it."""
+    from penstock.orchestrator.doctor import examine
+
+    raise typer.Exit(examine())
+
+
+def _open(run: Path | None):
+    from penstock.orchestrator.run_folder import RunFolder
+
+    folder = RunFolder.open(run)
+    _remember_log(folder)
+    return folder
+
+
+def _remember_log(folder) -> None:
+    _State.log = folder.logs
+
+
+def _split(run: Path | None, overrides: list[str] | None) -> tuple[Path | None, tuple[str, ...]]:
+    """`resume key=value` with the run left out: the first argument is an override."""
+    if run is not None and "=" in run.name and not run.exists():
+        return None, (str(run), *(overrides or ()))
+    return run, tuple(overrides or ())
+
+
+def run() -> None:
+    """Call the command line; an expected fault is one line, anything else one line and the place of its traceback."""
+    try:
+        app(standalone_mode=True)
+    except PenstockError as error:
+        logging.getLogger("penstock").debug("the command ended", exc_info=True)
+        _end(str(error), error.exit_code)
+    except Exception as error:
+        _end(f"{type(error).__name__}: {error}".splitlines()[0] + _place(error), 1)
+
+
+def _place(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    logged = (
+        f", full traceback in {_State.log / 'driver.log'}"
+        if _State.log
+        else ", `penstock --debug ...` shows the traceback"
+    )
+    return f" ({frame.filename}, line {frame.lineno}{logged})"
+
+
+def _end(message: str, exit_code: int) -> None:
+    if _State.debug:
+        traceback.print_exc()
+    print(f"penstock: {message}", file=sys.stderr)
+    sys.exit(exit_code)

@@ -1,0 +1,83 @@
+"""Starting and ending Ray quietly: own session folder, own token, no output on the user's terminal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from penstock.errors import PenstockError
+
+STORE_MINIMUM = 128 * 2**20  # Ray refuses less than 75 MB
+
+
+@contextmanager
+def ray_session(address: str | None, *, num_cpus: int, bytes_in_flight: int, logs: Path) -> Iterator[int]:
+    """Ray for the length of a `with` block; yields the capacity of the object store in bytes.
+
+    address: a running cluster to join; None starts Ray on this machine. On a clean end the session folder is removed;
+    otherwise Ray's own logs are first moved to `logs`/ray. Raises PenstockError when Ray does not start, or when
+    `bytes_in_flight` could fill half of the object store (Ray would then spill to disk).
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_DEDUP_LOGS"] = "0"
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # the future default; unset, Ray prints a warning about it
+    os.environ.pop("RAY_ADDRESS", None)  # a run joins a cluster only where its configuration says so
+    folder = None
+    if address is None:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        folder = Path(tempfile.mkdtemp(prefix="penstock-"))  # short: socket paths end at 107 characters
+    import ray  # after the token is set: Ray reads it when it is first imported
+
+    try:
+        _start(ray, address, num_cpus, bytes_in_flight, folder)
+        store = int(ray.cluster_resources().get("object_store_memory", 0))
+        if bytes_in_flight > store / 2:
+            raise PenstockError(
+                f"up to {bytes_in_flight / 1e6:.0f} MB would be in flight, more than half of Ray's object store "
+                f"({store / 1e6:.0f} MB): lower solver.workers, or give the machine more /dev/shm"
+            )
+        yield store
+    except BaseException:
+        if folder is not None:
+            _keep_logs(folder, logs / "ray")
+        raise
+    finally:
+        ray.shutdown()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(ray, address: str | None, num_cpus: int, bytes_in_flight: int, folder: Path | None) -> None:
+    quiet = {"log_to_driver": False, "include_dashboard": False, "logging_level": logging.ERROR}
+    try:
+        if address is None:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                object_store_memory=max(STORE_MINIMUM, 4 * bytes_in_flight),
+                _temp_dir=str(folder),
+                **quiet,
+            )
+        else:
+            quiet.pop("include_dashboard")
+            ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        what = (
+            "Ray does not start on this machine"
+            if address is None
+            else f"cluster.address: no Ray cluster at {address!r}"
+        )
+        reason = str(error).strip().splitlines()[0]
+        raise PenstockError(f"{what}: {reason}", exit_code=1 if address is None else 2) from error
+
+
+def _keep_logs(folder: Path, target: Path) -> None:
+    for source in folder.glob("session_2*/logs"):
+        shutil.copytree(source, target, dirs_exist_ok=True, ignore_dangling_symlinks=True)

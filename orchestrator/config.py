@@ -1,0 +1,251 @@
+"""A run's configuration: YAML, validated at load, with the key's name in every complaint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from penstock.errors import PenstockError
+from penstock.registry import nearest
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Named(Section):
+    """Something chosen by name, with its own options beside the name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    """A registered name, or your own class as ./file.py:Class or package.module:Class."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra)
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Choice = Annotated[Named, BeforeValidator(_named)]
+"""`direct` is short for `{name: direct}`."""
+
+
+class SolverSection(Section):
+    workers: int | Literal["auto"] = Field("auto", gt=0)
+    """Solver processes; auto takes one for each core but one, and at least one."""
+    strategy: Choice = Named(name="direct")
+    """How systems are solved: direct, krylov or gcrodr, with the strategy's options."""
+    rtol: float = Field(1e-8, gt=0, lt=1)
+    """True relative residual ||b - A x|| / ||b|| that every solution must reach."""
+    window: int = Field(64, gt=0)
+    """Simulations of a lease: how far a worker looks ahead to sort."""
+    sort: bool = True
+    """Solve the systems of a lease in greedy nearest-neighbour order."""
+    max_failed_fraction: float = Field(0.05, ge=0, le=1)
+    """The run stops when more than this fraction of the last 200 simulations failed."""
+
+
+class BufferSection(Section):
+    kind: Literal["fifo", "firo", "reservoir"] = "reservoir"
+    capacity: int = Field(1000, gt=0)
+    """Samples that the buffer holds."""
+    watermark: int = Field(100, gt=0)
+    """Samples that must have arrived before training starts; normalisation is fixed from them."""
+    batches_per_simulation: float | None = Field(None, gt=0)
+    """Rate limiter: training and ingest wait for each other to keep this ratio; absent, neither waits."""
+
+    @model_validator(mode="after")
+    def _watermark_fits(self):
+        if self.watermark > self.capacity:
+            raise ValueError(f"watermark = {self.watermark} is above capacity = {self.capacity}: training never starts")
+        return self
+
+
+class StopAfterSection(Section):
+    minutes: float | None = Field(None, gt=0)
+    """Of training, the time spent before a resume included."""
+    steps: int | None = Field(None, gt=0)
+    simulations: int | None = Field(None, gt=0)
+    """Delivered or failed; the buffer is drained afterwards."""
+    error: float | None = Field(None, gt=0)
+    """Mean relative L2 validation error at which to stop early."""
+
+    @model_validator(mode="after")
+    def _gives_a_schedule(self):
+        if self.minutes is None and self.steps is None and self.simulations is None:
+            raise ValueError("give minutes, steps or simulations: the learning rate follows them")
+        return self
+
+
+class TrainingSection(Section):
+    batch_size: int = Field(16, gt=0)
+    learning_rate: float = Field(2e-3, gt=0)
+    """Peak of the schedule: linear warm-up, then a cosine to zero, both along `stop_after`."""
+    loss: Literal["relative_l2", "mse"] = "relative_l2"
+    stop_after: StopAfterSection
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+
+
+class ValidationSection(Section):
+    simulations: int = Field(100, gt=0)
+    """Solved first, with the direct strategy, and never trained on."""
+    every_s: float = Field(30.0, gt=0)
+
+
+class CheckpointSection(Section):
+    every_s: float = Field(120.0, gt=0)
+    keep: int = Field(2, gt=0)
+    """Checkpoints kept, besides the best one."""
+    buffer: bool = True
+    """Save the buffer too; without it a resumed run solves the buffer's simulations again."""
+
+
+class MetricsSection(Section):
+    port: int | Literal["auto"] = Field("auto", gt=0, lt=65536)
+    """Port of the Prometheus endpoint on localhost; auto takes a free one."""
+
+
+class ClusterSection(Section):
+    address: str | None = None
+    """A running Ray cluster, host:port or auto; absent, the run starts Ray on this machine and stops it again."""
+
+
+class Config(Section):
+    """Everything that a run is, so that its `config.yaml` alone repeats it."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """First part of the run folder's name: letters, digits, dots, dashes and underscores."""
+    seed: int = Field(0, ge=0)
+    problem: Choice
+    """The PDE, with its options."""
+    solver: SolverSection = SolverSection()
+    buffer: BufferSection = BufferSection()
+    model: Choice = Named(name="fno")
+    """The surrogate's architecture, with its options."""
+    training: TrainingSection
+    validation: ValidationSection = ValidationSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    metrics: MetricsSection = MetricsSection()
+    cluster: ClusterSection = ClusterSection()
+
+    @model_validator(mode="after")
+    def _buffer_feeds_batches(self):
+        if self.training.batch_size > self.buffer.watermark:
+            raise ValueError(
+                f"training.batch_size = {self.training.batch_size} is above buffer.watermark = "
+                f"{self.buffer.watermark}: a batch holds distinct samples"
+            )
+        return self
+
+
+def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
+    """The configuration of a YAML file, with `key=value` overrides laid over it.
+
+    A `./file.py` in it is taken relative to the YAML file's folder.
+    Raises PenstockError with the file, the key and what to do.
+    """
+    values = _read(path)
+    for override in overrides:
+        _override(values, override)
+    config = _validate(values, str(path))
+    return _resolve_files(config, path.parent)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        raise PenstockError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise PenstockError(f"{path} is a folder: give the YAML file of a run") from None
+    except UnicodeDecodeError:
+        raise PenstockError(f"{path} is not text: give the YAML file of a run") from None
+    except OSError as error:
+        raise PenstockError(f"{path}: {error.strerror}") from error
+    try:
+        values = yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
+        raise PenstockError(f"{where}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise PenstockError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
+    if values is None:
+        raise PenstockError(f"{path} is empty: it needs at least `problem` and `training.stop_after`")
+    if not isinstance(values, dict):
+        raise PenstockError(f"{path}: a configuration is `key: value` pairs, this is a {type(values).__name__}")
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's floats: PyYAML alone reads 1e-8 as text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise PenstockError(f"{override!r}: an override reads key=value, for instance training.batch_size=32")
+    *parents, last = key.split(".")
+    for parent in parents:
+        section = values.setdefault(parent, {})
+        if isinstance(section, str):  # `strategy: krylov` with `strategy.pc=jacobi`
+            section = values[parent] = {"name": section}
+        if not isinstance(section, dict):
+            raise PenstockError(f"{override!r}: {parent} is not a section")
+        values = section
+    try:
+        values[last] = yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise PenstockError(f"{override!r}: the value is not valid YAML") from None
+
+
+def _validate(values: dict[str, Any], where: str) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        complaints = [_complaint(item) for item in error.errors()]
+        raise PenstockError(f"{where}: " + "; ".join(complaints)) from None
+
+
+def _complaint(error: Mapping[str, Any]) -> str:
+    # A key that is `int | Literal["auto"]` gets one error a member, with the member's name at the end of its place.
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(part for part in location if not re.fullmatch(r"int|literal\[.*\]", part))
+    if error["type"] == "extra_forbidden":
+        section: Any = Config
+        for part in location[:-1]:
+            section = section.model_fields[part].annotation
+        return f"{key}: unknown key; {nearest(location[-1], section.model_fields)}"
+    if error["type"] == "missing":
+        return f"{key}: missing"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error" or isinstance(error["input"], dict):
+        return f"{key}: {message}" if key else message
+    return f"{key} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _resolve_files(config: Config, folder: Path) -> Config:
+    changed = {}
+    for key in ("problem", "model"):
+        choice = getattr(config, key)
+        file, colon, attribute = choice.name.rpartition(":")
+        if colon and file.endswith(".py") and not Path(file).is_absolute():
+            changed[key] = choice.model_copy(update={"name": f"{folder / file}:{attribute}"})
+    return config.model_copy(update=changed)

@@ -1,0 +1,229 @@
+"""The learner's process, as a plain class that `run.py` wraps for Ray; the sense is in learner/."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from penstock.errors import PenstockError
+from penstock.learner import checkpoint
+from penstock.learner.buffers import BUFFERS
+from penstock.learner.ingest import IdSet, Ingest, LeaseEnd
+from penstock.learner.models import MODELS
+from penstock.learner.rate_limiter import RateLimiter
+from penstock.learner.trainer import StopAfter, Trainer
+from penstock.learner.validation import Validation
+from penstock.orchestrator import zarr_store
+from penstock.orchestrator.blueprint import Blueprint
+from penstock.orchestrator.logs import log_to
+from penstock.orchestrator.run_folder import RunFolder
+from penstock.orchestrator.stream import RayStream, Stream
+from penstock.registry import build, load_class
+from penstock.sample import Layout, Lease
+
+logger = logging.getLogger(__name__)
+
+
+class LearnerActor:
+    """The learner's process: an ingest thread, a training thread, and methods that return at once.
+
+    stream: where chunks come from; absent, the RayStream of this process.
+    """
+
+    def __init__(self, blueprint: Blueprint, folder: Path, num_threads: int, stream: Stream | None = None):
+        if stream is None:
+            log_to(folder / "logs" / "learner.log")
+        self._blueprint = blueprint
+        self._folder = RunFolder(folder)
+        self._num_threads = num_threads
+        self._stream = stream or RayStream()
+        self._stop = threading.Event()
+        self._done = threading.Event()
+        self._validation: Validation | None = None
+        self._validation_delivered = IdSet()
+        self._validation_failed: dict[int, str] = {}
+        self._lease_ends: list[LeaseEnd] = []
+        self._cause: str | None = None
+        self._error: Exception | None = None
+
+    def prepare(self) -> dict[str, Any]:
+        """Build model, buffer and trainer, restored from the newest checkpoint if there is one.
+
+        Returns what the driver announces. Raises PenstockError.
+        """
+        config = self._blueprint.config
+        torch.set_num_threads(self._num_threads)  # Ray starts a 1-CPU actor with OMP_NUM_THREADS=1
+        torch.manual_seed(config.seed)
+        layout = self._blueprint.problem().layout
+        model = make_model(self._blueprint, layout)
+        device = _device(config.training.device)
+        buffer = BUFFERS[config.buffer.kind](
+            layout, capacity=config.buffer.capacity, watermark=config.buffer.watermark, seed=config.seed
+        )
+        ratio = config.buffer.batches_per_simulation
+        rate_limiter = None if ratio is None else RateLimiter(ratio)
+        self._ingest = Ingest(self._stream, buffer, layout, rate_limiter)
+        self._trainer = Trainer(
+            model,
+            layout,
+            buffer,
+            batch_size=config.training.batch_size,
+            learning_rate=config.training.learning_rate,
+            loss=config.training.loss,
+            stop_after=StopAfter(**config.training.stop_after.model_dump()),
+            device=device,
+            rate_limiter=rate_limiter,
+            validation_every_s=config.validation.every_s,
+            checkpoint=self._save,
+            checkpoint_every_s=config.checkpoint.every_s,
+            delivered=lambda: self._ingest.num_delivered,
+        )
+        self._restore()
+        return {
+            "pid": os.getpid(),
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU",
+            "buffer_bytes": buffer.num_bytes,
+            "weight_bytes": sum(p.nbytes for p in model.parameters()),
+            "step": self._trainer.step,
+            "delivered": self._ingest.delivered.to_intervals(),
+            "failed": self._ingest.failed,
+            "validation_ready": self._folder.validation.exists(),
+        }
+
+    def start(self) -> None:
+        """Begin: first the validation set, then training. Leases may be given from here on."""
+        threading.Thread(target=self._work, name="training", daemon=True).start()
+
+    def lease(self, lease: Lease, worker: Any) -> None:
+        """Have a worker solve a lease, after those that it has already."""
+        self._stream.submit(lease, worker)
+
+    def end_stream(self) -> None:
+        """Nothing more will be leased: the buffer is drained, then training ends."""
+        self._trainer.buffer.end_of_stream()
+
+    def stop(self) -> None:
+        """Checkpoint at the next step and end."""
+        self._stop.set()
+
+    def status(self) -> dict[str, Any]:
+        """Where training stands. Solves and ended leases are told once. Raises what ended the training thread."""
+        if self._error is not None:
+            raise self._error
+        trainer, ingest, buffer = self._trainer, self._ingest, self._trainer.buffer
+        is_training = self._validation is not None
+        lease_ends, self._lease_ends = self._lease_ends, []
+        return {
+            "state": trainer.state if is_training else "solving the validation set",
+            "done": self._done.is_set(),
+            "cause": self._cause,
+            "step": trainer.step,
+            "progress": trainer.progress,
+            "unique": ingest.num_unique,
+            "trained": trainer.num_trained,
+            "delivered": ingest.delivered.to_intervals(),
+            "failed": dict(ingest.failed),
+            "retried": ingest.num_retried,
+            "validation_delivered": self._validation_delivered.to_intervals(),
+            "validation_failed": dict(self._validation_failed),
+            "num_validation": len(self._validation) if is_training else 0,
+            "lease_ends": [(end.lease_number, end.error) for end in lease_ends + ingest.drain_lease_ends()],
+            "solves": ingest.drain_solves(),
+            "buffer_samples": len(buffer),
+            "buffer_capacity": buffer.capacity,
+            "loss": trainer.loss,
+            "learning_rate": trainer.learning_rate,
+            "validation": trainer.validation_errors,
+            "learner_wait_seconds": trainer.learner_wait_seconds,
+            "solver_blocked_seconds": ingest.solver_blocked_seconds,
+            "train_seconds": trainer.train_seconds,
+        }
+
+    def _work(self) -> None:
+        try:
+            arrays = self._validation_arrays()
+            if arrays is not None:
+                self._validation = self._trainer.validation = Validation(arrays)
+                self._ingest.start(self._stop.is_set)
+                self._cause = self._trainer.run(self._stop.is_set)
+                self._stop.set()
+                self._ingest.join()
+        except Exception as error:  # told to the driver by `status`, which ends the run
+            logger.exception("training ended")
+            self._error = error
+        finally:
+            self._stream.close()
+            self._done.set()
+
+    def _validation_arrays(self) -> dict[str, np.ndarray] | None:
+        """The validation set, from the run folder or from the stream; None when stopped before it was whole."""
+        layout = self._blueprint.problem().layout
+        if not self._folder.validation.exists() and not self._solve_validation(layout):
+            return None
+        arrays, _ = zarr_store.read(self._folder.validation)
+        return zarr_store.by_group(arrays, layout)
+
+    def _solve_validation(self, layout: Layout) -> bool:
+        """Gather the validation simulations and write them; False when stopped before."""
+        config, chunks = self._blueprint.config, []
+        while len(self._validation_delivered) + len(self._validation_failed) < config.validation.simulations:
+            if self._stop.is_set():
+                return False
+            item = self._stream.next(timeout_s=0.2)
+            if isinstance(item, LeaseEnd):
+                self._lease_ends.append(item)
+            elif item is not None:
+                # A worker that died may have sent simulations without saying that they were finished.
+                chunks.append(item)
+                self._validation_failed.update(item.failed)
+                for simulation in item.finished:
+                    self._validation_delivered.add(simulation)
+        keys = np.concatenate([np.stack([chunk.simulations, chunk.steps], axis=1) for chunk in chunks])
+        _, rows = np.unique(keys, axis=0, return_index=True)  # by simulation and step, second copies dropped
+        arrays = {name: np.concatenate([chunk.arrays[name] for chunk in chunks])[rows] for name in layout.shapes}
+        if len(rows):
+            named = zarr_store.by_field(arrays, layout)
+            indices = {"simulation": keys[rows, 0], "step": keys[rows, 1]}
+            zarr_store.write(self._folder.validation, named | indices, {"seed": config.seed, "design": "validation"})
+        return len(rows) > 0
+
+    def _save(self, trainer: Trainer) -> None:
+        config = self._blueprint.config.checkpoint
+        with self._ingest.paused():  # what is saved as delivered is in the buffer that is saved
+            state = trainer.checkpoint_state(with_buffer=config.buffer)
+            state["meta"]["ingest"] = self._ingest.state()
+            checkpoint.save(self._folder.checkpoints, trainer.step, **state, keep=config.keep)
+
+    def _restore(self) -> None:
+        if checkpoint.latest(self._folder.checkpoints) is not None:
+            saved = checkpoint.load(self._folder.checkpoints)
+            self._trainer.load_checkpoint(saved)
+            self._ingest.load_state(saved.meta["ingest"])
+
+
+def make_model(blueprint: Blueprint, layout: Layout) -> torch.nn.Module:
+    """The model of the configuration, untrained. Raises PenstockError."""
+    choice = blueprint.config.model
+    cls = load_class(choice.name, MODELS, "model.name", blueprint.model_source)
+    return build(cls, choice.options, "model", layout)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise PenstockError(f"training.device: there is no {name!r}; give auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise PenstockError(
+            f"training.device: {name!r} was asked for and torch sees {torch.cuda.device_count()} GPUs here: "
+            "give cpu or auto, or install a torch built for your GPU"
+        )
+    return device

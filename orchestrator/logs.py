@@ -1,0 +1,20 @@
+"""Where a process of a run writes what it has to say."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+
+def log_to(path: Path, *, redirect: bool = True) -> None:
+    """Log this process to `path`; with `redirect`, also all that it or a library below it prints."""
+    logging.basicConfig(
+        filename=path, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    if redirect:
+        sys.stdout.flush()
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        os.dup2(file, 1)
+        os.dup2(file, 2)

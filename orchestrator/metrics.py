@@ -1,0 +1,92 @@
+"""The run's one Prometheus endpoint, on localhost, fed from the learner's status."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
+
+from penstock.errors import PenstockError
+from penstock.sample import SolveRecord
+
+SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
+ITERATIONS_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
+
+
+class Metrics:
+    """All metrics of a run in one registry; `docs/metrics.md` lists them."""
+
+    def __init__(self):
+        disable_created_metrics()
+        self.registry = registry = CollectorRegistry()
+        self._counters = {
+            "unique": Counter("penstock_samples_unique_total", "Samples that reached the buffer", registry=registry),
+            "trained": Counter(
+                "penstock_samples_trained_total", "Samples drawn for training, repetition included", registry=registry
+            ),
+            "learner_wait_seconds": Counter(
+                "penstock_learner_wait_seconds_total", "Time the training step waited for samples", registry=registry
+            ),
+            "solver_blocked_seconds": Counter(
+                "penstock_solver_blocked_seconds_total", "Time solvers waited for the stream, summed", registry=registry
+            ),
+        }
+        simulations = Counter(
+            "penstock_simulations_total", "Simulations by what became of them", ["outcome"], registry=registry
+        )
+        for outcome in ("delivered", "failed", "retried"):
+            self._counters[outcome] = simulations.labels(outcome)
+        self._gauges = {
+            "buffer_samples": Gauge("penstock_buffer_samples", "Samples in the buffer", registry=registry),
+            "buffer_capacity": Gauge(
+                "penstock_buffer_capacity_samples", "Samples that the buffer holds", registry=registry
+            ),
+            "loss": Gauge("penstock_train_loss", "Training loss, mean over the last steps", registry=registry),
+        }
+        self._validation_error = Gauge(
+            "penstock_validation_error", "Relative L2 error on the validation set", ["stat"], registry=registry
+        )
+        self._seconds = Histogram(
+            "penstock_solve_seconds",
+            "Time of one linear solve",
+            ["strategy"],
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self._iterations = Histogram(
+            "penstock_solve_iterations",
+            "Products with A of one linear solve",
+            ["strategy"],
+            buckets=ITERATIONS_BUCKETS,
+            registry=registry,
+        )
+        self._totals = dict.fromkeys(self._counters, 0.0)
+
+    def serve(self, port: int | str) -> int:
+        """Listen on localhost; returns the port taken. Raises PenstockError when an asked-for one is in use."""
+        try:
+            server, _ = start_http_server(0 if port == "auto" else port, addr="127.0.0.1", registry=self.registry)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise PenstockError(
+                f"metrics.port: {port} is in use on localhost: give another one, or auto for a free one"
+            ) from None
+        return server.server_port
+
+    def update(self, record: Mapping[str, Any], solves: list[SolveRecord]) -> None:
+        """Bring the registry up to a record of the run (see `run.Journal`), and count new solves."""
+        for name, counter in self._counters.items():
+            counter.inc(max(0.0, record[name] - self._totals[name]))
+            self._totals[name] = record[name]
+        for name, gauge in self._gauges.items():
+            if record[name] is not None:
+                gauge.set(record[name])
+        for stat, value in (record["validation"] or {}).items():
+            if stat in ("mean", "p99", "max"):
+                self._validation_error.labels(stat).set(value)
+        for solve in solves:
+            self._seconds.labels(solve.strategy).observe(solve.seconds)
+            self._iterations.labels(solve.strategy).observe(solve.iterations)

@@ -1,0 +1,172 @@
+"""The live view of a run, for `train` and for `monitor` in a second terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from penstock.orchestrator.run_folder import RunFolder
+
+PLAIN_EVERY_S = 10.0  # without a terminal the view is one line, this often
+
+
+class View:
+    """Shows records as they come: one table that stays in place on a terminal, else one line every 10 s."""
+
+    def __init__(self, console: Console, title: str):
+        self._console = console
+        self._title = title
+        self._live: Live | None = None
+        self._plain_at = -PLAIN_EVERY_S
+
+    @contextmanager
+    def shown(self):
+        if not self._console.is_terminal:
+            yield self
+            return
+        with Live(console=self._console, refresh_per_second=4) as self._live:
+            yield self
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        if self._live is not None:
+            self._live.update(_table(self._title, record))
+        elif time.monotonic() - self._plain_at >= PLAIN_EVERY_S:
+            self._plain_at = time.monotonic()
+            self._console.print(_line(record), highlight=False, soft_wrap=True)
+
+
+def summary_lines(summary: Mapping[str, Any], folder: RunFolder, arguments: str = "") -> list[str]:
+    """The end of a run in a few lines, with the commands to type next."""
+    lines = [f"ended: {summary['cause']}, after {_duration(summary['train_seconds'])} of training"]
+    if summary.get("validation"):
+        errors = summary["validation"]["relative_l2"]
+        lines.append(
+            f"validation relative L2 error over {summary['validation']['simulations']} simulations: "
+            f"mean {errors['mean']:.4f}, p99 {errors['p99']:.4f}, max {errors['max']:.4f}"
+        )
+    lines.append(
+        f"{summary['delivered']} simulations delivered, {summary['failed']} failed; "
+        f"{summary['unique']} unique samples, {summary['trained']} trained (reuse {_reuse(summary)})"
+    )
+    lines.append(f"run folder: {folder.path}")
+    lines += [f"next: penstock {command}{arguments}" for command in ("monitor", "export", "predict")]
+    return lines
+
+
+def monitor(folder: RunFolder, console: Console) -> int:
+    """Follow a run by its folder alone until it ends; for a finished run, its last view. Returns the exit code."""
+    view = View(console, folder.path.name)
+    with view.shown():
+        while True:
+            run = folder.read("run.json")
+            record = _last_record(folder)
+            if record:
+                view.show(record)
+            if run.get("state") in ("ended", "failed", "stopped"):
+                break
+            if run.get("driver_pid") and not psutil.pid_exists(run["driver_pid"]):
+                console.print(f"the run's driver (pid {run['driver_pid']}) is gone: `penstock resume {folder.path}`")
+                return 1
+            time.sleep(1.0)
+    if run["state"] == "failed":
+        console.print(f"the run failed: {run['cause']}", soft_wrap=True, highlight=False)
+        return 1
+    for line in summary_lines(folder.read("summary.json"), folder, f" {os.path.relpath(folder.path)}"):
+        console.print(line, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _last_record(folder: RunFolder) -> dict[str, Any] | None:
+    """The last whole line of metrics.jsonl; its last 64 kB are enough to hold one."""
+    try:
+        with folder.metrics.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 65536))
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return None
+    return json.loads(lines[-2]) if len(lines) > 1 else None
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    parts = [
+        f"{_duration(record['elapsed_seconds'])} {record['state']}",
+        f"simulations {record['delivered']}" + (f" ({record['failed']} failed)" if record["failed"] else ""),
+        f"samples/s {record['unique_per_s']:.0f} unique {record['trained_per_s']:.0f} trained",
+        f"buffer {record['buffer_samples']}/{record['buffer_capacity']}",
+    ]
+    if record["iterations_per_system"] is not None:
+        parts.append(f"iterations {record['iterations_per_system']:.0f}/system")
+    if record["loss"] is not None:
+        parts.append(f"step {record['step']} loss {record['loss']:.4f}")
+    if record["validation"]:
+        parts.append(f"error {record['validation']['mean']:.4f}")
+    parts.append(f"learner wait {record['learner_wait_seconds']:.0f} s")
+    parts.append(f"solver blocked {record['solver_blocked_seconds']:.0f} s")
+    return " | ".join(parts)
+
+
+def _table(title: str, record: Mapping[str, Any]) -> Panel:
+    simulations = f"{record['delivered']} delivered"
+    if record["failed"]:
+        simulations += f", [red]{record['failed']} failed[/red]"
+    if record["retried"]:
+        simulations += f", {record['retried']} retried"
+    left, right = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
+    for label, value in (
+        ("simulations", simulations),
+        ("samples/s", f"{record['unique_per_s']:.0f} unique, {record['trained_per_s']:.0f} trained"),
+        ("reuse", f"{_reuse(record)} trained / unique"),
+        ("buffer", f"{record['buffer_samples']} of {record['buffer_capacity']} samples"),
+        ("solves", _solves(record)),
+        ("solver blocked", f"{record['solver_blocked_seconds']:.0f} s, {record['workers']} worker(s)"),
+    ):
+        left.add_row(Text(label, style="dim"), value)
+    errors = record["validation"]
+    for label, value in (
+        ("step", f"{record['step']}"),
+        ("training loss", "-" if record["loss"] is None else f"{record['loss']:.4f}"),
+        ("learning rate", f"{record['learning_rate']:.1e}"),
+        ("validation error", f"{errors['mean']:.4f} mean" if errors else "-"),
+        ("", f"{errors['p99']:.4f} p99, {errors['max']:.4f} max" if errors else ""),
+        ("learner wait", f"{record['learner_wait_seconds']:.0f} s"),
+    ):
+        right.add_row(Text(label, style="dim"), value)
+    columns = Table.grid(expand=True)
+    columns.add_column(ratio=1)
+    columns.add_column(ratio=1)
+    columns.add_row(left, right)
+    head = Text(f"{record['state']}  {_duration(record['elapsed_seconds'])}", style="bold")
+    return Panel(
+        Group(head, ProgressBar(total=1.0, completed=record["progress"]), Text(), columns),
+        title=title,
+        title_align="left",
+        width=100,
+    )
+
+
+def _solves(record: Mapping[str, Any]) -> str:
+    if record["iterations_per_system"] is None:
+        return "-"
+    return f"{record['iterations_per_system']:.0f} iterations, {1e3 * record['seconds_per_system']:.1f} ms a system"
+
+
+def _reuse(record: Mapping[str, Any]) -> str:
+    return f"{record['trained'] / record['unique']:.1f}" if record["unique"] else "-"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes}:{seconds:02d}"

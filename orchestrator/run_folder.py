@@ -1,0 +1,126 @@
+"""The run folder: what a run leaves on disk, and all that `monitor` reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from penstock.errors import PenstockError
+from penstock.orchestrator.config import Config, load_config
+
+RUNS = Path("runs")
+
+
+class RunFolder:
+    """Paths and small files of one run.
+
+    config.yaml (resolved), run.json (state, pids, addresses, cause of the end), metrics.jsonl, events.jsonl,
+    ledger.json, logs/, validation.zarr, checkpoints/, summary.json, and copies of the user's own files.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.logs = path / "logs"
+        self.checkpoints = path / "checkpoints"
+        self.validation = path / "validation.zarr"
+        self.metrics = path / "metrics.jsonl"
+        self.events = path / "events.jsonl"
+
+    @classmethod
+    def create(cls, config: Config) -> RunFolder:
+        """A new folder runs/<name>-<UTC>, with runs/latest linking to it. Raises PenstockError."""
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        try:
+            RUNS.mkdir(exist_ok=True)
+            path = _make_unique(RUNS / f"{config.name}-{stamp}")
+            folder = cls(path.resolve())
+            folder.logs.mkdir()
+            link = RUNS / f".latest-{os.getpid()}"
+            link.symlink_to(path.name)
+            link.replace(RUNS / "latest")
+        except OSError as error:
+            raise PenstockError(
+                f"can't make a run folder under {RUNS.resolve()}: {error.strerror}", exit_code=1
+            ) from error
+        folder.write_config(config)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path | None) -> RunFolder:
+        """The folder at `path`, or the latest. Raises PenstockError when there is none."""
+        if path is None:
+            path = RUNS / "latest"
+            if not path.exists():
+                raise PenstockError(
+                    f"there is no run under {RUNS.resolve()}: name its folder, or start one with `penstock train`"
+                )
+        if not (path / "config.yaml").is_file():
+            raise PenstockError(f"{path} is not a run folder: it has no config.yaml")
+        return cls(path.resolve())
+
+    def config(self, overrides: tuple[str, ...] = ()) -> Config:
+        return load_config(self.path / "config.yaml", overrides)
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the folder; {} when it is not there yet."""
+        try:
+            return json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise PenstockError(f"{self.path / name} is damaged: {error}") from error
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """Replace a JSON file as a whole, so that a reader never sees half of it."""
+        temporary = self.path / f".{name}"
+        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.replace(self.path / name)
+
+    def update_run(self, **changes: Any) -> None:
+        """Lay changes over run.json."""
+        self.write("run.json", self.read("run.json") | changes)
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def event(self, event: str, **details: Any) -> None:
+        """Append one line to events.jsonl."""
+        with self.events.open("a") as file:
+            file.write(
+                json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event} | details)
+                + "\n"
+            )
+
+    def write_config(self, config: Config) -> None:
+        """config.yaml with every default spelt out, and beside it copies of the files it names."""
+        values = config.model_dump(mode="json", exclude_none=True)
+        for key in ("problem", "model"):
+            file, colon, attribute = values[key]["name"].rpartition(":")
+            if colon and file.endswith(".py"):
+                source = Path(file)
+                (self.path / source.name).write_text(source.read_text())
+                values[key]["name"] = f"./{source.name}:{attribute}"
+        (self.path / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def _make_unique(path: Path) -> Path:
+    for candidate in _candidates(path):
+        with suppress(FileExistsError):
+            candidate.mkdir()
+            return candidate
+
+
+def _candidates(path: Path) -> Iterator[Path]:
+    yield path
+    number = 2
+    while True:
+        yield path.with_name(f"{path.name}-{number}")
+        number += 1

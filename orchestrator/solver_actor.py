@@ -1,0 +1,53 @@
+"""A solver's process, as a plain class that `run.py` wraps for Ray; the sense is in solvers/. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from penstock.errors import PenstockError
+from penstock.orchestrator.blueprint import Blueprint
+from penstock.orchestrator.logs import log_to
+from penstock.registry import build
+from penstock.sample import Chunk, Lease
+from penstock.solvers.krylov import STRATEGIES, LinearSolver
+from penstock.solvers.krylov.direct import Direct
+from penstock.solvers.worker import SolverWorker
+
+
+def make_worker(blueprint: Blueprint) -> SolverWorker:
+    """A worker whose validation and prediction draws are solved directly. Raises PenstockError without PETSc."""
+    try:
+        from mpi4py import MPI  # noqa: F401  before petsc4py, which would else load another MPI
+        from petsc4py import PETSc  # noqa: F401
+    except ImportError as error:
+        raise PenstockError(f"solving needs PETSc ({error}): `penstock doctor` says how to get it") from error
+    config = blueprint.config.solver
+    strategy = build(STRATEGIES[config.strategy.name], config.strategy.options, "solver.strategy")
+    return SolverWorker(
+        blueprint.problem(),
+        {
+            "training": LinearSolver(strategy, rtol=config.rtol),
+            "validation": LinearSolver(Direct(), rtol=config.rtol),
+            "prediction": LinearSolver(Direct(), rtol=config.rtol),
+        },
+        seed=blueprint.config.seed,
+        sort=config.sort,
+    )
+
+
+class SolverActor:
+    """One solver process: leases in, chunks out."""
+
+    def __init__(self, blueprint: Blueprint, log: Path):
+        log_to(log)
+        self._blueprint = blueprint
+
+    def prepare(self) -> int:
+        """Build the worker; returns the pid. Raises PenstockError, for instance where PETSc is missing."""
+        self._worker = make_worker(self._blueprint)
+        return os.getpid()
+
+    def stream(self, lease: Lease) -> Iterator[Chunk]:
+        yield from self._worker.stream(lease)

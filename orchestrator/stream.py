@@ -1,0 +1,143 @@
+"""The stream from solver workers to the learner, over Ray or inside one process.
+
+Both forms have the same methods: `submit` a lease to a worker, take what comes with `next`, `close` at the end. Taking
+the next chunk is the acknowledgement of the one before: a worker runs at most `CHUNKS_AHEAD` chunks ahead and waits.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from penstock.learner.ingest import LeaseEnd
+from penstock.sample import Chunk, Lease
+
+if TYPE_CHECKING:
+    from penstock.solvers.worker import SolverWorker
+
+CHUNKS_AHEAD = 2
+
+
+class Stream(Protocol):
+    def submit(self, lease: Lease, worker: Any) -> None:
+        """Queue a lease at a worker; returns at once."""
+
+    def next(self, timeout_s: float) -> Chunk | LeaseEnd | None:
+        """The next chunk of any worker or the end of a lease, None when none came in time. One caller's thread."""
+
+    def close(self) -> None:
+        """Take no more; workers in the middle of a lease are released."""
+
+
+@dataclass
+class _Running:
+    lease: Lease
+    chunks: Any  # the streaming generator of the actor call
+
+
+class RayStream:
+    """Chunks of solver actors, pulled through streaming generators that the learner owns.
+
+    The owner keeps what was yielded when a solver dies, so a killed worker loses no chunk that was under way.
+    """
+
+    def __init__(self):
+        import ray  # here, because Ray reads its token when it is first imported, and the driver imports this module
+
+        self._ray = ray
+        self._lock = threading.Lock()
+        self._workers: dict[Any, deque[_Running]] = {}  # an actor handle each, its leases in order
+
+    def submit(self, lease: Lease, worker: Any) -> None:
+        # Ray counts the objects of a generator that were not taken; the option is private, hence the pinned version.
+        method = worker.stream.options(
+            num_returns="streaming", _generator_backpressure_num_objects=CHUNKS_AHEAD, max_task_retries=0
+        )
+        running = _Running(lease, method.remote(lease))
+        with self._lock:
+            self._workers.setdefault(worker, deque()).append(running)
+
+    def next(self, timeout_s: float) -> Chunk | LeaseEnd | None:
+        with self._lock:
+            heads = {leases[0].chunks: worker for worker, leases in self._workers.items()}
+        if not heads:
+            threading.Event().wait(timeout_s)
+            return None
+        ready, _ = self._ray.wait(list(heads), num_returns=1, timeout=timeout_s)
+        if not ready:
+            return None
+        worker = heads[ready[0]]
+        try:
+            return self._take(ready[0], worker)
+        except StopIteration:
+            return self._end(worker, error=None)
+        except (
+            self._ray.exceptions.RayError
+        ) as error:  # the actor died, or the lease raised: its simulations go elsewhere
+            return self._end(worker, error=_one_line(error))
+
+    def _take(self, chunks: Any, worker: Any) -> Chunk:
+        chunk = self._ray.get(next(chunks))
+        with self._lock:  # to the end of the line, so that one fast worker does not hold up the others
+            self._workers[worker] = self._workers.pop(worker)
+        return chunk
+
+    def _end(self, worker: Any, error: str | None) -> LeaseEnd:
+        with self._lock:
+            lease = self._workers[worker].popleft().lease
+            if not self._workers[worker]:
+                del self._workers[worker]
+        return LeaseEnd(lease.number, error)
+
+    def close(self) -> None:
+        with self._lock:
+            self._workers.clear()  # dropping a generator cancels its actor call
+
+
+class InProcessStream:
+    """The same stream from one worker in a thread of this process: for tests, notebooks and the benches."""
+
+    def __init__(self):
+        self._leases: queue.Queue[tuple[Lease, SolverWorker] | None] = queue.Queue()
+        self._items: queue.Queue[Chunk | LeaseEnd] = queue.Queue(CHUNKS_AHEAD)
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="solver", daemon=True)
+        self._thread.start()
+
+    def submit(self, lease: Lease, worker: SolverWorker) -> None:
+        self._leases.put((lease, worker))
+
+    def next(self, timeout_s: float) -> Chunk | LeaseEnd | None:
+        try:
+            return self._items.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def close(self) -> None:
+        self._closed.set()
+        self._leases.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (task := self._leases.get()) is not None:
+            lease, worker = task
+            for chunk in worker.stream(lease):
+                self._put(chunk)
+                if self._closed.is_set():
+                    return
+            self._put(LeaseEnd(lease.number, None))
+
+    def _put(self, item: Chunk | LeaseEnd) -> None:
+        while not self._closed.is_set():
+            try:
+                return self._items.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+
+def _one_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[-1] if text else 'no message'}"

@@ -1,0 +1,114 @@
+"""What is done with a trained surrogate: exporting it and predicting with it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from penstock import __version__
+from penstock.errors import PenstockError
+from penstock.learner import checkpoint
+from penstock.learner.export import export as export_file
+from penstock.learner.normalization import Normalization
+from penstock.learner.surrogate import Surrogate
+from penstock.learner.validation import Validation
+from penstock.orchestrator import zarr_store
+from penstock.orchestrator.blueprint import Blueprint
+from penstock.orchestrator.learner_actor import make_model
+from penstock.orchestrator.pictures import draw_comparison
+from penstock.orchestrator.run_folder import RunFolder
+from penstock.orchestrator.solver_actor import make_worker
+from penstock.sample import Lease
+
+
+def export(folder: RunFolder, output: Path | None) -> None:
+    """Write the run's best surrogate as one .pt2 file with its card inside and beside it. Raises PenstockError."""
+    blueprint = Blueprint.of(folder.config())
+    surrogate, step = load_surrogate(folder, blueprint)
+    arrays, _ = read_validation(folder, blueprint)
+    card = _card(folder, blueprint, surrogate, arrays) | {"step": step}
+    example = {name: torch.from_numpy(array[:2]) for name, array in arrays.items() if name != "targets"}
+    path = export_file(surrogate, card, output or folder.path / f"{folder.path.name}.pt2", example)
+    errors = card["validation"]["relative_l2"]
+    print(f"validation relative L2 error: mean {errors['mean']:.4f}, p99 {errors['p99']:.4f}, max {errors['max']:.4f}")
+    print(f"wrote {os.path.relpath(path)} and its card {os.path.relpath(path.with_suffix('.card.json'))}")
+    print(f"load it with torch alone: torch.export.load({os.path.relpath(path)!r}).module()")
+
+
+def predict(folder: RunFolder, num: int, output: Path | None) -> None:
+    """Solve `num` new draws, predict them, and write a Zarr store and a PNG. Raises PenstockError."""
+    blueprint = Blueprint.of(folder.config())
+    surrogate, _ = load_surrogate(folder, blueprint)
+    layout = surrogate.layout
+    worker = make_worker(blueprint)
+    chunks = list(worker.stream(Lease(number=0, simulations=tuple(range(num)), design="prediction")))
+    for simulation, reason in ((i, r) for chunk in chunks for i, r in chunk.failed.items()):
+        print(f"draw {simulation} failed: {reason}")
+    arrays = {name: np.concatenate([chunk.arrays[name] for chunk in chunks]) for name in layout.shapes}
+    if not len(arrays["targets"]):
+        raise PenstockError("every solve failed, there is nothing to compare with", exit_code=3)
+    with torch.no_grad():
+        prediction = surrogate.predict({name: torch.from_numpy(array) for name, array in arrays.items()}).numpy()
+    difference = (prediction - arrays["targets"]).reshape(len(prediction), -1)
+    errors = np.linalg.norm(difference, axis=1) / np.linalg.norm(arrays["targets"].reshape(len(prediction), -1), axis=1)
+
+    target = output or folder.path / "predictions"
+    target.mkdir(parents=True, exist_ok=True)
+    named = zarr_store.by_field(arrays, layout)
+    predicted = {f"{spec.name}_predicted": prediction[:, c] for c, spec in enumerate(layout.outputs)}
+    simulations = {
+        "simulation": np.concatenate([chunk.simulations for chunk in chunks]),
+        "step": np.concatenate([chunk.steps for chunk in chunks]),
+    }
+    zarr_store.write(
+        target / "predictions.zarr",
+        named | predicted | simulations | {"relative_l2": errors},
+        {"run": folder.path.name, "design": "prediction", "seed": blueprint.config.seed},
+    )
+    draw_comparison(target / "predictions.png", named, arrays["targets"][:, 0], prediction[:, 0], layout)
+    print(f"relative L2 error of {len(errors)} samples: mean {errors.mean():.4f}, max {errors.max():.4f}")
+    print(f"wrote {os.path.relpath(target / 'predictions.zarr')} and {os.path.relpath(target / 'predictions.png')}")
+
+
+def load_surrogate(folder: RunFolder, blueprint: Blueprint) -> tuple[Surrogate, int]:
+    """The surrogate of the best checkpoint and its step. Raises PenstockError when the run has none."""
+    step = checkpoint.best(folder.checkpoints)
+    if step is None:
+        raise PenstockError(f"{folder.path} has no validated checkpoint yet: let it run longer")
+    layout = blueprint.problem().layout
+    surrogate = Surrogate(make_model(blueprint, layout), Normalization.identity(layout), layout)
+    checkpoint.load(folder.checkpoints, step, weights_only=True).load_into(surrogate)
+    return surrogate.eval(), step
+
+
+def read_validation(folder: RunFolder, blueprint: Blueprint) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The run's validation set, grouped as the learner sees it, and its attributes."""
+    arrays, attributes = zarr_store.read(folder.validation)
+    return zarr_store.by_group(arrays, blueprint.problem().layout), attributes
+
+
+def _card(
+    folder: RunFolder, blueprint: Blueprint, surrogate: Surrogate, arrays: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """What a stranger must know to use the file. The errors are measured anew, with the very weights exported."""
+    config, problem = blueprint.config, blueprint.problem()
+    return {
+        "problem": {"name": config.problem.name, "options": config.problem.options, "about": type(problem).__doc__},
+        "parameters": problem.space.describe(),
+        "validation": {
+            "simulations": len(arrays["targets"]),
+            "relative_l2": Validation(arrays).errors(surrogate),
+        },
+        "model": {"name": config.model.name, "options": config.model.options},
+        "run": folder.path.name,
+        "seed": config.seed,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"penstock": __version__, "torch": version("torch"), "python": platform.python_version()},
+    }
