@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from penstock.errors import PenstockError
 from penstock.orchestrator.config import Config
 from penstock.registry import build, load_class, read_source
+from penstock.solvers.krylov import STRATEGIES
+from penstock.solvers.krylov.strategy import Strategy
 from penstock.solvers.problem import Problem
 from penstock.solvers.problems import PROBLEMS
 
@@ -38,3 +40,8 @@ class Blueprint:
         except (AttributeError, TypeError, ValueError) as error:
             raise PenstockError(f"problem {choice.name!r}: {error}") from error
         return problem
+
+    def strategy(self) -> Strategy:
+        """A fresh strategy of `solver.strategy`. Raises PenstockError."""
+        choice = self.config.solver.strategy
+        return build(load_class(choice.name, STRATEGIES, "solver.strategy"), choice.options, "solver.strategy")

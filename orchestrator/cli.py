@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -30,16 +30,16 @@ Overrides = Annotated[
 ]
 
 
+class _State:
+    debug = False
+    log: Path | None = None  # of the run at hand: where the traceback of an error goes
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
 ) -> None:
     _State.debug = debug
-
-
-class _State:
-    debug = False
-    log: Path | None = None  # where the run at hand logs, for the closing line of an unexpected error
 
 
 @app.command()
@@ -134,7 +134,7 @@ def _open(run: Path | None):
 
 
 def _remember_log(folder) -> None:
-    _State.log = folder.logs
+    _State.log = folder.logs / "driver.log"
 
 
 def _split(run: Path | None, overrides: list[str] | None) -> tuple[Path | None, tuple[str, ...]]:
@@ -149,24 +149,20 @@ def run() -> None:
     try:
         app(standalone_mode=True)
     except PenstockError as error:
-        logging.getLogger("penstock").debug("the command ended", exc_info=True)
-        _end(str(error), error.exit_code)
+        _end(error, str(error), error.exit_code)
     except Exception as error:
-        _end(f"{type(error).__name__}: {error}".splitlines()[0] + _place(error), 1)
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        text = str(error).strip() or "no message"
+        where = f"in {_State.log}" if _State.log else "shown by `penstock --debug ...`"
+        place = f"({frame.filename}, line {frame.lineno}; full traceback {where})"
+        _end(error, f"{type(error).__name__}: {text.splitlines()[0]} {place}", 1)
 
 
-def _place(error: Exception) -> str:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    logged = (
-        f", full traceback in {_State.log / 'driver.log'}"
-        if _State.log
-        else ", `penstock --debug ...` shows the traceback"
-    )
-    return f" ({frame.filename}, line {frame.lineno}{logged})"
-
-
-def _end(message: str, exit_code: int) -> None:
+def _end(error: Exception, message: str, exit_code: int) -> None:
+    if _State.log is not None:
+        with suppress(OSError), _State.log.open("a") as log:  # on a full disk the line below must still come
+            traceback.print_exception(error, file=log)
     if _State.debug:
-        traceback.print_exc()
+        traceback.print_exception(error)
     print(f"penstock: {message}", file=sys.stderr)
     sys.exit(exit_code)

@@ -40,7 +40,7 @@ Choice = Annotated[Named, BeforeValidator(_named)]
 
 
 class SolverSection(Section):
-    workers: int | Literal["auto"] = Field("auto", gt=0)
+    workers: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """Solver processes; auto takes one for each core but one, and at least one."""
     strategy: Choice = Named(name="direct")
     """How systems are solved: direct, krylov or gcrodr, with the strategy's options."""
@@ -111,7 +111,7 @@ class CheckpointSection(Section):
 
 
 class MetricsSection(Section):
-    port: int | Literal["auto"] = Field("auto", gt=0, lt=65536)
+    port: Annotated[int, Field(gt=0, lt=65536)] | Literal["auto"] = "auto"
     """Port of the Prometheus endpoint on localhost; auto takes a free one."""
 
 
@@ -227,7 +227,7 @@ def _validate(values: dict[str, Any], where: str) -> Config:
 def _complaint(error: Mapping[str, Any]) -> str:
     # A key that is `int | Literal["auto"]` gets one error a member, with the member's name at the end of its place.
     location = [str(part) for part in error["loc"]]
-    key = ".".join(part for part in location if not re.fullmatch(r"int|literal\[.*\]", part))
+    key = ".".join(part for part in location if not re.fullmatch(r"(constrained-)?int|literal\[.*\]", part))
     if error["type"] == "extra_forbidden":
         section: Any = Config
         for part in location[:-1]:

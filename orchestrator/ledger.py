@@ -59,10 +59,14 @@ class Ledger:
 
     def end_lease(self, number: int) -> list[int]:
         """Close a lease; its ids that were neither delivered nor failed are given out again, and returned."""
-        ids = sorted(i for i in self._leased.pop(number) if i not in self.delivered and i not in self.failed)
+        ids = self._open_ids(number)
+        del self._leased[number]
         self._returned.extend(ids)
         self.num_lost += len(ids)
         return ids
+
+    def _open_ids(self, number: int) -> list[int]:
+        return sorted(i for i in self._leased[number] if i not in self.delivered and i not in self.failed)
 
     def is_complete(self) -> bool:
         """Every id below the limit was delivered or failed."""
@@ -85,6 +89,6 @@ class Ledger:
         return {
             "delivered": self.delivered.to_intervals(),
             "failed": {str(i): reason for i, reason in sorted(self.failed.items())},
-            "leased": {str(number): sorted(ids) for number, ids in self._leased.items()},
+            "leased": {str(number): self._open_ids(number) for number in self._leased},
             "returned": list(self._returned),
         }

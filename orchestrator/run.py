@@ -130,7 +130,6 @@ class _Driver:
                 self._handle_signals()  # after ray.init, which sets its own
                 cause = self._run()
         except BaseException as error:
-            logger.exception("the run failed")
             self.folder.update_run(state="failed", cause=str(error) or type(error).__name__)
             self.folder.event("failed", cause=str(error))
             raise

@@ -9,9 +9,8 @@ from pathlib import Path
 from penstock.errors import PenstockError
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.logs import log_to
-from penstock.registry import build
 from penstock.sample import Chunk, Lease
-from penstock.solvers.krylov import STRATEGIES, LinearSolver
+from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.krylov.direct import Direct
 from penstock.solvers.worker import SolverWorker
 
@@ -19,12 +18,13 @@ from penstock.solvers.worker import SolverWorker
 def make_worker(blueprint: Blueprint) -> SolverWorker:
     """A worker whose validation and prediction draws are solved directly. Raises PenstockError without PETSc."""
     try:
+        import petsc4py
         from mpi4py import MPI  # noqa: F401  before petsc4py, which would else load another MPI
-        from petsc4py import PETSc  # noqa: F401
     except ImportError as error:
         raise PenstockError(f"solving needs PETSc ({error}): `penstock doctor` says how to get it") from error
+    petsc4py.init(["penstock", "-no_signal_handler"])  # PETSc's would turn every SIGTERM into a page about a crash
     config = blueprint.config.solver
-    strategy = build(STRATEGIES[config.strategy.name], config.strategy.options, "solver.strategy")
+    strategy = blueprint.strategy()
     return SolverWorker(
         blueprint.problem(),
         {
