@@ -45,6 +45,7 @@ class LearnerActor:
         self._stream = stream or RayStream()
         self._stop = threading.Event()
         self._done = threading.Event()
+        self._num_validation = blueprint.config.validation.simulations
         self._validation: Validation | None = None
         self._validation_delivered = IdSet()
         self._validation_failed: dict[int, str] = {}
@@ -93,7 +94,6 @@ class LearnerActor:
             "step": self._trainer.step,
             "delivered": self._ingest.delivered.to_intervals(),
             "failed": self._ingest.failed,
-            "validation_ready": self._folder.validation.exists(),
         }
 
     def start(self) -> None:
@@ -167,30 +167,32 @@ class LearnerActor:
         if not self._folder.validation.exists() and not self._solve_validation(layout):
             return None
         arrays, _ = zarr_store.read(self._folder.validation)
+        for simulation in arrays["simulation"].tolist():
+            self._validation_delivered.add(simulation)
+        self._validation_failed = {i: "" for i in range(self._num_validation) if i not in self._validation_delivered}
         return zarr_store.by_group(arrays, layout)
 
     def _solve_validation(self, layout: Layout) -> bool:
         """Gather the validation simulations and write them; False when stopped before."""
-        config, chunks = self._blueprint.config, []
-        while len(self._validation_delivered) + len(self._validation_failed) < config.validation.simulations:
+        chunks = []
+        while len(self._validation_delivered) + len(self._validation_failed) < self._num_validation:
             if self._stop.is_set():
                 return False
             item = self._stream.next(timeout_s=0.2)
             if isinstance(item, LeaseEnd):
                 self._lease_ends.append(item)
             elif item is not None:
-                # A worker that died may have sent simulations without saying that they were finished.
                 chunks.append(item)
                 self._validation_failed.update(item.failed)
                 for simulation in item.finished:
                     self._validation_delivered.add(simulation)
         keys = np.concatenate([np.stack([chunk.simulations, chunk.steps], axis=1) for chunk in chunks])
-        _, rows = np.unique(keys, axis=0, return_index=True)  # by simulation and step, second copies dropped
+        # By simulation and step; what a worker that died had sent comes a second time from its successor.
+        _, rows = np.unique(keys, axis=0, return_index=True)
         arrays = {name: np.concatenate([chunk.arrays[name] for chunk in chunks])[rows] for name in layout.shapes}
         if len(rows):
-            named = zarr_store.by_field(arrays, layout)
-            indices = {"simulation": keys[rows, 0], "step": keys[rows, 1]}
-            zarr_store.write(self._folder.validation, named | indices, {"seed": config.seed, "design": "validation"})
+            named = zarr_store.by_field(arrays, layout) | {"simulation": keys[rows, 0], "step": keys[rows, 1]}
+            zarr_store.write(self._folder.validation, named, {"design": "validation"})
         return len(rows) > 0
 
     def _save(self, trainer: Trainer) -> None:

@@ -36,7 +36,7 @@ class View:
         if not self._console.is_terminal:
             yield self
             return
-        with Live(console=self._console, refresh_per_second=4) as self._live:
+        with Live(console=self._console, redirect_stdout=False, redirect_stderr=False) as self._live:
             yield self
 
     def show(self, record: Mapping[str, Any]) -> None:

@@ -6,9 +6,11 @@ import logging
 import os
 import platform
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -99,7 +101,7 @@ class _Driver:
         self.config = blueprint.config
         self.layout = layout
         self.folder = folder
-        self.console = Console(highlight=False)
+        self.console = Console(file=sys.stdout, highlight=False)  # kept: sys.stdout is redirected in `run`
         self.metrics = Metrics()
         self.split = Split.of(self.config.solver.workers)
         self.bytes_in_flight = self.split.workers * (CHUNKS_AHEAD + 1) * (CHUNK_BYTES + layout.sample_bytes)
@@ -121,11 +123,16 @@ class _Driver:
             cause=None,
         )
         try:
-            with ray_session(
-                self.config.cluster.address,
-                num_cpus=self.split.workers + 1,
-                bytes_in_flight=self.bytes_in_flight,
-                logs=self.folder.logs,
+            with (
+                (self.folder.logs / "driver.log").open("a") as log,
+                redirect_stdout(log),  # Ray prints when an actor dies, whatever it was told; the console is ours
+                redirect_stderr(log),
+                ray_session(
+                    self.config.cluster.address,
+                    num_cpus=self.split.workers + 1,
+                    bytes_in_flight=self.bytes_in_flight,
+                    logs=self.folder.logs,
+                ),
             ):
                 self._handle_signals()  # after ray.init, which sets its own
                 cause = self._run()
@@ -150,8 +157,6 @@ class _Driver:
         self._announce(facts)
         validation = Ledger("validation", self.config.validation.simulations)
         training = Ledger("training", self.config.training.stop_after.simulations, facts["delivered"], facts["failed"])
-        if facts["validation_ready"]:
-            validation.settle([[0, validation.limit]], {})
         journal = _Journal(self.folder, self.config)
         pending = None
         stream_ended = False

@@ -18,6 +18,7 @@ from penstock.solvers.worker import SolverWorker
 def make_worker(blueprint: Blueprint) -> SolverWorker:
     """A worker whose validation and prediction draws are solved directly. Raises PenstockError without PETSc."""
     try:
+        # isort: split
         import petsc4py
         from mpi4py import MPI  # noqa: F401  before petsc4py, which would else load another MPI
     except ImportError as error:

@@ -139,5 +139,5 @@ class InProcessStream:
 
 
 def _one_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[-1] if text else 'no message'}"
+    """Ray's last line without its guesses at causes, which follow the fact."""
+    return str(error).strip().splitlines()[-1].split(" Some common causes")[0].strip()

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 class Direct:
     """MUMPS: Cholesky where A is SPD, LU else.
 
-    The symbolic factorisation is kept while the same matrix keeps its pattern: a Darcy solve then takes 2.0 ms and not
-    3.8 at 4,225 unknowns, 14 and not 55 at 16,641 (one core). The numeric factor is kept while the values stay, too
-    (0.3 and 1.5 ms). For PETSc a new matrix object has a new pattern: overwrite one matrix to gain.
+    The symbolic factorisation is kept while the same matrix keeps its pattern: a Darcy solve then takes 1.8 ms and not
+    3.6 at 4,225 unknowns, 12 and not 53 at 16,641 (one core). The numeric factor is kept while the values stay, too
+    (0.3 and 1.2 ms). For PETSc a new matrix object has a new pattern: overwrite one matrix to gain.
     """
 
     name = "direct"

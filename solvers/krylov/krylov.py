@@ -103,7 +103,7 @@ class Krylov:
             ksp.solve(system.b, x)
             iterations = ksp.getIterationNumber()
             products += method.products * iterations
-            if ksp.getType() in RESTARTED:  # forms its residual anew after every `restart` iterations
+            if RESTARTED.get(ksp.getType()) == "gmres":  # forms its residual anew at every restart
                 products += max(0, iterations - 1) // self.restart
             outcome = _outcome(ksp.getConvergedReason())
             residual_norm = residual_of(system, x).norm()
@@ -145,7 +145,7 @@ class Krylov:
             ksp.setUp()
             ksp.setUpOnBlocks()  # the solvers inside a preconditioner read theirs here
             for key in self.options:
-                if not table.used(key):
+                if not PETSc.Options().used(prefix + key):
                     raise ValueError(f"options: PETSc's {ksp.getType()} with {ksp.getPC().getType()} has no {key!r}")
         finally:
             for key in table.getAll():

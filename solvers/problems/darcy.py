@@ -59,9 +59,11 @@ class DarcyDiscretisation:
     """
 
     def __init__(self, resolution: int):
+        from mpi4py import MPI  # before dolfinx and petsc4py, which would else load another MPI
+
+        # isort: split
         import dolfinx
         import ufl
-        from mpi4py import MPI
         from dolfinx.fem.petsc import create_matrix, create_vector
         from petsc4py import PETSc
 

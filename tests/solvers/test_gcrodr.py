@@ -1,0 +1,315 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg
+from mpi4py import MPI
+from petsc4py import PETSc
+
+from penstock.solvers.krylov import LinearSolver
+from penstock.solvers.krylov import gcrodr as method
+from penstock.solvers.krylov.direct import Direct
+from penstock.solvers.krylov.gcrodr import GCRODR
+from penstock.solvers.parameters import generator_of
+from penstock.solvers.problem import LinearSystem, Outcome
+from penstock.solvers.problems.darcy import Darcy
+from penstock.solvers.sorting import greedy_order
+
+RTOL = 1e-8
+
+
+def system_of(A, b, **properties) -> LinearSystem:
+    A = scipy.sparse.csr_array(A)
+    matrix = PETSc.Mat().createAIJ(A.shape, csr=(A.indptr, A.indices, A.data), comm=MPI.COMM_SELF)
+    vector = matrix.createVecLeft()
+    vector.array = b
+    return LinearSystem(A=matrix, b=vector, **properties)
+
+
+def relative_residual(A, system, x) -> float:
+    b = system.b.array_r
+    return np.linalg.norm(b - A @ x.array_r) / np.linalg.norm(b)
+
+
+def convection_diffusion(n: int, wind: float):
+    """-Δu + wind ∂u/∂x on n x n interior points, upwind, h² = 1."""
+    second = scipy.sparse.diags_array([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], offsets=[-1, 0, 1])
+    first = scipy.sparse.diags_array([-np.ones(n - 1), np.ones(n)], offsets=[-1, 0])
+    identity = scipy.sparse.eye_array(n)
+    return (scipy.sparse.kronsum(second, second) + wind / (n + 1) * scipy.sparse.kron(first, identity)).tocsr()
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_a_hundred_darcy_systems(is_sorted, to_scipy):
+    problem = Darcy(resolution=32)
+    draws = [problem.draw(generator_of(0, "test", i)) for i in range(100)]
+    order = greedy_order(np.stack([problem.features(p) for p in draws])) if is_sorted else range(100)
+    solver, direct = LinearSolver(GCRODR(pc="jacobi"), rtol=RTOL), LinearSolver(Direct(), rtol=1e-12)
+    for index in order:
+        system = problem.discretisation.system(draws[index]["coefficient"], source=np.ones((32, 32)))
+        solution, reference = solver(system), direct(system)
+        assert solution.converged and solution.strategy == "gcrodr"
+        assert relative_residual(to_scipy(system.A), system, solution.x) <= RTOL
+        error = np.linalg.norm(solution.x.array_r - reference.x.array_r)
+        assert error <= 1e-6 * np.linalg.norm(reference.x.array_r)
+    assert solver.num_retried == 0
+
+
+@pytest.mark.parametrize("pc", ["none", "jacobi", "ilu"])
+def test_a_cycle_finds_the_least_residual_of_its_space(pc):
+    """Over the span of U and of the Krylov space of M⁻¹ (I - C Cᵀ) A M⁻¹, both built here without the method."""
+    A = convection_diffusion(12, 20.0)
+    generator = np.random.default_rng(0)
+    strategy = GCRODR(m=16, k=6, pc=pc)
+    strategy.solve(system_of(A, generator.standard_normal(144)), RTOL)
+    U = strategy._space.U
+
+    A = A + scipy.sparse.diags_array(generator.uniform(0, 0.1, 144))
+    system = system_of(A, generator.standard_normal(144))
+    attempt_pc = PETSc.PC().create(MPI.COMM_SELF)
+    attempt_pc.setType(pc)
+    attempt_pc.setOperators(system.A)
+    attempt_pc.setUp()
+
+    def precondition(v):
+        source, target = system.A.createVecs()
+        source.array = v
+        attempt_pc.apply(source, target)
+        return target.array_r.copy()
+
+    C = np.linalg.qr(A @ U)[0]
+    b = system.b.array_r
+    V = [b - C @ (C.T @ b)]
+    for _ in range(9):
+        w = A @ precondition(V[-1] / np.linalg.norm(V[-1]))
+        for Q in (C, np.linalg.qr(np.column_stack(V))[0]) * 2:
+            w = w - Q @ (Q.T @ w)
+        V.append(w)
+    search = np.column_stack([U, *(precondition(v / np.linalg.norm(v)) for v in V)])
+    least = np.linalg.norm(b - A @ (search @ np.linalg.lstsq(A @ search, b)[0]))
+
+    one_cycle = 6 + 10 + 1  # products: C, Arnoldi steps, residual
+    strategy.max_iterations = one_cycle
+    attempt = strategy.solve(system, 1e-14)
+    assert attempt.outcome is Outcome.ITERATION_LIMIT and attempt.iterations == one_cycle
+    assert np.linalg.norm(b - A @ attempt.x.array_r) == pytest.approx(least, rel=1e-8)
+    assert attempt.history[-1] == pytest.approx(least, rel=1e-8)
+
+
+def test_what_a_cycle_hands_on():
+    """A U = C, CᵀC = I, T = M⁻¹ C, and U spans eigenvectors once the cycles have had time to find them."""
+    # Anisotropic: of a double eigenvalue a Krylov space holds one eigenvector alone.
+    line = scipy.sparse.diags_array([-np.ones(19), 2 * np.ones(20), -np.ones(19)], offsets=[-1, 0, 1])
+    A = scipy.sparse.kronsum(line, 1.5 * line)
+    system = system_of(A, np.random.default_rng(1).standard_normal(400), is_spd=True)
+    strategy = GCRODR(m=30, k=8, pc="jacobi")
+    for _ in range(6):
+        strategy.solve(system, 1e-12)
+    space = strategy._space
+    np.testing.assert_allclose(A @ space.U, space.C, atol=1e-11)
+    np.testing.assert_allclose(space.C.T @ space.C, np.eye(8), atol=1e-12)
+    np.testing.assert_allclose(space.T, space.C / 5.0, atol=1e-12)
+    eigenvectors = np.linalg.eigh(A.toarray())[1][:, :4]
+    outside = eigenvectors - space.C @ (space.C.T @ eigenvectors)
+    assert np.linalg.norm(outside, axis=0).max() < 1e-2
+
+
+@pytest.mark.parametrize("pc", ["none", "jacobi", "ilu"])
+def test_k_zero_is_petsc_gmres(pc):
+    A = convection_diffusion(24, 30.0)
+    system = system_of(A, np.random.default_rng(2).standard_normal(576))
+    attempt = GCRODR(m=8, k=0, pc=pc).solve(system, RTOL)
+
+    ksp = PETSc.KSP().create(MPI.COMM_SELF)
+    ksp.setType("gmres")
+    ksp.setGMRESRestart(8)
+    ksp.setPCSide(PETSc.PC.Side.RIGHT)
+    ksp.getPC().setType(pc)
+    ksp.setOperators(system.A)
+    ksp.setTolerances(rtol=RTOL, atol=0)
+    ksp.setConvergenceHistory()
+    ksp.solve(system.b, system.b.duplicate())
+    assert len(attempt.history) > 17  # two restarts at least
+    np.testing.assert_allclose(attempt.history, ksp.getConvergenceHistory(), rtol=1e-6)
+
+
+def slowly_changing(num_systems: int):
+    """A + i eps E of 400 rows: 20 eigenvalues in [1e-3, 2e-2], isolated from the others in [1, 10]."""
+    generator = np.random.default_rng(3)
+    eigenvalues = np.concatenate([np.linspace(1e-3, 2e-2, 20), np.linspace(1, 10, 380)])
+    Q = np.linalg.qr(generator.standard_normal((400, 400)))[0]
+    shear = np.eye(400) + 0.3 * np.triu(generator.standard_normal((400, 400)), 1) / 20
+    A = Q @ np.linalg.solve(shear, np.diag(eigenvalues) @ shear) @ Q.T  # nonsymmetric
+    E = generator.standard_normal((400, 400))
+    E *= 1e-4 / np.linalg.norm(E, 2)
+    return [(A + i * E, generator.standard_normal(400)) for i in range(num_systems)]
+
+
+def test_recycling_pays_where_it_should():
+    products = {}
+    for recycle in (True, False):
+        strategy = GCRODR(m=40, k=20, pc="none", recycle=recycle)
+        attempts = [strategy.solve(system_of(A, b), RTOL) for A, b in slowly_changing(8)]
+        assert all(attempt.outcome is Outcome.CONVERGED for attempt in attempts)
+        products[recycle] = sum(attempt.iterations for attempt in attempts)
+    assert products[True] < 0.7 * products[False]
+
+
+def test_an_unchanged_matrix_costs_no_products_for_its_space():
+    A = convection_diffusion(16, 5.0)
+    system = system_of(A, np.ones(256))
+    strategy = GCRODR(m=20, k=10, pc="jacobi")
+    strategy.solve(system, RTOL)
+    system.A.scale(2.0)
+    system.A.scale(0.5)  # the same values, but they have been written
+    changed = strategy.solve(system, RTOL).iterations
+    assert changed - strategy.solve(system, RTOL).iterations >= 8
+
+
+@pytest.mark.parametrize("wind", [0.0, 10.0, 200.0])
+@pytest.mark.parametrize("pc", [None, "jacobi", "none", "gamg", "bjacobi"])
+def test_sequences_with_a_new_preconditioner_each(wind, pc):
+    generator = np.random.default_rng(4)
+    solver = LinearSolver(GCRODR(m=24, k=9, pc=pc), rtol=RTOL)
+    for _ in range(4):
+        scale = scipy.sparse.diags_array(generator.uniform(0.3, 3.0, 256))
+        A = scale @ convection_diffusion(16, wind) @ scale
+        system = system_of(A, generator.standard_normal(256), is_spd=wind == 0.0)
+        solution = solver(system)
+        assert solution.strategy == "gcrodr" and relative_residual(A, system, solution.x) <= RTOL
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 7])
+def test_complex_pairs_stay_together(k):
+    """A rotation-like operator, all of whose eigenvalues are complex."""
+    blocks = [scipy.sparse.coo_array([[1.0, s], [-s, 1.0]]) for s in np.linspace(0.5, 20, 60)]
+    A = scipy.sparse.block_diag(blocks)
+    strategy = GCRODR(m=12, k=k, pc="none")
+    for seed in range(3):
+        system = system_of(A, np.random.default_rng(seed).standard_normal(120))
+        attempt = strategy.solve(system, RTOL)
+        assert attempt.outcome is Outcome.CONVERGED
+        assert relative_residual(A, system, attempt.x) <= RTOL
+        assert strategy._space.k <= k
+
+
+def test_dependent_columns_are_dropped():
+    A = convection_diffusion(8, 3.0)
+    system = system_of(A, np.ones(64))
+    pc = PETSc.PC().create(MPI.COMM_SELF)
+    pc.setType("none")
+    pc.setOperators(system.A)
+    U = np.random.default_rng(5).standard_normal((64, 3))
+    U = np.asfortranarray(np.column_stack([U, U @ [1.0, 2.0, 3.0], np.zeros(64)]))
+    operator = method.Operator(system, pc)
+    space = method.rebuild(operator, method.RecycleSpace(U, U, U), method.Basis(64, 10))
+    assert space.k == 3 and operator.num_products == 5
+    np.testing.assert_allclose(A @ space.U, space.C, atol=1e-12)
+    np.testing.assert_allclose(space.C.T @ space.C, np.eye(3), atol=1e-14)
+
+
+def test_a_space_of_old_systems_can_be_dropped():
+    A = convection_diffusion(16, 5.0)
+    system = system_of(A, np.ones(256))
+    strategy = GCRODR(m=20, k=10, pc="jacobi")
+    first = strategy.solve(system, RTOL)
+    assert strategy.solve(system, RTOL).iterations < first.iterations
+    strategy.reset()
+    again = strategy.solve(system, RTOL)
+    assert again.history == first.history and not strategy.recycles
+
+    solver = LinearSolver(GCRODR(m=20, k=10, pc="jacobi"), rtol=RTOL)
+    before = [solver(system).iterations for _ in range(2)]
+    solver.reset()
+    assert [solver(system).iterations for _ in range(2)] == before and solver.num_retried == 0
+
+
+def test_fewer_unknowns_than_the_space_may_hold():
+    A = np.diag(np.arange(1.0, 8.0)) + np.triu(np.ones((7, 7)), 1)
+    strategy = GCRODR(pc="none")
+    for seed in range(3):
+        system = system_of(A, np.random.default_rng(seed).standard_normal(7))
+        attempt = strategy.solve(system, 1e-10)
+        assert attempt.outcome is Outcome.CONVERGED
+        np.testing.assert_allclose(attempt.x.array_r, np.linalg.solve(A, system.b.array_r), rtol=1e-8)
+
+
+def test_the_iteration_limit_is_an_outcome():
+    system = system_of(convection_diffusion(30, 0.0), np.ones(900), is_spd=True)
+    attempt = GCRODR(m=10, k=4, pc="jacobi", max_iterations=25).solve(system, RTOL)
+    assert attempt.outcome is Outcome.ITERATION_LIMIT and 25 <= attempt.iterations <= 26
+
+
+def test_stagnation_is_an_outcome():
+    cyclic = np.roll(np.eye(60), 1, axis=0)  # GMRES(m) makes no progress on it for any m < 60
+    b = np.zeros(60)
+    b[0] = 1.0
+    attempt = GCRODR(m=10, k=0, pc="none").solve(system_of(cyclic, b), RTOL)
+    assert attempt.outcome is Outcome.STAGNATION and attempt.iterations < 100
+
+
+@pytest.mark.parametrize("k", [0, 3])
+def test_breakdown_is_an_outcome(k):
+    nilpotent = np.diag(np.ones(5), 1)
+    attempt = GCRODR(m=8, k=k, pc="none").solve(system_of(nilpotent, np.arange(1.0, 7.0)), RTOL)
+    assert attempt.outcome is Outcome.BREAKDOWN
+    assert np.isfinite(attempt.x.array_r).all()
+
+
+TWO_RANKS = """
+from mpi4py import MPI
+import numpy as np
+from petsc4py import PETSc
+from penstock.solvers.krylov import LinearSolver
+from penstock.solvers.krylov.gcrodr import GCRODR
+from penstock.solvers.problem import LinearSystem
+
+n = 24
+A = PETSc.Mat().createAIJ([n * n, n * n], nnz=5)
+solvers = [LinearSolver(GCRODR(m=24, k=8, pc=pc), rtol=1e-8) for pc in ("jacobi", None)]
+iterations = []
+for shift in (0.0, 0.01, 0.02):
+    for row in range(*A.getOwnershipRange()):
+        i, j = divmod(row, n)
+        A.setValue(row, row, 4.5 + shift)
+        for column, inside, value in (
+            (row - n, i > 0, -1.5), (row + n, i < n - 1, -1.0), (row - 1, j > 0, -1.0), (row + 1, j < n - 1, -1.0)
+        ):
+            if inside:
+                A.setValue(row, column, value)
+    A.assemble()
+    b = A.createVecLeft()
+    b.array = np.sin(np.arange(*b.getOwnershipRange()))
+    for solver in solvers:
+        solution = solver(LinearSystem(A=A, b=b))
+        assert solution.converged and solution.strategy == "gcrodr", solution
+        iterations.append(solution.iterations)
+    assert abs((A * solution.x - b).norm() / b.norm() - solution.relative_residual) < 1e-12
+if A.comm.rank == 0:
+    print(A.comm.size, *iterations[::2])
+"""
+
+
+def test_two_ranks_work_as_one():
+    beside = Path(sys.executable).parent / "mpiexec"
+    mpiexec = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if mpiexec is None:
+        pytest.skip("no mpiexec")
+    products = {}
+    for ranks in ("1", "2"):
+        run = subprocess.run(
+            [mpiexec, "-n", ranks, sys.executable, "-c", TWO_RANKS],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        assert run.returncode == 0, run.stderr
+        products[ranks] = [int(word) for word in run.stdout.split()]
+    assert products["1"][0] == 1 and products["2"][0] == 2
+    np.testing.assert_allclose(products["1"][1:], products["2"][1:], atol=2)  # sums are rounded in another order
