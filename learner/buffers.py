@@ -47,7 +47,8 @@ class Buffer:
     """A bounded population of samples, put by one thread and drawn by another; its numbers may be read by any.
 
     capacity: slots. watermark: population at which the first batch may be drawn. seed: of the random draws.
-    device: where the arrays lie; a batch is gathered there.
+    device: where the arrays lie; a batch is gathered there. On a GPU both threads queue their copies on its default
+    stream, in the order in which the states allow them, so a slot's reads and writes can't overtake each other.
 
     A subclass says which slots an arrival may take, when and which samples are drawn, and what becomes of them.
     """

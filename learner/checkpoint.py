@@ -97,6 +97,7 @@ def save(
         _flush(temporary)
         temporary.rename(path)
         _flush(folder)
+        _thin(folder, keep)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         reason = getattr(error, "strerror", None) or error
@@ -104,7 +105,6 @@ def save(
             f"can't write the checkpoint of step {step} in {folder}: {reason}; the last one written is still valid",
             exit_code=1,
         ) from error
-    _thin(folder, keep)
     return path
 
 

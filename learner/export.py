@@ -9,16 +9,17 @@ Axes:  B batch, *grid the axes of the fields' grid.
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from penstock.errors import PenstockError
 from penstock.learner.surrogate import Surrogate
@@ -46,12 +47,13 @@ def export(surrogate: Surrogate, card: Mapping, path: Path, example_arrays: Mapp
     inputs = _by_name(layout, example_arrays)
     program = _trace(surrogate, inputs)
     shapes = _traced_shapes(program, inputs)
-    is_free = all(type(size) is not int for shape in shapes.values() for size in shape)
-    fields_shape = next(shape for shape in shapes.values() if len(shape) > 1)  # what every output's shape follows
+    is_free = all(size is None for shape in shapes.values() for size in shape)
+    # All fields share one grid, so the outputs' is that of the inputs; a model of scalars alone has one grid.
+    output_shape = next((shape for shape in shapes.values() if len(shape) > 1), (None, *layout.outputs[0].shape))
     card = {
         **card,
         "inputs": [_describe(spec, shapes[spec.name]) for spec in layout.inputs],
-        "outputs": [_describe(spec, fields_shape) for spec in layout.outputs],
+        "outputs": [_describe(spec, output_shape) for spec in layout.outputs],
     }
     temporary = path.with_name(f".{path.stem}.writing.pt2")
     try:
@@ -68,7 +70,8 @@ def export(surrogate: Surrogate, card: Mapping, path: Path, example_arrays: Mapp
     except OSError as error:
         raise PenstockError(f"can't write {path}: {error.strerror or error}", exit_code=1) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
     return path
 
 
@@ -83,39 +86,46 @@ def _by_name(layout: Layout, arrays: Mapping[str, np.ndarray | Tensor]) -> dict[
     return inputs
 
 
+def _named(surrogate: Surrogate, names: Iterable[str]) -> nn.Module:
+    """The surrogate with its inputs' names in the signature: the shape checks that torch.export saves go by it."""
+
+    def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
+        return self.surrogate(**inputs)
+
+    parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("self", *names)]
+    forward.__signature__ = inspect.Signature(parameters)
+    module = type("NamedSurrogate", (nn.Module,), {"forward": forward})()
+    module.surrogate = surrogate
+    return module
+
+
 def _trace(surrogate: Surrogate, inputs: dict[str, Tensor]) -> torch.export.ExportedProgram:
     free = {name: dict.fromkeys(range(values.dim()), torch.export.Dim.AUTO) for name, values in inputs.items()}
     try:
         with torch.no_grad():
-            return torch.export.export(
-                surrogate,
-                args=(),
-                kwargs=inputs,
-                dynamic_shapes={"inputs": free},
-                # without it the saved shape checks of a module with **inputs can't be run (torch 2.15)
-                prefer_deferred_runtime_asserts_over_guards=True,
-            )
+            return torch.export.export(_named(surrogate, inputs), args=(), kwargs=inputs, dynamic_shapes=free)
     except Exception as error:  # of the user's model, too: whatever torch.export can't follow
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PenstockError(f"{type(surrogate.model).__name__} can't be exported: {reason}", exit_code=1) from error
 
 
-def _traced_shapes(program: torch.export.ExportedProgram, inputs: dict[str, Tensor]) -> dict[str, tuple]:
-    """Every input's shape: an int where it is fixed, something else where it is free."""
-    user_inputs = [name for name in program.graph_signature.user_inputs if isinstance(name, str)]
+def _traced_shapes(program: torch.export.ExportedProgram, names: Iterable[str]) -> dict[str, tuple[int | None, ...]]:
+    """Every input's shape in the program; None for a size that is free."""
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
-    return {
-        name: tuple(nodes[user_input].meta["val"].shape) for name, user_input in zip(inputs, user_inputs, strict=True)
-    }
+    shapes = {}
+    for name, user_input in zip(names, program.graph_signature.user_inputs, strict=True):
+        sizes = map(str, nodes[user_input].meta["val"].shape)  # a fixed size is a symbolic integer as well
+        shapes[name] = tuple(int(size) if size.isdecimal() else None for size in sizes)
+    return shapes
 
 
-def _describe(spec: FieldSpec, shape: tuple) -> dict:
+def _describe(spec: FieldSpec, shape: tuple[int | None, ...]) -> dict:
     """A line of the card; sizes that are free are named: "batch", or "n (64)" with the size that was trained on."""
     sizes = ["batch", *(f"n{axis} ({size})" for axis, size in enumerate(spec.shape))]
     return {
         "name": spec.name,
         "unit": spec.unit,
-        "shape": [size if type(size) is int else name for name, size in zip(sizes, shape, strict=True)],
+        "shape": [name if size is None else size for name, size in zip(sizes, shape, strict=True)],
         "dtype": "float32",
     }
 

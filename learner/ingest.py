@@ -116,7 +116,7 @@ class Ingest:
         """Takes from the stream until should_stop(). The owner says when the buffer's stream has ended."""
 
         def training_waits_or_stop() -> bool:
-            return self.buffer.draw_is_waiting or should_stop()
+            return self.buffer.draw_is_waiting or not self.buffer.reached_watermark or should_stop()
 
         while not should_stop():
             if self.rate_limiter is not None:
@@ -176,7 +176,8 @@ class Ingest:
             if not self._has_ended(simulation):
                 self.failed[simulation] = reason
                 self._partial.pop(simulation, None)
-        if self.rate_limiter is not None:
+        if self.rate_limiter is not None and self.buffer.reached_watermark:
+            self.rate_limiter.start()
             self.rate_limiter.add_simulations(len(self.delivered) - num_delivered)
 
     def _has_ended(self, simulation: int) -> bool:

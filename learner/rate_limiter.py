@@ -13,8 +13,8 @@ class RateLimiter:
     """Batches T drawn and simulations D delivered since `start` are kept within one simulation of T = r D.
 
     r is `batches_per_simulation`. Training may draw while T < r (D + 1), ingestion may deliver while r (D - 1) <= T, so
-    never do both wait for each other. Before `start`, which the trainer calls when the watermark is first reached,
-    ingestion is free. A chunk that holds several simulations may carry D further ahead by as many: the next one waits.
+    never do both wait for each other. Before `start`, which ingestion calls once the watermark is reached, both are
+    free. A chunk that holds several simulations may carry D further ahead by as many: the next one waits.
 
     The limiter yields to the buffer: nobody waits here for the one who waits there. The waits' `give_up` says so.
     """

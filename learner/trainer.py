@@ -36,7 +36,7 @@ class StopAfter:
     """Wall time since the first batch could be drawn, waits included; carried over on resume."""
     steps: int | None = None
     simulations: int | None = None
-    """Delivered simulations."""
+    """Delivered simulations. The owner ends the stream after them, and the buffer is drained before training ends."""
     error: float | None = None
     """Mean validation error. The learning rate can't be planned by it, so one of the others is needed too."""
 
@@ -48,12 +48,12 @@ class StopAfter:
             if limit is not None and not limit > 0:
                 raise ValueError(f"stop_after.{name} must be above 0, not {limit}")
 
-    def fractions(self, *, minutes: float, steps: int, simulations: int) -> dict[str, float]:
+    def fractions(self, *, minutes: float, steps: int, simulations: float) -> dict[str, float]:
         """What part of each limit is done, for the limits that are set."""
         done = {"minutes": minutes, "steps": steps, "simulations": simulations}
         return {name: done[name] / getattr(self, name) for name in done if getattr(self, name) is not None}
 
-    def progress(self, *, minutes: float, steps: int, simulations: int) -> float:
+    def progress(self, *, minutes: float, steps: int, simulations: float) -> float:
         """The largest done part, in [0, 1]."""
         return min(1.0, max(self.fractions(minutes=minutes, steps=steps, simulations=simulations).values()))
 
@@ -136,7 +136,7 @@ class Trainer:
     def run(self, should_stop: Callable[[], bool]) -> str:
         """Trains until a limit of stop_after is reached, the stream is drained, or should_stop().
 
-        Returns the cause: "minutes", "steps", "simulations", "error", "stream ended" or "stopped".
+        Returns the cause: "minutes", "steps", "error", "stream ended" or "stopped".
         """
         self._wait_for_population(should_stop)
         seconds_before, started = self.train_seconds, time.monotonic()
@@ -176,8 +176,6 @@ class Trainer:
             population = self.buffer.population()
             self.surrogate.normalization = Normalization.from_arrays(population).to(self.device)
             self._normalization_is_fixed = True
-        if self.rate_limiter is not None and self.buffer.reached_watermark:
-            self.rate_limiter.start()
 
     def _next_batch(self, should_stop: Callable[[], bool]) -> Batch | None:
         """The next batch on the device; None when there is none yet."""
@@ -235,7 +233,7 @@ class Trainer:
         if should_stop():
             return "stopped"
         for name, fraction in self.stop_after.fractions(**self._done()).items():
-            if fraction >= 1:
+            if fraction >= 1 and name != "simulations":
                 return name
         target = self.stop_after.error
         if target is not None and self.validation_errors is not None and self.validation_errors["mean"] <= target:
@@ -243,7 +241,9 @@ class Trainer:
         return "stream ended" if self.buffer.exhausted else None
 
     def _done(self) -> dict[str, float]:
-        return {"minutes": self.train_seconds / 60, "steps": self.step, "simulations": self.delivered()}
+        # Simulations count once their samples were drawn: a learning rate of 0 must not meet a buffer of unseen ones.
+        drawn = 1 - self.buffer.num_unseen / max(1, self.buffer.num_put)
+        return {"minutes": self.train_seconds / 60, "steps": self.step, "simulations": self.delivered() * drawn}
 
     # Checkpoints
 

@@ -1,0 +1,180 @@
+"""Every sample once, every simulation's end once, whatever comes twice."""
+
+import itertools
+import json
+import queue
+import random
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.learner.buffers import Fifo, Reservoir
+from penstock.learner.ingest import IdSet, Ingest, LeaseEnd
+from penstock.learner.rate_limiter import RateLimiter
+from penstock.sample import Chunk, FieldSpec, Layout, SolveRecord
+
+LAYOUT = Layout((FieldSpec(name="a", shape=(2,)),), (FieldSpec(name="u", shape=(2,)),))
+
+
+class QueueStream:
+    """The in-process form of the stream: what is put into `items` comes out."""
+
+    def __init__(self, *items):
+        self.items = queue.Queue()
+        for item in items:
+            self.items.put(item)
+
+    def next(self, timeout_s):
+        try:
+            item = self.items.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+
+def chunk(*rows, finished=(), failed=None, **header):
+    """rows: (simulation, step)."""
+    simulations = np.array([row[0] for row in rows], np.int64)
+    values = np.broadcast_to(simulations.astype(np.float32).reshape(-1, 1, 1), (len(rows), 1, 2))
+    return Chunk(
+        arrays={"fields": values, "targets": values},
+        simulations=simulations,
+        steps=np.array([row[1] for row in rows], np.int64),
+        finished=finished,
+        failed=failed or {},
+        **header,
+    )
+
+
+def new_ingest(*items, capacity=100, kind=Fifo):
+    buffer = kind(LAYOUT, capacity=capacity, watermark=1, seed=0)
+    return Ingest(QueueStream(*items), buffer, LAYOUT)
+
+
+def contents(buffer):
+    buffer.end_of_stream()
+    keys = []
+    while (batch := buffer.draw(10, 0.0)) is not None:
+        keys += zip(batch.simulations.tolist(), batch.steps.tolist(), strict=True)
+    return keys
+
+
+@given(st.lists(st.integers(0, 40)))
+def test_id_set_is_a_set(ids):
+    id_set = IdSet()
+    for simulation in ids:
+        id_set.add(simulation)
+    assert len(id_set) == len(set(ids))
+    assert [simulation for simulation in range(-1, 42) if simulation in id_set] == sorted(set(ids))
+    intervals = json.loads(json.dumps(id_set.to_intervals()))
+    assert all(end < start for (_, end), (start, _) in itertools.pairwise(intervals))
+    restored = IdSet.from_intervals(intervals)
+    assert restored.to_intervals() == intervals and len(restored) == len(id_set)
+
+
+def test_second_copies_are_dropped():
+    ingest = new_ingest()
+    for item in (
+        chunk((0, 0), (1, 0), (0, 1)),
+        chunk((0, 1), (0, 2), (0, 2), finished=(0,)),  # one from before, one twice inside the chunk
+        chunk((0, 0), (1, 0), (1, 1), finished=(0, 1)),  # simulation 0 was done again
+        chunk((1, 1), (2, 0), finished=(1,), failed={2: "singular"}),
+        chunk((2, 0), finished=(2,)),
+    ):
+        assert ingest.take(item)
+    assert ingest.num_delivered == 2 and 0 in ingest.delivered and 1 in ingest.delivered
+    assert ingest.failed == {2: "singular"}
+    assert (ingest.num_unique, ingest.num_dropped) == (6, 6)
+    assert contents(ingest.buffer) == [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (2, 0)]
+
+
+@given(st.integers(0, 10**6))
+def test_leases_redone_in_any_order_deliver_every_sample_once(seed):
+    """Streams of the same simulations, cut anywhere by a worker's death and begun again from the start."""
+    shuffle = random.Random(seed)
+    ingest = new_ingest(capacity=200)
+    unfinished = set(range(6))
+    while unfinished:
+        simulation = shuffle.choice(sorted(range(6)))  # finished ones come again, too
+        num_steps = 4 if shuffle.random() < 0.5 else shuffle.randrange(4)
+        steps = [(simulation, step) for step in range(num_steps)]
+        cut = shuffle.randrange(len(steps) + 1)
+        ingest.take(chunk(*steps[:cut]))
+        ingest.take(chunk(*steps[cut:], finished=(simulation,) if num_steps == 4 else ()))
+        unfinished -= {simulation} if num_steps == 4 else set()
+    assert ingest.delivered.to_intervals() == [[0, 6]]
+    assert sorted(contents(ingest.buffer)) == [(simulation, step) for simulation in range(6) for step in range(4)]
+    assert ingest.state()["partial"] == {}
+
+
+def test_headers_are_gathered_and_drained():
+    record = SolveRecord(strategy="direct", seconds=0.1, iterations=0, relative_residual=1e-12)
+    ingest = new_ingest(
+        chunk((0, 0), finished=(0,), solves=(record, record), retried=1, blocked_seconds=0.5),
+        LeaseEnd(3),
+        chunk((1, 0), finished=(1,), solves=(record,), retried=2, blocked_seconds=0.25),
+        LeaseEnd(4, error="the worker died"),
+    )
+    ingest.run(lambda: ingest.stream.items.empty())
+    assert ingest.drain_solves() == [record] * 3 and ingest.drain_solves() == []
+    assert ingest.drain_lease_ends() == [LeaseEnd(3), LeaseEnd(4, "the worker died")]
+    assert (ingest.num_retried, ingest.solver_blocked_seconds) == (3, 0.75)
+
+
+def test_a_simulation_is_delivered_only_when_all_its_samples_are_in_and_pausing_never_deadlocks():
+    ingest = new_ingest(chunk((0, 0), (0, 1), (0, 2), finished=(0,)), capacity=2, kind=Reservoir)
+    stop = threading.Event()
+    ingest.start(stop.is_set)
+    time.sleep(0.2)
+    with ingest.paused():  # while the chunk's last row waits for a slot
+        assert ingest.num_delivered == 0
+        state = ingest.state()
+        assert state["partial"] == {"0": [0, 1]} and state["num_unique"] == len(ingest.buffer) == 2
+    assert ingest.buffer.draw(1, 1.0) is not None
+    end = time.monotonic() + 2
+    while ingest.num_delivered == 0 and time.monotonic() < end:
+        time.sleep(0.01)
+    stop.set()
+    assert ingest.join(2) and ingest.num_delivered == 1
+
+
+def test_a_restored_ingest_takes_only_what_is_missing():
+    ingest, other = new_ingest(), new_ingest()
+    ingest.take(chunk((0, 0), (0, 1), (1, 0), finished=(0,), failed={7: "why"}))
+    other.load_state(json.loads(json.dumps(ingest.state())))
+    assert other.state() == ingest.state()
+    other.take(chunk((0, 0), (0, 1), finished=(0,)))
+    other.take(chunk((1, 0), (1, 1), (7, 0), finished=(1, 7)))
+    assert contents(other.buffer) == [(1, 1)]
+    assert other.delivered.to_intervals() == [[0, 2]] and other.failed == {7: "why"}
+
+
+def test_an_exception_in_the_thread_is_raised_to_its_owner_and_wakes_the_trainer():
+    ingest = new_ingest(RuntimeError("the stream broke"))
+    ingest.start(lambda: False)
+    assert ingest.buffer.draw(1, 5.0) is None
+    with pytest.raises(RuntimeError, match="the stream broke"):
+        ingest.join(2)
+    assert isinstance(ingest.error, RuntimeError)
+
+
+def test_the_rate_limiter_holds_ingestion_back_until_training_waits_for_it():
+    ingest = new_ingest(*[chunk((simulation, 0), finished=(simulation,)) for simulation in range(6)])
+    ingest.rate_limiter = RateLimiter(1.0)
+    ingest.rate_limiter.start()
+    stop = threading.Event()
+    ingest.start(stop.is_set)
+    time.sleep(0.3)
+    assert ingest.num_delivered == 2  # 1 * (2 - 1) > 0 batches
+    ingest.rate_limiter.add_batch()
+    time.sleep(0.2)
+    assert ingest.num_delivered == 3
+    assert len(ingest.buffer.draw(6, 2.0)) == 6  # a draw that needs six may have them
+    stop.set()
+    ingest.join(2)

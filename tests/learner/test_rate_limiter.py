@@ -1,0 +1,64 @@
+"""The limiter holds both sides to its ratio, and never both at once."""
+
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.learner.rate_limiter import RateLimiter
+
+
+@given(st.floats(0.05, 20), st.lists(st.booleans(), max_size=200))
+def test_any_order_stays_within_one_simulation_and_never_both_wait(ratio, wishes):
+    limiter, num_batches, num_simulations = RateLimiter(ratio), 0, 0
+    limiter.start()
+    for wants_to_train in wishes:
+        assert limiter.may_train() or limiter.may_ingest()
+        if wants_to_train and limiter.may_train():
+            limiter.add_batch()
+            num_batches += 1
+        elif not wants_to_train and limiter.may_ingest():
+            limiter.add_simulations(1)
+            num_simulations += 1
+        assert ratio * (num_simulations - 2) <= num_batches < ratio * (num_simulations + 1) + 1
+
+
+def test_counting_starts_at_the_watermark():
+    limiter = RateLimiter(2.0)
+    limiter.add_simulations(100)
+    assert limiter.may_ingest()
+    limiter.start()
+    assert limiter.may_train()
+    limiter.add_batch()
+    limiter.add_batch()
+    assert not limiter.may_train()
+
+
+def test_each_side_waits_for_the_other_and_gives_up_when_told():
+    limiter = RateLimiter(1.0)
+    limiter.start()
+    limiter.add_batch()
+    threading.Timer(0.15, limiter.add_simulations, [1]).start()
+    assert 0.1 < limiter.wait_to_train(lambda: False) < 2
+    limiter.add_simulations(3)
+    threading.Timer(0.15, limiter.add_batch).start()
+    threading.Timer(0.2, limiter.add_batch).start()
+    assert 0.15 < limiter.wait_to_ingest(lambda: False) < 2
+    limiter.add_simulations(9)
+    end = time.monotonic() + 0.1
+    assert 0.05 < limiter.wait_to_ingest(lambda: time.monotonic() > end) < 1
+
+
+def test_a_restored_limiter_goes_on_counting():
+    limiter, other = RateLimiter(0.5), RateLimiter(0.5)
+    limiter.start()
+    limiter.add_batch()
+    other.load_state(limiter.state())
+    assert not other.may_train()
+
+
+def test_a_ratio_of_zero_is_refused():
+    with pytest.raises(ValueError, match="above 0"):
+        RateLimiter(0.0)
