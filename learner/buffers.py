@@ -110,6 +110,10 @@ class Buffer:
         """Samples that were never drawn."""
         return int(np.count_nonzero(self._states == UNSEEN))
 
+    def simulations_in(self) -> np.ndarray:
+        """int64: the distinct simulations of the samples that are in."""
+        return np.unique(self._simulations[self._states >= UNSEEN])
+
     @property
     def num_bytes(self) -> int:
         """Bytes of the preallocated arrays."""

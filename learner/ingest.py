@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from penstock.learner.buffers import Buffer
+from penstock.learner.id_set import IdSet
 from penstock.learner.rate_limiter import RateLimiter
 from penstock.sample import Chunk, Layout, SolveRecord
 
@@ -32,54 +32,6 @@ class Stream(Protocol):
 
     def next(self, timeout_s: float) -> Chunk | LeaseEnd | None:
         """The next item; None when timeout_s passed without one."""
-
-
-class IdSet:
-    """A set of simulation ids as sorted intervals: ids end nearly in order, so a million take a few intervals."""
-
-    def __init__(self):
-        self._starts: list[int] = []
-        self._ends: list[int] = []  # exclusive
-        self._count = 0
-
-    @classmethod
-    def from_intervals(cls, intervals: Iterable[tuple[int, int]]) -> IdSet:
-        """The inverse of `to_intervals`."""
-        ids = cls()
-        for start, end in intervals:
-            ids._starts.append(start)
-            ids._ends.append(end)
-            ids._count += end - start
-        return ids
-
-    def to_intervals(self) -> list[list[int]]:
-        """[[start, end], ...], ends exclusive: JSON."""
-        return [[start, end] for start, end in zip(self._starts, self._ends, strict=True)]
-
-    def add(self, simulation: int) -> None:
-        if simulation in self:
-            return
-        after = bisect_right(self._starts, simulation)
-        extends_left = after > 0 and self._ends[after - 1] == simulation
-        extends_right = after < len(self._starts) and self._starts[after] == simulation + 1
-        if extends_left and extends_right:
-            self._ends[after - 1] = self._ends.pop(after)
-            self._starts.pop(after)
-        elif extends_left:
-            self._ends[after - 1] = simulation + 1
-        elif extends_right:
-            self._starts[after] = simulation
-        else:
-            self._starts.insert(after, simulation)
-            self._ends.insert(after, simulation + 1)
-        self._count += 1
-
-    def __contains__(self, simulation: int) -> bool:
-        before = bisect_right(self._starts, simulation) - 1
-        return before >= 0 and simulation < self._ends[before]
-
-    def __len__(self) -> int:
-        return self._count
 
 
 class Ingest:
@@ -207,13 +159,23 @@ class Ingest:
         with self._lock:
             yield
 
-    def state(self) -> dict:
-        """For a checkpoint, as JSON. Call it inside `paused`."""
+    def state(self, *, with_buffer: bool = True) -> dict:
+        """For a checkpoint, as JSON. Call it inside `paused`.
+
+        with_buffer: whether the buffer is saved too; if not, whatever is in it counts as never delivered, so that a
+        resumed run solves it again.
+        """
+        delivered, partial, num_unique = self.delivered, self._partial, self.num_unique
+        if not with_buffer:
+            delivered = IdSet.from_intervals(delivered.to_intervals())
+            for simulation in self.buffer.simulations_in().tolist():
+                delivered.discard(simulation)
+            partial, num_unique = {}, num_unique - len(self.buffer)
         return {
-            "delivered": self.delivered.to_intervals(),
+            "delivered": delivered.to_intervals(),
             "failed": {str(simulation): reason for simulation, reason in self.failed.items()},
-            "partial": {str(simulation): sorted(steps) for simulation, steps in self._partial.items()},
-            "num_unique": self.num_unique,
+            "partial": {str(simulation): sorted(steps) for simulation, steps in partial.items()},
+            "num_unique": num_unique,
             "num_dropped": self.num_dropped,
             "num_retried": self.num_retried,
             "solver_blocked_seconds": self.solver_blocked_seconds,

@@ -17,8 +17,8 @@ STORE_MINIMUM = 128 * 2**20  # Ray refuses less than 75 MB
 
 
 @contextmanager
-def ray_session(address: str | None, *, num_cpus: int, bytes_in_flight: int, logs: Path) -> Iterator[int]:
-    """Ray for the length of a `with` block; yields the capacity of the object store in bytes.
+def ray_session(address: str | None, *, num_cpus: int, bytes_in_flight: int, logs: Path) -> Iterator[Path | None]:
+    """Ray for the length of a `with` block; yields its session folder, if it has one here.
 
     address: a running cluster to join; None starts Ray on this machine. On a clean end the session folder is removed;
     otherwise Ray's own logs are first moved to `logs`/ray. Raises PenstockError when Ray does not start, or when
@@ -43,7 +43,7 @@ def ray_session(address: str | None, *, num_cpus: int, bytes_in_flight: int, log
                 f"up to {bytes_in_flight / 1e6:.0f} MB would be in flight, more than half of Ray's object store "
                 f"({store / 1e6:.0f} MB): lower solver.workers, or give the machine more /dev/shm"
             )
-        yield store
+        yield folder
     except BaseException:
         if folder is not None:
             _keep_logs(folder, logs / "ray")

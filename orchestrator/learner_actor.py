@@ -14,7 +14,8 @@ import torch
 from penstock.errors import PenstockError
 from penstock.learner import checkpoint
 from penstock.learner.buffers import BUFFERS
-from penstock.learner.ingest import IdSet, Ingest, LeaseEnd
+from penstock.learner.id_set import IdSet
+from penstock.learner.ingest import Ingest, LeaseEnd
 from penstock.learner.models import MODELS
 from penstock.learner.rate_limiter import RateLimiter
 from penstock.learner.trainer import StopAfter, Trainer
@@ -199,7 +200,7 @@ class LearnerActor:
         config = self._blueprint.config.checkpoint
         with self._ingest.paused():  # what is saved as delivered is in the buffer that is saved
             state = trainer.checkpoint_state(with_buffer=config.buffer)
-            state["meta"]["ingest"] = self._ingest.state()
+            state["meta"]["ingest"] = self._ingest.state(with_buffer=config.buffer)
             checkpoint.save(self._folder.checkpoints, trainer.step, **state, keep=config.keep)
 
     def _restore(self) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from penstock.learner.ingest import IdSet
+from penstock.learner.id_set import IdSet
 from penstock.sample import Lease
 
 RECENT = 200  # simulations over which solver.max_failed_fraction is taken

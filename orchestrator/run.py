@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import shutil
 import signal
 import sys
 import time
@@ -132,7 +133,7 @@ class _Driver:
                     num_cpus=self.split.workers + 1,
                     bytes_in_flight=self.bytes_in_flight,
                     logs=self.folder.logs,
-                ),
+                ) as self.session_folder,
             ):
                 self._handle_signals()  # after ray.init, which sets its own
                 cause = self._run()
@@ -284,6 +285,8 @@ class _Driver:
             if self.stop_signal:  # the second one: end at once, the newest checkpoint is whole whatever happens
                 for process in psutil.Process().children(recursive=True):
                     process.kill()
+                if self.session_folder is not None:
+                    shutil.rmtree(self.session_folder, ignore_errors=True)
                 self.folder.update_run(state="stopped", cause="stopped twice, at once")
                 os._exit(128 + number)
             self.stop_signal = signal.Signals(number)

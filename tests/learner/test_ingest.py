@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.learner.buffers import Fifo, Reservoir
-from penstock.learner.ingest import IdSet, Ingest, LeaseEnd
+from penstock.learner.id_set import IdSet
+from penstock.learner.ingest import Ingest, LeaseEnd
 from penstock.learner.rate_limiter import RateLimiter
 from penstock.sample import Chunk, FieldSpec, Layout, SolveRecord
 
@@ -65,13 +66,14 @@ def contents(buffer):
     return keys
 
 
-@given(st.lists(st.integers(0, 40)))
-def test_id_set_is_a_set(ids):
-    id_set = IdSet()
-    for simulation in ids:
-        id_set.add(simulation)
-    assert len(id_set) == len(set(ids))
-    assert [simulation for simulation in range(-1, 42) if simulation in id_set] == sorted(set(ids))
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 40))))
+def test_id_set_is_a_set(changes):
+    id_set, ids = IdSet(), set()
+    for is_added, simulation in changes:
+        (id_set.add if is_added else id_set.discard)(simulation)
+        (ids.add if is_added else ids.discard)(simulation)
+    assert len(id_set) == len(ids)
+    assert [simulation for simulation in range(-1, 42) if simulation in id_set] == sorted(ids)
     intervals = json.loads(json.dumps(id_set.to_intervals()))
     assert all(end < start for (_, end), (start, _) in itertools.pairwise(intervals))
     restored = IdSet.from_intervals(intervals)
@@ -153,6 +155,19 @@ def test_a_restored_ingest_takes_only_what_is_missing():
     other.take(chunk((1, 0), (1, 1), (7, 0), finished=(1, 7)))
     assert contents(other.buffer) == [(1, 1)]
     assert other.delivered.to_intervals() == [[0, 2]] and other.failed == {7: "why"}
+
+
+def test_without_the_buffer_its_simulations_count_as_never_delivered():
+    ingest = new_ingest()
+    ingest.take(chunk((0, 0), (1, 0), (2, 0), finished=(0, 1, 2)))
+    ingest.buffer.draw(1, 0.0)  # a FIFO: simulation 0 is trained on and gone
+    ingest.take(chunk((3, 0)))
+    restored = new_ingest()
+    restored.load_state(json.loads(json.dumps(ingest.state(with_buffer=False))))
+    assert restored.delivered.to_intervals() == [[0, 1]] and restored.num_unique == 1
+    restored.take(chunk((0, 0), (1, 0), (2, 0), (3, 0), (3, 1), finished=(0, 1, 2, 3)))
+    assert contents(restored.buffer) == [(1, 0), (2, 0), (3, 0), (3, 1)]
+    assert restored.num_unique == 5
 
 
 def test_an_exception_in_the_thread_is_raised_to_its_owner_and_wakes_the_trainer():

@@ -1,0 +1,65 @@
+"""A compact set of simulation ids."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+
+
+class IdSet:
+    """A set of simulation ids as sorted intervals: ids end nearly in order, so a million take a few intervals."""
+
+    def __init__(self):
+        self._starts: list[int] = []
+        self._ends: list[int] = []  # exclusive
+        self._count = 0
+
+    @classmethod
+    def from_intervals(cls, intervals: Iterable[tuple[int, int]]) -> IdSet:
+        """The inverse of `to_intervals`."""
+        ids = cls()
+        for start, end in intervals:
+            ids._starts.append(start)
+            ids._ends.append(end)
+            ids._count += end - start
+        return ids
+
+    def to_intervals(self) -> list[list[int]]:
+        """[[start, end], ...], ends exclusive: JSON."""
+        return [[start, end] for start, end in zip(self._starts, self._ends, strict=True)]
+
+    def add(self, simulation: int) -> None:
+        if simulation in self:
+            return
+        after = bisect_right(self._starts, simulation)
+        extends_left = after > 0 and self._ends[after - 1] == simulation
+        extends_right = after < len(self._starts) and self._starts[after] == simulation + 1
+        if extends_left and extends_right:
+            self._ends[after - 1] = self._ends.pop(after)
+            self._starts.pop(after)
+        elif extends_left:
+            self._ends[after - 1] = simulation + 1
+        elif extends_right:
+            self._starts[after] = simulation
+        else:
+            self._starts.insert(after, simulation)
+            self._ends.insert(after, simulation + 1)
+        self._count += 1
+
+    def __contains__(self, simulation: int) -> bool:
+        before = bisect_right(self._starts, simulation) - 1
+        return before >= 0 and simulation < self._ends[before]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def discard(self, simulation: int) -> None:
+        """Take an id out, if it is in."""
+        if simulation not in self:
+            return
+        at = bisect_right(self._starts, simulation) - 1
+        start, end = self._starts[at], self._ends[at]
+        parts = [(a, b) for a, b in ((start, simulation), (simulation + 1, end)) if a < b]
+        self._starts[at : at + 1] = [a for a, _ in parts]
+        self._ends[at : at + 1] = [b for _, b in parts]
+        self._count -= 1

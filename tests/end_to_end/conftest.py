@@ -1,0 +1,97 @@
+"""The real command line in a process of its own, on a problem that takes seconds."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+TINY = """
+name: tiny
+problem: {name: darcy, resolution: 16}
+solver: {strategy: {name: gcrodr, m: 20, k: 5, pc: jacobi}, window: 16, workers: 1}
+buffer: {kind: reservoir, capacity: 128, watermark: 32, batches_per_simulation: 0.5}
+model: {name: fno, width: 8, modes: 4, layers: 2}
+training: {batch_size: 8, learning_rate: 5.0e-3, device: cpu, stop_after: {steps: 150}}
+validation: {simulations: 16, every_s: 2}
+checkpoint: {every_s: 3}
+"""
+
+
+class Cli:
+    """`penstock` in a folder, with every run started in the background and waited for."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.config = folder / "tiny.yaml"
+        self.config.write_text(TINY)
+        self.environment = os.environ | {"HOME": str(folder), "COLUMNS": "200"}
+        self.environment.pop("RAY_ADDRESS", None)
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "penstock", *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess:
+        process = self.start(*arguments)
+        return self.finish(process, timeout_s)
+
+    def finish(self, process: subprocess.Popen, timeout_s: float = 120.0) -> subprocess.CompletedProcess:
+        try:
+            out, err = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            raise AssertionError(f"the command did not end in {timeout_s} s\n{out}\n{err}") from None
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    @property
+    def latest(self) -> Path:
+        return (self.folder / "runs" / "latest").resolve()
+
+    def read(self, name: str) -> dict:
+        return json.loads((self.latest / name).read_text())
+
+    def records(self) -> list[dict]:
+        path = self.latest / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+
+    def wait_until(self, process: subprocess.Popen, condition, timeout_s: float = 60.0) -> dict:
+        """The first record of the run for which `condition` holds."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if (self.folder / "runs" / "latest").exists() and (records := self.records()) and condition(records[-1]):
+                return records[-1]
+            assert process.poll() is None, f"the run ended early\n{process.communicate()}"
+            time.sleep(0.1)
+        raise AssertionError(f"timed out; last record: {self.records()[-1:]}")
+
+
+@pytest.fixture
+def cli(tmp_path):
+    yield from _cli(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shared_cli(tmp_path_factory):
+    yield from _cli(tmp_path_factory.mktemp("run"))
+
+
+def _cli(folder: Path):
+    before = set(psutil.pids())
+    yield Cli(folder)
+    for process in psutil.process_iter(["cmdline"]):  # nothing may outlive a run, and nothing does: see test_run.py
+        if process.pid not in before and str(folder) in " ".join(process.info["cmdline"] or ()):
+            process.kill()

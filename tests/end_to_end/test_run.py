@@ -1,0 +1,237 @@
+"""One run through the real command line, watched from outside, and what is done with it afterwards."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from tempfile import gettempdir
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from prometheus_client.parser import text_string_to_metric_families
+
+from penstock.learner import checkpoint
+from penstock.orchestrator import zarr_store
+
+METRICS = {
+    "penstock_samples_unique_total",
+    "penstock_samples_trained_total",
+    "penstock_simulations_total",
+    "penstock_solve_seconds_bucket",
+    "penstock_solve_iterations_bucket",
+    "penstock_buffer_samples",
+    "penstock_buffer_capacity_samples",
+    "penstock_train_loss",
+    "penstock_validation_error",
+    "penstock_learner_wait_seconds_total",
+    "penstock_solver_blocked_seconds_total",
+}
+
+
+class Watch(threading.Thread):
+    """Samples a run from outside: its endpoint, its disk use, its listening sockets, what Ray spilled."""
+
+    def __init__(self, cli, process):
+        super().__init__(daemon=True)
+        self.cli, self.process = cli, process
+        self.scrapes, self.disk, self.spilled, self.addresses = [], [], [], set()
+        self.others = set(Path(gettempdir()).glob("penstock-*"))  # of runs beside the tests
+        self.session_folders = set()
+
+    def run(self):
+        while self.process.poll() is None:
+            time.sleep(0.3)
+            try:
+                self.sample()
+            except (OSError, psutil.Error, ValueError):
+                continue  # files and processes come and go while they are listed
+
+    def sample(self):
+        folder = self.cli.latest
+        self.disk.append(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
+        address = self.cli.read("run.json")["metrics"]
+        families = text_string_to_metric_families(urllib.request.urlopen(address, timeout=2).read().decode())
+        self.scrapes.append(
+            {
+                (sample.name, *sorted(sample.labels.items())): sample.value
+                for family in families
+                for sample in family.samples
+            }
+        )
+        for connection in psutil.Process(self.process.pid).net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                self.addresses.add((connection.laddr.ip, connection.laddr.port))
+        for session in set(Path(gettempdir()).glob("penstock-*")) - self.others:
+            self.session_folders.add(session)
+            self.spilled += list(session.rglob("ray_spilled_objects*/*")) + list(session.glob("**/plasma*/*"))
+
+
+@pytest.fixture(scope="module")
+def watched(shared_cli):
+    """The finished run, the watch that was kept on it, and the command's result."""
+    process = shared_cli.start("train", "tiny.yaml")
+    watch = Watch(shared_cli, process)
+    watch.start()
+    result = shared_cli.finish(process)
+    watch.join()
+    return shared_cli, watch, result
+
+
+def test_it_ends_with_a_summary_and_the_next_commands(watched):
+    cli, _, result = watched
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert "1 solver worker, 2 learner threads on the CPU" in result.stdout
+    assert "memory: the stream holds at most" in result.stdout
+    assert "validation relative L2 error over 16 simulations: mean" in result.stdout
+    for command in ("monitor", "export", "predict"):
+        assert f"next: penstock {command}" in result.stdout
+    summary = cli.read("summary.json")
+    assert summary["cause"] == "steps" and summary["step"] == 150
+    assert summary["trained"] == 150 * 8 and summary["failed"] == 0
+    errors = summary["validation"]["relative_l2"]
+    assert errors["mean"] < 0.3  # untrained it is about 1
+    assert errors["mean"] <= errors["p99"] <= errors["max"]
+    assert cli.read("run.json")["state"] == "ended"
+
+
+def test_the_loss_falls(watched):
+    losses = [record["loss"] for record in watched[0].records() if record["loss"] is not None]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_the_ledger_holds_every_simulation_once(watched):
+    cli = watched[0]
+    ledger = cli.read("ledger.json")
+    delivered = [i for start, end in ledger["delivered"] for i in range(start, end)]
+    leased = [i for ids in ledger["leased"].values() for i in ids]
+    everything = sorted(delivered + [int(i) for i in ledger["failed"]] + leased + ledger["returned"])
+    assert everything == list(range(len(everything)))
+    assert len(delivered) == cli.read("summary.json")["delivered"]
+
+
+def test_metrics_hold_the_names_and_counters_rise(watched):
+    _, watch, _ = watched
+    assert len(watch.scrapes) > 3
+    assert {key[0] for key in watch.scrapes[-1]} >= METRICS
+    for counter in ("penstock_samples_unique_total", "penstock_samples_trained_total"):
+        values = [scrape[(counter,)] for scrape in watch.scrapes]
+        assert values == sorted(values) and values[-1] > values[0]
+    outcomes = {key[1][1] for key in watch.scrapes[-1] if key[0] == "penstock_simulations_total"}
+    assert outcomes == {"delivered", "failed", "retried"}
+
+
+def test_penstock_listens_on_localhost_alone(watched):
+    """The driver's own ports; Ray's, which it binds to all interfaces, are in docs/how-it-works.md."""
+    cli, watch, _ = watched
+    port = int(cli.read("run.json")["metrics"].rsplit(":", 1)[1].split("/")[0])
+    assert ("127.0.0.1", port) in watch.addresses
+    assert {ip for ip, p in watch.addresses if p == port} == {"127.0.0.1"}
+
+
+def test_disk_use_stays_bounded_and_nothing_is_spilled(watched):
+    cli, watch, _ = watched
+    buffer = 128 * 2 * 16 * 16 * 4
+    weights = sum((path / "weights.safetensors").stat().st_size for path in (cli.latest / "checkpoints").iterdir())
+    validation = sum(path.stat().st_size for path in (cli.latest / "validation.zarr").rglob("*") if path.is_file())
+    assert max(watch.disk) < 2 * buffer + 3 * weights + validation + 50e6
+    assert watch.spilled == []
+
+
+def test_nothing_of_ray_is_left(watched):
+    _, watch, _ = watched
+    assert watch.session_folders and not any(folder.exists() for folder in watch.session_folders)
+
+
+def test_validation_is_reproducible_and_apart_from_training(watched):
+    arrays, _ = zarr_store.read(watched[0].latest / "validation.zarr")
+    assert arrays["simulation"].tolist() == list(range(16))
+    assert arrays["coefficient"].shape == arrays["solution"].shape == (16, 16, 16)
+    assert len({row.tobytes() for row in arrays["coefficient"]}) == 16
+
+
+def test_monitor_shows_a_finished_run(watched):
+    result = watched[0].run("monitor")
+    assert result.returncode == 0 and result.stderr == ""
+    assert "ended: steps" in result.stdout and "next: penstock export runs/tiny-" in result.stdout
+
+
+LOAD_WITH_TORCH_ALONE = """
+import json, sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"penstock", "ray", "zarr", "petsc4py", "dolfinx", "pydantic", "safetensors"}:
+            raise ImportError(f"{name} must not be needed")
+
+sys.meta_path.insert(0, Refuse())
+import torch
+extra = {"card.json": ""}
+module = torch.export.load(sys.argv[1], extra_files=extra).module()
+tensors = torch.load(sys.argv[2], weights_only=True)
+solution = module(coefficient=tensors["coefficient"])["solution"]
+error = (solution - tensors["solution"]).flatten(1).norm(dim=1) / tensors["solution"].flatten(1).norm(dim=1)
+fine = module(coefficient=tensors["fine"])["solution"]
+torch.save({"error": error, "fine": fine}, sys.argv[3])
+print(extra["card.json"] if isinstance(extra["card.json"], str) else extra["card.json"].decode())
+"""
+
+
+def test_the_exported_file_needs_torch_alone(watched, tmp_path):
+    """It gives the validation's numbers at a batch that was not exported, and the model's fields at a finer grid."""
+    cli = watched[0]
+    result = cli.run("export", "--output", tmp_path / "tiny.pt2")
+    assert result.returncode == 0, result.stderr
+    card = json.loads((tmp_path / "tiny.card.json").read_text())
+    arrays, _ = zarr_store.read(cli.latest / "validation.zarr")
+    rng = np.random.default_rng(0)
+    tensors = {name: torch.from_numpy(arrays[name]) for name in ("coefficient", "solution")}
+    tensors["fine"] = torch.from_numpy(rng.choice([3.0, 12.0], (5, 24, 24)).astype(np.float32))
+    torch.save(tensors, tmp_path / "tensors.pt")
+    (tmp_path / "load.py").write_text(LOAD_WITH_TORCH_ALONE)
+    answer = subprocess.run(
+        [sys.executable, "load.py", "tiny.pt2", "tensors.pt", "out.pt"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(answer.stdout) == card
+    assert [spec["name"] for spec in card["inputs"]] == ["coefficient"]
+    out = torch.load(tmp_path / "out.pt", weights_only=True)
+    errors = card["validation"]["relative_l2"]
+    assert out["error"].mean().item() == pytest.approx(errors["mean"], rel=1e-5)
+    assert out["error"].max().item() == pytest.approx(errors["max"], rel=1e-5)
+    summary = cli.read("summary.json")["validation"]["relative_l2"]
+    if checkpoint.best(cli.latest / "checkpoints") == 150:
+        assert errors["mean"] == pytest.approx(summary["mean"], rel=1e-5)
+
+    from penstock.orchestrator.blueprint import Blueprint
+    from penstock.orchestrator.run_folder import RunFolder
+    from penstock.orchestrator.surrogates import load_surrogate
+
+    folder = RunFolder.open(cli.latest)
+    surrogate, _ = load_surrogate(folder, Blueprint.of(folder.config()))
+    with torch.no_grad():
+        eager = surrogate(coefficient=tensors["fine"])["solution"]
+    torch.testing.assert_close(out["fine"], eager, rtol=1e-5, atol=1e-5 * eager.abs().max().item())
+
+
+def test_predict_solves_new_draws_and_draws_them(watched):
+    cli = watched[0]
+    result = cli.run("predict", "--num", "3")
+    assert result.returncode == 0, result.stderr
+    arrays, _ = zarr_store.read(cli.latest / "predictions" / "predictions.zarr")
+    difference = (arrays["solution_predicted"] - arrays["solution"]).reshape(3, -1)
+    errors = np.linalg.norm(difference, axis=1) / np.linalg.norm(arrays["solution"].reshape(3, -1), axis=1)
+    np.testing.assert_allclose(arrays["relative_l2"], errors, rtol=1e-6)
+    assert errors.mean() < 0.5
+    validation, _ = zarr_store.read(cli.latest / "validation.zarr")
+    assert not any((arrays["coefficient"][0] == row).all() for row in validation["coefficient"])
+    picture = (cli.latest / "predictions" / "predictions.png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and len(picture) > 20_000

@@ -1,0 +1,115 @@
+import pytest
+import yaml
+
+from penstock.errors import PenstockError
+from penstock.orchestrator.config import load_config
+from penstock.orchestrator.run_folder import RunFolder
+
+MINIMAL = {"problem": "darcy", "training": {"stop_after": {"steps": 10}}}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that writes a configuration, given as values or as text, and returns its path."""
+
+    def write(content):
+        path = tmp_path / "run.yaml"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        return path
+
+    return write
+
+
+def complaint(path, *overrides) -> str:
+    with pytest.raises(PenstockError) as caught:
+        load_config(path, overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_defaults_and_overrides(write):
+    config = load_config(
+        write(MINIMAL), ("training.batch_size=8", "solver.strategy=krylov", "solver.strategy.pc=jacobi")
+    )
+    assert config.problem.name == "darcy" and config.buffer.kind == "reservoir"
+    assert config.training.batch_size == 8
+    assert config.solver.strategy.name == "krylov" and config.solver.strategy.options == {"pc": "jacobi"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("solver.rtol", "1e-6"), ("solver.rtol", "1.0e-6"), ("problem.tolerance", "1e-6")]
+)
+def test_floats_without_a_dot_are_floats(write, key, value):
+    config = load_config(write(MINIMAL), (f"{key}={value}",))
+    section, name = key.split(".")
+    section = getattr(config, section)
+    assert (section.options[name] if section is config.problem else getattr(section, name)) == 1e-6
+
+
+def test_unknown_keys_name_the_nearest_known_one(write):
+    assert "trainin: unknown key; did you mean 'training'?" in complaint(write(MINIMAL | {"trainin": {}}))
+    assert "solver.rtoll: unknown key; did you mean 'rtol'?" in complaint(write(MINIMAL), "solver.rtoll=1")
+    text = complaint(write(MINIMAL), "training.stop_after.minute=1")
+    assert "training.stop_after.minute: unknown key; did you mean 'minutes'?" in text
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("solver.rtol=2", "solver.rtol = 2"),
+        ("buffer.capacity=0", "buffer.capacity = 0"),
+        ("buffer.kind=stack", "buffer.kind = 'stack'"),
+        ("solver.workers=-1", "solver.workers = -1"),
+        ("metrics.port=99999", "metrics.port = 99999"),
+        ("buffer.watermark=5000", "buffer: watermark = 5000 is above capacity = 1000"),
+        ("training.batch_size=500", "training.batch_size = 500 is above buffer.watermark = 100"),
+        ("training.stop_after={error: 0.1}", "training.stop_after: give minutes, steps or simulations"),
+        ("name=../escape", "name = '../escape'"),
+        ("nonsense", "an override reads key=value"),
+        ("solver.rtol.deeper=1", "rtol"),
+        ("solver=[", "not valid YAML"),
+    ],
+)
+def test_bad_values_are_named(write, override, expected):
+    assert expected in complaint(write(MINIMAL | {"solver": {"rtol": 1e-8}}), override)
+
+
+def test_missing_keys_are_named(write):
+    text = complaint(write({"name": "x"}))
+    assert "problem: missing" in text and "training: missing" in text
+
+
+def test_files_that_are_no_configuration(write, tmp_path):
+    assert "no such file" in complaint(tmp_path / "absent.yaml")
+    assert "is a folder" in complaint(tmp_path)
+    assert "is empty" in complaint(write(""))
+    assert "this is a list" in complaint(write("- a\n- b\n"))
+    assert "line 2" in complaint(write("problem: darcy\ntraining: a: b\n"))
+    (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
+    assert "is not text" in complaint(tmp_path / "binary.yaml")
+    (tmp_path / "control.yaml").write_bytes(b"a: \x00\x01\n")
+    assert "not valid YAML" in complaint(tmp_path / "control.yaml")
+
+
+def test_the_resolved_configuration_repeats_the_run(write, tmp_path, monkeypatch):
+    """config.yaml of the run folder loads to the same run, with the user's file copied beside it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wave.py").write_text("class Wave: pass\n")
+    config = load_config(write(MINIMAL | {"problem": {"name": "./wave.py:Wave", "speed": 2.0}}))
+    assert config.problem.name == f"{tmp_path}/wave.py:Wave"
+    folder = RunFolder.create(config)
+    assert (folder.path / "wave.py").read_text() == "class Wave: pass\n"
+    again = folder.config()
+    assert again.problem.name == f"{folder.path}/wave.py:Wave" and again.problem.options == {"speed": 2.0}
+    assert again.model_copy(update={"problem": config.problem}) == config
+    assert (tmp_path / "runs" / "latest").resolve() == folder.path
+    assert RunFolder.open(None).path == folder.path
+    assert RunFolder.create(config).path != folder.path  # two runs in one second
+
+
+def test_no_run_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PenstockError, match="there is no run under"):
+        RunFolder.open(None)
+    with pytest.raises(PenstockError, match="is not a run folder"):
+        RunFolder.open(tmp_path)

@@ -1,0 +1,75 @@
+from penstock.orchestrator.ledger import FIRST, RECENT, Ledger
+
+
+def intervals(*ids):
+    return [[i, i + 1] for i in ids]
+
+
+def test_ids_are_leased_in_order_up_to_the_limit():
+    ledger = Ledger("training", limit=5)
+    assert ledger.lease(0, 3).simulations == (0, 1, 2)
+    assert ledger.lease(1, 3).simulations == (3, 4)
+    assert ledger.lease(2, 3) is None
+    assert not ledger.is_complete()
+    ledger.settle([[0, 4]], {4: "why"})
+    assert ledger.is_complete()
+
+
+def test_a_lost_lease_gives_out_again_what_was_not_delivered():
+    ledger = Ledger("training")
+    ledger.lease(0, 4)
+    ledger.lease(1, 2)
+    ledger.settle([[1, 2]], {2: "diverged"})
+    assert ledger.end_lease(0) == [0, 3]
+    assert ledger.num_lost == 2
+    assert ledger.lease(2, 3).simulations == (0, 3, 6)
+
+
+def test_a_whole_lease_loses_nothing():
+    ledger = Ledger("training")
+    ledger.lease(0, 4)
+    ledger.settle([[0, 4]], {})
+    assert ledger.end_lease(0) == [] and ledger.num_lost == 0
+
+
+def test_rebuilt_after_a_resume_it_fills_the_gaps_first():
+    ledger = Ledger("training", None, [[0, 2], [4, 5]], {6: "diverged"})
+    assert ledger.lease(0, 5).simulations == (2, 3, 5, 7, 8)
+
+
+def test_every_id_is_given_out_once_whatever_dies():
+    """A thousand ids through leases of which every third is lost half way: each delivered exactly once."""
+    ledger, delivered, number = Ledger("training", limit=1000), [], 0
+    while (lease := ledger.lease(number, 7)) is not None:
+        done = lease.simulations[: 3 if number % 3 == 0 else None]
+        assert not set(done) & set(delivered)
+        delivered += done
+        ledger.settle(intervals(*sorted(delivered)), {})
+        ledger.end_lease(number)
+        number += 1
+    assert sorted(delivered) == list(range(1000)) and ledger.is_complete()
+    assert ledger.to_json()["leased"] == {} and ledger.to_json()["returned"] == []
+
+
+def test_fault_when_the_first_all_fail():
+    ledger = Ledger("training")
+    ledger.settle([], {i: f"reason {i}" for i in range(FIRST - 1)})
+    assert ledger.fault(0.05) is None
+    ledger.settle([], {i: f"reason {i}" for i in range(FIRST)})
+    assert "simulation 0: reason 0" in ledger.fault(0.05)
+
+
+def test_fault_when_too_many_of_the_recent_fail():
+    ledger = Ledger("training")
+    ledger.settle([[0, 1000]], {})
+    tolerated = int(0.05 * RECENT)
+    ledger.settle([[0, 1000]], {1000 + i: "late" for i in range(tolerated)})
+    assert ledger.fault(0.05) is None
+    ledger.settle([[0, 1000]], {1000 + i: "late" for i in range(tolerated + 1)})
+    assert f"{tolerated + 1} of the last {RECENT}" in ledger.fault(0.05)
+
+
+def test_fault_of_a_run_shorter_than_the_first():
+    ledger = Ledger("training", limit=3)
+    ledger.settle([], {0: "a", 1: "b", 2: "c"})
+    assert "simulation 0: a" in ledger.fault(1.0)

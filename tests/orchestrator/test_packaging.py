@@ -1,0 +1,79 @@
+"""The package list, the wheel, the tree and the directions of import say the same."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("penstock", "solvers", "learner", "orchestrator")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def tree() -> set[str]:
+    """Every module of the tree, as a path under the import name `penstock`."""
+    modules = set()
+    for part in PARTS:
+        for path in (ROOT / part).rglob("*.py"):
+            relative = path.relative_to(ROOT)
+            modules.add(str(relative if part == "penstock" else Path("penstock") / relative))
+    return modules
+
+
+def test_package_list_is_the_tree():
+    folders = {str(Path(module).parent).replace("/", ".") for module in tree()}
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == folders
+
+
+def test_wheel_holds_the_tree(tmp_path):
+    build = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
+    copy = tmp_path / "tree"  # setuptools leaves a build folder behind
+    copy.mkdir()
+    for part in PARTS:
+        shutil.copytree(ROOT / part, copy / part)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=copy, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")}
+    assert names == tree()
+
+
+def test_makefile_offers_the_pythons_of_requires_python():
+    lowest, upper = re.fullmatch(r">=3\.(\d+),<3\.(\d+)", PROJECT["project"]["requires-python"]).groups()
+    versions = re.search(r"^PYTHON_VERSIONS := (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    assert versions == [f"3.{minor}" for minor in reversed(range(int(lowest), int(upper)))]
+
+
+def imports_of(part: str) -> set[str]:
+    """Top-level packages, and sub-packages of penstock, that any module of a part imports anywhere."""
+    found = set()
+    for path in (ROOT / part).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module]
+            for name in names:
+                found.add(".".join(name.split(".")[: 2 if name.startswith("penstock") else 1]))
+    return found
+
+
+def test_directions_of_import():
+    solvers, learner = imports_of("solvers"), imports_of("learner")
+    assert not solvers & {"torch", "ray", "penstock.learner", "penstock.orchestrator"}
+    assert not learner & {"ray", "petsc4py", "dolfinx", "mpi4py", "penstock.solvers", "penstock.orchestrator"}
+    vocabulary = imports_of("penstock") - {"penstock.errors", "penstock.orchestrator"}  # __main__ calls the CLI
+    assert not {name for name in vocabulary if name.startswith("penstock.")}
+
+
+def test_help_imports_nothing_heavy():
+    """What makes `penstock --help` answer in under a second."""
+    code = "import sys; import penstock.orchestrator.cli; print(*sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"torch", "ray", "dolfinx", "petsc4py", "numpy", "zarr", "matplotlib"} & set(answer)

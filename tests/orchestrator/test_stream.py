@@ -1,0 +1,133 @@
+"""The stream's in-process form, and with it the whole way of a sample from draw to gradient without Ray."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from penstock.learner.ingest import LeaseEnd
+from penstock.orchestrator.blueprint import Blueprint
+from penstock.orchestrator.config import Config
+from penstock.orchestrator.learner_actor import LearnerActor
+from penstock.orchestrator.run_folder import RunFolder
+from penstock.orchestrator.solver_actor import make_worker
+from penstock.orchestrator.stream import CHUNKS_AHEAD, InProcessStream
+from penstock.sample import Chunk, Lease
+
+
+class CountingWorker:
+    """Sends a chunk a simulation, and counts them."""
+
+    def __init__(self):
+        self.num_made = 0
+
+    def stream(self, lease):
+        for simulation in lease.simulations:
+            self.num_made += 1
+            yield Chunk(
+                arrays={"targets": np.full((1, 1, 2), float(simulation), np.float32)},
+                simulations=np.array([simulation]),
+                steps=np.array([0]),
+                finished=(simulation,),
+            )
+
+
+@pytest.fixture
+def stream():
+    stream = InProcessStream()
+    yield stream
+    stream.close()
+
+
+def test_chunks_come_in_order_and_every_lease_ends(stream):
+    worker = CountingWorker()
+    stream.submit(Lease(number=0, simulations=(3, 1)), worker)
+    stream.submit(Lease(number=1, simulations=(2,)), worker)
+    items = [stream.next(5.0) for _ in range(5)]
+    seen = [item.lease_number if isinstance(item, LeaseEnd) else f"chunk {item.simulations[0]}" for item in items]
+    assert seen == ["chunk 3", "chunk 1", 0, "chunk 2", 1]
+    assert stream.next(0.01) is None
+
+
+def test_a_worker_runs_a_bounded_way_ahead(stream):
+    worker = CountingWorker()
+    stream.submit(Lease(number=0, simulations=tuple(range(100))), worker)
+    time.sleep(0.5)
+    assert worker.num_made <= CHUNKS_AHEAD + 1
+    assert stream.next(5.0).simulations[0] == 0
+    time.sleep(0.5)
+    assert worker.num_made <= CHUNKS_AHEAD + 2
+
+
+def config(**changes) -> Config:
+    values = {
+        "problem": {"name": "darcy", "resolution": 16},
+        "solver": {"strategy": {"name": "gcrodr", "m": 20, "k": 5}, "window": 16},
+        "buffer": {"kind": "fifo", "capacity": 64, "watermark": 32},
+        "model": {"name": "fno", "width": 8, "modes": 4, "layers": 2},
+        "training": {"batch_size": 8, "learning_rate": 5e-3, "device": "cpu", "stop_after": {"simulations": 800}},
+        "validation": {"simulations": 16, "every_s": 1000},
+    }
+    return Config.model_validate(values | changes)
+
+
+@pytest.fixture
+def learner(tmp_path, monkeypatch, stream):
+    """A function that builds a learner fed by this process, and the worker that feeds it."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(config):
+        blueprint = Blueprint.of(config)
+        actor = LearnerActor(blueprint, RunFolder.create(config).path, num_threads=1, stream=stream)
+        actor.prepare()
+        return actor, make_worker(blueprint)
+
+    return make
+
+
+def wait_for(condition, timeout_s=60.0):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.02)
+
+
+def test_from_draw_to_gradient(learner):
+    """800 simulations through the FIFO buffer: each is trained on once, and the error is that of a surrogate."""
+    actor, worker = learner(config())
+    actor.start()
+    actor.lease(Lease(number=0, simulations=tuple(range(16)), design="validation"), worker)
+    for number in range(50):
+        lease = Lease(number=number + 1, simulations=tuple(range(16 * number, 16 * number + 16)))
+        actor.lease(lease, worker)
+    wait_for(lambda: actor.status()["delivered"] == [[0, 800]])
+    actor.end_stream()
+    wait_for(lambda: actor.status()["done"])
+    status = actor.status()
+    assert status["cause"] == "stream ended"
+    assert status["unique"] == status["trained"] == 800 and status["step"] == 100
+    assert status["validation_delivered"] == [[0, 16]] and status["num_validation"] == 16
+    assert status["validation"]["mean"] < 0.3  # untrained it is about 1
+
+
+def test_a_learner_stalled_for_30_s_stops_the_solver_and_goes_on(learner):
+    """Takes 30 s because the guarantee names them: nothing trains, the buffer fills, the solver waits, and resumes."""
+    actor, worker = learner(config(training={"batch_size": 8, "device": "cpu", "stop_after": {"simulations": 2000}}))
+    go_on = threading.Event()
+    draw = actor._trainer.buffer.draw
+    actor._trainer.buffer.draw = lambda *arguments: go_on.wait() and draw(*arguments)
+    actor.start()
+    actor.lease(Lease(number=0, simulations=tuple(range(16)), design="validation"), worker)
+    actor.lease(Lease(number=1, simulations=tuple(range(2000))), worker)
+    wait_for(lambda: actor.status()["unique"] == 64)
+    before = actor.status()
+    go_on.wait(30.0)
+    stalled = actor.status()
+    assert stalled["unique"] == stalled["buffer_samples"] == 64 == stalled["buffer_capacity"]
+    assert stalled["trained"] == before["trained"] == 0
+    go_on.set()
+    wait_for(lambda: actor.status()["trained"] >= 512)
+    actor.stop()
+    wait_for(lambda: actor.status()["done"])
+    assert actor.status()["cause"] == "stopped"
