@@ -68,11 +68,11 @@ def _start(ray, address: str | None, num_cpus: int, bytes_in_flight: int, folder
         else:
             quiet.pop("include_dashboard")
             ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         what = (
             "Ray does not start on this machine"
             if address is None
-            else f"cluster.address: no Ray cluster at {address!r}"
+            else f"cluster.address: can't join a Ray cluster at {address!r}"
         )
         reason = str(error).strip().splitlines()[0]
         raise PenstockError(f"{what}: {reason}", exit_code=1 if address is None else 2) from error

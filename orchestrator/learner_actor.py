@@ -64,7 +64,7 @@ class LearnerActor:
         torch.manual_seed(config.seed)
         layout = self._blueprint.problem().layout
         model = make_model(self._blueprint, layout)
-        device = _device(config.training.device)
+        device = pick_device(config.training.device)
         buffer = BUFFERS[config.buffer.kind](
             layout, capacity=config.buffer.capacity, watermark=config.buffer.watermark, seed=config.seed
         )
@@ -217,7 +217,8 @@ def make_model(blueprint: Blueprint, layout: Layout) -> torch.nn.Module:
     return build(cls, choice.options, "model", layout)
 
 
-def _device(name: str) -> torch.device:
+def pick_device(name: str) -> torch.device:
+    """The device of `training.device` on this machine. Raises PenstockError where there is none."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

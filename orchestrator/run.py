@@ -24,7 +24,7 @@ from penstock.errors import PenstockError
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.cluster import ray_session
 from penstock.orchestrator.config import Config
-from penstock.orchestrator.learner_actor import LearnerActor
+from penstock.orchestrator.learner_actor import LearnerActor, make_model, pick_device
 from penstock.orchestrator.ledger import Ledger
 from penstock.orchestrator.logs import log_to
 from penstock.orchestrator.metrics import Metrics
@@ -32,7 +32,6 @@ from penstock.orchestrator.monitor import View, summary_lines
 from penstock.orchestrator.run_folder import RunFolder
 from penstock.orchestrator.solver_actor import SolverActor
 from penstock.orchestrator.stream import CHUNKS_AHEAD
-from penstock.sample import Layout
 from penstock.solvers.worker import CHUNK_BYTES
 
 logger = logging.getLogger(__name__)
@@ -42,16 +41,17 @@ LEASES_AHEAD = 2
 STOP_WITHIN_S = 20.0
 DEATHS_IN_A_ROW = 5  # workers that die before anything is delivered: the solver crashes, replacing it goes nowhere
 RATES_OVER_S = 5.0
+PROGRAM_BYTES = 2_200_000_000  # of driver, Ray's services and learner, torch's working memory included; seen: 1.5 GB
+WORKER_BYTES = 300_000_000  # of one solver process on a small problem; seen: 0.15 GB
 LEDGER_EVERY_S = 5.0
 
 
 def start(config: Config, *, on_folder: Callable[[RunFolder], None]) -> None:
     """Begin a run in a new folder and see it to its end. Raises PenstockError; SystemExit on a signal."""
-    blueprint = Blueprint.of(config)
-    layout = blueprint.problem().layout  # a problem that is not there is no run
+    blueprint = _checked(config)
     folder = RunFolder.create(config)
     on_folder(folder)
-    _Driver(blueprint, layout, folder).run()
+    _Driver(blueprint, folder).run()
 
 
 def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable[[RunFolder], None]) -> None:
@@ -60,11 +60,21 @@ def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable
     if folder.read("run.json").get("state") == "running" and pid and psutil.pid_exists(pid):
         raise PenstockError(f"{folder.path} is running (pid {pid}): stop it first, or watch it with `penstock monitor`")
     config = folder.config(overrides)
+    blueprint = _checked(config)
     if overrides:
         folder.write_config(config)
     on_folder(folder)
+    _Driver(blueprint, folder).run()
+
+
+def _checked(config: Config) -> Blueprint:
+    """The blueprint, with all that can be known to be wrong before a process is started. Raises PenstockError."""
     blueprint = Blueprint.of(config)
-    _Driver(blueprint, blueprint.problem().layout, folder).run()
+    blueprint.strategy()
+    make_model(blueprint, blueprint.problem().layout)
+    if config.cluster.address is None:  # elsewhere the learner's machine may have what this one lacks
+        pick_device(config.training.device)
+    return blueprint
 
 
 @dataclass(frozen=True)
@@ -97,15 +107,15 @@ class _Worker:
 class _Driver:
     """Owns every actor and the ledger; draws nothing and touches no sample."""
 
-    def __init__(self, blueprint: Blueprint, layout: Layout, folder: RunFolder):
+    def __init__(self, blueprint: Blueprint, folder: RunFolder):
         self.blueprint = blueprint
         self.config = blueprint.config
-        self.layout = layout
+        self.sample_bytes = blueprint.problem().layout.sample_bytes
         self.folder = folder
         self.console = Console(file=sys.stdout, highlight=False)  # kept: sys.stdout is redirected in `run`
         self.metrics = Metrics()
         self.split = Split.of(self.config.solver.workers)
-        self.bytes_in_flight = self.split.workers * (CHUNKS_AHEAD + 1) * (CHUNK_BYTES + layout.sample_bytes)
+        self.bytes_in_flight = self.split.workers * (CHUNKS_AHEAD + 1) * (CHUNK_BYTES + self.sample_bytes)
         self.workers: list[_Worker] = []
         self.num_started = 0
         self.num_leases = 0
@@ -175,10 +185,10 @@ class _Driver:
                     record = journal.record(status, training, len(self.workers))
                     self.metrics.update(record, status["solves"])
                     view.show(record)
-                    if status["done"]:
-                        break
                     if fault := validation.fault(1.0) or training.fault(self.config.solver.max_failed_fraction):
                         raise PenstockError(f"{fault}; the traceback is in {self.folder.logs}", exit_code=3)
+                    if status["done"]:
+                        break
                     if not self.stop_signal:
                         self._lease_ahead(training if validation.is_complete() else validation)
                     if training.is_complete() and not stream_ended:
@@ -312,14 +322,16 @@ class _Driver:
 
     def _announce(self, facts: dict[str, Any]) -> None:
         """The split of the cores and the memory bound, before anything is solved."""
-        validation_bytes = self.config.validation.simulations * self.layout.sample_bytes
+        validation_bytes = self.config.validation.simulations * self.sample_bytes
         parts = {
             "buffer": facts["buffer_bytes"],
             "in flight": self.bytes_in_flight,
             "validation set": validation_bytes,
             "weights, gradients, optimizer": 4 * facts["weight_bytes"],
         }
-        self.folder.update_run(memory_bound_bytes=sum(parts.values()))
+        stream_bytes = sum(parts.values())
+        program_bytes = PROGRAM_BYTES + self.split.workers * WORKER_BYTES
+        self.folder.update_run(stream_bytes=stream_bytes, memory_bound_bytes=stream_bytes + program_bytes)
         plural = "s" if self.split.workers > 1 else ""
         self.console.print(f"run folder: {self.folder.path}", soft_wrap=True)
         self.console.print(
@@ -327,9 +339,10 @@ class _Driver:
             f"{self.split.learner_threads} learner threads on {facts['device']}"
         )
         self.console.print(
-            f"memory: the stream holds at most {sum(parts.values()) / 1e6:.0f} MB ("
+            f"memory: at most {(stream_bytes + program_bytes) / 1e9:.1f} GB, of which the stream holds "
+            f"{stream_bytes / 1e6:.0f} MB ("
             + ", ".join(f"{name} {size / 1e6:.0f}" for name, size in parts.items())
-            + "), besides the programs themselves",
+            + ") and the programs the rest",
             soft_wrap=True,
         )
         checkpoint = facts["weight_bytes"] * 3 + (facts["buffer_bytes"] if self.config.checkpoint.buffer else 0)

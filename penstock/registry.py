@@ -19,7 +19,7 @@ FILE_MODULE = "penstock_user_file"  # the name under which a ./file.py is import
 def nearest(word: str, known) -> str:
     """' Did you mean ...?' for a misspelt word, else the list of what there is."""
     known = sorted(known)
-    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    close = get_close_matches(str(word), known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from penstock.registry import nearest
 from penstock.solvers.problem import LinearSystem
 
 if TYPE_CHECKING:
@@ -35,11 +35,9 @@ UNKNOWN_TYPE = 86  # PETSC_ERR_UNKNOWN_TYPE
 
 
 def require_known(name: str, value: str, known) -> None:
-    """Raises ValueError with the nearest names unless `value` is one of `known`."""
+    """Raises ValueError with the nearest name unless `value` is one of `known`."""
     if value not in known:
-        near = get_close_matches(str(value), known, n=3, cutoff=0.4)
-        hint = f"near: {', '.join(near)}" if near else f"known: {', '.join(known)}"
-        raise ValueError(f"{name} = {value!r} is not known; {hint}")
+        raise ValueError(f"{name} = {value!r} is not known; {nearest(value, known)}")
 
 
 def default_preconditioner(system: LinearSystem) -> str:

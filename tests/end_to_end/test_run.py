@@ -87,7 +87,7 @@ def test_it_ends_with_a_summary_and_the_next_commands(watched):
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert "1 solver worker, 2 learner threads on the CPU" in result.stdout
-    assert "memory: the stream holds at most" in result.stdout
+    assert "memory: at most" in result.stdout
     assert "validation relative L2 error over 16 simulations: mean" in result.stdout
     for command in ("monitor", "export", "predict"):
         assert f"next: penstock {command}" in result.stdout

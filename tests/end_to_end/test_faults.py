@@ -1,0 +1,234 @@
+"""Runs that are broken on purpose."""
+
+import os
+import resource
+import signal
+import time
+
+import psutil
+import pytest
+
+LONG = "training.stop_after={steps: 100000}"
+
+
+def delivered_ids(ledger: dict) -> list[int]:
+    return [i for start, end in ledger["delivered"] for i in range(start, end)]
+
+
+def assert_every_simulation_once(ledger: dict) -> None:
+    leased = [i for ids in ledger["leased"].values() for i in ids]
+    everything = delivered_ids(ledger) + [int(i) for i in ledger["failed"]] + leased + ledger["returned"]
+    assert sorted(everything) == list(range(len(everything)))
+
+
+def test_a_killed_worker_is_replaced_and_its_simulations_are_done_again(cli):
+    """All 400 simulations end delivered, each once, although the worker is killed twice."""
+    process = cli.start(
+        "train",
+        "tiny.yaml",
+        "training.stop_after={simulations: 400}",
+        "buffer.batches_per_simulation=1",
+        "solver.workers=2",
+    )
+    for num_delivered in (60, 160):
+        cli.wait_until(process, lambda record, n=num_delivered: record["delivered"] >= n)
+        os.kill(next(iter(cli.read("run.json")["solver_pids"].values())), signal.SIGKILL)
+    result = cli.finish(process)
+    assert result.returncode == 0, result.stderr
+    assert "400 simulations delivered, 0 failed; 400 unique samples" in result.stdout
+    assert delivered_ids(cli.read("ledger.json")) == list(range(400))
+    events = (cli.latest / "events.jsonl").read_text()
+    assert events.count("worker died") == events.count("worker started") == 2
+    assert cli.read("summary.json")["retried"] > 0
+    assert result.stderr == "" and "raylet" not in result.stdout
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_goes_on_without_gap_or_repeat(cli, number, exit_code):
+    process = cli.start("train", "tiny.yaml", LONG)
+    cli.wait_until(process, lambda record: record["step"] >= 40)
+    before = time.monotonic()
+    process.send_signal(number)
+    result = cli.finish(process, timeout_s=30)
+    assert time.monotonic() - before < 20
+    assert result.returncode == exit_code, result.stderr
+    assert "go on with: penstock resume runs/tiny-" in result.stdout
+    stopped, ledger = cli.read("summary.json"), cli.read("ledger.json")
+    assert_every_simulation_once(ledger)
+    assert stopped["step"] >= 40 and cli.read("run.json")["state"] == "stopped"
+
+    folder = cli.latest
+    result = cli.run("resume", f"training.stop_after={{steps: {stopped['step'] + 40}}}")
+    assert result.returncode == 0, result.stderr
+    assert cli.latest == folder and f"resumed at step {stopped['step']}" in result.stdout
+    resumed, ledger_after = cli.read("summary.json"), cli.read("ledger.json")
+    assert resumed["step"] == stopped["step"] + 40
+    assert resumed["trained"] == stopped["trained"] + 40 * 8
+    assert resumed["unique"] == len(delivered_ids(ledger_after)) > stopped["unique"] - 1
+    assert set(delivered_ids(ledger)) <= set(delivered_ids(ledger_after))
+    assert_every_simulation_once(ledger_after)
+    steps = [record["step"] for record in cli.records() if record["step"]]
+    assert steps == sorted(steps)
+
+
+def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint_valid(cli):
+    process = cli.start("train", "tiny.yaml", LONG, "checkpoint.every_s=1")
+    cli.wait_until(process, lambda record: any((cli.latest / "checkpoints").glob("[0-9]*")))
+    os.kill(cli.read("run.json")["learner_pid"], signal.SIGSTOP)  # so that the first signal alone can't end it
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    assert cli.finish(process, timeout_s=10).returncode == 130
+    result = cli.run("resume", "training.stop_after={steps: 60}")
+    assert result.returncode == 0, result.stderr
+    assert "resumed at step" in result.stdout
+
+
+def test_without_the_buffer_a_resumed_run_solves_its_simulations_again(cli):
+    process = cli.start("train", "tiny.yaml", LONG, "checkpoint.buffer=false")
+    cli.wait_until(process, lambda record: record["step"] >= 30)
+    process.send_signal(signal.SIGINT)
+    cli.finish(process)
+    (checkpoint,) = (
+        path for path in (cli.latest / "checkpoints").glob("[0-9]*") if (path / "optimizer.safetensors").exists()
+    )
+    assert not (checkpoint / "buffer.safetensors").exists()
+    stopped = cli.read("summary.json")
+    result = cli.run("resume", f"training.stop_after={{steps: {stopped['step'] + 20}}}")
+    assert result.returncode == 0, result.stderr
+    ledger = cli.read("ledger.json")
+    assert_every_simulation_once(ledger)
+    assert cli.read("summary.json")["unique"] == len(delivered_ids(ledger))
+
+
+def test_a_learner_stalled_for_30_s_stays_in_its_memory_bound(cli):
+    """Takes 30 s because the guarantee names them. The stalled learner is a stopped process: nothing in it runs.
+
+    The solver makes over 5 MB a second, so in 30 s an unbounded stream would hold several times what is allowed.
+    """
+    process = cli.start(
+        "train",
+        "tiny.yaml",
+        LONG,
+        "problem.resolution=64",
+        "solver.strategy=direct",
+        "buffer.kind=fifo",
+        "buffer.batches_per_simulation=null",
+        "buffer.capacity=600",
+    )
+    cli.wait_until(process, lambda record: record["step"] >= 20)
+    run = cli.read("run.json")
+    processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+
+    def memory() -> int:
+        """Proportional set size: what the processes share, the object store above all, counts once."""
+        return sum(process.memory_full_info().pss for process in processes if process.is_running())
+
+    before, peak = memory(), 0
+    os.kill(run["learner_pid"], signal.SIGSTOP)
+    for _ in range(30):
+        time.sleep(1.0)
+        peak = max(peak, memory())
+    os.kill(run["learner_pid"], signal.SIGCONT)
+    assert peak < run["memory_bound_bytes"]
+    assert peak - before < run["stream_bytes"]
+    step = cli.records()[-1]["step"]
+    cli.wait_until(process, lambda record: record["step"] >= step + 20)
+    process.send_signal(signal.SIGTERM)
+    assert cli.finish(process).returncode == 143
+    assert_every_simulation_once(cli.read("ledger.json"))
+
+
+def test_a_full_disk_at_a_checkpoint_is_one_line_and_keeps_the_last_one(cli):
+    """The kernel refuses the learner's writes beyond 20 kB a file, as a full disk does, after the first checkpoint."""
+    process = cli.start("train", "tiny.yaml", LONG, "checkpoint.every_s=2")
+    cli.wait_until(process, lambda record: any((cli.latest / "checkpoints").glob("[0-9]*")))
+    resource.prlimit(cli.read("run.json")["learner_pid"], resource.RLIMIT_FSIZE, (20_000, 20_000))
+    result = cli.finish(process)
+    assert result.returncode == 1
+    assert_one_line(result, "can't write the checkpoint of step", "the last one written is still valid")
+    assert cli.read("run.json")["state"] == "failed"
+    assert "Traceback" in (cli.latest / "logs" / "driver.log").read_text()
+    result = cli.run("resume", "training.stop_after={steps: 60}")
+    assert result.returncode == 0, result.stderr
+
+
+def assert_one_line(result, *expected: str) -> None:
+    assert result.stderr.startswith("penstock: ") and result.stderr.count("\n") == 1, result.stderr
+    for text in expected:
+        assert text in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["tiny.yaml", "training.batch_sise=4"], "training.batch_sise: unknown key; did you mean 'batch_size'?"),
+        (["empty.yaml"], "empty.yaml is empty"),
+        (["binary.yaml"], "binary.yaml is not text"),
+        (["broken.yaml"], "broken.yaml, line 2"),
+        (["."], "is a folder"),
+        (["tiny.yaml", "problem.name=darci"], "problem.name: there is no 'darci'; did you mean 'darcy'?"),
+        (["tiny.yaml", "problem.resolutoin=8"], "problem.resolutoin: unknown key; did you mean 'resolution'?"),
+        (["tiny.yaml", "solver.strategy=gcrodrr"], "solver.strategy: there is no 'gcrodrr'; did you mean 'gcrodr'?"),
+        (["tiny.yaml", "solver.strategy.pc=jakobi"], "'jakobi' is not known; did you mean 'jacobi'?"),
+        (["tiny.yaml", "cluster.address=127.0.0.1:1"], "cluster.address: can't join a Ray cluster at '127.0.0.1:1'"),
+        (["tiny.yaml", "model.width=0"], "width"),
+        (["tiny.yaml", "model.modes=50"], "modes"),
+        (["tiny.yaml", "training.device=cuda:99"], "training.device: 'cuda:99' was asked for and torch sees"),
+        (["tiny.yaml", "training.device=gpu"], "training.device: there is no 'gpu'"),
+    ],
+)
+def test_bad_input_is_one_line(cli, arguments, expected):
+    (cli.folder / "empty.yaml").write_text("")
+    (cli.folder / "binary.yaml").write_bytes(bytes(range(256)))
+    (cli.folder / "broken.yaml").write_text("name: x\nproblem: a: b\n")
+    result = cli.run("train", *arguments)
+    assert result.returncode == 2
+    assert_one_line(result, expected)
+
+
+def test_a_port_in_use_is_one_line(cli):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = cli.run("train", "tiny.yaml", f"metrics.port={port}")
+    assert result.returncode == 2
+    assert_one_line(result, f"metrics.port: {port} is in use")
+
+
+FAILING = """
+from penstock.sample import FieldSpec
+from penstock.solvers.parameters import ParameterSpace, Uniform
+from penstock.solvers.problem import Problem
+
+
+class Failing(Problem):
+    '''A problem whose every solve fails.'''
+
+    space = ParameterSpace(x=Uniform(0.0, 1.0))
+    inputs = (FieldSpec(name="a", shape=(16, 16)),)
+    outputs = (FieldSpec(name="u", shape=(16, 16)),)
+
+    def simulate(self, parameters, solve):
+        raise ArithmeticError("the mesh is inside out")
+        yield
+"""
+
+
+def test_a_problem_whose_every_solve_fails_ends_with_the_first_cause(cli):
+    (cli.folder / "failing.py").write_text(FAILING)
+    result = cli.run("train", "tiny.yaml", "problem=./failing.py:Failing")
+    assert result.returncode == 3
+    assert_one_line(result, "simulation 0: ArithmeticError: the mesh is inside out", "failing.py, line 15")
+    assert "Traceback" in (cli.latest / "logs" / "solver-0.log").read_text()
+
+
+def test_commands_without_a_run_are_one_line(cli):
+    for command in ("monitor", "export", "predict", "resume"):
+        result = cli.run(command)
+        assert result.returncode == 2
+        assert_one_line(result, "there is no run under")
+        result = cli.run(command, "absent")
+        assert result.returncode == 2
+        assert_one_line(result, "absent is not a run folder")
