@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+
+from penstock.sample import FieldSpec, Lease, Sample
+from penstock.solvers.krylov import LinearSolver
+from penstock.solvers.krylov.direct import Direct
+from penstock.solvers.krylov.krylov import Krylov
+from penstock.solvers.parameters import ParameterSpace, Uniform
+from penstock.solvers.problem import LinearSystem, Problem
+from penstock.solvers.problems.darcy import Darcy
+from penstock.solvers.worker import CHUNK_BYTES, SolverWorker
+
+
+class Steps(Problem):
+    """Three samples a simulation, of one number each; fails where the test says so."""
+
+    def __init__(self, size=4, fail=None):
+        self.space = ParameterSpace(x=Uniform(0.0, 1.0))
+        self.inputs = (FieldSpec(name="x"), FieldSpec(name="a", shape=(size,)))
+        self.outputs = (FieldSpec(name="u", shape=(size,)),)
+        self.size = size
+        self.fail = fail or (lambda x, step: None)
+
+    def simulate(self, parameters, solve):
+        for step in range(3):
+            self.fail(parameters["x"], step)
+            field = np.full(self.size, parameters["x"])
+            yield Sample(inputs={"x": parameters["x"], "a": field}, outputs={"u": field + step}, step=step)
+
+
+def worker_of(problem, strategy=None, *, sort=False, seed=0) -> SolverWorker:
+    return SolverWorker(problem, {"training": LinearSolver(strategy or Direct(), rtol=1e-8)}, seed=seed, sort=sort)
+
+
+def lease(*simulations, design="training") -> Lease:
+    return Lease(number=0, simulations=simulations, design=design)
+
+
+def joined(chunks):
+    """All rows of chunks as (simulation, step) -> target value."""
+    return {
+        (int(i), int(step)): target.flat[0]
+        for chunk in chunks
+        for i, step, target in zip(chunk.simulations, chunk.steps, chunk.arrays["targets"], strict=True)
+    }
+
+
+def test_every_sample_comes_once_and_every_simulation_finishes():
+    chunks = list(worker_of(Steps()).stream(lease(4, 2, 7)))
+    rows = joined(chunks)
+    assert sorted(rows) == [(i, step) for i in (2, 4, 7) for step in range(3)]
+    assert sorted(i for chunk in chunks for i in chunk.finished) == [2, 4, 7]
+    assert rows[2, 2] == pytest.approx(rows[2, 0] + 2)
+
+
+def test_any_worker_redoes_a_simulation_and_designs_are_apart():
+    first, again = (joined(worker_of(Steps()).stream(lease(*ids))) for ids in ((0, 1, 2), (2,)))
+    assert again[2, 0] == first[2, 0]
+    assert joined(worker_of(Steps()).stream(lease(2, design="validation")))[2, 0] != first[2, 0]
+    assert joined(worker_of(Steps(), seed=1).stream(lease(2)))[2, 0] != first[2, 0]
+
+
+def test_chunks_are_sent_when_they_are_full():
+    size = CHUNK_BYTES // 40  # a sample is then 2 x 4 bytes x size, a fifth of a chunk
+    chunks = list(worker_of(Steps(size)).stream(lease(*range(10))))
+    assert len(chunks) > 5
+    assert max(chunk.num_bytes for chunk in chunks) < CHUNK_BYTES + Steps(size).layout.sample_bytes
+    assert len(joined(chunks)) == 30
+
+
+def test_a_failing_simulation_fails_alone_with_its_place():
+    def fail(x, step):
+        if x > 0.5 and step == 1:
+            raise ZeroDivisionError("no depth left")
+
+    chunks = list(worker_of(Steps(fail=fail)).stream(lease(*range(20))))
+    failed = {i: reason for chunk in chunks for i, reason in chunk.failed.items()}
+    finished = [i for chunk in chunks for i in chunk.finished]
+    assert 3 < len(failed) < 17 and sorted([*failed, *finished]) == list(range(20))
+    assert {i for i, _ in joined(chunks)} == set(finished)
+    reason = next(iter(failed.values()))
+    assert reason.startswith("ZeroDivisionError: no depth left (") and "test_worker.py, line" in reason
+
+
+def test_values_that_are_not_finite_never_leave():
+    problem = Steps()
+    problem.space = ParameterSpace(x=Uniform(1e38, 1e39))  # beyond float32 for most draws
+    chunks = list(worker_of(problem).stream(lease(*range(20))))
+    failed = {i: reason for chunk in chunks for i, reason in chunk.failed.items()}
+    assert len(failed) > 5 and "not finite" in next(iter(failed.values()))
+    assert all(np.isfinite(chunk.arrays["targets"]).all() for chunk in chunks)
+
+
+class Singular(Darcy):
+    """Every system is singular and inconsistent: no strategy of the ladder may claim a solution."""
+
+    def simulate(self, parameters, solve):
+        system = self.discretisation.system(parameters["coefficient"], np.ones_like(parameters["coefficient"]))
+        system.A.zeroRows([0], diag=0.0)
+        system.b.setValue(0, 1.0)
+        system.b.assemble()
+        solve(LinearSystem(A=system.A, b=system.b))
+        yield from ()
+
+
+def test_an_unsolvable_system_is_retried_refused_and_named():
+    chunks = list(worker_of(Singular(resolution=8), Krylov(max_iterations=50)).stream(lease(0, 1)))
+    failed = {i: reason for chunk in chunks for i, reason in chunk.failed.items()}
+    assert sorted(failed) == [0, 1] and failed[0].startswith("direct: ")
+    assert sum(chunk.retried for chunk in chunks) == 2
+    assert sum(len(chunk) for chunk in chunks) == 0
+
+
+def test_headers_tell_every_solve():
+    chunks = list(worker_of(Darcy(resolution=8), Krylov(ksp="cg", pc="jacobi")).stream(lease(*range(5))))
+    solves = [solve for chunk in chunks for solve in chunk.solves]
+    assert len(solves) == 5
+    assert all(s.strategy == "krylov" and s.iterations > 5 and s.relative_residual <= 1e-8 for s in solves)
+
+
+def test_sorting_shortens_the_way_and_goes_on_from_the_last_system():
+    problem = Darcy(resolution=16)
+    sorted_worker, plain = worker_of(problem, sort=True), worker_of(problem)
+
+    def way(worker) -> float:
+        fields = [
+            chunk.arrays["fields"].reshape(len(chunk), -1)
+            for start in (0, 40)
+            for chunk in worker.stream(lease(*range(start, start + 40)))
+        ]
+        return float(np.linalg.norm(np.diff(np.concatenate(fields), axis=0), axis=1).sum())
+
+    assert way(sorted_worker) < 0.95 * way(plain)
