@@ -1,0 +1,63 @@
+"""What the documentation lists is what there is."""
+
+import inspect
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from penstock.learner.models import MODELS
+from penstock.orchestrator.config import Config, Named
+from penstock.orchestrator.metrics import Metrics
+from penstock.solvers.krylov import STRATEGIES
+
+ROOT = Path(__file__).parents[2]
+
+
+def keys_of(section: type[BaseModel], prefix: str = "") -> set[str]:
+    """The dotted keys of a configuration; a section chosen by name counts as one key."""
+    keys = set()
+    for name, field in section.model_fields.items():
+        annotation = field.annotation
+        if inspect.isclass(annotation) and issubclass(annotation, BaseModel) and not issubclass(annotation, Named):
+            keys |= keys_of(annotation, f"{prefix}{name}.")
+        else:
+            keys.add(f"{prefix}{name}")
+    return keys
+
+
+def test_configuration_page_lists_every_key():
+    rows = re.findall(r"^\| `([a-z_.]+)` \|", (ROOT / "docs" / "configuration.md").read_text(), re.M)
+    listed = {row.removesuffix(".name") for row in rows}
+    assert listed >= keys_of(Config)
+    assert {row for row in listed if row.split(".")[0] in Config.model_fields} <= keys_of(Config)
+
+
+@pytest.mark.parametrize("registry", [STRATEGIES, MODELS])
+def test_configuration_page_lists_every_option(registry):
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    for cls in registry.values():
+        for parameter in inspect.signature(cls).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                assert f"| `{parameter.name}` |" in text, f"{cls.__name__}.{parameter.name}"
+
+
+def test_metrics_page_lists_every_metric():
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    for family in Metrics().registry.collect():
+        assert f"`{family.name}{'_total' if family.type == 'counter' else ''}" in text
+
+
+def test_readme_tree_lists_every_file():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    tree = (ROOT / "README.md").read_text().split("## The tree", 1)[1]
+    missing = [path for path in tracked if not re.search(rf"(^|[ /]){re.escape(Path(path).name)} ", tree, re.M)]
+    assert not missing
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
