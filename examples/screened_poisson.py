@@ -8,7 +8,6 @@ points (i h, j h), h = 1 / (n + 1), need PETSc alone: a problem may discretise i
 
 from functools import cached_property
 
-import numpy as np
 from scipy.sparse import diags_array, eye_array, kron
 
 from penstock.sample import FieldSpec, Sample
@@ -17,19 +16,12 @@ from penstock.solvers.problem import LinearSystem, Problem
 from penstock.solvers.random_fields import GaussianField
 
 
-class Source(GaussianField):
-    """The source f; a scalar is sorted by its value, and a field by this vector."""
-
-    def features(self, value: np.ndarray) -> np.ndarray:
-        return value.ravel() / np.sqrt(value.size)
-
-
 class ScreenedPoisson(Problem):
     """-Δu + k² u = f, u = 0 on the boundary. resolution: n, interior points along each side."""
 
     def __init__(self, *, resolution: int = 32):
         self.resolution = resolution
-        self.space = ParameterSpace(screening=Uniform(1.0, 20.0, "1/m"), source=Source(resolution))
+        self.space = ParameterSpace(screening=Uniform(1.0, 20.0, "1/m"), source=GaussianField(resolution))
         grid = (resolution, resolution)
         self.inputs = (FieldSpec(name="screening", unit="1/m"), FieldSpec(name="source", shape=grid, unit="K/m^2"))
         self.outputs = (FieldSpec(name="solution", shape=grid, unit="K"),)

@@ -48,6 +48,8 @@ class Ingest:
         self.layout = layout
         self.rate_limiter = rate_limiter
         self.delivered = IdSet()
+        self.delivered_intervals: list[list[int]] = []
+        """`delivered` as JSON, replaced as a whole: other threads may read it at any time."""
         self.failed: dict[int, str] = {}
         """Reason by simulation."""
         self.num_unique = 0
@@ -128,6 +130,7 @@ class Ingest:
             if not self._has_ended(simulation):
                 self.failed[simulation] = reason
                 self._partial.pop(simulation, None)
+        self.delivered_intervals = self.delivered.to_intervals()
         if self.rate_limiter is not None and self.buffer.reached_watermark:
             self.rate_limiter.start()
             self.rate_limiter.add_simulations(len(self.delivered) - num_delivered)
@@ -185,6 +188,7 @@ class Ingest:
 
     def load_state(self, state: dict) -> None:
         self.delivered = IdSet.from_intervals(state["delivered"])
+        self.delivered_intervals = state["delivered"]
         self.failed = {int(simulation): reason for simulation, reason in state["failed"].items()}
         self._partial = {int(simulation): set(steps) for simulation, steps in state["partial"].items()}
         self.num_unique = state["num_unique"]

@@ -15,7 +15,7 @@ from penstock.solvers.problems import PROBLEMS
 
 @dataclass(frozen=True, kw_only=True)
 class Blueprint:
-    """All that a process of a run is built from; it travels to every actor, also where the run folder is not."""
+    """All that a process of a run is built from; it travels to every actor, with the text of the user's own files."""
 
     config: Config
     problem_source: str | None

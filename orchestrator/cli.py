@@ -76,7 +76,7 @@ def monitor(run: Run = None) -> None:
 def export(
     run: Run = None,
     output: Annotated[
-        Path | None, typer.Option(help="File to write; <run>.pt2 when left out.", show_default=False)
+        Path | None, typer.Option(help="File to write; <run>.pt2 in the run folder when left out.", show_default=False)
     ] = None,
 ) -> None:
     """Write the surrogate as one file that torch alone can load."""
@@ -88,7 +88,7 @@ def export(
 @app.command()
 def predict(
     run: Run = None,
-    num: Annotated[int, typer.Option(min=1, help="New draws to solve and predict.")] = 4,
+    num: Annotated[int, typer.Option(min=1, help="Draws, none of them trained on.")] = 4,
     output: Annotated[
         Path | None, typer.Option(help="Folder to write; <run>/predictions when left out.", show_default=False)
     ] = None,
@@ -147,7 +147,10 @@ def _split(run: Path | None, overrides: list[str] | None) -> tuple[Path | None, 
 def run() -> None:
     """Call the command line; an expected fault is one line, anything else one line and the place of its traceback."""
     try:
-        app(standalone_mode=True)
+        sys.exit(app(standalone_mode=False))
+    except KeyboardInterrupt:
+        print("penstock: interrupted", file=sys.stderr)
+        sys.exit(130)
     except PenstockError as error:
         _end(error, str(error), error.exit_code)
     except Exception as error:

@@ -24,7 +24,7 @@ class Named(Section):
     model_config = ConfigDict(extra="allow")
 
     name: str
-    """A registered name, or your own class as ./file.py:Class or package.module:Class."""
+    """A registered name, or your own class as package.module:Class; a problem or model also as ./file.py:Class."""
 
     @property
     def options(self) -> dict[str, Any]:

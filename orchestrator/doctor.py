@@ -15,7 +15,7 @@ from rich.table import Table
 
 from penstock import __version__
 
-FENICS_HINT = "pip install 'penstock[fenics]', or conda-forge's or Debian's fenics-dolfinx"
+FENICS_HINT = "pip install '.[fenics]' in penstock's folder, or conda-forge's or Debian's fenics-dolfinx"
 SHM_NEEDED = 256 * 2**20  # Ray's object store for a small run lies in /dev/shm
 
 

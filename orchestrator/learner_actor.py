@@ -46,9 +46,8 @@ class LearnerActor:
         self._stream = stream or RayStream()
         self._stop = threading.Event()
         self._done = threading.Event()
-        self._num_validation = blueprint.config.validation.simulations
         self._validation: Validation | None = None
-        self._validation_delivered = IdSet()
+        self._validation_delivered: list[list[int]] = []  # replaced as wholes, for `status` reads them meanwhile
         self._validation_failed: dict[int, str] = {}
         self._lease_ends: list[LeaseEnd] = []
         self._cause: str | None = None
@@ -93,7 +92,7 @@ class LearnerActor:
             "buffer_bytes": buffer.num_bytes,
             "weight_bytes": sum(p.nbytes for p in model.parameters()),
             "step": self._trainer.step,
-            "delivered": self._ingest.delivered.to_intervals(),
+            "delivered": self._ingest.delivered_intervals,
             "failed": self._ingest.failed,
         }
 
@@ -114,12 +113,14 @@ class LearnerActor:
         self._stop.set()
 
     def status(self) -> dict[str, Any]:
-        """Where training stands. Solves and ended leases are told once. Raises what ended the training thread."""
+        """Where training stands. Solves and ended leases are told once. Raises what ended a thread."""
         if self._error is not None:
             raise self._error
         trainer, ingest, buffer = self._trainer, self._ingest, self._trainer.buffer
         is_training = self._validation is not None
-        lease_ends, self._lease_ends = self._lease_ends, []
+        # Before the ids are read: a lease that has ended must find all its deliveries in the same status.
+        lease_ends = self._lease_ends + ingest.drain_lease_ends()
+        self._lease_ends = []
         return {
             "state": trainer.state if is_training else "solving the validation set",
             "done": self._done.is_set(),
@@ -128,13 +129,12 @@ class LearnerActor:
             "progress": trainer.progress,
             "unique": ingest.num_unique,
             "trained": trainer.num_trained,
-            "delivered": ingest.delivered.to_intervals(),
+            "delivered": ingest.delivered_intervals,
             "failed": dict(ingest.failed),
             "retried": ingest.num_retried,
-            "validation_delivered": self._validation_delivered.to_intervals(),
-            "validation_failed": dict(self._validation_failed),
-            "num_validation": len(self._validation) if is_training else 0,
-            "lease_ends": [(end.lease_number, end.error) for end in lease_ends + ingest.drain_lease_ends()],
+            "validation_delivered": self._validation_delivered,
+            "validation_failed": self._validation_failed,
+            "lease_ends": [(end.lease_number, end.error) for end in lease_ends],
             "solves": ingest.drain_solves(),
             "buffer_samples": len(buffer),
             "buffer_capacity": buffer.capacity,
@@ -167,16 +167,15 @@ class LearnerActor:
         layout = self._blueprint.problem().layout
         if not self._folder.validation.exists() and not self._solve_validation(layout):
             return None
-        arrays, _ = zarr_store.read(self._folder.validation)
-        for simulation in arrays["simulation"].tolist():
-            self._validation_delivered.add(simulation)
-        self._validation_failed = {i: "" for i in range(self._num_validation) if i not in self._validation_delivered}
+        arrays, attributes = zarr_store.read(self._folder.validation)
+        self._validation_failed = {int(i): reason for i, reason in attributes["failed"].items()}
+        self._validation_delivered = attributes["delivered"]
         return zarr_store.by_group(arrays, layout)
 
     def _solve_validation(self, layout: Layout) -> bool:
-        """Gather the validation simulations and write them; False when stopped before."""
-        chunks = []
-        while len(self._validation_delivered) + len(self._validation_failed) < self._num_validation:
+        """Gather the validation simulations and write them; False when stopped before, or when all of them failed."""
+        delivered, failed, chunks = IdSet(), {}, []
+        while len(delivered) + len(failed) < self._blueprint.config.validation.simulations:
             if self._stop.is_set():
                 return False
             item = self._stream.next(timeout_s=0.2)
@@ -184,17 +183,21 @@ class LearnerActor:
                 self._lease_ends.append(item)
             elif item is not None:
                 chunks.append(item)
-                self._validation_failed.update(item.failed)
+                failed |= {i: reason for i, reason in item.failed.items() if i not in delivered}
                 for simulation in item.finished:
-                    self._validation_delivered.add(simulation)
+                    delivered.add(simulation)
+                self._validation_delivered, self._validation_failed = delivered.to_intervals(), dict(failed)
         keys = np.concatenate([np.stack([chunk.simulations, chunk.steps], axis=1) for chunk in chunks])
         # By simulation and step; what a worker that died had sent comes a second time from its successor.
         _, rows = np.unique(keys, axis=0, return_index=True)
+        rows = rows[[int(simulation) in delivered for simulation in keys[rows, 0]]]
+        if not len(rows):
+            return False
         arrays = {name: np.concatenate([chunk.arrays[name] for chunk in chunks])[rows] for name in layout.shapes}
-        if len(rows):
-            named = zarr_store.by_field(arrays, layout) | {"simulation": keys[rows, 0], "step": keys[rows, 1]}
-            zarr_store.write(self._folder.validation, named, {"design": "validation"})
-        return len(rows) > 0
+        named = zarr_store.by_field(arrays, layout) | {"simulation": keys[rows, 0], "step": keys[rows, 1]}
+        ends = {"delivered": delivered.to_intervals(), "failed": {str(i): reason for i, reason in failed.items()}}
+        zarr_store.write(self._folder.validation, named, ends)
+        return True
 
     def _save(self, trainer: Trainer) -> None:
         config = self._blueprint.config.checkpoint

@@ -16,9 +16,12 @@ ITERATIONS_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 1
 
 
 class Metrics:
-    """All metrics of a run in one registry; `docs/metrics.md` lists them."""
+    """All metrics of a run in one registry, served on localhost; `docs/metrics.md` lists them.
 
-    def __init__(self):
+    port: to listen on, or "auto" for a free one. Raises PenstockError when an asked-for one is in use.
+    """
+
+    def __init__(self, port: int | str):
         disable_created_metrics()
         self.registry = registry = CollectorRegistry()
         self._counters = {
@@ -64,8 +67,9 @@ class Metrics:
         )
         self._totals = dict.fromkeys(self._counters, 0.0)
 
-    def serve(self, port: int | str) -> int:
-        """Listen on localhost; returns the port taken. Raises PenstockError when an asked-for one is in use."""
+        self.port = self._serve(port)
+
+    def _serve(self, port: int | str) -> int:
         try:
             server, _ = start_http_server(0 if port == "auto" else port, addr="127.0.0.1", registry=self.registry)
         except OSError as error:

@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from penstock.errors import PenstockError
 from penstock.orchestrator.run_folder import RunFolder
 
 PLAIN_EVERY_S = 10.0  # without a terminal the view is one line, this often
@@ -49,6 +50,8 @@ class View:
 
 def summary_lines(summary: Mapping[str, Any], folder: RunFolder, arguments: str = "") -> list[str]:
     """The end of a run in a few lines, with the commands to type next."""
+    if not summary:
+        return [f"stopped before there was anything to sum up; go on with: penstock resume{arguments}"]
     lines = [f"ended: {summary['cause']}, after {_duration(summary['train_seconds'])} of training"]
     if summary.get("validation"):
         errors = summary["validation"]["relative_l2"]
@@ -71,14 +74,19 @@ def monitor(folder: RunFolder, console: Console) -> int:
     with view.shown():
         while True:
             run = folder.read("run.json")
+            if not run:
+                raise PenstockError(f"{folder.path} holds no run: it ended before it began")
             record = _last_record(folder)
             if record:
                 view.show(record)
-            if run.get("state") in ("ended", "failed", "stopped"):
+            if run["state"] in ("ended", "failed", "stopped"):
                 break
-            if run.get("driver_pid") and not psutil.pid_exists(run["driver_pid"]):
-                console.print(f"the run's driver (pid {run['driver_pid']}) is gone: `penstock resume {folder.path}`")
-                return 1
+            if not psutil.pid_exists(run["driver_pid"]):
+                raise PenstockError(
+                    f"the run's driver (pid {run['driver_pid']}) is gone without a word; go on with: "
+                    f"penstock resume {os.path.relpath(folder.path)}",
+                    exit_code=1,
+                )
             time.sleep(1.0)
     if run["state"] == "failed":
         console.print(f"the run failed: {run['cause']}", soft_wrap=True, highlight=False)

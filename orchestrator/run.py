@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from operator import attrgetter
 from typing import Any
 
 import psutil
@@ -44,14 +45,16 @@ RATES_OVER_S = 5.0
 PROGRAM_BYTES = 2_200_000_000  # of driver, Ray's services and learner, torch's working memory included; seen: 1.5 GB
 WORKER_BYTES = 300_000_000  # of one solver process on a small problem; seen: 0.15 GB
 LEDGER_EVERY_S = 5.0
+FIXED = ("seed", "problem", "model", "buffer.kind", "buffer.capacity", "validation.simulations")  # on resume
 
 
 def start(config: Config, *, on_folder: Callable[[RunFolder], None]) -> None:
     """Begin a run in a new folder and see it to its end. Raises PenstockError; SystemExit on a signal."""
     blueprint = _checked(config)
+    metrics = Metrics(config.metrics.port)
     folder = RunFolder.create(config)
     on_folder(folder)
-    _Driver(blueprint, folder).run()
+    _Driver(blueprint, folder, metrics).run()
 
 
 def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable[[RunFolder], None]) -> None:
@@ -59,12 +62,16 @@ def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable
     pid = folder.read("run.json").get("driver_pid")
     if folder.read("run.json").get("state") == "running" and pid and psutil.pid_exists(pid):
         raise PenstockError(f"{folder.path} is running (pid {pid}): stop it first, or watch it with `penstock monitor`")
-    config = folder.config(overrides)
+    before, config = folder.config(), folder.config(overrides)
+    for key in FIXED:
+        if attrgetter(key)(config) != attrgetter(key)(before):
+            raise PenstockError(f"{key} can't change on resume: the checkpoint depends on it; start a new run")
     blueprint = _checked(config)
+    metrics = Metrics(config.metrics.port)
     if overrides:
         folder.write_config(config)
     on_folder(folder)
-    _Driver(blueprint, folder).run()
+    _Driver(blueprint, folder, metrics).run()
 
 
 def _checked(config: Config) -> Blueprint:
@@ -75,6 +82,10 @@ def _checked(config: Config) -> Blueprint:
     if config.cluster.address is None:  # elsewhere the learner's machine may have what this one lacks
         pick_device(config.training.device)
     return blueprint
+
+
+def _leave(number: int, frame: Any) -> None:
+    raise SystemExit(128 + number)
 
 
 @dataclass(frozen=True)
@@ -107,13 +118,13 @@ class _Worker:
 class _Driver:
     """Owns every actor and the ledger; draws nothing and touches no sample."""
 
-    def __init__(self, blueprint: Blueprint, folder: RunFolder):
+    def __init__(self, blueprint: Blueprint, folder: RunFolder, metrics: Metrics):
         self.blueprint = blueprint
         self.config = blueprint.config
         self.sample_bytes = blueprint.problem().layout.sample_bytes
         self.folder = folder
         self.console = Console(file=sys.stdout, highlight=False)  # kept: sys.stdout is redirected in `run`
-        self.metrics = Metrics()
+        self.metrics = metrics
         self.split = Split.of(self.config.solver.workers)
         self.bytes_in_flight = self.split.workers * (CHUNKS_AHEAD + 1) * (CHUNK_BYTES + self.sample_bytes)
         self.workers: list[_Worker] = []
@@ -124,15 +135,16 @@ class _Driver:
 
     def run(self) -> None:
         log_to(self.folder.logs / "driver.log", redirect=False)
-        port = self.metrics.serve(self.config.metrics.port)
         self.folder.update_run(
             state="running",
             driver_pid=os.getpid(),
-            metrics=f"http://127.0.0.1:{port}/metrics",
+            metrics=f"http://127.0.0.1:{self.metrics.port}/metrics",
             penstock=__version__,
             versions={"python": platform.python_version()} | {n: version(n) for n in ("ray", "torch", "numpy")},
             cause=None,
         )
+        for number in (signal.SIGINT, signal.SIGTERM):  # until there is a loop that can stop in order
+            signal.signal(number, _leave)
         try:
             with (
                 (self.folder.logs / "driver.log").open("a") as log,
@@ -147,6 +159,10 @@ class _Driver:
             ):
                 self._handle_signals()  # after ray.init, which sets its own
                 cause = self._run()
+        except SystemExit as error:
+            self.folder.update_run(state="stopped", cause="stopped before the first lease")
+            # ray.init puts a handler of its own for SIGTERM, which exits with the signal's bare number.
+            raise SystemExit(143 if error.code == signal.SIGTERM else error.code) from None
         except BaseException as error:
             self.folder.update_run(state="failed", cause=str(error) or type(error).__name__)
             self.folder.event("failed", cause=str(error))
@@ -411,7 +427,7 @@ class _Journal:
         }
         if record["validation"]:
             summary["validation"] = {
-                "simulations": status["num_validation"],
+                "simulations": sum(end - start for start, end in status["validation_delivered"]),
                 "relative_l2": record["validation"],
             }
         self._folder.write("summary.json", summary)

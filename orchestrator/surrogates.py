@@ -32,8 +32,10 @@ def export(folder: RunFolder, output: Path | None) -> None:
     """Write the run's best surrogate as one .pt2 file with its card inside and beside it. Raises PenstockError."""
     blueprint = Blueprint.of(folder.config())
     surrogate, step = load_surrogate(folder, blueprint)
-    arrays, _ = read_validation(folder, blueprint)
-    card = _card(folder, blueprint, surrogate, arrays) | {"step": step}
+    validation, _ = zarr_store.read(folder.validation)
+    arrays = zarr_store.by_group(validation, surrogate.layout)
+    card = _card(folder, blueprint, len(set(validation["simulation"].tolist())), Validation(arrays).errors(surrogate))
+    card["step"] = step
     example = {name: torch.from_numpy(array[:2]) for name, array in arrays.items() if name != "targets"}
     path = export_file(surrogate, card, output or folder.path / f"{folder.path.name}.pt2", example)
     errors = card["validation"]["relative_l2"]
@@ -80,31 +82,25 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
 def load_surrogate(folder: RunFolder, blueprint: Blueprint) -> tuple[Surrogate, int]:
     """The surrogate of the best checkpoint and its step. Raises PenstockError when the run has none."""
     step = checkpoint.best(folder.checkpoints)
+    if step is None:  # none was validated, as after an early stop
+        step = checkpoint.latest(folder.checkpoints)
     if step is None:
-        raise PenstockError(f"{folder.path} has no validated checkpoint yet: let it run longer")
+        raise PenstockError(f"{folder.path} has no checkpoint yet: let it run longer")
     layout = blueprint.problem().layout
     surrogate = Surrogate(make_model(blueprint, layout), Normalization.identity(layout), layout)
     checkpoint.load(folder.checkpoints, step, weights_only=True).load_into(surrogate)
     return surrogate.eval(), step
 
 
-def read_validation(folder: RunFolder, blueprint: Blueprint) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The run's validation set, grouped as the learner sees it, and its attributes."""
-    arrays, attributes = zarr_store.read(folder.validation)
-    return zarr_store.by_group(arrays, blueprint.problem().layout), attributes
-
-
-def _card(
-    folder: RunFolder, blueprint: Blueprint, surrogate: Surrogate, arrays: dict[str, np.ndarray]
-) -> dict[str, Any]:
+def _card(folder: RunFolder, blueprint: Blueprint, num_simulations: int, errors: dict[str, float]) -> dict[str, Any]:
     """What a stranger must know to use the file. The errors are measured anew, with the very weights exported."""
     config, problem = blueprint.config, blueprint.problem()
     return {
         "problem": {"name": config.problem.name, "options": config.problem.options, "about": type(problem).__doc__},
         "parameters": problem.space.describe(),
         "validation": {
-            "simulations": len(arrays["targets"]),
-            "relative_l2": Validation(arrays).errors(surrogate),
+            "simulations": num_simulations,
+            "relative_l2": errors,
         },
         "model": {"name": config.model.name, "options": config.model.options},
         "run": folder.path.name,

@@ -13,8 +13,6 @@ from typing import Any
 
 from penstock.errors import PenstockError
 
-FILE_MODULE = "penstock_user_file"  # the name under which a ./file.py is imported
-
 
 def nearest(word: str, known) -> str:
     """' Did you mean ...?' for a misspelt word, else the list of what there is."""
@@ -75,9 +73,9 @@ def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
 
 
 def _file_module(path: str, source: str) -> ModuleType:
-    module = ModuleType(FILE_MODULE)
+    module = ModuleType(f"penstock_user_{Path(path).stem}")
     module.__file__ = path
-    sys.modules[FILE_MODULE] = module  # dataclasses and pickles look their module up by name
+    sys.modules[module.__name__] = module  # dataclasses and pickles look their module up by name
     try:
         exec(compile(source, path, "exec"), module.__dict__)
     except Exception as error:

@@ -94,7 +94,8 @@ class Layout:
                         raise ValueError(
                             f"{spec.name!r} has shape {np.shape(values[spec.name])}, its FieldSpec says {spec.shape}"
                         )
-                    arrays[name][row, channel] = values[spec.name]
+                    with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, and is refused below
+                        arrays[name][row, channel] = values[spec.name]
                     if not np.isfinite(arrays[name][row, channel]).all():
                         raise ValueError(f"{spec.name!r} holds values that are not finite")
         return arrays

@@ -162,8 +162,9 @@ def discretisation(arguments: argparse.Namespace) -> None:
         The 12/3 Darcy problem, P1 on nested meshes of {n}, {2 * n}, {4 * n} and {8 * n} cells a side; the coefficient
         stays the drawn one of {n} x {n} cells. Orders are log2 of the ratio of successive differences in L2: a
         coefficient that jumps across corners leaves a solution too rough for the second order that smooth and
-        interface-aligned cases have (tests/solvers/test_darcy.py). The error is that of a sample, the {n} x {n}
-        solution against the {8 * n} x {8 * n} one: no surrogate can be nearer to the differential equation.
+        interface-aligned cases have (tests/solvers/test_darcy.py). The error is that of the {n} x {n}
+        solution at the vertices of the {8 * n} x {8 * n} one, relative: a surrogate trained on it is no nearer to the
+        differential equation than that.
         """,
         ["field", f"order {n} to {4 * n}", f"order {2 * n} to {8 * n}", f"error at {n}"],
         nested_errors(arguments.systems, n),

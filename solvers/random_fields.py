@@ -40,6 +40,10 @@ class GaussianField:
         normals[_shell_order(self.num_modes)] = generator.standard_normal(self.num_modes**2 - 1)
         return self.evaluate(self._standard_deviations * normals)
 
+    def features(self, value: np.ndarray) -> np.ndarray:
+        """The field itself, scaled so that the distance of two draws is about √2."""
+        return value.ravel() / np.sqrt(value.size * np.sum(self._standard_deviations**2))
+
     def evaluate(self, coefficients: np.ndarray) -> np.ndarray:
         """[X, Y] the sum of `coefficients` [K, K] times the φ_k at the cell centres."""
         n = self.resolution
@@ -60,7 +64,9 @@ class GaussianField:
     def _standard_deviations(self) -> np.ndarray:
         k = np.arange(self.num_modes)
         eigenvalues = np.pi**2 * (k[:, None] ** 2 + k[None, :] ** 2) + self.inverse_length**2
-        return eigenvalues ** (-self.exponent / 2)
+        deviations = eigenvalues ** (-self.exponent / 2)
+        deviations[0, 0] = 0.0  # the mean mode
+        return deviations
 
 
 class BinaryField:

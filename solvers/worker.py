@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
+import traceback
 from collections.abc import Iterator
 
 import numpy as np
@@ -40,9 +42,16 @@ class SolverWorker:
 
         A simulation fails alone, whatever its code raises: the reason travels in the chunk, the traceback is logged.
         """
-        draws = {i: self.problem.draw(generator_of(self.seed, lease.design, i)) for i in lease.simulations}
         solver = self._solvers.get(lease.design, self._solvers["training"])
         chunk = _ChunkBuilder(self.problem.layout, lease.design)
+        draws, features = {}, []
+        for simulation in lease.simulations:
+            try:
+                parameters = self.problem.draw(generator_of(self.seed, lease.design, simulation))
+                features.append(self.problem.features(parameters) if self.sort else None)
+                draws[simulation] = parameters
+            except Exception as error:  # one bad draw must not end a run of thousands: counted in `failed`
+                self._fail(chunk, simulation, error)
 
         def solve(system: LinearSystem) -> Solution:
             solution = solver(system)
@@ -61,7 +70,7 @@ class SolverWorker:
                 )
             return solution
 
-        for simulation in self._order(draws):
+        for simulation in self._order(list(draws), features):
             retried = solver.num_retried
             try:
                 for sample in self.problem.simulate(draws.pop(simulation), solve):
@@ -69,23 +78,34 @@ class SolverWorker:
                     if chunk.is_due():
                         yield from self._send(chunk)
                 chunk.finished.append(simulation)
-            except Exception as error:  # one bad draw must not end a run of thousands: counted in `failed`
-                logger.exception("simulation %d of design %r failed", simulation, lease.design)
-                chunk.fail(simulation, error)
+            except Exception as error:  # as above
+                self._fail(chunk, simulation, error)
             chunk.retried += solver.num_retried > retried
             if chunk.is_due():
                 yield from self._send(chunk)
         if not chunk.is_empty():
             yield from self._send(chunk)
 
-    def _order(self, draws: dict) -> list[int]:
-        simulations = list(draws)
+    def _order(self, simulations: list[int], features: list) -> list[int]:
         if not self.sort or len(simulations) < 2:
             return simulations
-        features = np.stack([self.problem.features(parameters) for parameters in draws.values()])
+        features = np.stack(features)
         order = greedy_order(features, self._last_features)
         self._last_features = features[order[-1]]
         return [simulations[position] for position in order]
+
+    def _fail(self, chunk: _ChunkBuilder, simulation: int, error: Exception) -> None:
+        logger.exception("simulation %d of design %r failed", simulation, chunk.design)
+        chunk.fail(simulation, self._reason(error))
+
+    def _reason(self, error: Exception) -> str:
+        """One line; for errors of the problem's own code with the last place in its file, else where it was raised."""
+        if isinstance(error, SolveError):
+            return str(error)
+        frames = traceback.extract_tb(error.__traceback__)
+        file = getattr(sys.modules.get(type(self.problem).__module__), "__file__", None)
+        frame = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
+        return f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})".replace("\n", " ")
 
     def _send(self, chunk: _ChunkBuilder) -> Iterator[Chunk]:
         message = chunk.take(self._blocked_seconds)
@@ -99,7 +119,7 @@ class _ChunkBuilder:
 
     def __init__(self, layout: Layout, design: str):
         self._layout = layout
-        self._design = design
+        self.design = design
         self._clear()
 
     def _clear(self) -> None:
@@ -113,9 +133,9 @@ class _ChunkBuilder:
     def add(self, simulation: int, sample: Sample) -> None:
         self._rows.append((simulation, sample.step, self._layout.pack([sample])))
 
-    def fail(self, simulation: int, error: Exception) -> None:
+    def fail(self, simulation: int, reason: str) -> None:
         self._rows = [row for row in self._rows if row[0] != simulation]
-        self.failed[simulation] = _reason(error)
+        self.failed[simulation] = reason
 
     def is_empty(self) -> bool:
         return not (self._rows or self.finished or self.failed)
@@ -129,7 +149,7 @@ class _ChunkBuilder:
         rows = [arrays for _, _, arrays in self._rows]
         empty = {name: np.empty((0, *shape), np.float32) for name, shape in self._layout.shapes.items()}
         chunk = Chunk(
-            design=self._design,
+            design=self.design,
             arrays={name: np.concatenate([row[name] for row in rows]) for name in empty} if rows else empty,
             simulations=np.array([simulation for simulation, _, _ in self._rows], np.int64),
             steps=np.array([step for _, step, _ in self._rows], np.int64),
@@ -141,14 +161,3 @@ class _ChunkBuilder:
         )
         self._clear()
         return chunk
-
-
-def _reason(error: Exception) -> str:
-    """One line; for errors of the problem's own code with the place where they were raised."""
-    if isinstance(error, SolveError):
-        return str(error)
-    traceback = error.__traceback__
-    while traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    place = f"{traceback.tb_frame.f_code.co_filename}, line {traceback.tb_lineno}"
-    return f"{type(error).__name__}: {error} ({place})".replace("\n", " ")

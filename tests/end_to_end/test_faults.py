@@ -84,6 +84,20 @@ def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint_valid(cli):
     assert "resumed at step" in result.stdout
 
 
+def test_a_signal_while_ray_starts_ends_it(cli):
+    process = cli.start("train", "tiny.yaml")
+    while not (cli.folder / "runs" / "latest" / "run.json").exists():
+        time.sleep(0.05)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGTERM)
+    result = cli.finish(process, timeout_s=20)
+    assert result.returncode == 143
+    assert result.stderr.count("\n") <= 1 and "Traceback" not in result.stderr
+    assert cli.read("run.json")["state"] == "stopped"
+    result = cli.run("monitor")
+    assert result.returncode == 0 and "stopped before there was anything to sum up" in result.stdout
+
+
 def test_without_the_buffer_a_resumed_run_solves_its_simulations_again(cli):
     process = cli.start("train", "tiny.yaml", LONG, "checkpoint.buffer=false")
     cli.wait_until(process, lambda record: record["step"] >= 30)

@@ -161,6 +161,13 @@ def test_monitor_shows_a_finished_run(watched):
     assert "ended: steps" in result.stdout and "next: penstock export runs/tiny-" in result.stdout
 
 
+def test_what_a_checkpoint_depends_on_can_not_change(watched):
+    for override in ("buffer.capacity=64", "problem.resolution=32", "seed=1"):
+        result = watched[0].run("resume", override)
+        assert result.returncode == 2
+        assert f"penstock: {override.split('=')[0].split('.resolution')[0]} can't change on resume" in result.stderr
+
+
 LOAD_WITH_TORCH_ALONE = """
 import json, sys
 

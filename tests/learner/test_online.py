@@ -83,8 +83,14 @@ def test_a_resumed_learner_takes_every_sample_of_a_repeated_stream_once(tmp_path
     num_unique = again.num_unique
     assert resumed.step == 25 and again.num_delivered < 100
     assert num_unique == resumed.buffer.num_put  # what was written down is what is in the buffer
-    again.start(lambda: again.num_delivered == 100)
-    assert resumed.run(lambda: again.error is not None) == "simulations"
+
+    def end_the_stream_after_100() -> bool:
+        if again.num_delivered == 100:
+            resumed.buffer.end_of_stream()
+        return again.num_delivered == 100
+
+    again.start(end_the_stream_after_100)
+    assert resumed.run(lambda: again.error is not None) == "stream ended"
     assert again.join(5)
     assert again.delivered.to_intervals() == [[0, 100]]
     assert again.num_unique == resumed.buffer.num_put == 300 and again.num_dropped == num_unique

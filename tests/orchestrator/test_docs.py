@@ -46,7 +46,7 @@ def test_configuration_page_lists_every_option(registry):
 
 def test_metrics_page_lists_every_metric():
     text = (ROOT / "docs" / "metrics.md").read_text()
-    for family in Metrics().registry.collect():
+    for family in Metrics("auto").registry.collect():
         assert f"`{family.name}{'_total' if family.type == 'counter' else ''}" in text
 
 

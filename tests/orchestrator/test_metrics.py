@@ -34,11 +34,10 @@ def scrape(port: int) -> dict[str, float]:
 
 
 def test_the_endpoint_tells_a_record_and_its_solves():
-    metrics = Metrics()
-    port = metrics.serve("auto")
+    metrics = Metrics("auto")
     metrics.update(RECORD, [SolveRecord(strategy="direct", seconds=0.003, iterations=0, relative_residual=1e-15)])
     metrics.update(RECORD | {"unique": 12}, [])
-    values = scrape(port)
+    values = scrape(metrics.port)
     assert values["penstock_samples_unique_total[]"] == 12
     assert values["penstock_samples_trained_total[]"] == 40
     assert values["penstock_simulations_total[('outcome', 'failed')]"] == 1
@@ -51,4 +50,4 @@ def test_a_port_in_use_is_one_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(PenstockError, match=f"metrics.port: {port} is in use"):
-            Metrics().serve(port)
+            Metrics(port)

@@ -82,6 +82,20 @@ def test_a_failing_simulation_fails_alone_with_its_place():
     assert reason.startswith("ZeroDivisionError: no depth left (") and "test_worker.py, line" in reason
 
 
+def test_a_failing_draw_fails_alone():
+    class Picky(Steps):
+        def draw(self, generator):
+            parameters = super().draw(generator)
+            if parameters["x"] > 0.5:
+                raise LookupError("no such material")
+            return parameters
+
+    chunks = list(worker_of(Picky(), sort=True).stream(lease(*range(20))))
+    failed = {i: reason for chunk in chunks for i, reason in chunk.failed.items()}
+    assert 3 < len(failed) < 17
+    assert sorted([*failed, *(i for chunk in chunks for i in chunk.finished)]) == list(range(20))
+
+
 def test_values_that_are_not_finite_never_leave():
     problem = Steps()
     problem.space = ParameterSpace(x=Uniform(1e38, 1e39))  # beyond float32 for most draws
