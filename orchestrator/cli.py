@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, describe
 
 app = typer.Typer(
     name="penstock",
@@ -65,11 +66,10 @@ def resume(run: Run = None, overrides: Overrides = None) -> None:
 @app.command()
 def monitor(run: Run = None) -> None:
     """Watch a run, live or finished, from any terminal."""
-    from rich.console import Console
-
+    from penstock.orchestrator.monitor import Screen
     from penstock.orchestrator.monitor import monitor as watch
 
-    raise typer.Exit(watch(_open(run), Console()))
+    raise typer.Exit(watch(_open(run), Screen(markup=False)))
 
 
 @app.command()
@@ -146,19 +146,19 @@ def _split(run: Path | None, overrides: list[str] | None) -> tuple[Path | None, 
 
 def run() -> None:
     """Call the command line; an expected fault is one line, anything else one line and the place of its traceback."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # until a run can stop in order
+        signal.signal(number, _leave)
     try:
-        sys.exit(app(standalone_mode=False))
-    except KeyboardInterrupt:
-        print("penstock: interrupted", file=sys.stderr)
-        sys.exit(130)
+        app()
     except PenstockError as error:
         _end(error, str(error), error.exit_code)
     except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        text = str(error).strip() or "no message"
         where = f"in {_State.log}" if _State.log else "shown by `penstock --debug ...`"
-        place = f"({frame.filename}, line {frame.lineno}; full traceback {where})"
-        _end(error, f"{type(error).__name__}: {text.splitlines()[0]} {place}", 1)
+        _end(error, f"{describe(error)}; full traceback {where}", 1)
+
+
+def _leave(number: int, frame: Any) -> None:
+    sys.exit(128 + number)
 
 
 def _end(error: Exception, message: str, exit_code: int) -> None:

@@ -8,11 +8,14 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import psutil
 
 from penstock.errors import PenstockError
 
+PREFIX = "penstock-"
 STORE_MINIMUM = 128 * 2**20  # Ray refuses less than 75 MB
 
 
@@ -32,7 +35,8 @@ def ray_session(address: str | None, *, num_cpus: int, bytes_in_flight: int, log
     folder = None
     if address is None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        folder = Path(tempfile.mkdtemp(prefix="penstock-"))  # short: socket paths end at 107 characters
+        _sweep()
+        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))  # short: socket paths end at 107 characters
     import ray  # after the token is set: Ray reads it when it is first imported
 
     try:
@@ -78,6 +82,15 @@ def _start(ray, address: str | None, num_cpus: int, bytes_in_flight: int, folder
         raise PenstockError(f"{what}: {reason}", exit_code=1 if address is None else 2) from error
 
 
+def _sweep() -> None:
+    """Remove the session folders of runs that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        pid = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def _keep_logs(folder: Path, target: Path) -> None:
-    for source in folder.glob("session_2*/logs"):
-        shutil.copytree(source, target, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+    with suppress(OSError, shutil.Error):  # on a full disk the fault that led here is the one to tell
+        for source in folder.glob("session_2*/logs"):
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore_dangling_symlinks=True)

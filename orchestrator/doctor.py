@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from penstock import __version__
 
@@ -36,10 +37,10 @@ def examine() -> int:
     missing = 0
     for name, check, hint in checks:
         try:
-            table.add_row("[green]ok[/green]", name, check())
+            table.add_row(Text("ok", "green"), name, Text(check()))
         except (ImportError, OSError, PackageNotFoundError, AttributeError) as error:
             missing += 1
-            table.add_row("[red]missing[/red]", name, f"{error}. {hint}")
+            table.add_row(Text("missing", "red"), name, Text(f"{error}. {hint}"))
     table.add_row("", "GPU", _gpu())
     table.add_row("", "cores", f"{len(os.sched_getaffinity(0))}")
     Console(soft_wrap=True, highlight=False).print(table)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 import torch
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, describe
 from penstock.learner import checkpoint
 from penstock.learner.buffers import BUFFERS
 from penstock.learner.id_set import IdSet
@@ -49,20 +51,28 @@ class LearnerActor:
         self._validation: Validation | None = None
         self._validation_delivered: list[list[int]] = []  # replaced as wholes, for `status` reads them meanwhile
         self._validation_failed: dict[int, str] = {}
-        self._lease_ends: list[LeaseEnd] = []
+        self._lease_ends: SimpleQueue[LeaseEnd] = SimpleQueue()
+        self._model_file: str | None = None
         self._cause: str | None = None
         self._error: Exception | None = None
 
     def prepare(self) -> dict[str, Any]:
         """Build model, buffer and trainer, restored from the newest checkpoint if there is one.
 
-        Returns what the driver announces. Raises PenstockError.
+        Returns what the driver announces, and where both designs stand. Raises PenstockError.
         """
+        try:
+            return self._prepare()
+        except Exception as error:
+            raise self._told(error) from error
+
+    def _prepare(self) -> dict[str, Any]:
         config = self._blueprint.config
         torch.set_num_threads(self._num_threads)  # Ray starts a 1-CPU actor with OMP_NUM_THREADS=1
         torch.manual_seed(config.seed)
         layout = self._blueprint.problem().layout
         model = make_model(self._blueprint, layout)
+        self._model_file = getattr(sys.modules.get(type(model).__module__), "__file__", None)
         device = pick_device(config.training.device)
         buffer = BUFFERS[config.buffer.kind](
             layout, capacity=config.buffer.capacity, watermark=config.buffer.watermark, seed=config.seed
@@ -92,8 +102,8 @@ class LearnerActor:
             "buffer_bytes": buffer.num_bytes,
             "weight_bytes": sum(p.nbytes for p in model.parameters()),
             "step": self._trainer.step,
-            "delivered": self._ingest.delivered_intervals,
-            "failed": self._ingest.failed,
+            "training": (self._ingest.delivered_intervals, self._ingest.failed),
+            "validation": (self._validation_delivered, self._validation_failed),
         }
 
     def start(self) -> None:
@@ -119,8 +129,8 @@ class LearnerActor:
         trainer, ingest, buffer = self._trainer, self._ingest, self._trainer.buffer
         is_training = self._validation is not None
         # Before the ids are read: a lease that has ended must find all its deliveries in the same status.
-        lease_ends = self._lease_ends + ingest.drain_lease_ends()
-        self._lease_ends = []
+        lease_ends = [self._lease_ends.get_nowait() for _ in range(self._lease_ends.qsize())]
+        lease_ends += ingest.drain_lease_ends()
         return {
             "state": trainer.state if is_training else "solving the validation set",
             "done": self._done.is_set(),
@@ -132,6 +142,7 @@ class LearnerActor:
             "delivered": ingest.delivered_intervals,
             "failed": dict(ingest.failed),
             "retried": ingest.num_retried,
+            "dropped": ingest.num_dropped,
             "validation_delivered": self._validation_delivered,
             "validation_failed": self._validation_failed,
             "lease_ends": [(end.lease_number, end.error) for end in lease_ends],
@@ -156,8 +167,7 @@ class LearnerActor:
                 self._stop.set()
                 self._ingest.join()
         except Exception as error:  # told to the driver by `status`, which ends the run
-            logger.exception("training ended")
-            self._error = error
+            self._error = self._told(error)
         finally:
             self._stream.close()
             self._done.set()
@@ -167,9 +177,7 @@ class LearnerActor:
         layout = self._blueprint.problem().layout
         if not self._folder.validation.exists() and not self._solve_validation(layout):
             return None
-        arrays, attributes = zarr_store.read(self._folder.validation)
-        self._validation_failed = {int(i): reason for i, reason in attributes["failed"].items()}
-        self._validation_delivered = attributes["delivered"]
+        arrays, _ = zarr_store.read(self._folder.validation)
         return zarr_store.by_group(arrays, layout)
 
     def _solve_validation(self, layout: Layout) -> bool:
@@ -180,7 +188,7 @@ class LearnerActor:
                 return False
             item = self._stream.next(timeout_s=0.2)
             if isinstance(item, LeaseEnd):
-                self._lease_ends.append(item)
+                self._lease_ends.put(item)
             elif item is not None:
                 chunks.append(item)
                 failed |= {i: reason for i, reason in item.failed.items() if i not in delivered}
@@ -211,6 +219,18 @@ class LearnerActor:
             saved = checkpoint.load(self._folder.checkpoints)
             self._trainer.load_checkpoint(saved)
             self._ingest.load_state(saved.meta["ingest"])
+        if self._folder.validation.exists():
+            _, attributes = zarr_store.read(self._folder.validation)
+            self._validation_failed = {int(i): reason for i, reason in attributes["failed"].items()}
+            self._validation_delivered = attributes["delivered"]
+
+    def _told(self, error: Exception) -> PenstockError:
+        """The error with its traceback in this process's log, as one line for the user."""
+        logger.error("the learner ends", exc_info=error)
+        if isinstance(error, PenstockError):
+            return error
+        log = self._folder.logs / "learner.log"
+        return PenstockError(f"{describe(error, self._model_file)}; full traceback in {log}", exit_code=1)
 
 
 def make_model(blueprint: Blueprint, layout: Layout) -> torch.nn.Module:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
+from math import inf
 from typing import Any
 
 from penstock.learner.id_set import IdSet
 from penstock.sample import Lease
 
 RECENT = 200  # simulations over which solver.max_failed_fraction is taken
+DEATHS = 3  # of workers, after which a simulation is given up
 FIRST = 8  # when the first so many all fail, the problem itself is wrong
 
 
@@ -35,16 +37,28 @@ class Ledger:
         self.failed: dict[int, str] = dict(failed or {})
         self.num_lost = 0
         self._leased: dict[int, set[int]] = {}
+        self._deaths: Counter[int] = Counter()
+        self._abandoned: dict[int, str] = {}
         self._next = 1 + max([-1, *self.failed, *(end - 1 for _, end in self.delivered.to_intervals())])
         self._returned = deque(i for i in range(self._next) if i not in self.delivered and i not in self.failed)
         self._recent: deque[bool] = deque(maxlen=RECENT)
 
     def lease(self, number: int, size: int) -> Lease | None:
-        """The next `size` ids, fewer before the limit; None when all have been given out."""
-        ids = [self._returned.popleft() for _ in range(min(size, len(self._returned)))]
-        fresh = size - len(ids) if self.limit is None else max(0, min(size - len(ids), self.limit - self._next))
-        ids += range(self._next, self._next + fresh)
-        self._next += fresh
+        """The next `size` ids, fewer before the limit; None when all have been given out.
+
+        Ids that a worker died over come in smaller and smaller lots, so that the one at fault is found alone.
+        """
+        if self._returned:
+            deaths = self._deaths[self._returned[0]]
+            ids = []
+            while self._returned and len(ids) < max(1, size // 8**deaths):
+                if self._deaths[self._returned[0]] != deaths:
+                    break
+                ids.append(self._returned.popleft())
+        else:
+            count = size if self.limit is None else min(size, self.limit - self._next)
+            ids = range(self._next, self._next + count)
+            self._next += count
         if not ids:
             return None
         self._leased[number] = set(ids)
@@ -53,14 +67,29 @@ class Ledger:
     def settle(self, delivered: Iterable[tuple[int, int]], failed: dict[int, str]) -> None:
         """Take over the learner's account: intervals of the ids delivered so far, and all ids that failed."""
         now = IdSet.from_intervals(delivered)
+        failed = failed | self._abandoned
         self._recent.extend([True] * (len(failed) - len(self.failed)))
         self._recent.extend([False] * min(RECENT, len(now) - len(self.delivered)))
-        self.delivered, self.failed = now, dict(failed)
+        self.delivered, self.failed = now, failed
 
-    def end_lease(self, number: int) -> list[int]:
-        """Close a lease; its ids that were neither delivered nor failed are given out again, and returned."""
+    @property
+    def num_left(self) -> float:
+        """Ids that were not given out; infinite without a limit."""
+        return len(self._returned) + (inf if self.limit is None else self.limit - self._next)
+
+    def end_lease(self, number: int, *, died: bool = False) -> list[int]:
+        """Close a lease; its ids that were neither delivered nor failed are given out again, and returned.
+
+        died: the worker died while it worked on this lease. An id that was open in three such leases has failed.
+        """
         ids = self._open_ids(number)
         del self._leased[number]
+        if died:
+            self._deaths.update(ids)
+            given_up = [i for i in ids if self._deaths[i] >= DEATHS]
+            self._abandoned |= dict.fromkeys(given_up, f"its worker died, {DEATHS} times")
+            self.failed |= self._abandoned
+            ids = [i for i in ids if i not in self._abandoned]
         self._returned.extend(ids)
         self.num_lost += len(ids)
         return ids

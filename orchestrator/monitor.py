@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.console import Console, Group
 from rich.live import Live
 from rich.panel import Panel
@@ -21,6 +23,21 @@ from penstock.errors import PenstockError
 from penstock.orchestrator.run_folder import RunFolder
 
 PLAIN_EVERY_S = 10.0  # without a terminal the view is one line, this often
+
+
+class Screen(Console):
+    """A console that goes quiet when nobody reads it any more; rich would end the program."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
+def program() -> str:
+    """How to call penstock here, for the commands that a user is told to type."""
+    if shutil.which("penstock"):
+        return "penstock"
+    name = Path(sys.argv[0])
+    return "python -m penstock" if name.name == "__main__.py" else os.path.relpath(name)
 
 
 class View:
@@ -51,7 +68,7 @@ class View:
 def summary_lines(summary: Mapping[str, Any], folder: RunFolder, arguments: str = "") -> list[str]:
     """The end of a run in a few lines, with the commands to type next."""
     if not summary:
-        return [f"stopped before there was anything to sum up; go on with: penstock resume{arguments}"]
+        return [f"stopped before there was anything to sum up; go on with: {program()} resume{arguments}"]
     lines = [f"ended: {summary['cause']}, after {_duration(summary['train_seconds'])} of training"]
     if summary.get("validation"):
         errors = summary["validation"]["relative_l2"]
@@ -64,7 +81,7 @@ def summary_lines(summary: Mapping[str, Any], folder: RunFolder, arguments: str 
         f"{summary['unique']} unique samples, {summary['trained']} trained (reuse {_reuse(summary)})"
     )
     lines.append(f"run folder: {folder.path}")
-    lines += [f"next: penstock {command}{arguments}" for command in ("monitor", "export", "predict")]
+    lines += [f"next: {program()} {command}{arguments}" for command in ("monitor", "export", "predict")]
     return lines
 
 
@@ -81,10 +98,10 @@ def monitor(folder: RunFolder, console: Console) -> int:
                 view.show(record)
             if run["state"] in ("ended", "failed", "stopped"):
                 break
-            if not psutil.pid_exists(run["driver_pid"]):
+            if not folder.is_running():
                 raise PenstockError(
                     f"the run's driver (pid {run['driver_pid']}) is gone without a word; go on with: "
-                    f"penstock resume {os.path.relpath(folder.path)}",
+                    f"{program()} resume {os.path.relpath(folder.path)}",
                     exit_code=1,
                 )
             time.sleep(1.0)
@@ -129,7 +146,7 @@ def _line(record: Mapping[str, Any]) -> str:
 def _table(title: str, record: Mapping[str, Any]) -> Panel:
     simulations = f"{record['delivered']} delivered"
     if record["failed"]:
-        simulations += f", [red]{record['failed']} failed[/red]"
+        simulations += f", {record['failed']} failed"
     if record["retried"]:
         simulations += f", {record['retried']} retried"
     left, right = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))

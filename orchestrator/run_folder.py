@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from penstock.errors import PenstockError
@@ -78,26 +79,47 @@ class RunFolder:
             raise PenstockError(f"{self.path / name} is damaged: {error}") from error
 
     def write(self, name: str, content: dict[str, Any]) -> None:
-        """Replace a JSON file as a whole, so that a reader never sees half of it."""
+        """Replace a JSON file as a whole, so that a reader never sees half of it. Raises PenstockError."""
         temporary = self.path / f".{name}"
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
-        temporary.replace(self.path / name)
+        try:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+            temporary.replace(self.path / name)
+        except OSError as error:
+            raise self._unwritable(name, error) from error
+
+    def append(self, name: str, content: dict[str, Any]) -> None:
+        """Add one line to a .jsonl file. Raises PenstockError."""
+        try:
+            with (self.path / name).open("a") as file:
+                file.write(json.dumps(content) + "\n")
+        except OSError as error:
+            raise self._unwritable(name, error) from error
+
+    def _unwritable(self, name: str, error: OSError) -> PenstockError:
+        return PenstockError(
+            f"can't write {self.path / name}: {error.strerror}; the last checkpoint is still valid, resume from it "
+            "when there is space",
+            exit_code=1,
+        )
+
+    def is_running(self) -> bool:
+        """Whether the driver that run.json names is alive; its pid alone may be another process by now."""
+        run = self.read("run.json")
+        try:
+            driver = psutil.Process(run["driver_pid"])
+            is_same = driver.create_time() == run["driver_created"]
+            return run["state"] == "running" and is_same and driver.status() != psutil.STATUS_ZOMBIE
+        except (KeyError, psutil.NoSuchProcess):
+            return False
 
     def update_run(self, **changes: Any) -> None:
         """Lay changes over run.json."""
         self.write("run.json", self.read("run.json") | changes)
 
-    def append_metrics(self, record: dict[str, Any]) -> None:
-        with self.metrics.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-
     def event(self, event: str, **details: Any) -> None:
-        """Append one line to events.jsonl."""
-        with self.events.open("a") as file:
-            file.write(
-                json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event} | details)
-                + "\n"
-            )
+        """Add what happened to events.jsonl."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self.append("events.jsonl", {"time": now, "event": event} | details)
 
     def write_config(self, config: Config) -> None:
         """config.yaml with every default spelt out, and beside it copies of the files it names."""
@@ -106,8 +128,9 @@ class RunFolder:
             file, colon, attribute = values[key]["name"].rpartition(":")
             if colon and file.endswith(".py"):
                 source = Path(file)
-                (self.path / source.name).write_text(source.read_text())
-                values[key]["name"] = f"./{source.name}:{attribute}"
+                copy = source if source.parent == self.path else self.path / f"{key}_{source.name}"
+                copy.write_text(source.read_text())
+                values[key]["name"] = f"./{copy.name}:{attribute}"
         (self.path / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 

@@ -1,5 +1,7 @@
 """The one exception of expected faults: a line that says what is wrong, where, and what to do."""
 
+import traceback
+
 
 class PenstockError(Exception):
     """An expected fault (bad input, a full disk, a port in use). Its text is one line for the user.
@@ -19,3 +21,11 @@ class PenstockError(Exception):
 
 def _rebuild(message: str, exit_code: int) -> PenstockError:
     return PenstockError(message, exit_code=exit_code)
+
+
+def describe(error: BaseException, user_file: str | None = None) -> str:
+    """An unexpected error as one line: type, message, and the last place in `user_file`, else where it was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((frame for frame in reversed(frames) if frame.filename == user_file), frames[-1])
+    message = str(error).strip().replace("\n", " ") or "no message"
+    return f"{type(error).__name__}: {message} ({frame.filename}, line {frame.lineno})"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 
 import numpy as np
 
+from penstock.errors import describe
 from penstock.sample import Chunk, Layout, Lease, Sample, SolveRecord
 from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.parameters import generator_of
@@ -99,13 +99,10 @@ class SolverWorker:
         chunk.fail(simulation, self._reason(error))
 
     def _reason(self, error: Exception) -> str:
-        """One line; for errors of the problem's own code with the last place in its file, else where it was raised."""
+        """One line; for errors of the problem's own code with the last place in its file."""
         if isinstance(error, SolveError):
             return str(error)
-        frames = traceback.extract_tb(error.__traceback__)
-        file = getattr(sys.modules.get(type(self.problem).__module__), "__file__", None)
-        frame = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
-        return f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})".replace("\n", " ")
+        return describe(error, getattr(sys.modules.get(type(self.problem).__module__), "__file__", None))
 
     def _send(self, chunk: _ChunkBuilder) -> Iterator[Chunk]:
         message = chunk.take(self._blocked_seconds)

@@ -98,9 +98,9 @@ def test_the_resolved_configuration_repeats_the_run(write, tmp_path, monkeypatch
     config = load_config(write(MINIMAL | {"problem": {"name": "./wave.py:Wave", "speed": 2.0}}))
     assert config.problem.name == f"{tmp_path}/wave.py:Wave"
     folder = RunFolder.create(config)
-    assert (folder.path / "wave.py").read_text() == "class Wave: pass\n"
+    assert (folder.path / "problem_wave.py").read_text() == "class Wave: pass\n"
     again = folder.config()
-    assert again.problem.name == f"{folder.path}/wave.py:Wave" and again.problem.options == {"speed": 2.0}
+    assert again.problem.name == f"{folder.path}/problem_wave.py:Wave" and again.problem.options == {"speed": 2.0}
     assert again.model_copy(update={"problem": config.problem}) == config
     assert (tmp_path / "runs" / "latest").resolve() == folder.path
     assert RunFolder.open(None).path == folder.path

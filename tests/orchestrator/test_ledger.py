@@ -22,7 +22,8 @@ def test_a_lost_lease_gives_out_again_what_was_not_delivered():
     ledger.settle([[1, 2]], {2: "diverged"})
     assert ledger.end_lease(0) == [0, 3]
     assert ledger.num_lost == 2
-    assert ledger.lease(2, 3).simulations == (0, 3, 6)
+    assert ledger.lease(2, 3).simulations == (0, 3)
+    assert ledger.lease(3, 3).simulations == (6, 7, 8)
 
 
 def test_a_whole_lease_loses_nothing():
@@ -34,7 +35,8 @@ def test_a_whole_lease_loses_nothing():
 
 def test_rebuilt_after_a_resume_it_fills_the_gaps_first():
     ledger = Ledger("training", None, [[0, 2], [4, 5]], {6: "diverged"})
-    assert ledger.lease(0, 5).simulations == (2, 3, 5, 7, 8)
+    assert ledger.lease(0, 5).simulations == (2, 3, 5)
+    assert ledger.lease(1, 2).simulations == (7, 8)
 
 
 def test_every_id_is_given_out_once_whatever_dies():
@@ -49,6 +51,24 @@ def test_every_id_is_given_out_once_whatever_dies():
         number += 1
     assert sorted(delivered) == list(range(1000)) and ledger.is_complete()
     assert ledger.to_json()["leased"] == {} and ledger.to_json()["returned"] == []
+
+
+def test_a_simulation_that_kills_its_worker_is_found_alone_and_given_up():
+    """Simulation 37 kills whoever works on it; all others of its leases are delivered."""
+    ledger, delivered, deaths = Ledger("training", limit=128), [], 0
+    for number in range(100):
+        lease = ledger.lease(number, 64)
+        if lease is None:
+            break
+        died = 37 in lease.simulations
+        deaths += died
+        delivered += [i for i in lease.simulations if not died or i < 37]
+        ledger.settle(intervals(*sorted(delivered)), {})
+        ledger.end_lease(number, died=died)
+    assert deaths == 3 and ledger.is_complete()
+    assert list(ledger.failed) == [37] and "its worker died" in ledger.failed[37]
+    ledger.settle(intervals(*sorted(delivered)), {})  # what the learner does not know of stays known
+    assert list(ledger.failed) == [37]
 
 
 def test_fault_when_the_first_all_fail():

@@ -1,0 +1,125 @@
+"""The solver workers of a run: started, given leases, replaced when they die."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any
+
+from penstock.errors import PenstockError
+from penstock.orchestrator.blueprint import Blueprint
+from penstock.orchestrator.ledger import Ledger
+from penstock.orchestrator.run_folder import RunFolder
+from penstock.orchestrator.solver_actor import SolverActor
+
+logger = logging.getLogger(__name__)
+
+LEASES_AHEAD = 2
+DEATHS_IN_A_ROW = 5  # workers that die before anything is delivered: the solver crashes, replacing it goes nowhere
+
+
+@dataclass(eq=False)
+class Worker:
+    name: str
+    actor: Any
+    preparing: Any
+    """Reference to its pid, there once it is ready for leases."""
+    pid: int | None = None
+    leases: dict[int, Ledger] = field(default_factory=dict)
+    """Open leases by number, in the order they are worked on, with the ledger that each one is of."""
+    ended: int = 0
+    """Leases that ended since the last ones were given out."""
+
+
+class WorkerPool:
+    """Keeps `size` workers alive and busy. Never waits: a worker that is starting is looked at again later."""
+
+    def __init__(self, ray, blueprint: Blueprint, folder: RunFolder, learner: Any, size: int):
+        self._ray = ray
+        self._blueprint = blueprint
+        self._folder = folder
+        self._learner = learner
+        self._num_started = 0
+        self._num_leases = 0
+        self._deaths_in_a_row = 0
+        self._workers = [self._start() for _ in range(size)]
+
+    @property
+    def num_ready(self) -> int:
+        return sum(worker.pid is not None for worker in self._workers)
+
+    def look_after_starting(self) -> None:
+        """Take workers that have become ready; replace those that died before. Raises what their `prepare` raised."""
+        for worker in [worker for worker in self._workers if worker.pid is None]:
+            ready, _ = self._ray.wait([worker.preparing], timeout=0)
+            if not ready:
+                continue
+            try:
+                worker.pid = self._ray.get(worker.preparing)
+            except self._ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except self._ray.exceptions.RayError as error:
+                self._replace(worker, f"while starting: {error}".splitlines()[0])
+                continue
+            self._folder.event("worker started", worker=worker.name, pid=worker.pid)
+            self._write_pids()
+
+    def lease_ahead(self, ledger: Ledger, window: int) -> None:
+        """Give every ready worker the leases it will end until the next time, and two more."""
+        ready = [worker for worker in self._workers if worker.pid is not None]
+        wanted = {worker: LEASES_AHEAD + worker.ended - len(worker.leases) for worker in ready}
+        for worker in ready:
+            worker.ended = 0
+        while any(count > 0 for count in wanted.values()):
+            for worker in ready:  # in turns: a ledger that ends soon keeps all workers busy
+                if wanted[worker] <= 0:
+                    continue
+                lease = ledger.lease(self._num_leases, ceil(min(window, ledger.num_left / len(ready))))
+                if lease is None:
+                    return
+                wanted[worker] -= 1
+                self._num_leases += 1
+                worker.leases[lease.number] = ledger
+                self._learner.lease.remote(lease, worker.actor)
+
+    def close_leases(self, ends: list[tuple[int, str | None]]) -> None:
+        """Book the leases that ended, each with None or how its worker died; dead workers are replaced."""
+        for number, error in ends:
+            worker = next((worker for worker in self._workers if number in worker.leases), None)
+            if worker is None:
+                continue  # of a worker that was replaced, with all its leases
+            if error is not None:
+                self._replace(worker, error)
+                continue
+            worker.leases.pop(number).end_lease(number)
+            worker.ended += 1
+            self._deaths_in_a_row = 0
+
+    def _start(self) -> Worker:
+        name = f"solver-{self._num_started}"
+        self._num_started += 1
+        actor = self._ray.remote(num_cpus=1, max_restarts=0)(SolverActor)
+        actor = actor.remote(self._blueprint, self._folder.logs / f"{name}.log")
+        return Worker(name, actor, actor.prepare.remote())
+
+    def _replace(self, worker: Worker, error: str) -> None:
+        """Give the worker's simulations back and start another. Raises PenstockError when that goes nowhere."""
+        self._ray.kill(worker.actor)  # a process that still lives would keep its core, and work on what others now do
+        running = next(iter(worker.leases), None)
+        lost = sum(len(ledger.end_lease(number, died=number == running)) for number, ledger in worker.leases.items())
+        worker.leases.clear()
+        self._deaths_in_a_row += 1
+        logger.warning("%s (pid %s) died: %s; %d simulations are done again", worker.name, worker.pid, error, lost)
+        self._folder.event("worker died", worker=worker.name, pid=worker.pid, error=error)
+        if self._deaths_in_a_row >= DEATHS_IN_A_ROW:
+            raise PenstockError(
+                f"{self._deaths_in_a_row} solver workers died one after another, the last one so: {error}; "
+                f"see {self._folder.logs / worker.name}.log",
+                exit_code=3,
+            )
+        self._workers[self._workers.index(worker)] = self._start()
+        self._write_pids()
+
+    def _write_pids(self) -> None:
+        self._folder.update_run(solver_pids={w.name: w.pid for w in self._workers if w.pid is not None})
