@@ -13,7 +13,6 @@ are copied outside it, so neither side waits for the other's copying:
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -25,7 +24,7 @@ from penstock.sample import Layout
 
 FREE, WRITING, UNSEEN, SEEN, READING = range(5)
 
-POLL_S = 0.05  # how soon a blocked put sees its should_stop()
+POLL_S = 0.05  # how soon wait_for_slot sees its should_stop()
 
 
 @dataclass(frozen=True)
@@ -62,15 +61,13 @@ class Buffer:
         """Samples that ever arrived."""
         self.num_drawn = 0
         """Samples that were ever drawn, with repetition."""
-        self.put_wait_seconds = 0.0
-        self.draw_wait_seconds = 0.0
         self.put_is_waiting = False
         self.draw_is_waiting = False
         self._arrays = {name: torch.zeros(capacity, *shape, device=device) for name, shape in layout.shapes.items()}
         self._simulations = np.zeros(capacity, np.int64)
         self._steps = np.zeros(capacity, np.int64)
-        self._num_seen = np.zeros(capacity, np.int32)
-        self._arrivals = np.zeros(capacity, np.int64)
+        self._num_seen = np.zeros(capacity, np.int32)  # draws of the sample that is in
+        self._arrivals = np.zeros(capacity, np.int64)  # its place in the stream, so its age and a FIFO's order
         self._states = np.full(capacity, FREE, np.uint8)
         self._random = np.random.default_rng(seed)
         self._reached_watermark = False
@@ -119,16 +116,6 @@ class Buffer:
         """Bytes of the preallocated arrays."""
         return sum(array.nbytes for array in self._arrays.values())
 
-    def seen_counts(self) -> np.ndarray:
-        """int32 [population]: how often each sample that is in was drawn."""
-        with self._changed:
-            return self._num_seen[self._states >= UNSEEN]
-
-    def ages(self) -> np.ndarray:
-        """int64 [population]: how many samples arrived after each sample that is in."""
-        with self._changed:
-            return self.num_put - 1 - self._arrivals[self._states >= UNSEEN]
-
     @property
     def reached_watermark(self) -> bool:
         return self._reached_watermark
@@ -143,25 +130,6 @@ class Buffer:
         return self._closed or (self._stream_ended and not (self._states != FREE).any())
 
     # Arrivals
-
-    def put(
-        self,
-        arrays: Mapping[str, np.ndarray],
-        simulations: np.ndarray,
-        steps: np.ndarray,
-        should_stop: Callable[[], bool] | None = None,
-    ) -> int:
-        """Copies rows [N, ...] in, waiting for slots.
-
-        Returns how many: N unless should_stop() or close() came first.
-        """
-        count = 0
-        while count < len(simulations):
-            rows = slice(count, None)
-            count += self.put_now({name: array[rows] for name, array in arrays.items()}, simulations[rows], steps[rows])
-            if count < len(simulations) and not self.wait_for_slot(should_stop):
-                break
-        return count
 
     def put_now(self, arrays: Mapping[str, np.ndarray], simulations: np.ndarray, steps: np.ndarray) -> int:
         """Copies as many of the first rows as have slots now, and returns how many."""
@@ -188,7 +156,6 @@ class Buffer:
 
     def wait_for_slot(self, should_stop: Callable[[], bool] | None = None) -> bool:
         """Blocks until an arrival may take a slot; False when should_stop() or close() came first."""
-        before = time.monotonic()
         with self._changed:
             self.put_is_waiting = True
             try:
@@ -199,7 +166,6 @@ class Buffer:
                 return False
             finally:
                 self.put_is_waiting = False
-                self.put_wait_seconds += time.monotonic() - before
 
     # Draws
 
@@ -208,12 +174,10 @@ class Buffer:
 
         None after timeout_s, or at once when `exhausted`.
         """
-        before = time.monotonic()
         with self._changed:
             self.draw_is_waiting = not self._is_batch_ready(batch_size)
             self._changed.wait_for(lambda: self._is_batch_ready(batch_size) or self.exhausted, timeout_s)
             self.draw_is_waiting = False
-            self.draw_wait_seconds += time.monotonic() - before
             if self._closed or not self._is_batch_ready(batch_size):
                 return None
             slots = self._choose(batch_size)
@@ -297,8 +261,6 @@ class Buffer:
             "capacity": self.capacity,
             "num_put": self.num_put,
             "num_drawn": self.num_drawn,
-            "put_wait_seconds": self.put_wait_seconds,
-            "draw_wait_seconds": self.draw_wait_seconds,
             "reached_watermark": self._reached_watermark,
             "random": self._random.bit_generator.state,
         }
@@ -320,8 +282,6 @@ class Buffer:
             self._states[slots] = state["states"].numpy()
             self.num_put = state["num_put"]
             self.num_drawn = state["num_drawn"]
-            self.put_wait_seconds = state["put_wait_seconds"]
-            self.draw_wait_seconds = state["draw_wait_seconds"]
             self._reached_watermark = state["reached_watermark"]
             self._random.bit_generator.state = state["random"]
             self._changed.notify_all()

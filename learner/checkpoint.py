@@ -4,6 +4,8 @@
                 optimizer.safetensors    newest only: moments and random states
                 buffer.safetensors       newest only: samples
                 meta.json                everything that is JSON, and size and CRC-32 of each file
+
+Only the newest one can be resumed from, so a new one is read back from the disk before the one before it is thinned.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +29,10 @@ FORMAT = 1
 META = "meta.json"
 RESUME_PARTS = ("optimizer", "buffer")  # what only the newest checkpoint holds
 TEMPORARY = ".writing-"
+
+
+class _Damaged(PenstockError):
+    """Not what was saved."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +71,13 @@ def save(
     meta: Mapping,
     keep: int,
 ) -> Path:
-    """Writes <folder>/<step>/ and makes it the newest, then thins the older ones.
+    """Writes <folder>/<step>/, reads it back and makes it the newest, then thins the older ones.
 
     optimizer, buffer: tensors and JSON values by name. meta: JSON; its `validation.mean`, where there is one, decides
     which checkpoint is the best. keep: how many of the newest stay, besides the best. A step that was saved already is
     left as it is: no step was made since.
 
-    Raises PenstockError when the disk refuses; the older checkpoints are then as they were.
+    Raises PenstockError when the disk refuses or returns something else; the older checkpoints are then as they were.
     """
     folder, path = Path(folder), Path(folder) / str(step)
     if path.exists():
@@ -95,6 +102,11 @@ def save(
         (temporary / META).write_text(text)
         _flush(temporary / META)
         _flush(temporary)
+        faults = [_fault(temporary / f"{part}.safetensors", expected) for part, expected in files.items()]
+        if (temporary / META).read_text() != text:
+            faults.append(f"{META} was changed")
+        if what := next(filter(None, faults), None):
+            raise OSError(what)
         temporary.rename(path)
         _flush(folder)
         _thin(folder, keep)
@@ -123,12 +135,11 @@ def load(folder: Path, step: int | None = None, *, weights_only: bool = False) -
     if not path.is_dir():
         raise PenstockError(f"there is no checkpoint of step {step} in {folder}; there are {_steps(folder)}")
     contents = _read_meta(path)
-    if contents["step"] != step:
-        raise PenstockError(f"the checkpoint {path} is damaged: its {META} is of step {contents['step']}")
+    resume_files = [path / f"{part}.safetensors" for part in RESUME_PARTS if part in contents["files"]]
+    if not weights_only and not any(file.exists() for file in resume_files):
+        raise PenstockError(f"the checkpoint {path} holds weights alone: export and predict work, resuming does not")
     parts = {"optimizer": None, "buffer": None}
     for part in ["weights"] if weights_only else contents["files"]:
-        if part in RESUME_PARTS and step != latest(folder) and not (path / f"{part}.safetensors").exists():
-            raise PenstockError(f"the checkpoint {path} holds weights alone; only the newest one can be resumed from")
         parts[part] = _read_tensors(path, part, contents["files"][part]) | contents["values"][part]
     return Checkpoint(path=path, step=step, meta=contents["meta"], **parts)
 
@@ -142,9 +153,19 @@ def latest(folder: Path) -> int | None:
 def best(folder: Path) -> int | None:
     """The step of the checkpoint with the least validation error; None when none was validated.
 
-    Raises PenstockError when a checkpoint's meta.json is damaged.
+    Damaged ones are passed over, so that export and predict work with what is left. Raises PenstockError when all are.
     """
-    errors = {step: _validation_error(_read_meta(Path(folder) / str(step))) for step in _steps(Path(folder))}
+    errors, damage = {}, None
+    for step in _steps(Path(folder)):
+        path = Path(folder) / str(step)
+        try:
+            contents = _read_meta(path)
+            _check(path, "weights", contents["files"]["weights"])
+            errors[step] = _validation_error(contents)
+        except _Damaged as error:
+            damage = error
+    if damage is not None and not errors:
+        raise damage
     errors = {step: error for step, error in errors.items() if error is not None}
     return min(errors, key=errors.__getitem__) if errors else None
 
@@ -193,28 +214,51 @@ def _read_meta(path: Path) -> dict:
         raise _damaged(path, f"{META} is not what penstock writes") from error
     if not intact:
         raise _damaged(path, f"{META} was changed")
+    if contents["step"] != int(path.name):
+        raise _damaged(path, f"its {META} is of step {contents['step']}")
     return contents
 
 
 def _read_tensors(path: Path, part: str, expected: dict) -> dict[str, Tensor]:
+    _check(path, part, expected)
     file = path / f"{part}.safetensors"
     try:
-        num_bytes = file.stat().st_size
-        if num_bytes != expected["bytes"]:
-            raise _damaged(path, f"{file.name} has {num_bytes} bytes, not {expected['bytes']}")
-        if _crc32(file) != expected["crc32"]:
-            raise _damaged(path, f"{file.name} was changed")
         return load_file(file)
-    except FileNotFoundError:
-        raise _damaged(path, f"{file.name} is missing") from None
     except OSError as error:
         raise PenstockError(f"can't read {file}: {error.strerror}", exit_code=1) from error
     except SafetensorError as error:
         raise _damaged(path, f"{file.name} is no safetensors file") from error
 
 
-def _damaged(path: Path, what: str) -> PenstockError:
-    return PenstockError(f"the checkpoint {path} is damaged: {what}; remove that folder to use an older checkpoint")
+def _check(path: Path, part: str, expected: dict) -> None:
+    file = path / f"{part}.safetensors"
+    try:
+        what = _fault(file, expected)
+    except OSError as error:
+        raise PenstockError(f"can't read {file}: {error.strerror}", exit_code=1) from error
+    if what is not None:
+        raise _damaged(path, what)
+
+
+def _fault(file: Path, expected: dict) -> str | None:
+    """What differs from the size and checksum that were written down; None when nothing does."""
+    try:
+        num_bytes = file.stat().st_size
+        if num_bytes != expected["bytes"]:
+            return f"{file.name} has {num_bytes} bytes, not {expected['bytes']}"
+        return f"{file.name} was changed" if _crc32(file) != expected["crc32"] else None
+    except FileNotFoundError:
+        return f"{file.name} is missing"
+
+
+def _damaged(path: Path, what: str) -> _Damaged:
+    step, steps = int(path.name), _steps(path.parent)
+    text = f"the checkpoint {path} is damaged: {what}"
+    if step == steps[-1]:
+        text += "; it can't be resumed from"
+        if len(steps) > 1:
+            text += f". Older ones in {path.parent} hold weights for export and predict"
+    return _Damaged(text)
 
 
 def _crc32(file: Path) -> int:
@@ -233,5 +277,8 @@ def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+        if path.is_file() and hasattr(os, "posix_fadvise"):
+            with suppress(OSError):  # advice: drop it from memory, so that reading it back reads the disk
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)

@@ -39,7 +39,8 @@ class Ingest:
 
     A simulation is delivered when all its samples are in slots. Rows go in and ends are written down under one lock,
     which `paused` takes: a state saved inside it agrees with the buffer saved inside it. The lock is never held while
-    waiting for a slot, because the thread that would free one may be the one that wants to save.
+    waiting for a slot, because the thread that would free one may be the one that wants to save. What `drain_solves`
+    and `drain_lease_ends` take has a lock of its own: they return at once even while a checkpoint is written.
     """
 
     def __init__(self, stream: Stream, buffer: Buffer, layout: Layout, rate_limiter: RateLimiter | None = None):
@@ -58,11 +59,11 @@ class Ingest:
         """Second copies of samples."""
         self.num_retried = 0
         self.solver_blocked_seconds = 0.0
-        self.rate_limit_seconds = 0.0
         self._partial: dict[int, set[int]] = {}  # steps that are in, of simulations that have not ended
         self._solves: list[SolveRecord] = []
         self._lease_ends: list[LeaseEnd] = []
         self._lock = threading.Lock()
+        self._drained_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -74,10 +75,10 @@ class Ingest:
 
         while not should_stop():
             if self.rate_limiter is not None:
-                self.rate_limit_seconds += self.rate_limiter.wait_to_ingest(training_waits_or_stop)
+                self.rate_limiter.wait_to_ingest(training_waits_or_stop)
             item = self.stream.next(STREAM_TIMEOUT_S)
             if isinstance(item, LeaseEnd):
-                with self._lock:
+                with self._drained_lock:
                     self._lease_ends.append(item)
             elif item is not None:
                 self.take(item, should_stop)
@@ -85,10 +86,15 @@ class Ingest:
     def take(self, chunk: Chunk, should_stop: Callable[[], bool] | None = None) -> bool:
         """Puts a chunk's new samples into the buffer and writes its simulations' ends down.
 
+        Of another design than "training" only the solve records are kept: a validation lease that a dead worker had
+        begun may come a second time while training goes on, and its simulations have the same numbers.
         False when should_stop() or the buffer's close came before its last row was in; no end is written then.
         """
-        with self._lock:
+        with self._drained_lock:
             self._solves.extend(chunk.solves)
+        if chunk.design != "training":
+            return True
+        with self._lock:
             self.num_retried += chunk.retried
             self.solver_blocked_seconds += chunk.blocked_seconds
             rows = self._new_rows(chunk)
@@ -146,13 +152,13 @@ class Ingest:
 
     def drain_solves(self) -> list[SolveRecord]:
         """The solve records since the last call."""
-        with self._lock:
+        with self._drained_lock:
             solves, self._solves = self._solves, []
         return solves
 
     def drain_lease_ends(self) -> list[LeaseEnd]:
         """The leases that ended since the last call."""
-        with self._lock:
+        with self._drained_lock:
             lease_ends, self._lease_ends = self._lease_ends, []
         return lease_ends
 
@@ -182,7 +188,6 @@ class Ingest:
             "num_dropped": self.num_dropped,
             "num_retried": self.num_retried,
             "solver_blocked_seconds": self.solver_blocked_seconds,
-            "rate_limit_seconds": self.rate_limit_seconds,
             "rate_limiter": self.rate_limiter.state() if self.rate_limiter is not None else None,
         }
 
@@ -195,7 +200,6 @@ class Ingest:
         self.num_dropped = state["num_dropped"]
         self.num_retried = state["num_retried"]
         self.solver_blocked_seconds = state["solver_blocked_seconds"]
-        self.rate_limit_seconds = state["rate_limit_seconds"]
         if self.rate_limiter is not None and state["rate_limiter"] is not None:
             self.rate_limiter.load_state(state["rate_limiter"])
 

@@ -1,8 +1,12 @@
-"""Samples in a Zarr store: the validation set of a run, and what `predict` writes."""
+"""Samples in a Zarr store: the validation set of a run, and what `predict` writes.
+
+The group's attribute "crc32" holds a checksum an array, because Zarr reads a chunk whose file is gone as zeros.
+"""
 
 from __future__ import annotations
 
 import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,8 @@ import zarr
 
 from penstock.errors import PenstockError
 from penstock.sample import Layout
+
+CHECKSUMS = "crc32"
 
 
 def write(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> None:
@@ -22,21 +28,33 @@ def write(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, Any])
         group = zarr.open_group(str(temporary), mode="w")
         for name, array in arrays.items():
             group.create_array(name, data=array)
-        group.attrs.update(attributes)
+        group.attrs.update(attributes | {CHECKSUMS: {name: _crc32(array) for name, array in arrays.items()}})
         if path.exists():
             shutil.rmtree(path)
         temporary.rename(path)
     except OSError as error:
-        raise PenstockError(f"can't write {path}: {error.strerror}", exit_code=1) from error
+        raise PenstockError(f"can't write {path}: {error.strerror or error}", exit_code=1) from error
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and attributes of a store. Raises PenstockError when it can't be read."""
+    """The arrays and attributes that `write` was given. Raises PenstockError when anything of them is lost."""
+    arrays, part = {}, "its metadata"
     try:
         group = zarr.open_group(str(path), mode="r")
-        return {name: np.asarray(array[:]) for name, array in group.arrays()}, dict(group.attrs)
-    except (OSError, KeyError, ValueError) as error:
-        raise PenstockError(f"{path} can't be read: {error}; remove it and resume: it is solved again") from error
+        attributes = dict(group.attrs)
+        checksums = attributes.pop(CHECKSUMS)
+        for name in checksums:
+            part = f"the array {name}"
+            arrays[name] = np.asarray(group[name][:])
+    except PermissionError as error:
+        raise PenstockError(f"can't read {path}: {error.strerror}", exit_code=1) from error
+    except Exception as error:  # damage ends in RuntimeError, TypeError, KeyError, ...: whatever Zarr and a codec raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise _damaged(path, f"{part} can't be read ({reason})") from error
+    for name, array in arrays.items():
+        if _crc32(array) != checksums[name]:
+            raise _damaged(path, f"the array {name} was changed")
+    return arrays, attributes
 
 
 def by_field(arrays: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
@@ -51,3 +69,12 @@ def by_field(arrays: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndar
 def by_group(arrays: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
     """The inverse of `by_field`."""
     return {group: np.stack([arrays[spec.name] for spec in specs], axis=1) for group, specs in layout.groups.items()}
+
+
+def _damaged(path: Path, what: str) -> PenstockError:
+    return PenstockError(f"{path} is damaged: {what}; remove it and resume: it is solved again")
+
+
+def _crc32(array: np.ndarray) -> int:
+    """Of type and shape, too: the same bytes may be read as other values."""
+    return zlib.crc32(np.ascontiguousarray(array), zlib.crc32(f"{array.dtype.str}{array.shape}".encode()))

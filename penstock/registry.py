@@ -8,10 +8,21 @@ import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, NoneType, SimpleNamespace, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from penstock.errors import PenstockError
+
+CHECKED: dict[type, tuple[tuple[type, ...], str]] = {
+    int: ((int,), "an integer"),
+    float: ((int, float), "a number"),
+    bool: ((bool,), "true or false"),
+    str: ((str,), "text"),
+    dict: ((dict,), "a mapping"),
+    Mapping: ((Mapping,), "a mapping"),
+    NoneType: ((NoneType,), "null"),
+}
+"""Annotations of options that `build` checks: the types it takes, and what they are called in a configuration."""
 
 
 def nearest(word: str, known) -> str:
@@ -60,16 +71,45 @@ def read_source(name: str, where: str) -> str | None:
 
 
 def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
-    """cls(*args, **options), with options that the signature lacks, or a value it refuses, named to the user."""
+    """cls(*args, **options), with options that the signature lacks, or a value it refuses, named to the user.
+
+    Values are checked against the annotations that are in `CHECKED`, alone or joined by |; others are the class's own.
+    """
     parameters = inspect.signature(cls).parameters.values()
-    known = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-    for key in options:
+    known = {p.name: p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    for key, value in options.items():
         if key not in known:
             raise PenstockError(f"{where}.{key}: unknown key; {nearest(key, known)}")
+        if refusal := _refusal(_hint(cls, known[key]), value):
+            raise PenstockError(f"{where}.{key} = {value!r}: {refusal}")
     try:
         return cls(*args, **options)
     except (ValueError, TypeError) as error:
         raise PenstockError(f"{where}: {error}") from error
+
+
+def _hint(cls: type, parameter: inspect.Parameter) -> Any:
+    """The parameter's annotation; Any where it has none, or names what exists for type checkers alone."""
+    constructor = inspect.unwrap(cls.__init__) if isinstance(cls, type) else cls
+    annotated = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
+    try:
+        hint = get_type_hints(annotated, getattr(constructor, "__globals__", {}))[parameter.name]
+    except Exception:  # evaluating a user's annotation may raise anything; the class's own checks are left then
+        return Any
+    return Any if hint is inspect.Parameter.empty else hint
+
+
+def _refusal(hint: Any, value: Any) -> str | None:
+    """What the value must be; None when it is that, or nothing is known."""
+    alternatives = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kinds = [get_origin(alternative) or alternative for alternative in alternatives]
+    checks = [CHECKED[kind] for kind in kinds if isinstance(kind, type) and kind in CHECKED]
+    if len(checks) < len(kinds):
+        return None
+    # Python's bool is an int
+    if any(isinstance(value, types) and (bool in types or not isinstance(value, bool)) for types, _ in checks):
+        return None
+    return "must be " + " or ".join(word for _, word in checks)
 
 
 def _file_module(path: str, source: str) -> ModuleType:

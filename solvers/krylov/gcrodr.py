@@ -355,6 +355,9 @@ def deflate(operator: Operator, basis: Basis, space: RecycleSpace, BH: np.ndarra
     """The space of k harmonic Ritz vectors of smallest |θ| in the cycle's search space (step 6).
 
     D scales U's columns to unit norm, which balances the eigenproblem: G = [D B; 0 H], S = [U D, Z].
+
+    The products overflow where A's rows differ by a hundred orders of magnitude or so. The space is then empty, and the
+    next cycle is one of GMRES. All that decides it is the same on every rank.
     """
     size = BH.shape[1] + space.k
     W, S = basis.W[:, : size + 1], basis.S[:, : size + 1]
@@ -372,11 +375,12 @@ def deflate(operator: Operator, basis: Basis, space: RecycleSpace, BH: np.ndarra
     WS = operator.inner(W, S)
     WMW = np.hstack([operator.inner(W, space.T), WS[:, space.k :]])
     P = harmonic_ritz_vectors(G, WMW, WS[:, :-1] * D, k)
-    if P.shape[1] == 0:
+    GP = G @ P
+    if P.shape[1] == 0 or not np.isfinite(GP).all():
         return RecycleSpace.empty(W.shape[0])
 
     # [Q, R] = qr(G P), C = W Q, U = S D P R⁻¹
-    Q, R, pivots = scipy.linalg.qr(G @ P, mode="economic", pivoting=True)
+    Q, R, pivots = scipy.linalg.qr(GP, mode="economic", pivoting=True)
     rank = int(np.sum(np.abs(np.diag(R)) > DEPENDENT * abs(R[0, 0])))
     Q = Q[:, :rank]
     F = scipy.linalg.solve_triangular(R[:rank, :rank], (D[:, None] * P[:, pivots[:rank]]).T, trans="T").T
@@ -396,9 +400,13 @@ def harmonic_ritz_vectors(G: np.ndarray, WMW: np.ndarray, WS: np.ndarray, k: int
     """[size, k] real basis of the eigenvectors of GᵀWᵀM⁻¹W G z = θ GᵀWᵀS z with k smallest |θ| (step 5).
 
     Solved for 1/θ, for which the left-hand matrix is the regular one. A complex pair enters by real and imaginary
-    part, both or neither; where pairs alone are left to fill an odd k, there are k - 1 columns.
+    part, both or neither; where pairs alone are left to fill an odd k, there are k - 1 columns. Matrices that are not
+    finite have no eigenvectors: there are no columns then.
     """
-    inverse_theta, vectors = scipy.linalg.eig(G.T @ WS, G.T @ WMW @ G)
+    left, right = G.T @ WS, G.T @ WMW @ G
+    if not (np.isfinite(left).all() and np.isfinite(right).all()):
+        return np.empty((G.shape[1], 0))
+    inverse_theta, vectors = scipy.linalg.eig(left, right)
     columns: list[np.ndarray] = []
     magnitudes = np.where(np.isfinite(inverse_theta), np.abs(inverse_theta), 0.0)
     for index in np.argsort(-magnitudes, kind="stable"):

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from copy import copy
 
+import numpy as np
+
 from penstock.solvers.krylov.direct import Direct
 from penstock.solvers.krylov.strategy import Attempt, Strategy, residual_of
 from penstock.solvers.problem import LinearSystem, Outcome, Solution
@@ -103,7 +105,8 @@ def _attempt(strategy: Strategy, system: LinearSystem, rtol: float) -> Attempt:
 
     try:
         return strategy.solve(system, rtol)
-    except PETSc.Error:  # a zero pivot, a preconditioner that can't be set up: a property of this system
+    # A zero pivot, a preconditioner that can't be set up, a dense step that fails: a property of this system.
+    except (PETSc.Error, np.linalg.LinAlgError):
         x = system.b.duplicate()
         x.zeroEntries()
         return Attempt(x=x, outcome=Outcome.BREAKDOWN)

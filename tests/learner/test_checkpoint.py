@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import pytest
 import torch
@@ -44,7 +46,7 @@ def test_the_newest_k_and_the_best_stay_and_only_the_newest_can_be_resumed(tmp_p
     assert sorted(file.name for file in (tmp_path / "2").iterdir()) == ["meta.json", "weights.safetensors"]
     best = checkpoint.load(tmp_path, 2, weights_only=True)
     assert best.optimizer is None and best.buffer is None and best.weights["layer.weight"][0, 0] == 2
-    with pytest.raises(PenstockError, match="weights alone"):
+    with pytest.raises(PenstockError, match="holds weights alone: export and predict work, resuming does not"):
         checkpoint.load(tmp_path, 2)
 
 
@@ -86,7 +88,67 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path, name, damage):
     damage(tmp_path / "2" / name)
     with pytest.raises(PenstockError) as raised:
         checkpoint.load(tmp_path)
-    assert name in str(raised.value) and str(tmp_path / "2") in str(raised.value) and "\n" not in str(raised.value)
+    message = str(raised.value)
+    assert message.startswith(f"the checkpoint {tmp_path / '2'} is damaged: {name}") and "\n" not in message
+    assert message.endswith(f"can't be resumed from. Older ones in {tmp_path} hold weights for export and predict")
+    shutil.rmtree(tmp_path / "2")
+    with pytest.raises(PenstockError, match="holds weights alone: export and predict work, resuming does not"):
+        checkpoint.load(tmp_path)
+    assert checkpoint.load(tmp_path, weights_only=True).step == 1
+
+
+class MetaThatDamages(Mapping):
+    """Read by `save` once the tensors are on the disk: it then does to a file of theirs what a bad disk does."""
+
+    def __init__(self, damage, file):
+        self.damage, self.file = damage, file
+
+    def __getitem__(self, key):
+        raise KeyError(key)
+
+    def __iter__(self):
+        self.damage(self.file)
+        return iter(())
+
+    def __len__(self):
+        return 0
+
+
+@pytest.mark.parametrize("damage", [os.remove, truncate, flip_a_bit])
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "buffer.safetensors"])
+def test_the_last_checkpoint_can_be_resumed_from_until_the_new_one_is_read_back(tmp_path, name, damage):
+    checkpoint.save(tmp_path, 1, **parts(1, 0.5), keep=1)
+    meta = MetaThatDamages(damage, tmp_path / ".writing-2" / name)
+    with pytest.raises(PenstockError, match=f"can't write the checkpoint of step 2 .*: {name} .*still valid"):
+        checkpoint.save(tmp_path, 2, **parts(2) | {"meta": meta}, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    assert checkpoint.load(tmp_path).buffer["samples"][0, 0] == 1
+    checkpoint.save(tmp_path, 3, **parts(3), keep=1)
+    assert checkpoint.load(tmp_path).step == 3
+
+
+@pytest.mark.parametrize("damage", [os.remove, truncate, flip_a_bit, replace_by_text, empty])
+@pytest.mark.parametrize("name", ["weights.safetensors", "meta.json"])
+def test_the_best_is_found_among_those_that_are_whole(tmp_path, name, damage):
+    for step, error in ((1, 0.5), (2, 0.3), (3, 0.1)):
+        checkpoint.save(tmp_path, step, **parts(step, error), keep=3)
+    shutil.copytree(tmp_path / "3", tmp_path / ".writing-4")
+    damage(tmp_path / "3" / name)
+    assert checkpoint.best(tmp_path) == 2 and checkpoint.latest(tmp_path) == 3
+    for step in (1, 2):
+        damage(tmp_path / str(step) / name)
+    with pytest.raises(PenstockError, match=f"is damaged: {name}"):
+        checkpoint.best(tmp_path)
+    checkpoint.save(tmp_path, 5, **parts(5, 0.9), keep=1)  # and the run goes on
+    assert checkpoint.best(tmp_path) == 5 and [path.name for path in tmp_path.iterdir()] == ["5"]
+
+
+def test_a_copy_under_another_step_is_damage(tmp_path):
+    path = checkpoint.save(tmp_path, 1, **parts(1, 0.5), keep=1)
+    shutil.copytree(path, tmp_path / "2")
+    assert checkpoint.best(tmp_path) == 1
+    with pytest.raises(PenstockError, match=r"its meta\.json is of step 1"):
+        checkpoint.load(tmp_path)
 
 
 def test_alien_files_under_the_right_names_are_damage(tmp_path):

@@ -129,6 +129,34 @@ def test_headers_are_gathered_and_drained():
     assert (ingest.num_retried, ingest.solver_blocked_seconds) == (3, 0.75)
 
 
+def test_chunks_of_another_design_leave_nothing_but_their_solve_records():
+    record = SolveRecord(strategy="direct", seconds=0.1, iterations=0, relative_residual=1e-12)
+    ingest = new_ingest()
+    untouched = ingest.state()
+    assert ingest.take(
+        chunk((0, 0), (1, 0), finished=(0,), failed={1: "why"}, design="validation", solves=(record,), retried=1)
+    )
+    assert ingest.state() == untouched and ingest.delivered_intervals == [] and len(ingest.buffer) == 0
+    assert ingest.drain_solves() == [record]
+    assert ingest.take(chunk((0, 0), (1, 0), finished=(0, 1)))  # the same numbers in training are other simulations
+    assert ingest.delivered_intervals == [[0, 2]] and contents(ingest.buffer) == [(0, 0), (1, 0)]
+
+
+def test_draining_does_not_wait_for_a_checkpoint():
+    record = SolveRecord(strategy="direct", seconds=0.1, iterations=0, relative_residual=1e-12)
+    ingest = new_ingest(LeaseEnd(3), chunk((0, 0), finished=(0,), solves=(record,)))
+    stop, drained = threading.Event(), []
+    with ingest.paused():
+        ingest.start(stop.is_set)
+        time.sleep(0.2)
+        thread = threading.Thread(target=lambda: drained.extend([ingest.drain_lease_ends(), ingest.drain_solves()]))
+        thread.start()
+        thread.join(1)
+        assert drained == [[LeaseEnd(3)], [record]] and ingest.num_delivered == 0
+    stop.set()
+    assert ingest.join(2) and ingest.num_delivered == 1
+
+
 def test_a_simulation_is_delivered_only_when_all_its_samples_are_in_and_pausing_never_deadlocks():
     ingest = new_ingest(chunk((0, 0), (0, 1), (0, 2), finished=(0,)), capacity=2, kind=Reservoir)
     stop = threading.Event()

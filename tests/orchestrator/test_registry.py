@@ -1,9 +1,21 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Optional
+
 import pytest
 
 from penstock.errors import PenstockError
+from penstock.learner.models.fno import FNO
 from penstock.registry import build, load_class, read_source
+from penstock.sample import FieldSpec, Layout
+from penstock.solvers.krylov import STRATEGIES
 from penstock.solvers.problems import PROBLEMS
 from penstock.solvers.problems.darcy import Darcy
+
+if TYPE_CHECKING:
+    from nowhere import Absent
 
 
 def test_registered_and_dotted_names():
@@ -58,3 +70,109 @@ def test_options_are_checked_against_the_signature():
         build(Darcy, {"resolutoin": 8}, "problem")
     with pytest.raises(PenstockError, match="problem: resolution = 1 is too small"):
         build(Darcy, {"resolution": 1}, "problem")
+
+
+LAYOUT = Layout((FieldSpec(name="a", shape=(8, 8)),), (FieldSpec(name="u", shape=(8, 8)),))
+
+
+@pytest.mark.parametrize(
+    ("cls", "where", "options", "expected"),
+    [
+        (Darcy, "problem", {"resolution": 16.5}, "problem.resolution = 16.5: must be an integer"),
+        (Darcy, "problem", {"resolution": "abc"}, "problem.resolution = 'abc': must be an integer"),
+        (Darcy, "problem", {"resolution": True}, "problem.resolution = True: must be an integer"),
+        (Darcy, "problem", {"resolution": None}, "problem.resolution = None: must be an integer"),
+        (FNO, "model", {"width": 2.5}, "model.width = 2.5: must be an integer"),
+        (FNO, "model", {"modes": [2, 3]}, "model.modes = [2, 3]: must be an integer"),
+        ("gcrodr", "solver.strategy", {"recycle": 3}, "solver.strategy.recycle = 3: must be true or false"),
+        ("gcrodr", "solver.strategy", {"m": "40"}, "solver.strategy.m = '40': must be an integer"),
+        ("krylov", "solver.strategy", {"pc": 3}, "solver.strategy.pc = 3: must be text or null"),
+        ("krylov", "solver.strategy", {"options": "a"}, "solver.strategy.options = 'a': must be a mapping or null"),
+        ("krylov", "solver.strategy", {"max_iterations": 1.5}, "max_iterations = 1.5: must be an integer"),
+    ],
+)
+def test_values_of_another_type_are_one_line(cls, where, options, expected):
+    if type(cls) is str:
+        cls = load_class(cls, STRATEGIES, where)
+    with pytest.raises(PenstockError) as caught:
+        build(cls, options, where, *[LAYOUT] * (cls is FNO))
+    assert str(caught.value).endswith(expected) and str(caught.value).startswith(where)
+
+
+class Mine:
+    """Hints of every kind, one of which can't be resolved."""
+
+    def __init__(
+        self,
+        *,
+        number: float = 0.5,
+        count: Optional[int] = None,  # noqa: UP045
+        either: int | str = 1,
+        table: Mapping[str, Any] | None = None,
+        plain: dict[str, int] | None = None,
+        items: Sequence[int] = (),
+        mixed: int | Sequence[int] = 1,
+        absent: Absent = None,
+        nothing=None,
+    ):
+        self.values = {key: value for key, value in locals().items() if key != "self"}
+
+
+class Heir(Mine):
+    pass
+
+
+@dataclass
+class Data:
+    count: int = 1
+
+
+class Bare:
+    pass
+
+
+@pytest.mark.parametrize("cls", [Mine, Heir])
+@pytest.mark.parametrize(
+    ("key", "taken", "expected"),
+    [
+        ("number", [1, 0.25, 1e30], {"0.5": "a number", True: "a number", None: "a number"}),
+        ("count", [1, None], {1.0: "an integer or null", False: "an integer or null", "1": "an integer or null"}),
+        ("either", [1, "one"], {1.5: "an integer or text", None: "an integer or text"}),
+        ("table", [{}, {"a": 1}, None], {3: "a mapping or null"}),
+        ("plain", [{"a": 1}, None], {"a": "a mapping or null"}),
+        ("items", [[1], "abc", 3], {}),
+        ("mixed", [1, [1], "abc"], {}),
+        ("absent", [1, "abc", None], {}),
+        ("nothing", [1, "abc", None], {}),
+    ],
+)
+def test_every_kind_of_annotation(cls, key, taken, expected):
+    for value in taken:
+        assert build(cls, {key: value}, "model").values[key] is value
+    for value, must_be in expected.items():
+        with pytest.raises(PenstockError) as caught:
+            build(cls, {key: value}, "model")
+        assert str(caught.value) == f"model.{key} = {value!r}: must be {must_be}"
+
+
+def test_dataclasses_functions_and_classes_without_a_constructor():
+    def make(count: int = 2) -> int:
+        return count
+
+    assert build(Data, {"count": 3}, "model").count == build(make, {"count": 3}, "model") == 3
+    for target in (Data, make):
+        with pytest.raises(PenstockError, match=r"^model\.count = 'x': must be an integer$"):
+            build(target, {"count": "x"}, "model")
+    assert isinstance(build(Bare, {}, "model"), Bare)
+    with pytest.raises(PenstockError, match=r"model\.count: unknown key"):
+        build(Bare, {"count": 3}, "model")
+
+
+@pytest.mark.parametrize("future", ["", "from __future__ import annotations\n"])
+def test_a_class_from_a_file_is_checked(tmp_path, future):
+    path = tmp_path / "mine.py"
+    path.write_text(f"{future}class Mine:\n    def __init__(self, *, width: int = 3):\n        self.width = width\n")
+    cls = load_class(f"{path}:Mine", {}, "model.name")
+    assert build(cls, {"width": 4}, "model").width == 4
+    with pytest.raises(PenstockError, match=r"^model\.width = 4\.5: must be an integer$"):
+        build(cls, {"width": 4.5}, "model")

@@ -2,6 +2,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,35 @@ def test_sequences_with_a_new_preconditioner_each(wind, pc):
         system = system_of(A, generator.standard_normal(256), is_spd=wind == 0.0)
         solution = solver(system)
         assert solution.strategy == "gcrodr" and relative_residual(A, system, solution.x) <= RTOL
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid", "ignore:divide")
+@pytest.mark.parametrize("pc", ["none", "jacobi", "ilu"])
+def test_badly_scaled_sequences_end_in_a_named_outcome(pc, to_scipy):
+    """Rows, columns or diagonals over up to 300 orders of magnitude: products in the deflation overflow."""
+    outcomes, strategies = Counter(), Counter()
+    for seed in range(60):
+        generator = np.random.default_rng(seed)
+        n, m = int(generator.integers(20, 60)), int(generator.integers(4, 20))
+        strategy = GCRODR(m=m, k=int(generator.integers(m)), pc=pc, max_iterations=300)
+        solver = LinearSolver(strategy, rtol=RTOL)
+        pattern = generator.random((n, n)) < 0.1
+        decades = generator.choice([8, 20, 40, 100, 150])
+        for _ in range(4):
+            A = 4 * np.eye(n) + pattern * generator.standard_normal((n, n))
+            scale = np.diag(10.0 ** generator.uniform(-decades, decades, n))
+            A = (scale @ A, A @ scale, A + scale)[seed % 3]
+            system = system_of(A, generator.standard_normal(n) * 10.0 ** generator.uniform(-decades, decades))
+            solution = solver(system)
+            outcomes[solution.outcome] += 1
+            strategies[solution.strategy] += 1
+            if solution.converged:
+                matrix, x, b = to_scipy(system.A), solution.x.array_r, system.b.array_r
+                rounding = 1e-14 * np.linalg.norm(abs(matrix) @ abs(x))
+                assert np.linalg.norm(b - matrix @ x) <= RTOL * np.linalg.norm(b) + rounding
+            else:
+                assert solution.strategy == "direct"  # the end of the ladder
+    assert outcomes[Outcome.CONVERGED] > 100 and strategies["direct"] > 50
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 7])

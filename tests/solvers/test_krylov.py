@@ -140,8 +140,8 @@ def test_options_reach_petsc():
     [
         (lambda: Krylov(ksp="gmress"), "ksp = 'gmress' is not known; did you mean 'gmres'?"),
         (lambda: Krylov(pc="icu"), "pc = 'icu' is not known; did you mean 'ilu'?"),
-        (lambda: Krylov(restart=0), "restart = 0 must be an integer, at least 1"),
-        (lambda: Krylov(max_iterations=1.5), "max_iterations = 1.5 must be an integer"),
+        (lambda: Krylov(restart=0), "restart = 0 must be at least 1"),
+        (lambda: GCRODR(max_iterations=0), "max_iterations = 0 must be at least 1"),
         (lambda: GCRODR(m=10, k=10), "k = 10 must be below m = 10"),
         (lambda: GCRODR(pc="jacoby"), "did you mean 'jacobi'?"),
         (lambda: LinearSolver(Direct(), rtol=0.0), "rtol = 0.0 must lie between 0 and 1"),
@@ -204,6 +204,24 @@ def test_a_petsc_error_is_a_breakdown():
     solution = solver(system)
     assert solver.num_retried == 1 and solution.strategy == "direct"
     np.testing.assert_allclose(solution.x.array_r, [2.0, 1.0])
+
+
+class Singular:
+    """A dense step of it fails, as numpy.linalg tells it."""
+
+    name = "singular"
+    recycles = False
+
+    def reset(self):
+        pass
+
+    def solve(self, system, rtol):
+        np.linalg.inv(np.zeros((2, 2)))
+
+
+def test_a_dense_step_that_fails_is_a_breakdown():
+    solution = LinearSolver(Singular(), rtol=RTOL)(system_of(SPD, is_spd=True))
+    assert solution.converged and solution.strategy == "direct"
 
 
 class Poisoned:
