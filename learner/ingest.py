@@ -5,26 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from penstock.id_set import IdSet
 from penstock.learner.buffers import Buffer
-from penstock.learner.id_set import IdSet
 from penstock.learner.rate_limiter import RateLimiter
-from penstock.sample import Chunk, Layout, SolveRecord
+from penstock.sample import Chunk, Layout, LeaseEnd, SolveRecord
 
 STREAM_TIMEOUT_S = 0.2  # how soon an idle ingest thread sees should_stop()
-
-
-@dataclass(frozen=True)
-class LeaseEnd:
-    """Comes out of the stream after a lease's last chunk."""
-
-    lease_number: int
-    error: str | None = None
-    """Why the lease ended before all its simulations did; None for a whole one."""
 
 
 class Stream(Protocol):

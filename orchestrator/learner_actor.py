@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from penstock.errors import PenstockError, describe
+from penstock.id_set import IdSet
 from penstock.learner import checkpoint
 from penstock.learner.buffers import BUFFERS
-from penstock.learner.id_set import IdSet
-from penstock.learner.ingest import Ingest, LeaseEnd
+from penstock.learner.ingest import Ingest, Stream
 from penstock.learner.models import MODELS
 from penstock.learner.rate_limiter import RateLimiter
 from penstock.learner.trainer import StopAfter, Trainer
@@ -26,9 +26,9 @@ from penstock.orchestrator import zarr_store
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.logs import log_to
 from penstock.orchestrator.run_folder import RunFolder
-from penstock.orchestrator.stream import RayStream, Stream
+from penstock.orchestrator.stream import RayStream
 from penstock.registry import build, load_class
-from penstock.sample import Layout, Lease
+from penstock.sample import Layout, Lease, LeaseEnd
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from math import inf
 from typing import Any
 
-from penstock.learner.id_set import IdSet
+from penstock.id_set import IdSet
 from penstock.sample import Lease
 
 RECENT = 200  # simulations over which solver.max_failed_fraction is taken

@@ -1,7 +1,13 @@
 """The stream from solver workers to the learner, over Ray or inside one process.
 
-Both forms have the same methods: `submit` a lease to a worker, take what comes with `next`, `close` at the end. Taking
-the next chunk is the acknowledgement of the one before: a worker runs at most `CHUNKS_AHEAD` chunks ahead and waits.
+Both forms have the same methods, of which the learner's ingest knows the second:
+
+    submit(lease, worker)    queue a lease at a worker; returns at once
+    next(timeout_s)          the next chunk of any worker or the end of a lease, None when none came in time; one thread
+    close()                  take no more; workers in the middle of a lease are released
+
+Taking the next chunk is the acknowledgement of the one before: a worker runs at most `CHUNKS_AHEAD` chunks ahead, then
+waits.
 """
 
 from __future__ import annotations
@@ -10,26 +16,14 @@ import queue
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from penstock.learner.ingest import LeaseEnd
-from penstock.sample import Chunk, Lease
+from penstock.sample import Chunk, Lease, LeaseEnd
 
 if TYPE_CHECKING:
     from penstock.solvers.worker import SolverWorker
 
 CHUNKS_AHEAD = 2
-
-
-class Stream(Protocol):
-    def submit(self, lease: Lease, worker: Any) -> None:
-        """Queue a lease at a worker; returns at once."""
-
-    def next(self, timeout_s: float) -> Chunk | LeaseEnd | None:
-        """The next chunk of any worker or the end of a lease, None when none came in time. One caller's thread."""
-
-    def close(self) -> None:
-        """Take no more; workers in the middle of a lease are released."""
 
 
 @dataclass

@@ -112,6 +112,15 @@ class Lease:
     """Second word of every draw's seed; "validation" draws are never trained on."""
 
 
+@dataclass(frozen=True)
+class LeaseEnd:
+    """Comes out of the stream after a lease's last chunk."""
+
+    lease_number: int
+    error: str | None = None
+    """How the worker died before all its simulations had ended; None for a whole lease."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SolveRecord:
     """What one linear solve cost; rides in chunk headers."""

@@ -87,10 +87,10 @@ def test_it_ends_with_a_summary_and_the_next_commands(watched):
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert "1 solver worker, 2 learner threads on the CPU" in result.stdout
-    assert "memory: at most" in result.stdout
+    assert "memory: the run's data take at most" in result.stdout
     assert "validation relative L2 error over 16 simulations: mean" in result.stdout
     for command in ("monitor", "export", "predict"):
-        assert f"next: penstock {command}" in result.stdout
+        assert f"penstock {command}\n" in result.stdout
     summary = cli.read("summary.json")
     assert summary["cause"] == "steps" and summary["step"] == 150
     assert summary["trained"] == 150 * 8 and summary["failed"] == 0
@@ -162,7 +162,7 @@ def test_validation_is_reproducible_and_apart_from_training(watched):
 def test_monitor_shows_a_finished_run(watched):
     result = watched[0].run("monitor")
     assert result.returncode == 0 and result.stderr == ""
-    assert "ended: steps" in result.stdout and "next: penstock export runs/tiny-" in result.stdout
+    assert "ended: steps" in result.stdout and "penstock export runs/tiny-" in result.stdout
 
 
 def test_what_a_checkpoint_depends_on_can_not_change(watched):

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.id_set import IdSet
 from penstock.learner.buffers import Fifo, Reservoir
-from penstock.learner.id_set import IdSet
-from penstock.learner.ingest import Ingest, LeaseEnd
+from penstock.learner.ingest import Ingest
 from penstock.learner.rate_limiter import RateLimiter
-from penstock.sample import Chunk, FieldSpec, Layout, SolveRecord
+from penstock.sample import Chunk, FieldSpec, Layout, LeaseEnd, SolveRecord
 
 LAYOUT = Layout((FieldSpec(name="a", shape=(2,)),), (FieldSpec(name="u", shape=(2,)),))
 

@@ -6,14 +6,13 @@ import time
 import numpy as np
 import pytest
 
-from penstock.learner.ingest import LeaseEnd
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.config import Config
 from penstock.orchestrator.learner_actor import LearnerActor
 from penstock.orchestrator.run_folder import RunFolder
 from penstock.orchestrator.solver_actor import make_worker
 from penstock.orchestrator.stream import CHUNKS_AHEAD, InProcessStream
-from penstock.sample import Chunk, Lease
+from penstock.sample import Chunk, Lease, LeaseEnd
 
 
 class CountingWorker:
