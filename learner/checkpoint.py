@@ -29,6 +29,7 @@ FORMAT = 1
 META = "meta.json"
 RESUME_PARTS = ("optimizer", "buffer")  # what only the newest checkpoint holds
 TEMPORARY = ".writing-"
+REPLACED = ".replaced-"
 
 
 class _Damaged(PenstockError):
@@ -74,19 +75,18 @@ def save(
     """Writes <folder>/<step>/, reads it back and makes it the newest, then thins the older ones.
 
     optimizer, buffer: tensors and JSON values by name. meta: JSON; its `validation.mean`, where there is one, decides
-    which checkpoint is the best. keep: how many of the newest stay, besides the best. A step that was saved already is
-    left as it is: no step was made since.
+    which checkpoint is the best. keep: how many of the newest stay, besides the best. A step that was saved before is
+    replaced: samples may have come since.
 
     Raises PenstockError when the disk refuses or returns something else; the older checkpoints are then as they were.
     """
     folder, path = Path(folder), Path(folder) / str(step)
-    if path.exists():
-        return path
     temporary = folder / f"{TEMPORARY}{step}"
     parts = {"weights": weights, "optimizer": optimizer, **({"buffer": buffer} if buffer is not None else {})}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for leftover in folder.glob(f"{TEMPORARY}*"):  # of a writer that was killed
+        _steps(folder)  # takes back what a killed writer had moved aside
+        for leftover in (*folder.glob(f"{TEMPORARY}*"), *folder.glob(f"{REPLACED}*")):  # of a writer that was killed
             shutil.rmtree(leftover)
         temporary.mkdir()
         files, values = {}, {}
@@ -107,8 +107,11 @@ def save(
             faults.append(f"{META} was changed")
         if what := next(filter(None, faults), None):
             raise OSError(what)
+        if path.exists():
+            path.rename(folder / f"{REPLACED}{step}")
         temporary.rename(path)
         _flush(folder)
+        shutil.rmtree(folder / f"{REPLACED}{step}", ignore_errors=True)
         _thin(folder, keep)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -173,6 +176,10 @@ def best(folder: Path) -> int | None:
 def _steps(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
+    for replaced in folder.glob(f"{REPLACED}*"):
+        path = folder / replaced.name.removeprefix(REPLACED)
+        if not path.exists():  # its writer was killed between two renames
+            replaced.rename(path)
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
 
 
@@ -184,7 +191,7 @@ def _validation_error(contents: dict) -> float | None:
 def _thin(folder: Path, keep: int) -> None:
     """Removes all but the newest `keep` and the best, and what only the newest needs of those that stay."""
     *older, newest = _steps(folder)
-    staying = {newest, *older[len(older) + 1 - keep :], best(folder)}
+    staying = {newest, *older[max(0, len(older) + 1 - keep) :], best(folder)}
     for step in older:
         if step not in staying:
             # Renamed first: a removal that is cut short must not leave half a checkpoint.

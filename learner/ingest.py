@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -91,6 +91,8 @@ class Ingest:
             self.num_dropped += len(chunk) - len(rows)
         while True:
             with self._lock:
+                if should_stop is not None and should_stop():  # the last checkpoint may be written: nothing after it
+                    return False
                 rows = rows[self._put_rows(chunk, rows) :]
                 if not len(rows):
                     self._write_ends(chunk)
@@ -122,14 +124,22 @@ class Ingest:
             if not self._has_ended(simulation):
                 self.delivered.add(simulation)
                 self._partial.pop(simulation, None)
-        for simulation, reason in chunk.failed.items():
-            if not self._has_ended(simulation):
-                self.failed[simulation] = reason
-                self._partial.pop(simulation, None)
+        self._write_failures(chunk.failed)
         self.delivered_intervals = self.delivered.to_intervals()
         if self.rate_limiter is not None and self.buffer.reached_watermark:
             self.rate_limiter.start()
             self.rate_limiter.add_simulations(len(self.delivered) - num_delivered)
+
+    def _write_failures(self, failed: Mapping[int, str]) -> None:
+        for simulation, reason in failed.items():
+            if not self._has_ended(simulation):
+                self.failed[simulation] = reason
+                self._partial.pop(simulation, None)
+
+    def give_up(self, failed: Mapping[int, str]) -> None:
+        """Write down simulations that failed without a chunk to say so, with the reason."""
+        with self._lock:
+            self._write_failures(failed)
 
     def _has_ended(self, simulation: int) -> bool:
         return simulation in self.delivered or simulation in self.failed
@@ -139,6 +149,11 @@ class Ingest:
     @property
     def num_delivered(self) -> int:
         return len(self.delivered)
+
+    @property
+    def num_ended(self) -> int:
+        """Simulations delivered or failed."""
+        return len(self.delivered) + len(self.failed)
 
     def drain_solves(self) -> list[SolveRecord]:
         """The solve records since the last call."""

@@ -36,7 +36,7 @@ class StopAfter:
     """Wall time since the first batch could be drawn, waits included; carried over on resume."""
     steps: int | None = None
     simulations: int | None = None
-    """Delivered simulations. The owner ends the stream after them, and the buffer is drained before training ends."""
+    """Delivered or failed. The owner ends the stream after them, and the buffer is drained before training ends."""
     error: float | None = None
     """Mean validation error. The learning rate can't be planned by it, so one of the others is needed too."""
 
@@ -70,7 +70,7 @@ class Trainer:
     """Trains a model on what the buffer gives.
 
     loss: a key of LOSSES. validation may be set later, once its samples are known. checkpoint(trainer) is called every
-    checkpoint_every_s and at the end. delivered() is the number of simulations delivered so far.
+    checkpoint_every_s and at the end. ended() is the number of simulations delivered or failed so far.
 
     The attributes may be read from other threads at any time.
     """
@@ -91,7 +91,7 @@ class Trainer:
         validation_every_s: float = 10.0,
         checkpoint: Callable[[Trainer], None] | None = None,
         checkpoint_every_s: float = 60.0,
-        delivered: Callable[[], int] = lambda: 0,
+        ended: Callable[[], int] = lambda: 0,
         weight_decay: float = 1e-4,
     ):
         if not 1 <= batch_size <= buffer.capacity:
@@ -108,7 +108,7 @@ class Trainer:
         self.validation_every_s = validation_every_s
         self.checkpoint = checkpoint
         self.checkpoint_every_s = checkpoint_every_s
-        self.delivered = delivered
+        self.ended = ended
 
         self.surrogate = Surrogate(model, Normalization.identity(layout), layout).to(self.device)
         self._loss = LOSSES[loss]
@@ -169,9 +169,14 @@ class Trainer:
 
     def _wait_for_population(self, should_stop: Callable[[], bool]) -> None:
         """Until the watermark is reached; the samples that are in then fix the normalisation."""
+        last_checkpoint = time.monotonic()
         while not self.buffer.wait_for_watermark(DRAW_TIMEOUT_S):
             if should_stop():
                 return
+            if time.monotonic() - last_checkpoint >= self.checkpoint_every_s:
+                self._save()  # the samples of dear simulations must survive a long warm-up
+                self.state = "waiting for samples"
+                last_checkpoint = time.monotonic()
         if not self._normalization_is_fixed and len(self.buffer):
             population = self.buffer.population()
             self.surrogate.normalization = Normalization.from_arrays(population).to(self.device)
@@ -220,6 +225,12 @@ class Trainer:
         self.state = "validating"
         errors = self.validation.errors(self.surrogate, should_stop)
         if errors is not None:
+            if not math.isfinite(errors["max"]):
+                raise PenstockError(
+                    f"the validation error is not finite at step {self.step}: lower training.learning_rate "
+                    f"(it was {self.peak_learning_rate:g}), then resume from the last checkpoint",
+                    exit_code=1,
+                )
             self.validation_errors = errors
             self._validated_step = self.step
             self.best_error = errors["mean"] if self.best_error is None else min(self.best_error, errors["mean"])
@@ -243,7 +254,7 @@ class Trainer:
     def _done(self) -> dict[str, float]:
         # Simulations count once their samples were drawn: a learning rate of 0 must not meet a buffer of unseen ones.
         drawn = 1 - self.buffer.num_unseen / max(1, self.buffer.num_put)
-        return {"minutes": self.train_seconds / 60, "steps": self.step, "simulations": self.delivered() * drawn}
+        return {"minutes": self.train_seconds / 60, "steps": self.step, "simulations": self.ended() * drawn}
 
     # Checkpoints
 

@@ -29,7 +29,19 @@ class Validation:
         return len(self.arrays["targets"])
 
     def errors(self, surrogate: Surrogate, should_stop: Callable[[], bool] = never) -> dict[str, float] | None:
-        """Mean, median, 99th percentile and maximum of the samples' relative L2 errors.
+        """Mean, median, 99th percentile and maximum of `sample_errors`; None where they are None."""
+        errors_N = self.sample_errors(surrogate, should_stop)
+        if errors_N is None:
+            return None
+        return {
+            "mean": float(errors_N.mean()),
+            "median": float(np.median(errors_N)),
+            "p99": float(np.quantile(errors_N, 0.99)),
+            "max": float(errors_N.max()),
+        }
+
+    def sample_errors(self, surrogate: Surrogate, should_stop: Callable[[], bool] = never) -> np.ndarray | None:
+        """float64 [N]: the samples' relative L2 errors, outputs in multiples of their standard deviations.
 
         None when should_stop() became true between two batches.
         """
@@ -45,12 +57,4 @@ class Validation:
                 prediction = in_stds("targets", surrogate.predict(batch))
                 errors.append(relative_l2(prediction, in_stds("targets", batch["targets"])).cpu())
         surrogate.train(was_training)
-        if sum(map(len, errors)) < len(self):
-            return None
-        errors_N = torch.cat(errors).double().numpy()
-        return {
-            "mean": float(errors_N.mean()),
-            "median": float(np.median(errors_N)),
-            "p99": float(np.quantile(errors_N, 0.99)),
-            "max": float(errors_N.max()),
-        }
+        return torch.cat(errors).double().numpy() if sum(map(len, errors)) == len(self) else None

@@ -63,10 +63,9 @@ class Journal:
             self._folder.write("ledger.json", ledger.to_json())
         return record
 
-    def finish(self, status: dict[str, Any], ledger: Ledger, cause: str) -> None:
-        """The last state of the ledger, and summary.json."""
+    def finish(self, record: dict[str, Any], status: dict[str, Any], ledger: Ledger, cause: str) -> None:
+        """The last state of the ledger, and summary.json from the last record and status."""
         self._folder.write("ledger.json", ledger.to_json())
-        record = self.record(status, ledger, 0)
         seconds = record["train_seconds"]
         summary = {key: record[key] for key in SUMMARISED} | {
             "cause": cause,

@@ -51,6 +51,7 @@ class LearnerActor:
         self._validation: Validation | None = None
         self._validation_delivered: list[list[int]] = []  # replaced as wholes, for `status` reads them meanwhile
         self._validation_failed: dict[int, str] = {}
+        self._validation_given_up: SimpleQueue[dict[int, str]] = SimpleQueue()
         self._lease_ends: SimpleQueue[LeaseEnd] = SimpleQueue()
         self._model_file: str | None = None
         self._cause: str | None = None
@@ -93,7 +94,7 @@ class LearnerActor:
             validation_every_s=config.validation.every_s,
             checkpoint=self._save,
             checkpoint_every_s=config.checkpoint.every_s,
-            delivered=lambda: self._ingest.num_delivered,
+            ended=lambda: self._ingest.num_ended,
         )
         self._restore()
         return {
@@ -118,22 +119,29 @@ class LearnerActor:
         """Nothing more will be leased: the buffer is drained, then training ends."""
         self._trainer.buffer.end_of_stream()
 
+    def give_up(self, design: str, failed: dict[int, str]) -> None:
+        """Write down simulations that no worker lives to finish."""
+        if design == "validation":
+            self._validation_given_up.put(failed)
+        else:
+            self._ingest.give_up(failed)
+
     def stop(self) -> None:
         """Checkpoint at the next step and end."""
         self._stop.set()
 
     def status(self) -> dict[str, Any]:
         """Where training stands. Solves and ended leases are told once. Raises what ended a thread."""
+        done = self._done.is_set()  # before the error is looked at: what fails in between is told next time
         if self._error is not None:
             raise self._error
         trainer, ingest, buffer = self._trainer, self._ingest, self._trainer.buffer
         is_training = self._validation is not None
         # Before the ids are read: a lease that has ended must find all its deliveries in the same status.
-        lease_ends = [self._lease_ends.get_nowait() for _ in range(self._lease_ends.qsize())]
-        lease_ends += ingest.drain_lease_ends()
+        lease_ends = _drain(self._lease_ends) + ingest.drain_lease_ends()
         return {
             "state": trainer.state if is_training else "solving the validation set",
-            "done": self._done.is_set(),
+            "done": done,
             "cause": self._cause,
             "step": trainer.step,
             "progress": trainer.progress,
@@ -186,15 +194,18 @@ class LearnerActor:
         while len(delivered) + len(failed) < self._blueprint.config.validation.simulations:
             if self._stop.is_set():
                 return False
+            failed |= {i: why for more in _drain(self._validation_given_up) for i, why in more.items()}
             item = self._stream.next(timeout_s=0.2)
             if isinstance(item, LeaseEnd):
                 self._lease_ends.put(item)
-            elif item is not None:
+            elif item is not None and item.design == "validation":
                 chunks.append(item)
                 failed |= {i: reason for i, reason in item.failed.items() if i not in delivered}
                 for simulation in item.finished:
                     delivered.add(simulation)
-                self._validation_delivered, self._validation_failed = delivered.to_intervals(), dict(failed)
+            self._validation_delivered, self._validation_failed = delivered.to_intervals(), dict(failed)
+        if not chunks:  # every worker died of every simulation
+            return False
         keys = np.concatenate([np.stack([chunk.simulations, chunk.steps], axis=1) for chunk in chunks])
         # By simulation and step; what a worker that died had sent comes a second time from its successor.
         _, rows = np.unique(keys, axis=0, return_index=True)
@@ -231,6 +242,10 @@ class LearnerActor:
             return error
         log = self._folder.logs / "learner.log"
         return PenstockError(f"{describe(error, self._model_file)}; full traceback in {log}", exit_code=1)
+
+
+def _drain(items: SimpleQueue) -> list:
+    return [items.get_nowait() for _ in range(items.qsize())]
 
 
 def make_model(blueprint: Blueprint, layout: Layout) -> torch.nn.Module:

@@ -38,7 +38,6 @@ class Ledger:
         self.num_lost = 0
         self._leased: dict[int, set[int]] = {}
         self._deaths: Counter[int] = Counter()
-        self._abandoned: dict[int, str] = {}
         self._next = 1 + max([-1, *self.failed, *(end - 1 for _, end in self.delivered.to_intervals())])
         self._returned = deque(i for i in range(self._next) if i not in self.delivered and i not in self.failed)
         self._recent: deque[bool] = deque(maxlen=RECENT)
@@ -51,7 +50,8 @@ class Ledger:
         if self._returned:
             deaths = self._deaths[self._returned[0]]
             ids = []
-            while self._returned and len(ids) < max(1, size // 8**deaths):
+            lot = 1 if deaths >= DEATHS - 1 else max(1, size // 8**deaths)
+            while self._returned and len(ids) < lot:
                 if self._deaths[self._returned[0]] != deaths:
                     break
                 ids.append(self._returned.popleft())
@@ -67,32 +67,30 @@ class Ledger:
     def settle(self, delivered: Iterable[tuple[int, int]], failed: dict[int, str]) -> None:
         """Take over the learner's account: intervals of the ids delivered so far, and all ids that failed."""
         now = IdSet.from_intervals(delivered)
-        failed = failed | self._abandoned
         self._recent.extend([True] * (len(failed) - len(self.failed)))
         self._recent.extend([False] * min(RECENT, len(now) - len(self.delivered)))
-        self.delivered, self.failed = now, failed
+        self.delivered, self.failed = now, dict(failed)
 
     @property
     def num_left(self) -> float:
         """Ids that were not given out; infinite without a limit."""
         return len(self._returned) + (inf if self.limit is None else self.limit - self._next)
 
-    def end_lease(self, number: int, *, died: bool = False) -> list[int]:
-        """Close a lease; its ids that were neither delivered nor failed are given out again, and returned.
+    def end_lease(self, number: int, *, died: bool = False) -> dict[int, str]:
+        """Close a lease; its ids that were neither delivered nor failed are given out again.
 
-        died: the worker died while it worked on this lease. An id that was open in three such leases has failed.
+        died: the worker died while it worked on this lease. Ids that were open in three such leases are not given out
+        again but returned, with the reason: they have failed, and the learner, who keeps the account, must be told.
         """
         ids = self._open_ids(number)
         del self._leased[number]
         if died:
             self._deaths.update(ids)
-            given_up = [i for i in ids if self._deaths[i] >= DEATHS]
-            self._abandoned |= dict.fromkeys(given_up, f"its worker died, {DEATHS} times")
-            self.failed |= self._abandoned
-            ids = [i for i in ids if i not in self._abandoned]
+        given_up = {i: f"its worker died, {DEATHS} times" for i in ids if self._deaths[i] >= DEATHS}
+        ids = [i for i in ids if i not in given_up]
         self._returned.extend(ids)
         self.num_lost += len(ids)
-        return ids
+        return given_up
 
     def _open_ids(self, number: int) -> list[int]:
         return sorted(i for i in self._leased[number] if i not in self.delivered and i not in self.failed)

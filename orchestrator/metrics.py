@@ -81,7 +81,7 @@ class Metrics:
         return server.server_port
 
     def update(self, record: Mapping[str, Any], solves: list[SolveRecord]) -> None:
-        """Bring the registry up to a record of the run (see `run.Journal`), and count new solves."""
+        """Bring the registry up to a record of the run (see `journal.Journal`), and count new solves."""
         for name, counter in self._counters.items():
             counter.inc(max(0.0, record[name] - self._totals[name]))
             self._totals[name] = record[name]

@@ -12,12 +12,17 @@ MAX_ROWS = 8
 
 
 def draw_comparison(
-    path: Path, inputs: dict[str, np.ndarray], truth: np.ndarray, prediction: np.ndarray, layout: Layout
+    path: Path,
+    inputs: dict[str, np.ndarray],
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    errors: np.ndarray,
+    layout: Layout,
 ) -> None:
     """A PNG with a row a sample: input fields, truth, prediction, absolute error.
 
-    inputs: [N, X, Y] or [N] by name. truth, prediction: [N, X, Y], the first output. Fields of a grid of one or more
-    than two axes are drawn as a line or as the middle slice of what lies beyond the second axis.
+    inputs: [N, X, Y] or [N] by name. truth, prediction: [N, X, Y], the first output. errors: [N], relative L2. Fields
+    of a grid of one axis are drawn as a line, of more than two as the middle slice of what lies beyond the second.
     """
     import matplotlib
 
@@ -37,7 +42,6 @@ def draw_comparison(
     )
     for row in range(num_rows):
         error = np.abs(prediction[row] - truth[row])
-        relative = np.linalg.norm(prediction[row] - truth[row]) / np.linalg.norm(truth[row])
         limits = {
             "vmin": min(truth[row].min(), prediction[row].min()),
             "vmax": max(truth[row].max(), prediction[row].max()),
@@ -46,7 +50,7 @@ def draw_comparison(
         panels += [
             (f"{output.name} [{output.unit}], solver", truth[row], limits),
             ("surrogate", prediction[row], limits),
-            (f"absolute error, {100 * relative:.2f} % in L2", error, {"cmap": "magma"}),
+            (f"absolute error, {100 * errors[row]:.2f} % in L2", error, {"cmap": "magma"}),
         ]
         for axis, (title, values, style) in zip(axes[row], panels, strict=True):
             _draw_field(figure, axis, values, style)

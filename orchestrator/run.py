@@ -62,6 +62,7 @@ def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable
     metrics = Metrics(config.metrics.port)
     if overrides:
         folder.write_config(config)
+    (folder.path / "summary.json").unlink(missing_ok=True)  # it sums up a life that is now going on
     on_folder(folder)
     _Driver(blueprint, folder, metrics).run()
 
@@ -143,7 +144,7 @@ class _Driver:
         self.folder.update_run(state="stopped" if self.stop_signal else "ended", cause=cause)
         self.folder.event("ended", cause=cause)
         if self.stop_signal:
-            self.console.print(f"stopped by {self.stop_signal.name}; go on with: {program()} resume {self._relative()}")
+            self.console.print(f"{cause}; go on with: {program()} resume {self._relative()}", soft_wrap=True)
             raise SystemExit(128 + self.stop_signal)
         for line in summary_lines(self.folder.read("summary.json"), self.folder):
             self.console.print(line, soft_wrap=True)
@@ -157,7 +158,7 @@ class _Driver:
         actor = ray.remote(num_cpus=1, max_restarts=0)(LearnerActor)
         self.learner = actor.remote(self.blueprint, self.folder.path, self.split.learner_threads)
         workers = WorkerPool(ray, self.blueprint, self.folder, self.learner, self.split.workers)
-        facts = self._get(self.learner.prepare.remote())
+        facts = self._wait_for(self.learner.prepare.remote())
         self.folder.update_run(learner_pid=facts["pid"])
         self._announce(facts)
         validation = Ledger("validation", config.validation.simulations, *facts["validation"])
@@ -182,7 +183,7 @@ class _Driver:
                     if fault := validation.fault(1.0) or training.fault(config.solver.max_failed_fraction):
                         raise PenstockError(f"{fault}; the traceback is in {self.folder.logs}", exit_code=3)
                     if status["done"]:
-                        return self._end(status, training, journal)
+                        return self._end(record, status, training, journal)
                     workers.lease_ahead(training if validation.is_complete() else validation, config.solver.window)
                     if training.is_complete() and not stream_ended:
                         self.learner.end_stream.remote()
@@ -190,13 +191,12 @@ class _Driver:
                 time.sleep(max(0.0, TICK_S - (time.monotonic() - tick)))
         return self._stop(pending, training, journal)
 
-    def _end(self, status: dict[str, Any], training: Ledger, journal: Journal) -> str:
-        journal.finish(status, training, status["cause"])
+    def _end(self, record: dict[str, Any], status: dict[str, Any], training: Ledger, journal: Journal) -> str:
+        journal.finish(record, status, training, status["cause"])
         if status["step"] == 0:
             raise PenstockError(
-                f"the stream ended with {status['unique']} samples, before the buffer's watermark of "
-                f"{self.config.buffer.watermark}: nothing was trained; lower buffer.watermark or raise "
-                "training.stop_after.simulations",
+                f"the stream ended with {status['unique']} samples and nothing was trained: "
+                "raise training.stop_after.simulations",
                 exit_code=1,
             )
         return status["cause"]
@@ -211,11 +211,22 @@ class _Driver:
             status = self._get(pending)
             if status["done"]:
                 training.settle(status["delivered"], status["failed"])
-                journal.finish(status, training, cause)
+                journal.finish(journal.record(status, training, 0), status, training, cause)
                 return cause
             time.sleep(0.1)
             pending = self.learner.status.remote()
-        return f"{cause}; the learner did not reach a checkpoint in time"
+        return f"{cause}, but the learner wrote no checkpoint within {STOP_WITHIN_S - 5:.0f} s: the one before holds"
+
+    def _wait_for(self, preparing: Any) -> dict[str, Any]:
+        """What the learner's `prepare` returns; a joined cluster may take its time to give it a place."""
+        began, told = time.monotonic(), False
+        while not self.ray.wait([preparing], timeout=TICK_S)[0]:
+            if self.stop_signal:
+                raise SystemExit(128 + self.stop_signal)
+            if not told and time.monotonic() - began > 30.0:
+                told = True
+                self.console.print("waiting for Ray to start the learner: are there CPUs free?")
+        return self._get(preparing)
 
     def _get(self, reference: Any) -> Any:
         """ray.get, with errors as they were raised, and the learner's death as one of ours."""
@@ -250,11 +261,11 @@ class _Driver:
         parts = {
             "buffer": facts["buffer_bytes"],
             "in flight": self.bytes_in_flight,
-            "validation set": validation_bytes,
+            "validation set at one sample a simulation": validation_bytes,
             "weights, gradients, optimizer": 4 * facts["weight_bytes"],
         }
-        stream_bytes = sum(parts.values())
-        self.folder.update_run(stream_bytes=stream_bytes)
+        data_bytes = sum(parts.values())
+        self.folder.update_run(data_bytes=data_bytes)
         plural = "s" if self.split.workers > 1 else ""
         self.console.print(f"run folder: {self.folder.path}", soft_wrap=True)
         self.console.print(
@@ -262,7 +273,7 @@ class _Driver:
             f"{self.split.learner_threads} learner threads on {facts['device']}"
         )
         self.console.print(
-            f"memory: the run's data take at most {stream_bytes / 1e6:.0f} MB ("
+            f"memory: the run's data take at most {data_bytes / 1e6:.0f} MB ("
             + ", ".join(f"{name} {size / 1e6:.0f}" for name, size in parts.items())
             + "); the programs and a training step take theirs besides",
             soft_wrap=True,

@@ -123,7 +123,7 @@ class RunFolder:
 
     def write_config(self, config: Config) -> None:
         """config.yaml with every default spelt out, and beside it copies of the files it names."""
-        values = config.model_dump(mode="json", exclude_none=True)
+        values = config.model_dump(mode="json")
         for key in ("problem", "model"):
             file, colon, attribute = values[key]["name"].rpartition(":")
             if colon and file.endswith(".py"):

@@ -1,4 +1,4 @@
-"""A solver's process, as a plain class that `run.py` wraps for Ray; the sense is in solvers/. Imports no torch."""
+"""A solver's process, as a plain class that `workers.py` wraps for Ray; the sense is in solvers/. Imports no torch."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from penstock.sample import Chunk, Lease, LeaseEnd
@@ -26,16 +26,11 @@ if TYPE_CHECKING:
 CHUNKS_AHEAD = 2
 
 
-@dataclass
-class _Running:
-    lease: Lease
-    chunks: Any  # the streaming generator of the actor call
-
-
 class RayStream:
     """Chunks of solver actors, pulled through streaming generators that the learner owns.
 
-    The owner keeps what was yielded when a solver dies, so a killed worker loses no chunk that was under way.
+    The owner keeps what was yielded when a solver dies, so a killed worker loses no chunk that was under way. A worker
+    has one generator at a time: Ray's backpressure counts by generator, and bytes in flight are bounded by worker.
     """
 
     def __init__(self):
@@ -43,52 +38,65 @@ class RayStream:
 
         self._ray = ray
         self._lock = threading.Lock()
-        self._workers: dict[Any, deque[_Running]] = {}  # an actor handle each, its leases in order
+        self._leases: dict[Any, deque[Lease]] = {}  # of each actor, the one at work first
+        self._chunks: dict[Any, Any] = {}  # the generator of each actor's first lease
 
     def submit(self, lease: Lease, worker: Any) -> None:
+        with self._lock:
+            self._leases.setdefault(worker, deque()).append(lease)
+            if worker not in self._chunks:
+                self._call(worker)
+
+    def _call(self, worker: Any) -> None:
         # Ray counts the objects of a generator that were not taken; the option is private, hence the pinned version.
         method = worker.stream.options(
             num_returns="streaming", _generator_backpressure_num_objects=CHUNKS_AHEAD, max_task_retries=0
         )
-        running = _Running(lease, method.remote(lease))
-        with self._lock:
-            self._workers.setdefault(worker, deque()).append(running)
+        self._chunks[worker] = method.remote(self._leases[worker][0])
 
     def next(self, timeout_s: float) -> Chunk | LeaseEnd | None:
+        """Raises what a lease's own code raised: no other worker would fare better."""
         with self._lock:
-            heads = {leases[0].chunks: worker for worker, leases in self._workers.items()}
-        if not heads:
-            threading.Event().wait(timeout_s)
+            workers = {chunks: worker for worker, chunks in self._chunks.items()}
+        if not workers:
+            time.sleep(timeout_s)
             return None
-        ready, _ = self._ray.wait(list(heads), num_returns=1, timeout=timeout_s)
+        ready, _ = self._ray.wait(list(workers), num_returns=1, timeout=timeout_s)
         if not ready:
             return None
-        worker = heads[ready[0]]
+        worker = workers[ready[0]]
         try:
-            return self._take(ready[0], worker)
+            chunk = self._ray.get(next(ready[0]))
         except StopIteration:
-            return self._end(worker, error=None)
-        except (
-            self._ray.exceptions.RayError
-        ) as error:  # the actor died, or the lease raised: its simulations go elsewhere
-            return self._end(worker, error=_one_line(error))
-
-    def _take(self, chunks: Any, worker: Any) -> Chunk:
-        chunk = self._ray.get(next(chunks))
+            return self._end(worker)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except self._ray.exceptions.RayError as error:  # the worker died: its simulations go elsewhere
+            return self._bury(worker, _one_line(error))
         with self._lock:  # to the end of the line, so that one fast worker does not hold up the others
-            self._workers[worker] = self._workers.pop(worker)
+            self._chunks[worker] = self._chunks.pop(worker)
         return chunk
 
-    def _end(self, worker: Any, error: str | None) -> LeaseEnd:
+    def _end(self, worker: Any) -> LeaseEnd:
         with self._lock:
-            lease = self._workers[worker].popleft().lease
-            if not self._workers[worker]:
-                del self._workers[worker]
-        return LeaseEnd(lease.number, error)
+            lease = self._leases[worker].popleft()
+            del self._chunks[worker]
+            if self._leases[worker]:
+                self._call(worker)
+            else:
+                del self._leases[worker]
+        return LeaseEnd(lease.number)
+
+    def _bury(self, worker: Any, error: str) -> LeaseEnd:
+        """The end of the lease at work; whoever gave the worker its other leases takes them back."""
+        with self._lock:
+            del self._chunks[worker]
+            return LeaseEnd(self._leases.pop(worker)[0].number, error)
 
     def close(self) -> None:
         with self._lock:
-            self._workers.clear()  # dropping a generator cancels its actor call
+            self._leases.clear()
+            self._chunks.clear()  # dropping a generator cancels its actor call
 
 
 class InProcessStream:
@@ -122,7 +130,7 @@ class InProcessStream:
                 self._put(chunk)
                 if self._closed.is_set():
                     return
-            self._put(LeaseEnd(lease.number, None))
+            self._put(LeaseEnd(lease.number))
 
     def _put(self, item: Chunk | LeaseEnd) -> None:
         while not self._closed.is_set():

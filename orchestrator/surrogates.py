@@ -58,8 +58,7 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
         raise PenstockError("every solve failed, there is nothing to compare with", exit_code=3)
     with torch.no_grad():
         prediction = surrogate.predict({name: torch.from_numpy(array) for name, array in arrays.items()}).numpy()
-    difference = (prediction - arrays["targets"]).reshape(len(prediction), -1)
-    errors = np.linalg.norm(difference, axis=1) / np.linalg.norm(arrays["targets"].reshape(len(prediction), -1), axis=1)
+    errors = Validation(arrays).sample_errors(surrogate)
 
     target = output or folder.path / "predictions"
     target.mkdir(parents=True, exist_ok=True)
@@ -74,7 +73,7 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
         named | predicted | simulations | {"relative_l2": errors},
         {"run": folder.path.name, "design": "prediction", "seed": blueprint.config.seed},
     )
-    draw_comparison(target / "predictions.png", named, arrays["targets"][:, 0], prediction[:, 0], layout)
+    draw_comparison(target / "predictions.png", named, arrays["targets"][:, 0], prediction[:, 0], errors, layout)
     print(f"relative L2 error of {len(errors)} samples: mean {errors.mean():.4f}, max {errors.max():.4f}")
     print(f"wrote {os.path.relpath(target / 'predictions.zarr')} and {os.path.relpath(target / 'predictions.png')}")
 

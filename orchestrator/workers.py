@@ -107,10 +107,12 @@ class WorkerPool:
         """Give the worker's simulations back and start another. Raises PenstockError when that goes nowhere."""
         self._ray.kill(worker.actor)  # a process that still lives would keep its core, and work on what others now do
         running = next(iter(worker.leases), None)
-        lost = sum(len(ledger.end_lease(number, died=number == running)) for number, ledger in worker.leases.items())
+        for number, ledger in worker.leases.items():
+            if given_up := ledger.end_lease(number, died=number == running):
+                self._learner.give_up.remote(ledger.design, given_up)
         worker.leases.clear()
         self._deaths_in_a_row += 1
-        logger.warning("%s (pid %s) died: %s; %d simulations are done again", worker.name, worker.pid, error, lost)
+        logger.warning("%s (pid %s) died: %s; its open simulations are done again", worker.name, worker.pid, error)
         self._folder.event("worker died", worker=worker.name, pid=worker.pid, error=error)
         if self._deaths_in_a_row >= DEATHS_IN_A_ROW:
             raise PenstockError(

@@ -12,6 +12,7 @@ from math import prod
 
 import numpy as np
 
+RESERVED_NAMES = ("simulation", "step", "relative_l2", "self")  # columns of the stores that hold samples
 DTYPE = np.dtype(np.float32)  # what the learner sees; solvers compute in float64
 
 
@@ -44,7 +45,8 @@ class Layout:
     fields [C, *grid]: the input fields, scalars [S]: the input scalars, targets [C, *grid]: the output fields.
     What a problem lacks is absent from every mapping. All are float32.
 
-    Raises ValueError when the inputs' fields do not share one grid, an output is no field, or a name occurs twice.
+    Raises ValueError when the fields do not share one grid, an output is no field, or a name can't be one or occurs
+    twice.
     """
 
     inputs: tuple[FieldSpec, ...]
@@ -54,6 +56,11 @@ class Layout:
         names = [spec.name for spec in (*self.inputs, *self.outputs)]
         if len(set(names)) < len(names):
             raise ValueError(f"a name occurs twice among inputs and outputs: {', '.join(names)}")
+        for name in names:
+            if not name.isidentifier() or name in RESERVED_NAMES:
+                raise ValueError(
+                    f"{name!r} can't name a quantity: it must be an identifier, and none of {', '.join(RESERVED_NAMES)}"
+                )
         if not self.outputs or not all(spec.shape for spec in self.outputs):
             raise ValueError("every output must be a field, and there must be one")
         if len({spec.shape for spec in (*self.inputs, *self.outputs) if spec.shape}) > 1:

@@ -13,7 +13,7 @@ from penstock.errors import describe
 from penstock.sample import Chunk, Layout, Lease, Sample, SolveRecord
 from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.parameters import generator_of
-from penstock.solvers.problem import LinearSystem, Problem, Solution, SolveError
+from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solution, SolveError
 from penstock.solvers.sorting import greedy_order
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,8 @@ class SolverWorker:
         for simulation in lease.simulations:
             try:
                 parameters = self.problem.draw(generator_of(self.seed, lease.design, simulation))
-                features.append(self.problem.features(parameters) if self.sort else None)
+                if self.sort:
+                    features.append(self._features(parameters, features))
                 draws[simulation] = parameters
             except Exception as error:  # one bad draw must not end a run of thousands: counted in `failed`
                 self._fail(chunk, simulation, error)
@@ -71,12 +72,17 @@ class SolverWorker:
             return solution
 
         for simulation in self._order(list(draws), features):
-            retried = solver.num_retried
+            retried, steps = solver.num_retried, set()
             try:
                 for sample in self.problem.simulate(draws.pop(simulation), solve):
+                    if sample.step in steps:  # a second copy, as far as the learner knows: it would be dropped
+                        raise ValueError(f"step {sample.step} was yielded twice: number the samples with Sample(step=)")
+                    steps.add(sample.step)
                     chunk.add(simulation, sample)
                     if chunk.is_due():
                         yield from self._send(chunk)
+                if not steps:
+                    raise ValueError("simulate yielded no sample")
                 chunk.finished.append(simulation)
             except Exception as error:  # as above
                 self._fail(chunk, simulation, error)
@@ -85,6 +91,13 @@ class SolverWorker:
                 yield from self._send(chunk)
         if not chunk.is_empty():
             yield from self._send(chunk)
+
+    def _features(self, parameters: Parameters, others: list[np.ndarray]) -> np.ndarray:
+        features = np.asarray(self.problem.features(parameters), float)
+        known = self._last_features if self._last_features is not None else features if not others else others[0]
+        if features.ndim != 1 or features.shape != known.shape:
+            raise ValueError(f"features have shape {features.shape}, those before {known.shape}: give one vector [F]")
+        return features
 
     def _order(self, simulations: list[int], features: list) -> list[int]:
         if not self.sort or len(simulations) < 2:
@@ -108,6 +121,7 @@ class SolverWorker:
         message = chunk.take(self._blocked_seconds)
         before = time.perf_counter()
         yield message
+        chunk.restart_clock()
         self._blocked_seconds = time.perf_counter() - before  # until the stream lets the worker go on
 
 
@@ -119,9 +133,13 @@ class _ChunkBuilder:
         self.design = design
         self._clear()
 
+    def restart_clock(self) -> None:
+        """Count the chunk's seconds from now: those for which it was held up are not its own."""
+        self._since = time.monotonic()
+
     def _clear(self) -> None:
         self._rows: list[tuple[int, int, dict[str, np.ndarray]]] = []
-        self._since = time.monotonic()
+        self.restart_clock()
         self.finished: list[int] = []
         self.failed: dict[int, str] = {}
         self.solves: list[SolveRecord] = []

@@ -50,11 +50,24 @@ def test_the_newest_k_and_the_best_stay_and_only_the_newest_can_be_resumed(tmp_p
         checkpoint.load(tmp_path, 2)
 
 
-def test_a_step_that_was_saved_already_is_left_and_leftovers_are_removed(tmp_path):
-    path = checkpoint.save(tmp_path, 1, **parts(1), keep=1)
-    before = (path / "meta.json").stat().st_mtime_ns
-    assert checkpoint.save(tmp_path, 1, **parts(1), keep=1) == path
-    assert (path / "meta.json").stat().st_mtime_ns == before
+def test_as_many_stay_as_are_to_be_kept(tmp_path):
+    for step in range(1, 12):
+        checkpoint.save(tmp_path, step, **parts(step), keep=5)
+        assert len(list(tmp_path.iterdir())) == min(step, 5)
+
+
+def test_a_step_that_was_saved_before_is_replaced(tmp_path):
+    """Samples may have come since, without a step: as in a long warm-up."""
+    path = checkpoint.save(tmp_path, 0, **parts(1), keep=1)
+    assert checkpoint.save(tmp_path, 0, **parts(2), keep=1) == path
+    assert checkpoint.load(tmp_path).weights["layer.weight"][0, 0] == 2
+    path.rename(tmp_path / ".replaced-0")  # a writer killed between its two renames
+    assert checkpoint.load(tmp_path).weights["layer.weight"][0, 0] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+
+
+def test_leftovers_are_removed(tmp_path):
+    checkpoint.save(tmp_path, 1, **parts(1), keep=1)
     (tmp_path / ".writing-2").mkdir()
     (tmp_path / ".writing-2" / "weights.safetensors").write_bytes(b"half")
     assert checkpoint.latest(tmp_path) == 1

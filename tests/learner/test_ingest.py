@@ -153,8 +153,17 @@ def test_draining_does_not_wait_for_a_checkpoint():
         thread.start()
         thread.join(1)
         assert drained == [[LeaseEnd(3)], [record]] and ingest.num_delivered == 0
+    while ingest.num_delivered == 0 and ingest.error is None:
+        time.sleep(0.01)
     stop.set()
     assert ingest.join(2) and ingest.num_delivered == 1
+
+
+def test_nothing_goes_in_after_a_stop():
+    """The last checkpoint may be written by then: what came later would be counted and not saved."""
+    ingest = new_ingest()
+    assert not ingest.take(chunk((0, 0), finished=(0,)), lambda: True)
+    assert ingest.num_delivered == ingest.num_unique == len(ingest.buffer) == 0
 
 
 def test_a_simulation_is_delivered_only_when_all_its_samples_are_in_and_pausing_never_deadlocks():
@@ -170,8 +179,17 @@ def test_a_simulation_is_delivered_only_when_all_its_samples_are_in_and_pausing_
     end = time.monotonic() + 2
     while ingest.num_delivered == 0 and time.monotonic() < end:
         time.sleep(0.01)
+    while ingest.num_delivered == 0 and ingest.error is None:
+        time.sleep(0.01)
     stop.set()
     assert ingest.join(2) and ingest.num_delivered == 1
+
+
+def test_nothing_goes_in_after_a_stop():
+    """The last checkpoint may be written by then: what came later would be counted and not saved."""
+    ingest = new_ingest()
+    assert not ingest.take(chunk((0, 0), finished=(0,)), lambda: True)
+    assert ingest.num_delivered == ingest.num_unique == len(ingest.buffer) == 0
 
 
 def test_a_restored_ingest_takes_only_what_is_missing():

@@ -62,7 +62,7 @@ def learner(folder, kind, stop_after):
         rate_limiter=limiter,
         checkpoint=save,
         checkpoint_every_s=0.05,
-        delivered=lambda: ingest.num_delivered,
+        ended=lambda: ingest.num_delivered,
     )
     return trainer, ingest
 

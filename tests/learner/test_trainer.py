@@ -83,7 +83,7 @@ def test_each_limit_is_a_cause():
     trainer = new_trainer(StopAfter(steps=2000, error=0.5), validation=validation, validation_every_s=0.1)
     assert trainer.run(never) == "error" and trainer.validation_errors["mean"] <= 0.5
     for stop_after in (StopAfter(steps=2000), StopAfter(simulations=64)):
-        trainer = new_trainer(stop_after, delivered=lambda: 64)
+        trainer = new_trainer(stop_after, ended=lambda: 64)
         trainer.buffer.end_of_stream()
         assert trainer.run(never) == "stream ended" and trainer.num_trained == 64
 

@@ -20,7 +20,7 @@ def test_a_lost_lease_gives_out_again_what_was_not_delivered():
     ledger.lease(0, 4)
     ledger.lease(1, 2)
     ledger.settle([[1, 2]], {2: "diverged"})
-    assert ledger.end_lease(0) == [0, 3]
+    assert ledger.end_lease(0) == {}
     assert ledger.num_lost == 2
     assert ledger.lease(2, 3).simulations == (0, 3)
     assert ledger.lease(3, 3).simulations == (6, 7, 8)
@@ -30,7 +30,7 @@ def test_a_whole_lease_loses_nothing():
     ledger = Ledger("training")
     ledger.lease(0, 4)
     ledger.settle([[0, 4]], {})
-    assert ledger.end_lease(0) == [] and ledger.num_lost == 0
+    assert ledger.end_lease(0) == {} and ledger.num_lost == 0
 
 
 def test_rebuilt_after_a_resume_it_fills_the_gaps_first():
@@ -55,20 +55,20 @@ def test_every_id_is_given_out_once_whatever_dies():
 
 def test_a_simulation_that_kills_its_worker_is_found_alone_and_given_up():
     """Simulation 37 kills whoever works on it; all others of its leases are delivered."""
-    ledger, delivered, deaths = Ledger("training", limit=128), [], 0
-    for number in range(100):
-        lease = ledger.lease(number, 64)
-        if lease is None:
-            break
-        died = 37 in lease.simulations
-        deaths += died
-        delivered += [i for i in lease.simulations if not died or i < 37]
-        ledger.settle(intervals(*sorted(delivered)), {})
-        ledger.end_lease(number, died=died)
-    assert deaths == 3 and ledger.is_complete()
-    assert list(ledger.failed) == [37] and "its worker died" in ledger.failed[37]
-    ledger.settle(intervals(*sorted(delivered)), {})  # what the learner does not know of stays known
-    assert list(ledger.failed) == [37]
+    for window in (1, 64, 256):
+        ledger, delivered, failed, deaths = Ledger("training", limit=512), [], {}, 0
+        for number in range(1000):
+            lease = ledger.lease(number, window)
+            if lease is None:
+                break
+            died = 37 in lease.simulations
+            deaths += died
+            delivered += [] if died else lease.simulations  # chunks that were not sent die with the worker
+            ledger.settle(intervals(*sorted(delivered)), failed)
+            failed |= ledger.end_lease(number, died=died)
+        ledger.settle(intervals(*sorted(delivered)), failed)
+        assert deaths == 3 and ledger.is_complete()
+        assert list(failed) == [37] and "its worker died" in failed[37]
 
 
 def test_fault_when_the_first_all_fail():

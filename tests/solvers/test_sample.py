@@ -32,6 +32,8 @@ def test_pack_puts_every_quantity_in_its_channel():
         ((A,), (), "every output must be a field"),
         ((A,), (FieldSpec(name="u"),), "every output must be a field"),
         ((A,), (FieldSpec(name="u", shape=(3, 2)),), "one grid"),
+        ((FieldSpec(name="step"),), (U,), "'step' can't name a quantity"),
+        ((FieldSpec(name="pore pressure"),), (U,), "'pore pressure' can't name a quantity"),
     ],
 )
 def test_layouts_that_cannot_be(inputs, outputs, expected):

@@ -96,6 +96,36 @@ def test_a_failing_draw_fails_alone():
     assert sorted([*failed, *(i for chunk in chunks for i in chunk.finished)]) == list(range(20))
 
 
+class Careless(Steps):
+    def simulate(self, parameters, solve):
+        for sample in super().simulate(parameters, solve):
+            yield Sample(inputs=sample.inputs, outputs=sample.outputs)
+
+
+class Silent(Steps):
+    def simulate(self, parameters, solve):
+        return iter(())
+
+
+class Shifty(Steps):
+    def features(self, parameters):
+        return np.zeros(1 + (parameters["x"] > 0.5))
+
+
+def test_what_would_be_lost_in_silence_is_a_failure():
+    for problem, reason in (
+        (Careless(), "step 0 was yielded twice"),
+        (Silent(), "simulate yielded no sample"),
+        (Shifty(), "features have shape"),
+    ):
+        chunks = list(worker_of(problem, sort=True).stream(lease(*range(10))))
+        failed = {i: why for chunk in chunks for i, why in chunk.failed.items()}
+        finished = [i for chunk in chunks for i in chunk.finished]
+        assert failed and sorted([*failed, *finished]) == list(range(10))
+        assert all(reason in why for why in failed.values())
+        assert {i for i, _ in joined(chunks)} == set(finished)
+
+
 def test_values_that_are_not_finite_never_leave():
     problem = Steps()
     problem.space = ParameterSpace(x=Uniform(1e38, 1e39))  # beyond float32 for most draws
