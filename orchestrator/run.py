@@ -280,7 +280,7 @@ class _Driver:
         )
         checkpoint = facts["weight_bytes"] * 3 + (facts["buffer_bytes"] if self.config.checkpoint.buffer else 0)
         self.console.print(f"disk: the newest checkpoint takes about {checkpoint / 1e6:.0f} MB", soft_wrap=True)
-        if facts["step"]:
+        if facts["training"][0]:
             self.console.print(f"resumed at step {facts['step']}")
 
     def _relative(self) -> str:
