@@ -28,11 +28,11 @@ clean:
 		exit 1; fi
 	"$(PYTHON)" -m venv .venv
 
-.venv/installed: pyproject.toml | .venv/bin/python
+.venv/installed: pyproject.toml $(wildcard solvers/krylov/kernels/*.[ch]) | .venv/bin/python
 	@echo "installing penstock with PyTorch, Ray, DOLFINx and PETSc into .venv: about two minutes and 6 GB"
 	.venv/bin/pip install --quiet --disable-pip-version-check -e '.[fenics]'
 	@touch $@
 
-.venv/installed-test: pyproject.toml | .venv/installed
+.venv/installed-test: pyproject.toml $(wildcard solvers/krylov/kernels/*.[ch]) | .venv/installed
 	.venv/bin/pip install --quiet --disable-pip-version-check -e '.[fenics,test]'
 	@touch $@

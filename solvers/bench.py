@@ -27,7 +27,7 @@ from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.krylov.direct import Direct
 from penstock.solvers.krylov.gcrodr import GCRODR
 from penstock.solvers.krylov.krylov import Krylov
-from penstock.solvers.krylov.strategy import Strategy, residual_of
+from penstock.solvers.krylov.strategy import Strategy, Tolerance, residual_of
 from penstock.solvers.parameters import generator_of
 from penstock.solvers.problem import LinearSystem
 from penstock.solvers.problems.darcy import Darcy, DarcyDiscretisation
@@ -51,7 +51,7 @@ class Arm:
 
     def solve(self, system: LinearSystem) -> None:
         start = time.perf_counter()
-        attempt = self.strategy.solve(system, RTOL)
+        attempt = self.strategy.solve(system, Tolerance(RTOL))
         seconds = time.perf_counter() - start
         if residual_of(system, attempt.x).norm() <= RTOL * system.b.norm():
             self.products.append(attempt.iterations)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from penstock.solvers.krylov.strategy import Attempt, residual_of
+from penstock.solvers.krylov.strategy import Attempt, Tolerance, residual_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Direct:
     def recycles(self) -> bool:
         return self._solves > 1  # the kept pivot order may not suit the new values
 
-    def solve(self, system: LinearSystem, rtol: float) -> Attempt:
+    def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         if self._ksp is None:
             self._ksp = self._new_ksp(system)
         self._solves += 1
@@ -42,7 +42,7 @@ class Direct:
         if self._ksp.getConvergedReason() < 0:
             return Attempt(x=x, outcome=Outcome.BREAKDOWN)
         residual = residual_of(system, x)
-        if residual.norm() > rtol * system.b.norm():  # one step of iterative refinement
+        if residual.norm() > tolerance.rtol * system.b.norm():  # one step of iterative refinement
             correction = residual.duplicate()
             self._ksp.solve(residual, correction)
             x.axpy(1.0, correction)

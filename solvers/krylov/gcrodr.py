@@ -42,7 +42,7 @@ import numpy as np
 import scipy.linalg
 
 from penstock.solvers.krylov.preconditioners import PRECONDITIONERS, require_known, set_preconditioner
-from penstock.solvers.krylov.strategy import Attempt, require_at_least, start_of
+from penstock.solvers.krylov.strategy import Attempt, Tolerance, require_at_least, start_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class GCRODR:
         self._matrix: PETSc.Mat | None = None  # the one, and the state of its values, for which the space holds
         self._matrix_state = -1
 
-    def solve(self, system: LinearSystem, rtol: float) -> Attempt:
+    def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         self.recycles = False
         operator = Operator(system, self._preconditioner(system))
         num_rows = system.b.getLocalSize()
@@ -126,7 +126,7 @@ class GCRODR:
 
         x_vec = start_of(system)
         x, b = x_vec.array_r.copy(), system.b.array_r
-        target = rtol * operator.norm(b)
+        target = tolerance.rtol * operator.norm(b)
         r = b.copy() if system.guess is None else operator.residual(b, x)
         history = [operator.norm(r)]
         self._space = None  # while an exception may leave it half made

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from penstock.solvers.krylov.preconditioners import PRECONDITIONERS, require_known, set_preconditioner
-from penstock.solvers.krylov.strategy import Attempt, require_at_least, residual_of, start_of
+from penstock.solvers.krylov.strategy import Attempt, Tolerance, require_at_least, residual_of, start_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:
@@ -86,19 +86,19 @@ class Krylov:
     def reset(self) -> None:
         self._ksp: PETSc.KSP | None = None
 
-    def solve(self, system: LinearSystem, rtol: float) -> Attempt:
+    def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         if self._ksp is None:
             self._ksp = self._new_ksp(system)
         ksp = self._ksp
         ksp.setOperators(system.A)
         method = METHODS[ksp.getType()]
-        target = rtol * system.b.norm()
+        target = tolerance.rtol * system.b.norm()
         x = start_of(system)
         ksp.setInitialGuessNonzero(system.guess is not None)
         products = 0
-        tolerance = rtol
+        rtol = tolerance.rtol
         for continuation in range(MAX_CONTINUATIONS + 1):
-            ksp.setTolerances(rtol=tolerance, atol=0.0, max_it=max(1, self.max_iterations - products))
+            ksp.setTolerances(rtol=rtol, atol=0.0, max_it=max(1, self.max_iterations - products))
             products += continuation > 0 or system.guess is not None  # the first residual
             ksp.solve(system.b, x)
             iterations = ksp.getIterationNumber()
@@ -111,7 +111,7 @@ class Krylov:
             if outcome is not Outcome.CONVERGED or residual_norm <= target:
                 break
             outcome = Outcome.STAGNATION
-            tolerance *= 0.5 * target / residual_norm
+            rtol *= 0.5 * target / residual_norm
             ksp.setInitialGuessNonzero(True)
         return Attempt(x=x, outcome=outcome, iterations=products)
 

@@ -10,7 +10,7 @@ from copy import copy
 import numpy as np
 
 from penstock.solvers.krylov.direct import Direct
-from penstock.solvers.krylov.strategy import Attempt, Strategy, residual_of
+from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance, residual_of
 from penstock.solvers.problem import LinearSystem, Outcome, Solution
 
 
@@ -51,7 +51,7 @@ class LinearSolver:
             return self._trivial(system, norm_b, start)
         for climbed, strategy in enumerate(self._ladder(system.family)):
             self.num_retried += climbed == 1
-            attempt = _attempt(strategy, system, self.rtol)
+            attempt = _attempt(strategy, system, Tolerance(self.rtol))
             relative_residual = residual_of(system, attempt.x).norm() / norm_b
             outcome = self._judge(attempt.outcome, relative_residual)
             if outcome is Outcome.CONVERGED:
@@ -100,11 +100,11 @@ class LinearSolver:
         )
 
 
-def _attempt(strategy: Strategy, system: LinearSystem, rtol: float) -> Attempt:
+def _attempt(strategy: Strategy, system: LinearSystem, tolerance: Tolerance) -> Attempt:
     from petsc4py import PETSc
 
     try:
-        return strategy.solve(system, rtol)
+        return strategy.solve(system, tolerance)
     # A zero pivot, a preconditioner that can't be set up, a dense step that fails: a property of this system.
     except (PETSc.Error, np.linalg.LinAlgError):
         x = system.b.duplicate()

@@ -12,6 +12,16 @@ if TYPE_CHECKING:
     from petsc4py import PETSc
 
 
+@dataclass(frozen=True)
+class Tolerance:
+    """When a strategy may stop."""
+
+    rtol: float
+    """At ||b - A x|| <= rtol ||b||."""
+    energy: float | None = None
+    """At an estimated ||x - A⁻¹ b||_A <= energy ||A⁻¹ b||_A, for the strategies that have such an estimate, instead."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
     """What a strategy made of one system."""
@@ -39,8 +49,8 @@ class Strategy(Protocol):
         """Numbers from earlier systems entered the last solve, so solving again from a reset may go better."""
         ...
 
-    def solve(self, system: LinearSystem, rtol: float) -> Attempt:
-        """An x with ||b - A x|| <= rtol ||b||, or the reason why there is none.
+    def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+        """An x that meets the tolerance, or the reason why there is none.
 
         May raise PETSc.Error and LinAlgError.
         """

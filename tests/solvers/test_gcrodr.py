@@ -16,6 +16,7 @@ from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.krylov import gcrodr as method
 from penstock.solvers.krylov.direct import Direct
 from penstock.solvers.krylov.gcrodr import GCRODR
+from penstock.solvers.krylov.strategy import Tolerance
 from penstock.solvers.parameters import generator_of
 from penstock.solvers.problem import LinearSystem, Outcome
 from penstock.solvers.problems.darcy import Darcy
@@ -67,7 +68,7 @@ def test_a_cycle_finds_the_least_residual_of_its_space(pc):
     A = convection_diffusion(12, 20.0)
     generator = np.random.default_rng(0)
     strategy = GCRODR(m=16, k=6, pc=pc)
-    strategy.solve(system_of(A, generator.standard_normal(144)), RTOL)
+    strategy.solve(system_of(A, generator.standard_normal(144)), Tolerance(RTOL))
     U = strategy._space.U
 
     A = A + scipy.sparse.diags_array(generator.uniform(0, 0.1, 144))
@@ -96,7 +97,7 @@ def test_a_cycle_finds_the_least_residual_of_its_space(pc):
 
     one_cycle = 6 + 10 + 1  # products: C, Arnoldi steps, residual
     strategy.max_iterations = one_cycle
-    attempt = strategy.solve(system, 1e-14)
+    attempt = strategy.solve(system, Tolerance(1e-14))
     assert attempt.outcome is Outcome.ITERATION_LIMIT and attempt.iterations == one_cycle
     assert np.linalg.norm(b - A @ attempt.x.array_r) == pytest.approx(least, rel=1e-8)
     assert attempt.history[-1] == pytest.approx(least, rel=1e-8)
@@ -110,7 +111,7 @@ def test_what_a_cycle_hands_on():
     system = system_of(A, np.random.default_rng(1).standard_normal(400), is_spd=True)
     strategy = GCRODR(m=30, k=8, pc="jacobi")
     for _ in range(6):
-        strategy.solve(system, 1e-12)
+        strategy.solve(system, Tolerance(1e-12))
     space = strategy._space
     np.testing.assert_allclose(A @ space.U, space.C, atol=1e-11)
     np.testing.assert_allclose(space.C.T @ space.C, np.eye(8), atol=1e-12)
@@ -124,7 +125,7 @@ def test_what_a_cycle_hands_on():
 def test_k_zero_is_petsc_gmres(pc):
     A = convection_diffusion(24, 30.0)
     system = system_of(A, np.random.default_rng(2).standard_normal(576))
-    attempt = GCRODR(m=8, k=0, pc=pc).solve(system, RTOL)
+    attempt = GCRODR(m=8, k=0, pc=pc).solve(system, Tolerance(RTOL))
 
     ksp = PETSc.KSP().create(MPI.COMM_SELF)
     ksp.setType("gmres")
@@ -155,7 +156,7 @@ def test_recycling_pays_where_it_should():
     products = {}
     for recycle in (True, False):
         strategy = GCRODR(m=40, k=20, pc="none", recycle=recycle)
-        attempts = [strategy.solve(system_of(A, b), RTOL) for A, b in slowly_changing(8)]
+        attempts = [strategy.solve(system_of(A, b), Tolerance(RTOL)) for A, b in slowly_changing(8)]
         assert all(attempt.outcome is Outcome.CONVERGED for attempt in attempts)
         products[recycle] = sum(attempt.iterations for attempt in attempts)
     assert products[True] < 0.7 * products[False]
@@ -165,11 +166,11 @@ def test_an_unchanged_matrix_costs_no_products_for_its_space():
     A = convection_diffusion(16, 5.0)
     system = system_of(A, np.ones(256))
     strategy = GCRODR(m=20, k=10, pc="jacobi")
-    strategy.solve(system, RTOL)
+    strategy.solve(system, Tolerance(RTOL))
     system.A.scale(2.0)
     system.A.scale(0.5)  # the same values, but they have been written
-    changed = strategy.solve(system, RTOL).iterations
-    assert changed - strategy.solve(system, RTOL).iterations >= 8
+    changed = strategy.solve(system, Tolerance(RTOL)).iterations
+    assert changed - strategy.solve(system, Tolerance(RTOL)).iterations >= 8
 
 
 @pytest.mark.parametrize("wind", [0.0, 10.0, 200.0])
@@ -222,7 +223,7 @@ def test_complex_pairs_stay_together(k):
     strategy = GCRODR(m=12, k=k, pc="none")
     for seed in range(3):
         system = system_of(A, np.random.default_rng(seed).standard_normal(120))
-        attempt = strategy.solve(system, RTOL)
+        attempt = strategy.solve(system, Tolerance(RTOL))
         assert attempt.outcome is Outcome.CONVERGED
         assert relative_residual(A, system, attempt.x) <= RTOL
         assert strategy._space.k <= k
@@ -247,10 +248,10 @@ def test_a_space_of_old_systems_can_be_dropped():
     A = convection_diffusion(16, 5.0)
     system = system_of(A, np.ones(256))
     strategy = GCRODR(m=20, k=10, pc="jacobi")
-    first = strategy.solve(system, RTOL)
-    assert strategy.solve(system, RTOL).iterations < first.iterations
+    first = strategy.solve(system, Tolerance(RTOL))
+    assert strategy.solve(system, Tolerance(RTOL)).iterations < first.iterations
     strategy.reset()
-    again = strategy.solve(system, RTOL)
+    again = strategy.solve(system, Tolerance(RTOL))
     assert again.history == first.history and not strategy.recycles
 
     solver = LinearSolver(GCRODR(m=20, k=10, pc="jacobi"), rtol=RTOL)
@@ -264,14 +265,14 @@ def test_fewer_unknowns_than_the_space_may_hold():
     strategy = GCRODR(pc="none")
     for seed in range(3):
         system = system_of(A, np.random.default_rng(seed).standard_normal(7))
-        attempt = strategy.solve(system, 1e-10)
+        attempt = strategy.solve(system, Tolerance(1e-10))
         assert attempt.outcome is Outcome.CONVERGED
         np.testing.assert_allclose(attempt.x.array_r, np.linalg.solve(A, system.b.array_r), rtol=1e-8)
 
 
 def test_the_iteration_limit_is_an_outcome():
     system = system_of(convection_diffusion(30, 0.0), np.ones(900), is_spd=True)
-    attempt = GCRODR(m=10, k=4, pc="jacobi", max_iterations=25).solve(system, RTOL)
+    attempt = GCRODR(m=10, k=4, pc="jacobi", max_iterations=25).solve(system, Tolerance(RTOL))
     assert attempt.outcome is Outcome.ITERATION_LIMIT and 25 <= attempt.iterations <= 26
 
 
@@ -279,14 +280,14 @@ def test_stagnation_is_an_outcome():
     cyclic = np.roll(np.eye(60), 1, axis=0)  # GMRES(m) makes no progress on it for any m < 60
     b = np.zeros(60)
     b[0] = 1.0
-    attempt = GCRODR(m=10, k=0, pc="none").solve(system_of(cyclic, b), RTOL)
+    attempt = GCRODR(m=10, k=0, pc="none").solve(system_of(cyclic, b), Tolerance(RTOL))
     assert attempt.outcome is Outcome.STAGNATION and attempt.iterations < 100
 
 
 @pytest.mark.parametrize("k", [0, 3])
 def test_breakdown_is_an_outcome(k):
     nilpotent = np.diag(np.ones(5), 1)
-    attempt = GCRODR(m=8, k=k, pc="none").solve(system_of(nilpotent, np.arange(1.0, 7.0)), RTOL)
+    attempt = GCRODR(m=8, k=k, pc="none").solve(system_of(nilpotent, np.arange(1.0, 7.0)), Tolerance(RTOL))
     assert attempt.outcome is Outcome.BREAKDOWN
     assert np.isfinite(attempt.x.array_r).all()
 
@@ -297,6 +298,7 @@ import numpy as np
 from petsc4py import PETSc
 from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.krylov.gcrodr import GCRODR
+from penstock.solvers.krylov.strategy import Tolerance
 from penstock.solvers.problem import LinearSystem
 
 n = 24

@@ -14,7 +14,7 @@ from penstock.solvers.krylov import STRATEGIES, LinearSolver
 from penstock.solvers.krylov.direct import Direct
 from penstock.solvers.krylov.gcrodr import GCRODR
 from penstock.solvers.krylov.krylov import METHODS, Krylov
-from penstock.solvers.krylov.strategy import Attempt
+from penstock.solvers.krylov.strategy import Attempt, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
 
 RTOL = 1e-8
@@ -114,7 +114,7 @@ def test_products_are_counted(ksp):
     is_spd = ksp in ("cg", "fcg", "minres")
     system = system_of(SPD if is_spd else convection_diffusion(20, 1.0), is_spd=is_spd)
     before = event.getPerfInfo()["count"]
-    attempt = Krylov(ksp=ksp, pc="jacobi", restart=10).solve(system, RTOL)
+    attempt = Krylov(ksp=ksp, pc="jacobi", restart=10).solve(system, Tolerance(RTOL))
     assert abs(event.getPerfInfo()["count"] - before - attempt.iterations) <= 2
 
 
@@ -128,11 +128,11 @@ def test_a_true_residual_missed_by_the_method_is_reached_by_going_on():
 
 def test_options_reach_petsc():
     system = system_of(convection_diffusion(30, 0.0), is_spd=True)
-    plain = Krylov(ksp="cg", pc="icc").solve(system, RTOL)
-    filled = Krylov(ksp="cg", pc="icc", options={"pc_factor_levels": "3"}).solve(system, RTOL)
+    plain = Krylov(ksp="cg", pc="icc").solve(system, Tolerance(RTOL))
+    filled = Krylov(ksp="cg", pc="icc", options={"pc_factor_levels": "3"}).solve(system, Tolerance(RTOL))
     assert filled.iterations < 0.8 * plain.iterations
     with pytest.raises(ValueError, match="pc_factor_level'"):
-        Krylov(ksp="cg", pc="icc", options={"pc_factor_level": "3"}).solve(system, RTOL)
+        Krylov(ksp="cg", pc="icc", options={"pc_factor_level": "3"}).solve(system, Tolerance(RTOL))
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ class Singular:
     def reset(self):
         pass
 
-    def solve(self, system, rtol):
+    def solve(self, system, tolerance):
         np.linalg.inv(np.zeros((2, 2)))
 
 
@@ -239,7 +239,7 @@ class Poisoned:
     def recycles(self):
         return self.num_solved > 1
 
-    def solve(self, system, rtol):
+    def solve(self, system, tolerance):
         self.num_solved += 1
         x = system.b.copy()
         if self.recycles:

@@ -1,0 +1,32 @@
+/* What every kernel may call. PETSc's objects are opaque handles and its functions are found at run time, so that the
+ * extension builds without PETSc's or MPI's headers and serves whatever build of PETSc the user has. */
+#ifndef PENSTOCK_KERNELS_H
+#define PENSTOCK_KERNELS_H
+
+/* One function for each generation of x86 processors, picked when the library is loaded: a wheel built on one machine
+ * runs on another, at its speed. */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__gnu_linux__)
+#define EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define EVERY_CPU
+#endif
+
+typedef void *Mat; /* PETSc's handles */
+typedef void *Vec;
+typedef void *PC;
+
+/* All of PETSc's return 0, or an error code. */
+typedef struct {
+    int (*MatMult)(Mat A, Vec x, Vec y);
+    int (*PCApply)(PC M, Vec x, Vec y);
+    int (*VecPlaceArray)(Vec x, const double *array);
+    int (*VecResetArray)(Vec x);
+    void (*dgemv)(char *trans, int *m, int *n, double *alpha, double *a, int *lda, double *x, int *incx, double *beta,
+                  double *y, int *incy);
+    void (*dgemm)(char *transa, char *transb, int *m, int *n, int *k, double *alpha, double *a, int *lda, double *b,
+                  int *ldb, double *beta, double *c, int *ldc);
+} Api;
+
+extern Api api;
+
+#endif
