@@ -12,7 +12,7 @@ import numpy as np
 from penstock.id_set import IdSet
 from penstock.learner.buffers import Buffer
 from penstock.learner.rate_limiter import RateLimiter
-from penstock.sample import Chunk, Layout, LeaseEnd, SolveRecord
+from penstock.sample import Chunk, Decision, Layout, LeaseEnd, SolveRecord
 
 STREAM_TIMEOUT_S = 0.2  # how soon an idle ingest thread sees should_stop()
 
@@ -51,6 +51,7 @@ class Ingest:
         self.solver_blocked_seconds = 0.0
         self._partial: dict[int, set[int]] = {}  # steps that are in, of simulations that have not ended
         self._solves: list[SolveRecord] = []
+        self._decisions: list[Decision] = []
         self._lease_ends: list[LeaseEnd] = []
         self._lock = threading.Lock()
         self._drained_lock = threading.Lock()
@@ -76,12 +77,13 @@ class Ingest:
     def take(self, chunk: Chunk, should_stop: Callable[[], bool] | None = None) -> bool:
         """Puts a chunk's new samples into the buffer and writes its simulations' ends down.
 
-        Of another design than "training" only the solve records are kept: a validation lease that a dead worker had
-        begun may come a second time while training goes on, and its simulations have the same numbers.
+        Of another design than "training" only what the solver says of itself is kept: a validation lease that a dead
+        worker had begun may come a second time while training goes on, and its simulations have the same numbers.
         False when should_stop() or the buffer's close came before its last row was in; no end is written then.
         """
         with self._drained_lock:
             self._solves.extend(chunk.solves)
+            self._decisions.extend(chunk.decisions)
         if chunk.design != "training":
             return True
         with self._lock:
@@ -160,6 +162,12 @@ class Ingest:
         with self._drained_lock:
             solves, self._solves = self._solves, []
         return solves
+
+    def drain_decisions(self) -> list[Decision]:
+        """What workers decided about strategies since the last call."""
+        with self._drained_lock:
+            decisions, self._decisions = self._decisions, []
+        return decisions
 
     def drain_lease_ends(self) -> list[LeaseEnd]:
         """The leases that ended since the last call."""

@@ -22,6 +22,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+bench = typer.Typer(no_args_is_help=True, help="Measure, and write the tables of benchmarks/.")
+app.add_typer(bench, name="bench")
+
 Run = Annotated[
     Path | None, typer.Argument(help="Run folder; the latest under runs/ when left out.", show_default=False)
 ]
@@ -123,6 +126,25 @@ def doctor() -> None:
     from penstock.orchestrator.doctor import examine
 
     raise typer.Exit(examine())
+
+
+@bench.command()
+def solvers(
+    case: Annotated[
+        str | None, typer.Option(help="Beginning of the names of cases; all when left out.", show_default=False)
+    ] = None,
+    systems: Annotated[
+        int | None,
+        typer.Option(min=1, help="Systems of a case; 40, 10 or 3 by size when left out.", show_default=False),
+    ] = None,
+) -> None:
+    """Compare every way to solve linear systems, on one core."""
+    from penstock.solvers.bench import use_one_core
+
+    use_one_core()  # before NumPy is imported
+    from penstock.solvers.bench.solvers import run as compare
+
+    compare(case, systems)
 
 
 def _open(run: Path | None):

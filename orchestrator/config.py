@@ -39,19 +39,37 @@ Choice = Annotated[Named, BeforeValidator(_named)]
 """`direct` is short for `{name: direct}`."""
 
 
+DEFAULT_ACCURACY = 1e-4  # of a field of which a surrogate knows the third digit at best
+
+
 class SolverSection(Section):
     workers: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """Solver processes; auto takes one for each core but one, and at least one."""
-    strategy: Choice = Named(name="direct")
-    """How systems are solved: direct, krylov or gcrodr, with the strategy's options."""
-    rtol: float = Field(1e-8, gt=0, lt=1)
-    """True relative residual ||b - A x|| / ||b|| that every solution must reach."""
+    strategy: Choice = Named(name="auto")
+    """How systems are solved: auto, or one by name with its options."""
+    accuracy: float | None = Field(None, gt=0, lt=1)
+    """Largest algebraic error ||x - A⁻¹ b|| / ||A⁻¹ b|| of a solution; 1e-4 where `rtol` is absent, too."""
+    rtol: float | None = Field(None, gt=0, lt=1)
+    """Largest true relative residual ||b - A x|| / ||b||, instead of `accuracy`."""
     window: int = Field(64, gt=0)
     """Simulations of a lease: how far a worker looks ahead to sort."""
-    sort: bool = True
-    """Solve the systems of a lease in greedy nearest-neighbour order."""
+    sort: bool | Literal["auto"] = "auto"
+    """Order of a lease's systems: true for greedy nearest neighbours, false as drawn, auto to sort where it pays."""
     max_failed_fraction: float = Field(0.05, ge=0, le=1)
     """The run stops when more than this fraction of the last 200 simulations failed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_measure(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        if values.get("accuracy") is None and values.get("rtol") is None:
+            return values | {"accuracy": DEFAULT_ACCURACY}
+        if values.get("accuracy") is not None and values.get("rtol") is not None:
+            raise ValueError(
+                "give accuracy, which bounds the error, or rtol, which bounds the residual; set the other to null"
+            )
+        return values
 
 
 class BufferSection(Section):

@@ -131,7 +131,7 @@ class LearnerActor:
         self._stop.set()
 
     def status(self) -> dict[str, Any]:
-        """Where training stands. Solves and ended leases are told once. Raises what ended a thread."""
+        """Where training stands. Solves, decisions and ended leases are told once. Raises what ended a thread."""
         done = self._done.is_set()  # before the error is looked at: what fails in between is told next time
         if self._error is not None:
             raise self._error
@@ -155,6 +155,7 @@ class LearnerActor:
             "validation_failed": self._validation_failed,
             "lease_ends": [(end.lease_number, end.error) for end in lease_ends],
             "solves": ingest.drain_solves(),
+            "decisions": ingest.drain_decisions(),
             "buffer_samples": len(buffer),
             "buffer_capacity": buffer.capacity,
             "loss": trainer.loss,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 
 from penstock.errors import PenstockError
-from penstock.sample import SolveRecord
+from penstock.sample import Decision, SolveRecord
 
 SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 ITERATIONS_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
@@ -65,6 +65,15 @@ class Metrics:
             buckets=ITERATIONS_BUCKETS,
             registry=registry,
         )
+        self._trials = Gauge(
+            "penstock_strategy_trial_seconds",
+            "Median time of a solve when strategy auto tried it",
+            ["family", "strategy"],
+            registry=registry,
+        )
+        self._chosen = Gauge(
+            "penstock_strategy_chosen", "1 for the strategy that auto took", ["family", "strategy"], registry=registry
+        )
         self._totals = dict.fromkeys(self._counters, 0.0)
 
         self.port = self._serve(port)
@@ -79,6 +88,14 @@ class Metrics:
                 f"metrics.port: {port} is in use on localhost: give another one, or auto for a free one"
             ) from None
         return server.server_port
+
+    def choose(self, decisions: Iterable[Decision]) -> None:
+        """Show what strategy auto chose, one decision a family."""
+        for decision in decisions:
+            for label, seconds in decision.seconds.items():
+                if seconds is not None:
+                    self._trials.labels(decision.family, label).set(seconds)
+                self._chosen.labels(decision.family, label).set(label == decision.strategy)
 
     def update(self, record: Mapping[str, Any], solves: list[SolveRecord]) -> None:
         """Bring the registry up to a record of the run (see `journal.Journal`), and count new solves."""

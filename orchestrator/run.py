@@ -21,6 +21,7 @@ import psutil
 from penstock import __version__
 from penstock.errors import PenstockError
 from penstock.orchestrator.blueprint import Blueprint
+from penstock.orchestrator.choices import Choices
 from penstock.orchestrator.cluster import ray_session
 from penstock.orchestrator.config import Config
 from penstock.orchestrator.journal import Journal
@@ -62,6 +63,8 @@ def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable
     metrics = Metrics(config.metrics.port)
     if overrides:
         folder.write_config(config)
+    if config.solver != before.solver:  # what was fastest for other options or another accuracy
+        (folder.path / Choices.FILE).unlink(missing_ok=True)
     (folder.path / "summary.json").unlink(missing_ok=True)  # it sums up a life that is now going on
     on_folder(folder)
     _Driver(blueprint, folder, metrics).run()
@@ -163,7 +166,8 @@ class _Driver:
         self._announce(facts)
         validation = Ledger("validation", config.validation.simulations, *facts["validation"])
         training = Ledger("training", config.training.stop_after.simulations, *facts["training"])
-        journal = Journal(self.folder)
+        journal, choices = Journal(self.folder), Choices(self.folder)
+        self.metrics.choose(choices.decisions)
         self.learner.start.remote()
         pending = self.learner.status.remote()
         stream_ended = False
@@ -179,12 +183,16 @@ class _Driver:
                     workers.close_leases(status["lease_ends"])
                     record = journal.record(status, training, workers.num_ready)
                     self.metrics.update(record, status["solves"])
+                    for decision in choices.take(status["decisions"]):
+                        self.console.print(f"{decision.family}: {decision.reason}", soft_wrap=True)
+                    self.metrics.choose(choices.decisions)
                     view.show(record)
                     if fault := validation.fault(1.0) or training.fault(config.solver.max_failed_fraction):
                         raise PenstockError(f"{fault}; the traceback is in {self.folder.logs}", exit_code=3)
                     if status["done"]:
                         return self._end(record, status, training, journal)
-                    workers.lease_ahead(training if validation.is_complete() else validation, config.solver.window)
+                    ledger = training if validation.is_complete() else validation
+                    workers.lease_ahead(ledger, config.solver.window, choices.decisions)
                     if training.is_complete() and not stream_ended:
                         self.learner.end_stream.remote()
                         stream_ended = True

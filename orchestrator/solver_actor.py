@@ -14,6 +14,8 @@ from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.krylov.direct import Direct
 from penstock.solvers.worker import SolverWorker
 
+REFERENCE_RTOL = 1e-8  # of the solutions that surrogates are measured on, whatever the training's
+
 
 def make_worker(blueprint: Blueprint) -> SolverWorker:
     """A worker whose validation and prediction draws are solved directly. Raises PenstockError without PETSc."""
@@ -29,9 +31,9 @@ def make_worker(blueprint: Blueprint) -> SolverWorker:
     return SolverWorker(
         blueprint.problem(),
         {
-            "training": LinearSolver(strategy, rtol=config.rtol),
-            "validation": LinearSolver(Direct(), rtol=config.rtol),
-            "prediction": LinearSolver(Direct(), rtol=config.rtol),
+            "training": LinearSolver(strategy, rtol=config.rtol, accuracy=config.accuracy),
+            "validation": LinearSolver(Direct(), rtol=REFERENCE_RTOL),
+            "prediction": LinearSolver(Direct(), rtol=REFERENCE_RTOL),
         },
         seed=blueprint.config.seed,
         sort=config.sort,

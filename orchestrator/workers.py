@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Any
 
@@ -12,6 +12,7 @@ from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.ledger import Ledger
 from penstock.orchestrator.run_folder import RunFolder
 from penstock.orchestrator.solver_actor import SolverActor
+from penstock.sample import Decision
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +66,11 @@ class WorkerPool:
             self._folder.event("worker started", worker=worker.name, pid=worker.pid)
             self._write_pids()
 
-    def lease_ahead(self, ledger: Ledger, window: int) -> None:
-        """Give every ready worker the leases it will end until the next time, and two more."""
+    def lease_ahead(self, ledger: Ledger, window: int, decisions: tuple[Decision, ...]) -> None:
+        """Give every ready worker the leases it will end until the next time, and two more.
+
+        decisions: what is known of strategies. The first worker alone may try out others: one decision serves all.
+        """
         ready = [worker for worker in self._workers if worker.pid is not None]
         wanted = {worker: LEASES_AHEAD + worker.ended - len(worker.leases) for worker in ready}
         for worker in ready:
@@ -81,6 +85,7 @@ class WorkerPool:
                 wanted[worker] -= 1
                 self._num_leases += 1
                 worker.leases[lease.number] = ledger
+                lease = replace(lease, decisions=decisions, may_try=worker is ready[0])
                 self._learner.lease.remote(lease, worker.actor)
 
     def close_leases(self, ends: list[tuple[int, str | None]]) -> None:

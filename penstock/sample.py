@@ -109,6 +109,21 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What `strategy: auto` found fastest for the systems of a family; made once in a run and shared by its workers."""
+
+    family: str
+    number: int = 0
+    """Counts the decisions about the family: a later one replaces an earlier one."""
+    strategy: str
+    """Label of the choice, for instance "cg + multigrid"."""
+    seconds: Mapping[str, float | None]
+    """Median time of a solve by label, of all that were tried; None for one that failed or was cut short."""
+    reason: str
+    """One line for people: what was chosen, over what, by how much."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lease:
     """The simulations that a worker takes at a time: its look-ahead window."""
 
@@ -117,6 +132,10 @@ class Lease:
     simulations: tuple[int, ...]
     design: str = "training"
     """Second word of every draw's seed; "validation" draws are never trained on."""
+    decisions: tuple[Decision, ...] = ()
+    """What is known about strategies by now, one a family."""
+    may_try: bool = True
+    """Whether this worker may try strategies out; others follow `decisions`."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +177,8 @@ class Chunk:
     failed: Mapping[int, str] = field(default_factory=dict)
     """Simulations that were given up, with the reason. None of their samples is in this or a later chunk."""
     solves: tuple[SolveRecord, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    """What the worker knows about strategies, but for what its lease told it."""
     retried: int = 0
     """Simulations in which a system had to be solved again by a more robust strategy."""
     blocked_seconds: float = 0.0

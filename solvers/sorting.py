@@ -1,8 +1,39 @@
-"""The order in which the systems of a window are solved."""
+"""The order in which the systems of a window are solved.
+
+`greedy_order` is the published one; the cost of `fast_order` grows with the number of systems and not with its square.
+`Sorter` gives a worker's windows their order where that pays, as `Worth` says.
+
+Letters:  N systems, F features, D leading components of the features.
+"""
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Literal
+
 import numpy as np
+
+from penstock.solvers.problem import Parameters
+
+logger = logging.getLogger(__name__)
+
+NUM_COMPONENTS = 16  # D: steps on 12/3 and smooth fields are then within 3 % of those found with all F
+FITTED_SYSTEMS = 64  # N of which the components are found: with 256 the steps are the same to 0.5 %
+GROUP_SYSTEMS = (
+    1000  # greedy inside a group costs 6 us a system then; 1e4 at once would cost 29 for 2 to 4 % shorter steps
+)
+CURVE_DIMENSIONS = 6  # with 3 or 10 of them the curve's own steps are longer
+
+BUDGET_FRACTION = 0.02  # of a window's solve time
+MARGIN = 2.0  # an estimate must fit the budget so many times
+REDUCE_SECONDS = 5e-9  # to stack and reduce, per feature of a system, and
+STEP_SECONDS = 6e-6  # to order, per system: as measured once, until a window of one's own has been sorted
+NUM_PAIRS = 5  # windows in drawn order against sorted ones, before sorting is kept or left
+WINS_TO_KEEP = 4  # of the pairs; chance alone would keep it 6 times in 32
+WINDOWS_BETWEEN_TRIALS = 200  # the strategy may have changed its ways, or the draws theirs
 
 
 def greedy_order(features: np.ndarray, start: np.ndarray | None = None) -> list[int]:
@@ -28,3 +59,249 @@ def greedy_order(features: np.ndarray, start: np.ndarray | None = None) -> list[
         left[nearest] = False
         current = features[nearest]
     return order
+
+
+def fast_order(features: np.ndarray, start: np.ndarray | None = None) -> list[int]:
+    """Greedy nearest neighbours of the leading principal components, group by group along Hilbert's curve.
+
+    A window of at most `GROUP_SYSTEMS` is one group. O(N F + N log N) time, O(N F) memory. Arguments as for
+    `greedy_order`.
+    """
+    if len(features) == 0:
+        return []
+    components = principal_components(features)
+    return hilbert_order(features @ components, None if start is None else start @ components)
+
+
+def principal_components(features: np.ndarray) -> np.ndarray:
+    """[F, D] orthonormal columns, D <= `NUM_COMPONENTS`: the directions in which features [N, F] spread most.
+
+    Found among at most `FITTED_SYSTEMS` of the systems. No distance grows under a projection. For draws of a Gaussian
+    field on a grid the same number of leading cosine coefficients serves as well, but asks for the grid.
+    """
+    sample = features[:: -(-len(features) // FITTED_SYSTEMS)]
+    sample = sample - sample.mean(axis=0)
+    variances, vectors = np.linalg.eigh(sample @ sample.T)
+    leading = slice(-1, -1 - min(NUM_COMPONENTS, int(np.sum(variances > 1e-8 * variances[-1]))), -1)
+    return sample.T @ (vectors[:, leading] / np.sqrt(variances[leading]))
+
+
+def hilbert_order(points: np.ndarray, start: np.ndarray | None = None, *, group: int = GROUP_SYSTEMS) -> list[int]:
+    """Points [N, D] along Hilbert's curve through their first `CURVE_DIMENSIONS` coordinates; inside groups of
+    `group` successive ones in greedy order. O(N log N + N D group) time.
+
+    start: [D] the curve is followed from the end that is nearer to it.
+    """
+    if len(points) <= group or points.shape[1] == 0:
+        return greedy_order(points, start)
+    corner = points[:, :CURVE_DIMENSIONS]
+    bits = min(16, 63 // corner.shape[1])
+    lowest, highest = corner.min(axis=0), corner.max(axis=0)
+    extent = np.max(highest - lowest) or 1.0  # one for all coordinates, so that distances are kept
+    cells = ((2**bits - 1) * ((corner - lowest) / extent)).astype(np.int64)
+    curve = np.argsort(hilbert_index(cells, bits), kind="stable")
+    if start is not None and np.linalg.norm(points[curve[-1]] - start) < np.linalg.norm(points[curve[0]] - start):
+        curve = curve[::-1]
+    order: list[int] = []
+    for members in np.split(curve, range(group, len(curve), group)):
+        order += members[greedy_order(points[members], start)].tolist()
+        start = points[order[-1]]
+    return order
+
+
+def hilbert_index(cells: np.ndarray, bits: int) -> np.ndarray:
+    """int64 [N] the places on Hilbert's curve of integer cells [N, D], each coordinate below 2^bits, D bits <= 63.
+
+    Cells that follow each other on the curve are neighbours. By J. Skilling, "Programming the Hilbert curve", AIP
+    Conf. Proc. 707 (2004) 381-387: the rotations and reflections of all levels of the curve are undone from the
+    coarsest to the finest level, each an exchange or a flip of the lower bits; then Gray's code is.
+    """
+    x = np.array(cells.T, dtype=np.int64)
+    for level in range(bits - 1, 0, -1):
+        lower = 2**level - 1
+        for row in x:
+            flipped = (row >> level & 1).astype(bool)
+            exchanged = np.where(flipped, 0, (x[0] ^ row) & lower)
+            x[0] ^= np.where(flipped, lower, exchanged)
+            row ^= exchanged
+    x = np.bitwise_xor.accumulate(x, axis=0)
+    parity = np.zeros_like(x[0])
+    for level in range(bits - 1, 0, -1):
+        parity ^= np.where(x[-1] >> level & 1, 2**level - 1, 0)
+    x ^= parity
+    index = np.zeros_like(parity)
+    for level in range(bits - 1, -1, -1):
+        for row in x:
+            index = index << 1 | (row >> level & 1)
+    return index
+
+
+def distance_gain(features: np.ndarray, order: list[int]) -> float:
+    """Mean step along the order over the root mean square distance of two systems; about 1 for independent draws."""
+    if len(order) < 2:
+        return 1.0
+    steps = [np.linalg.norm(features[here] - features[there]) for here, there in pairwise(order)]
+    spread = np.sqrt(2 * np.sum(np.var(features, axis=0, ddof=1)))
+    return float(np.mean(steps) / spread) if spread > 0 else 1.0
+
+
+class Worth:
+    """Whether the next window is to be sorted: a judge of seconds per system, without a clock of its own.
+
+    The first window is solved as drawn, for it warms up. Then follow `NUM_PAIRS` pairs of windows, one as drawn and one
+    sorted, the drawn one first in every other pair, so that a drift favours neither. Sorting is kept if the sorted
+    windows win `WINS_TO_KEEP` of them, sorting included, until the next trial. A window is solved as drawn, whatever a
+    trial said, if sorting it would take more than `BUDGET_FRACTION` of its solve time by `MARGIN` times the estimate;
+    a trial ends with that.
+    """
+
+    def __init__(self):
+        self.is_kept: bool | None = None
+        """What the last trial said; None while one goes on."""
+        self._solve_seconds: float | None = None  # of the last window
+        self._sort_seconds: float | None = None  # the least seen: interruptions by others are not sorting's cost
+        self._begin_trial()
+
+    def _begin_trial(self) -> None:
+        self.is_kept = None
+        self._drawn: list[float] = []
+        self._sorted: list[float] = []
+
+    @property
+    def next_is_sorted(self) -> bool:
+        return self._is_known and self._wants_order and self._is_affordable
+
+    @property
+    def _is_known(self) -> bool:
+        return self._solve_seconds is not None and self._sort_seconds is not None
+
+    @property
+    def _wants_order(self) -> bool:
+        if self.is_kept is not None:
+            return self.is_kept
+        if len(self._drawn) == len(self._sorted):
+            return len(self._drawn) % 2 == 1
+        return len(self._drawn) > len(self._sorted)
+
+    @property
+    def _is_affordable(self) -> bool:
+        return MARGIN * self._sort_seconds <= BUDGET_FRACTION * self._solve_seconds
+
+    def record(self, solve_seconds: float, sort_seconds: float | None, *, is_sorted: bool) -> str | None:
+        """A window is done. Returns what a trial said when it ends with this window.
+
+        solve_seconds: a system's, without sorting.
+        sort_seconds: a system's; for a window as drawn an estimate, None where there is none.
+        """
+        counts = self._is_known  # the first does not
+        too_dear = counts and self._wants_order and not is_sorted
+        self._solve_seconds = solve_seconds
+        if sort_seconds is not None:
+            self._sort_seconds = min(sort_seconds, self._sort_seconds or sort_seconds)
+        if not counts:
+            return None
+        if self.is_kept is not None:
+            self._windows_left -= 1
+            if self._windows_left == 0:
+                self._begin_trial()
+            return None
+        if too_dear:
+            self._end_trial(is_kept=False)
+            return (
+                f"windows are solved as drawn: sorting would take {1e3 * self._sort_seconds:.2g} ms a system "
+                f"and solving takes {1e3 * solve_seconds:.3g}"
+            )
+        (self._sorted if is_sorted else self._drawn).append(solve_seconds + (sort_seconds if is_sorted else 0.0))
+        if min(len(self._drawn), len(self._sorted)) < NUM_PAIRS:
+            return None
+        wins = sum(there < here for here, there in zip(self._drawn, self._sorted, strict=True))
+        self._end_trial(is_kept=wins >= WINS_TO_KEEP)
+        return (
+            f"windows are {'sorted' if self.is_kept else 'solved as drawn'}: {1e3 * np.mean(self._sorted):.3g} ms "
+            f"a system sorted, {1e3 * self._sort_seconds:.2g} of it for sorting, {1e3 * np.mean(self._drawn):.3g} as "
+            f"drawn; the sorted ones were faster in {wins} of {NUM_PAIRS} pairs"
+        )
+
+    def _end_trial(self, *, is_kept: bool) -> None:
+        self.is_kept = is_kept
+        self._windows_left = WINDOWS_BETWEEN_TRIALS
+
+
+class Sorter:
+    """Orders one window of systems after another, each on from the last system of the one before.
+
+    sort: True for `greedy_order`, always; False for the order of the draws; "auto" for `fast_order` where it pays: the
+        strategy must use something of earlier systems, and `Worth` is asked.
+    features: makes the vector [F] of one draw.
+    name: what the windows are of, for the log.
+
+    A window takes `begin`, `add` for each of its systems, `order`, and `end` when they are solved.
+    """
+
+    def __init__(self, sort: bool | Literal["auto"], features: Callable[[Parameters], np.ndarray], name: str):
+        self._sort = sort
+        self._make_features = features
+        self._name = name
+        self._worth = Worth()
+        self._shape: tuple[int, ...] | None = None
+        self._last: np.ndarray | None = None  # [F] features of the last system of the window before
+
+    def begin(self, systems: Sequence[int], *, gains_from_order: bool) -> None:
+        """A window comes, for a strategy that uses something of earlier systems or does not."""
+        self._last_drawn = systems[-1] if systems else None
+        self._systems: list[int] = []
+        self._features: list[np.ndarray] = []
+        self._seconds = 0.0
+        self._gain: float | None = None
+        self._is_judged = self._sort == "auto" and gains_from_order and len(systems) > 1
+        self._is_sorted = self._sort is True or (self._is_judged and self._worth.next_is_sorted)
+        if not gains_from_order:
+            self._worth = Worth()  # what was timed was another strategy
+
+    def add(self, system: int, parameters: Parameters) -> None:
+        """Raises what `features` raises, and ValueError where it gives anything but finite vectors of one length."""
+        # In drawn order the last system's features tell what features cost, and where the next window goes on.
+        if self._is_sorted or (self._is_judged and system == self._last_drawn):
+            start = time.perf_counter()
+            features = np.asarray(self._make_features(parameters), float)
+            self._check(features)
+            self._features.append(features)
+            self._seconds += time.perf_counter() - start
+        self._systems.append(system)
+
+    def _check(self, features: np.ndarray) -> None:
+        if features.ndim != 1 or features.shape != (self._shape or features.shape):
+            raise ValueError(f"features have shape {features.shape}, those before {self._shape}: give one vector [F]")
+        if not np.isfinite(features @ features):
+            raise ValueError("features are not finite")
+        self._shape = features.shape
+
+    def order(self) -> list[int]:
+        """The systems added, in the order in which to solve them."""
+        if not self._features:
+            return self._systems
+        if not self._is_sorted:
+            self._last = self._features[0]
+            return self._systems
+        start = time.perf_counter()
+        features = np.stack(self._features)
+        order = (greedy_order if self._sort is True else fast_order)(features, self._last)
+        self._last = features[order[-1]]
+        if self._is_judged and self._worth.is_kept is None:
+            self._gain = distance_gain(features, order)
+        self._seconds += time.perf_counter() - start
+        return [self._systems[position] for position in order]
+
+    def end(self, solve_seconds: float) -> None:
+        """The window's solves took `solve_seconds` together."""
+        if not self._is_judged or not self._systems:
+            return
+        sort_seconds = None
+        if self._is_sorted:
+            sort_seconds = self._seconds / len(self._systems)
+        elif self._features:
+            sort_seconds = self._seconds + REDUCE_SECONDS * self._last.size + STEP_SECONDS
+        decision = self._worth.record(solve_seconds / len(self._systems), sort_seconds, is_sorted=self._is_sorted)
+        if decision is not None:
+            gain = "" if self._gain is None else f", steps {self._gain:.2f} of a random pair's distance"
+            logger.info("%s draws: %s%s", self._name, decision, gain)

@@ -6,15 +6,16 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 
 from penstock.errors import describe
-from penstock.sample import Chunk, Layout, Lease, Sample, SolveRecord
+from penstock.sample import Chunk, Decision, Layout, Lease, Sample, SolveRecord
 from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.parameters import generator_of
-from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solution, SolveError
-from penstock.solvers.sorting import greedy_order
+from penstock.solvers.problem import LinearSystem, Problem, Solution, SolveError
+from penstock.solvers.sorting import Sorter
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +27,16 @@ class SolverWorker:
     """Draws, sorts, solves and packs; lives as long as its process, and its linear solvers with it.
 
     solvers: the LinearSolver of each design, "training" being the one for designs not named.
-    sort: solve a lease's systems in greedy nearest-neighbour order, so that a recycle space meets similar systems.
+    sort: as `Sorter` has it; True for greedy nearest-neighbour order in every lease, "auto" for sorting where it pays.
     """
 
-    def __init__(self, problem: Problem, solvers: dict[str, LinearSolver], *, seed: int, sort: bool):
+    def __init__(
+        self, problem: Problem, solvers: dict[str, LinearSolver], *, seed: int, sort: bool | Literal["auto"] = "auto"
+    ):
         self.problem = problem
         self.seed = seed
-        self.sort = sort
         self._solvers = solvers
-        self._last_features: np.ndarray | None = None
+        self._sorters = {design: Sorter(sort, problem.features, design) for design in solvers}
         self._blocked_seconds = 0.0
 
     def stream(self, lease: Lease) -> Iterator[Chunk]:
@@ -42,20 +44,25 @@ class SolverWorker:
 
         A simulation fails alone, whatever its code raises: the reason travels in the chunk, the traceback is logged.
         """
-        solver = self._solvers.get(lease.design, self._solvers["training"])
+        solver_name = lease.design if lease.design in self._solvers else "training"
+        solver, sorter = self._solvers[solver_name], self._sorters[solver_name]
         chunk = _ChunkBuilder(self.problem.layout, lease.design)
-        draws, features = {}, []
+        draws, solve_seconds = {}, 0.0
+        solver.adopt(lease.decisions, may_try=lease.may_try)
+        sorter.begin(lease.simulations, gains_from_order=solver.gains_from_order)
         for simulation in lease.simulations:
             try:
                 parameters = self.problem.draw(generator_of(self.seed, lease.design, simulation))
-                if self.sort:
-                    features.append(self._features(parameters, features))
+                sorter.add(simulation, parameters)
                 draws[simulation] = parameters
             except Exception as error:  # one bad draw must not end a run of thousands: counted in `failed`
                 self._fail(chunk, simulation, error)
 
         def solve(system: LinearSystem) -> Solution:
+            nonlocal solve_seconds
             solution = solver(system)
+            solve_seconds += solution.seconds
+            chunk.decisions = [decision for decision in solver.decisions if decision not in lease.decisions]
             chunk.solves.append(
                 SolveRecord(
                     strategy=solution.strategy,
@@ -71,7 +78,7 @@ class SolverWorker:
                 )
             return solution
 
-        for simulation in self._order(list(draws), features):
+        for simulation in sorter.order():
             retried, steps = solver.num_retried, set()
             try:
                 for sample in self.problem.simulate(draws.pop(simulation), solve):
@@ -89,23 +96,9 @@ class SolverWorker:
             chunk.retried += solver.num_retried > retried
             if chunk.is_due():
                 yield from self._send(chunk)
+        sorter.end(solve_seconds)
         if not chunk.is_empty():
             yield from self._send(chunk)
-
-    def _features(self, parameters: Parameters, others: list[np.ndarray]) -> np.ndarray:
-        features = np.asarray(self.problem.features(parameters), float)
-        known = self._last_features if self._last_features is not None else features if not others else others[0]
-        if features.ndim != 1 or features.shape != known.shape:
-            raise ValueError(f"features have shape {features.shape}, those before {known.shape}: give one vector [F]")
-        return features
-
-    def _order(self, simulations: list[int], features: list) -> list[int]:
-        if not self.sort or len(simulations) < 2:
-            return simulations
-        features = np.stack(features)
-        order = greedy_order(features, self._last_features)
-        self._last_features = features[order[-1]]
-        return [simulations[position] for position in order]
 
     def _fail(self, chunk: _ChunkBuilder, simulation: int, error: Exception) -> None:
         logger.exception("simulation %d of design %r failed", simulation, chunk.design)
@@ -143,6 +136,7 @@ class _ChunkBuilder:
         self.finished: list[int] = []
         self.failed: dict[int, str] = {}
         self.solves: list[SolveRecord] = []
+        self.decisions: list[Decision] = []
         self.retried = 0
 
     def add(self, simulation: int, sample: Sample) -> None:
@@ -171,6 +165,7 @@ class _ChunkBuilder:
             finished=tuple(self.finished),
             failed=dict(self.failed),
             solves=tuple(self.solves),
+            decisions=tuple(self.decisions),
             retried=self.retried,
             blocked_seconds=blocked_seconds,
         )

@@ -4,60 +4,156 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from penstock.solvers.krylov.preconditioners import require_known
 from penstock.solvers.krylov.strategy import Attempt, Tolerance, residual_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
+SOLVERS = ("mumps", "petsc")
+
+# PETSc factors row by row, MUMPS in dense blocks, each of which costs a start. Time of a solve with new values, PETSc's
+# by MUMPS's on one core: 0.4 at 1,024 unknowns of a 5-point stencil, 0.65 at 4,096, 0.85 at 9,604, 1.1 at 65,536;
+# 0.65 at 4,225 of P1 elements (25 entries of the factor a row), 1.15 at 10,000 (29 a row); 1.1 for 1,728 of a 7-point
+# stencil in 3D (41 a row).
+MAX_ROWS_OF_PETSC = 10_000
+MAX_FILL_OF_PETSC = 27.0
+
+# Once a factor is kept, only the back-solve counts. PETSc's takes 1.7 ms where MUMPS's takes 8.4 (256 x 256 cells,
+# 5-point stencil, 40 entries of MUMPS's factor a row), and the new factorisation 50. In 3D that takes longer than what
+# it gains: 0.96 s, for 5.0 and not 11.7 ms, at 32 x 32 x 32 (195 entries a row).
+MIN_USES_OF_A_KEPT_FACTOR = 8
+MAX_FILL_OF_A_KEPT_FACTOR = 100.0
+
 
 class Direct:
-    """MUMPS: Cholesky where A is SPD, LU else.
+    """Cholesky where A is SPD, LU else, and a step of iterative refinement where the residual asks for one.
 
-    The symbolic factorisation is kept while the same matrix keeps its pattern: a Darcy solve then takes 1.8 ms and not
-    3.6 at 4,225 unknowns, 12 and not 53 at 16,641 (one core). The numeric factor is kept while the values stay, too
-    (0.3 and 1.2 ms). For PETSc a new matrix object has a new pattern: overwrite one matrix to gain.
+    The symbolic factorisation is kept while the same matrix keeps its pattern: a Darcy solve then takes 1.6 ms and not
+    4.3 at 4,225 unknowns, 66 and not 256 at 65,536 (one core). The numeric factor is kept while the values stay, too.
+    For PETSc a new matrix object has a new pattern: overwrite one matrix to gain. MUMPS is 8 % faster where the option
+    SPD of the matrix itself is set.
+
+    solver: "mumps"; "petsc", PETSc's own, which needs one rank and does not pivot; or None: PETSc's for small matrices
+    and, in 2D, for a factor that serves many right-hand sides; MUMPS else, and from the first system on that PETSc's
+    does not solve.
     """
 
     name = "direct"
+    gains_from_order = False
 
-    def __init__(self):
+    def __init__(self, *, solver: str | None = None):
+        if solver is not None:
+            require_known("solver", solver, SOLVERS)
+        self.solver = solver
         self.reset()
 
     def reset(self) -> None:
         self._ksp: PETSc.KSP | None = None
-        self._solves = 0
+        self._package = self.solver
+        self._petsc_serves = True
+        self._num_solved = 0
+        self._matrix: PETSc.Mat | None = None  # the one, and the state of its values, that the factor belongs to
+        self._matrix_state = -1
+        self._num_uses = 0  # of that factor
 
     @property
     def recycles(self) -> bool:
-        return self._solves > 1  # the kept pivot order may not suit the new values
+        return self._num_solved > 1  # the kept pivot order may not suit the new values
+
+    @property
+    def fill(self) -> float:
+        """Entries a row of the kept factor, or of one of the two."""
+        return fill_of(self._ksp.getPC())
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+        from petsc4py import PETSc
+
+        self._num_solved += 1
+        if self.solver is None:
+            self._choose_package(system)
+        elif self.solver == "petsc" and system.A.comm.size > 1:
+            raise ValueError("solver = 'petsc' factors matrices of one rank only; take 'mumps'")
+        may_change = self.solver is None and self._package == "petsc"
+        try:
+            attempt = self._solve(system, tolerance)
+        except PETSc.Error:  # PETSc's needs every diagonal entry in the pattern
+            if not may_change:
+                raise
+            attempt = None
+        if may_change and (attempt is None or attempt.outcome is not Outcome.CONVERGED):
+            self._petsc_serves = False
+            self._take("mumps")
+            attempt = self._solve(system, tolerance)
+        return attempt
+
+    def _choose_package(self, system: LinearSystem) -> None:
+        num_uses = self._num_uses
+        if self._matrix == system.A and self._matrix_state == system.A.stateGet():
+            self._num_uses += 1
+        else:
+            self._num_uses = 1
+        is_small = system.A.getSize()[0] <= MAX_ROWS_OF_PETSC
+        if system.A.comm.size > 1 or system.nullspace is not None or not self._petsc_serves:
+            self._take("mumps")
+        elif self._package is None:
+            self._take("petsc" if is_small else "mumps")
+        elif self._package == "petsc" and self._num_uses == 1:
+            is_thin = is_small and self.fill <= MAX_FILL_OF_PETSC
+            if not is_thin and num_uses < MIN_USES_OF_A_KEPT_FACTOR:
+                self._take("mumps")
+        elif self._num_uses == MIN_USES_OF_A_KEPT_FACTOR and self.fill <= MAX_FILL_OF_A_KEPT_FACTOR:
+            self._take("petsc")
+
+    def _take(self, package: str) -> None:
+        if package != self._package:
+            self._ksp, self._package = None, package
+
+    def _solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         if self._ksp is None:
             self._ksp = self._new_ksp(system)
-        self._solves += 1
         self._ksp.setOperators(system.A)
+        self._matrix, self._matrix_state = system.A, system.A.stateGet()
         x = system.b.duplicate()
         self._ksp.solve(system.b, x)
         if self._ksp.getConvergedReason() < 0:
             return Attempt(x=x, outcome=Outcome.BREAKDOWN)
+        target = tolerance.rtol * system.b.norm()
         residual = residual_of(system, x)
-        if residual.norm() > tolerance.rtol * system.b.norm():  # one step of iterative refinement
+        if residual.norm() > target:
             correction = residual.duplicate()
             self._ksp.solve(residual, correction)
             x.axpy(1.0, correction)
-        return Attempt(x=x, outcome=Outcome.CONVERGED)
+            residual = residual_of(system, x)
+        # A NaN fails this comparison, as it should.
+        return Attempt(x=x, outcome=Outcome.CONVERGED if residual.norm() <= target else Outcome.STAGNATION)
 
     def _new_ksp(self, system: LinearSystem) -> PETSc.KSP:
         from petsc4py import PETSc
 
         ksp = PETSc.KSP().create(system.A.comm)
         ksp.setType(PETSc.KSP.Type.PREONLY)
-        pc = ksp.getPC()
-        pc.setType(PETSc.PC.Type.CHOLESKY if system.is_spd else PETSc.PC.Type.LU)
-        pc.setFactorSolverType(PETSc.Mat.SolverType.MUMPS)
-        if system.nullspace is not None:
-            ksp.setOperators(system.A)
-            pc.setFactorSetUpSolverType()
-            pc.getFactorMatrix().setMumpsIcntl(24, 1)  # a zero pivot is the nullspace's, and no fault
+        ksp.setOperators(system.A)
+        set_factorisation(ksp.getPC(), self._package, system)
         return ksp
+
+
+def set_factorisation(pc: PETSc.PC, package: str, system: LinearSystem) -> None:
+    """Make `pc`, which has its operators, the factorisation of `package` in `SOLVERS`."""
+    from petsc4py import PETSc
+
+    pc.setType(PETSc.PC.Type.CHOLESKY if system.is_spd else PETSc.PC.Type.LU)
+    pc.setFactorSolverType(package)
+    if package == "petsc":
+        pc.setFactorOrdering(PETSc.Mat.OrderingType.ND)
+    elif system.nullspace is not None:
+        pc.setFactorSetUpSolverType()
+        pc.getFactorMatrix().setMumpsIcntl(24, 1)  # a zero pivot is the nullspace's, and no fault
+
+
+def fill_of(pc: PETSc.PC) -> float:
+    """Entries a row that a factorisation holds; of one triangle where it is LU."""
+    factor = pc.getFactorMatrix()
+    num_triangles = 2 if pc.getType() == pc.Type.LU else 1
+    return factor.getInfo()["nz_used"] / (num_triangles * factor.getSize()[0])

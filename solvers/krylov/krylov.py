@@ -89,41 +89,11 @@ class Krylov:
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         if self._ksp is None:
             self._ksp = self._new_ksp(system)
-        ksp = self._ksp
-        ksp.setOperators(system.A)
-        method = METHODS[ksp.getType()]
-        target = tolerance.rtol * system.b.norm()
-        x = start_of(system)
-        ksp.setInitialGuessNonzero(system.guess is not None)
-        products = 0
-        rtol = tolerance.rtol
-        for continuation in range(MAX_CONTINUATIONS + 1):
-            ksp.setTolerances(rtol=rtol, atol=0.0, max_it=max(1, self.max_iterations - products))
-            products += continuation > 0 or system.guess is not None  # the first residual
-            ksp.solve(system.b, x)
-            iterations = ksp.getIterationNumber()
-            products += method.products * iterations
-            if RESTARTED.get(ksp.getType()) == "gmres":  # forms its residual anew at every restart
-                products += max(0, iterations - 1) // self.restart
-            outcome = _outcome(ksp.getConvergedReason())
-            residual_norm = residual_of(system, x).norm()
-            products += 1
-            if outcome is not Outcome.CONVERGED or residual_norm <= target:
-                break
-            outcome = Outcome.STAGNATION
-            rtol *= 0.5 * target / residual_norm
-            ksp.setInitialGuessNonzero(True)
-        return Attempt(x=x, outcome=outcome, iterations=products)
+        self._ksp.setOperators(system.A)
+        return iterate(self._ksp, system, tolerance, max_iterations=self.max_iterations, restart=self.restart)
 
     def _new_ksp(self, system: LinearSystem) -> PETSc.KSP:
-        from petsc4py import PETSc
-
-        ksp = PETSc.KSP().create(system.A.comm)
-        ksp.setType(self.ksp or ("cg" if system.is_spd else "gmres"))
-        method = METHODS[ksp.getType()]
-        ksp.setPCSide(PETSc.PC.Side.RIGHT if method.right else PETSc.PC.Side.LEFT)
-        norms = PETSc.KSP.NormType
-        ksp.setNormType(norms.UNPRECONDITIONED if method.true_norm else norms.PRECONDITIONED)
+        ksp = new_ksp(self.ksp, system)
         set_preconditioner(ksp.getPC(), self.pc, system)
         self._set_options(ksp, system)
         return ksp
@@ -150,6 +120,58 @@ class Krylov:
         finally:
             for key in table.getAll():
                 table.delValue(key)
+
+
+def new_ksp(name: str | None, system: LinearSystem) -> PETSc.KSP:
+    """A method of `METHODS` that stops on the true residual where it can; by default CG where A is SPD, else GMRES."""
+    from petsc4py import PETSc
+
+    ksp = PETSc.KSP().create(system.A.comm)
+    ksp.setType(name or ("cg" if system.is_spd else "gmres"))
+    method = METHODS[ksp.getType()]
+    ksp.setPCSide(PETSc.PC.Side.RIGHT if method.right else PETSc.PC.Side.LEFT)
+    norms = PETSc.KSP.NormType
+    ksp.setNormType(norms.UNPRECONDITIONED if method.true_norm else norms.PRECONDITIONED)
+    return ksp
+
+
+def iterate(
+    ksp: PETSc.KSP, system: LinearSystem, tolerance: Tolerance, *, max_iterations: int, restart: int = 30
+) -> Attempt:
+    """Solve by a `ksp` that has its operators. Where its own norm is small enough and the true residual is not, it goes
+    on with a tighter tolerance, up to three times. restart: that of "gmres" and "fgmres", for the count of products."""
+    from petsc4py import PETSc
+
+    method = METHODS[ksp.getType()]
+    target = tolerance.rtol * system.b.norm()
+    x = start_of(system)
+    b = system.b.copy()  # an error leaves it locked for ever, and the problem needs its own
+    ksp.setInitialGuessNonzero(system.guess is not None)
+    products = 0
+    rtol = tolerance.rtol
+    for continuation in range(MAX_CONTINUATIONS + 1):
+        ksp.setTolerances(rtol=rtol, atol=0.0, max_it=max(1, max_iterations - products))
+        products += continuation > 0 or system.guess is not None  # the first residual
+        try:
+            ksp.solve(b, x)
+        except PETSc.Error:
+            # Multigrid in which an error occurs keeps vectors of the method's, and PETSc 3.25 crashes when both are
+            # destroyed. So this KSP never is.
+            ksp.incRef()
+            raise
+        iterations = ksp.getIterationNumber()
+        products += method.products * iterations
+        if RESTARTED.get(ksp.getType()) == "gmres":  # forms its residual anew at every restart
+            products += max(0, iterations - 1) // restart
+        outcome = _outcome(ksp.getConvergedReason())
+        residual_norm = residual_of(system, x).norm()
+        products += 1
+        if outcome is not Outcome.CONVERGED or residual_norm <= target:
+            break
+        outcome = Outcome.STAGNATION
+        rtol *= 0.5 * target / residual_norm
+        ksp.setInitialGuessNonzero(True)
+    return Attempt(x=x, outcome=outcome, iterations=products)
 
 
 def _outcome(reason: int) -> Outcome:

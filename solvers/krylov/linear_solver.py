@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import copy
 
 import numpy as np
 
+from penstock.sample import Decision
+from penstock.solvers.krylov.accuracy import calibrated, tolerance_of
+from penstock.solvers.krylov.auto import Auto
 from penstock.solvers.krylov.direct import Direct
 from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance, residual_of
 from penstock.solvers.problem import LinearSystem, Outcome, Solution
@@ -18,26 +21,59 @@ class LinearSolver:
     """Solves systems of any number of families; lives as long as its worker.
 
     Every solution's true residual is formed here by a product of its own, and only ||b - A x|| <= rtol ||b|| counts
-    as converged, whatever the strategy said. A system that did not converge climbs the ladder:
-    the strategy, the strategy again with nothing recycled, a direct solve. The last result is returned as it is.
+    as converged, whatever the strategy said; under `accuracy` that rtol is what was deduced from it (`Calibrated`).
+    A system that did not converge climbs the ladder: the strategy, the strategy again with nothing recycled, a direct
+    solve. The last result is returned as it is.
 
     strategy: a fresh one of `STRATEGIES`; it serves as the pattern for one strategy a family.
     rtol: largest relative residual, between 0 and 1.
+    accuracy: largest algebraic error ||x - A⁻¹ b|| / ||A⁻¹ b||, between 0 and 1. Give one of the two.
     """
 
-    def __init__(self, strategy: Strategy, *, rtol: float):
-        if not 0 < rtol < 1:
-            raise ValueError(f"rtol = {rtol} must lie between 0 and 1")
-        self.rtol = rtol
+    def __init__(self, strategy: Strategy, *, rtol: float | None = None, accuracy: float | None = None):
+        if (rtol is None) == (accuracy is None):
+            raise ValueError("give either rtol or accuracy")
+        for name, value in (("rtol", rtol), ("accuracy", accuracy)):
+            if value is not None and not 0 < value < 1:
+                raise ValueError(f"{name} = {value} must lie between 0 and 1")
+        self.tolerance = Tolerance(rtol) if accuracy is None else tolerance_of(accuracy)
         self.num_retried = 0
         """Systems that had to be solved again."""
         self._pattern = strategy
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all earlier systems. `num_retried` counts on."""
+        self._known: dict[str, Decision] = {}
+        self._may_try = True
         self._strategies: dict[str, Strategy] = {}
         self._fallbacks: dict[str, Direct] = {}
+
+    def reset(self) -> None:
+        """Forget all earlier systems. `num_retried` and `decisions` stay."""
+        self._known = {decision.family: decision for decision in self.decisions}
+        self._strategies.clear()
+        self._fallbacks.clear()
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """What strategy `auto` has decided or adopted, one a family."""
+        autos = [strategy for strategy in self._strategies.values() if isinstance(strategy, Auto)]
+        made = {auto.decision.family: auto.decision for auto in autos if auto.decision is not None}
+        return tuple((self._known | made).values())
+
+    def adopt(self, decisions: Iterable[Decision], *, may_try: bool = True) -> None:
+        """Let strategy `auto` follow decisions that were made elsewhere, where they are newer than its own.
+
+        may_try: whether it may try strategies out itself; else it goes by structure alone until it adopts a decision.
+        """
+        newest_last = sorted((*decisions, *self.decisions), key=lambda decision: decision.number)
+        self._known = {decision.family: decision for decision in newest_last}
+        self._may_try = may_try
+        for family, strategy in self._strategies.items():
+            if isinstance(strategy, Auto):
+                strategy.adopt(self._known.get(family), may_try=may_try)
+
+    @property
+    def gains_from_order(self) -> bool:
+        """A system of some family met so far is solved faster after similar ones."""
+        return any(getattr(strategy, "gains_from_order", False) for strategy in self._strategies.values())
 
     def __call__(self, system: LinearSystem) -> Solution:
         """The solution with its outcome. `iterations` are those of the attempt that gave x, `seconds` those of all."""
@@ -51,9 +87,9 @@ class LinearSolver:
             return self._trivial(system, norm_b, start)
         for climbed, strategy in enumerate(self._ladder(system.family)):
             self.num_retried += climbed == 1
-            attempt = _attempt(strategy, system, Tolerance(self.rtol))
+            attempt = _attempt(strategy, system, self.tolerance)
             relative_residual = residual_of(system, attempt.x).norm() / norm_b
-            outcome = self._judge(attempt.outcome, relative_residual)
+            outcome = _judge(attempt, relative_residual, self.tolerance)
             if outcome is Outcome.CONVERGED:
                 break
         return Solution(
@@ -67,7 +103,7 @@ class LinearSolver:
 
     def _ladder(self, family: str) -> Iterator[Strategy]:
         """What to try, in order; each is asked for only when the one before it has failed."""
-        strategy = self._strategies.setdefault(family, copy(self._pattern))
+        strategy = self._strategy(family)
         yield strategy
         recycled = strategy.recycles
         strategy.reset()  # what led to a failure must not lead the next attempt, nor the next system
@@ -79,12 +115,16 @@ class LinearSolver:
             yield fallback
             fallback.reset()
 
-    def _judge(self, outcome: Outcome, relative_residual: float) -> Outcome:
-        if not math.isfinite(relative_residual):
-            return Outcome.NOT_FINITE
-        if relative_residual <= self.rtol:
-            return Outcome.CONVERGED
-        return Outcome.STAGNATION if outcome is Outcome.CONVERGED else outcome
+    def _strategy(self, family: str) -> Strategy:
+        strategy = self._strategies.get(family)
+        if strategy is None:
+            strategy = copy(self._pattern)
+            if isinstance(strategy, Auto):
+                strategy.adopt(self._known.get(family), may_try=self._may_try)
+            elif self.tolerance.accuracy is not None:
+                strategy = calibrated(strategy)
+            self._strategies[family] = strategy
+        return strategy
 
     def _trivial(self, system: LinearSystem, norm_b: float, start: float) -> Solution:
         """x = 0: the solution for b = 0, and all that can be said when b is not finite."""
@@ -98,6 +138,18 @@ class LinearSolver:
             seconds=time.perf_counter() - start,
             strategy=self._pattern.name,
         )
+
+
+def _judge(attempt: Attempt, relative_residual: float, tolerance: Tolerance) -> Outcome:
+    if not math.isfinite(relative_residual):
+        return Outcome.NOT_FINITE
+    if attempt.rtol is None:
+        has_converged = relative_residual <= tolerance.rtol
+    else:  # deduced: the residual alone says too little
+        has_converged = attempt.outcome is Outcome.CONVERGED and relative_residual <= attempt.rtol
+    if has_converged:
+        return Outcome.CONVERGED
+    return Outcome.STAGNATION if attempt.outcome is Outcome.CONVERGED else attempt.outcome
 
 
 def _attempt(strategy: Strategy, system: LinearSystem, tolerance: Tolerance) -> Attempt:

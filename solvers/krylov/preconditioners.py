@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock.registry import nearest
+from penstock.solvers.krylov.grid import GRID_PRECONDITIONERS
 from penstock.solvers.problem import LinearSystem
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ PRECONDITIONERS = (
     "gamg",
     "hypre",
     "ml",
+    "multigrid",
+    "fast_poisson",
 )
-"""Names of preconditioners; not every PETSc is built with the last two."""
+"""Names of preconditioners. Not every PETSc is built with "hypre" and "ml"; the last two are `grid`'s."""
 
 UNKNOWN_TYPE = 86  # PETSC_ERR_UNKNOWN_TYPE
 
@@ -48,10 +51,15 @@ def default_preconditioner(system: LinearSystem) -> str:
 
 
 def set_preconditioner(pc: PETSc.PC, name: str | None, system: LinearSystem) -> None:
-    """Give `pc` its type. Raises ValueError when this PETSc was built without it."""
+    """Give `pc` its type. Raises ValueError when this PETSc lacks it, or where it cannot serve the system."""
     from petsc4py import PETSc
 
     name = name or default_preconditioner(system)
+    if name in GRID_PRECONDITIONERS:
+        context = GRID_PRECONDITIONERS[name](system)
+        pc.setType(PETSc.PC.Type.PYTHON)
+        pc.setPythonContext(context)
+        return
     try:
         pc.setType(name)
     except PETSc.Error as error:

@@ -20,6 +20,9 @@ class Tolerance:
     """At ||b - A x|| <= rtol ||b||."""
     energy: float | None = None
     """At an estimated ||x - A⁻¹ b||_A <= energy ||A⁻¹ b||_A, for the strategies that have such an estimate, instead."""
+    accuracy: float | None = None
+    """At ||x - A⁻¹ b|| <= accuracy ||A⁻¹ b||, for `Calibrated` and `Auto`, instead; `rtol` is then one that implies it
+    for a direct solve."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,10 @@ class Attempt:
     outcome: Outcome
     iterations: int = 0
     """Products with A that the method made, its own residuals included; those inside a preconditioner are not."""
+    rtol: float | None = None
+    """The relative residual up to which x meets the tolerance, where the strategy deduced it; else `Tolerance.rtol`."""
+    energy_error: float | None = None
+    """The estimated ||x - A⁻¹ b||_A / ||A⁻¹ b||_A, where the strategy has one."""
     history: Sequence[float] = ()
     """Residual norms ||b - A x|| as the method estimated them, from the first on; () where it keeps none."""
 
@@ -47,6 +54,11 @@ class Strategy(Protocol):
     @property
     def recycles(self) -> bool:
         """Numbers from earlier systems entered the last solve, so solving again from a reset may go better."""
+        ...
+
+    @property
+    def gains_from_order(self) -> bool:
+        """A system is solved faster after similar ones, so sorting may pay. A strategy without this gains nothing."""
         ...
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:

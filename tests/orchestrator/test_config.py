@@ -113,3 +113,11 @@ def test_no_run_folder(tmp_path, monkeypatch):
         RunFolder.open(None)
     with pytest.raises(PenstockError, match="is not a run folder"):
         RunFolder.open(tmp_path)
+
+
+def test_solutions_are_bounded_by_their_error_or_by_their_residual(write):
+    solver = load_config(write(MINIMAL), ()).solver
+    assert solver.strategy.name == "auto" and solver.accuracy == 1e-4 and solver.rtol is None
+    solver = load_config(write(MINIMAL), ("solver.rtol=1e-6",)).solver
+    assert solver.accuracy is None and solver.rtol == 1e-6
+    assert "give accuracy" in complaint(write(MINIMAL), "solver.rtol=1e-6", "solver.accuracy=1e-3")

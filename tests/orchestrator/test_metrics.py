@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.metrics import Metrics
-from penstock.sample import SolveRecord
+from penstock.sample import Decision, SolveRecord
 
 RECORD = {
     "unique": 10,
@@ -44,6 +44,18 @@ def test_the_endpoint_tells_a_record_and_its_solves():
     assert values["penstock_validation_error[('stat', 'p99')]"] == 0.2
     assert values["penstock_solve_seconds_count[('strategy', 'direct')]"] == 1
     assert values["penstock_buffer_capacity_samples[]"] == 8
+
+
+def test_the_endpoint_tells_what_auto_chose():
+    metrics = Metrics("auto")
+    tried = {"direct": 0.004, "cg + multigrid": 0.002, "gcrodr": None}
+    metrics.choose([Decision(family="darcy", strategy="direct", seconds=tried, reason="")])
+    metrics.choose([Decision(family="darcy", number=1, strategy="cg + multigrid", seconds=tried, reason="")])
+    values = scrape(metrics.port)
+    prefix = "penstock_strategy_chosen[('family', 'darcy'), ('strategy', "
+    chosen = {label: values[f"{prefix}'{label}')]"] for label in tried}
+    assert chosen == {"direct": 0, "cg + multigrid": 1, "gcrodr": 0}
+    assert values["penstock_strategy_trial_seconds[('family', 'darcy'), ('strategy', 'direct')]"] == 0.004
 
 
 def test_a_port_in_use_is_one_line():

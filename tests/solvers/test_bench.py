@@ -1,13 +1,234 @@
+import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from mpi4py import MPI
+from scipy.sparse import diags_array, eye_array, kron
+
+from penstock.solvers.bench import page, report
+from penstock.solvers.bench.arms import KeptKSP, Role, own_arms, published_arms, user_arms
+from penstock.solvers.bench.comparison import AccuracyGoal, ResidualGoal, compare, structure_of
+from penstock.solvers.bench.constant import Heat, Poisson
+from penstock.solvers.bench.darcy import Darcy, GaussianField3D, StructuredDarcy, two_phase
+from penstock.solvers.krylov.direct import Direct
+from penstock.solvers.krylov.strategy import Tolerance
 
 
-@pytest.mark.parametrize(("bench", "file"), [("recycling", "gcrodr.md"), ("discretisation", "discretisation.md")])
-def test_each_bench_prints_its_table_and_writes_it(tmp_path, bench, file):
-    command = [sys.executable, "-m", "penstock.solvers.bench", bench, "--systems", "2", "--resolution", "8"]
+def solve(system) -> np.ndarray:
+    return Direct().solve(system, Tolerance(1e-12)).x.array_r.copy()
+
+
+def smooth(n: int, offset: float) -> tuple[np.ndarray, ...]:
+    """Coordinates of the points of the unit cube that lie `offset` behind the multiples of 1/n."""
+    points = (np.arange(n) + offset) / n
+    return np.meshgrid(points, points, points, indexing="ij")
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3])
+def test_structured_darcy_with_a_constant_coefficient_is_the_kronecker_sum(dimension, to_scipy):
+    n = 5
+    system = StructuredDarcy(n, dimension).system(np.full((n,) * dimension, 3.0), np.ones((n,) * dimension))
+    second_differences = n**2 * diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(n - 1, n - 1))
+    expected = 0
+    for axis in range(dimension):
+        factors = [eye_array(n - 1)] * dimension
+        factors[axis] = second_differences
+        term = factors[0]
+        for factor in factors[1:]:
+            term = kron(term, factor)
+        expected = expected + term
+    assert abs(to_scipy(system.A) - 3.0 * expected / n**dimension).max() < 1e-12
+    np.testing.assert_allclose(system.b.array_r, n**-dimension)
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_structured_darcy_is_what_dolfinx_assembles(dimension, to_scipy):
+    import dolfinx
+    import ufl
+    from dolfinx.fem.petsc import assemble_matrix
+
+    n = 4
+    coefficient = np.random.default_rng(0).uniform(1, 10, (n,) * dimension)
+    if dimension == 2:
+        mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, n, n)
+    else:
+        mesh = dolfinx.mesh.create_unit_cube(MPI.COMM_SELF, n, n, n)
+    space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+    a = dolfinx.fem.Function(dolfinx.fem.functionspace(mesh, ("Discontinuous Lagrange", 0)))
+    num_cells = mesh.topology.index_map(dimension).size_local
+    centroids = dolfinx.mesh.compute_midpoints(mesh, dimension, np.arange(num_cells, dtype=np.int32))
+    a.x.array[:] = coefficient[tuple(np.floor(n * centroids[:, :dimension]).astype(int).T)]
+    u, v = ufl.TrialFunction(space), ufl.TestFunction(space)
+    A = assemble_matrix(dolfinx.fem.form(a * ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx))
+    A.assemble()
+    vertices = np.rint(n * space.tabulate_dof_coordinates()[:, :dimension]).astype(int)
+    inner = np.flatnonzero(np.all((vertices > 0) & (vertices < n), axis=1))
+    inner = inner[np.argsort(np.ravel_multi_index(tuple(vertices[inner].T), (n + 1,) * dimension))]
+    system = StructuredDarcy(n, dimension).system(coefficient, np.ones_like(coefficient))
+    assert abs(to_scipy(A)[inner][:, inner] - to_scipy(system.A)).max() < 1e-13
+
+
+def test_second_order_in_three_dimensions():
+    """u = sin πx sin πy sin πz with a = 1 + x, by its own right-hand side."""
+    errors = []
+    for n in (8, 16, 32):
+        x, y, z = smooth(n, 0.5)
+        sines = np.sin(np.pi * y) * np.sin(np.pi * z)
+        source = 3 * np.pi**2 * (1 + x) * np.sin(np.pi * x) * sines - np.pi * np.cos(np.pi * x) * sines
+        solution = solve(StructuredDarcy(n, 3).system(1 + x, source))
+        x, y, z = (values[1:, 1:, 1:] for values in smooth(n, 0.0))
+        exact = np.sin(np.pi * x) * np.sin(np.pi * y) * np.sin(np.pi * z)
+        errors.append(np.linalg.norm(solution - exact.ravel()) / np.linalg.norm(exact))
+    orders = np.log2(np.array(errors[:-1]) / errors[1:])
+    assert np.all((orders > 1.9) & (orders < 2.1))
+
+
+def test_gaussian_field_in_three_dimensions_has_its_covariance():
+    """Against the Karhunen-Loève sum at two points, over the modes of the grid."""
+
+    class Coarse(GaussianField3D):
+        NUM_MODES = 8
+
+    n, k = 8, np.arange(8)
+    draws = np.array([Coarse(n).draw(np.random.default_rng(i)) for i in range(2000)])
+    cosines = np.sqrt(2) * np.cos(np.pi * np.outer((np.arange(n) + 0.5) / n, k))
+    cosines[:, 0] = 1.0
+    variances = 1 / (np.pi**2 * (k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 9) ** 2
+    variances[0, 0, 0] = 0.0
+    here, there = (1, 2, 3), (3, 2, 5)
+    for point in (here, there):
+        products = [cosines[p] * cosines[q] for p, q in zip(here, point, strict=True)]
+        expected = np.einsum("xyz,x,y,z->", variances, *products)
+        seen = np.mean(draws[(slice(None), *here)] * draws[(slice(None), *point)])
+        spread = np.std(draws[(slice(None), *here)] * draws[(slice(None), *point)]) / np.sqrt(len(draws))
+        assert abs(seen - expected) < 4 * spread
+
+
+def test_poisson_has_right_hand_sides_of_rank_30_and_one_matrix():
+    case = Poisson(resolution=16)
+    loads = np.array([case.system(i).b.array_r.copy() for i in range(40)])
+    values = np.linalg.svd(loads, compute_uv=False)
+    assert values[29] > 1e-6 * values[0] > 1e4 * values[30]
+    assert structure_of(case).has_constant_matrix
+
+
+def test_poisson_meets_its_boundary_values():
+    """u = T₁(2x - 1) is harmonic, and P1 elements hold it exactly."""
+    case = Poisson(resolution=8)
+    coefficients = np.zeros((5, 6))
+    coefficients[0, 0], coefficients[1, 0] = -1.0, 1.0
+    coefficients[2, 1] = coefficients[3, 1] = 1.0
+    system = case.system(0)
+    system.b.array = case.load(coefficients).ravel()
+    expected = np.repeat(2 * np.arange(1, 8) / 8 - 1, 7)
+    np.testing.assert_allclose(solve(system), expected, atol=1e-12)
+
+
+def test_heat_steps_are_solutions_of_the_systems_before_them():
+    case = Heat(resolution=12)
+    assert structure_of(case).has_constant_matrix
+    for i in (4, 0):
+        system = case.system(i)
+        np.testing.assert_allclose(system.guess.array_r, case.state(i).ravel())
+        np.testing.assert_allclose(solve(system), case.state(i + 1).ravel(), rtol=1e-10)
+
+
+def test_heat_decays_at_the_rate_of_its_slowest_mode():
+    """Without the source the first sine shrinks by 1 / (1 + 2π² Δt) a step, to second order in h."""
+    case = Heat(resolution=64)
+    x = np.arange(1, 64) / 64
+    mode = np.outer(np.sin(np.pi * x), np.sin(np.pi * x))
+    system = case.system(0)
+    system.b.array = (mode / 64**2).ravel()
+    np.testing.assert_allclose(solve(system), mode.ravel() / (1 + 2 * np.pi**2 * case.TIME_STEP), rtol=2e-4)
+
+
+def small_case() -> Darcy:
+    return Darcy("12/3", two_phase(12), resolution=12)
+
+
+def all_arms(case):
+    structure = structure_of(case)
+    return [*published_arms(structure), *user_arms(structure), *own_arms(structure, case.system(0))]
+
+
+@pytest.mark.parametrize(
+    "case", [small_case(), Poisson(resolution=12), Heat(resolution=12)], ids=lambda case: case.name
+)
+def test_every_arm_solves_every_system(case):
+    comparison = compare(case, all_arms(case), 3, lambda _: ResidualGoal(1e-8))
+    for record in comparison.records:
+        assert not record.failures
+        assert len(record.solved) == 3
+        assert 0 < record.worst <= 1e-8 or record.worst == 0
+
+
+def test_arms_are_fitted_to_an_accuracy():
+    case = small_case()
+    comparison = compare(case, user_arms(structure_of(case)), 3, lambda systems: AccuracyGoal(1e-3, systems))
+    errors = {record.arm.title: record.worst for record in comparison.records}
+    assert 1e-5 < errors["user: CG + GAMG"] < 2e-3
+    assert errors["user: MUMPS Cholesky"] < 1e-12
+
+
+def test_a_failing_arm_is_told_and_enters_no_mean():
+    case = small_case()
+
+    class Broken(KeptKSP):
+        def solve(self, system, rtol):
+            raise RuntimeError("out of order")
+
+    arms = [*user_arms(structure_of(case)), Broken("broken", Role.BASELINE, ksp="cg", pc="icc")]
+    section = page.section_of(compare(case, arms, 2, lambda _: ResidualGoal(1e-8)), "solvers")
+    facts = {arm["title"]: arm for arm in section["arms"]}
+    assert facts["broken"]["failures"] == {"RuntimeError: out of order": 2}
+    assert "median_ms" not in facts["broken"]
+    assert "failures of broken: 2 x RuntimeError: out of order" in section["text"]
+
+
+def test_an_arm_that_stops_on_another_norm_is_tightened():
+    """Stopped on the preconditioned norm, whose ratio to the true one is far from 1 at contrast 1e6."""
+    case = Darcy("contrast 1e6", two_phase(16, above=1.0, below=1e-6), resolution=16)
+    arms = [KeptKSP("left", Role.BASELINE, ksp="gmres", pc="jacobi", options={"ksp_pc_side": "left"})]
+    goal = ResidualGoal(1e-8)
+    (record,) = compare(case, arms, 3, lambda _: goal).records
+    assert len(record.solved) == 3
+    assert record.worst <= 1e-8
+
+
+def test_a_case_replaces_its_own_section_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "FOLDER", tmp_path)
+    case = small_case()
+    section = page.section_of(compare(case, user_arms(structure_of(case)), 2, lambda _: ResidualGoal(1e-8)), "solvers")
+    for name, title in (("B first", "old"), ("B second", "kept"), ("B first", "new")):
+        page.publish(name, section | {"text": title, "case": name})
+    assert json.loads((tmp_path / "solvers.json").read_text()).keys() == {"B first", "B second"}
+    assert (tmp_path / "solvers.md").read_text().rstrip().endswith("new\n\nkept")
+    assert (tmp_path / "solvers-B-residual.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file"),
+    [
+        (["discretisation", "--systems", "2", "--resolution", "8"], "discretisation.md"),
+        (["sorting", "--systems", "2", "--resolution", "8"], "sorting.md"),
+        (["solvers", "--case", "B 12/3 10201", "--systems", "1"], "solvers.md"),
+    ],
+)
+def test_each_bench_prints_its_table_and_writes_it(tmp_path, arguments, file):
+    command = [sys.executable, "-m", "penstock.solvers.bench", *arguments]
     result = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-    table = (tmp_path / "benchmarks" / file).read_text()
-    assert result.stdout.strip() in table
-    assert f"python -m penstock.solvers.bench {bench} --systems 2 --resolution 8" in table
+    page = (tmp_path / "benchmarks" / file).read_text()
+    tables = [line for line in result.stdout.splitlines() if line.startswith("|")]
+    assert tables and all(line in page for line in tables)
+    assert f"python -m penstock.solvers.bench {arguments[0]}" in page
+
+
+def test_unknown_case_is_told_with_the_known_ones(tmp_path):
+    command = [sys.executable, "-m", "penstock", "bench", "solvers", "--case", "Z"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "B 12/3 10201" in result.stderr
+    assert len(result.stderr.splitlines()) == 1

@@ -4,6 +4,7 @@ import pytest
 from penstock.sample import FieldSpec, Lease, Sample
 from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.krylov.direct import Direct
+from penstock.solvers.krylov.gcrodr import GCRODR
 from penstock.solvers.krylov.krylov import Krylov
 from penstock.solvers.parameters import ParameterSpace, Uniform
 from penstock.solvers.problem import LinearSystem, Problem
@@ -160,6 +161,25 @@ def test_headers_tell_every_solve():
     solves = [solve for chunk in chunks for solve in chunk.solves]
     assert len(solves) == 5
     assert all(s.strategy == "krylov" and s.iterations > 5 and s.relative_residual <= 1e-8 for s in solves)
+
+
+class WithoutFeatures(Darcy):
+    def features(self, parameters):
+        raise AssertionError("nobody needs them")
+
+
+def test_features_are_made_only_for_strategies_that_gain_from_order():
+    for strategy, num_failed in ((Krylov(ksp="cg"), 0), (GCRODR(m=10, k=0), 0), (GCRODR(m=10, k=5), 1)):
+        worker = worker_of(WithoutFeatures(resolution=8), strategy, sort="auto")
+        chunks = [chunk for start in (0, 4) for chunk in worker.stream(lease(*range(start, start + 4)))]
+        assert sum(len(chunk.failed) for chunk in chunks) == num_failed  # the last of the second window
+
+
+def test_sorting_where_it_pays_loses_no_simulation():
+    worker = worker_of(Darcy(resolution=8), GCRODR(m=10, k=5), sort="auto")
+    for start in range(0, 15 * 8, 8):
+        chunks = list(worker.stream(lease(*range(start, start + 8))))
+        assert sorted(i for chunk in chunks for i in chunk.finished) == list(range(start, start + 8))
 
 
 def test_sorting_shortens_the_way_and_goes_on_from_the_last_system():

@@ -16,7 +16,22 @@ class _Api(ctypes.Structure):
     """`Api` of kernels.h."""
 
     _fields_ = [
-        (name, ctypes.c_void_p) for name in ("MatMult", "PCApply", "VecPlaceArray", "VecResetArray", "dgemv", "dgemm")
+        (name, ctypes.c_void_p)
+        for name in (
+            "MatMult",
+            "PCApply",
+            "VecPlaceArray",
+            "VecResetArray",
+            "MatNullSpaceRemove",
+            "MatSeqAIJGetArrayRead",
+            "MatSeqAIJRestoreArrayRead",
+            "VecGetArrayRead",
+            "VecRestoreArrayRead",
+            "VecGetArrayWrite",
+            "VecRestoreArrayWrite",
+            "dgemv",
+            "dgemm",
+        )
     ]
 
 

@@ -14,6 +14,7 @@
 typedef void *Mat; /* PETSc's handles */
 typedef void *Vec;
 typedef void *PC;
+typedef void *MatNullSpace;
 
 /* All of PETSc's return 0, or an error code. */
 typedef struct {
@@ -21,6 +22,13 @@ typedef struct {
     int (*PCApply)(PC M, Vec x, Vec y);
     int (*VecPlaceArray)(Vec x, const double *array);
     int (*VecResetArray)(Vec x);
+    int (*MatNullSpaceRemove)(MatNullSpace space, Vec x);
+    int (*MatSeqAIJGetArrayRead)(Mat A, const double **values);
+    int (*MatSeqAIJRestoreArrayRead)(Mat A, const double **values);
+    int (*VecGetArrayRead)(Vec x, const double **array);
+    int (*VecRestoreArrayRead)(Vec x, const double **array);
+    int (*VecGetArrayWrite)(Vec x, double **array);
+    int (*VecRestoreArrayWrite)(Vec x, double **array);
     void (*dgemv)(char *trans, int *m, int *n, double *alpha, double *a, int *lda, double *x, int *incx, double *beta,
                   double *y, int *incy);
     void (*dgemm)(char *transa, char *transb, int *m, int *n, int *k, double *alpha, double *a, int *lda, double *b,

