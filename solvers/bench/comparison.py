@@ -26,6 +26,8 @@ MAX_TRIALS = 60  # systems on which `auto` may try its candidates out
 SETTLING = 16  # more systems before it is compared: those that calibrate an accuracy are solved directly, too
 NUM_CALIBRATIONS = 3  # systems on which an arm's rtol is fitted to an accuracy
 MAX_FITS = 6
+EXACT = 1e-6  # times the accuracy: no tolerance explains so small an error
+TINY = 1e-12
 RUN_SYSTEMS = 2000  # a run over which the cost of trials is spread
 
 
@@ -119,6 +121,8 @@ class AccuracyGoal:
                 self.prepare(case, i)
                 system = case.system(i)
                 errors.append(self._error(system, arm.solve(system, rtol), i))
+                if errors[0] < EXACT * self.accuracy:  # direct, and at 64^3 half a minute a system
+                    return
             self._asked[arm] = rtol
             largest = max(errors)
             if 0.4 * self.accuracy <= largest <= 0.8 * self.accuracy or (largest < self.accuracy and rtol > 0.1):
@@ -145,7 +149,7 @@ class AccuracyGoal:
 def exact_solution(system: LinearSystem) -> np.ndarray:
     """A⁻¹ b to rounding: by a direct solve, and by CG with GAMG where that would take half a minute."""
     strategy = Direct() if can_factor(system) else Krylov(ksp="cg", pc="gamg")
-    attempt = strategy.solve(system, Tolerance(1e-11))
+    attempt = strategy.solve(system, Tolerance(1e-10))
     if attempt.outcome is not Outcome.CONVERGED:
         raise ArithmeticError(f"no exact solution: {attempt.outcome}")
     return attempt.x.array_r.copy()
@@ -167,12 +171,17 @@ class Record:
     """Takes no more turns."""
 
     @property
-    def num_turns(self) -> int:
-        return len(self.solved) + self.failures.total()
+    def warm_turns(self) -> set[int]:
+        """All but the first, in which most arms set up what they keep; the first where it is the only one."""
+        return set(sorted(self.solved)[1:] or self.solved)
 
     @property
     def median_s(self) -> float:
-        return statistics.median(solved.seconds for solved in self.solved.values())
+        return self.median(lambda solved: solved.seconds)
+
+    def median(self, value: Callable[[Solved], float]) -> float:
+        """Over warm turns."""
+        return statistics.median(value(self.solved[turn]) for turn in self.warm_turns)
 
     def take_turn(self, turn: int, goal: Goal, system: LinearSystem, i: int) -> None:
         start = time.perf_counter()
@@ -189,13 +198,14 @@ class Record:
         self.failures[" ".join(reason.split())[:160]] += 1
 
     def ratio(self, other: Record, value: Callable[[Solved], float] = lambda solved: solved.seconds) -> float:
-        """Median over common turns of this arm's value over the other's; NaN where there are none.
+        """Median over common warm turns of this arm's value over the other's; that of medians where there are none.
 
         Turns are pairs although a sorted arm solves another system in its turn: what slows the machine slows both.
         """
-        turns = self.solved.keys() & other.solved.keys()
-        ratios = [value(self.solved[turn]) / max(value(other.solved[turn]), 1e-12) for turn in turns]
-        return statistics.median(ratios) if ratios else float("nan")
+        turns = self.warm_turns & other.warm_turns
+        if not turns:
+            return self.median(value) / max(other.median(value), TINY)
+        return statistics.median(value(self.solved[turn]) / max(value(other.solved[turn]), TINY) for turn in turns)
 
 
 @dataclass

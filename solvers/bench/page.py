@@ -21,13 +21,15 @@ HEADER = ("arm", "systems", "iterations", "set-up, ms", "solve, ms", "median, ms
 
 INTRODUCTION = f"""
 Every arm solves the same systems on one core; the arms take turns system by system, so that a busy machine slows all of
-them alike. Medians are over systems. "set-up" is what comes before the first iteration (preconditioner or factor);
-penstock's own strategies are timed whole. "end to end" adds one assembly, and one system's share of sorting where an
-arm sorts. "iterations" are PETSc's own for its methods and all products with A for GCRO-DR and penstock's CG. Every
-solution is checked; one that misses the goal is a failure, is listed with its reason, and enters no other column.
-"systems" are those solved: an arm leaves a case after {ARM_SECONDS:g} s. Arms called "user" are loops that a good PETSc
-user would write: one KSP kept, the matrix overwritten in place. SKR is GCRO-DR(40, 20) in sorted order. Ratios are
-medians over turns, each of them timed side by side. `auto` has made its decision on systems before those of the table.
+them alike. Medians leave out an arm's first system, in which most arms set up what they keep; means do not. "set-up" is
+what comes before the first iteration (preconditioner or factor); penstock's own strategies are timed whole. "end to
+end" adds one assembly, and one system's share of sorting where an arm sorts. "iterations" are PETSc's own for its
+methods and all products with A for GCRO-DR and penstock's CG. Every solution is checked; one that misses the goal is a
+failure, is listed with its reason, and enters no other column. "systems" are those solved: an arm leaves a case after
+{ARM_SECONDS:g} s. Arms called "user" are loops that a good PETSc user would write: one KSP kept, the matrix overwritten
+in place. SKR is GCRO-DR(40, 20) in sorted order. Ratios are medians over turns, each of them timed side by side, again
+without the first. `auto` has made its decision on systems before those of the table. Times at an accuracy are those of
+arms whose tolerance was fitted on other systems.
 """
 
 
@@ -66,8 +68,8 @@ def _arm_facts(record: Record, comparison: Comparison) -> dict[str, Any]:
     splits = isinstance(record.arm, KeptKSP)
     return facts | {
         "iterations": statistics.mean(one.iterations for one in solved),
-        "setup_ms": 1e3 * statistics.median(one.setup_s for one in solved) if splits else None,
-        "solve_ms": 1e3 * statistics.median(one.solve_s for one in solved) if splits else None,
+        "setup_ms": 1e3 * record.median(lambda one: one.setup_s) if splits else None,
+        "solve_ms": 1e3 * record.median(lambda one: one.solve_s) if splits else None,
         "median_ms": median,
         "mean_ms": 1e3 * statistics.mean(one.seconds for one in solved),
         "end_to_end_ms": median + 1e3 * (comparison.assembly_s + record.arm.is_sorted * comparison.sort_s),
@@ -178,6 +180,8 @@ def summary(sections: Iterable[dict[str, Any]]) -> str:
         if not (auto := section["auto"]):
             continue
         ratios = {name: f"{ratio:.2f}x" for name, (_, ratio) in auto["ratios"].items()}
+        if ratios.get("user") != ratios.get("unaware user"):
+            ratios["user"] += f" ({ratios['unaware user']} where the matrix is not known to be constant)"
         skr = next((one for one in section["recycling"] if one["arm"].startswith("GCRO-DR")), None)
         rows.append(
             [

@@ -17,7 +17,7 @@ STYLES = (
     (r"user: .* \+ GAMG", "user: CG or GMRES + GAMG", "#56B4E9", "D"),
     (r"user: PETSc \w+", "user: PETSc Cholesky or LU", "#009E73", "<"),
     (r"user: MUMPS \w+", "user: MUMPS Cholesky or LU", "#0072B2", ">"),
-    (r"user: MUMPS .*, factor kept", "user: MUMPS, factor kept", "#CC79A7", "P"),
+    (r"user: PETSc .*, factor kept", "user: PETSc, factor kept", "#CC79A7", "P"),
     (r"auto", "penstock: auto", "#000000", "o"),
 )
 NUM_COLUMNS = 3
@@ -42,25 +42,29 @@ def _draw(letter: str, measure: str, sections: list[dict[str, Any]], folder: Pat
         series[section["case"].removesuffix(f" {section['num_unknowns']}")].append(section)
     panels = {name: sizes for name, sizes in series.items() if len(sizes) > 1}
     single = {name: sizes[0] for name, sizes in series.items() if len(sizes) == 1}
-    num_rows = -(-len(panels) // NUM_COLUMNS) + bool(single)
-    figure = plt.figure(figsize=(11, 1.4 + 3.2 * num_rows), layout="constrained")
+    single_columns = -(-len(single) // NUM_COLUMNS)
+    num_columns = min(NUM_COLUMNS, max(len(panels), single_columns, 2))  # the legend needs two
+    num_rows = -(-len(panels) // num_columns) + bool(single)
+    figure = plt.figure(figsize=(3.7 * num_columns, 1.4 + 3.2 * num_rows), layout="constrained")
     figure.suptitle(f"Case {letter}: median time of a solve, {sections[0]['goal']}")
-    grid = figure.add_gridspec(num_rows, NUM_COLUMNS)
+    grid = figure.add_gridspec(num_rows, num_columns)
     lines: dict[str, Any] = {}
     for place, (name, sizes) in enumerate(panels.items()):
-        ax = figure.add_subplot(grid[divmod(place, NUM_COLUMNS)])
+        ax = figure.add_subplot(grid[divmod(place, num_columns)])
         numbers = [section["num_unknowns"] for section in sizes]
         _draw_arms(ax, numbers, sizes, lines, linestyle="-")
         ax.set(title=name, xlabel="unknowns n", xscale="log", xlim=(numbers[0] / 1.5, numbers[-1] * 1.5))
         ax.set_xticks(numbers, [f"{number:,}" for number in numbers])
         ax.minorticks_off()
     if single:
-        ax = figure.add_subplot(grid[-1, : -(-len(single) // 3)])
+        ax = figure.add_subplot(grid[-1, : min(single_columns, num_columns)])
         _draw_arms(ax, range(len(single)), list(single.values()), lines, linestyle="none")
         ax.set(title="cases of one size, and its n", xlim=(-0.5, len(single) - 0.5))
         labels = [f"{name[2:]}\n{section['num_unknowns']:,}" for name, section in single.items()]
         ax.set_xticks(range(len(single)), labels, fontsize="small")
-    figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=3, fontsize="small", frameon=False)
+    figure.legend(
+        handles=list(lines.values()), loc="outside lower center", ncols=num_columns, fontsize="small", frameon=False
+    )
     file = f"solvers-{letter}-{measure}.png"
     figure.savefig(folder / file, dpi=120)
     plt.close(figure)

@@ -26,13 +26,13 @@ from penstock.solvers.problem import LinearSystem, Outcome
 
 logger = logging.getLogger(__name__)
 
-TIMED_ROUNDS = 3  # systems on which a candidate is timed, unless it drops out
-KEPT = (math.inf, 2.0, 1.5)  # after n timed systems: times the best, beyond which a candidate drops out
+KEPT_FIRST = 2.0  # times the best, beyond which a candidate drops out when it is first judged,
+KEPT = 1.5  # and from the next system on
 CUT = 3.0  # times the best so far: a timed trial is cut there,
 FIRST_CUT = 5.0  # and a first one there, for it holds what later ones keep
 HOPELESS = 1.5  # times the best so far: no trial begins for a candidate that was never seen to take less
 BUDGET = 30.0  # solves of the best candidate after which no other trial begins: with the last ones 2 % of 2000 systems
-RETRY_FRACTION = 0.02  # of all seconds that trials may have cost before others are held
+RETRY_FRACTION = 0.05  # of all seconds that trials may have cost before others are held
 FRUITLESS_ROUNDS = 3  # systems that no candidate solved, before the first candidate is taken untimed
 
 WATCHED = 20  # systems whose median is compared with that of the first ones after the decision
@@ -49,10 +49,12 @@ class Candidate:
     make: Callable[[], Strategy]
     least: float = 0.0
     """Products with A that a solve was never seen to undercut in time, set-up that later solves keep left out."""
+    iteration: float = 2.0
+    """Products with A that an iteration takes at least."""
     warm_up: int = 1
     """Systems before its solves are worth timing: set-up that later solves keep, a space that must be learned."""
-    cost: Callable[[Sequence[float]], float] = median
-    """Of the times of some solves: what one takes in the long run."""
+    num_timed: int = 3
+    """Systems then that it is timed on; it may drop out from the third last of them on."""
 
 
 CONSTANT = Candidate("constant", Constant)
@@ -70,23 +72,21 @@ def candidates(system: LinearSystem) -> list[Candidate]:
         direct.append(Candidate("direct (mumps)", lambda: Direct(solver="mumps"), least))
     incomplete = "bjacobi" if is_parallel else "icc" if system.is_spd else "ilu"
     if not system.is_spd:
+        # Each Arnoldi step of GCRO-DR(40, 20) also works through 30 vectors on average, four times.
+        step = 2 + 80 * num_unknowns / max(system.A.getInfo()["nz_used"], 1)
         iterative = [
-            # It factors anew once a solve takes longer than all have on average: the longest is what to reckon with.
-            Candidate("lagged", Lagged, 20, warm_up=3, cost=max),
-            Candidate(f"gcrodr + {incomplete}", lambda: GCRODR(pc=incomplete), 50, warm_up=3),
-            Candidate("gmres + gamg", lambda: Krylov(ksp="gmres", pc="gamg"), 100),
+            Candidate("lagged", Lagged, 20, 5, warm_up=3, num_timed=5),  # a median without the odd factorisation
+            Candidate("gmres + gamg", lambda: Krylov(ksp="gmres", pc="gamg"), 100, 6),
+            Candidate(f"gcrodr + {incomplete}", lambda: GCRODR(pc=incomplete), 40 * step, step, warm_up=3),
         ]
         return direct + iterative
     if system.grid is not None and not is_parallel:
-        iterative += [
-            Candidate("cg + multigrid", lambda: CG(pc="multigrid"), 10),
-            Candidate("cg + fast_poisson", lambda: CG(pc="fast_poisson"), 30),
-        ]
+        iterative.append(Candidate("cg + multigrid", lambda: CG(pc="multigrid"), 10))
     iterative.append(Candidate("cg + gamg", lambda: CG(pc="gamg"), 100))
     if system.grid is None or is_parallel:
         iterative += [
             Candidate(f"cg + {incomplete}", lambda: CG(pc=incomplete), 50),
-            Candidate(f"cg + {incomplete}, recycling", lambda: CG(pc=incomplete, k=20), 50, warm_up=6),
+            Candidate(f"cg + {incomplete}, recycling", lambda: CG(pc=incomplete, k=20), 100, warm_up=6),
         ]
     is_direct_likelier = num_unknowns < (1000 if system.grid is not None else 50_000)
     return direct + iterative if is_direct_likelier else iterative + direct
@@ -102,8 +102,6 @@ class Auto:
     decision: what was found or adopted; None before.
     """
 
-    name = "auto"
-
     def __init__(self):
         self.decision: Decision | None = None
         self._may_try = True
@@ -112,6 +110,11 @@ class Auto:
         self._watch: Watch | None = None
         self._trial: Trial | None = None
         self._seconds = self._trial_seconds = 0.0
+
+    @property
+    def name(self) -> str:
+        """That of the choice; "auto" while there is none."""
+        return "auto" if self.decision is None or self._trial is not None else self.decision.strategy
 
     @property
     def recycles(self) -> bool:
@@ -125,7 +128,7 @@ class Auto:
         """Follow a decision that was made elsewhere, if it is newer than the own one."""
         self._may_try = may_try
         if decision is not None and (self.decision is None or decision.number > self.decision.number):
-            self.decision, self._current, self._trial = decision, None, None
+            self.decision, self._current, self._trial, self._matrix = decision, None, None, None
 
     def reset(self) -> None:
         """Forget all earlier systems, but not what was timed. `LinearSolver` resets what has failed, so it counts."""
@@ -136,20 +139,24 @@ class Auto:
             self._watch.note_trouble()
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
-        start = time.thread_time()
+        start = time.perf_counter()
         if self._current is None:
             self._follow(system, tolerance)
         if self._trial is None:
             self._look(system, tolerance)
         if self._trial is None:
-            attempt = _guarded(self._current.strategy.solve, system, tolerance)
+            strategy = self._current.strategy
+            num_matrices = getattr(strategy, "num_matrices", 0)
+            attempt = _guarded(strategy.solve, system, tolerance)
             self._watch.note(attempt.iterations)
+            if 0 < num_matrices < getattr(strategy, "num_matrices", 0):
+                self._watch.note_trouble()
         else:
             attempt = self._trial.solve(system, tolerance)
-            self._trial_seconds += time.thread_time() - start
+            self._trial_seconds += time.perf_counter() - start
             if self._trial.is_over:
                 self._decide(self._trial.winner, system.family, self._trial.seconds)
-        self._seconds += time.thread_time() - start
+        self._seconds += time.perf_counter() - start
         return attempt
 
     def _follow(self, system: LinearSystem, tolerance: Tolerance) -> None:
@@ -162,25 +169,21 @@ class Auto:
 
     def _look(self, system: LinearSystem, tolerance: Tolerance) -> None:
         """Compare the matrix with the one before where that matters, and begin a trial where it is time for one."""
-        is_constant = self._current.label == CONSTANT.label
-        if self._matrix is None and (self.decision is None or is_constant):
-            self._matrix = MatrixCopy(system.A)
-            return
         if self.decision is None:
-            if self._matrix.equals(system.A) and can_factor(system):
+            if self._matrix is None:
+                self._matrix = MatrixCopy(system.A)
+            elif self._matrix.equals(system.A) and can_factor(system):
                 self._decide(Contender(CONSTANT, tolerance), system.family, {})
             elif self._may_try:
                 self._begin_trial(system, tolerance)
             return
-        if is_constant and not self._matrix.equals(system.A):
-            self._matrix.overwrite(system.A)
-            self._watch.note_trouble()
-        can_afford = self._trial_seconds <= RETRY_FRACTION * self._seconds
-        if self._may_try and can_afford and self._watch.is_alarmed:
-            self._begin_trial(system, tolerance)
+        if self._may_try and self._watch.is_alarmed:
+            spent = _over_ranks(self._trial_seconds / self._seconds, system) if self._seconds else 0.0
+            if spent <= RETRY_FRACTION:
+                self._begin_trial(system, tolerance)
 
     def _begin_trial(self, system: LinearSystem, tolerance: Tolerance) -> None:
-        self._current.warm_up()
+        self._current.begin_warm()
         rivals = [candidate for candidate in candidates(system) if candidate.label != self._current.label]
         self._trial = Trial([self._current, *(Contender(candidate, tolerance) for candidate in rivals)])
         self._matrix = None
@@ -189,7 +192,7 @@ class Auto:
         number = 0 if self.decision is None else self.decision.number + 1
         reason = describe(winner.label, seconds)
         self.decision = Decision(family=family, number=number, strategy=winner.label, seconds=seconds, reason=reason)
-        self._current, self._watch, self._trial = winner, Watch(), None
+        self._current, self._watch, self._trial, self._matrix = winner, Watch(), None, None
         logger.info("family %r: %s", family, reason)
 
 
@@ -205,32 +208,47 @@ class Contender:
         """Of the solves that count, which those while it warms up do not."""
         self.last_seconds = 0.0
         self.least = candidate.least
-        self._cost = candidate.cost
+        self._iteration = candidate.iteration
         self._num_cold = candidate.warm_up
+        self._num_timed = candidate.num_timed
         self._iteration_seconds = 0.0
 
     @property
     def is_warm(self) -> bool:
         return self._num_cold == 0
 
-    def warm_up(self) -> None:
-        """It has solved enough systems already."""
+    def begin_warm(self) -> None:
+        """It has solved systems before: the next one is timed."""
         self._num_cold = 0
+        self.seconds.clear()
+
+    @property
+    def is_judged(self) -> bool:
+        return len(self.seconds) > self._num_timed - 3
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.seconds) >= self._num_timed
 
     @property
     def cost(self) -> float:
-        """Seconds of a solve; infinite as long as none was timed."""
-        return self._cost(self.seconds) if self.seconds else math.inf
+        """Median seconds of a solve; infinite as long as none was timed."""
+        return median(self.seconds) if self.seconds else math.inf
+
+    def is_behind(self, best: float) -> bool:
+        """It costs too much against the best one, for the number of systems that it was timed on."""
+        kept = KEPT_FIRST if len(self.seconds) == self._num_timed - 2 else KEPT
+        return self.is_judged and self.cost > kept * best
 
     def solve(self, system: LinearSystem, tolerance: Tolerance, limit: float, product_seconds: float) -> Attempt:
-        """One attempt, which fails when it takes more than `limit` seconds. An iterative method is cut there: an
-        iteration takes two products with A at least, or what it took before. Others may set up for longer.
+        """One attempt, which fails if it takes more than `limit` seconds. Iterative methods are cut there; what others
+        set up may take longer.
         """
         is_calibrated = isinstance(self.strategy, Calibrated)
         iterative = self.strategy.strategy if is_calibrated else self.strategy
         usual = getattr(iterative, "max_iterations", None)
         if usual is not None and limit < math.inf:
-            possible = math.ceil(limit / max(2 * product_seconds, self._iteration_seconds))
+            possible = math.ceil(limit / max(self._iteration * product_seconds, self._iteration_seconds))
             iterative.max_iterations = min(usual, possible)
         start = time.thread_time()
         attempt = _guarded(self.strategy.attempt if is_calibrated else self.strategy.solve, system, tolerance)
@@ -251,11 +269,11 @@ class Contender:
 
 
 class Trial:
-    """Candidates that solve the same systems in turns, until one is left or three systems were timed.
+    """Candidates that solve the same systems in turns, until one is left or all have been timed.
 
-    One that fails or is far too slow drops out at once, one that falls behind a little later (`KEPT`). First solves are
-    not timed: set-up and learning are paid once. Under an accuracy, all solve to the same error. Times are those of
-    the processor: what else runs on the machine has no say.
+    One that fails or is far too slow drops out at once, one that falls behind a little later. First solves are not
+    timed: set-up and learning are paid once. Under an accuracy, all solve to the same error. Times are those of the
+    processor: what else runs on the machine has no say.
 
     contenders: the likeliest first, so that a good bound for the others is known early.
     """
@@ -286,35 +304,51 @@ class Trial:
         if self._num_rounds == 0:
             self._product_seconds = _seconds_of_product(system)
         attempts: dict[Contender, Attempt] = {}
-        least = math.inf
+        solved: dict[Contender, Attempt] = {}
         turn = self._num_rounds % len(self._left)
-        self._num_rounds += 1
         for contender in self._left[turn:] + self._left[:turn]:
-            best = min(self.winner.cost, least)
-            is_dear = self._spent > BUDGET * best or contender.least * self._product_seconds > HOPELESS * best
-            if is_dear and self._num_rounds == 1:
+            if contender.is_done or (self._num_rounds == 0 and self._is_too_dear(contender, solved)):
                 continue
-            limit = CUT * self.winner.cost if contender.is_warm else FIRST_CUT * best
-            attempts[contender] = attempt = contender.solve(system, tolerance, limit, self._product_seconds)
-            self._spent += contender.last_seconds
-            if attempt.outcome is Outcome.CONVERGED:
-                least = min(least, contender.last_seconds)
-        solved = {contender: attempt for contender, attempt in attempts.items() if attempt.outcome is Outcome.CONVERGED}
+            attempts[contender] = self._attempt(contender, system, tolerance, solved)
+        if not solved and self.winner.is_done:
+            attempts[self.winner] = self._attempt(self.winner, system, tolerance, solved)
+        self._num_rounds += 1
         if not solved:
             self._num_fruitless += 1
             self.is_over = self._num_fruitless == FRUITLESS_ROUNDS
             return next(iter(attempts.values()))
-        self._drop([contender for contender in self._left if contender not in solved], failed=True)
-        self._drop(left_behind(self._left))
-        num_timed = [len(contender.seconds) for contender in self._left]
-        is_settled = len(self._left) == 1 or min(num_timed) == TIMED_ROUNDS
-        self.is_over = max(num_timed) > 0 and (is_settled or self._spent > BUDGET * self.winner.cost)
+        kept = [contender for contender in self._left if contender in solved or contender.is_done]
+        best = min(contender.cost for contender in kept)
+        kept = [contender for contender in kept if not contender.is_behind(best)]
+        for contender in self._left:
+            if contender not in kept:
+                has_failed = contender not in solved and not contender.is_done
+                self._seconds[contender.label] = None if has_failed or not contender.seconds else contender.cost
+        self._left = kept
+        are_done = all(contender.is_done for contender in kept)
+        are_judged = all(contender.is_judged for contender in kept)
+        self.is_over = are_done or (are_judged and (len(kept) == 1 or self._spent > BUDGET * best))
         return _best_of(solved, system, tolerance)
 
-    def _drop(self, contenders: Iterable[Contender], *, failed: bool = False) -> None:
-        for contender in contenders:
-            self._left.remove(contender)
-            self._seconds[contender.label] = None if failed else contender.cost
+    def _best(self, solved: Iterable[Contender]) -> float:
+        """The least seconds of a solve that are known by now."""
+        return min(self.winner.cost, min((contender.last_seconds for contender in solved), default=math.inf))
+
+    def _is_too_dear(self, contender: Contender, solved: Iterable[Contender]) -> bool:
+        """It need not be tried at all."""
+        best = self._best(solved)
+        return self._spent > BUDGET * best or contender.least * self._product_seconds > HOPELESS * best
+
+    def _attempt(
+        self, contender: Contender, system: LinearSystem, tolerance: Tolerance, solved: dict[Contender, Attempt]
+    ) -> Attempt:
+        """One solve, noted in `solved` if it is one."""
+        limit = CUT * self.winner.cost if contender.is_warm else FIRST_CUT * self._best(solved)
+        attempt = contender.solve(system, tolerance, limit, self._product_seconds)
+        self._spent += contender.last_seconds
+        if attempt.outcome is Outcome.CONVERGED:
+            solved[contender] = attempt
+        return attempt
 
 
 class Watch:
@@ -341,15 +375,6 @@ class Watch:
         if self._usual is None:
             self._usual = iterations
         return iterations > max(DRIFT * self._usual, self._usual + DRIFT_ITERATIONS)
-
-
-def left_behind(contenders: Iterable[Contender]) -> list[Contender]:
-    """Those whose solves take too long against the best one's, for the number of systems that they were timed on."""
-    timed = [contender for contender in contenders if contender.seconds]
-    best = min((contender.cost for contender in timed), default=math.inf)
-    return [
-        contender for contender in timed if contender.cost > KEPT[min(len(contender.seconds), len(KEPT) - 1)] * best
-    ]
 
 
 def describe(choice: str, seconds: Mapping[str, float | None]) -> str:

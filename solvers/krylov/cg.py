@@ -157,6 +157,7 @@ class CG:
             x=x,
             outcome=outcome,
             iterations=products + state.iterations,
+            residual_norm=norm if math.isfinite(norm) else None,
             energy_error=state.energy_error if math.isfinite(state.energy_error) else None,
             history=memory.norms[: state.iterations + 1].tolist(),
         )

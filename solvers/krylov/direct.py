@@ -121,13 +121,15 @@ class Direct:
             return Attempt(x=x, outcome=Outcome.BREAKDOWN)
         target = tolerance.rtol * system.b.norm()
         residual = residual_of(system, x)
-        if residual.norm() > target:
+        residual_norm = residual.norm()
+        if residual_norm > target:
             correction = residual.duplicate()
             self._ksp.solve(residual, correction)
             x.axpy(1.0, correction)
-            residual = residual_of(system, x)
+            residual_norm = residual_of(system, x).norm()
         # A NaN fails this comparison, as it should.
-        return Attempt(x=x, outcome=Outcome.CONVERGED if residual.norm() <= target else Outcome.STAGNATION)
+        outcome = Outcome.CONVERGED if residual_norm <= target else Outcome.STAGNATION
+        return Attempt(x=x, outcome=outcome, residual_norm=residual_norm)
 
     def _new_ksp(self, system: LinearSystem) -> PETSc.KSP:
         from petsc4py import PETSc

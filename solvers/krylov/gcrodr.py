@@ -126,7 +126,16 @@ class GCRODR:
         self._matrix_state = -1
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+        from petsc4py import PETSc
+
         operator = Operator(system, self._preconditioner(system), self.side)
+        try:
+            return self._solve(operator, system, tolerance)
+        except PETSc.Error:
+            operator.keep()
+            raise
+
+    def _solve(self, operator: Operator, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         if self._space is None or self._space.num_rows != operator.num_rows:
             self._space = Space(operator.num_rows, self.m, self.k, self.side)
         space, self._space = self._space, None  # while an exception may leave it half made
@@ -287,6 +296,11 @@ class Operator:
             num_rows=self.num_rows,
             is_left=self.is_left,
         )
+
+    def keep(self) -> None:
+        """Never destroy what PETSc's multigrid still holds after an error inside it: PETSc 3.25 would crash."""
+        for kept in (self._pc, self._source, self._target):
+            kept.incRef()
 
     def multiply(self, source: np.ndarray, target: np.ndarray) -> None:
         """target = K source, but without M⁻¹ from the right."""

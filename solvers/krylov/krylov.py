@@ -171,7 +171,7 @@ def iterate(
         outcome = Outcome.STAGNATION
         rtol *= 0.5 * target / residual_norm
         ksp.setInitialGuessNonzero(True)
-    return Attempt(x=x, outcome=outcome, iterations=products)
+    return Attempt(x=x, outcome=outcome, iterations=products, residual_norm=residual_norm)
 
 
 def _outcome(reason: int) -> Outcome:

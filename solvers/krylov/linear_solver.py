@@ -20,8 +20,8 @@ from penstock.solvers.problem import LinearSystem, Outcome, Solution
 class LinearSolver:
     """Solves systems of any number of families; lives as long as its worker.
 
-    Every solution's true residual is formed here by a product of its own, and only ||b - A x|| <= rtol ||b|| counts
-    as converged, whatever the strategy said; under `accuracy` that rtol is what was deduced from it (`Calibrated`).
+    Every solution's true residual is formed by a product of its own, here if the strategy has not done so, and only
+    ||b - A x|| <= rtol ||b|| counts as converged, whatever the strategy said; under `accuracy` that rtol is what was deduced from it (`Calibrated`).
     A system that did not converge climbs the ladder: the strategy, the strategy again with nothing recycled, a direct
     solve. The last result is returned as it is.
 
@@ -88,7 +88,10 @@ class LinearSolver:
         for climbed, strategy in enumerate(self._ladder(system.family)):
             self.num_retried += climbed == 1
             attempt = _attempt(strategy, system, self.tolerance)
-            relative_residual = residual_of(system, attempt.x).norm() / norm_b
+            residual_norm = attempt.residual_norm
+            if residual_norm is None:
+                residual_norm = residual_of(system, attempt.x).norm()
+            relative_residual = residual_norm / norm_b
             outcome = _judge(attempt, relative_residual, self.tolerance)
             if outcome is Outcome.CONVERGED:
                 break

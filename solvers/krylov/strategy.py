@@ -36,6 +36,8 @@ class Attempt:
     """Products with A that the method made, its own residuals included; those inside a preconditioner are not."""
     rtol: float | None = None
     """The relative residual up to which x meets the tolerance, where the strategy deduced it; else `Tolerance.rtol`."""
+    residual_norm: float | None = None
+    """||b - A x||, where the strategy has formed it by a product with this x."""
     energy_error: float | None = None
     """The estimated ||x - A⁻¹ b||_A / ||A⁻¹ b||_A, where the strategy has one."""
     history: Sequence[float] = ()

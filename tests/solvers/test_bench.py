@@ -7,7 +7,7 @@ import pytest
 from mpi4py import MPI
 from scipy.sparse import diags_array, eye_array, kron
 
-from penstock.solvers.bench import page, report
+from penstock.solvers.bench import end_to_end, page, report
 from penstock.solvers.bench.arms import KeptKSP, Role, own_arms, published_arms, user_arms
 from penstock.solvers.bench.comparison import AccuracyGoal, ResidualGoal, compare, structure_of
 from penstock.solvers.bench.constant import Heat, Poisson
@@ -213,17 +213,24 @@ def test_a_case_replaces_its_own_section_alone(tmp_path, monkeypatch):
     ("arguments", "file"),
     [
         (["discretisation", "--systems", "2", "--resolution", "8"], "discretisation.md"),
-        (["sorting", "--systems", "2", "--resolution", "8"], "sorting.md"),
-        (["solvers", "--case", "B 12/3 10201", "--systems", "1"], "solvers.md"),
+        (["solvers", "--case", "B 12/3 10201", "--systems", "2"], "solvers.md"),
     ],
 )
 def test_each_bench_prints_its_table_and_writes_it(tmp_path, arguments, file):
     command = [sys.executable, "-m", "penstock.solvers.bench", *arguments]
     result = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
-    page = (tmp_path / "benchmarks" / file).read_text()
+    written = (tmp_path / "benchmarks" / file).read_text()
     tables = [line for line in result.stdout.splitlines() if line.startswith("|")]
-    assert tables and all(line in page for line in tables)
-    assert f"python -m penstock.solvers.bench {arguments[0]}" in page
+    assert tables and all(line in written for line in tables)
+    assert f"python -m penstock.solvers.bench {arguments[0]}" in written
+
+
+def test_end_to_end_every_loop_makes_the_same_samples():
+    rows = [line.split("|")[1:-1] for line in end_to_end.run(8, 1e-3, resolution=12).splitlines() if "|" in line][2:]
+    assert len(rows) == 5
+    for _, rate, _, error, _ in rows:
+        assert float(rate) > 0
+        assert float(error) < 2e-3
 
 
 def test_unknown_case_is_told_with_the_known_ones(tmp_path):

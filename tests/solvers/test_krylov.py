@@ -89,7 +89,7 @@ def test_a_matrix_overwritten_in_place_is_solved_anew(name):
     kept = first.x.array_r.copy()
     system.A.shift(1.0)
     second = solver(system)
-    assert second.converged and second.strategy == name
+    assert second.converged and solver.num_retried == 0
     assert relative_residual(system, second.x) <= RTOL
     np.testing.assert_array_equal(first.x.array_r, kept)  # x is the caller's own
     system.A.setOption(PETSc.Mat.Option.NEW_NONZERO_ALLOCATION_ERR, False)
@@ -97,7 +97,7 @@ def test_a_matrix_overwritten_in_place_is_solved_anew(name):
     system.A.setValue(300, 3, 0.5)
     system.A.assemble()
     third = solver(system)
-    assert third.converged and third.strategy == name
+    assert third.converged and solver.num_retried == 0
     assert relative_residual(system, third.x) <= RTOL
 
 

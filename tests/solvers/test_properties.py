@@ -123,7 +123,7 @@ def test_memory_stays_flat_over_2000_systems(name):
     assert solve(2000) - before < 1e6
 
 
-@pytest.mark.parametrize("name", ["krylov", "lagged"])
+@pytest.mark.parametrize("name", ["krylov", "lagged", "gcrodr"])
 def test_an_error_inside_multigrid_is_survived(name):
     """GAMG of one level has a smoother that divides by the diagonal."""
     A = PETSc.Mat().createAIJ((16, 16), nnz=1, comm=MPI.COMM_SELF)
