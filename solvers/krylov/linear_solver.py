@@ -21,9 +21,9 @@ class LinearSolver:
     """Solves systems of any number of families; lives as long as its worker.
 
     Every solution's true residual is formed by a product of its own, here if the strategy has not done so, and only
-    ||b - A x|| <= rtol ||b|| counts as converged, whatever the strategy said; under `accuracy` that rtol is what was deduced from it (`Calibrated`).
-    A system that did not converge climbs the ladder: the strategy, the strategy again with nothing recycled, a direct
-    solve. The last result is returned as it is.
+    ||b - A x|| <= rtol ||b|| counts as converged, whatever the strategy said; under `accuracy` that rtol is what was
+    deduced from it (`Calibrated`). A system that did not converge climbs the ladder: the strategy, the strategy again
+    with nothing recycled, a direct solve. The last result is returned as it is.
 
     strategy: a fresh one of `STRATEGIES`; it serves as the pattern for one strategy a family.
     rtol: largest relative residual, between 0 and 1.
