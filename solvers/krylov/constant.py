@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from petsc4py import PETSc
 
 MAX_RANK = 64
+ROUNDING = 1e-12  # of ||b||, a distance from the span that says nothing
 DEPENDENT = 1e-12  # of a sketch's length, what is left of a right-hand side that the others make up
 SKETCH_SIZE = 512  # 8 numbers a direction keep the length of every vector in the span to about a third
 
@@ -26,10 +27,10 @@ class Constant:
 
     The matrix is known by its values, so a problem may assemble it anew for every system. From its second system on,
     right-hand sides B [n, r] and their solutions X = A⁻¹ B are kept: then b = B c gives x = X c, which for r = 30 and
-    n = 7e4 takes 0.5 ms where a back-solve takes 1.7 (PETSc) or 8.4 (MUMPS). A b that is further from the span than
-    half of rtol is solved, and joins it. Once there are 64, or so many that the product would cost as much as the
-    back-solve, the right-hand sides are taken to have no low rank for good, and each costs a back-solve. A matrix with
-    other values drops factor and span; while it keeps changing this is `Direct`.
+    n = 7e4 takes 0.5 ms where a back-solve takes 1.7 (PETSc) or 8.4 (MUMPS). A b that is not in the span is solved, and
+    joins it. Once there are 64, or so many that the product would cost as much as the back-solve, the right-hand sides
+    of this matrix are taken to have no low rank, and each costs a back-solve. A matrix with other values drops factor
+    and span; while it keeps changing this is `Direct`.
 
     Memory: the matrix, its factor, and r vectors.
     """
@@ -57,7 +58,7 @@ class Constant:
             is_known = self._matrix.equals(system.A)
             if not is_known:
                 self._matrix.overwrite(system.A)
-                self._span = None
+                self._span, self._is_low_rank = None, True
         self.num_matrices += not is_known
         system = replace(system, A=self._matrix.matrix)
         if is_known and self._is_low_rank:
@@ -70,7 +71,9 @@ class Constant:
         if self._span is None:
             # A back-solve reads 24 bytes for every entry of a triangle, the product 8 r a row.
             self._span = Span(system.b, max_rank=int(min(MAX_RANK, 2 * self._direct.fill)))
-        x = self._span.solution(system.b, 0.5 * tolerance.rtol * system.b.norm())
+        # What an error is made of may be small in b: where the error counts, b must be in the span but for rounding.
+        max_distance = ROUNDING if tolerance.accuracy is not None else 0.25 * tolerance.rtol
+        x = self._span.solution(system.b, max_distance, 0.25 * tolerance.rtol)
         self.recycles = x is not None or self._direct.recycles
         if x is not None:
             return Attempt(x=x, outcome=Outcome.CONVERGED)
@@ -109,13 +112,15 @@ class Span:
         """It takes up no more."""
         return self.rank + self._num_dependent >= self.max_rank
 
-    def solution(self, b: PETSc.Vec, max_error: float) -> PETSc.Vec | None:
-        """x with ||b - A x|| <= max_error, or None where the span has none."""
+    def solution(self, b: PETSc.Vec, max_distance: float, max_error: float) -> PETSc.Vec | None:
+        """x for the part of b in the span, or None where the rest is longer than max_distance ||b||, or the residuals
+        of X make ||b - A x|| larger than (max_distance + max_error) ||b||."""
         s = self._sketch(b.array_r)
         coordinates, outside = self._split(s)
         c = scipy.linalg.solve_triangular(self._R[: self.rank, : self.rank], coordinates)
         # Nearly dependent columns make c large, and the residuals of X with it.
-        if not np.linalg.norm(outside) + np.abs(c) @ self._residuals[: self.rank] <= max_error:
+        norm_b, error = b.norm(), np.abs(c) @ self._residuals[: self.rank]
+        if not (np.linalg.norm(outside) <= max_distance * norm_b and error <= max_error * norm_b):
             return None
         x = b.duplicate()
         x.array = self._X[:, : self.rank] @ c

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from copy import copy
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,7 +24,7 @@ class LinearSolver:
     Every solution's true residual is formed by a product of its own, here if the strategy has not done so, and only
     ||b - A x|| <= rtol ||b|| counts as converged, whatever the strategy said; under `accuracy` that rtol is what was
     deduced from it (`Calibrated`). A system that did not converge climbs the ladder: the strategy, the strategy again
-    with nothing recycled, a direct solve. The last result is returned as it is.
+    with nothing recycled, a direct solve by LU. The last result is returned as it is.
 
     strategy: a fresh one of `STRATEGIES`; it serves as the pattern for one strategy a family.
     rtol: largest relative residual, between 0 and 1.
@@ -43,13 +44,11 @@ class LinearSolver:
         self._known: dict[str, Decision] = {}
         self._may_try = True
         self._strategies: dict[str, Strategy] = {}
-        self._fallbacks: dict[str, Direct] = {}
 
     def reset(self) -> None:
         """Forget all earlier systems. `num_retried` and `decisions` stay."""
         self._known = {decision.family: decision for decision in self.decisions}
         self._strategies.clear()
-        self._fallbacks.clear()
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -78,16 +77,15 @@ class LinearSolver:
     def __call__(self, system: LinearSystem) -> Solution:
         """The solution with its outcome. `iterations` are those of the attempt that gave x, `seconds` those of all."""
         start = time.perf_counter()
-        if system.nullspace is not None:
-            system.A.setNullSpace(system.nullspace)
-        if system.near_nullspace is not None:
-            system.A.setNearNullSpace(system.near_nullspace)
+        _attach_nullspaces(system)
         norm_b = system.b.norm()
         if norm_b == 0 or not math.isfinite(norm_b):
             return self._trivial(system, norm_b, start)
-        for climbed, strategy in enumerate(self._ladder(system.family)):
+        for climbed, (strategy, rung) in enumerate(self._ladder(system)):
             self.num_retried += climbed == 1
-            attempt = _attempt(strategy, system, self.tolerance)
+            attempt = _attempt(strategy, rung, self.tolerance)
+            if system.nullspace is not None:  # a kept factor leaves in x what its pivots made of it
+                system.nullspace.remove(attempt.x)
             residual_norm = attempt.residual_norm
             if residual_norm is None:
                 residual_norm = residual_of(system, attempt.x).norm()
@@ -104,19 +102,16 @@ class LinearSolver:
             strategy=strategy.name,
         )
 
-    def _ladder(self, family: str) -> Iterator[Strategy]:
+    def _ladder(self, system: LinearSystem) -> Iterator[tuple[Strategy, LinearSystem]]:
         """What to try, in order; each is asked for only when the one before it has failed."""
-        strategy = self._strategy(family)
-        yield strategy
+        strategy = self._strategy(system.family)
+        yield strategy, system
         recycled = strategy.recycles
         strategy.reset()  # what led to a failure must not lead the next attempt, nor the next system
         if recycled:
-            yield strategy
+            yield strategy, system
             strategy.reset()
-        if not isinstance(strategy, Direct):
-            fallback = self._fallbacks.setdefault(family, Direct())
-            yield fallback
-            fallback.reset()
+        yield Direct(solver="mumps"), replace(system, is_spd=False)  # LU, for it may be that A is not SPD
 
     def _strategy(self, family: str) -> Strategy:
         strategy = self._strategies.get(family)
@@ -141,6 +136,15 @@ class LinearSolver:
             seconds=time.perf_counter() - start,
             strategy=self._pattern.name,
         )
+
+
+def _attach_nullspaces(system: LinearSystem) -> None:
+    """Tell A, which may be the last system's with other values, its nullspace or that it has none."""
+    from petsc4py import PETSc
+
+    system.A.setNullSpace(system.nullspace or PETSc.NullSpace())
+    if system.near_nullspace is not None:
+        system.A.setNearNullSpace(system.near_nullspace)
 
 
 def _judge(attempt: Attempt, relative_residual: float, tolerance: Tolerance) -> Outcome:
