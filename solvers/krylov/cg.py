@@ -206,7 +206,7 @@ class CG:
 
         if self._pc is None:
             self._pc = PETSc.PC().create(system.A.comm)
-            set_preconditioner(self._pc, self.pc, system)
+        set_preconditioner(self._pc, self.pc, system)
         self._pc.setOperators(system.A)
         self._pc.setUp()  # does nothing where neither matrix nor values changed
         return self._pc

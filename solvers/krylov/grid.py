@@ -16,6 +16,7 @@ import numpy as np
 import scipy.fft
 
 from penstock.solvers.krylov.kernels import library
+from penstock.solvers.krylov.matrix_copy import pattern_of
 from penstock.solvers.problem import Grid, LinearSystem
 
 if TYPE_CHECKING:
@@ -24,30 +25,33 @@ if TYPE_CHECKING:
 MAX_AXES = 3
 SMOOTH = 0.4  # steps of log(a) from point to point below which a counts as smooth; a jump by 4 makes one of 0.9
 
-_NOT_FINITE, _OUT_OF_MEMORY = -1, -2  # of multigrid.c
+_NOT_FINITE, _OUT_OF_MEMORY, _NO_HIERARCHY = -1, -2, -3  # of multigrid.c
 
 
 def require_grid(name: str, system: LinearSystem) -> Grid:
-    """The system's grid. Raises ValueError where the preconditioner `name` cannot serve the system."""
+    """The system's grid. Raises ValueError where the preconditioner `name` is not made for such systems, and LinAlgError
+    where this one is not said to be SPD, as a family's other systems may be."""
     if system.grid is None:
         raise ValueError(f"pc = {name!r} needs a regular grid, and this system has none")
     if system.A.comm.size > 1:
         raise ValueError(f"pc = {name!r} works on one rank, and this system is distributed over {system.A.comm.size}")
-    if not system.is_spd:
-        raise ValueError(f"pc = {name!r} needs a symmetric positive definite matrix")
     if system.A.getType() != "seqaij":
         raise ValueError(f"pc = {name!r} needs a matrix of type 'seqaij', not {system.A.getType()!r}")
-    shape = system.grid.shape
+    shape, num_unknowns = system.grid.shape, system.A.getSize()[0]
     if not 1 <= len(shape) <= MAX_AXES:
         raise ValueError(f"pc = {name!r} needs a grid of 1 to {MAX_AXES} axes, not {len(shape)}")
-    if not np.array_equal(np.sort(system.grid.permutation), np.arange(system.A.getSize()[0])) or (
-        system.A.getSize()[0] != np.prod(shape)
-    ):
+    if not num_unknowns == system.grid.permutation.size == np.prod(shape):
         raise ValueError(
             f"pc = {name!r}: the grid of shape {shape} and its permutation of {system.grid.permutation.size} dofs "
-            f"do not fit {system.A.getSize()[0]} unknowns"
+            f"do not fit {num_unknowns} unknowns"
         )
+    if not system.is_spd:
+        raise np.linalg.LinAlgError(f"pc = {name!r} needs a symmetric positive definite matrix")
     return system.grid
+
+
+def is_same(grid: Grid, other: Grid) -> bool:
+    return grid is other or (grid.shape == other.shape and np.array_equal(grid.permutation, other.permutation))
 
 
 class Stencils:
@@ -59,7 +63,7 @@ class Stencils:
     positions: int32 [C, number of points], the place among the CSR values of a point's coupling at each code, -1 where
     there is none; points in the order of `points`.
 
-    Raises ValueError for a coupling that reaches farther than the 3^d neighbourhood.
+    Raises LinAlgError for a coupling that reaches farther than the 3^d neighbourhood.
     """
 
     def __init__(self, matrix: PETSc.Mat, grid: Grid, points: np.ndarray):
@@ -71,7 +75,7 @@ class Stencils:
         for num_points, weight in zip(reversed(grid.shape), (1, 3, 9), strict=False):
             step = columns // stride % num_points - rows // stride % num_points
             if step.size and np.abs(step).max() > 1:
-                raise ValueError(
+                raise np.linalg.LinAlgError(
                     "the matrix couples grid points that are not neighbours: use a preconditioner that needs no grid"
                 )
             codes += (weight * step).astype(np.int32)
@@ -82,10 +86,10 @@ class Stencils:
             (place,) = np.nonzero(codes == code)
             positions[row, rows[place]] = place
         self.positions = np.ascontiguousarray(positions[:, points])
-        self._matrix, self._pattern = matrix, _pattern_of(matrix)
+        self._matrix, self._pattern = matrix, pattern_of(matrix)
 
     def fit(self, matrix: PETSc.Mat) -> bool:
-        return self._matrix == matrix and self._pattern == _pattern_of(matrix)
+        return self._matrix == matrix and self._pattern == pattern_of(matrix)
 
 
 class Multigrid:
@@ -101,17 +105,17 @@ class Multigrid:
     All in single precision, which CG, in double precision, does not notice: it needs M⁻¹ to be one fixed operator, SPD
     to about seven digits.
 
-    Raises ValueError for systems that it cannot serve: see `require_grid` and `Stencils`.
+    `setUp` raises LinAlgError for matrices that it cannot serve: see `Stencils`.
     """
 
-    def __init__(self, system: LinearSystem):
-        self._grid = require_grid("multigrid", system)
-        shape = (1,) * (MAX_AXES - len(self._grid.shape)) + tuple(self._grid.shape)
-        points = np.arange(self._grid.permutation.size, dtype=np.int32).reshape(shape)
+    def __init__(self, grid: Grid):
+        self.grid = grid
+        shape = (1,) * (MAX_AXES - len(grid.shape)) + tuple(grid.shape)
+        points = np.arange(grid.permutation.size, dtype=np.int32).reshape(shape)
         # The kernel's order: row by row, in each row first the even points, then the odd ones.
         self._points = np.concatenate([points[..., ::2], points[..., 1::2]], axis=-1).ravel()
-        self._stencils = Stencils(system.A, self._grid, self._points)
-        self._dof_of_point = _inverse(self._grid.permutation)[self._points]
+        self._stencils: Stencils | None = None
+        self._dof_of_point = _inverse(grid.permutation)[self._points]
         self._kernels = _kernels()
         self._handle = self._kernels.multigrid_create((ctypes.c_int * MAX_AXES)(*shape), self._dof_of_point.ctypes.data)
         if not self._handle:
@@ -123,8 +127,8 @@ class Multigrid:
 
     def setUp(self, pc: PETSc.PC) -> None:
         _, matrix = pc.getOperators()
-        if not self._stencils.fit(matrix):
-            self._stencils = Stencils(matrix, self._grid, self._points)
+        if self._stencils is None or not self._stencils.fit(matrix):
+            self._stencils = Stencils(matrix, self.grid, self._points)
         positions, codes = self._stencils.positions, self._stencils.codes
         _check(
             self._kernels.multigrid_set_up(
@@ -193,27 +197,30 @@ class FastPoisson:
     take half the time. Lengths m + period with small factors serve the transforms best: 255 x 255 points take 0.8 ms
     there and back, 420 x 420 take 35, for 421 is prime.
 
-    Raises ValueError for systems that it cannot serve: see `require_grid`, `Stencils` and `boundary_of`.
+    `setUp` raises LinAlgError for matrices that it cannot serve: see `Stencils` and `boundary_of`.
     """
 
-    def __init__(self, system: LinearSystem):
-        self._grid = require_grid("fast_poisson", system)
-        self._dof_of_point = _inverse(self._grid.permutation)
-        self._read(system.A)
+    def __init__(self, grid: Grid):
+        self.grid = grid
+        self._dof_of_point = _inverse(grid.permutation)
+        self._stencils: Stencils | None = None
 
     def _read(self, matrix: PETSc.Mat) -> None:
         """Where the unknowns lie, and their boundary conditions."""
-        self._stencils = Stencils(matrix, self._grid, np.arange(self._grid.permutation.size))
-        diagonal, couplings = self._values(matrix)
+        self._stencils = None  # until all is read
+        stencils = Stencils(matrix, self.grid, np.arange(self.grid.permutation.size))
+        diagonal, couplings = self._values(matrix, stencils)
         is_coupled = np.zeros(diagonal.shape, dtype=bool)
         for axis, coupling in enumerate(couplings):
             is_coupled |= coupling != 0
             is_coupled |= np.roll(coupling, 1, axis) != 0  # the last entry along the axis is zero
         if not is_coupled.any():
-            raise ValueError("pc = 'fast_poisson' finds no points with neighbours")
+            raise np.linalg.LinAlgError("pc = 'fast_poisson' finds no points with neighbours")
         self._box = tuple(slice(places.min(), places.max() + 1) for places in np.nonzero(is_coupled))
         if not is_coupled[self._box].all():
-            raise ValueError("pc = 'fast_poisson' needs a rectangle of unknowns: here are rows of the identity inside")
+            raise np.linalg.LinAlgError(
+                "pc = 'fast_poisson' needs a rectangle of unknowns: here are rows of the identity inside"
+            )
         diagonal, couplings = diagonal[self._box], [coupling[self._box] for coupling in couplings]
         row_sums = _row_sums(diagonal, couplings)
         self._boundaries = [boundary_of(axis, couplings, row_sums) for axis in range(diagonal.ndim)]
@@ -221,12 +228,13 @@ class FastPoisson:
         self._weights = reduce(np.multiply.outer, weights)
         # Along an axis there are m - 1 couplings, for each line of points across.
         self._num_lines = [self._weights.sum() / w.sum() for w in weights]
+        self._stencils = stencils
 
     def setUp(self, pc: PETSc.PC) -> None:
         _, matrix = pc.getOperators()
-        if not self._stencils.fit(matrix):
+        if self._stencils is None or not self._stencils.fit(matrix):
             self._read(matrix)
-        diagonal, couplings = self._values(matrix)
+        diagonal, couplings = self._values(matrix, self._stencils)
         if not np.isfinite(diagonal).all():
             raise np.linalg.LinAlgError("the matrix has values that are not finite")
         inside, couplings = diagonal[self._box], [coupling[self._box] for coupling in couplings]
@@ -249,7 +257,7 @@ class FastPoisson:
         self._inverse_diagonal = 1 / diagonal
 
     def apply(self, pc: PETSc.PC, r: PETSc.Vec, z: PETSc.Vec) -> None:
-        source = r.array_r[self._dof_of_point].reshape(self._grid.shape)
+        source = r.array_r[self._dof_of_point].reshape(self.grid.shape)
         target = source * self._inverse_diagonal
         inside = source[self._box] * self._scale
         for axis, boundary in enumerate(self._boundaries):
@@ -258,13 +266,13 @@ class FastPoisson:
         for axis, boundary in enumerate(self._boundaries):
             inside = boundary.inverse(inside, boundary.kind, axis=axis, norm="ortho")
         target[self._box] = inside * self._scale
-        z.array = target.ravel()[self._grid.permutation]
+        z.array = target.ravel()[self.grid.permutation]
 
-    def _values(self, matrix: PETSc.Mat) -> tuple[np.ndarray, list[np.ndarray]]:
+    def _values(self, matrix: PETSc.Mat, stencils: Stencils) -> tuple[np.ndarray, list[np.ndarray]]:
         """The diagonal, and along each axis the couplings -A[g, g + 1] with the next point, each [shape]."""
         values = np.append(matrix.getValuesCSR()[2], 0.0)  # a position of -1 reads this zero
-        shape = self._grid.shape
-        of_code = dict(zip(self._stencils.codes.tolist(), self._stencils.positions, strict=True))
+        shape = self.grid.shape
+        of_code = dict(zip(stencils.codes.tolist(), stencils.positions, strict=True))
         diagonal = values[of_code[0]].reshape(shape)
         axis_codes = [3**power for power in reversed(range(len(shape)))]
         nothing = np.full(diagonal.size, -1)
@@ -275,7 +283,7 @@ def boundary_of(axis: int, couplings: list[np.ndarray], row_sums: np.ndarray) ->
     """The condition at both ends of an axis, by what row sums there exceed those inside, in units of the coupling
     along the axis: 0 with Neumann conditions, 1 with Dirichlet conditions a spacing outside, 2 with half a spacing.
 
-    Raises ValueError where the two ends differ.
+    Raises LinAlgError where the two ends differ.
     """
     num_axes = row_sums.ndim
     if row_sums.shape[axis] < 2:
@@ -297,7 +305,9 @@ def boundary_of(axis: int, couplings: list[np.ndarray], row_sums: np.ndarray) ->
 
     low, high = condition(0, 1, 0), condition(-1, -2, -2)
     if low is not high:
-        raise ValueError(f"pc = 'fast_poisson' needs the same boundary condition at both ends of axis {axis}")
+        raise np.linalg.LinAlgError(
+            f"pc = 'fast_poisson' needs the same boundary condition at both ends of axis {axis}"
+        )
     return low
 
 
@@ -319,8 +329,11 @@ def _along(axis: int, values: np.ndarray, num_axes: int) -> np.ndarray:
 
 
 def _inverse(permutation: np.ndarray) -> np.ndarray:
+    places = np.arange(permutation.size)
+    if not np.array_equal(np.sort(permutation), places):
+        raise ValueError("a grid's permutation must name every point once")
     inverse = np.empty(permutation.size, dtype=np.int32)
-    inverse[permutation] = np.arange(permutation.size)
+    inverse[permutation] = places
     return inverse
 
 
@@ -340,20 +353,13 @@ def _check(status: int) -> None:
         raise np.linalg.LinAlgError("the matrix has values that are not finite")
     if status == _OUT_OF_MEMORY:
         raise MemoryError("multigrid")
+    if status == _NO_HIERARCHY:
+        raise np.linalg.LinAlgError("multigrid has no hierarchy for the matrix")
     if status:
         from petsc4py import PETSc
 
         raise PETSc.Error(status)
 
 
-def _pattern_of(matrix: PETSc.Mat) -> int:
-    """PETSc's count of the changes to a matrix's pattern, for which petsc4py has no name."""
-    from petsc4py import PETSc
-
-    state = ctypes.c_int64()
-    ctypes.CDLL(PETSc.__file__).MatGetNonzeroState(ctypes.c_void_p(matrix.handle), ctypes.byref(state))
-    return state.value
-
-
 GRID_PRECONDITIONERS = {"multigrid": Multigrid, "fast_poisson": FastPoisson}
-"""Names of preconditioners; each is made for the first system of a family."""
+"""By name; each is made for one grid."""

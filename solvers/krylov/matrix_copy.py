@@ -32,7 +32,7 @@ class MatrixCopy:
         return True
 
     def overwrite(self, original: PETSc.Mat) -> None:
-        if self._original == original and self._pattern == _pattern_of(original):
+        if self._original == original and self._pattern == pattern_of(original):
             original.copy(self.matrix, original.Structure.SAME_NONZERO_PATTERN)
         else:
             self.matrix = original.duplicate(copy=True)
@@ -41,10 +41,10 @@ class MatrixCopy:
     def _note(self, original: PETSc.Mat) -> None:
         self._original = original
         self._state = original.stateGet()
-        self._pattern = _pattern_of(original)
+        self._pattern = pattern_of(original)
 
 
-def _pattern_of(matrix: PETSc.Mat) -> int:
+def pattern_of(matrix: PETSc.Mat) -> int:
     """PETSc's count of the changes to a matrix's pattern, for which petsc4py has no name."""
     from petsc4py import PETSc
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock.registry import nearest
-from penstock.solvers.krylov.grid import GRID_PRECONDITIONERS
+from penstock.solvers.krylov.grid import GRID_PRECONDITIONERS, is_same, require_grid
 from penstock.solvers.problem import LinearSystem
 
 if TYPE_CHECKING:
@@ -51,14 +51,20 @@ def default_preconditioner(system: LinearSystem) -> str:
 
 
 def set_preconditioner(pc: PETSc.PC, name: str | None, system: LinearSystem) -> None:
-    """Give `pc` its type. Raises ValueError when this PETSc lacks it, or where it cannot serve the system."""
+    """Give `pc` its type, before its operators. A `pc` kept from an earlier system stays as it is where it can: those
+    of `grid` begin anew for another grid.
+
+    Raises ValueError when this PETSc lacks the type, and see `require_grid`.
+    """
     from petsc4py import PETSc
 
     name = name or default_preconditioner(system)
     if name in GRID_PRECONDITIONERS:
-        context = GRID_PRECONDITIONERS[name](system)
-        pc.setType(PETSc.PC.Type.PYTHON)
-        pc.setPythonContext(context)
+        grid = require_grid(name, system)
+        if pc.getType() != PETSc.PC.Type.PYTHON or not is_same(pc.getPythonContext().grid, grid):
+            pc.reset()
+            pc.setType(PETSc.PC.Type.PYTHON)
+            pc.setPythonContext(GRID_PRECONDITIONERS[name](grid))
         return
     try:
         pc.setType(name)

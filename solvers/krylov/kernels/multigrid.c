@@ -16,7 +16,7 @@
 
 #include "kernels.h"
 
-enum { NOT_FINITE = -1, OUT_OF_MEMORY = -2 };
+enum { NOT_FINITE = -1, OUT_OF_MEMORY = -2, NO_HIERARCHY = -3 };
 enum { Z, Y, X, NUM_AXES };
 enum {
     NUM_CODES = 14,
@@ -481,12 +481,15 @@ static void carve_stencil(Arena *arena, Stencil *A, const Grid *grid) {
 }
 
 /* Levels until at most MAX_COARSEST points are left. Only axes with strong coupling are halved, for Gauss-Seidel
- * smooths along these alone; halving an axis divides its strength by 4. */
-static void plan(Multigrid *multigrid, const double strengths[NUM_AXES]) {
-    double strength[NUM_AXES] = {strengths[Z], strengths[Y], strengths[X]};
+ * smooths along these alone; halving an axis divides its strength by 4. Returns 0 or NO_HIERARCHY. */
+static int plan(Multigrid *multigrid, const double strengths[NUM_AXES]) {
+    /* Positive couplings, as of mass matrices, make no smooth error: such an axis comes last. */
+    double strength[NUM_AXES] = {fmax(strengths[Z], 0.0), fmax(strengths[Y], 0.0), fmax(strengths[X], 0.0)};
     Grid grid = multigrid->levels[0].A.grid;
     int num_levels = 1;
+    multigrid->num_levels = 0;
     while (grid.size[Z] * grid.size[Y] * grid.size[X] > MAX_COARSEST) {
+        if (num_levels == MAX_LEVELS) return NO_HIERARCHY;
         Level *level = &multigrid->levels[num_levels++ - 1];
         double strongest = 0.0;
         for (int axis = 0; axis < NUM_AXES; axis++)
@@ -500,6 +503,7 @@ static void plan(Multigrid *multigrid, const double strengths[NUM_AXES]) {
         grid = grid_of(grid.size, grid.is_3d);
     }
     multigrid->num_levels = num_levels;
+    return 0;
 }
 
 /* Gives the levels their arrays. */
@@ -599,8 +603,8 @@ EVERY_CPU static void extract(Multigrid *multigrid, const double *values, const 
             }
 }
 
-/* Builds the hierarchy for a matrix; for the other arguments see `extract`. Returns 0, NOT_FINITE, OUT_OF_MEMORY or
- * PETSc's error. */
+/* Builds the hierarchy for a matrix; for the other arguments see `extract`. Returns 0, NOT_FINITE, OUT_OF_MEMORY,
+ * NO_HIERARCHY or PETSc's error. */
 int multigrid_set_up(Multigrid *multigrid, Mat matrix, const int *positions, const int *codes, int num_codes) {
     Level *levels = multigrid->levels;
     Stencil *A = &levels[0].A;
@@ -625,7 +629,8 @@ int multigrid_set_up(Multigrid *multigrid, Mat matrix, const int *positions, con
     int old[MAX_LEVELS][NUM_AXES];
     const int old_num_levels = multigrid->num_levels;
     for (int l = 0; l < old_num_levels; l++) memcpy(old[l], levels[l].halved, sizeof old[l]);
-    plan(multigrid, strengths);
+    error = plan(multigrid, strengths);
+    if (error) return error;
     int is_new = multigrid->num_levels != old_num_levels;
     for (int l = 0; l + 1 < multigrid->num_levels && !is_new; l++)
         is_new = memcmp(old[l], levels[l].halved, sizeof old[l]) != 0;
@@ -721,10 +726,11 @@ EVERY_CPU static void scatter(const float *halves, const int *dofs, const Grid *
             }
 }
 
-/* x = M^-1 b, one V-cycle. Returns PETSc's error. */
+/* x = M^-1 b, one V-cycle. Returns 0, NO_HIERARCHY where the last set-up left none, or PETSc's error. */
 int multigrid_apply(Multigrid *multigrid, Vec b_vec, Vec x_vec) {
     const double *b;
     double *x;
+    if (multigrid->num_levels == 0) return NO_HIERARCHY;
     int error = api.VecGetArrayRead(b_vec, &b);
     if (!error) error = api.VecGetArrayWrite(x_vec, &x);
     if (error) return error;
