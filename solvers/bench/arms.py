@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -18,15 +18,19 @@ from penstock.solvers.krylov.constant import Constant
 from penstock.solvers.krylov.gcrodr import GCRODR
 from penstock.solvers.krylov.krylov import Krylov
 from penstock.solvers.krylov.lagged import Lagged
-from penstock.solvers.krylov.strategy import Strategy, Tolerance
+from penstock.solvers.krylov.strategy import Strategy, Tolerance, residual_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
 MAX_ITERATIONS = 10_000
+MAX_WORK = 2e10  # iterations x unknowns x restart of GMRES: half a minute, after which the arm leaves the case anyway
+VARIANTS_LIMIT = 100_000  # unknowns up to which GCRO-DR is run unsorted and preconditioned from the left, too
+MAX_GCRODR_ITERATIONS = 2_000  # it has given up by then: SKR's own systems take it 150
 MAX_GAMG_ITERATIONS = 500  # multigrid that has not converged by then never does: a Helmholtz system would take minutes
-OWN_FACTOR_LIMIT = 200_000  # unknowns up to which PETSc's own factorisation is run: 64^3 take it a minute and 3 GB
+FACTOR_LIMIT = 200_000  # unknowns; 64^3 take PETSc's own factorisation a minute and 3 GB, so above it is left out,
+# and MUMPS, which takes half a minute there, is run once
 
 
 class Role(StrEnum):
@@ -45,7 +49,8 @@ class Structure:
 
     num_unknowns: int
     is_spd: bool
-    has_grid: bool
+    is_spatial: bool
+    """In three dimensions."""
     has_constant_matrix: bool
     is_sequence: bool
 
@@ -78,17 +83,34 @@ class Arm(ABC):
     """One way to solve. Keeps what it learns from system to system.
 
     control: title of the arm that differs by its lack of recycling alone.
+    num_cold: first systems in which it sets up what it keeps, or learns.
+    max_systems: after which it leaves a case, warming up included.
     """
 
-    def __init__(self, title: str, role: Role, *, is_sorted: bool = False, control: str | None = None):
+    def __init__(
+        self,
+        title: str,
+        role: Role,
+        *,
+        is_sorted: bool = False,
+        control: str | None = None,
+        num_cold: int = 1,
+        max_systems: int | None = None,
+    ):
         self.title = title
         self.role = role
         self.is_sorted = is_sorted
         self.control = control
+        self.num_cold = num_cold
+        self.max_systems = max_systems
 
     @abstractmethod
     def solve(self, system: LinearSystem, rtol: float) -> Solved:
         """Raises ArmError, and what PETSc raises."""
+
+    def improve(self, system: LinearSystem, x: PETSc.Vec, rtol: float) -> Solved:
+        """Go on from an x that is not good enough."""
+        return self.solve(replace(system, guess=x), rtol)
 
 
 class KeptKSP(Arm):
@@ -100,6 +122,7 @@ class KeptKSP(Arm):
     package: for a direct solve, "petsc" or "mumps".
     options: PETSc's, without dash or prefix.
     knows_constant: the first factor or preconditioner serves all systems.
+    max_iterations: after which a system is given up.
     """
 
     def __init__(
@@ -112,35 +135,47 @@ class KeptKSP(Arm):
         package: str | None = None,
         options: Mapping[str, str] | None = None,
         knows_constant: bool = False,
+        max_iterations: int = MAX_ITERATIONS,
+        max_systems: int | None = None,
     ):
-        super().__init__(title, role)
+        super().__init__(title, role, max_systems=max_systems)
         self.type = ksp
         self.pc = pc
         self.package = package
         self.options = dict(options or {})
         self.knows_constant = knows_constant
+        self.max_iterations = max_iterations
         self._ksp: PETSc.KSP | None = None
 
     def solve(self, system: LinearSystem, rtol: float) -> Solved:
-        start = time.perf_counter()
+        start = time.thread_time()
         ksp = self._ksp = self._ksp or self._create(system)
         ksp.setOperators(system.A)
-        max_iterations = MAX_GAMG_ITERATIONS if self.pc == "gamg" else MAX_ITERATIONS
-        ksp.setTolerances(rtol=rtol, atol=0.0, max_it=max_iterations)
+        ksp.setTolerances(rtol=rtol, atol=0.0, max_it=self.max_iterations)
         ksp.setUp()
         if self.knows_constant:
             ksp.getPC().setReusePreconditioner(True)
-        ready = time.perf_counter()
+        ready = time.thread_time()
         x = system.b.duplicate()
         ksp.setInitialGuessNonzero(system.guess is not None and self.type != "preonly")
         if system.guess is not None:
             system.guess.copy(x)
         ksp.solve(system.b, x)
-        end = time.perf_counter()
+        end = time.thread_time()
         if ksp.getConvergedReason() < 0:
             raise ArmError(f"PETSc: {_reason(ksp)} after {ksp.getIterationNumber()} iterations")
         iterations = 0 if self.type == "preonly" else ksp.getIterationNumber()
         return Solved(x, iterations, end - ready, ready - start)
+
+    def improve(self, system: LinearSystem, x: PETSc.Vec, rtol: float) -> Solved:
+        """A step of iterative refinement where the solve is direct: the same back-solve again would change nothing."""
+        if self.type != "preonly":
+            return super().improve(system, x, rtol)
+        start = time.thread_time()
+        correction = system.b.duplicate()
+        self._ksp.solve(residual_of(system, x), correction)
+        correction.axpy(1.0, x)
+        return Solved(correction, 0, time.thread_time() - start)
 
     def _create(self, system: LinearSystem) -> PETSc.KSP:
         from petsc4py import PETSc
@@ -181,16 +216,17 @@ class StrategyArm(Arm):
         *,
         is_sorted: bool = False,
         control: str | None = None,
+        num_cold: int = 1,
     ):
-        super().__init__(title, role, is_sorted=is_sorted, control=control)
+        super().__init__(title, role, is_sorted=is_sorted, control=control, num_cold=num_cold)
         self._make = make
         self._strategy: Strategy | None = None
 
     def solve(self, system: LinearSystem, rtol: float) -> Solved:
-        start = time.perf_counter()
+        start = time.thread_time()
         self._strategy = self._strategy or self._make()
         attempt = self._strategy.solve(system, Tolerance(rtol))
-        seconds = time.perf_counter() - start
+        seconds = time.thread_time() - start
         if attempt.outcome is not Outcome.CONVERGED:
             raise ArmError(f"{attempt.outcome} after {attempt.iterations} products")
         return Solved(attempt.x, attempt.iterations, seconds)
@@ -203,7 +239,7 @@ class AutoArm(Arm):
     """
 
     def __init__(self, **target: float):
-        super().__init__("auto", Role.AUTO)
+        super().__init__("auto", Role.AUTO, num_cold=0)  # it has decided and settled before it is compared
         self._solver = LinearSolver(Auto(), **target)
 
     @property
@@ -213,9 +249,9 @@ class AutoArm(Arm):
 
     def solve(self, system: LinearSystem, rtol: float | None = None) -> Solved:
         """The target is what was given at the start, not `rtol`."""
-        start = time.perf_counter()
+        start = time.thread_time()
         solution = self._solver(system)
-        seconds = time.perf_counter() - start
+        seconds = time.thread_time() - start
         if not solution.converged:
             raise ArmError(f"{solution.outcome}, relative residual {solution.relative_residual:.1e}")
         return Solved(solution.x, solution.iterations, seconds)
@@ -232,6 +268,7 @@ def published_arms(structure: Structure) -> list[Arm]:
     """What SKR compares, its controls, and CG."""
     pc = "icc" if structure.is_spd else "ilu"
     title = f"GCRO-DR(40, 20) + {pc.upper()}"
+    options = {"pc": pc, "max_iterations": MAX_GCRODR_ITERATIONS}
     reset = f"{title}, reset"
     is_sorted = not structure.is_sequence
     arms: list[Arm] = [
@@ -241,63 +278,85 @@ def published_arms(structure: Structure) -> list[Arm]:
             ksp="gmres",
             pc=pc,
             options={"ksp_gmres_restart": str(restart)},
+            max_iterations=min(MAX_ITERATIONS, int(MAX_WORK / (structure.num_unknowns * restart))),
         )
         for restart in (40, 200)
     ]
     if structure.is_spd:
         arms.append(KeptKSP("CG + ICC", Role.BASELINE, ksp="cg", pc=pc))
     arms.append(skr_arm(structure))
-    if is_sorted:
-        arms.append(StrategyArm(f"{title}, unsorted", Role.BASELINE, lambda: GCRODR(pc=pc), control=reset))
-    left = {"side": "left", "norm": "preconditioned"}
-    return [
-        *arms,
-        StrategyArm(f"{title}, left", Role.BASELINE, lambda: GCRODR(pc=pc, **left), is_sorted=is_sorted),
-        StrategyArm(reset, Role.BASELINE, lambda: GCRODR(pc=pc, recycle=False)),
-    ]
+    if structure.num_unknowns <= VARIANTS_LIMIT:
+        if is_sorted:
+            arms.append(StrategyArm(f"{title}, unsorted", Role.BASELINE, lambda: GCRODR(**options), control=reset))
+        left = options | {"side": "left", "norm": "preconditioned"}
+        arms.append(StrategyArm(f"{title}, left", Role.BASELINE, lambda: GCRODR(**left), is_sorted=is_sorted))
+    arms.append(StrategyArm(reset, Role.BASELINE, lambda: GCRODR(**options, recycle=False), is_sorted=is_sorted))
+    return arms
 
 
 def skr_arm(structure: Structure) -> Arm:
     """Sorting Krylov Recycling as published, but for its true residuals."""
     pc = "icc" if structure.is_spd else "ilu"
     title = f"GCRO-DR(40, 20) + {pc.upper()}"
+    options = {"pc": pc, "max_iterations": MAX_GCRODR_ITERATIONS}
     return StrategyArm(
         f"{title}, {'in order' if structure.is_sequence else 'sorted'}",
         Role.SKR,
-        lambda: GCRODR(pc=pc),
+        lambda: GCRODR(**options),
         is_sorted=not structure.is_sequence,
         control=f"{title}, reset",
     )
 
 
 def user_arms(structure: Structure) -> list[Arm]:
-    """The good user's loops. Reusing GAMG's interpolation is worth 3 to 8 % of CG + GAMG on Darcy 12/3."""
+    """The good user's loops.
+
+    Reusing GAMG's interpolation is worth 3 to 8 % of CG + GAMG on Darcy 12/3; in three dimensions, Richardson with SOR
+    for a smoother instead of Chebyshev with Jacobi another 8 to 9 %.
+    """
     ksp, name = ("cg", "CG") if structure.is_spd else ("gmres", "GMRES")
     pc, factorisation = ("cholesky", "Cholesky") if structure.is_spd else ("lu", "LU")
     gamg = {"pc_gamg_reuse_interpolation": "true"}
-    arms: list[Arm] = [KeptKSP(f"user: {name} + GAMG", Role.USER, ksp=ksp, pc="gamg", options=gamg)]
+    if structure.is_spatial:
+        gamg |= {"mg_levels_ksp_type": "richardson", "mg_levels_pc_type": "sor"}
+    limit = {"max_iterations": MAX_GAMG_ITERATIONS}
+    arms: list[Arm] = [KeptKSP(f"user: {name} + GAMG", Role.USER, ksp=ksp, pc="gamg", options=gamg, **limit)]
+    is_large = structure.num_unknowns > FACTOR_LIMIT
     for knows_constant in (False, True) if structure.has_constant_matrix else (False,):
         for package, package_name in (("petsc", "PETSc"), ("mumps", "MUMPS")):
-            if package == "petsc" and structure.num_unknowns > OWN_FACTOR_LIMIT:
+            if package == "petsc" and is_large:
                 continue
             title = f"user: {package_name} {factorisation}{', factor kept' if knows_constant else ''}"
-            kept = {"package": package, "knows_constant": knows_constant}
+            kept = {
+                "package": package,
+                "knows_constant": knows_constant,
+                "max_systems": 1 if is_large and structure.is_spatial else None,
+            }
             arms.append(KeptKSP(title, Role.USER, ksp="preonly", pc=pc, **kept))
     return arms
 
 
 def own_arms(structure: Structure, system: LinearSystem) -> list[Arm]:
-    """What `auto` chooses from, and the strategies that it leaves out, recycling ones beside their controls."""
-    strategies = {candidate.label: candidate.make for candidate in candidates(system)}
+    """What `auto` chooses from, and the strategies that it leaves out, recycling ones beside their controls.
+
+    GCRO-DR is among the published arms.
+    """
+    known = [candidate for candidate in candidates(system) if not candidate.label.startswith("gcrodr")]
+    strategies = {candidate.label: candidate.make for candidate in known}
+    num_cold = {candidate.label: candidate.warm_up for candidate in known}
     if structure.has_constant_matrix:
         strategies["constant"] = Constant
     if structure.is_spd:
         strategies |= {"cg + icc": lambda: CG(pc="icc"), "cg + icc, recycling": lambda: CG(pc="icc", k=20)}
-    if not structure.is_spd:
+        num_cold["cg + icc, recycling"] = 6
+        if system.grid is not None:
+            strategies["cg + fast_poisson"] = lambda: CG(pc="fast_poisson")
+    else:
         limited = {"ksp": "gmres", "pc": "gamg", "max_iterations": MAX_GAMG_ITERATIONS}
         strategies["gmres + gamg"] = lambda: Krylov(**limited)
     if can_factor(system):
         strategies["lagged"] = Lagged
+        num_cold["lagged"] = 3
     controls = {"cg + icc, recycling": "cg + icc"}
     return [
         StrategyArm(
@@ -306,6 +365,7 @@ def own_arms(structure: Structure, system: LinearSystem) -> list[Arm]:
             make,
             is_sorted=title == "lagged" and not structure.is_sequence,
             control=controls.get(title),
+            num_cold=num_cold.get(title, 1),
         )
         for title, make in strategies.items()
     ]

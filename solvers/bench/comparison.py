@@ -1,4 +1,4 @@
-"""One case, all arms: they take turns system by system, so that a busy machine slows all of them alike."""
+"""One case, all arms: they take turns system by system, and are timed by the CPU seconds of this thread."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from penstock.solvers.bench.arms import Arm, ArmError, AutoArm, Solved, Structure
+from penstock.solvers.bench.arms import Arm, ArmError, AutoArm, Role, Solved, Structure
 from penstock.solvers.bench.case import Case
 from penstock.solvers.krylov.accuracy import can_factor, relative_error
 from penstock.solvers.krylov.direct import Direct
@@ -20,14 +20,16 @@ from penstock.solvers.krylov.strategy import Tolerance, residual_of
 from penstock.solvers.problem import LinearSystem, Outcome
 from penstock.solvers.sorting import greedy_order
 
-ARM_SECONDS = 10.0  # of solving, after which an arm leaves a case
+ARM_SECONDS = 8.0  # of solving, after which an arm leaves a case
+WARM_UP_SECONDS = 4.0  # of an arm's warm-up, after which the rest of it falls on systems that are compared
+FIT_SECONDS = 4.0  # of fitting an arm to an accuracy, after which one system has to do
+HOPELESS = 3  # systems, after which an arm that solved none leaves
 MAX_TIGHTENINGS = 3  # of a method whose own measure of the residual let it stop too soon
 MAX_TRIALS = 60  # systems on which `auto` may try its candidates out
 SETTLING = 16  # more systems before it is compared: those that calibrate an accuracy are solved directly, too
 NUM_CALIBRATIONS = 3  # systems on which an arm's rtol is fitted to an accuracy
 MAX_FITS = 6
 EXACT = 1e-6  # times the accuracy: no tolerance explains so small an error
-TINY = 1e-12
 RUN_SYSTEMS = 2000  # a run over which the cost of trials is spread
 
 
@@ -54,7 +56,7 @@ class Goal(Protocol):
 class ResidualGoal:
     """Equal true relative residuals ||b - A x|| / ||b||.
 
-    An arm that stops too soon by a measure of its own goes on from its x, and is asked for less from there on.
+    An arm that stops too soon by a measure of its own goes on from its x, and is asked for less.
     """
 
     measure = "residual"
@@ -62,7 +64,6 @@ class ResidualGoal:
     def __init__(self, rtol: float):
         self.rtol = rtol
         self.text = f"true relative residual at most {rtol:g}"
-        self._asked: dict[Arm, float] = {}
 
     def prepare(self, case: Case, i: int) -> None:
         pass
@@ -71,15 +72,14 @@ class ResidualGoal:
         pass
 
     def solve(self, arm: Arm, system: LinearSystem, i: int) -> tuple[Solved, float]:
-        asked = self._asked.get(arm, self.rtol)
+        asked = self.rtol
         solved = arm.solve(system, asked)
         residual = self._residual(system, solved)
         for _ in range(MAX_TIGHTENINGS):
             if residual <= self.rtol or not np.isfinite(residual):
                 break
-            asked = self._asked[arm] = asked * 0.5 * self.rtol / residual
-            more = arm.solve(replace(system, guess=solved.x), asked)
-            solved = solved + more
+            asked *= 0.5 * self.rtol / residual
+            solved = solved + arm.improve(system, solved.x, asked)
             residual = self._residual(system, solved)
         if not residual <= self.rtol:
             raise ArmError(f"true relative residual {residual:.1e}")
@@ -112,8 +112,9 @@ class AccuracyGoal:
             self._references[i] = exact_solution(case.system(i))
 
     def fit(self, arm: Arm, case: Case) -> None:
-        if isinstance(arm, AutoArm):
+        if isinstance(arm, AutoArm) or arm.max_systems is not None:
             return
+        start = time.thread_time()
         rtol = self.accuracy
         for _ in range(MAX_FITS):
             errors = []
@@ -121,8 +122,11 @@ class AccuracyGoal:
                 self.prepare(case, i)
                 system = case.system(i)
                 errors.append(self._error(system, arm.solve(system, rtol), i))
-                if errors[0] < EXACT * self.accuracy:  # direct, and at 64^3 half a minute a system
+                if errors[0] < EXACT * self.accuracy:  # direct
                     return
+                is_late = time.thread_time() - start > FIT_SECONDS
+                if is_late:
+                    break
             self._asked[arm] = rtol
             largest = max(errors)
             if 0.4 * self.accuracy <= largest <= 0.8 * self.accuracy or (largest < self.accuracy and rtol > 0.1):
@@ -157,55 +161,88 @@ def exact_solution(system: LinearSystem) -> np.ndarray:
 
 @dataclass
 class Record:
-    """What an arm took, by turn."""
+    """What an arm took, by number of the system."""
 
     arm: Arm
     solved: dict[int, Solved] = field(default_factory=dict)
-    """By turn; the solutions themselves are let go."""
+    """The solutions themselves are let go."""
+    cold: set[int] = field(default_factory=set)
+    """The systems among them in which it warmed up."""
     worst: float = 0.0
     """The largest measure of the solutions that count."""
     failures: Counter[str] = field(default_factory=Counter)
+    num_turns: int = 0
+    """Failures included."""
     seconds: float = 0.0
-    """Of all turns, failures included."""
+    """Of all turns, failures and the warm-up included."""
     is_out: bool = False
     """Takes no more turns."""
 
     @property
-    def warm_turns(self) -> set[int]:
-        """All but the first, in which most arms set up what they keep; the first where it is the only one."""
-        return set(sorted(self.solved)[1:] or self.solved)
+    def warm(self) -> list[int]:
+        return [i for i in self.solved if i not in self.cold]
 
     @property
-    def median_s(self) -> float:
-        return self.median(lambda solved: solved.seconds)
+    def mean_s(self) -> float:
+        """Over warm systems."""
+        return statistics.mean(self.solved[i].seconds for i in self.warm)
 
-    def median(self, value: Callable[[Solved], float]) -> float:
-        """Over warm turns."""
-        return statistics.median(value(self.solved[turn]) for turn in self.warm_turns)
+    def median(self, value: Callable[[Solved], float] = lambda solved: solved.seconds) -> float:
+        """Over warm systems."""
+        return statistics.median(value(self.solved[i]) for i in self.warm)
 
-    def take_turn(self, turn: int, goal: Goal, system: LinearSystem, i: int) -> None:
-        start = time.perf_counter()
+    def warm_up(self, goal: Goal, case: Case, begin_at: int, arm_seconds: float) -> None:
+        """Solve the systems just before the compared ones, which are the same for all arms."""
+        if self.arm.max_systems is not None:
+            return
+        for i in range(max(0, begin_at - self.arm.num_cold), begin_at):
+            goal.prepare(case, i)
+            self.take_turn(goal, case.system(i), i)
+            if self.seconds > WARM_UP_SECONDS:
+                break
+        self.leave_if_late(arm_seconds)
+
+    def leave_if_late(self, arm_seconds: float) -> None:
+        """SKR is what all else is compared with, so it stays for at least one warm system."""
+        is_late = self.seconds > arm_seconds and (self.arm.role is not Role.SKR or self.num_turns > self.arm.num_cold)
+        is_hopeless = not self.solved and self.num_turns >= HOPELESS
+        self.is_out = is_late or is_hopeless or self.num_turns == self.arm.max_systems
+
+    def take_turn(self, goal: Goal, system: LinearSystem, i: int) -> None:
+        start = time.thread_time()
         try:
             solved, measure = goal.solve(self.arm, system, i)
-            self.solved[turn] = replace(solved, x=None)
+            self.solved[i] = replace(solved, x=None)
+            if self.num_turns < self.arm.num_cold:
+                self.cold.add(i)
             self.worst = max(self.worst, measure)
         except Exception as error:  # an arm's crash is a failure of that arm, and must not end the bench
             self.fail(error)
-        self.seconds += time.perf_counter() - start
+        self.num_turns += 1
+        self.seconds += time.thread_time() - start
 
     def fail(self, error: Exception) -> None:
         reason = str(error) if isinstance(error, ArmError) else f"{type(error).__name__}: {error}"
         self.failures[" ".join(reason.split())[:160]] += 1
 
-    def ratio(self, other: Record, value: Callable[[Solved], float] = lambda solved: solved.seconds) -> float:
-        """Median over common warm turns of this arm's value over the other's; that of medians where there are none.
+    def ratio(self, other: Record, value: Callable[[Solved], float] = lambda solved: solved.seconds) -> Ratio | None:
+        """This arm's value over the other's, on the systems that both solved warm; None if there are none."""
+        systems = [i for i in self.warm if i in other.warm]
+        pairs = [(value(self.solved[i]), value(other.solved[i])) for i in systems]
+        total = sum(theirs for _, theirs in pairs)
+        if not total:
+            return None
+        paired = [mine / theirs for mine, theirs in pairs if theirs]
+        return Ratio(sum(mine for mine, _ in pairs) / total, statistics.median(paired))
 
-        Turns are pairs although a sorted arm solves another system in its turn: what slows the machine slows both.
-        """
-        turns = self.warm_turns & other.warm_turns
-        if not turns:
-            return self.median(value) / max(other.median(value), TINY)
-        return statistics.median(value(self.solved[turn]) / max(value(other.solved[turn]), TINY) for turn in turns)
+
+class Ratio(NamedTuple):
+    """One arm against another on the same systems."""
+
+    of_sums: float
+    """What is set up now and then counts by its share."""
+    paired: float
+    """Median over systems."""
 
 
 @dataclass
@@ -220,9 +257,10 @@ class Comparison:
     """Median, one system."""
     sort_s: float
     """One system's share."""
-    num_trials: int
-    """Systems on which `auto` tried its candidates out, before those that count."""
-    trials_s: float
+    trials: list[float]
+    """Seconds of the systems up to the decision of `auto`."""
+    settling: list[float]
+    """Seconds of the systems from there to those that count."""
     seconds: float
     """That all of it took."""
 
@@ -230,13 +268,13 @@ class Comparison:
 def structure_of(case: Case) -> Structure:
     """As two successive systems show it."""
     first = case.system(0)
-    is_spd, has_grid = first.is_spd, first.grid is not None
+    is_spd, is_spatial = first.is_spd, first.grid is not None and len(first.grid.shape) > 2
     _, columns, values = first.A.getValuesCSR()
     _, other_columns, other_values = case.system(1).A.getValuesCSR()
     return Structure(
         num_unknowns=case.num_unknowns,
         is_spd=is_spd,
-        has_grid=has_grid,
+        is_spatial=is_spatial,
         has_constant_matrix=np.array_equal(columns, other_columns) and np.array_equal(values, other_values),
         is_sequence=case.is_sequence,
     )
@@ -252,21 +290,24 @@ def compare(
     """
     begin = time.perf_counter()
     records = [Record(arm) for arm in arms]
-    begin_at, num_trials, trials_s = 0, 0, 0.0
+    trials, settling = [], []
     for record in records:
         if isinstance(record.arm, AutoArm):
-            begin_at, num_trials, trials_s = decide(record, case)
+            trials, settling = decide(record, case)
+    begin_at = len(trials) + len(settling)
     systems = range(begin_at, begin_at + num_systems)
     goal = new_goal(range(systems.stop, systems.stop + NUM_CALIBRATIONS))
     for record in records:
         calibrate(record, goal, case)
+        if not record.is_out:
+            record.warm_up(goal, case, begin_at, arm_seconds)
 
     order, sort_s = list(systems), 0.0
     if not case.is_sequence:
         features = np.stack([case.features(i) for i in systems])
-        start = time.perf_counter()
+        start = time.thread_time()
         order = [systems[position] for position in greedy_order(features)]
-        sort_s = time.perf_counter() - start
+        sort_s = time.thread_time() - start
     assemblies = []
     random = np.random.default_rng(0)
     for turn in range(num_systems):
@@ -276,44 +317,43 @@ def compare(
             if record.is_out:
                 continue
             i = order[turn] if record.arm.is_sorted else systems[turn]
-            start = time.perf_counter()
+            start = time.thread_time()
             system = case.system(i)
-            assemblies.append(time.perf_counter() - start)
-            record.take_turn(turn, goal, system, i)
-            record.is_out = record.seconds > arm_seconds
+            assemblies.append(time.thread_time() - start)
+            record.take_turn(goal, system, i)
+            record.leave_if_late(arm_seconds)
     return Comparison(
         case=case,
         goal=goal,
         num_systems=num_systems,
         records=records,
-        assembly_s=statistics.median(assemblies),
+        assembly_s=statistics.median(assemblies) if assemblies else 0.0,
         sort_s=sort_s / num_systems,
-        num_trials=num_trials,
-        trials_s=trials_s,
+        trials=trials,
+        settling=settling,
         seconds=time.perf_counter() - begin,
     )
 
 
-def decide(record: Record, case: Case) -> tuple[int, int, float]:
-    """Let `auto` make its decision, and settle: returns all systems that it took, those of the trials, and their time.
+def decide(record: Record, case: Case) -> tuple[list[float], list[float]]:
+    """Let `auto` make its decision, and settle: returns the seconds of the systems up to it, and of those after it.
 
     What it chose then starts warm, which it would in the rest of a run.
     """
-    num_trials, seconds, num_settled = 0, 0.0, 0
-    while num_trials < MAX_TRIALS and num_settled < SETTLING:
-        system = case.system(num_trials + num_settled)
-        start = time.perf_counter()
+    trials: list[float] = []
+    settling: list[float] = []
+    while len(trials) < MAX_TRIALS and len(settling) < SETTLING:
+        system = case.system(len(trials) + len(settling))
+        seconds = trials if record.arm.decision is None else settling
+        start = time.thread_time()
         try:
             record.arm.solve(system)
         except Exception as error:
             record.fail(error)
             break
-        if record.arm.decision is None:
-            num_trials += 1
-            seconds += time.perf_counter() - start
-        else:
-            num_settled += 1
-    return num_trials + num_settled, num_trials, seconds
+        finally:
+            seconds.append(time.thread_time() - start)
+    return trials, settling
 
 
 def calibrate(record: Record, goal: Goal, case: Case) -> None:

@@ -8,29 +8,60 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
+from penstock.errors import PenstockError
 from penstock.solvers.bench import report
-from penstock.solvers.bench.arms import KeptKSP, Role
-from penstock.solvers.bench.comparison import ARM_SECONDS, RUN_SYSTEMS, Comparison, Record
+from penstock.solvers.bench.arms import MAX_GCRODR_ITERATIONS, MAX_WORK, VARIANTS_LIMIT, KeptKSP, Role
+from penstock.solvers.bench.comparison import (
+    ARM_SECONDS,
+    HOPELESS,
+    RUN_SYSTEMS,
+    AccuracyGoal,
+    Comparison,
+    Ratio,
+    Record,
+)
 from penstock.solvers.bench.plots import draw_plots
 
 RAW, PAGE = "solvers.json", "solvers.md"
 HEADER = ("arm", "systems", "iterations", "set-up, ms", "solve, ms", "median, ms", "mean, ms", "end to end, ms")
 
 INTRODUCTION = f"""
-Every arm solves the same systems on one core; the arms take turns system by system, so that a busy machine slows all of
-them alike. Medians leave out an arm's first system, in which most arms set up what they keep; means do not. "set-up" is
-what comes before the first iteration (preconditioner or factor); penstock's own strategies are timed whole. "end to
-end" adds one assembly, and one system's share of sorting where an arm sorts. "iterations" are PETSc's own for its
-methods and all products with A for GCRO-DR and penstock's CG. Every solution is checked; one that misses the goal is a
-failure, is listed with its reason, and enters no other column. "systems" are those solved: an arm leaves a case after
-{ARM_SECONDS:g} s. Arms called "user" are loops that a good PETSc user would write: one KSP kept, the matrix overwritten
-in place. SKR is GCRO-DR(40, 20) in sorted order. Ratios are medians over turns, each of them timed side by side, again
-without the first. `auto` has made its decision on systems before those of the table. Times at an accuracy are those of
-arms whose tolerance was fitted on other systems.
+Every arm solves the same systems on one core, system by system in turns. Times are CPU seconds of the one thread that
+solves, so waiting for a core on a busy machine is left out. What an arm sets up once is left out, too: its first
+systems (1; as many as it learns from where it recycles) are others than those compared where time allows, and enter no
+figure; an arm without a warm solve is marked "cold". What it sets up anew from time to time is in means and in ratios.
+"set-up" is what comes before the first iteration (preconditioner or factor); penstock's own strategies are timed whole.
+"end to end" is the mean, one assembly, and one system's share of sorting where an arm sorts. "iterations" are PETSc's
+own for its methods and all products with A for GCRO-DR and penstock's CG. Every solution is checked; one that misses
+the goal is a failure, is listed with its reason, and enters no other column. "systems" are those solved warm: an arm
+leaves a case after {ARM_SECONDS:g} s with its warm-up, or {HOPELESS} failures and no
+success, and MUMPS does after one system of 64^3 cells; GMRES is given up after
+{MAX_WORK:.0e} / (n restart) iterations, GCRO-DR after {MAX_GCRODR_ITERATIONS:,}. Arms called "user" are loops that a
+good PETSc user would write: one KSP kept, the matrix overwritten in place. SKR is GCRO-DR(40, 20) in sorted order; its
+variants are run up to n = {VARIANTS_LIMIT:,}.
+Ratios are those of the sums of times over the systems that both arms solved warm, paired by system; in brackets the
+median of the ratios system by system. `auto` has made its decision, and settled, on systems before those of the table.
+Its trials and calibration are what these systems took above its mean, as a share of {RUN_SYSTEMS} systems. Times at an
+accuracy are those of arms whose tolerance was fitted on other systems.
 """
+
+AGAINST_USER = {
+    ("A", "residual"): 0.95,
+    ("B", "error"): 1.3,
+    ("B", "residual"): 1.0,
+    ("C", "residual"): 3.0,
+    ("D", "residual"): 0.95,
+}
+"""What `auto` must reach against the best good user's loop, by the letter of the case and what is judged."""
+AGAINST_SKR = {"A 9604": 7, "A 39204": 10, "B 12/3 10201": 5, "B 12/3 66049": 8, "B 12/3 178084": 20, "B 3D": 4}
+AGAINST_SKR |= {"A mended 9604": 7, "A mended 39204": 10, "C": 45, "D": 2}
+"""What is expected of `auto` against SKR, by the beginning of the case's name."""
+WORTH = 1.5  # of recycling, in time
+IN_TWO_SEQUENCES = 1.3  # of `auto` against the best good user's loop
+TRIALS_SHARE = 0.02
 
 
 def section_of(comparison: Comparison, command: str) -> dict[str, Any]:
@@ -40,6 +71,7 @@ def section_of(comparison: Comparison, command: str) -> dict[str, Any]:
         "case": case.name,
         "title": case.title,
         "num_unknowns": case.num_unknowns,
+        "is_sequence": case.is_sequence,
         "goal": comparison.goal.text,
         "measure": comparison.goal.measure,
         "num_systems": comparison.num_systems,
@@ -55,64 +87,79 @@ def section_of(comparison: Comparison, command: str) -> dict[str, Any]:
 
 
 def _arm_facts(record: Record, comparison: Comparison) -> dict[str, Any]:
-    solved = list(record.solved.values())
     facts = {
         "title": record.arm.title,
         "role": record.arm.role,
-        "num_solved": len(solved),
+        "num_solved": len(record.warm),
         "failures": dict(record.failures),
     }
-    if not solved:
+    if not record.solved:
         return facts
-    median = 1e3 * record.median_s
+    all_solved = list(record.solved.values())
+    facts["worst"] = record.worst
+    if not record.warm:
+        return facts | {
+            "iterations": statistics.mean(one.iterations for one in all_solved),
+            "cold_ms": 1e3 * statistics.mean(one.seconds for one in all_solved),
+        }
+    mean = 1e3 * record.mean_s
     splits = isinstance(record.arm, KeptKSP)
     return facts | {
-        "iterations": statistics.mean(one.iterations for one in solved),
+        "iterations": statistics.mean(record.solved[i].iterations for i in record.warm),
         "setup_ms": 1e3 * record.median(lambda one: one.setup_s) if splits else None,
         "solve_ms": 1e3 * record.median(lambda one: one.solve_s) if splits else None,
-        "median_ms": median,
-        "mean_ms": 1e3 * statistics.mean(one.seconds for one in solved),
-        "end_to_end_ms": median + 1e3 * (comparison.assembly_s + record.arm.is_sorted * comparison.sort_s),
-        "worst": record.worst,
+        "median_ms": 1e3 * record.median(),
+        "mean_ms": mean,
+        "end_to_end_ms": mean + 1e3 * (comparison.assembly_s + record.arm.is_sorted * comparison.sort_s),
     }
 
 
 def _auto_facts(comparison: Comparison) -> dict[str, Any] | None:
-    """What `auto` chose, what that took, and the median ratios of other arms' times to its own."""
-    records = [record for record in comparison.records if record.solved]
-    auto = next((record for record in records if record.arm.role is Role.AUTO), None)
-    if auto is None or auto.arm.decision is None:
+    """What `auto` chose, what that took, and the ratios of other arms' times to its own.
+
+    Of several rivals the one with the lowest ratio counts; a title without ratios says what became of all of them.
+    """
+    auto = next((record for record in comparison.records if record.arm.role is Role.AUTO), None)
+    if auto is None or auto.arm.decision is None or not auto.warm:
         return None
     rivals = {
-        "user": [one for one in records if one.arm.role is Role.USER],
-        "unaware user": [one for one in records if one.arm.role is Role.USER and not one.arm.knows_constant],
-        "ours": [one for one in records if one.arm.role is Role.OURS],
-        "SKR": [one for one in records if one.arm.role is Role.SKR],
+        "user": [one for one in comparison.records if one.arm.role is Role.USER],
+        "unaware user": [one for one in comparison.records if one.arm.role is Role.USER and not one.arm.knows_constant],
+        "ours": [one for one in comparison.records if one.arm.role in (Role.OURS, Role.SKR)],
+        "SKR": [one for one in comparison.records if one.arm.role is Role.SKR],
     }
-    best = {name: min(ones, key=lambda one: one.median_s) for name, ones in rivals.items() if ones}
-    trials_s = comparison.trials_s - comparison.num_trials * auto.median_s
+    ratios: dict[str, tuple[str, Ratio | None]] = {}
+    for name, ones in rivals.items():
+        known = [(one.arm.title, ratio) for one in ones if (ratio := one.ratio(auto))]
+        if known:
+            ratios[name] = min(known, key=lambda pair: pair[1].of_sums)
+        elif ones:
+            ratios[name] = ("cold" if any(one.solved for one in ones) else "all failed", None)
+    mean = auto.mean_s
+    excess = sum(comparison.trials) - len(comparison.trials) * mean
+    if comparison.goal.measure == AccuracyGoal.measure:  # some of the systems after the decision are solved twice
+        excess += sum(comparison.settling) - len(comparison.settling) * auto.median()
     return {
         "strategy": auto.arm.decision.strategy,
         "reason": auto.arm.decision.reason,
-        "num_trials": comparison.num_trials,
-        "trials_share": trials_s / (RUN_SYSTEMS * auto.median_s),
-        "ratios": {name: (record.arm.title, record.ratio(auto)) for name, record in best.items()},
+        "num_trials": len(comparison.trials),
+        "trials_share": excess / (RUN_SYSTEMS * mean),
+        "ratios": ratios,
     }
 
 
 def _recycling_facts(comparison: Comparison) -> list[dict[str, Any]]:
     """What recycling saves each arm that has a control."""
-    by_title = {record.arm.title: record for record in comparison.records if record.solved}
-    return [
-        {
-            "arm": record.arm.title,
-            "control": control.arm.title,
-            "time": control.ratio(record),
-            "iterations": control.ratio(record, lambda solved: solved.iterations),
-        }
-        for record in by_title.values()
-        if (control := by_title.get(record.arm.control))
-    ]
+    by_title = {record.arm.title: record for record in comparison.records}
+    facts = []
+    for record in by_title.values():
+        control = by_title.get(record.arm.control)
+        if control is None or (time := control.ratio(record)) is None:
+            continue
+        iterations = control.ratio(record, lambda solved: solved.iterations)
+        names = {"arm": record.arm.title, "control": control.arm.title}
+        facts.append(names | {"time": time, "iterations": iterations and iterations.of_sums})
+    return facts
 
 
 RIVALS = {
@@ -131,7 +178,9 @@ def render(section: dict[str, Any]) -> str:
             arm["title"],
             str(arm["num_solved"]),
             _number(arm.get("iterations"), ".1f"),
-            *(_number(arm.get(key)) for key in ("setup_ms", "solve_ms", "median_ms", "mean_ms", "end_to_end_ms")),
+            *(_number(arm.get(key)) for key in ("setup_ms", "solve_ms", "median_ms")),
+            f"{_number(arm['cold_ms'])} (cold)" if "cold_ms" in arm else _number(arm.get("mean_ms")),
+            _number(arm.get("end_to_end_ms")),
             _number(arm.get("worst"), ".1e"),
             str(sum(arm["failures"].values())),
         ]
@@ -141,18 +190,18 @@ def render(section: dict[str, Any]) -> str:
     if auto := section["auto"]:
         lines.append(f"`auto` chose: {auto['reason']}")
         lines.append(
-            f"its trials took {auto['num_trials']} systems, and cost {100 * auto['trials_share']:.1f} % of the solve "
-            f"time of {RUN_SYSTEMS}"
+            f"its trials took {auto['num_trials']} systems; trials and calibration cost "
+            f"{100 * auto['trials_share']:.1f} % of the solve time of {RUN_SYSTEMS}"
         )
         ratios = auto["ratios"]
         lines += [
-            f"`auto` against {RIVALS[name]} ({title}): {ratio:.2f}x"
+            f"`auto` against {RIVALS[name]} ({title}): {_times(ratio)}"
             for name, (title, ratio) in ratios.items()
             if name != "unaware user" or title != ratios["user"][0]
         ]
     lines += [
-        f"recycling's own worth, {one['arm']} against {one['control']}: {one['time']:.2f}x in time, "
-        f"{one['iterations']:.2f}x in iterations"
+        f"recycling's own worth, {one['arm']} against {one['control']}: {_times(one['time'])} in time, "
+        f"{_number(one['iterations'], '.2f')}x in iterations"
         for one in section["recycling"]
     ]
     lines += [
@@ -173,37 +222,109 @@ def render(section: dict[str, Any]) -> str:
 """
 
 
-def summary(sections: Iterable[dict[str, Any]]) -> str:
-    """One line a case."""
-    rows = []
-    for section in sections:
-        if not (auto := section["auto"]):
-            continue
-        ratios = {name: f"{ratio:.2f}x" for name, (_, ratio) in auto["ratios"].items()}
-        if ratios.get("user") != ratios.get("unaware user"):
-            ratios["user"] += f" ({ratios['unaware user']} where the matrix is not known to be constant)"
-        skr = next((one for one in section["recycling"] if one["arm"].startswith("GCRO-DR")), None)
-        rows.append(
-            [
-                section["case"],
-                section["measure"],
-                auto["strategy"],
-                auto["ratios"]["user"][0].removeprefix("user: ") if "user" in ratios else "-",
-                *(ratios.get(name, "-") for name in ("user", "ours", "SKR")),
-                f"{skr['time']:.2f}x, {skr['iterations']:.2f}x" if skr else "-",
-            ]
-        )
+def summary(sections: Sequence[dict[str, Any]]) -> str:
+    """One line a case, and what must hold for several of them."""
     header = [
         "case",
         "goal",
         "auto chose",
         "best user's loop",
         "auto against it",
+        "target",
+        "met",
         "against our best",
         "against SKR",
+        "expected",
+        "trials and calibration",
         "recycling: time, iterations",
     ]
-    return report.markdown(rows, header)
+    table = report.markdown([_summary_row(section) for section in sections], header)
+    return table + "\n\n" + "\n".join(f"- {line}" for line in _across(sections))
+
+
+def _summary_row(section: dict[str, Any]) -> list[str]:
+    target = AGAINST_USER.get((section["case"][0], section["measure"]))
+    expected = next((times for name, times in AGAINST_SKR.items() if section["case"].startswith(name)), None)
+    row = [section["case"], section["measure"]]
+    if not (auto := section["auto"]):
+        return [*row, "failed", "-", "-", _target(target), "no", "-", "-", _expected(expected), "-", _worth(section)]
+    ratios = auto["ratios"]
+    shown = {name: _times(ratio) if ratio else title for name, (title, ratio) in ratios.items()}
+    if shown.get("user") != shown.get("unaware user"):
+        shown["user"] += f"; {shown['unaware user']} where the matrix is not known to be constant"
+    title, ratio = ratios["user"]
+    return [
+        *row,
+        auto["strategy"],
+        title.removeprefix("user: "),
+        shown["user"],
+        _target(target),
+        "-" if target is None or ratio is None else _yes(ratio[0] >= target),
+        shown.get("ours", "-"),
+        shown.get("SKR", "-"),
+        _expected(expected),
+        f"{100 * auto['trials_share']:.1f} %" + (" (above 2 %)" if auto["trials_share"] > TRIALS_SHARE else ""),
+        _worth(section),
+    ]
+
+
+def _across(sections: Sequence[dict[str, Any]]) -> list[str]:
+    """What the targets over several cases have come to."""
+    sequences = [section for section in sections if section["case"].startswith("D") and section["is_sequence"]]
+    fast = [
+        section["case"]
+        for section in sequences
+        if section["auto"] and (ratio := section["auto"]["ratios"]["user"][1]) and ratio[0] >= IN_TWO_SEQUENCES
+    ]
+    worth = [section["case"] for section in sequences if _best_worth(section) >= WORTH]
+    constant = [section for section in sections if section["case"].startswith("C")]
+    constant_worth = [section["case"] for section in constant if _best_worth(section) >= WORTH]
+    shares = [section["auto"]["trials_share"] for section in sections if section["auto"]]
+    lines = []
+    if sequences:
+        lines += [
+            f"`auto` at least {IN_TWO_SEQUENCES}x against the best good user's loop in two sequences of D: "
+            f"{_yes(len(fast) >= 2)} ({', '.join(fast) or 'none'})",
+            f"recycling worth at least {WORTH}x in time in two sequences of D: "
+            f"{_yes(len(worth) >= 2)} ({', '.join(worth) or 'none'})",
+        ]
+    if constant:
+        lines.append(
+            f"recycling worth at least {WORTH}x in time in C: {_yes(len(constant_worth) == len(constant))} "
+            f"({', '.join(constant_worth) or 'none'})"
+        )
+    if shares:
+        lines.append(
+            f"trials and calibration at most {100 * TRIALS_SHARE:g} % of {RUN_SYSTEMS} systems: "
+            f"{_yes(max(shares) <= TRIALS_SHARE)} (largest {100 * max(shares):.1f} %)"
+        )
+    return lines
+
+
+def _best_worth(section: dict[str, Any]) -> float:
+    return max((one["time"][0] for one in section["recycling"]), default=0.0)
+
+
+def _worth(section: dict[str, Any]) -> str:
+    skr = next((one for one in section["recycling"] if one["arm"].startswith("GCRO-DR")), None)
+    return f"{_times(skr['time'])}, {_number(skr['iterations'], '.2f')}x" if skr else "-"
+
+
+def _target(target: float | None) -> str:
+    return "-" if target is None else f"{target:g}x"
+
+
+def _expected(times: float | None) -> str:
+    return "-" if times is None else f"{times:g}x"
+
+
+def _yes(is_met: bool) -> str:
+    return "yes" if is_met else "no"
+
+
+def _times(ratio: Sequence[float] | None) -> str:
+    """Of sums, and in brackets the median of pairs."""
+    return "no ratio" if ratio is None else f"{ratio[0]:.2f}x ({ratio[1]:.2f}x)"
 
 
 def _number(value: float | None, form: str | None = None) -> str:
@@ -215,25 +336,29 @@ def _number(value: float | None, form: str | None = None) -> str:
 
 
 def known_sections() -> dict[str, dict[str, Any]]:
+    """Raises PenstockError when the file can't be read."""
     path = report.FOLDER / RAW
-    return json.loads(path.read_text()) if path.exists() else {}
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise PenstockError(f"{path} can't be read: {error}") from error
 
 
 def publish(name: str, section: dict[str, Any]) -> None:
-    """Put a section in the place of the old one, and write page and plots anew."""
+    """Put a section in the place of the old one, then write page and plots anew."""
     sections = known_sections() | {name: section}
     sections = dict(sorted(sections.items(), key=_place))
+    report.write(RAW, json.dumps(sections, indent=1) + "\n")
     compared = [section for section in sections.values() if "arms" in section]
-    report.FOLDER.mkdir(exist_ok=True)
     pictures = "\n\n".join(f"![{alt}]({file})" for file, alt in draw_plots(compared, report.FOLDER))
     parts = [
         "# Linear solves, arm by arm",
         report.paragraph(INTRODUCTION),
         summary(compared),
+        f"All sections together took {sum(section['seconds'] for section in sections.values()) / 60:.1f} minutes.",
         pictures,
         *(section["text"].strip() for section in sections.values()),
     ]
-    report.write(RAW, json.dumps(sections, indent=1) + "\n")
     report.write(PAGE, "\n\n".join(parts) + "\n")
 
 

@@ -78,7 +78,7 @@ def _draw_arms(ax, places: Sequence[int], sections: list[dict[str, Any]], lines:
             (place, arm["median_ms"])
             for place, section in zip(places, sections, strict=True)
             for arm in section["arms"]
-            if re.fullmatch(pattern, arm["title"]) and arm["num_solved"]
+            if re.fullmatch(pattern, arm["title"]) and "median_ms" in arm
         ]
         if points:
             style = {"color": colour, "marker": marker, "markersize": 6, "alpha": 0.9, "linestyle": linestyle}

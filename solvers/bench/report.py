@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import tempfile
 import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import scipy
+
+from penstock.errors import PenstockError
 
 FOLDER = Path("benchmarks")
 
@@ -32,9 +35,22 @@ def report(file: str, title: str, introduction: str, header: list[str], rows: li
     )
 
 
+def require_folder() -> None:
+    """Raises PenstockError unless benchmarks/ can be written to."""
+    try:
+        FOLDER.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=FOLDER):
+            pass
+    except OSError as error:
+        raise PenstockError(f"{FOLDER.absolute()} can't be written to: {error.strerror}") from error
+
+
 def write(file: str, text: str) -> None:
+    """Whole or not at all."""
     FOLDER.mkdir(exist_ok=True)
-    (FOLDER / file).write_text(text)
+    partial = FOLDER / f"{file}.part"
+    partial.write_text(text)
+    partial.replace(FOLDER / file)
     print(f"written to {FOLDER / file}", file=sys.stderr)
 
 

@@ -27,7 +27,13 @@ def cases() -> list[Case]:
 
 
 def run(selection: str | None = None, num_systems: int | None = None) -> None:
-    """Compare all arms on the cases whose names begin with `selection`; print their tables and publish them."""
+    """Compare all arms on the cases whose names begin with `selection`; print their tables and publish them.
+
+    A case that fails is told, and the next one goes on. Raises PenstockError in the end if there was one, and when it
+    is interrupted.
+    """
+    if num_systems is not None and num_systems < 1:
+        raise PenstockError(f"--systems {num_systems}: must be at least 1")
     command = "solvers"
     for option, value in (("case", selection), ("systems", num_systems)):
         if value is not None:
@@ -35,17 +41,29 @@ def run(selection: str | None = None, num_systems: int | None = None) -> None:
     jobs = {name: job for name, job in all_jobs(num_systems, command).items() if _begins(name, selection)}
     if not jobs:
         raise PenstockError(f"--case {selection}: no case begins so; there are {', '.join(all_jobs(None, ''))}")
+    report.require_folder()
+    known = page.known_sections()
+    faults = []
     start = time.perf_counter()
-    for number, (name, job) in enumerate(jobs.items(), 1):
-        took = page.known_sections().get(name, {}).get("seconds")
-        minutes = (time.perf_counter() - start) / 60
-        print(
-            f"{minutes:5.1f} min, {number} of {len(jobs)}: {name}" + (f", {took:.0f} s the last time" if took else ""),
-            file=sys.stderr,
-        )
-        section = job()
-        print(section["text"], flush=True)
-        page.publish(name, section)
+    try:
+        for number, (name, job) in enumerate(jobs.items(), 1):
+            took = known.get(name, {}).get("seconds")
+            minutes = (time.perf_counter() - start) / 60
+            last = f", {took:.0f} s the last time" if took else ""
+            print(f"{minutes:5.1f} min, {number} of {len(jobs)}: {name}{last}", file=sys.stderr)
+            try:
+                section = job()
+            except Exception as error:  # a case that can't be prepared
+                faults.append(f"{name} ({' '.join(f'{type(error).__name__}: {error}'.split())[:160]})")
+                print(f"failed: {faults[-1]}", file=sys.stderr)
+                continue
+            print(section["text"], flush=True)
+            page.publish(name, section)
+    except (KeyboardInterrupt, SystemExit):  # `penstock` leaves by the latter on Ctrl-C
+        raise PenstockError(f"interrupted; the cases finished so far are in {report.FOLDER / page.RAW}") from None
+    print(f"{(time.perf_counter() - start) / 60:5.1f} min for all of it", file=sys.stderr)
+    if faults:
+        raise PenstockError(f"not compared: {'; '.join(faults)}")
 
 
 def all_jobs(num_systems: int | None, command: str) -> dict[str, Callable[[], dict[str, Any]]]:

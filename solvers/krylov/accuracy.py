@@ -22,14 +22,14 @@ from penstock.solvers.problem import LinearSystem, Outcome
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
-FIRST = 8  # systems that are solved twice; then the 16th, 32nd, 64th, 128th
-EVERY = 200  # and every 200th: 21 of the first 2000 systems
+FIRST = 8  # systems that are solved twice; then those after 16, 32, 64, 128
+EVERY = 200  # and each 200: 21 of the first 2000 systems
 WINDOW = 32  # of the ratios seen last that count
 LOOSEST = 0.5  # of the tolerances asked for: x = 0 has a residual and an energy error of 1
 TIGHTEST = 1e-12  # rounding may hide residuals below
 CLOSER = 1e-3  # times the energy error or the residual: how a strategy without direct solves makes its own references,
 CREDIBLE = 100.0  # whose residual may exceed a thousandth of the first one so many times
-ROUNDED = 1e-3  # of the accuracy: as small an error was not stopped at
+ROUNDED = 1e-5  # times the tolerance: a residual below is rounding's, and so is its ratio to the error
 STRAY = 10.0  # times the largest residual seen at this accuracy: the energy estimate has failed
 
 # One-sided tolerance factor for normal samples, approximately: a bound mean - factor x deviation that 99.7 % of all
@@ -66,9 +66,9 @@ class Calibrated:
 
     The strategy is asked for a tolerance t = accuracy x (a low quantile of its ratios m / error), where m is what it
     stops on: its estimate of the relative energy error ||x - A⁻¹ b||_A / ||A⁻¹ b||_A if it has one, else the relative
-    residual. The ratios come from the first 8 systems and from some later ones, which are solved directly, too. Where
-    there is an estimate, or `can_factor` says no, the strategy itself does that, to a thousandth of the energy error
-    or the residual. Those systems are given the better solution.
+    residual. The ratios come from the first 8 systems, but for those that it solved to rounding, and from some later
+    ones, which are solved directly, too. Where there is an estimate, or `can_factor` says no, the strategy itself does
+    that, to a thousandth of the energy error or the residual. Those systems are given the better solution.
     The quantile is that of a normal distribution of the logarithms, or the lowest ratio seen if that is lower still.
 
     strategy: a fresh one, which becomes this one's own.
@@ -100,13 +100,16 @@ class Calibrated:
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         n = self._num_attempts
-        is_due = not self._log_ratios or n < FIRST or n in (16, 32, 64, 128) or n % EVERY == 0
+        is_due = len(self._log_ratios) < FIRST or n in (16, 32, 64, 128) or n % EVERY == 0
         attempt = self.attempt(system, tolerance)
-        if attempt.outcome is Outcome.CONVERGED and is_due:
-            reference = self.reference(system, attempt, tolerance)
-            self.learn(system, attempt, reference, tolerance)
-            return replace(reference, iterations=attempt.iterations)
-        return attempt
+        if attempt.outcome is not Outcome.CONVERGED or not is_due:
+            return attempt
+        rounded = self._rounded(tolerance.accuracy)
+        if relative_residual(system, attempt.x) <= rounded:
+            return replace(attempt, rtol=rounded)
+        reference = self.reference(system, attempt, tolerance)
+        self.learn(system, attempt, reference, tolerance)
+        return replace(reference, iterations=attempt.iterations)
 
     def tolerance(self, accuracy: float) -> float:
         """What the strategy is asked for now."""
@@ -114,6 +117,9 @@ class Calibrated:
             return min(accuracy, LOOSEST)
         ratio = math.exp(low_quantile(self._log_ratios)) / MARGIN
         return min(max(accuracy * ratio, TIGHTEST), LOOSEST)
+
+    def _rounded(self, accuracy: float) -> float:
+        return max(ROUNDED * self.tolerance(accuracy), TIGHTEST)
 
     def attempt(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         """One solve by the strategy, to what is known of its ratios."""
@@ -143,11 +149,8 @@ class Calibrated:
         residual = relative_residual(system, attempt.x)
         error = relative_error(system, attempt.x, reference.x)
         measure = residual if attempt.energy_error is None else attempt.energy_error
-        if error > 0 and measure > 0:
-            ratio = measure / error
-            if error < ROUNDED * tolerance.accuracy:  # far beyond the tolerance, where rounding makes the ratio
-                ratio = min(ratio, 1.0)
-            self._log_ratios.append(math.log(ratio))
+        if error > 0 and residual > self._rounded(tolerance.accuracy):
+            self._log_ratios.append(math.log(measure / error))
             self._roughness.append(residual / error)
 
 

@@ -46,8 +46,9 @@ import numpy as np
 import scipy.linalg
 
 from penstock.solvers.krylov.kernels import library
-from penstock.solvers.krylov.preconditioners import PRECONDITIONERS, require_known, set_preconditioner
-from penstock.solvers.krylov.strategy import Attempt, Tolerance, require_at_least, residual_of, start_of
+from penstock.solvers.krylov.operator import Handle, Operator, SeenMatrix, preconditioner_for
+from penstock.solvers.krylov.preconditioners import PRECONDITIONERS, require_known
+from penstock.solvers.krylov.strategy import Attempt, Tolerance, require_at_least, start_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class CG:
     Semidefinite A work where the system has its nullspace and b is consistent. An A or M found not to be positive
     definite is a BREAKDOWN. `iterations` counts every product with A: those of a guess, of A W for a changed matrix, of
     the iterations, of true residuals and of learning (2 k to 3 k for each of the first 5 systems). Memory:
-    4 + 4 k vectors, and a matrix while k > 0.
+    4 + 4 k vectors, 4 + 7 k while it learns, and a matrix while k > 0.
 
     k: dimension of the space. Good values: 10 to 20 where 50 iterations or more are needed without it, else 0. A
        changed matrix costs k products and 2 k² n operations, an unchanged one nothing.
@@ -106,121 +107,120 @@ class CG:
         self._usual_iterations: int | None = None
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
-        from petsc4py import PETSc
-
         num_rows = system.b.getLocalSize()
         if self._memory is not None and self._memory.x.size != num_rows:
             self.reset()
         if self._memory is None or self._memory.norms.size <= self.max_iterations:  # `auto` cuts a trial, then goes on
             self._memory = _Memory(num_rows, self.k if self.recycle else 0, self.max_iterations)
-        memory, ranks = self._memory, _Ranks(system)
-        products = 0 if self._space is None else self._space.hold_for(system, ranks)
-        if self._space is not None and self._space.inverse_E is None:  # A is not positive definite on W
-            self._space = None
+        self._pc = preconditioner_for(system, self.pc, self._pc)
+        with Operator(system, self._pc) as operator:
+            return self._solve(operator, system, tolerance)
+
+    def _solve(self, operator: Operator, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+        if self._space is not None:
+            self._space.hold_for(system.A, operator)
+            if self._space.inverse_E is None:  # A is not positive definite on W
+                self._space = None
         self.recycles = self._space is not None
 
-        x = start_of(system)
+        memory, x = self._memory, start_of(system)
         memory.x[:] = x.array_r
         memory.r[:] = system.b.array_r
-        state = memory.state(system, self._preconditioner(system), self._space, ranks)
+        state = memory.state(operator, self._space)
         state.limit = self.max_iterations
         state.norm_b = system.b.norm()
         state.energy = -1.0 if tolerance.energy is None else tolerance.energy
         state.target_norm = state.norm_b * tolerance.rtol if tolerance.energy is None else 0.0
         state.deflates_directions = self._num_learned < NUM_LEARNED
         if system.guess is not None:
-            memory.r[:] = residual_of(system, x).array_r
-            products += 1
+            memory.r[:] = operator.residual(memory.x)
             # ||A⁻¹b||² = ||A⁻¹b - x||² + xᵀ(b + r); the decreases add up to the first term.
-            state.squared_solution = ranks.sum(memory.x @ (system.b.array_r + memory.r))
+            state.squared_solution = float(operator.inner(memory.x, system.b.array_r + memory.r))
 
-        norm = math.inf
-        while True:
-            outcome = OUTCOMES[library().cg_iterate(ctypes.byref(state))]
-            if state.error:
-                raise PETSc.Error(state.error)
-            x.array = memory.x
-            if outcome is not Outcome.CONVERGED or tolerance.energy is not None:
+        residual_norm, previous = None, math.inf
+        while (outcome := iterate(state)) is Outcome.CONVERGED and tolerance.energy is None:
+            memory.r[:] = operator.residual(memory.x)
+            residual_norm = operator.norm(memory.r)
+            if residual_norm <= state.target_norm:
                 break
-            memory.r[:] = residual_of(system, x).array_r
-            products += 1
-            norm, previous = math.sqrt(ranks.sum(memory.r @ memory.r)), norm
-            if norm <= state.target_norm:
-                break
-            if not norm <= PROGRESS * previous:
+            if not residual_norm <= PROGRESS * previous:
                 outcome = Outcome.STAGNATION
                 break
+            residual_norm, previous = None, residual_norm
+        x.array = memory.x
 
         if memory.k > 0 and state.iterations > 0 and outcome is Outcome.CONVERGED:
-            products += self._learn(system, state, ranks)
+            self._learn(system.A, state, operator)
         return Attempt(
             x=x,
             outcome=outcome,
-            iterations=products + state.iterations,
-            residual_norm=norm if math.isfinite(norm) else None,
+            iterations=operator.num_products + state.iterations,
+            residual_norm=residual_norm,
             energy_error=state.energy_error if math.isfinite(state.energy_error) else None,
             history=memory.norms[: state.iterations + 1].tolist(),
         )
 
-    def _learn(self, system: LinearSystem, state: _State, ranks: _Ranks) -> int:
-        """Better the space by what this solve found, if the systems are new or others than before. Returns the number
-        of products it took."""
-        from petsc4py import PETSc
-
+    def _learn(self, A: PETSc.Mat, state: _State, operator: Operator) -> None:
+        """Better the space by what this solve found, if the systems are new or others than before."""
         if self._num_learned == NUM_LEARNED:
             if self._usual_iterations is None:
                 self._usual_iterations = state.iterations
             if state.iterations <= DRIFTED * self._usual_iterations:
-                return 0
+                return
             self._num_learned = 0
         self._num_learned += 1
         self._usual_iterations = None
         weight = 1 / self._num_learned
         if weight == 1:
-            self._mean = system.A.copy()
+            self._mean = A.copy()
         else:
             self._mean.scale(1 - weight)
-            self._mean.axpy(weight, system.A, PETSc.Mat.Structure.UNKNOWN_NONZERO_PATTERN)
+            self._mean.axpy(weight, A, A.Structure.UNKNOWN_NONZERO_PATTERN)
 
         # Candidates are rows here, of unit length in D's norm.
         iterates = self._memory.iterates[: state.num_iterates]
-        candidates = np.empty((state.k + len(iterates), self._memory.x.size))
+        candidates = np.empty((state.k + len(iterates), operator.num_rows))
         if state.k > 0:
             candidates[: state.k] = self._space.W.T
         np.subtract(iterates[1:], iterates[:-1], out=candidates[state.k : -1])
         np.subtract(self._memory.x, iterates[-1], out=candidates[-1])
         diagonal = self._mean.getDiagonal().array_r
-        squares = ranks.sum(np.einsum("cn,n,cn->c", candidates, diagonal, candidates))
-        is_kept = (squares > 0) & (squares < np.inf)
-        if not is_kept.any():
-            return 0
-        candidates = candidates[is_kept] / np.sqrt(squares[is_kept, None])
-        images = np.empty_like(candidates)
-        multiply(self._mean, system.b, candidates, images)
-        ritz = ritz_vectors(ranks.sum(candidates @ images.T), ranks.sum(candidates @ (candidates * diagonal).T), self.k)
+        squares = operator.sum(np.einsum("cn,n,cn->c", candidates, diagonal, candidates))
+        kept = np.flatnonzero((squares > 0) & (squares < np.inf))
+        if kept.size == 0:
+            return
+        for row, candidate in enumerate(kept):
+            np.divide(candidates[candidate], math.sqrt(squares[candidate]), out=candidates[row])
+        candidates = candidates[: kept.size]
+        self._space = None  # it is among the candidates, and its memory is wanted
+        ritz = ritz_vectors(*gram_matrices(candidates, self._mean, diagonal, self.k, operator), self.k)
         self._space = _Space((ritz.T @ candidates).T)
-        return len(candidates)
-
-    def _preconditioner(self, system: LinearSystem) -> PETSc.PC:
-        from petsc4py import PETSc
-
-        if self._pc is None:
-            self._pc = PETSc.PC().create(system.A.comm)
-        set_preconditioner(self._pc, self.pc, system)
-        self._pc.setOperators(system.A)
-        self._pc.setUp()  # does nothing where neither matrix nor values changed
-        return self._pc
 
 
-def multiply(A: PETSc.Mat, like: PETSc.Vec, rows: np.ndarray, products: np.ndarray) -> None:
-    """products[i] = A rows[i]; vectors are laid out as `like`."""
-    source, target = like.duplicate(), like.duplicate()
-    for row, product in zip(rows, products, strict=True):
-        source.placeArray(row)
-        target.placeArray(product)
-        A.mult(source, target)
-        source.resetArray()
-        target.resetArray()
+def iterate(state: _State) -> Outcome:
+    from petsc4py import PETSc
+
+    outcome = OUTCOMES[library().cg_iterate(ctypes.byref(state))]
+    if state.error:
+        raise PETSc.Error(state.error)
+    return outcome
+
+
+def gram_matrices(
+    rows: np.ndarray, matrix: PETSc.Mat, diagonal: np.ndarray, block_size: int, operator: Operator
+) -> tuple[np.ndarray, np.ndarray]:
+    """The inner products of the rows by the matrix and by the diagonal, in blocks for the sake of memory."""
+    by_matrix, by_diagonal = np.empty((2, len(rows), len(rows)))
+    images = np.empty((block_size, operator.num_rows))
+    for start in range(0, len(rows), block_size):
+        columns = slice(start, start + block_size)
+        image = images[: len(rows[columns])]
+        for source, target in zip(rows[columns], image, strict=True):
+            operator.multiply_by(matrix, source, target)
+        by_matrix[:, columns] = rows @ image.T
+        np.multiply(rows[columns], diagonal, out=image)
+        by_diagonal[:, columns] = rows @ image.T
+    return operator.sum(by_matrix), operator.sum(by_diagonal)
 
 
 def ritz_vectors(G: np.ndarray, F: np.ndarray, k: int) -> np.ndarray:
@@ -239,47 +239,25 @@ class _Space:
         self.AW = np.empty_like(W)
         self.inverse_E: np.ndarray | None = None
         """None where E is not positive definite, nor A then."""
-        self._matrix: PETSc.Mat | None = None
-        self._matrix_state = -1
+        self._matrix = SeenMatrix()
 
-    def hold_for(self, system: LinearSystem, ranks: _Ranks) -> int:
-        """Returns the number of products it took."""
-        if self._matrix == system.A and self._matrix_state == system.A.stateGet():
-            return 0
-        multiply(system.A, system.b, self.W.T, self.AW.T)
+    def hold_for(self, A: PETSc.Mat, operator: Operator) -> None:
+        if self._matrix.is_current(A):
+            return
+        for w, product in zip(self.W.T, self.AW.T, strict=True):
+            operator.multiply(w, product)
         try:
-            factor = scipy.linalg.cho_factor(ranks.sum(self.W.T @ self.AW))
+            factor = scipy.linalg.cho_factor(operator.inner(self.W, self.AW))
             self.inverse_E = np.asfortranarray(scipy.linalg.cho_solve(factor, np.eye(self.W.shape[1])))
         except (np.linalg.LinAlgError, ValueError):  # not positive definite, or not finite
             self.inverse_E = None
-        self._matrix, self._matrix_state = system.A, system.A.stateGet()
-        return self.W.shape[1]
+        self._matrix.note(A)
 
 
-class _Ranks:
-    """Sums over all ranks of a system."""
-
-    def __init__(self, system: LinearSystem):
-        self._comm = system.A.comm.tompi4py() if system.A.comm.size > 1 else None
-        self.callback = _SUM() if self._comm is None else _SUM(self._sum_in_place)
-
-    def sum(self, local):
-        """Of a number or an array."""
-        return local if self._comm is None else self._comm.allreduce(local)
-
-    def _sum_in_place(self, values, count: int) -> None:
-        from mpi4py import MPI
-
-        self._comm.Allreduce(MPI.IN_PLACE, np.ctypeslib.as_array(values, (count,)))
-
-
-_SUM = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_double), ctypes.c_int)
-
-_HANDLES = ("A", "M", "nullspace", "source", "target")
 _SPACE = ("W", "AW", "inverse_E")
 _MEMORY = ("c", "g", "x", "r", "p", "q", "iterates", "decreases", "norms")
 _NUMBERS = ("norm_b", "target_norm", "energy", "squared_solution", "energy_error")
-_COUNTS = ("num_rows", "k", "deflates_directions", "num_projections", "iterations", "limit")
+_COUNTS = ("k", "deflates_directions", "num_projections", "iterations", "limit")
 _COUNTS += ("num_iterates", "max_iterates", "stride", "delayed", "error")
 
 
@@ -287,8 +265,7 @@ class _State(ctypes.Structure):
     """`State` of cg.c."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in _HANDLES),
-        ("sum", _SUM),
+        ("operator", ctypes.POINTER(Handle)),
         *((name, ctypes.c_void_p) for name in (*_SPACE, *_MEMORY)),
         *((name, ctypes.c_double) for name in _NUMBERS),
         *((name, ctypes.c_int) for name in _COUNTS),
@@ -306,16 +283,9 @@ class _Memory:
         self.decreases, self.norms = np.empty((2, max_iterations + 1))
         self._addresses = {name: getattr(self, name).ctypes.data for name in _MEMORY}
 
-    def state(self, system: LinearSystem, pc: PETSc.PC, space: _Space | None, ranks: _Ranks) -> _State:
-        self._vectors = system.b.duplicate(), system.b.duplicate()  # of this solve: kept alive by the next one's
+    def state(self, operator: Operator, space: _Space | None) -> _State:
         state = _State(
-            A=system.A.handle,
-            M=pc.handle,
-            nullspace=None if system.nullspace is None else system.nullspace.handle,
-            source=self._vectors[0].handle,
-            target=self._vectors[1].handle,
-            sum=ranks.callback,
-            num_rows=self.x.size,
+            operator=ctypes.pointer(operator.handle),
             max_iterates=len(self.iterates),
             stride=1,
             **self._addresses,

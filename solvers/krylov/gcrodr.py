@@ -44,19 +44,18 @@ Arnoldi steps a system, 30 draws of Darcy 12/3 at 100 x 100, sorted (reset befor
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.linalg
 
 from penstock.solvers.krylov.kernels import library
-from penstock.solvers.krylov.preconditioners import PRECONDITIONERS, require_known, set_preconditioner
+from penstock.solvers.krylov.operator import Operator, SeenMatrix, preconditioner_for
+from penstock.solvers.krylov.preconditioners import PRECONDITIONERS, require_known
 from penstock.solvers.krylov.strategy import Attempt, Tolerance, require_at_least, start_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:
-    from mpi4py import MPI
     from petsc4py import PETSc
 
 SIDES = ("left", "right", "flexible")
@@ -122,18 +121,11 @@ class GCRODR:
     def reset(self) -> None:
         self._pc: PETSc.PC | None = None
         self._space: Space | None = None
-        self._matrix: PETSc.Mat | None = None  # the one, and the state of its values, for which the space holds
-        self._matrix_state = -1
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
-        from petsc4py import PETSc
-
-        operator = Operator(system, self._preconditioner(system), self.side)
-        try:
+        self._pc = preconditioner_for(system, self.pc, self._pc)
+        with Operator(system, self._pc, is_left=self.side == "left") as operator:
             return self._solve(operator, system, tolerance)
-        except PETSc.Error:
-            operator.keep()
-            raise
 
     def _solve(self, operator: Operator, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         if self._space is None or self._space.num_rows != operator.num_rows:
@@ -142,7 +134,6 @@ class GCRODR:
         if not self.recycle:
             space.k = 0
         self.recycles = space.k > 0
-        is_same = self._matrix == system.A and self._matrix_state == system.A.stateGet()
 
         x_vec = start_of(system)
         x, b = x_vec.array_r.copy(), operator.right_hand_side()
@@ -150,14 +141,21 @@ class GCRODR:
         target = tolerance.rtol * operator.norm(b)
         history = [operator.norm(r)]
         if space.k > 0:
-            if not is_same:
+            if not space.matrix.is_current(system.A):
                 rebuild(operator, space)
             project(operator, space, x, r)
         goal = tolerance.rtol * system.b.norm() if self.side == "left" and self.norm == "true" else None
-        outcome = self._cycles(operator, space, x, r, target, goal, history)
+        outcome, residual_norm = self._cycles(operator, space, x, r, target, goal, history)
         x_vec.array = x
-        self._space, self._matrix, self._matrix_state = space, system.A, system.A.stateGet()
-        return Attempt(x=x_vec, outcome=outcome, iterations=operator.num_products, history=history)
+        space.matrix.note(system.A)
+        self._space = space
+        return Attempt(
+            x=x_vec,
+            outcome=outcome,
+            iterations=operator.num_products,
+            residual_norm=residual_norm,
+            history=history,
+        )
 
     def _cycles(
         self,
@@ -168,49 +166,42 @@ class GCRODR:
         target: float,
         goal: float | None,
         history: list[float],
-    ) -> Outcome:
+    ) -> tuple[Outcome, float | None]:
         """Cycles until ||r|| <= target (steps 3 to 6), and ||b - A x|| <= goal where there is one. Overwrites x and r,
-        appends to `history`."""
-        norms = []  # of r, at the ends of the cycles
+        appends to `history`. Also returns ||b - A x|| where a product with this x has given it."""
+        norms = [operator.norm(r)]  # at the ends of the cycles
+        true_norm = None
         while True:
-            norms.append(operator.norm(r))
             if not np.isfinite(norms[-1]):
-                return Outcome.NOT_FINITE
+                return Outcome.NOT_FINITE, true_norm
             if norms[-1] <= target:
-                true_norm = None if goal is None else operator.norm(operator.true_residual(x))
+                if goal is not None:
+                    true_norm = operator.norm(operator.true_residual(x))
                 if goal is None or true_norm <= goal:
-                    return Outcome.CONVERGED
+                    return Outcome.CONVERGED, true_norm
                 target *= 0.5 * goal / true_norm
             if operator.num_products >= self.max_iterations:
-                return Outcome.ITERATION_LIMIT
+                return Outcome.ITERATION_LIMIT, true_norm
             if len(norms) > STALLED_CYCLES and norms[-1] > STALLED_REDUCTION * norms[-1 - STALLED_CYCLES]:
-                return Outcome.STAGNATION
+                return Outcome.STAGNATION, true_norm
 
             num_steps = min(self.m - space.k, self.max_iterations - operator.num_products)
             R, is_invariant = arnoldi(operator, space, r, norms[-1], num_steps, target, history)
             if not np.isfinite(R).all():
                 space.k = 0
-                return Outcome.NOT_FINITE
+                return Outcome.NOT_FINITE, true_norm
             if R.shape[1] == 1:
-                return Outcome.BREAKDOWN
+                return Outcome.BREAKDOWN, true_norm
             correction(space, R, norms[-1], x)
             r[:] = operator.residual(x)
-            is_solved = operator.norm(r) <= target
+            norms.append(operator.norm(r))
+            true_norm = None if operator.is_left else norms[-1]
+            is_solved = norms[-1] <= target
             if self.k > 0 and (self.recycle or not is_solved):
                 deflate(operator, space, R, self.k)
             # An invariant search space holds the solution, unless A is singular on it.
-            if is_invariant and not is_solved and operator.norm(r) > 0.5 * norms[-1]:
-                return Outcome.BREAKDOWN
-
-    def _preconditioner(self, system: LinearSystem) -> PETSc.PC:
-        from petsc4py import PETSc
-
-        if self._pc is None:
-            self._pc = PETSc.PC().create(system.A.comm)
-        set_preconditioner(self._pc, self.pc, system)
-        self._pc.setOperators(system.A)
-        self._pc.setUp()  # does nothing where neither matrix nor values changed
-        return self._pc
+            if is_invariant and not is_solved and norms[-1] > 0.5 * norms[-2]:
+                return Outcome.BREAKDOWN, true_norm
 
 
 class Space:
@@ -225,6 +216,8 @@ class Space:
         self.side = side
         self.k = 0
         """Recycled vectors that it holds now."""
+        self.matrix = SeenMatrix()
+        """The A of the last solve."""
         self.W = np.zeros((num_rows, m + 1), order="F")
         self._U = np.zeros((num_rows, max_k), order="F")
         self._T = np.zeros((num_rows, max_k if side == "right" else 0), order="F")
@@ -255,127 +248,6 @@ class Space:
 
 def address(array: np.ndarray) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
-
-
-SUM = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_double), ctypes.c_int)
-
-
-class _Operator(ctypes.Structure):
-    """`Operator` of arnoldi.c."""
-
-    _fields_ = [
-        ("A", ctypes.c_void_p),
-        ("M", ctypes.c_void_p),
-        ("nullspace", ctypes.c_void_p),
-        ("source", ctypes.c_void_p),
-        ("target", ctypes.c_void_p),
-        ("sum", SUM),
-        ("num_rows", ctypes.c_int),
-        ("is_left", ctypes.c_int),
-    ]
-
-
-class Operator:
-    """A, M⁻¹ and K on local arrays, inner products over all ranks, and the count of products with A."""
-
-    def __init__(self, system: LinearSystem, pc: PETSc.PC, side: str):
-        self.num_products = 0
-        self.num_rows = system.b.getLocalSize()
-        self.is_left = side == "left"
-        self._system = system
-        self._pc = pc
-        self._source, self._target = system.b.duplicate(), system.b.duplicate()
-        self._comm = system.A.comm.tompi4py() if system.A.comm.size > 1 else None
-        self.handle = _Operator(
-            A=system.A.handle,
-            M=pc.handle,
-            nullspace=system.nullspace.handle if system.nullspace is not None else None,
-            source=self._source.handle,
-            target=self._target.handle,
-            sum=SUM() if self._comm is None else sum_over(self._comm),
-            num_rows=self.num_rows,
-            is_left=self.is_left,
-        )
-
-    def keep(self) -> None:
-        """Never destroy what PETSc's multigrid still holds after an error inside it: PETSc 3.25 would crash."""
-        for kept in (self._pc, self._source, self._target):
-            kept.incRef()
-
-    def multiply(self, source: np.ndarray, target: np.ndarray) -> None:
-        """target = K source, but without M⁻¹ from the right."""
-        self.num_products += 1
-        if self.is_left:
-            between = np.empty_like(target)
-            self._on_vectors(self._system.A.mult, source, between)
-            self.precondition(between, target)
-        else:
-            self._on_vectors(self._system.A.mult, source, target)
-
-    def precondition(self, source: np.ndarray, target: np.ndarray) -> None:
-        """target = M⁻¹ source."""
-        self._on_vectors(self._precondition, source, target)
-
-    def right_hand_side(self) -> np.ndarray:
-        """b, and M⁻¹ b on the left."""
-        return self._of_residual(self._system.b.array_r.copy())
-
-    def residual(self, x: np.ndarray) -> np.ndarray:
-        """b - A x, and M⁻¹ (b - A x) on the left."""
-        return self._of_residual(self.true_residual(x))
-
-    def true_residual(self, x: np.ndarray) -> np.ndarray:
-        """b - A x."""
-        self.num_products += 1
-        r = np.empty_like(x)
-        self._on_vectors(self._system.A.mult, x, r)
-        return np.subtract(self._system.b.array_r, r, out=r)
-
-    def inner(self, X: np.ndarray, Y: np.ndarray) -> np.ndarray:
-        """Xᵀ Y for matrices or vectors."""
-        return self.sum(X.T @ Y)
-
-    def sum(self, local: np.ndarray) -> np.ndarray:
-        """The sum over all ranks."""
-        if self._comm is None:
-            return local
-        local = np.asarray(local, order="C")
-        total = np.empty_like(local)
-        self._comm.Allreduce(local, total)
-        return total
-
-    def norm(self, y: np.ndarray) -> float:
-        return float(np.sqrt(self.inner(y, y)))
-
-    def _of_residual(self, r: np.ndarray) -> np.ndarray:
-        if not self.is_left:
-            return r
-        preconditioned = np.empty_like(r)
-        self.precondition(r, preconditioned)
-        return preconditioned
-
-    def _precondition(self, source: PETSc.Vec, target: PETSc.Vec) -> None:
-        self._pc.apply(source, target)
-        if self._system.nullspace is not None:
-            self._system.nullspace.remove(target)
-
-    def _on_vectors(self, function: Callable, source: np.ndarray, target: np.ndarray) -> None:
-        self._source.placeArray(source)
-        self._target.placeArray(target)
-        function(self._source, self._target)
-        self._source.resetArray()
-        self._target.resetArray()
-
-
-def sum_over(comm: MPI.Comm) -> Callable:
-    """The sum over all ranks for the kernels: through Python, for MPI's handles differ from build to build."""
-
-    @SUM
-    def sum_in_place(values, count):
-        array = np.ctypeslib.as_array(values, (count,))
-        comm.Allreduce(array.copy(), array)
-
-    return sum_in_place
 
 
 def rebuild(operator: Operator, space: Space) -> None:

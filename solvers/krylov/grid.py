@@ -29,8 +29,8 @@ _NOT_FINITE, _OUT_OF_MEMORY, _NO_HIERARCHY = -1, -2, -3  # of multigrid.c
 
 
 def require_grid(name: str, system: LinearSystem) -> Grid:
-    """The system's grid. Raises ValueError where the preconditioner `name` is not made for such systems, and LinAlgError
-    where this one is not said to be SPD, as a family's other systems may be."""
+    """The system's grid. Raises ValueError where the preconditioner `name` is not made for such systems, LinAlgError
+    where this one is not said to be SPD, as others of its family may be."""
     if system.grid is None:
         raise ValueError(f"pc = {name!r} needs a regular grid, and this system has none")
     if system.A.comm.size > 1:
@@ -249,6 +249,8 @@ class FastPoisson:
         # Under Neumann conditions alone the mean is free, or nearly so.
         smallest = 1e-3 * np.sort(eigenvalues, axis=None)[:2].max()
         self._inverse_eigenvalues = 1 / np.maximum(eigenvalues, smallest)
+        if diagonal.min() <= 0 or diagonal_of_M.min() <= 0:
+            raise np.linalg.LinAlgError("the matrix is not positive definite")
         scale = 1 / np.sqrt(self._weights)
         coefficient = inside / diagonal_of_M
         if all(np.abs(np.diff(np.log(coefficient), axis=axis)).max(initial=0) < SMOOTH for axis in range(inside.ndim)):

@@ -89,6 +89,8 @@ class Krylov:
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         if self._ksp is None:
             self._ksp = self._new_ksp(system)
+        elif self.pc is not None:  # a grid may have changed
+            set_preconditioner(self._ksp.getPC(), self.pc, system)
         self._ksp.setOperators(system.A)
         return iterate(self._ksp, system, tolerance, max_iterations=self.max_iterations, restart=self.restart)
 

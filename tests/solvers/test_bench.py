@@ -7,13 +7,15 @@ import pytest
 from mpi4py import MPI
 from scipy.sparse import diags_array, eye_array, kron
 
-from penstock.solvers.bench import end_to_end, page, report
-from penstock.solvers.bench.arms import KeptKSP, Role, own_arms, published_arms, user_arms
-from penstock.solvers.bench.comparison import AccuracyGoal, ResidualGoal, compare, structure_of
+from penstock.errors import PenstockError
+from penstock.solvers.bench import end_to_end, page, report, solvers
+from penstock.solvers.bench.arms import KeptKSP, Role, Solved, own_arms, published_arms, user_arms
+from penstock.solvers.bench.comparison import AccuracyGoal, Record, ResidualGoal, compare, structure_of
 from penstock.solvers.bench.constant import Heat, Poisson
 from penstock.solvers.bench.darcy import Darcy, GaussianField3D, StructuredDarcy, two_phase
 from penstock.solvers.krylov.direct import Direct
-from penstock.solvers.krylov.strategy import Tolerance
+from penstock.solvers.krylov.strategy import Tolerance, residual_of
+from penstock.solvers.problem import LinearSystem
 
 
 def solve(system) -> np.ndarray:
@@ -184,7 +186,7 @@ def test_a_failing_arm_is_told_and_enters_no_mean():
     section = page.section_of(compare(case, arms, 2, lambda _: ResidualGoal(1e-8)), "solvers")
     facts = {arm["title"]: arm for arm in section["arms"]}
     assert facts["broken"]["failures"] == {"RuntimeError: out of order": 2}
-    assert "median_ms" not in facts["broken"]
+    assert "mean_ms" not in facts["broken"]
     assert "failures of broken: 2 x RuntimeError: out of order" in section["text"]
 
 
@@ -196,6 +198,74 @@ def test_an_arm_that_stops_on_another_norm_is_tightened():
     (record,) = compare(case, arms, 3, lambda _: goal).records
     assert len(record.solved) == 3
     assert record.worst <= 1e-8
+
+
+def record_of(seconds: dict[int, float], num_cold: int = 0) -> Record:
+    """An arm that took so long for these systems."""
+    record = Record(KeptKSP("arm", Role.USER, ksp="cg", pc="icc"))
+    record.solved = {i: Solved(None, 1, took) for i, took in seconds.items()}
+    record.cold = set(list(seconds)[:num_cold])
+    return record
+
+
+def test_ratios_are_of_sums_over_the_systems_that_both_solved_warm():
+    auto = record_of({3: 9.0, 1: 1.0, 2: 2.0, 0: 1.0}, num_cold=1)  # in an order of its own
+    other = record_of({0: 2.0, 1: 8.0, 2: 2.0, 3: 100.0})
+    ratio = other.ratio(auto)
+    assert ratio.of_sums == (2 + 8 + 2) / (1 + 1 + 2)
+    assert ratio.paired == 2
+    assert record_of({0: 1.0}, num_cold=1).ratio(other) is None
+
+
+def test_an_arm_without_a_warm_solve_is_cold():
+    case = small_case()
+    arms = user_arms(structure_of(case))[:2]
+    section = page.section_of(compare(case, arms, 1, lambda _: ResidualGoal(1e-8)), "solvers")
+    assert all(arm["num_solved"] == 0 and "cold_ms" in arm for arm in section["arms"])
+    assert section["text"].count("(cold)") == 2
+
+
+def test_a_direct_arm_that_misses_refines():
+    """The same back-solve again could not mend the loss of digits that a pivot of 1e-9 brings about."""
+    from petsc4py import PETSc
+
+    A = PETSc.Mat().createAIJ((3, 3), nnz=3, comm=MPI.COMM_SELF)
+    A.setValues(range(3), range(3), [[1e-9, 1.0, 2.0], [1.0, 1.0, 0.5], [2.0, 0.5, 3.0]])
+    A.assemble()
+    b = A.createVecLeft()
+    b.array = [1.0, 2.0, 3.0]
+    system = LinearSystem(A=A, b=b, is_spd=False, family="pivot")
+    arm = KeptKSP(
+        "LU", Role.USER, ksp="preonly", pc="lu", package="petsc", options={"pc_factor_mat_ordering_type": "natural"}
+    )
+    first = arm.solve(system, 1e-14)
+    second = arm.improve(system, first.x, 1e-14)
+    assert residual_of(system, second.x).norm() < 1e-2 * residual_of(system, first.x).norm()
+
+
+def test_a_case_that_fails_is_told_and_the_next_one_goes_on(tmp_path, monkeypatch, capsys):
+    class Unprepared(Darcy):
+        def system(self, i):
+            raise ArithmeticError("no states")
+
+    monkeypatch.setattr(report, "FOLDER", tmp_path)
+    first = Unprepared("first", two_phase(12), resolution=12)
+    monkeypatch.setattr(solvers, "cases", lambda: [first, Darcy("second", two_phase(12), resolution=12)])
+    with pytest.raises(PenstockError, match="B first 169 "):
+        solvers.run("B", 2)
+    assert json.loads((tmp_path / "solvers.json").read_text()).keys() == {"B second 169", "B second 169, accuracy"}
+
+
+def test_a_folder_that_cannot_be_used_is_told_first(tmp_path, monkeypatch):
+    (tmp_path / "benchmarks").write_text("a file")
+    monkeypatch.setattr(report, "FOLDER", tmp_path / "benchmarks")
+    with pytest.raises(PenstockError, match="benchmarks can't be written to"):
+        solvers.run("B 12/3 10201", 2)
+
+
+def test_no_systems_is_told():
+    with pytest.raises(PenstockError, match="--systems 0: must be at least 1"):
+        solvers.run(None, 0)
 
 
 def test_a_case_replaces_its_own_section_alone(tmp_path, monkeypatch):

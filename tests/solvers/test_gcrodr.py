@@ -130,7 +130,7 @@ def test_a_flexible_cycle_finds_the_least_residual_of_its_space():
     A, generator = convection_diffusion(12, 20.0), np.random.default_rng(0)
     system, restless = system_of(A, generator.standard_normal(144)), Restless()
     strategy = GCRODR(m=16, k=6, side="flexible")
-    strategy._pc = PETSc.PC().createPython(restless, comm=MPI.COMM_SELF)
+    strategy.pc, strategy._pc = "python", PETSc.PC().createPython(restless, comm=MPI.COMM_SELF)
     assert strategy.solve(system, Tolerance(RTOL)).outcome is Outcome.CONVERGED
 
     system.b.array = b = generator.standard_normal(144)
@@ -200,6 +200,30 @@ def test_the_left_side_stops_on_the_norm_that_was_asked_for():
     assert all(attempt.outcome is Outcome.CONVERGED for attempt in attempts.values())
 
 
+@pytest.mark.parametrize("side", ["left", "right", "flexible"])
+def test_the_residual_norm_is_that_of_x(side):
+    A, generator = convection_diffusion(20, 10.0), np.random.default_rng(7)
+    system, strategy = system_of(A, np.zeros(400)), GCRODR(m=20, k=8, pc="jacobi", side=side)
+    for _ in range(3):
+        system.b.array = b = generator.standard_normal(400)
+        attempt = strategy.solve(system, Tolerance(RTOL))
+        assert attempt.residual_norm == pytest.approx(np.linalg.norm(b - A @ attempt.x.array_r), rel=1e-5)
+    if side == "left":
+        attempt = GCRODR(pc="jacobi", side=side, norm="preconditioned").solve(system, Tolerance(RTOL))
+        assert attempt.residual_norm is None
+
+
+@pytest.mark.parametrize("side", ["right", "flexible"])
+def test_a_start_that_is_good_enough_has_no_residual_norm(side):
+    """b in the span of C: no product has been made with the x that the space gives."""
+    system = system_of(convection_diffusion(20, 10.0), np.random.default_rng(7).standard_normal(400))
+    strategy = GCRODR(m=20, k=8, pc="jacobi", side=side)
+    strategy.solve(system, Tolerance(RTOL))
+    system.b.array = strategy._space.C @ np.arange(1.0, 9.0)
+    attempt = strategy.solve(system, Tolerance(RTOL))
+    assert attempt.outcome is Outcome.CONVERGED and attempt.iterations == 0 and attempt.residual_norm is None
+
+
 def test_bad_options_are_named():
     for options, message in (
         ({"m": 10, "k": 10}, "k = 10 must be below m = 10"),
@@ -217,9 +241,10 @@ def test_an_error_in_a_preconditioner_is_raised():
 
     system = system_of(convection_diffusion(4, 0.0), np.ones(16))
     strategy = GCRODR()
-    strategy._pc = PETSc.PC().createPython(Failing(), comm=MPI.COMM_SELF)
+    strategy.pc, strategy._pc = "python", PETSc.PC().createPython(Failing(), comm=MPI.COMM_SELF)
     with pytest.raises((PETSc.Error, ArithmeticError)):
         strategy.solve(system, Tolerance(RTOL))
+    strategy.pc = None
     strategy.reset()
     assert strategy.solve(system, Tolerance(RTOL)).outcome is Outcome.CONVERGED
 
@@ -322,7 +347,7 @@ def test_dependent_columns_are_dropped():
     pc.setType("none")
     pc.setOperators(system.A)
     U = np.random.default_rng(5).standard_normal((64, 3))
-    operator, space = method.Operator(system, pc, "right"), method.Space(64, 10, 5, "right")
+    operator, space = method.Operator(system, pc), method.Space(64, 10, 5, "right")
     space.k = 5
     space.U[:] = np.column_stack([U, U @ [1.0, 2.0, 3.0], np.zeros(64)])
     method.rebuild(operator, space)

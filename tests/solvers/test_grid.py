@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -5,6 +7,10 @@ import scipy.sparse.linalg
 from mpi4py import MPI
 from petsc4py import PETSc
 
+from penstock.solvers.krylov import LinearSolver
+from penstock.solvers.krylov.cg import CG
+from penstock.solvers.krylov.gcrodr import GCRODR
+from penstock.solvers.krylov.krylov import Krylov
 from penstock.solvers.krylov.preconditioners import set_preconditioner
 from penstock.solvers.problem import Grid, LinearSystem
 from penstock.solvers.problems.darcy import DarcyDiscretisation
@@ -329,19 +335,126 @@ SQUARE = tensor_operator((8, 8), (D, D), (1.0, 1.0))
     ("name", "make", "message"),
     [
         ("multigrid", lambda: LinearSystem(A=system_of(SQUARE, (8, 8)).A, b=None, is_spd=True), "needs a regular grid"),
-        ("fast_poisson", lambda: system_of(SQUARE, (8, 8), is_spd=False), "needs a symmetric positive definite"),
         ("multigrid", lambda: system_of(SQUARE, (8, 7)), r"shape \(8, 7\) .* do not fit 64 unknowns"),
         ("multigrid", lambda: system_of(SQUARE, (2, 2, 4, 4)), "1 to 3 axes, not 4"),
-        ("multigrid", lambda: system_of(far_coupling(), (8, 8)), "couples grid points that are not neighbours"),
-        ("fast_poisson", lambda: system_of(far_coupling(), (8, 8)), "couples grid points that are not neighbours"),
-        ("fast_poisson", lambda: system_of(hole(), (8, 8)), "rows of the identity inside"),
-        ("fast_poisson", lambda: system_of(mixed(), (8, 8)), "same boundary condition at both ends of axis 0"),
-        ("fast_poisson", lambda: system_of(np.eye(64), (8, 8)), "no points with neighbours"),
+        ("fast_poisson", lambda: twice_the_same_point(), "must name every point once"),
     ],
 )
-def test_what_cannot_be_served_is_refused(name, make, message):
-    with pytest.raises(ValueError, match=message):
+def test_what_can_never_be_served_is_refused(name, make, message):
+    with pytest.raises(ValueError, match=message) as raised:
         set_preconditioner(PETSc.PC().create(MPI.COMM_SELF), name, make())
+    assert not isinstance(raised.value, np.linalg.LinAlgError)
+
+
+def twice_the_same_point():
+    system = system_of(SQUARE, (8, 8))
+    return replace(system, grid=replace(system.grid, permutation=np.zeros(64, dtype=int)))
+
+
+UNSERVED = [
+    ("multigrid", far_coupling, "couples grid points that are not neighbours"),
+    ("fast_poisson", far_coupling, "couples grid points that are not neighbours"),
+    ("fast_poisson", hole, "rows of the identity inside"),
+    ("fast_poisson", mixed, "same boundary condition at both ends of axis 0"),
+    ("fast_poisson", lambda: np.eye(64), "no points with neighbours"),
+    ("fast_poisson", lambda: -SQUARE, "not positive definite"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "message"), UNSERVED)
+def test_a_matrix_that_cannot_be_served_says_why(name, make, message):
+    with pytest.raises(PETSc.Error) as raised:
+        preconditioner(system_of(make(), (8, 8)), name)
+    assert isinstance(raised.value.__cause__, np.linalg.LinAlgError)
+    assert message in str(raised.value.__cause__)
+
+
+@pytest.mark.parametrize(("name", "make", "message"), UNSERVED)
+@pytest.mark.parametrize("strategy", [CG, Krylov, GCRODR])
+def test_outcomes_do_not_depend_on_what_was_solved_before(strategy, name, make, message):
+    solver = LinearSolver(strategy(pc=name), rtol=1e-8)
+    solvers = []
+    for A in (make(), SQUARE, make(), make(), SQUARE, SQUARE):
+        system = system_of(A, (8, 8))
+        solution = solver(system)
+        assert solution.converged
+        check_solution(system, solution.x.array_r)
+        solvers.append(solution.strategy)
+    assert solvers == ["direct", strategy.name, "direct", "direct", strategy.name, strategy.name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("strategy", [CG, Krylov, GCRODR])
+def test_another_grid_of_as_many_points_is_followed(strategy, name):
+    solver = LinearSolver(strategy(pc=name), rtol=1e-8)
+    generator = np.random.default_rng(0)
+    for shape in ((12, 12), (16, 9), (144,), (12, 12), (4, 9, 4)):
+        permutation = generator.permutation(144)
+        A = tensor_operator(shape, (D,) * len(shape), (1.0,) * len(shape))
+        system = system_of(A, shape, permutation=permutation)
+        solution = solver(system)
+        assert solution.converged and solution.strategy == strategy.name
+        if strategy is CG:
+            assert solution.iterations <= (2 if name == "fast_poisson" else 14)
+        check_solution(system, solution.x.array_r)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_grid_for_the_same_matrix_is_followed(name):
+    """Nothing tells PETSc that the preconditioner must be set up again."""
+    one_dimensional = tensor_operator((144,), (D,), (1.0,))
+    system = system_of(one_dimensional, (144,))
+    pc = preconditioner(system, name)
+    for shape in ((1, 144), (144, 1), (144,)):
+        grid = Grid(shape=shape, spacing=(1.0,) * len(shape), permutation=np.arange(144)[::-1])
+        set_preconditioner(pc, name, replace(system, grid=grid))
+        pc.setOperators(system.A)
+        pc.setUp()
+        M = dense_inverse(pc, 144)
+        eigenvalues = np.linalg.eigvals(M @ one_dimensional.toarray()).real
+        assert 0.5 < eigenvalues.min() <= eigenvalues.max() < 1 + 1e-4
+
+
+def mass_matrix(*shape):
+    """Q1 elements; every coupling is positive."""
+    product = scipy.sparse.eye_array(1)
+    for n in shape:
+        one_dimensional = scipy.sparse.diags_array(
+            [np.ones(n - 1), np.full(n, 4.0), np.ones(n - 1)], offsets=[-1, 0, 1]
+        )
+        product = scipy.sparse.kron(product, one_dimensional / 6)
+    return product.tocsr()
+
+
+def weak_diffusion_along_one_axis():
+    stiffness, _ = laplacian(40)
+    mass = mass_matrix(40)
+    return (
+        mass_matrix(40, 40) + 0.01 * scipy.sparse.kron(mass, stiffness) + 10 * scipy.sparse.kron(stiffness, mass)
+    ).tocsr()
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: mass_matrix(20, 20), (20, 20)),
+        (lambda: mass_matrix(9, 10, 11), (9, 10, 11)),
+        (lambda: mass_matrix(20, 20) + 0.1 * tensor_operator((20, 20), (D, D), (1.0, 1.0)), (20, 20)),
+        (weak_diffusion_along_one_axis, (40, 40)),
+    ],
+)
+def test_multigrid_takes_positive_couplings(make, shape):
+    system = system_of(make(), shape)
+    x, iterations = cg(system, "multigrid")
+    assert iterations <= 20
+    check_solution(system, x)
+
+
+def test_what_is_not_said_to_be_spd_falls_back():
+    solver = LinearSolver(CG(pc="multigrid"), rtol=1e-8)
+    solutions = [solver(system_of(SQUARE, (8, 8), is_spd=is_spd)) for is_spd in (False, True, False, False, True)]
+    assert all(solution.converged for solution in solutions)
+    assert [solution.strategy for solution in solutions] == ["direct", "cg", "direct", "direct", "cg"]
 
 
 def test_multigrid_takes_holes_and_mixed_conditions():

@@ -7,28 +7,7 @@
 #define DEPENDENT 1e-12 /* a new vector that orthogonalisation shrinks by this factor is dependent on the old ones */
 #define BLOCK 512       /* rows at a time: two vectors' worth stays in the first-level cache, 64 columns' in the second */
 
-/* `_Operator` of gcrodr.py: K = A M^-1, or M^-1 A from the left. */
-typedef struct {
-    Mat A;
-    PC M;
-    void *nullspace; /* or NULL */
-    Vec source, target;
-    void (*sum)(double *values, int count); /* over all ranks; NULL on one */
-    int num_rows, is_left;
-} Operator;
-
 typedef double four __attribute__((vector_size(32), aligned(8)));
-
-static int apply(const Operator *operator, int is_matrix, const double *x, double *y) {
-    Vec source = operator->source, target = operator->target;
-    int error = api.VecPlaceArray(source, x);
-    if (!error) error = api.VecPlaceArray(target, y);
-    if (!error) error = is_matrix ? api.MatMult(operator->A, source, target) : api.PCApply(operator->M, source, target);
-    if (!error && !is_matrix && operator->nullspace) error = api.MatNullSpaceRemove(operator->nullspace, target);
-    api.VecResetArray(source);
-    api.VecResetArray(target);
-    return error;
-}
 
 /* z = M^-1 v, w = A z; from the left z = v, w = M^-1 A z. */
 static int direct(const Operator *operator, const double *v, double *z, double *between, double *w) {
@@ -36,10 +15,6 @@ static int direct(const Operator *operator, const double *v, double *z, double *
     int error = operator->is_left ? apply(operator, 1, z, between) : apply(operator, 0, v, z);
     if (error) return error;
     return operator->is_left ? apply(operator, 0, between, w) : apply(operator, 1, z, w);
-}
-
-static void sum(const Operator *operator, double *values, int count) {
-    if (operator->sum) operator->sum(values, count);
 }
 
 static double sum_of(const four *x) {
@@ -160,7 +135,7 @@ int gcrodr_arnoldi(const Operator *operator, int k, int num_steps, double norm_r
             if (error) return -error;
         }
         multiply_both(n, q, W, u, w, dots);
-        sum(operator, dots, 2 * q + 2);
+        sum_over_ranks(operator, dots, 2 * q + 2);
         double *s = dots, *g = dots + q, *column = R + (size_t)step * ld, *next = column + ld;
         double square = dots[2 * q], h = dots[2 * q + 1], norm_g = 0.0, overlap = 0.0;
         for (int i = 0; i < q; i++) {
@@ -183,7 +158,7 @@ int gcrodr_arnoldi(const Operator *operator, int k, int num_steps, double norm_r
         memcpy(next, g, q * sizeof *g);
         next[q] = h /= norm_u;
         square = subtract_both(n, q, W, u, w, s, g, norm_u, h);
-        sum(operator, &square, 1);
+        sum_over_ranks(operator, &square, 1);
         next[q + 1] = length = sqrt(square);
         *is_invariant = !(length > DEPENDENT * hypot(hypot(norm_g, h), length));
         if (*is_invariant) next[q + 1] = length = 0.0;

@@ -17,11 +17,7 @@ enum { CONVERGED, ITERATION_LIMIT, BREAKDOWN, STAGNATION, NOT_FINITE }; /* in th
 
 /* `_State` of cg.py. */
 typedef struct {
-    Mat A;
-    PC M;
-    MatNullSpace nullspace; /* or NULL */
-    Vec source, target;
-    void (*sum)(double *values, int count); /* over all ranks; NULL on one */
+    const Operator *operator;
     double *W, *AW, *inverse_E;             /* [num_rows, k] twice, [k, k] */
     double *c, *g;                          /* [k] */
     double *x, *r, *p, *q;                  /* [num_rows]; q holds z as well, for one is dead while the other lives */
@@ -31,7 +27,7 @@ typedef struct {
     double energy;           /* negative where ||r|| alone decides */
     double squared_solution; /* what is known of ||A^-1 b||_A^2 */
     double energy_error;     /* the last estimate */
-    int num_rows, k, deflates_directions, num_projections;
+    int k, deflates_directions, num_projections;
     int iterations, limit, num_iterates, max_iterates, stride;
     int delayed; /* l of the energy estimate */
     int error;   /* PETSc's */
@@ -39,18 +35,8 @@ typedef struct {
 
 typedef double eight __attribute__((vector_size(64), aligned(8)));
 
-static int apply(State *s, int is_matrix, const double *x, double *y) {
-    int error = api.VecPlaceArray(s->source, x);
-    if (!error) error = api.VecPlaceArray(s->target, y);
-    if (!error) error = is_matrix ? api.MatMult(s->A, s->source, s->target) : api.PCApply(s->M, s->source, s->target);
-    if (!error && !is_matrix && s->nullspace) error = api.MatNullSpaceRemove(s->nullspace, s->target);
-    api.VecResetArray(s->source);
-    api.VecResetArray(s->target);
-    return s->error = error;
-}
-
-static double sum_over_ranks(const State *s, double value) {
-    if (s->sum) s->sum(&value, 1);
+static double sum_of_ranks(const State *s, double value) {
+    sum_over_ranks(s->operator, &value, 1);
     return value;
 }
 
@@ -95,20 +81,21 @@ EVERY_CPU static void new_direction(int n, double beta, const double *restrict z
     for (int i = 0; i < n; i++) p[i] = z[i] + beta * p[i];
 }
 
-/* g = X'y, c = E^-1 g */
+/* g = X'y, c = E^-1 g. A rank may own no rows, for which BLAS would leave g as it was. */
 static void coefficients(State *s, double *X, double *y) {
     double one = 1.0, zero = 0.0;
-    int stride = 1;
-    api.dgemv("T", &s->num_rows, &s->k, &one, X, &s->num_rows, y, &stride, &zero, s->g, &stride);
-    if (s->sum) s->sum(s->g, s->k);
+    int stride = 1, n = s->operator->num_rows;
+    memset(s->g, 0, s->k * sizeof *s->g);
+    if (n > 0) api.dgemv("T", &n, &s->k, &one, X, &n, y, &stride, &one, s->g, &stride);
+    sum_over_ranks(s->operator, s->g, s->k);
     api.dgemv("N", &s->k, &s->k, &one, s->inverse_E, &s->k, s->g, &stride, &zero, s->c, &stride);
 }
 
 /* y = y + factor X c */
 static void add(State *s, double factor, double *X, double *y) {
     double one = 1.0;
-    int stride = 1;
-    api.dgemv("N", &s->num_rows, &s->k, &factor, X, &s->num_rows, s->c, &stride, &one, y, &stride);
+    int stride = 1, n = s->operator->num_rows;
+    if (n > 0) api.dgemv("N", &n, &s->k, &factor, X, &n, s->c, &stride, &one, y, &stride);
 }
 
 /* Squared energy norm of the error's part in W, whose coefficients it leaves in c. */
@@ -135,7 +122,7 @@ static void deflate(State *s, double *z) {
 
 /* Keep x if it is its turn. When the room is used up, every second one goes and the stride doubles. */
 static void keep_iterate(State *s) {
-    size_t n = s->num_rows, size = n * sizeof(double);
+    size_t n = s->operator->num_rows, size = n * sizeof(double);
     if (!s->max_iterates || s->iterations % s->stride) return;
     if (s->num_iterates == s->max_iterates) {
         s->num_iterates /= 2;
@@ -166,10 +153,10 @@ static double energy_error(State *s) {
 }
 
 static int iterate(State *s) {
-    int n = s->num_rows, is_start = 1, start = s->iterations, look = FIRST_LOOK, least_at = start;
+    int n = s->operator->num_rows, is_start = 1, start = s->iterations, look = FIRST_LOOK, least_at = start;
     double *z = s->q, *q = s->q, rz = 1.0;
     if (s->k) project(s);
-    double norm = sqrt(sum_over_ranks(s, dot(n, s->r, s->r))), least = norm;
+    double norm = sqrt(sum_of_ranks(s, dot(n, s->r, s->r))), least = norm;
     double diverged = DIVERGED * fmax(norm, s->norm_b);
     keep_iterate(s);
     while (1) {
@@ -198,9 +185,9 @@ static int iterate(State *s) {
                 look += look / 2;
             }
         }
-        if (apply(s, 0, s->r, z)) return BREAKDOWN;
+        if ((s->error = apply(s->operator, 0, s->r, z))) return BREAKDOWN;
         double old_rz = rz;
-        rz = sum_over_ranks(s, dot(n, s->r, z));
+        rz = sum_of_ranks(s, dot(n, s->r, z));
         if (!(rz > 0.0)) return isfinite(rz) ? BREAKDOWN : NOT_FINITE;
         if (is_start)
             memcpy(s->p, z, n * sizeof(double));
@@ -209,11 +196,11 @@ static int iterate(State *s) {
         if (s->k && (is_start || s->deflates_directions)) deflate(s, z);
         is_start = 0;
 
-        if (apply(s, 1, s->p, q)) return BREAKDOWN;
-        double pq = sum_over_ranks(s, dot(n, s->p, q));
+        if ((s->error = apply(s->operator, 1, s->p, q))) return BREAKDOWN;
+        double pq = sum_of_ranks(s, dot(n, s->p, q));
         if (!(pq > 0.0)) return isfinite(pq) ? BREAKDOWN : NOT_FINITE;
         double alpha = rz / pq;
-        norm = sqrt(sum_over_ranks(s, step(n, alpha, s->p, q, s->x, s->r)));
+        norm = sqrt(sum_of_ranks(s, step(n, alpha, s->p, q, s->x, s->r)));
         s->decreases[s->iterations++] = alpha * rz;
         s->squared_solution += alpha * rz;
         keep_iterate(s);

@@ -37,4 +37,30 @@ typedef struct {
 
 extern Api api;
 
+/* A and M^-1 on arrays over the local rows: `Handle` of operator.py. */
+typedef struct {
+    Mat A;
+    PC M;
+    MatNullSpace nullspace; /* or NULL */
+    Vec source, target;
+    void (*sum)(double *values, int count); /* over all ranks; NULL on one */
+    int num_rows, is_left;                  /* is_left: the operator is M^-1 A, else A M^-1 */
+} Operator;
+
+/* y = A x, or y = M^-1 x without the nullspace. Returns PETSc's error code. */
+static inline int apply(const Operator *operator, int is_matrix, const double *x, double *y) {
+    Vec source = operator->source, target = operator->target;
+    int error = api.VecPlaceArray(source, x);
+    if (!error) error = api.VecPlaceArray(target, y);
+    if (!error) error = is_matrix ? api.MatMult(operator->A, source, target) : api.PCApply(operator->M, source, target);
+    if (!error && !is_matrix && operator->nullspace) error = api.MatNullSpaceRemove(operator->nullspace, target);
+    api.VecResetArray(source);
+    api.VecResetArray(target);
+    return error;
+}
+
+static inline void sum_over_ranks(const Operator *operator, double *values, int count) {
+    if (operator->sum) operator->sum(values, count);
+}
+
 #endif
