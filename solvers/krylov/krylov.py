@@ -85,10 +85,11 @@ class Krylov:
 
     def reset(self) -> None:
         self._ksp: PETSc.KSP | None = None
+        self._is_spd = False  # what it was made for
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
-        if self._ksp is None:
-            self._ksp = self._new_ksp(system)
+        if self._ksp is None or system.is_spd != self._is_spd:  # ICC of a nonsymmetric matrix may never end
+            self._ksp, self._is_spd = self._new_ksp(system), system.is_spd
         elif self.pc is not None:  # a grid may have changed
             set_preconditioner(self._ksp.getPC(), self.pc, system)
         self._ksp.setOperators(system.A)
