@@ -1,4 +1,4 @@
-"""What our own methods iterate with: A and M⁻¹ on arrays over the local rows, and what is kept between systems."""
+"""What our methods iterate with: A and M⁻¹ on arrays over the local rows, and what is kept from system to system."""
 
 from __future__ import annotations
 
