@@ -32,6 +32,7 @@ def test_a_killed_worker_is_replaced_and_its_simulations_are_done_again(cli):
         "training.stop_after={simulations: 400}",
         "buffer.batches_per_simulation=1",
         "solver.workers=2",
+        "solver.strategy=auto",
     )
     for num_delivered in (60, 160):
         cli.wait_until(process, lambda record, n=num_delivered: record["delivered"] >= n and record["workers"] == 2)
@@ -43,6 +44,8 @@ def test_a_killed_worker_is_replaced_and_its_simulations_are_done_again(cli):
     events = (cli.latest / "events.jsonl").read_text()
     assert events.count("worker died") == 2 and events.count("worker started") == 4
     assert cli.read("summary.json")["retried"] > 0
+    assert events.count("strategy chosen") == 1  # by one worker, for those too that came later
+    assert f"darcy: {cli.read('strategies.json')['darcy']['reason']}" in result.stdout
     assert result.stderr == "" and "raylet" not in result.stdout
 
 
@@ -102,7 +105,7 @@ def test_a_signal_while_ray_starts_ends_it(cli):
 
 
 def test_without_the_buffer_a_resumed_run_solves_its_simulations_again(cli):
-    process = cli.start("train", "tiny.yaml", LONG, "checkpoint.buffer=false")
+    process = cli.start("train", "tiny.yaml", LONG, "checkpoint.buffer=false", "solver.strategy=auto")
     cli.wait_until(process, lambda record: record["step"] >= 30)
     process.send_signal(signal.SIGINT)
     cli.finish(process)
@@ -116,6 +119,7 @@ def test_without_the_buffer_a_resumed_run_solves_its_simulations_again(cli):
     ledger = cli.read("ledger.json")
     assert_every_simulation_once(ledger)
     assert cli.read("summary.json")["unique"] == len(delivered_ids(ledger))
+    assert (cli.latest / "events.jsonl").read_text().count("strategy chosen") == 1  # nor is it decided again
 
 
 def test_a_learner_stalled_for_30_s_stays_in_its_memory_bound(cli):
