@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -46,8 +47,13 @@ class MatrixCopy:
 
 def pattern_of(matrix: PETSc.Mat) -> int:
     """PETSc's count of the changes to a matrix's pattern, for which petsc4py has no name."""
+    state = ctypes.c_int64()
+    _petsc().MatGetNonzeroState(ctypes.c_void_p(matrix.handle), ctypes.byref(state))
+    return state.value
+
+
+@cache
+def _petsc() -> ctypes.CDLL:
     from petsc4py import PETSc
 
-    state = ctypes.c_int64()
-    ctypes.CDLL(PETSc.__file__).MatGetNonzeroState(ctypes.c_void_p(matrix.handle), ctypes.byref(state))
-    return state.value
+    return ctypes.CDLL(PETSc.__file__)
