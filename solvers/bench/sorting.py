@@ -41,7 +41,8 @@ def run(arguments: argparse.Namespace) -> None:
         variance, both by a covariance (-Laplacian + 9)^-2. "steps" is the mean distance of successive systems over
         that of any two, in all {n * n} features. "greedy" is SKR's order, O(N^2) in all features; the other orders see
         {NUM_COMPONENTS} numbers of each system: the leading cosine coefficients of the grid, or principal components
-        of the window. Seconds of sorting are one core's and start at the stacked features. Windows of at most
+        of the window. All seconds are processor time of one thread; those of
+        sorting start at the stacked features. Windows of at most
         {arguments.systems} systems are solved, too: P1 elements, GCRO-DR(40, 20), Jacobi, true relative residual
         {RTOL:g}; the orders take turns system by system. "saved" is of the solve time as drawn, sorting taken off.
         """,
@@ -63,9 +64,9 @@ def rows_of(kind: str, resolution: int, num_solved: int) -> list[list[str]]:
         for title, order_of in orders_of(num_systems, resolution).items():
             seconds[title] = np.inf
             for _ in range(3 if num_systems <= 1000 else 1):  # the least: small windows are sorted in a millisecond
-                start = time.perf_counter()
+                start = time.thread_time()
                 orders[title] = order_of(features)
-                seconds[title] = min(seconds[title], time.perf_counter() - start)
+                seconds[title] = min(seconds[title], time.thread_time() - start)
         solves = {}
         if num_systems <= num_solved:
             deviation = np.std(values[:num_systems])
@@ -114,7 +115,8 @@ def solve_in(orders: dict[str, list[int]], coefficients: list, resolution: int) 
     products, seconds = dict.fromkeys(orders, 0), dict.fromkeys(orders, 0.0)
     for position in range(len(orders["as drawn"])):
         for title, order in orders.items():
-            solution = solvers[title](discretisation.system(coefficients[order[position]], source))
-            products[title] += solution.iterations
-            seconds[title] += solution.seconds
+            system = discretisation.system(coefficients[order[position]], source)
+            start = time.thread_time()
+            products[title] += solvers[title](system).iterations
+            seconds[title] += time.thread_time() - start
     return {title: (products[title], seconds[title]) for title in orders}
