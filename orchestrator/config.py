@@ -245,7 +245,7 @@ def _validate(values: dict[str, Any], where: str) -> Config:
 def _complaint(error: Mapping[str, Any]) -> str:
     # A key that is `int | Literal["auto"]` gets one error a member, with the member's name at the end of its place.
     location = [str(part) for part in error["loc"]]
-    key = ".".join(part for part in location if not re.fullmatch(r"(constrained-)?int|literal\[.*\]", part))
+    key = ".".join(part for part in location if not re.fullmatch(r"(constrained-)?int|bool|literal\[.*\]", part))
     if error["type"] == "extra_forbidden":
         section: Any = Config
         for part in location[:-1]:
