@@ -1,4 +1,8 @@
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,3 +19,23 @@ def to_scipy():
         return csr_array((values, indices, indptr), shape=A.getSize())
 
     return convert
+
+
+@pytest.fixture
+def run_on_ranks():
+    """A function that runs a script on so many MPI ranks and returns what it printed; the MPI must be there."""
+
+    def run(num_ranks: int, script: str, *arguments: str) -> str:
+        beside = Path(sys.executable).parent / "mpiexec"
+        mpiexec = str(beside) if beside.exists() else shutil.which("mpiexec")
+        assert mpiexec is not None, "no mpiexec beside Python or on the path: the tests need the MPI that PETSc uses"
+        done = subprocess.run(
+            [mpiexec, "-n", str(num_ranks), sys.executable, "-c", script, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

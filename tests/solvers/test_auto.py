@@ -1,10 +1,6 @@
 import json
 import math
-import shutil
-import subprocess
-import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -367,9 +363,5 @@ assert len(set(labels)) == 1, labels
 """
 
 
-def test_two_ranks_decide_alike():
-    beside = Path(sys.executable).parent / "mpiexec"
-    mpiexec = str(beside) if beside.exists() else shutil.which("mpiexec")
-    if mpiexec is None:
-        pytest.skip("no mpiexec")
-    subprocess.run([mpiexec, "-n", "2", sys.executable, "-c", TWO_RANKS], check=True, timeout=100)
+def test_two_ranks_decide_alike(run_on_ranks):
+    run_on_ranks(2, TWO_RANKS)

@@ -1,10 +1,5 @@
 import math
-import os
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -407,22 +402,10 @@ if A.comm.rank == 0:
 """
 
 
-def test_two_ranks_work_as_one():
-    beside = Path(sys.executable).parent / "mpiexec"
-    mpiexec = str(beside) if beside.exists() else shutil.which("mpiexec")
-    if mpiexec is None:
-        pytest.skip("no mpiexec")
+def test_two_ranks_work_as_one(run_on_ranks):
     products = {}
     for ranks, owners in (("1", "all"), ("2", "all"), ("2", "first")):
-        run = subprocess.run(
-            [mpiexec, "-n", ranks, sys.executable, "-c", TWO_RANKS, owners],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert run.returncode == 0, run.stderr
-        num_ranks, *products[ranks, owners] = [int(word) for word in run.stdout.split()]
+        num_ranks, *products[ranks, owners] = [int(word) for word in run_on_ranks(ranks, TWO_RANKS, owners).split()]
         assert num_ranks == int(ranks)
     # Sums are rounded in another order, which can move a projection by a look.
     np.testing.assert_allclose(products["2", "all"], products["1", "all"], rtol=0.1, atol=2)

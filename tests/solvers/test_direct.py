@@ -1,9 +1,3 @@
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import scipy.sparse
@@ -164,16 +158,5 @@ assert solver.num_retried == 0
 
 
 @pytest.mark.parametrize("name", ["direct", "constant", "lagged"])
-def test_two_ranks(name):
-    beside = Path(sys.executable).parent / "mpiexec"
-    mpiexec = str(beside) if beside.exists() else shutil.which("mpiexec")
-    if mpiexec is None:
-        pytest.skip("no mpiexec")
-    run = subprocess.run(
-        [mpiexec, "-n", "2", sys.executable, "-c", TWO_RANKS, name],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert run.returncode == 0, run.stderr
+def test_two_ranks(name, run_on_ranks):
+    run_on_ranks(2, TWO_RANKS, name)

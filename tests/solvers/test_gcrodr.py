@@ -1,9 +1,4 @@
-import os
-import shutil
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -458,21 +453,9 @@ if A.comm.rank == 0:
 """
 
 
-def test_two_ranks_work_as_one():
-    beside = Path(sys.executable).parent / "mpiexec"
-    mpiexec = str(beside) if beside.exists() else shutil.which("mpiexec")
-    if mpiexec is None:
-        pytest.skip("no mpiexec")
+def test_two_ranks_work_as_one(run_on_ranks):
     products = {}
     for ranks in ("1", "2"):
-        run = subprocess.run(
-            [mpiexec, "-n", ranks, sys.executable, "-c", TWO_RANKS],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert run.returncode == 0, run.stderr
-        products[ranks] = [int(word) for word in run.stdout.split()]
+        products[ranks] = [int(word) for word in run_on_ranks(ranks, TWO_RANKS).split()]
     assert products["1"][0] == 1 and products["2"][0] == 2
     np.testing.assert_allclose(products["1"][1:], products["2"][1:], atol=2)  # sums are rounded in another order
