@@ -1,115 +1,218 @@
 """The training buffers of Meyer et al. (ICML 2023, arXiv 2306.16133): what removes the bias of a stream.
 
-Axes:  N rows, C channels, *grid the axes of the fields' grid.
+Axes:  N rows, C channels, T steps, F parameters, *grid the axes of the fields' grid.
 
-One preallocated array per group of the Layout holds a sample a slot. A short lock moves slots between states; bytes
-are copied outside it, so neither side waits for the other's copying:
+One preallocated array per group of the Layout holds a *unit* a slot: a sample, or the T samples of a simulation where
+trajectories or pairs are drawn (draws.py). A short lock moves slots between states; bytes are copied outside it, so
+neither side waits for the other's copying:
 
     free -> writing -> unseen -> reading -> seen (Reservoir) or free
                          seen -> reading -> seen
-                         seen -> writing           a new arrival replaces a seen sample (Reservoir)
+                         seen -> writing           a new arrival replaces a seen unit (Reservoir)
+            writing -> free                        its simulation failed half way
+
+The book-keeping of a put or a draw grows with the slots it concerns, not with the capacity.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from penstock.sample import Layout
+from penstock.learner.draws import Draw, Samples
+from penstock.learner.rows import Rows
+from penstock.learner.slot_set import SlotSet
+from penstock.sample import DTYPE, Layout
 
 FREE, WRITING, UNSEEN, SEEN, READING = range(5)
 
 POLL_S = 0.05  # how soon wait_for_slot sees its should_stop()
+BLOCK_BYTES = 1 << 26  # staged at a time on the way to a device
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples drawn together; the buffer holds no reference to them."""
+    """Rows drawn together, of distinct slots; the buffer holds no reference to them."""
 
     arrays: dict[str, Tensor]
-    """[N, C, *grid] and [N, S], as in `Layout.shapes`."""
+    """[N, C, *grid] and [N, S], as in the shapes of the buffer's `layout`."""
     simulations: np.ndarray
     """int64 [N]"""
     steps: np.ndarray
-    """int64 [N]"""
+    """int64 [N]: the step of the row's inputs."""
+    num_samples: int
+    """Samples that it trains on: N, or N T for trajectories."""
 
     def __len__(self) -> int:
         return len(self.simulations)
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What the units are that are in and whole, without their arrays; in no order."""
+
+    simulations: np.ndarray
+    """int64 [N]"""
+    steps: np.ndarray
+    """int64 [N]; 0 for a whole simulation."""
+    num_seen: np.ndarray
+    """int32 [N]: how often it was drawn."""
+    ages: np.ndarray
+    """int64 [N]: samples that arrived since."""
+    parameters: np.ndarray
+    """float32 [N, F]: the ranks of the parameters, uniform on [0, 1] under the target distribution."""
+
+
 class Buffer:
     """A bounded population of samples, put by one thread and drawn by another; its numbers may be read by any.
 
-    capacity: slots. watermark: population at which the first batch may be drawn. seed: of the random draws.
-    device: where the arrays lie; a batch is gathered there. On a GPU both threads queue their copies on its default
-    stream, in the order in which the states allow them, so a slot's reads and writes can't overtake each other.
+    layout: of the samples that arrive. capacity: in samples; slots are as many as whole units fit. watermark: samples
+    that must be in before the first batch may be drawn. seed: of the random draws. draw: what a unit and a row of a
+    batch are. device: where the arrays lie; a batch is gathered there. pin_memory: page-locked host memory.
 
-    A subclass says which slots an arrival may take, when and which samples are drawn, and what becomes of them.
+    Units under way take slots too, so where simulations are units a batch can always be drawn when there are slots for
+    batch_size of them and one more for each worker. The watermark is lowered to what those under way leave room for.
+
+    On a GPU puts are queued on a stream of the buffer's own, draws on the current one. An event in common makes each
+    wait, on the device alone, for what was queued before it: so a slot is not written before its gather is done, though
+    its state says so as soon as it is queued.
+
+    A subclass says which slots an arrival may take, when and which units are drawn, and what becomes of them.
+
+    Raises ValueError for a capacity below one unit, and for a watermark that is not between 1 and the capacity.
     """
 
-    def __init__(self, layout: Layout, *, capacity: int, watermark: int, seed: int, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        capacity: int,
+        watermark: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        pin_memory: bool = False,
+        draw: Draw | None = None,
+    ):
         if not 1 <= watermark <= capacity:
             raise ValueError(f"the watermark must be between 1 and the capacity {capacity}, not {watermark}")
+        self.draws = draw or Samples()
+        num_steps = self.draws.num_steps
+        if capacity < num_steps:
+            raise ValueError(f"a capacity of {capacity} samples holds no simulation of {num_steps} steps")
         self.capacity = capacity
         self.watermark = watermark
+        self.device = torch.device(device)
+        self.is_pinned = pin_memory
+        self.layout = self.draws.layout(layout)
+        """Of the batches."""
+        self.num_units = capacity // num_steps
+        """Slots: the largest batch."""
         self.num_put = 0
         """Samples that ever arrived."""
         self.num_drawn = 0
         """Samples that were ever drawn, with repetition."""
         self.put_is_waiting = False
         self.draw_is_waiting = False
-        self._arrays = {name: torch.zeros(capacity, *shape, device=device) for name, shape in layout.shapes.items()}
-        self._simulations = np.zeros(capacity, np.int64)
-        self._steps = np.zeros(capacity, np.int64)
-        self._num_seen = np.zeros(capacity, np.int32)  # draws of the sample that is in
-        self._arrivals = np.zeros(capacity, np.int64)  # its place in the stream, so its age and a FIFO's order
-        self._states = np.full(capacity, FREE, np.uint8)
+
+        self._sample_layout = layout
+        self._arrays = {
+            name: _allocate((self.num_units, self.draws.num_kept(name), *shape), self.device, pin_memory)
+            for name, shape in layout.shapes.items()
+        }
+        self._rows = {name: array.flatten(0, 1) for name, array in self._arrays.items()}  # one a step that is kept
+        if self.device.type == "cpu":  # torch warns of rows from a shared object store, which are read-only
+            self._rows = {name: rows.numpy() for name, rows in self._rows.items()}
+        self._simulations = np.zeros(self.num_units, np.int64)
+        self._steps = np.zeros(self.num_units, np.int64)
+        self._num_seen = np.zeros(self.num_units, np.int32)  # draws of the unit that is in
+        self._arrivals = np.zeros(self.num_units, np.int64)  # its last sample's place in the stream: age, FIFO's order
+        self._num_filled = np.zeros(self.num_units, np.int32)  # samples of a unit under way that are in
+        self._first_choices = np.zeros(self.num_units, np.int64)
+        self._parameters = np.zeros((self.num_units, 0), DTYPE)  # widened by the first arrival
+        self._under_way: dict[int, int] = {}  # slot of each simulation of which some steps are in
+        self._states = np.full(self.num_units, FREE, np.uint8)
+        places = np.zeros(self.num_units, np.int64)
+        self._free, self._unseen, self._seen = (SlotSet(places) for _ in range(3))
+        self._free.add(np.arange(self.num_units))
+        self._num_writing = 0
+        self._num_reading = 0
+        self._num_samples_under_way = 0
+        self._is_copying_in = False
         self._random = np.random.default_rng(seed)
         self._reached_watermark = False
         self._stream_ended = False
         self._closed = False
         self._changed = threading.Condition()
+        self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        self._last_queued = torch.cuda.Event() if self._stream is not None else None
+        if self._last_queued is not None:
+            self._last_queued.record(torch.cuda.current_stream(self.device))  # the arrays are being zeroed
+        self._queueing = threading.Lock()
 
     # What the kinds differ in. All are called under the lock.
 
     def _num_slots(self) -> int:
         """Slots that arrivals may take now."""
-        return int(np.count_nonzero(self._states == FREE))
+        return len(self._free)
 
-    def _slots_for(self, count: int) -> np.ndarray:
-        """At most `count` of them."""
-        return np.flatnonzero(self._states == FREE)[:count]
+    def _take(self, count: int) -> np.ndarray:
+        """At most `count` of them, no longer in their set."""
+        slots = self._free.slots[-count:].copy() if count else np.empty(0, np.int64)
+        self._free.remove(slots)
+        return slots
+
+    def _arrive(self, slots: np.ndarray) -> None:
+        """Units that have just become whole."""
+        self._unseen.add(slots)
 
     def _may_draw(self, batch_size: int) -> bool:
         """Whether a batch may be drawn while the stream goes on."""
-        raise NotImplementedError
+        return self._num_drawable() >= batch_size
 
     def _choose(self, batch_size: int) -> np.ndarray:
-        """Distinct slots of the next batch: `batch_size`, or all there are if fewer."""
+        """Distinct slots of the next batch, no longer in their set: `batch_size`, or all there are if fewer."""
         raise NotImplementedError
 
-    def _state_after_draw(self) -> int:
-        return FREE
+    def _give_back(self, slots: np.ndarray) -> None:
+        """What becomes of units that were drawn once more."""
+        is_drained = self._num_seen[slots] >= self.draws.num_choices
+        self._set_free(slots[is_drained])
+        self._states[slots[~is_drained]] = UNSEEN
+        self._unseen.add(slots[~is_drained])
 
     # Numbers
 
     def __len__(self) -> int:
-        """Population: samples that are in and whole."""
-        return int(np.count_nonzero(self._states >= UNSEEN))
+        """Population: samples that are in, those of units under way included."""
+        return self._num_whole() * self.draws.num_steps + self._num_samples_under_way
 
     @property
     def num_unseen(self) -> int:
-        """Samples that were never drawn."""
-        return int(np.count_nonzero(self._states == UNSEEN))
+        """Samples of the units that are still to be drawn."""
+        return len(self._unseen) * self.draws.num_steps
 
     def simulations_in(self) -> np.ndarray:
-        """int64: the distinct simulations of the samples that are in."""
-        return np.unique(self._simulations[self._states >= UNSEEN])
+        """int64: the distinct simulations of the samples that are in and whole."""
+        return np.unique(self.contents().simulations)
+
+    def contents(self) -> Contents:
+        """What is in and whole now: for diagnostics, from any thread. It copies 40 bytes a slot under the lock."""
+        with self._changed:
+            is_in = self._states >= UNSEEN
+            copies = [
+                array.copy()
+                for array in (self._simulations, self._steps, self._num_seen, self._arrivals, self._parameters)
+            ]
+            last = self.num_put - 1
+        simulations, steps, num_seen, arrivals, parameters = (array[is_in] for array in copies)
+        return Contents(simulations, steps, num_seen, last - arrivals, parameters)
 
     @property
     def num_bytes(self) -> int:
@@ -126,33 +229,117 @@ class Buffer:
 
     @property
     def exhausted(self) -> bool:
-        """The stream has ended and every sample was drained, or the buffer is closed: no batch will come."""
-        return self._closed or (self._stream_ended and not (self._states != FREE).any())
+        """The stream has ended and every whole unit was drained, or the buffer is closed: no batch will come."""
+        return self._closed or (self._stream_ended and not self._num_whole() and not self._is_copying_in)
+
+    def _num_whole(self) -> int:
+        return self.num_units - len(self._free) - self._num_writing
+
+    def _num_drawable(self) -> int:
+        return len(self._unseen) + len(self._seen)
+
+    def _units_at_watermark(self) -> int:
+        """Whole units at the watermark, or as many as those under way leave room for."""
+        return min(max(1, self.watermark // self.draws.num_steps), self.num_units - len(self._under_way))
+
+    def _note_watermark(self) -> None:
+        self._reached_watermark = self._reached_watermark or self._num_whole() >= self._units_at_watermark()
 
     # Arrivals
 
-    def put_now(self, arrays: Mapping[str, np.ndarray], simulations: np.ndarray, steps: np.ndarray) -> int:
-        """Copies as many of the first rows as have slots now, and returns how many."""
+    def put_now(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        simulations: np.ndarray,
+        steps: np.ndarray,
+        parameters: np.ndarray | None = None,
+    ) -> int:
+        """Copies as many of the first rows as have slots now, and returns how many.
+
+        Where simulations are units, rows may come in any order and mixture, but each step of a simulation once.
+        Raises ValueError for a step that a unit has no place for.
+        """
+        num_steps = self.draws.num_steps
+        if num_steps > 1 and len(steps) and not 0 <= steps.min() <= steps.max() < num_steps:
+            raise ValueError(f"steps {steps.min()} to {steps.max()} came, and a simulation has 0 to {num_steps - 1}")
         with self._changed:
-            slots = self._slots_for(len(simulations)) if not self._closed else np.empty(0, np.int64)
+            slots = np.empty(0, np.int64) if self._closed else self._slots_for(simulations)
             count = len(slots)
-            self._states[slots] = WRITING
+            self._is_copying_in = count > 0
         if not count:
             return 0
-        index = torch.from_numpy(slots)
-        for name, array in self._arrays.items():
-            # torch.tensor copies: rows that come from a shared object store are read-only
-            array.index_copy_(0, index.to(array.device), torch.tensor(arrays[name][:count], device=array.device))
+        simulations, steps = simulations[:count], steps[:count]
+        for name in self._rows:
+            values, num_kept = arrays[name][:count], self.draws.num_kept(name)
+            rows = slots if num_steps == 1 else slots * num_kept + steps
+            if num_kept < num_steps:
+                rows, values = rows[steps < num_kept], values[steps < num_kept]
+            self._copy_in(self._rows[name], rows, values)
         with self._changed:
-            self._simulations[slots] = simulations[:count]
-            self._steps[slots] = steps[:count]
-            self._num_seen[slots] = 0
-            self._arrivals[slots] = np.arange(self.num_put, self.num_put + count)
-            self._states[slots] = UNSEEN
+            self._simulations[slots] = simulations
+            self._steps[slots] = steps if num_steps == 1 else 0
+            self._arrivals[slots] = np.arange(self.num_put, self.num_put + count)  # of a slot's rows the last one's
+            if parameters is not None:
+                if parameters.shape[1] != self._parameters.shape[1]:
+                    self._parameters = np.zeros((self.num_units, parameters.shape[1]), DTYPE)
+                self._parameters[slots] = parameters[:count]
             self.num_put += count
-            self._reached_watermark |= len(self) >= self.watermark
+            whole = slots if num_steps == 1 else self._fill(slots)
+            self._num_writing -= len(whole)
+            self._num_seen[whole] = 0
+            if self.draws.num_choices > 1:
+                self._first_choices[whole] = self._random.integers(self.draws.num_choices, size=len(whole))
+            self._states[whole] = UNSEEN
+            self._arrive(whole)
+            self._note_watermark()
+            self._is_copying_in = False
             self._changed.notify_all()
         return count
+
+    def _slots_for(self, simulations: np.ndarray) -> np.ndarray:
+        """The slots of as many of the first rows as have one."""
+        if self.draws.num_steps == 1:
+            return self._take_for_writing(len(simulations))
+        numbers, first_rows, inverse = np.unique(simulations, return_index=True, return_inverse=True)
+        is_new = np.array([number not in self._under_way for number in numbers.tolist()], bool)
+        new = np.flatnonzero(is_new)[np.argsort(first_rows[is_new])]
+        taken = self._take_for_writing(len(new))
+        count = len(simulations) if len(taken) == len(new) else first_rows[new[len(taken)]]
+        self._num_filled[taken] = 0
+        self._under_way.update(zip(numbers[new[: len(taken)]].tolist(), taken.tolist(), strict=True))
+        self._note_watermark()
+        return np.array([self._under_way.get(number, -1) for number in numbers.tolist()], np.int64)[inverse[:count]]
+
+    def _take_for_writing(self, count: int) -> np.ndarray:
+        slots = np.sort(self._take(count))  # so that neighbouring ones are written as one piece
+        self._states[slots] = WRITING
+        self._num_writing += len(slots)
+        return slots
+
+    def _fill(self, slots: np.ndarray) -> np.ndarray:
+        """Counts a row into each of the slots; returns those that are now whole, in the order of their last rows."""
+        np.add.at(self._num_filled, slots, 1)
+        self._num_samples_under_way += len(slots)
+        whole = np.unique(slots)
+        whole = whole[self._num_filled[whole] == self.draws.num_steps]
+        for simulation in self._simulations[whole].tolist():
+            del self._under_way[simulation]
+        self._num_samples_under_way -= len(whole) * self.draws.num_steps
+        return whole[np.argsort(self._arrivals[whole])]
+
+    def forget(self, simulation: int) -> None:
+        """Frees the slot of a simulation that failed before all its steps were in. No put may be going on."""
+        with self._changed:
+            slot = self._under_way.pop(simulation, None)
+            if slot is not None:
+                self._num_writing -= 1
+                self._num_samples_under_way -= int(self._num_filled[slot])
+                self._set_free(np.array([slot]))
+                self._changed.notify_all()
+
+    def _set_free(self, slots: np.ndarray) -> None:
+        self._states[slots] = FREE
+        self._free.add(slots)
 
     def wait_for_slot(self, should_stop: Callable[[], bool] | None = None) -> bool:
         """Blocks until an arrival may take a slot; False when should_stop() or close() came first."""
@@ -169,11 +356,17 @@ class Buffer:
 
     # Draws
 
-    def draw(self, batch_size: int, timeout_s: float) -> Batch | None:
-        """The next batch, of `batch_size` samples while the stream goes on.
+    def draw(self, batch_size: int, timeout_s: float, out: Mapping[str, Tensor] | None = None) -> Batch | None:
+        """The next batch, of `batch_size` rows while the stream goes on.
 
-        None after timeout_s, or at once when `exhausted`.
+        out: tensors [batch_size or more, C, *grid] by array to gather into, on the buffer's device; the batch's arrays
+        are then their first rows. On a GPU the gather is queued on the current stream, not done.
+
+        None after timeout_s, or at once when `exhausted`. Raises ValueError for a batch that the buffer can't hold.
         """
+        if batch_size > self.num_units:
+            units = "samples" if self.draws.num_steps == 1 else f"simulations of {self.draws.num_steps} steps"
+            raise ValueError(f"the buffer's capacity of {self.num_units} {units} is below the batch size {batch_size}")
         with self._changed:
             self.draw_is_waiting = not self._is_batch_ready(batch_size)
             self._changed.wait_for(lambda: self._is_batch_ready(batch_size) or self.exhausted, timeout_s)
@@ -182,11 +375,14 @@ class Buffer:
                 return None
             slots = self._choose(batch_size)
             self._states[slots] = READING
-        batch = self._gather(slots)
+            self._num_reading += len(slots)
+            choices = (self._first_choices[slots] + self._num_seen[slots]) % self.draws.num_choices
+        batch = self._gather(slots, choices, out)
         with self._changed:
             self._num_seen[slots] += 1
-            self._states[slots] = FREE if self._stream_ended else self._state_after_draw()
-            self.num_drawn += len(slots)
+            self._num_reading -= len(slots)
+            self._give_back(slots)
+            self.num_drawn += batch.num_samples
             self._changed.notify_all()
         return batch
 
@@ -195,13 +391,16 @@ class Buffer:
             return self._num_drawable() > 0
         return self._reached_watermark and self._may_draw(batch_size)
 
-    def _num_drawable(self) -> int:
-        return int(np.count_nonzero((self._states == UNSEEN) | (self._states == SEEN)))
-
-    def _gather(self, slots: np.ndarray) -> Batch:
-        index = torch.from_numpy(slots)
-        arrays = {name: array.index_select(0, index.to(array.device)) for name, array in self._arrays.items()}
-        return Batch(arrays, self._simulations[slots], self._steps[slots])
+    def _gather(self, slots: np.ndarray, choices: np.ndarray, out: Mapping[str, Tensor] | None) -> Batch:
+        arrays = {
+            name: torch.empty(len(slots), *shape, device=self.device) if out is None else out[name][: len(slots)]
+            for name, shape in self.layout.shapes.items()
+        }
+        rows = self._on_device(self.draws.rows(slots, choices))
+        with self._after_what_was_queued():
+            self.draws.gather(self._arrays, self._sample_layout, rows, arrays)
+        num_samples = len(slots) * self.draws.samples_per_row
+        return Batch(arrays, self._simulations[slots], self._steps[slots] + choices, num_samples)
 
     def wait_for_watermark(self, timeout_s: float) -> bool:
         """Whether the watermark was reached, or the stream ended before it; waits for at most timeout_s."""
@@ -210,21 +409,40 @@ class Buffer:
                 lambda: self._reached_watermark or self._stream_ended or self._closed, timeout_s
             )
 
-    def population(self, limit: int = 1000) -> dict[str, Tensor]:
-        """Copies of at most `limit` samples that are in, by array: what the normalisation is fixed from.
+    # Bytes
 
-        They are spread over the slots, so over the stream. Drawing thread only.
-        """
-        with self._changed:
-            slots = np.flatnonzero((self._states == UNSEEN) | (self._states == SEEN))
-            slots = slots[np.linspace(0, len(slots) - 1, min(limit, len(slots))).astype(np.int64)]
-            states = self._states[slots]
-            self._states[slots] = READING
-        arrays = self._gather(slots).arrays
-        with self._changed:
-            self._states[slots] = states
-            self._changed.notify_all()
-        return arrays
+    def _copy_in(self, array: np.ndarray | Tensor, rows: np.ndarray, values: np.ndarray) -> None:
+        """array[rows] = values"""
+        if self._stream is None:
+            is_one_piece = len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all()
+            array[slice(rows[0], rows[-1] + 1) if is_one_piece else rows] = values
+            return
+        num_rows = max(1, BLOCK_BYTES // max(1, values[:1].nbytes))
+        with torch.cuda.stream(self._stream):
+            for start in range(0, len(rows), num_rows):
+                block = slice(start, start + num_rows)
+                index, source = self._on_device(rows[block]), self._on_device(values[block])
+                with self._after_what_was_queued():
+                    array.index_copy_(0, index, source)
+
+    def _on_device(self, values: np.ndarray) -> Tensor:
+        """On a GPU a copy on the current stream that nobody waits for: torch keeps the staging until it is made."""
+        if self._stream is None:
+            return torch.from_numpy(values)
+        staging = torch.empty(values.shape, dtype=getattr(torch, values.dtype.name), pin_memory=True)
+        staging.numpy()[:] = values
+        return staging.to(self.device, non_blocking=True)
+
+    @contextmanager
+    def _after_what_was_queued(self) -> Iterator[None]:
+        """What is queued inside, on the current stream, waits on the device for all that was queued so before."""
+        if self._last_queued is None:
+            yield
+            return
+        with self._queueing:
+            self._last_queued.wait()
+            yield
+            self._last_queued.record()
 
     # The end
 
@@ -243,101 +461,160 @@ class Buffer:
     # Checkpoints
 
     def state(self) -> dict:
-        """Contents, counters and random state: tensors, and values that JSON keeps.
+        """Contents, counters and random state: tensors, `Rows` of the arrays, and values that JSON keeps.
 
-        Ingestion must be held and no batch be drawn until the state is written: a full buffer's arrays are not copied.
+        No put may happen until the rows are written. Draws may: they change states, of which this has copies.
         """
-        slots = np.flatnonzero(self._states != FREE)
-        index = torch.from_numpy(slots)
-        is_full = len(slots) == self.capacity
-        return {
-            **{f"arrays.{name}": array if is_full else array[index] for name, array in self._arrays.items()},
-            "slots": index,
-            "simulations": torch.from_numpy(self._simulations[slots]),
-            "steps": torch.from_numpy(self._steps[slots]),
-            "num_seen": torch.from_numpy(self._num_seen[slots]),
-            "arrivals": torch.from_numpy(self._arrivals[slots]),
-            "states": torch.from_numpy(self._states[slots]),
-            "capacity": self.capacity,
-            "num_put": self.num_put,
-            "num_drawn": self.num_drawn,
-            "reached_watermark": self._reached_watermark,
-            "random": self._random.bit_generator.state,
-        }
+        with self._changed:
+            self._changed.wait_for(lambda: not self._num_reading)
+            slots = np.flatnonzero(self._states != FREE)
+            index = torch.from_numpy(slots) if len(slots) < self.num_units else None
+            return {
+                **{f"arrays.{name}": Rows(array, index) for name, array in self._arrays.items()},
+                "slots": torch.from_numpy(slots),
+                **{name: torch.from_numpy(values[slots]) for name, values in self._slot_values().items()},
+                **{name: torch.from_numpy(slot_set.slots.copy()) for name, slot_set in self._slot_sets().items()},
+                "capacity": self.capacity,
+                "draw": repr(self.draws),
+                "num_put": self.num_put,
+                "num_drawn": self.num_drawn,
+                "reached_watermark": self._reached_watermark,
+                "random": self._random.bit_generator.state,
+            }
 
     def load_state(self, state: Mapping) -> None:
-        """Raises ValueError when the state is of a buffer of another capacity."""
+        """Copies a state in, its arrays from where they lie. The buffer must be new.
+
+        Raises ValueError when the state is of a buffer of another capacity or draw.
+        """
         if state["capacity"] != self.capacity:
             raise ValueError(f"the saved buffer has a capacity of {state['capacity']}, this one of {self.capacity}")
+        if state["draw"] != repr(self.draws):
+            raise ValueError(f"the saved buffer is drawn from by {state['draw']}, this one by {self.draws}")
         with self._changed:
-            index = state["slots"]
-            slots = index.numpy()
+            slots = state["slots"].numpy()
             for name, array in self._arrays.items():
-                array[index.to(array.device)] = state[f"arrays.{name}"].to(array.device)
-            self._states[:] = FREE
-            self._simulations[slots] = state["simulations"].numpy()
-            self._steps[slots] = state["steps"].numpy()
-            self._num_seen[slots] = state["num_seen"].numpy()
-            self._arrivals[slots] = state["arrivals"].numpy()
-            self._states[slots] = state["states"].numpy()
+                units = array.numpy() if self._stream is None else array
+                self._copy_in(units, slots, state[f"arrays.{name}"].numpy())
+            self._parameters = np.zeros((self.num_units, state["parameters"].shape[1]), DTYPE)
+            for name, values in self._slot_values().items():
+                values[slots] = state[name].numpy()
+            self._states[slots] = WRITING
+            for name, slot_set in self._slot_sets().items():
+                slot_set.clear()
+                slot_set.add(state[name].numpy())
+            self._states[self._unseen.slots] = UNSEEN
+            self._states[self._seen.slots] = SEEN
+            under_way = np.flatnonzero(self._states == WRITING)
+            self._under_way = dict(zip(self._simulations[under_way].tolist(), under_way.tolist(), strict=True))
+            self._num_writing = len(under_way)
+            self._num_samples_under_way = int(self._num_filled[under_way].sum())
             self.num_put = state["num_put"]
             self.num_drawn = state["num_drawn"]
             self._reached_watermark = state["reached_watermark"]
             self._random.bit_generator.state = state["random"]
             self._changed.notify_all()
 
+    def _slot_values(self) -> dict[str, np.ndarray]:
+        return {
+            "simulations": self._simulations,
+            "steps": self._steps,
+            "num_seen": self._num_seen,
+            "arrivals": self._arrivals,
+            "num_filled": self._num_filled,
+            "first_choices": self._first_choices,
+            "parameters": self._parameters,
+        }
+
+    def _slot_sets(self) -> dict[str, SlotSet]:
+        """Their order is saved too: random draws go by it."""
+        return {"free": self._free, "unseen": self._unseen, "seen": self._seen}
+
 
 class Fifo(Buffer):
-    """Every sample once, in the order of the stream: fast, and biased as the stream is."""
+    """Every row once, units in the order of the stream: fast, and biased as the stream is."""
 
-    def _may_draw(self, batch_size: int) -> bool:
-        return self._num_drawable() >= batch_size
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self._queue: deque[int] = deque()  # the unseen, by arrival
+
+    def _arrive(self, slots: np.ndarray) -> None:
+        super()._arrive(slots)
+        self._queue.extend(slots.tolist())
 
     def _choose(self, batch_size: int) -> np.ndarray:
-        unseen = np.flatnonzero(self._states == UNSEEN)
-        return unseen[np.argsort(self._arrivals[unseen])[:batch_size]]
+        slots = np.array([self._queue.popleft() for _ in range(min(batch_size, len(self._queue)))], np.int64)
+        self._unseen.remove(slots)
+        return slots
+
+    def _give_back(self, slots: np.ndarray) -> None:
+        super()._give_back(slots)
+        self._queue.extendleft(slots[self._states[slots] == UNSEEN][::-1].tolist())
+
+    def load_state(self, state: Mapping) -> None:
+        with self._changed:
+            super().load_state(state)
+            unseen = self._unseen.slots
+            self._queue = deque(unseen[np.argsort(self._arrivals[unseen])].tolist())
 
 
 class Firo(Buffer):
-    """Every sample once, in random order, while the population is not below the watermark."""
+    """Every row once, in random order, while the population is not below the watermark."""
 
     def _may_draw(self, batch_size: int) -> bool:
-        return self._num_drawable() >= max(batch_size, self.watermark)
+        return self._num_drawable() >= max(batch_size, self._units_at_watermark())
 
     def _choose(self, batch_size: int) -> np.ndarray:
-        return _random_choice(self._random, np.flatnonzero(self._states == UNSEEN), batch_size)
+        slots = self._unseen.slots[_random_places(self._random, len(self._unseen), batch_size)]
+        self._unseen.remove(slots)
+        return slots
 
 
 class Reservoir(Buffer):
-    """Random samples with repetition, as fast as training can take them.
+    """Random units with repetition, as fast as training can take them.
 
-    An arrival takes a free slot, else replaces a random seen sample, else waits: nothing unseen is ever evicted.
+    An arrival takes a free slot, else replaces a random seen unit, else waits: nothing unseen is ever evicted.
     """
 
     def _num_slots(self) -> int:
-        return int(np.count_nonzero((self._states == FREE) | (self._states == SEEN)))
+        return len(self._free) + len(self._seen)
 
-    def _slots_for(self, count: int) -> np.ndarray:
-        free = super()._slots_for(count)
-        if len(free) == count:
-            return free
-        seen = np.flatnonzero(self._states == SEEN)
-        return np.concatenate([free, _random_choice(self._random, seen, count - len(free))])
-
-    def _may_draw(self, batch_size: int) -> bool:
-        return self._num_drawable() >= batch_size
+    def _take(self, count: int) -> np.ndarray:
+        free = super()._take(min(count, len(self._free)))
+        replaced = self._seen.slots[_random_places(self._random, len(self._seen), count - len(free))]
+        self._seen.remove(replaced)
+        return np.concatenate([free, replaced])
 
     def _choose(self, batch_size: int) -> np.ndarray:
-        drawable = np.flatnonzero((self._states == UNSEEN) | (self._states == SEEN))
-        return _random_choice(self._random, drawable, batch_size)
+        num_unseen = len(self._unseen)
+        places = _random_places(self._random, self._num_drawable(), batch_size)
+        is_unseen = places < num_unseen
+        slots = np.empty_like(places)
+        slots[is_unseen] = self._unseen.slots[places[is_unseen]]
+        slots[~is_unseen] = self._seen.slots[places[~is_unseen] - num_unseen]
+        self._unseen.remove(slots[is_unseen])
+        self._seen.remove(slots[~is_unseen])
+        return slots
 
-    def _state_after_draw(self) -> int:
-        return SEEN
+    def _give_back(self, slots: np.ndarray) -> None:
+        if self._stream_ended:
+            self._set_free(slots)
+        else:
+            self._states[slots] = SEEN
+            self._seen.add(slots)
 
 
-def _random_choice(random: np.random.Generator, slots: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` distinct slots, uniformly."""
-    return random.choice(slots, min(count, len(slots)), replace=False) if len(slots) else slots
+def _allocate(shape: tuple[int, ...], device: torch.device, pin_memory: bool) -> Tensor:
+    if device.type == "cpu" and not pin_memory:
+        # NumPy asks the kernel for huge pages and torch does not: it writes scattered rows of 16 KB 1.3 times as fast.
+        return torch.from_numpy(np.empty(shape, DTYPE)).zero_()
+    return torch.zeros(shape, device=device, pin_memory=pin_memory)
+
+
+def _random_places(random: np.random.Generator, population: int, count: int) -> np.ndarray:
+    """At most `count` distinct integers below `population`: each such set equally likely, its order not."""
+    count = min(count, population)
+    return random.choice(population, count, replace=False, shuffle=False) if count else np.empty(0, np.int64)
 
 
 BUFFERS: dict[str, type[Buffer]] = {"fifo": Fifo, "firo": Firo, "reservoir": Reservoir}

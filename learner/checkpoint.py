@@ -6,6 +6,7 @@
                 meta.json                everything that is JSON, and size and CRC-32 of each file
 
 Only the newest one can be resumed from, so a new one is read back from the disk before the one before it is thinned.
+Files are written as a stream of blocks and read through memory maps: neither way holds a buffer twice in memory.
 """
 
 from __future__ import annotations
@@ -14,22 +15,43 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from penstock.errors import PenstockError
+from penstock.learner.rows import Rows
 
-FORMAT = 1
+FORMAT = 2
 META = "meta.json"
 RESUME_PARTS = ("optimizer", "buffer")  # what only the newest checkpoint holds
 TEMPORARY = ".writing-"
 REPLACED = ".replaced-"
+BLOCK_BYTES = 1 << 22  # copied, summed and written at a time
+
+DTYPE_NAMES = {  # as safetensors writes them
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.complex64: "C64",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 class _Damaged(PenstockError):
@@ -71,32 +93,39 @@ def save(
     buffer: Mapping | None,
     meta: Mapping,
     keep: int,
+    release: Callable[[], None] = lambda: None,
 ) -> Path:
     """Writes <folder>/<step>/, reads it back and makes it the newest, then thins the older ones.
 
-    optimizer, buffer: tensors and JSON values by name. meta: JSON; its `validation.mean`, where there is one, decides
-    which checkpoint is the best. keep: how many of the newest stay, besides the best. A step that was saved before is
-    replaced: samples may have come since.
+    weights, optimizer, buffer: tensors, `Rows` and JSON values by name. meta: JSON; its `validation.relative_l2.mean`,
+    where there is one, decides which checkpoint is the best. keep: how many of the newest stay, besides the best.
+    release: called once, as soon as the buffer may change again. A step that was saved before is replaced: samples may
+    have come since.
 
     Raises PenstockError when the disk refuses or returns something else; the older checkpoints are then as they were.
     """
     folder, path = Path(folder), Path(folder) / str(step)
     temporary = folder / f"{TEMPORARY}{step}"
     parts = {"weights": weights, "optimizer": optimizer, **({"buffer": buffer} if buffer is not None else {})}
+    values = {
+        part: {name: value for name, value in contents.items() if not _is_tensor(value)}
+        for part, contents in parts.items()
+    }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _steps(folder)  # takes back what a killed writer had moved aside
-        for leftover in (*folder.glob(f"{TEMPORARY}*"), *folder.glob(f"{REPLACED}*")):  # of a writer that was killed
-            shutil.rmtree(leftover)
-        temporary.mkdir()
-        files, values = {}, {}
-        for part, contents in parts.items():
-            tensors = {name: value for name, value in contents.items() if isinstance(value, Tensor)}
-            values[part] = {name: value for name, value in contents.items() if not isinstance(value, Tensor)}
-            file = temporary / f"{part}.safetensors"
-            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, file)
-            files[part] = {"bytes": file.stat().st_size, "crc32": _crc32(file)}
-            _flush(file)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _steps(folder)  # takes back what a killed writer had moved aside
+            for prefix in (TEMPORARY, REPLACED):  # of a writer that was killed
+                for leftover in folder.glob(f"{prefix}*"):
+                    shutil.rmtree(leftover)
+            temporary.mkdir()
+            files = {"buffer": _write_tensors(temporary, "buffer", buffer)} if buffer is not None else {}
+        finally:
+            release()
+        for part in ("weights", "optimizer"):
+            files[part] = _write_tensors(temporary, part, parts[part])
+        for part in files:
+            _flush(temporary / f"{part}.safetensors")
         contents = {"step": step, "files": files, "values": values, "meta": dict(meta)}
         text = json.dumps({"format": FORMAT, "crc32": _crc32_of(contents), "contents": contents})
         (temporary / META).write_text(text)
@@ -113,14 +142,85 @@ def save(
         _flush(folder)
         shutil.rmtree(folder / f"{REPLACED}{step}", ignore_errors=True)
         _thin(folder, keep)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or error
+        reason = error.strerror or error
         raise PenstockError(
             f"can't write the checkpoint of step {step} in {folder}: {reason}; the last one written is still valid",
             exit_code=1,
         ) from error
     return path
+
+
+class Writer:
+    """Saves checkpoints in a thread of its own, one at a time, while training goes on."""
+
+    def __init__(self):
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[Path] | None = None
+
+    def save(
+        self,
+        folder: Path,
+        step: int,
+        *,
+        weights: Mapping[str, Tensor],
+        optimizer: Mapping,
+        buffer: Mapping | None,
+        meta: Mapping,
+        keep: int,
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
+        """As the function `save`, but returns once everything is copied that may change from here on.
+
+        `Rows` are not copied: what they name must stay as it is until release(), which the thread calls. A save that
+        is under way is waited for. Raises PenstockError when that one failed, after release().
+        """
+        try:
+            self.wait()
+            parts = {"weights": weights, "optimizer": optimizer, "buffer": buffer}
+            parts = {part: contents if contents is None else _copied(contents) for part, contents in parts.items()}
+            stream = _side_stream(buffer or {})
+            self._writing = self._thread.submit(
+                _save_on, stream, folder, step, **parts, meta=deepcopy(meta), keep=keep, release=release
+            )
+        except BaseException:
+            release()
+            raise
+
+    def wait(self) -> None:
+        """Until nothing is being written. Raises PenstockError when the last save failed, and only once."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+
+def _save_on(stream: torch.cuda.Stream | None, folder: Path, step: int, **arguments) -> Path:
+    with torch.cuda.stream(stream):
+        return save(folder, step, **arguments)
+
+
+def _side_stream(buffer: Mapping) -> torch.cuda.Stream | None:
+    """A stream to read the buffer's device by: on the default one every block would wait for the queued steps."""
+    devices = [value.tensor.device for value in buffer.values() if isinstance(value, Rows) and value.tensor.is_cuda]
+    if not devices:
+        return None
+    torch.cuda.synchronize(devices[0])  # puts that are still queued come first
+    return torch.cuda.Stream(devices[0])
+
+
+def _copied(contents: Mapping) -> dict:
+    """Copies of the tensors in host memory and of the JSON values; `Rows` as they are."""
+    copies = {}
+    for name, value in contents.items():
+        if isinstance(value, Tensor):
+            copy = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda, requires_grad=False)
+            copies[name] = copy.copy_(value.detach(), non_blocking=True)
+        else:
+            copies[name] = value if isinstance(value, Rows) else deepcopy(value)
+    for device in {value.device for value in contents.values() if isinstance(value, Tensor) and value.is_cuda}:
+        torch.cuda.synchronize(device)
+    return copies
 
 
 def load(folder: Path, step: int | None = None, *, weights_only: bool = False) -> Checkpoint:
@@ -185,7 +285,7 @@ def _steps(folder: Path) -> list[int]:
 
 def _validation_error(contents: dict) -> float | None:
     validation = contents["meta"].get("validation")
-    return validation["mean"] if validation else None
+    return validation["relative_l2"]["mean"] if validation else None
 
 
 def _thin(folder: Path, keep: int) -> None:
@@ -237,6 +337,54 @@ def _read_tensors(path: Path, part: str, expected: dict) -> dict[str, Tensor]:
         raise _damaged(path, f"{file.name} is no safetensors file") from error
 
 
+def _write_tensors(folder: Path, part: str, contents: Mapping) -> dict:
+    """Writes <part>.safetensors: the header's length as 8 bytes, the header as JSON, the tensors' bytes without gaps.
+
+    The format is https://github.com/huggingface/safetensors. Returns the file's size and checksum.
+    """
+    tensors = {name: v if isinstance(v, Rows) else Rows(v) for name, v in contents.items() if _is_tensor(v)}
+    # The widest items first, so that each tensor begins at a multiple of its own in a memory map.
+    tensors = dict(sorted(tensors.items(), key=lambda named: -named[1].dtype.itemsize))
+    header, end = {}, 0
+    for name, rows in tensors.items():
+        if rows.dtype not in DTYPE_NAMES:
+            raise PenstockError(f"{name} is {str(rows.dtype).removeprefix('torch.')}, which safetensors can't hold")
+        begin, end = end, end + rows.nbytes
+        header[name] = {"dtype": DTYPE_NAMES[rows.dtype], "shape": list(rows.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    checksum = 0
+    with (folder / f"{part}.safetensors").open("wb") as file:
+        for block in chain([len(text).to_bytes(8, "little"), text], *map(_blocks, tensors.values())):
+            file.write(block)
+            checksum = zlib.crc32(block, checksum)
+        return {"bytes": file.tell(), "crc32": checksum}
+
+
+def _blocks(rows: Rows) -> Iterator[np.ndarray]:
+    """The rows' bytes, uint8, a block at a time; without an index they are read where they lie."""
+    if not rows.nbytes:
+        return
+    tensor = rows.tensor.detach().contiguous()
+    if rows.index is None:
+        for block in tensor.view(-1).view(torch.uint8).split(BLOCK_BYTES):
+            yield block.cpu().numpy()
+    elif (row_bytes := rows.nbytes // len(rows.index)) > BLOCK_BYTES:
+        for row in rows.index.tolist():
+            yield from _blocks(Rows(tensor[row]))
+    else:
+        bytes_by_row = tensor.view(len(tensor), -1).view(torch.uint8)
+        for index in rows.index.split(BLOCK_BYTES // row_bytes):
+            if tensor.is_cuda:
+                yield bytes_by_row[index.to(tensor.device)].view(-1).cpu().numpy()
+            else:  # NumPy gathers in this thread alone and leaves the other cores to training
+                yield np.take(bytes_by_row.numpy(), index.numpy(), axis=0).reshape(-1)
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor | Rows)
+
+
 def _check(path: Path, part: str, expected: dict) -> None:
     file = path / f"{part}.safetensors"
     try:
@@ -269,10 +417,10 @@ def _damaged(path: Path, what: str) -> _Damaged:
 
 
 def _crc32(file: Path) -> int:
-    checksum = 0
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            checksum = zlib.crc32(block, checksum)
+    checksum, block = 0, memoryview(bytearray(BLOCK_BYTES))
+    with file.open("rb", buffering=0) as stream:
+        while num_bytes := stream.readinto(block):
+            checksum = zlib.crc32(block[:num_bytes], checksum)
     return checksum
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from penstock.id_set import IdSet
 from penstock.learner.buffers import Buffer
+from penstock.learner.normalization import RunningMoments
 from penstock.learner.rate_limiter import RateLimiter
 from penstock.sample import Chunk, Decision, Layout, LeaseEnd, SolveRecord
 
@@ -24,13 +25,23 @@ class Stream(Protocol):
         """The next item; None when timeout_s passed without one."""
 
 
+@dataclass
+class Arrival:
+    """A chunk on its way into the buffer."""
+
+    chunk: Chunk
+    rows: np.ndarray
+    """int64: those of its rows that are new and not in yet."""
+
+
 class Ingest:
     """The loop that takes chunks and puts their samples into the buffer; `start` runs it in a thread.
 
     A simulation is delivered when all its samples are in slots. Rows go in and ends are written down under one lock,
-    which `paused` takes: a state saved inside it agrees with the buffer saved inside it. The lock is never held while
-    waiting for a slot, because the thread that would free one may be the one that wants to save. What `drain_solves`
-    and `drain_lease_ends` take has a lock of its own: they return at once even while a checkpoint is written.
+    which `pause` takes and `resume` gives back: a state saved in between agrees with the buffer saved in between. The
+    lock is never held while waiting for a slot, because the thread that would free one may be the one that wants to
+    save. What `drain_solves` and `drain_lease_ends` take has a lock of its own: they return at once even while a
+    checkpoint is written.
     """
 
     def __init__(self, stream: Stream, buffer: Buffer, layout: Layout, rate_limiter: RateLimiter | None = None):
@@ -49,6 +60,9 @@ class Ingest:
         """Second copies of samples."""
         self.num_retried = 0
         self.solver_blocked_seconds = 0.0
+        self.moments = RunningMoments()
+        """Of the samples up to the one that reached the watermark, and of those that were put together with it."""
+        self._ended = IdSet()  # delivered or failed
         self._partial: dict[int, set[int]] = {}  # steps that are in, of simulations that have not ended
         self._solves: list[SolveRecord] = []
         self._decisions: list[Decision] = []
@@ -68,64 +82,89 @@ class Ingest:
             if self.rate_limiter is not None:
                 self.rate_limiter.wait_to_ingest(training_waits_or_stop)
             item = self.stream.next(STREAM_TIMEOUT_S)
-            if isinstance(item, LeaseEnd):
-                with self._drained_lock:
-                    self._lease_ends.append(item)
-            elif item is not None:
+            if item is not None:
                 self.take(item, should_stop)
 
-    def take(self, chunk: Chunk, should_stop: Callable[[], bool] | None = None) -> bool:
+    def take(self, item: Chunk | LeaseEnd, should_stop: Callable[[], bool] | None = None) -> bool:
         """Puts a chunk's new samples into the buffer and writes its simulations' ends down.
 
-        Of another design than "training" only what the solver says of itself is kept: a validation lease that a dead
-        worker had begun may come a second time while training goes on, and its simulations have the same numbers.
         False when should_stop() or the buffer's close came before its last row was in; no end is written then.
         """
-        with self._drained_lock:
-            self._solves.extend(chunk.solves)
-            self._decisions.extend(chunk.decisions)
-        if chunk.design != "training":
-            return True
-        with self._lock:
-            self.num_retried += chunk.retried
-            self.solver_blocked_seconds += chunk.blocked_seconds
-            rows = self._new_rows(chunk)
-            self.num_dropped += len(chunk) - len(rows)
-        while True:
-            with self._lock:
-                if should_stop is not None and should_stop():  # the last checkpoint may be written: nothing after it
-                    return False
-                rows = rows[self._put_rows(chunk, rows) :]
-                if not len(rows):
-                    self._write_ends(chunk)
-                    return True
+        arrival = self.begin(item)
+        while arrival is not None and not self.put_now(arrival, should_stop):
             if not self.buffer.wait_for_slot(should_stop):
                 return False
+        return True
+
+    def begin(self, item: Chunk | LeaseEnd) -> Arrival | None:
+        """Keeps what the item says of its solver; returns what of it is to be put.
+
+        That is nothing for the end of a lease and for another design than "training": a validation lease that a dead
+        worker had begun may come a second time while training goes on, and its simulations have the same numbers.
+        """
+        with self._drained_lock:
+            if isinstance(item, LeaseEnd):
+                self._lease_ends.append(item)
+                return None
+            self._solves.extend(item.solves)
+            self._decisions.extend(item.decisions)
+        if item.design != "training":
+            return None
+        with self._lock:
+            self.num_retried += item.retried
+            self.solver_blocked_seconds += item.blocked_seconds
+            rows = self._new_rows(item)
+            self.num_dropped += len(item) - len(rows)
+        return Arrival(item, rows)
+
+    def put_now(self, arrival: Arrival, should_stop: Callable[[], bool] | None = None) -> bool:
+        """Puts as many rows as have slots now; True once all are in and the ends of the chunk are written down."""
+        with self._lock:
+            if should_stop is not None and should_stop():  # the last checkpoint may be written: nothing after it
+                return False
+            arrival.rows = arrival.rows[self._put_rows(arrival.chunk, arrival.rows) :]
+            if len(arrival.rows):
+                return False
+            self._write_ends(arrival.chunk)
+            return True
 
     def _new_rows(self, chunk: Chunk) -> np.ndarray:
-        """Rows whose (simulation, step) is not in yet."""
-        rows, within = [], set()
-        for row, key in enumerate(zip(chunk.simulations.tolist(), chunk.steps.tolist(), strict=True)):
-            simulation, step = key
-            if not (self._has_ended(simulation) or step in self._partial.get(simulation, ()) or key in within):
-                rows.append(row)
-                within.add(key)
-        return np.array(rows, np.int64)
+        """Rows whose (simulation, step) is not in yet, each once."""
+        simulations, steps = chunk.simulations, chunk.steps
+        is_new = ~self._ended.contains(simulations)
+        for simulation in self._partial.keys() & set(simulations.tolist()):
+            is_new &= (simulations != simulation) | np.isin(steps, list(self._partial[simulation]), invert=True)
+        order = np.lexsort((steps, simulations))  # stable: the first of several copies stays the first
+        is_copy = (np.diff(simulations[order]) == 0) & (np.diff(steps[order]) == 0)
+        is_new[order[1:][is_copy]] = False
+        return np.flatnonzero(is_new)
 
     def _put_rows(self, chunk: Chunk, rows: np.ndarray) -> int:
-        arrays = {name: chunk.arrays[name][rows] for name in self.layout.shapes}
-        count = self.buffer.put_now(arrays, chunk.simulations[rows], chunk.steps[rows]) if len(rows) else 0
-        for row in rows[:count].tolist():
-            self._partial.setdefault(int(chunk.simulations[row]), set()).add(int(chunk.steps[row]))
+        if not len(rows):
+            return 0
+        # Rows without a gap between them are passed as they lie: picking them would copy them once more.
+        at = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] == len(rows) - 1 else rows
+        arrays = {name: chunk.arrays[name][at] for name in self.layout.shapes}
+        if not self.buffer.reached_watermark:
+            self.moments.update(arrays)  # before the put: who waits for the watermark finds them complete
+        simulations, steps = chunk.simulations[at], chunk.steps[at]
+        count = self.buffer.put_now(arrays, simulations, steps, parameters=chunk.parameters[at])
+        simulations, steps = simulations[:count], steps[:count]
+        if count == len(rows):  # what ends with this chunk ends now, and need not be kept track of until then
+            goes_on = np.isin(simulations, chunk.finished, invert=True)
+            simulations, steps = simulations[goes_on], steps[goes_on]
+        for simulation in np.unique(simulations).tolist():
+            self._partial.setdefault(simulation, set()).update(steps[simulations == simulation].tolist())
         self.num_unique += count
         return count
 
     def _write_ends(self, chunk: Chunk) -> None:
         num_delivered = len(self.delivered)
-        for simulation in chunk.finished:
-            if not self._has_ended(simulation):
-                self.delivered.add(simulation)
-                self._partial.pop(simulation, None)
+        finished = np.array(chunk.finished, np.int64)
+        finished = finished[~self._ended.contains(finished)]
+        self.delivered.update(finished)
+        self._ended.update(finished)
+        self._partial = {number: steps for number, steps in self._partial.items() if number not in self._ended}
         self._write_failures(chunk.failed)
         self.delivered_intervals = self.delivered.to_intervals()
         if self.rate_limiter is not None and self.buffer.reached_watermark:
@@ -134,17 +173,16 @@ class Ingest:
 
     def _write_failures(self, failed: Mapping[int, str]) -> None:
         for simulation, reason in failed.items():
-            if not self._has_ended(simulation):
+            if simulation not in self._ended:
                 self.failed[simulation] = reason
-                self._partial.pop(simulation, None)
+                self._ended.add(simulation)
+                if self._partial.pop(simulation, None) is not None:
+                    self.buffer.forget(simulation)
 
     def give_up(self, failed: Mapping[int, str]) -> None:
         """Write down simulations that failed without a chunk to say so, with the reason."""
         with self._lock:
             self._write_failures(failed)
-
-    def _has_ended(self, simulation: int) -> bool:
-        return simulation in self.delivered or simulation in self.failed
 
     # For the owner
 
@@ -175,24 +213,27 @@ class Ingest:
             lease_ends, self._lease_ends = self._lease_ends, []
         return lease_ends
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """No row goes in and no end is written down inside; `state` and the buffer's agree there."""
-        with self._lock:
-            yield
+    def pause(self) -> None:
+        """No row goes in and no end is written down until `resume`; `state` and the buffer's agree meanwhile."""
+        self._lock.acquire()
+
+    def resume(self) -> None:
+        """Ends a pause. Any thread may: the one that has written the buffer to the disk does."""
+        self._lock.release()
 
     def state(self, *, with_buffer: bool = True) -> dict:
-        """For a checkpoint, as JSON. Call it inside `paused`.
+        """For a checkpoint, as JSON. Call it during a pause.
 
         with_buffer: whether the buffer is saved too; if not, whatever is in it counts as never delivered, so that a
         resumed run solves it again.
         """
-        delivered, partial, num_unique = self.delivered, self._partial, self.num_unique
+        delivered, partial, num_unique, moments = self.delivered, self._partial, self.num_unique, self.moments
         if not with_buffer:
             delivered = IdSet.from_intervals(delivered.to_intervals())
             for simulation in self.buffer.simulations_in().tolist():
                 delivered.discard(simulation)
             partial, num_unique = {}, num_unique - len(self.buffer)
+            moments = RunningMoments()
         return {
             "delivered": delivered.to_intervals(),
             "failed": {str(simulation): reason for simulation, reason in self.failed.items()},
@@ -201,6 +242,7 @@ class Ingest:
             "num_dropped": self.num_dropped,
             "num_retried": self.num_retried,
             "solver_blocked_seconds": self.solver_blocked_seconds,
+            "moments": moments.state(),
             "rate_limiter": self.rate_limiter.state() if self.rate_limiter is not None else None,
         }
 
@@ -208,11 +250,15 @@ class Ingest:
         self.delivered = IdSet.from_intervals(state["delivered"])
         self.delivered_intervals = state["delivered"]
         self.failed = {int(simulation): reason for simulation, reason in state["failed"].items()}
+        self._ended = IdSet.from_intervals(state["delivered"])
+        for simulation in self.failed:
+            self._ended.add(simulation)
         self._partial = {int(simulation): set(steps) for simulation, steps in state["partial"].items()}
         self.num_unique = state["num_unique"]
         self.num_dropped = state["num_dropped"]
         self.num_retried = state["num_retried"]
         self.solver_blocked_seconds = state["solver_blocked_seconds"]
+        self.moments.load_state(state["moments"])
         if self.rate_limiter is not None and state["rate_limiter"] is not None:
             self.rate_limiter.load_state(state["rate_limiter"])
 

@@ -1,60 +1,165 @@
-"""The error on simulations that are never trained on.
+"""The error on simulations that are never trained on, measured in slices between the steps of the training.
 
-Axes:  N samples, C channels, *grid the axes of the fields' grid.
+Axes:  N samples, C channels, *grid the axes of the fields' grid, M measured errors of a sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from penstock.learner.losses import relative_l2
+from penstock.learner.losses import ratio, sobolev_norm
 from penstock.learner.surrogate import Surrogate
 
 
-def never() -> bool:
-    return False
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """Of one error over all samples; infinite where a prediction was not finite."""
+
+    mean: float
+    median: float
+    p99: float
+    max: float
+
+    @classmethod
+    def of(cls, errors_N: np.ndarray) -> Statistics:
+        ordered = np.sort(errors_N)
+        return cls(
+            mean=float(ordered.mean()),
+            median=_quantile(ordered, 0.5),
+            p99=_quantile(ordered, 0.99),
+            max=float(ordered[-1]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldErrors:
+    relative_l2: Statistics
+    h1: Statistics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Errors:
+    """Relative errors ||prediction - target|| / ||target|| in the L2 and the H1 norm.
+
+    Those of the whole output count every channel in multiples of its standard deviation, as the losses do. Those of a
+    field are the same in any unit.
+    """
+
+    relative_l2: Statistics
+    h1: Statistics
+    fields: dict[str, FieldErrors]
+    """By the output fields' names."""
+
+    def as_dict(self) -> dict:
+        """{"relative_l2": {"mean", "median", "p99", "max"}, "h1": likewise, "fields": {name: both}}."""
+        return asdict(self)
 
 
 class Validation:
-    """Held-out samples: `Layout.pack`'s arrays [N, C, *grid], evaluated `batch_size` at a time."""
+    """Held-out samples: arrays [N, C, *grid] as the surrogate takes them, evaluated `batch_size` at a time on `device`.
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], *, batch_size: int = 16):
-        self.arrays = {name: torch.tensor(array) for name, array in arrays.items()}
+        validation.begin(surrogate)
+        while (errors := validation.advance()) is None:
+            ...  # train a step
+
+    `begin` copies the surrogate, so that all slices measure the same weights while training changes them. A slice is
+    one batch's forward pass in float32; nothing waits for the device before the last one.
+
+    The H1 norm is `GridNorm`'s of order 1 on the cosine basis, which is right for periodic fields and others alike.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], *, batch_size: int = 16, device: torch.device | str = "cpu"):
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        self.arrays = {name: torch.tensor(array, device=device) for name, array in arrays.items()}
         self.batch_size = batch_size
+        self._norms = (sobolev_norm(0), sobolev_norm(1))
+        num_channels = self.arrays["targets"].shape[1]
+        # [N, M]: relative L2 and H1 error of the whole output, then of every channel
+        self._errors = torch.empty(len(self), 2 * (1 + num_channels), device=device)
+        self._num_done = len(self)
+        self._surrogate: Surrogate | None = None
+        self._snapshot: Surrogate | None = None
 
     def __len__(self) -> int:
         return len(self.arrays["targets"])
 
-    def errors(self, surrogate: Surrogate, should_stop: Callable[[], bool] = never) -> dict[str, float] | None:
-        """Mean, median, 99th percentile and maximum of `sample_errors`; None where they are None."""
-        errors_N = self.sample_errors(surrogate, should_stop)
-        if errors_N is None:
-            return None
-        return {
-            "mean": float(errors_N.mean()),
-            "median": float(np.median(errors_N)),
-            "p99": float(np.quantile(errors_N, 0.99)),
-            "max": float(errors_N.max()),
-        }
+    @property
+    def is_running(self) -> bool:
+        """Whether slices are left of what `begin` began."""
+        return self._num_done < len(self)
 
-    def sample_errors(self, surrogate: Surrogate, should_stop: Callable[[], bool] = never) -> np.ndarray | None:
-        """float64 [N]: the samples' relative L2 errors, outputs in multiples of their standard deviations.
+    def begin(self, surrogate: Surrogate) -> None:
+        """Take a copy of the surrogate, on the device of the samples; what was running is given up."""
+        if surrogate is self._surrogate:
+            with torch.no_grad():
+                for mine, current in zip(_tensors(self._snapshot), _tensors(surrogate), strict=True):
+                    mine.copy_(current)
+        else:
+            self._surrogate = surrogate
+            self._snapshot = copy.deepcopy(surrogate).to(self._errors.device).requires_grad_(False).eval()
+        self._num_done = 0
 
-        None when should_stop() became true between two batches.
-        """
-        device = next(surrogate.parameters()).device
-        errors, was_training = [], surrogate.training
-        surrogate.eval()
+    def advance(self) -> Errors | None:
+        """Evaluate the next slice; the errors when it was the last one. Only then the host waits for the device."""
+        rows = slice(self._num_done, min(self._num_done + self.batch_size, len(self)))
+        batch = {name: array[rows] for name, array in self.arrays.items()}
         with torch.no_grad():
-            for start in range(0, len(self), self.batch_size):
-                if should_stop():
-                    break
-                batch = {name: array[start : start + self.batch_size].to(device) for name, array in self.arrays.items()}
-                in_stds = surrogate.normalization.in_stds
-                prediction = in_stds("targets", surrogate.predict(batch))
-                errors.append(relative_l2(prediction, in_stds("targets", batch["targets"])).cpu())
-        surrogate.train(was_training)
-        return torch.cat(errors).double().numpy() if sum(map(len, errors)) == len(self) else None
+            in_stds = self._snapshot.normalization.in_stds
+            target = in_stds("targets", batch["targets"])
+            error = in_stds("targets", self._snapshot.predict(batch)) - target
+            ratios = [_whole_and_channels(norm.squared(error), norm.squared(target)) for norm in self._norms]
+            torch.nan_to_num(torch.cat(ratios, dim=1), nan=torch.inf, posinf=torch.inf, out=self._errors[rows])
+        self._num_done = rows.stop
+        return None if self.is_running else self._summary()
+
+    def finish(self) -> Errors:
+        """Evaluate all slices that are left."""
+        while (errors := self.advance()) is None:
+            pass
+        return errors
+
+    def errors(self, surrogate: Surrogate) -> Errors:
+        """The errors of a surrogate, at once."""
+        self.begin(surrogate)
+        return self.finish()
+
+    def sample_errors(self, surrogate: Surrogate) -> np.ndarray:
+        """float64 [N]: every sample's relative L2 error of the whole output."""
+        self.errors(surrogate)
+        return self._errors[:, 0].cpu().double().numpy()
+
+    def _summary(self) -> Errors:
+        relative_l2_NC, h1_NC = np.split(self._errors.cpu().double().numpy(), 2, axis=1)
+        pairs = [
+            {"relative_l2": Statistics.of(relative_l2_NC[:, column]), "h1": Statistics.of(h1_NC[:, column])}
+            for column in range(relative_l2_NC.shape[1])
+        ]
+        names = [spec.name for spec in self._snapshot.layout.outputs]
+        fields = {name: FieldErrors(**pair) for name, pair in zip(names, pairs[1:], strict=True)}
+        return Errors(**pairs[0], fields=fields)
+
+
+def _whole_and_channels(error_BC: Tensor, target_BC: Tensor) -> Tensor:
+    """[B, 1 + C] relative errors, of all channels together and of each, from the squared norms."""
+    return torch.cat(
+        [ratio(error_BC.mean(dim=1, keepdim=True), target_BC.mean(dim=1, keepdim=True)), ratio(error_BC, target_BC)],
+        dim=1,
+    )
+
+
+def _tensors(surrogate: Surrogate) -> list[Tensor]:
+    return [*surrogate.parameters(), *surrogate.buffers()]
+
+
+def _quantile(ordered: np.ndarray, fraction: float) -> float:
+    """Linear interpolation, as np.quantile's, which makes NaN of two infinite neighbours."""
+    position = fraction * (len(ordered) - 1)
+    below, above = ordered[int(np.floor(position))], ordered[int(np.ceil(position))]
+    return float(below if below == above else below + (position % 1) * (above - below))

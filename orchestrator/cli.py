@@ -147,6 +147,24 @@ def solvers(
     compare(case, systems)
 
 
+@bench.command()
+def learner(
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; cuda where there is one when left out.", show_default=False)
+    ] = None,
+    case: Annotated[
+        str | None, typer.Option(help="One section alone, which is then only printed.", show_default=False)
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="Time of each arm; 6 when left out.", show_default=False)
+    ] = None,
+) -> None:
+    """Measure what limits training: the step, its feed, ingest; beside torch's DataLoader and neuraloperator."""
+    from penstock.learner.bench.page import SECONDS, run
+
+    run(device, case, SECONDS if seconds is None else seconds)
+
+
 def _open(run: Path | None):
     from penstock.orchestrator.run_folder import RunFolder
 

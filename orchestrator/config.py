@@ -72,6 +72,20 @@ class SolverSection(Section):
         return values
 
 
+class PairsDraw(Section):
+    name: Literal["pairs"]
+    stride: int = Field(1, gt=0)
+    """Steps from a pair's first sample to its second."""
+
+
+def _named_draw(value: Any) -> Any:
+    return {"name": value} if value == "pairs" else value
+
+
+DrawChoice = Annotated[Literal["samples", "trajectories"] | PairsDraw, BeforeValidator(_named_draw)]
+"""`pairs` is short for `{name: pairs, stride: 1}`."""
+
+
 class BufferSection(Section):
     kind: Literal["fifo", "firo", "reservoir"] = "reservoir"
     capacity: int = Field(1000, gt=0)
@@ -80,6 +94,10 @@ class BufferSection(Section):
     """Samples that must have arrived before training starts; normalisation is fixed from them."""
     batches_per_simulation: float | None = Field(None, gt=0)
     """Rate limiter: training and ingest wait for each other to keep this ratio; absent, neither waits."""
+    placement: Literal["auto", "host", "device"] = "auto"
+    """Where samples lie: the host's memory, or that of the training device; auto takes the device's where they fit."""
+    draw: DrawChoice = "samples"
+    """What a batch is made of: single samples, whole trajectories, or pairs of one simulation's samples."""
 
     @model_validator(mode="after")
     def _watermark_fits(self):
@@ -92,6 +110,8 @@ class StopAfterSection(Section):
     minutes: float | None = Field(None, gt=0)
     """Of training, the time spent before a resume included."""
     steps: int | None = Field(None, gt=0)
+    samples: int | None = Field(None, gt=0)
+    """Unique samples."""
     simulations: int | None = Field(None, gt=0)
     """Delivered or failed; the buffer is drained afterwards."""
     error: float | None = Field(None, gt=0)
@@ -99,19 +119,54 @@ class StopAfterSection(Section):
 
     @model_validator(mode="after")
     def _gives_a_schedule(self):
-        if self.minutes is None and self.steps is None and self.simulations is None:
-            raise ValueError("give minutes, steps or simulations: the learning rate follows them")
+        if all(limit is None for limit in (self.minutes, self.steps, self.samples, self.simulations)):
+            raise ValueError("give minutes, steps, samples or simulations: the learning rate follows them")
+        return self
+
+
+class ScheduleSection(Section):
+    shape: Literal["cosine", "constant", "step"] = "cosine"
+    """Of the learning rate after the warm-up: half a cosine down to zero, constant, or halved at each quarter."""
+    warm_up: float = Field(0.04, ge=0, lt=1)
+    """The part of the schedule in which the learning rate rises linearly."""
+    minutes: float | None = Field(None, gt=0)
+    steps: int | None = Field(None, gt=0)
+    samples: int | None = Field(None, gt=0)
+    """The schedule's length: wall time, steps or unique samples; absent, it is that of `stop_after`."""
+
+    @model_validator(mode="after")
+    def _one_length(self):
+        given = [name for name in ("minutes", "steps", "samples") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of {' and '.join(given)}: a schedule has one length")
         return self
 
 
 class TrainingSection(Section):
     batch_size: int = Field(16, gt=0)
+    micro_batch_size: int | None = Field(None, gt=0)
+    """Samples that pass through the model at a time; gradients are summed over the batch. Absent, the whole batch."""
     learning_rate: float = Field(2e-3, gt=0)
-    """Peak of the schedule: linear warm-up, then a cosine to zero, both along `stop_after`."""
-    loss: Literal["relative_l2", "mse"] = "relative_l2"
+    """Peak of the schedule."""
+    schedule: ScheduleSection = ScheduleSection()
+    loss: Choice = Named(name="relative_l2")
+    clip_norm: float | None = Field(None, gt=0)
+    """Largest norm of a step's gradient; absent, gradients are taken as they are."""
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    """Decay of a moving average of the weights, which is then what is validated and exported; absent, there is none."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16 computes all but spectral layers, normalisation and loss in bfloat16; weights stay float32."""
+    compile: bool = False
+    """Compile the step by torch.compile: minutes at the start, faster steps where the device has a compiler for it."""
     stop_after: StopAfterSection
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+
+    @model_validator(mode="after")
+    def _micro_batches_fit(self):
+        if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
+            raise ValueError(f"micro_batch_size = {self.micro_batch_size} is above batch_size = {self.batch_size}")
+        return self
 
 
 class ValidationSection(Section):
@@ -144,6 +199,8 @@ class Config(Section):
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """First part of the run folder's name: letters, digits, dots, dashes and underscores."""
     seed: int = Field(0, ge=0)
+    deterministic: bool = False
+    """Make a run that was killed and resumed equal the uninterrupted one bit for bit, on one machine; it is slower."""
     problem: Choice
     """The PDE, with its options."""
     solver: SolverSection = SolverSection()
@@ -163,6 +220,30 @@ class Config(Section):
                 f"training.batch_size = {self.training.batch_size} is above buffer.watermark = "
                 f"{self.buffer.watermark}: a batch holds distinct samples"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _deterministic_asks_no_clock(self):
+        strategy, training, stop_after = self.solver.strategy, self.training, self.training.stop_after
+        refused = {
+            "solver.workers: auto, which goes by the machine's cores: give a number": self.solver.workers == "auto",
+            "solver.strategy: auto, which times the candidates: name one, for instance direct": strategy.name == "auto",
+            "solver.strategy: lagged without refresh_cost, which it would time: give refresh_cost, for instance 10": (
+                strategy.name == "lagged" and strategy.options.get("refresh_cost") is None
+            ),
+            "solver.sort: auto, which times windows: give true or false": self.solver.sort == "auto",
+            "buffer.batches_per_simulation: null, which lets the faster side run ahead: give a number": (
+                self.buffer.batches_per_simulation is None
+            ),
+            "training.stop_after.minutes: give steps, samples or simulations": stop_after.minutes is not None,
+            "training.stop_after.error, which is looked at by the clock: leave it out": stop_after.error is not None,
+            "training.schedule.minutes: give steps or samples": training.schedule.minutes is not None,
+            "training.compile: true, whose kernels depend on the batches before: give false": training.compile,
+            "checkpoint.buffer: false, for a buffer that is filled anew differs: give true": not self.checkpoint.buffer,
+        }
+        for what, is_given in refused.items():
+            if self.deterministic and is_given:
+                raise ValueError(f"deterministic: true refuses {what}")
         return self
 
 

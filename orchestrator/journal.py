@@ -14,7 +14,7 @@ LEDGER_EVERY_S = 5.0
 
 RECORDED = [
     *("state", "step", "progress", "unique", "trained", "dropped", "buffer_samples", "buffer_capacity", "loss"),
-    *("learning_rate", "validation", "learner_wait_seconds", "solver_blocked_seconds", "train_seconds"),
+    *("bias", "learning_rate", "validation", "learner_wait_seconds", "solver_blocked_seconds", "train_seconds"),
 ]
 SUMMARISED = [
     *("step", "elapsed_seconds", "train_seconds", "delivered", "failed", "retried", "unique", "trained", "dropped"),
@@ -76,6 +76,6 @@ class Journal:
         if record["validation"]:
             summary["validation"] = {
                 "simulations": sum(end - start for start, end in status["validation_delivered"]),
-                "relative_l2": record["validation"],
+                **record["validation"],
             }
         self._folder.write("summary.json", summary)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -16,21 +18,23 @@ import torch
 from penstock.errors import PenstockError, describe
 from penstock.id_set import IdSet
 from penstock.learner import checkpoint
-from penstock.learner.buffers import BUFFERS
-from penstock.learner.ingest import Ingest, Stream
-from penstock.learner.models import MODELS
-from penstock.learner.rate_limiter import RateLimiter
-from penstock.learner.trainer import StopAfter, Trainer
+from penstock.learner.bias import bias
+from penstock.learner.buffers import Buffer
+from penstock.learner.ingest import Stream
+from penstock.learner.trainer import Trainer
 from penstock.learner.validation import Validation
-from penstock.orchestrator import zarr_store
+from penstock.orchestrator import conditions, zarr_store
+from penstock.orchestrator.assembly import make_draw, make_trainer
 from penstock.orchestrator.blueprint import Blueprint
+from penstock.orchestrator.lanes import Lanes
 from penstock.orchestrator.logs import log_to
 from penstock.orchestrator.run_folder import RunFolder
 from penstock.orchestrator.stream import RayStream
-from penstock.registry import build, load_class
 from penstock.sample import Layout, Lease, LeaseEnd
 
 logger = logging.getLogger(__name__)
+
+BIAS_EVERY_S = 5.0  # it sorts the buffer's ranks
 
 
 class LearnerActor:
@@ -46,14 +50,17 @@ class LearnerActor:
         self._folder = RunFolder(folder)
         self._num_threads = num_threads
         self._stream = stream or RayStream()
+        self._lanes: Lanes | None = None  # of a deterministic run
         self._stop = threading.Event()
         self._done = threading.Event()
+        self._writer = checkpoint.Writer()
         self._validation: Validation | None = None
         self._validation_delivered: list[list[int]] = []  # replaced as wholes, for `status` reads them meanwhile
         self._validation_failed: dict[int, str] = {}
         self._validation_given_up: SimpleQueue[dict[int, str]] = SimpleQueue()
         self._lease_ends: SimpleQueue[LeaseEnd] = SimpleQueue()
         self._model_file: str | None = None
+        self._bias, self._bias_at = None, -math.inf
         self._cause: str | None = None
         self._error: Exception | None = None
 
@@ -69,38 +76,32 @@ class LearnerActor:
 
     def _prepare(self) -> dict[str, Any]:
         config = self._blueprint.config
+        if config.deterministic:
+            os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # torch asks for it
+            torch.use_deterministic_algorithms(True)
         torch.set_num_threads(self._num_threads)  # Ray starts a 1-CPU actor with OMP_NUM_THREADS=1
         torch.manual_seed(config.seed)
-        layout = self._blueprint.problem().layout
-        model = make_model(self._blueprint, layout)
+        if config.deterministic:
+            self._lanes = Lanes(
+                self._stream,
+                num_lanes=config.solver.workers,
+                window=config.solver.window,
+                limit=config.training.stop_after.simulations,
+            )
+        self._rank_names = self._blueprint.problem().rank_names
+        self._trainer = trainer = make_trainer(self._blueprint, self._lanes or self._stream, self._save)
+        self._ingest, buffer, device = trainer.ingest, trainer.feed.buffer, trainer.feed.device
+        model = trainer.surrogate.model
         self._model_file = getattr(sys.modules.get(type(model).__module__), "__file__", None)
-        device = pick_device(config.training.device)
-        buffer = BUFFERS[config.buffer.kind](
-            layout, capacity=config.buffer.capacity, watermark=config.buffer.watermark, seed=config.seed
-        )
-        ratio = config.buffer.batches_per_simulation
-        rate_limiter = None if ratio is None else RateLimiter(ratio)
-        self._ingest = Ingest(self._stream, buffer, layout, rate_limiter)
-        self._trainer = Trainer(
-            model,
-            layout,
-            buffer,
-            batch_size=config.training.batch_size,
-            learning_rate=config.training.learning_rate,
-            loss=config.training.loss,
-            stop_after=StopAfter(**config.training.stop_after.model_dump()),
-            device=device,
-            rate_limiter=rate_limiter,
-            validation_every_s=config.validation.every_s,
-            checkpoint=self._save,
-            checkpoint_every_s=config.checkpoint.every_s,
-            ended=lambda: self._ingest.num_ended,
-        )
         self._restore()
+        device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
         return {
             "pid": os.getpid(),
-            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU",
+            "device": device_name,
+            "conditions": conditions.of_this_process()
+            | {"torch": torch.__version__, "torch threads": self._num_threads, "device": device_name},
             "buffer_bytes": buffer.num_bytes,
+            "buffer_place": _place(buffer),
             "weight_bytes": sum(p.nbytes for p in model.parameters()),
             "step": self._trainer.step,
             "training": (self._ingest.delivered_intervals, self._ingest.failed),
@@ -117,7 +118,7 @@ class LearnerActor:
 
     def end_stream(self) -> None:
         """Nothing more will be leased: the buffer is drained, then training ends."""
-        self._trainer.buffer.end_of_stream()
+        self._trainer.feed.buffer.end_of_stream()
 
     def give_up(self, design: str, failed: dict[int, str]) -> None:
         """Write down simulations that no worker lives to finish."""
@@ -135,7 +136,9 @@ class LearnerActor:
         done = self._done.is_set()  # before the error is looked at: what fails in between is told next time
         if self._error is not None:
             raise self._error
-        trainer, ingest, buffer = self._trainer, self._ingest, self._trainer.buffer
+        trainer, ingest, buffer = self._trainer, self._ingest, self._trainer.feed.buffer
+        if time.monotonic() - self._bias_at >= BIAS_EVERY_S:
+            self._bias, self._bias_at = bias(buffer, self._rank_names), time.monotonic()
         is_training = self._validation is not None
         # Before the ids are read: a lease that has ended must find all its deliveries in the same status.
         lease_ends = _drain(self._lease_ends) + ingest.drain_lease_ends()
@@ -158,6 +161,7 @@ class LearnerActor:
             "decisions": ingest.drain_decisions(),
             "buffer_samples": len(buffer),
             "buffer_capacity": buffer.capacity,
+            "bias": self._bias,
             "loss": trainer.loss,
             "learning_rate": trainer.learning_rate,
             "validation": trainer.validation_errors,
@@ -168,26 +172,35 @@ class LearnerActor:
 
     def _work(self) -> None:
         try:
-            arrays = self._validation_arrays()
-            if arrays is not None:
-                self._validation = self._trainer.validation = Validation(arrays)
-                self._ingest.start(self._stop.is_set)
-                self._cause = self._trainer.run(self._stop.is_set)
-                self._stop.set()
-                self._ingest.join()
+            try:
+                self._train()
+            finally:
+                self._writer.wait()  # a checkpoint that was begun is finished, whatever ended training
         except Exception as error:  # told to the driver by `status`, which ends the run
             self._error = self._told(error)
         finally:
             self._stream.close()
             self._done.set()
 
+    def _train(self) -> None:
+        arrays = self._validation_arrays()
+        if arrays is not None:
+            self._validation = self._trainer.validation = Validation(arrays, device=self._trainer.feed.device)
+            if self._lanes is None:  # else the training thread takes from the stream
+                self._ingest.start(self._stop.is_set)
+            self._cause = self._trainer.run(self._stop.is_set)
+            self._stop.set()
+            if self._lanes is None:
+                self._ingest.join()
+
     def _validation_arrays(self) -> dict[str, np.ndarray] | None:
         """The validation set, from the run folder or from the stream; None when stopped before it was whole."""
         layout = self._blueprint.problem().layout
         if not self._folder.validation.exists() and not self._solve_validation(layout):
             return None
-        arrays, _ = zarr_store.read(self._folder.validation)
-        return zarr_store.by_group(arrays, layout)
+        stored, _ = zarr_store.read(self._folder.validation)
+        arrays = zarr_store.by_group(stored, layout)
+        return make_draw(self._blueprint).all_rows(arrays, layout, stored["simulation"], stored["step"])
 
     def _solve_validation(self, layout: Layout) -> bool:
         """Gather the validation simulations and write them; False when stopped before, or when all of them failed."""
@@ -221,16 +234,26 @@ class LearnerActor:
 
     def _save(self, trainer: Trainer) -> None:
         config = self._blueprint.config.checkpoint
-        with self._ingest.paused():  # what is saved as delivered is in the buffer that is saved
+        self._writer.wait()  # here, while ingestion goes on
+        self._ingest.pause()  # until the buffer is written: what is saved as delivered is in the buffer that is saved
+        try:
             state = trainer.checkpoint_state(with_buffer=config.buffer)
             state["meta"]["ingest"] = self._ingest.state(with_buffer=config.buffer)
-            checkpoint.save(self._folder.checkpoints, trainer.step, **state, keep=config.keep)
+            state["meta"]["lanes"] = None if self._lanes is None else self._lanes.state()
+        except BaseException:
+            self._ingest.resume()
+            raise
+        self._writer.save(
+            self._folder.checkpoints, trainer.step, **state, keep=config.keep, release=self._ingest.resume
+        )
 
     def _restore(self) -> None:
         if checkpoint.latest(self._folder.checkpoints) is not None:
             saved = checkpoint.load(self._folder.checkpoints)
             self._trainer.load_checkpoint(saved)
             self._ingest.load_state(saved.meta["ingest"])
+            if self._lanes is not None:
+                self._lanes.load_state(saved.meta["lanes"])
         if self._folder.validation.exists():
             _, attributes = zarr_store.read(self._folder.validation)
             self._validation_failed = {int(i): reason for i, reason in attributes["failed"].items()}
@@ -245,28 +268,12 @@ class LearnerActor:
         return PenstockError(f"{describe(error, self._model_file)}; full traceback in {log}", exit_code=1)
 
 
+def _place(buffer: Buffer) -> str:
+    """Where its samples lie, for people."""
+    if buffer.device.type == "cuda":
+        return "the GPU's memory"
+    return "pinned host memory" if buffer.is_pinned else "host memory"
+
+
 def _drain(items: SimpleQueue) -> list:
     return [items.get_nowait() for _ in range(items.qsize())]
-
-
-def make_model(blueprint: Blueprint, layout: Layout) -> torch.nn.Module:
-    """The model of the configuration, untrained. Raises PenstockError."""
-    choice = blueprint.config.model
-    cls = load_class(choice.name, MODELS, "model.name", blueprint.model_source)
-    return build(cls, choice.options, "model", layout)
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of `training.device` on this machine. Raises PenstockError where there is none."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise PenstockError(f"training.device: there is no {name!r}; give auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise PenstockError(
-            f"training.device: {name!r} was asked for and torch sees {torch.cuda.device_count()} GPUs here: "
-            "give cpu or auto, or install a torch built for your GPU"
-        )
-    return device

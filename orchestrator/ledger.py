@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable
-from math import inf
+from math import ceil, inf
 from typing import Any
 
 from penstock.id_set import IdSet
@@ -56,13 +56,39 @@ class Ledger:
                     break
                 ids.append(self._returned.popleft())
         else:
-            count = size if self.limit is None else min(size, self.limit - self._next)
-            ids = range(self._next, self._next + count)
-            self._next += count
+            ids = range(self._next, self._below_limit(self._next + size))
+            self._next = max(self._next, ids.stop)
         if not ids:
             return None
         self._leased[number] = set(ids)
         return Lease(number=number, simulations=tuple(ids), design=self.design)
+
+    def lease_block(self, number: int, size: int, lane: int, num_lanes: int) -> Lease | None:
+        """The first block of a lane that was not given out, whole; None where the limit leaves the lane none.
+
+        Block b are the ids from b size to (b + 1) size - 1, or to the limit, and belongs to lane b mod num_lanes. So
+        the leases of a lane are always the same, whatever dies and whatever was delivered of a block in progress.
+        """
+        self._return_up_to(ceil(self._next / size) * size)
+        fresh = ceil(self._next / size)
+        fresh += (lane - fresh) % num_lanes
+        block = min([fresh, *(b for b in {i // size for i in self._returned} if b % num_lanes == lane)])
+        ids = range(block * size, self._below_limit((block + 1) * size))
+        if not ids:
+            return None
+        self._return_up_to(ids.stop)
+        self._returned = deque(i for i in self._returned if i not in ids)
+        self._leased[number] = set(ids)
+        return Lease(number=number, simulations=tuple(ids), design=self.design, lane=lane)
+
+    def _return_up_to(self, end: int) -> None:
+        """Ids up to `end` are no longer new: they wait to be given out, like those of lost leases."""
+        end = self._below_limit(end)
+        self._returned.extend(range(self._next, end))
+        self._next = max(self._next, end)
+
+    def _below_limit(self, end: int) -> int:
+        return end if self.limit is None else min(end, self.limit)
 
     def settle(self, delivered: Iterable[tuple[int, int]], failed: dict[int, str]) -> None:
         """Take over the learner's account: intervals of the ids delivered so far, and all ids that failed."""

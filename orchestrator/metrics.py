@@ -51,6 +51,17 @@ class Metrics:
         self._validation_error = Gauge(
             "penstock_validation_error", "Relative L2 error on the validation set", ["stat"], registry=registry
         )
+        self._bias = {
+            stat: Gauge(f"penstock_buffer_parameter_{stat}", text, ["parameter"], registry=registry)
+            for stat, text in (
+                ("ks", "KS distance of a parameter's ranks in the buffer from those it is drawn from"),
+                ("mean", "Mean rank of a parameter in the buffer, 0.5 where it is as drawn"),
+                ("spread", "Standard deviation of a parameter's ranks in the buffer, 0.289 where it is as drawn"),
+            )
+        }
+        self._age = Gauge(
+            "penstock_buffer_age_samples", "Samples that arrived after 95 % of those in the buffer", registry=registry
+        )
         self._seconds = Histogram(
             "penstock_solve_seconds",
             "Time of one linear solve",
@@ -105,9 +116,15 @@ class Metrics:
         for name, gauge in self._gauges.items():
             if record[name] is not None:
                 gauge.set(record[name])
-        for stat, value in (record["validation"] or {}).items():
-            if stat in ("mean", "p99", "max"):
-                self._validation_error.labels(stat).set(value)
+        if record["validation"]:
+            for stat in ("mean", "p99", "max"):
+                self._validation_error.labels(stat).set(record["validation"]["relative_l2"][stat])
+        bias = record["bias"] or {"parameters": {}, "age_p95": None}
+        for name, stats in bias["parameters"].items():
+            for stat, gauge in self._bias.items():
+                gauge.labels(name).set(stats[stat])
+        if bias["age_p95"] is not None:
+            self._age.set(bias["age_p95"])
         for solve in solves:
             self._seconds.labels(solve.strategy).observe(solve.seconds)
             self._iterations.labels(solve.strategy).observe(solve.iterations)

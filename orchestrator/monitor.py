@@ -137,7 +137,7 @@ def _line(record: Mapping[str, Any]) -> str:
     if record["loss"] is not None:
         parts.append(f"step {record['step']} loss {record['loss']:.4f}")
     if record["validation"]:
-        parts.append(f"error {record['validation']['mean']:.4f}")
+        parts.append(f"error {record['validation']['relative_l2']['mean']:.4f}")
     parts.append(f"learner wait {record['learner_wait_seconds']:.0f} s")
     parts.append(f"solver blocked {record['solver_blocked_seconds']:.0f} s")
     return " | ".join(parts)
@@ -155,17 +155,20 @@ def _table(title: str, record: Mapping[str, Any]) -> Panel:
         ("samples/s", f"{record['unique_per_s']:.0f} unique, {record['trained_per_s']:.0f} trained"),
         ("reuse", f"{_reuse(record)} trained / unique"),
         ("buffer", f"{record['buffer_samples']} of {record['buffer_capacity']} samples"),
+        ("stream bias", _bias(record)),
         ("solves", _solves(record)),
         ("solver blocked", f"{record['solver_blocked_seconds']:.0f} s, {record['workers']} worker(s)"),
     ):
         left.add_row(Text(label, style="dim"), value)
-    errors = record["validation"]
+    errors = record["validation"] and record["validation"]["relative_l2"]
+    h1 = record["validation"] and record["validation"]["h1"]
     for label, value in (
         ("step", f"{record['step']}"),
         ("training loss", "-" if record["loss"] is None else f"{record['loss']:.4f}"),
         ("learning rate", f"{record['learning_rate']:.1e}"),
         ("validation error", f"{errors['mean']:.4f} mean" if errors else "-"),
         ("", f"{errors['p99']:.4f} p99, {errors['max']:.4f} max" if errors else ""),
+        ("", f"{h1['mean']:.4f} mean in H1" if h1 else ""),
         ("learner wait", f"{record['learner_wait_seconds']:.0f} s"),
     ):
         right.add_row(Text(label, style="dim"), value)
@@ -186,6 +189,13 @@ def _solves(record: Mapping[str, Any]) -> str:
     if record["iterations_per_system"] is None:
         return "-"
     return f"{record['iterations_per_system']:.0f} iterations, {1e3 * record['seconds_per_system']:.1f} ms a system"
+
+
+def _bias(record: Mapping[str, Any]) -> str:
+    parameters = record["bias"] and record["bias"]["parameters"]
+    if not parameters:
+        return "-"
+    return f"{max(bias['ks'] for bias in parameters.values()):.3f} KS distance"
 
 
 def _reuse(record: Mapping[str, Any]) -> str:

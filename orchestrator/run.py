@@ -20,12 +20,14 @@ import psutil
 
 from penstock import __version__
 from penstock.errors import PenstockError
+from penstock.orchestrator import conditions
+from penstock.orchestrator.assembly import make_loss, make_surrogate, pick_device, require_room
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.choices import Choices
 from penstock.orchestrator.cluster import ray_session
 from penstock.orchestrator.config import Config
 from penstock.orchestrator.journal import Journal
-from penstock.orchestrator.learner_actor import LearnerActor, make_model, pick_device
+from penstock.orchestrator.learner_actor import LearnerActor
 from penstock.orchestrator.ledger import Ledger
 from penstock.orchestrator.logs import log_to
 from penstock.orchestrator.metrics import Metrics
@@ -39,7 +41,14 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 1.0
 STOP_WITHIN_S = 20.0
-FIXED = ("seed", "problem", "model", "buffer.kind", "buffer.capacity", "validation.simulations")  # on resume
+FIXED = (  # on resume
+    *("seed", "problem", "model", "buffer.kind", "buffer.capacity", "buffer.draw"),
+    *("training.ema_decay", "validation.simulations"),
+)
+FIXED_BLOCKS = (  # what a deterministic run was cut into, and how it was solved, on resume
+    *("solver.workers", "solver.window", "solver.strategy", "solver.accuracy", "solver.rtol", "solver.sort"),
+    "training.stop_after.simulations",
+)
 
 
 def start(config: Config, *, on_folder: Callable[[RunFolder], None]) -> None:
@@ -56,7 +65,9 @@ def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable
     if folder.is_running():
         raise PenstockError(f"{folder.path} is running: stop it first, or watch it with `{program()} monitor`")
     before, config = folder.config(), folder.config(overrides)
-    for key in FIXED:
+    if config.deterministic and not before.deterministic:
+        raise PenstockError("deterministic can't be turned on on resume: what was done so far was not; start a new run")
+    for key in (*FIXED, *(FIXED_BLOCKS if config.deterministic else ())):
         if attrgetter(key)(config) != attrgetter(key)(before):
             raise PenstockError(f"{key} can't change on resume: the checkpoint depends on it; start a new run")
     blueprint = _checked(config)
@@ -74,7 +85,9 @@ def _checked(config: Config) -> Blueprint:
     """The blueprint, with all that can be known to be wrong before a process is started. Raises PenstockError."""
     blueprint = Blueprint.of(config)
     blueprint.strategy()
-    make_model(blueprint, blueprint.problem().layout)
+    make_surrogate(blueprint)
+    make_loss(blueprint)
+    require_room(blueprint, Split.of(config.solver.workers).workers)
     if config.cluster.address is None:  # elsewhere the learner's machine may have what this one lacks
         pick_device(config.training.device)
     return blueprint
@@ -162,6 +175,8 @@ class _Driver:
         self.learner = actor.remote(self.blueprint, self.folder.path, self.split.learner_threads)
         workers = WorkerPool(ray, self.blueprint, self.folder, self.learner, self.split.workers)
         facts = self._wait_for(self.learner.prepare.remote())
+        if config.deterministic:
+            conditions.require_same(self.folder, "learner", facts["conditions"])
         self.folder.update_run(learner_pid=facts["pid"])
         self._announce(facts)
         validation = Ledger("validation", config.validation.simulations, *facts["validation"])
@@ -267,7 +282,7 @@ class _Driver:
         """The split of the cores and the memory bound, before anything is solved."""
         validation_bytes = self.config.validation.simulations * self.sample_bytes
         parts = {
-            "buffer": facts["buffer_bytes"],
+            f"buffer in {facts['buffer_place']}": facts["buffer_bytes"],
             "in flight": self.bytes_in_flight,
             "validation set at one sample a simulation": validation_bytes,
             "weights, gradients, optimizer": 4 * facts["weight_bytes"],

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from penstock.errors import PenstockError
+from penstock.orchestrator import conditions
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.logs import log_to
 from penstock.sample import Chunk, Lease
@@ -37,6 +39,7 @@ def make_worker(blueprint: Blueprint) -> SolverWorker:
         },
         seed=blueprint.config.seed,
         sort=config.sort,
+        deterministic=blueprint.config.deterministic,
     )
 
 
@@ -47,10 +50,13 @@ class SolverActor:
         log_to(log)
         self._blueprint = blueprint
 
-    def prepare(self) -> int:
-        """Build the worker; returns the pid. Raises PenstockError, for instance where PETSc is missing."""
+    def prepare(self) -> dict[str, Any]:
+        """Build the worker; returns what the driver keeps of it. Raises PenstockError, for instance without PETSc."""
         self._worker = make_worker(self._blueprint)
-        return os.getpid()
+        from petsc4py import PETSc
+
+        petsc = ".".join(map(str, PETSc.Sys.getVersion()))
+        return {"pid": os.getpid(), "conditions": conditions.of_this_process() | {"PETSc": petsc}}
 
     def stream(self, lease: Lease) -> Iterator[Chunk]:
         yield from self._worker.stream(lease)

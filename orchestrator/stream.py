@@ -54,10 +54,17 @@ class RayStream:
         )
         self._chunks[worker] = method.remote(self._leases[worker][0])
 
-    def next(self, timeout_s: float) -> Chunk | LeaseEnd | None:
-        """Raises what a lease's own code raised: no other worker would fare better."""
+    def next(self, timeout_s: float, lane: int | None = None) -> Chunk | LeaseEnd | None:
+        """The next item of any worker, or of that whose leases are of `lane`.
+
+        Raises what a lease's own code raised: no other worker would fare better.
+        """
         with self._lock:
-            workers = {chunks: worker for worker, chunks in self._chunks.items()}
+            workers = {
+                chunks: worker
+                for worker, chunks in self._chunks.items()
+                if lane is None or self._leases[worker][0].lane == lane
+            }
         if not workers:
             time.sleep(timeout_s)
             return None

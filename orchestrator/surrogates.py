@@ -16,12 +16,11 @@ from penstock import __version__
 from penstock.errors import PenstockError
 from penstock.learner import checkpoint
 from penstock.learner.export import export as export_file
-from penstock.learner.normalization import Normalization
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation import Validation
 from penstock.orchestrator import zarr_store
+from penstock.orchestrator.assembly import make_draw, make_surrogate
 from penstock.orchestrator.blueprint import Blueprint
-from penstock.orchestrator.learner_actor import make_model
 from penstock.orchestrator.pictures import draw_comparison
 from penstock.orchestrator.run_folder import RunFolder
 from penstock.orchestrator.solver_actor import make_worker
@@ -32,9 +31,12 @@ def export(folder: RunFolder, output: Path | None) -> None:
     """Write the run's best surrogate as one .pt2 file with its card inside and beside it. Raises PenstockError."""
     blueprint = Blueprint.of(folder.config())
     surrogate, step = load_surrogate(folder, blueprint)
-    validation, _ = zarr_store.read(folder.validation)
-    arrays = zarr_store.by_group(validation, surrogate.layout)
-    card = _card(folder, blueprint, len(set(validation["simulation"].tolist())), Validation(arrays).errors(surrogate))
+    stored, _ = zarr_store.read(folder.validation)
+    layout = blueprint.problem().layout
+    samples = zarr_store.by_group(stored, layout)
+    arrays = make_draw(blueprint).all_rows(samples, layout, stored["simulation"], stored["step"])
+    num_simulations = len(set(stored["simulation"].tolist()))
+    card = _card(folder, blueprint, num_simulations, Validation(arrays).errors(surrogate).as_dict())
     card["step"] = step
     example = {name: torch.from_numpy(array[:2]) for name, array in arrays.items() if name != "targets"}
     path = export_file(surrogate, card, output or folder.path / f"{folder.path.name}.pt2", example)
@@ -48,14 +50,18 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     """Solve `num` new draws, predict them, and write a Zarr store and a PNG. Raises PenstockError."""
     blueprint = Blueprint.of(folder.config())
     surrogate, _ = load_surrogate(folder, blueprint)
-    layout = surrogate.layout
+    draw, layout = make_draw(blueprint), blueprint.problem().layout
     worker = make_worker(blueprint)
     chunks = list(worker.stream(Lease(number=0, simulations=tuple(range(num)), design="prediction")))
     for simulation, reason in ((i, r) for chunk in chunks for i, r in chunk.failed.items()):
         print(f"draw {simulation} failed: {reason}")
-    arrays = {name: np.concatenate([chunk.arrays[name] for chunk in chunks]) for name in layout.shapes}
-    if not len(arrays["targets"]):
+    samples = {name: np.concatenate([chunk.arrays[name] for chunk in chunks]) for name in layout.shapes}
+    if not len(samples["targets"]):
         raise PenstockError("every solve failed, there is nothing to compare with", exit_code=3)
+    simulations = np.concatenate([chunk.simulations for chunk in chunks])
+    steps = np.concatenate([chunk.steps for chunk in chunks])
+    arrays = draw.all_rows(samples, layout, simulations, steps)
+    layout = surrogate.layout
     with torch.no_grad():
         prediction = surrogate.predict({name: torch.from_numpy(array) for name, array in arrays.items()}).numpy()
     errors = Validation(arrays).sample_errors(surrogate)
@@ -85,22 +91,18 @@ def load_surrogate(folder: RunFolder, blueprint: Blueprint) -> tuple[Surrogate, 
         step = checkpoint.latest(folder.checkpoints)
     if step is None:
         raise PenstockError(f"{folder.path} has no checkpoint yet: let it run longer")
-    layout = blueprint.problem().layout
-    surrogate = Surrogate(make_model(blueprint, layout), Normalization.identity(layout), layout)
+    surrogate = make_surrogate(blueprint)
     checkpoint.load(folder.checkpoints, step, weights_only=True).load_into(surrogate)
     return surrogate.eval(), step
 
 
-def _card(folder: RunFolder, blueprint: Blueprint, num_simulations: int, errors: dict[str, float]) -> dict[str, Any]:
+def _card(folder: RunFolder, blueprint: Blueprint, num_simulations: int, errors: dict[str, Any]) -> dict[str, Any]:
     """What a stranger must know to use the file. The errors are measured anew, with the very weights exported."""
     config, problem = blueprint.config, blueprint.problem()
     return {
         "problem": {"name": config.problem.name, "options": config.problem.options, "about": type(problem).__doc__},
         "parameters": problem.space.describe(),
-        "validation": {
-            "simulations": num_simulations,
-            "relative_l2": errors,
-        },
+        "validation": {"simulations": num_simulations, **errors},
         "model": {"name": config.model.name, "options": config.model.options},
         "run": folder.path.name,
         "seed": config.seed,

@@ -8,11 +8,12 @@ from math import ceil
 from typing import Any
 
 from penstock.errors import PenstockError
+from penstock.orchestrator import conditions
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.ledger import Ledger
 from penstock.orchestrator.run_folder import RunFolder
 from penstock.orchestrator.solver_actor import SolverActor
-from penstock.sample import Decision
+from penstock.sample import Decision, Lease
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class Worker:
     name: str
     actor: Any
     preparing: Any
-    """Reference to its pid, there once it is ready for leases."""
+    """Reference to what `SolverActor.prepare` returns, there once it is ready for leases."""
     pid: int | None = None
     leases: dict[int, Ledger] = field(default_factory=dict)
     """Open leases by number, in the order they are worked on, with the ledger that each one is of."""
@@ -41,6 +42,7 @@ class WorkerPool:
         self._blueprint = blueprint
         self._folder = folder
         self._learner = learner
+        self._deterministic = blueprint.config.deterministic
         self._num_started = 0
         self._num_leases = 0
         self._deaths_in_a_row = 0
@@ -57,12 +59,15 @@ class WorkerPool:
             if not ready:
                 continue
             try:
-                worker.pid = self._ray.get(worker.preparing)
+                facts = self._ray.get(worker.preparing)
             except self._ray.exceptions.RayTaskError as error:
                 raise error.cause from error
             except self._ray.exceptions.RayError as error:
                 self._replace(worker, f"while starting: {error}".splitlines()[0])
                 continue
+            if self._deterministic:
+                conditions.require_same(self._folder, "solver", facts["conditions"])
+            worker.pid = facts["pid"]
             self._folder.event("worker started", worker=worker.name, pid=worker.pid)
             self._write_pids()
 
@@ -79,14 +84,20 @@ class WorkerPool:
             for worker in ready:  # in turns: a ledger that ends soon keeps all workers busy
                 if wanted[worker] <= 0:
                     continue
-                lease = ledger.lease(self._num_leases, ceil(min(window, ledger.num_left / len(ready))))
+                lease = self._next_lease(ledger, window, worker, len(ready))
                 if lease is None:
-                    return
+                    wanted[worker] = 0
+                    continue
                 wanted[worker] -= 1
                 self._num_leases += 1
                 worker.leases[lease.number] = ledger
                 lease = replace(lease, decisions=decisions, may_try=worker is ready[0])
                 self._learner.lease.remote(lease, worker.actor)
+
+    def _next_lease(self, ledger: Ledger, window: int, worker: Worker, num_ready: int) -> Lease | None:
+        if self._deterministic:  # whoever is ready now has no say in who solves what
+            return ledger.lease_block(self._num_leases, window, self._workers.index(worker), len(self._workers))
+        return ledger.lease(self._num_leases, ceil(min(window, ledger.num_left / num_ready)))
 
     def close_leases(self, ends: list[tuple[int, str | None]]) -> None:
         """Book the leases that ended, each with None or how its worker died; dead workers are replaced."""
@@ -113,7 +124,9 @@ class WorkerPool:
         self._ray.kill(worker.actor)  # a process that still lives would keep its core, and work on what others now do
         running = next(iter(worker.leases), None)
         for number, ledger in worker.leases.items():
-            if given_up := ledger.end_lease(number, died=number == running):
+            # Blocks are solved whole: no simulation of one can be left out because a worker died over it.
+            died = number == running and not self._deterministic
+            if given_up := ledger.end_lease(number, died=died):
                 self._learner.give_up.remote(ledger.design, given_up)
         worker.leases.clear()
         self._deaths_in_a_row += 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 
+import numpy as np
+
 
 class IdSet:
     """A set of simulation ids as sorted intervals: ids end nearly in order, so a million take a few intervals."""
@@ -46,9 +48,28 @@ class IdSet:
             self._ends.insert(after, simulation + 1)
         self._count += 1
 
+    def update(self, simulations: np.ndarray) -> None:
+        """Add many at once, at a cost that hardly grows with their number."""
+        new = np.unique(simulations[~self.contains(simulations)])
+        if not len(new):
+            return
+        gaps = np.flatnonzero(np.diff(new) > 1)
+        starts = np.concatenate([self._starts, new[:1], new[gaps + 1]]).astype(np.int64)
+        ends = np.concatenate([self._ends, new[gaps] + 1, new[-1:] + 1]).astype(np.int64)
+        starts, ends = np.sort(starts), np.sort(ends)
+        touching = ends[:-1] == starts[1:]
+        self._starts = starts[np.append(True, ~touching)].tolist()
+        self._ends = ends[np.append(~touching, True)].tolist()
+        self._count += len(new)
+
     def __contains__(self, simulation: int) -> bool:
         before = bisect_right(self._starts, simulation) - 1
         return before >= 0 and simulation < self._ends[before]
+
+    def contains(self, simulations: np.ndarray) -> np.ndarray:
+        """Which of many ids are in: bool, in the shape of `simulations`."""
+        before = np.searchsorted(np.array(self._starts, np.int64), simulations, side="right")
+        return simulations < np.array([-1, *self._ends], np.int64)[before]  # of no interval, the end is below any id
 
     def __len__(self) -> int:
         return self._count

@@ -136,6 +136,8 @@ class Lease:
     """What is known about strategies by now, one a family."""
     may_try: bool = True
     """Whether this worker may try strategies out; others follow `decisions`."""
+    lane: int = 0
+    """The worker's place among those of the run; a worker that replaces a dead one takes over its lane."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,9 @@ class Chunk:
     """int64 [N]: the simulation each sample belongs to."""
     steps: np.ndarray
     """int64 [N]"""
+    parameters: np.ndarray | None = None
+    """float32 [N, F]: rank of each parameter of the sample's draw, in [0, 1], uniform under the target distribution;
+    [N, 0] where none is given."""
     finished: tuple[int, ...] = ()
     """Simulations whose last sample is in this chunk."""
     failed: Mapping[int, str] = field(default_factory=dict)
@@ -183,6 +188,10 @@ class Chunk:
     """Simulations in which a system had to be solved again by a more robust strategy."""
     blocked_seconds: float = 0.0
     """Time the worker waited for its last chunk to be taken."""
+
+    def __post_init__(self):
+        if self.parameters is None:
+            object.__setattr__(self, "parameters", np.empty((len(self), 0), DTYPE))
 
     def __len__(self) -> int:
         return len(self.simulations)

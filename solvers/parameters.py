@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 from zlib import crc32
 
 import numpy as np
@@ -28,6 +28,26 @@ class Distribution(Protocol):
         ...
 
 
+@runtime_checkable
+class Ranked(Protocol):
+    """What a distribution also has where the bias of a stream of its draws can be told.
+
+    The rank of a scalar x with cumulative distribution F is F(x), the probability integral transform: uniform on
+    [0, 1] over draws, whatever the distribution. So one measure serves all parameters.
+    """
+
+    def rank_names(self, name: str) -> tuple[str, ...]:
+        """A name for each rank of the quantity `name`."""
+        ...
+
+    def ranks(self, generator: np.random.Generator) -> np.ndarray:
+        """[F] independent ranks of what `draw` makes of such a generator, which is left as `draw` leaves it.
+
+        Not of the drawn value, because that may tell less than was drawn: the sign of a field hides its modes.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Uniform:
     """A scalar, uniform on [low, high]."""
@@ -46,6 +66,12 @@ class Uniform:
     def features(self, value: float) -> np.ndarray:
         return np.array([(value - self.low) / (self.high - self.low)])
 
+    def rank_names(self, name: str) -> tuple[str, ...]:
+        return (name,)
+
+    def ranks(self, generator: np.random.Generator) -> np.ndarray:
+        return np.array([generator.random()])
+
     def describe(self) -> str:
         return f"uniform on [{self.low:g}, {self.high:g}] {self.unit}"
 
@@ -63,6 +89,20 @@ class ParameterSpace:
         return np.concatenate(
             [distribution.features(parameters[name]) for name, distribution in self.distributions.items()]
         )
+
+    @property
+    def rank_names(self) -> tuple[str, ...]:
+        """Names of `ranks`; none when one of the distributions is not `Ranked`."""
+        distributions = self.distributions
+        if not all(isinstance(distribution, Ranked) for distribution in distributions.values()):
+            return ()
+        return tuple(rank for name in distributions for rank in distributions[name].rank_names(name))
+
+    def ranks(self, generator: np.random.Generator) -> np.ndarray:
+        """[F] the ranks of what `draw` makes of such a generator, by `rank_names`: independent, uniform on [0, 1]."""
+        if not self.rank_names:
+            return np.empty(0)
+        return np.concatenate([distribution.ranks(generator) for distribution in self.distributions.values()])
 
     def describe(self) -> dict[str, str]:
         """One line of prose for each parameter, as an exported model's card prints it."""

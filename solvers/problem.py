@@ -97,6 +97,9 @@ class Problem(ABC):
     """What is drawn for a simulation."""
     inputs: tuple[FieldSpec, ...]
     outputs: tuple[FieldSpec, ...]
+    num_steps: int = 1
+    """Samples of every simulation, steps 0 to num_steps - 1, where trajectories or pairs are to be drawn: a simulation
+    that yields another number then fails. At 1 any number may come, for single samples don't mind."""
 
     @abstractmethod
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
@@ -109,6 +112,15 @@ class Problem(ABC):
     def features(self, parameters: Parameters) -> np.ndarray:
         """[F] the vector by whose Euclidean distance a lease is sorted."""
         return self.space.features(parameters)
+
+    @property
+    def rank_names(self) -> tuple[str, ...]:
+        """Names of `ranks`: those of the space, and none where `draw` is overridden, since draws then are not its."""
+        return self.space.rank_names if type(self).draw is Problem.draw else ()
+
+    def ranks(self, generator: np.random.Generator) -> np.ndarray:
+        """[F] the ranks, uniform on [0, 1], of what `draw` makes of such a generator: they show a stream's bias."""
+        return self.space.ranks(generator) if self.rank_names else np.empty(0)
 
     @cached_property
     def layout(self) -> Layout:

@@ -9,6 +9,9 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.fft import idctn
+from scipy.special import ndtr
+
+RANKED_MODES = ((0, 1), (1, 0), (1, 1))  # of the first shell: the first that are drawn
 
 
 class GaussianField:
@@ -37,12 +40,26 @@ class GaussianField:
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         """float64 [X, Y]."""
         normals = np.zeros((self.num_modes, self.num_modes))
-        normals[_shell_order(self.num_modes)] = generator.standard_normal(self.num_modes**2 - 1)
+        normals[_shell_order(self.num_modes)] = self._draw_normals(generator)
         return self.evaluate(self._standard_deviations * normals)
+
+    def _draw_normals(self, generator: np.random.Generator) -> np.ndarray:
+        """The ξ_k by growing shell."""
+        return generator.standard_normal(self.num_modes**2 - 1)
 
     def features(self, value: np.ndarray) -> np.ndarray:
         """The field itself, scaled so that the distance of two draws is about √2."""
         return value.ravel() / np.sqrt(value.size * np.sum(self._standard_deviations**2))
+
+    def rank_names(self, name: str) -> tuple[str, ...]:
+        return tuple(f"{name}_mode_{k1}_{k2}" for k1, k2 in RANKED_MODES)
+
+    def ranks(self, generator: np.random.Generator) -> np.ndarray:
+        """Φ(ξ_k) of the modes k = (0, 1), (1, 0), (1, 1), with Φ the normal distribution's cumulative function.
+
+        They carry 72 % of the variance for α = 2, τ = 3, so they make most of the distance that leases are sorted by.
+        """
+        return ndtr(self._draw_normals(generator)[: len(RANKED_MODES)])
 
     def evaluate(self, coefficients: np.ndarray) -> np.ndarray:
         """[X, Y] the sum of `coefficients` [K, K] times the φ_k at the cell centres."""
@@ -88,6 +105,13 @@ class BinaryField:
     def features(self, value: np.ndarray) -> np.ndarray:
         signs = np.where(value == self.above, 1.0, -1.0).ravel()
         return signs / np.sqrt(signs.size)
+
+    def rank_names(self, name: str) -> tuple[str, ...]:
+        return self.field.rank_names(name)
+
+    def ranks(self, generator: np.random.Generator) -> np.ndarray:
+        """Those of the Gaussian field."""
+        return self.field.ranks(generator)
 
     def describe(self) -> str:
         return f"{self.above:g} where positive, {self.below:g} where negative: the sign of a {self.field.describe()}"

@@ -242,8 +242,12 @@ class Sorter:
         self._sort = sort
         self._make_features = features
         self._name = name
-        self._worth = Worth()
         self._shape: tuple[int, ...] | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all earlier windows."""
+        self._worth = Worth()
         self._last: np.ndarray | None = None  # [F] features of the last system of the window before
 
     def begin(self, systems: Sequence[int], *, gains_from_order: bool) -> None:

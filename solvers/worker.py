@@ -6,12 +6,13 @@ import logging
 import sys
 import time
 from collections.abc import Iterator
+from math import inf
 from typing import Literal
 
 import numpy as np
 
 from penstock.errors import describe
-from penstock.sample import Chunk, Decision, Layout, Lease, Sample, SolveRecord
+from penstock.sample import DTYPE, Chunk, Decision, Lease, Sample, SolveRecord
 from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.parameters import generator_of
 from penstock.solvers.problem import LinearSystem, Problem, Solution, SolveError
@@ -28,15 +29,25 @@ class SolverWorker:
 
     solvers: the LinearSolver of each design, "training" being the one for designs not named.
     sort: as `Sorter` has it; True for greedy nearest-neighbour order in every lease, "auto" for sorting where it pays.
+    deterministic: a lease gives the same chunks, bit for bit, whatever was solved before it and however long it takes:
+        linear solver and sorter begin every lease from nothing, and chunks are cut by their size alone. The strategy
+        must ask no clock, nor must `sort`, and the problem must keep nothing of earlier simulations.
     """
 
     def __init__(
-        self, problem: Problem, solvers: dict[str, LinearSolver], *, seed: int, sort: bool | Literal["auto"] = "auto"
+        self,
+        problem: Problem,
+        solvers: dict[str, LinearSolver],
+        *,
+        seed: int,
+        sort: bool | Literal["auto"] = "auto",
+        deterministic: bool = False,
     ):
         self.problem = problem
         self.seed = seed
         self._solvers = solvers
         self._sorters = {design: Sorter(sort, problem.features, design) for design in solvers}
+        self._deterministic = deterministic
         self._blocked_seconds = 0.0
 
     def stream(self, lease: Lease) -> Iterator[Chunk]:
@@ -46,13 +57,17 @@ class SolverWorker:
         """
         solver_name = lease.design if lease.design in self._solvers else "training"
         solver, sorter = self._solvers[solver_name], self._sorters[solver_name]
-        chunk = _ChunkBuilder(self.problem.layout, lease.design)
-        draws, solve_seconds = {}, 0.0
+        chunk = _ChunkBuilder(self.problem, lease.design, inf if self._deterministic else CHUNK_SECONDS)
+        draws, ranks, solve_seconds = {}, {}, 0.0
+        if self._deterministic:
+            solver.reset()
+            sorter.reset()
         solver.adopt(lease.decisions, may_try=lease.may_try)
         sorter.begin(lease.simulations, gains_from_order=solver.gains_from_order)
         for simulation in lease.simulations:
             try:
                 parameters = self.problem.draw(generator_of(self.seed, lease.design, simulation))
+                ranks[simulation] = self.problem.ranks(generator_of(self.seed, lease.design, simulation))
                 sorter.add(simulation, parameters)
                 draws[simulation] = parameters
             except Exception as error:  # one bad draw must not end a run of thousands: counted in `failed`
@@ -79,17 +94,21 @@ class SolverWorker:
             return solution
 
         for simulation in sorter.order():
-            retried, steps = solver.num_retried, set()
+            retried, steps, num_steps = solver.num_retried, set(), self.problem.num_steps
             try:
                 for sample in self.problem.simulate(draws.pop(simulation), solve):
                     if sample.step in steps:  # a second copy, as far as the learner knows: it would be dropped
                         raise ValueError(f"step {sample.step} was yielded twice: number the samples with Sample(step=)")
+                    if num_steps > 1 and not 0 <= sample.step < num_steps:
+                        raise ValueError(f"step {sample.step} was yielded, and the problem's num_steps is {num_steps}")
                     steps.add(sample.step)
-                    chunk.add(simulation, sample)
+                    chunk.add(simulation, sample, ranks[simulation])
                     if chunk.is_due():
                         yield from self._send(chunk)
                 if not steps:
                     raise ValueError("simulate yielded no sample")
+                if 1 < num_steps != len(steps):
+                    raise ValueError(f"{len(steps)} samples were yielded, and the problem's num_steps is {num_steps}")
                 chunk.finished.append(simulation)
             except Exception as error:  # as above
                 self._fail(chunk, simulation, error)
@@ -121,8 +140,10 @@ class SolverWorker:
 class _ChunkBuilder:
     """The chunk that is being filled."""
 
-    def __init__(self, layout: Layout, design: str):
-        self._layout = layout
+    def __init__(self, problem: Problem, design: str, max_seconds: float):
+        self._layout = problem.layout
+        self._num_ranks = len(problem.rank_names)
+        self._max_seconds = max_seconds
         self.design = design
         self._clear()
 
@@ -131,7 +152,7 @@ class _ChunkBuilder:
         self._since = time.monotonic()
 
     def _clear(self) -> None:
-        self._rows: list[tuple[int, int, dict[str, np.ndarray]]] = []
+        self._rows: list[tuple[int, int, np.ndarray, dict[str, np.ndarray]]] = []
         self.restart_clock()
         self.finished: list[int] = []
         self.failed: dict[int, str] = {}
@@ -139,8 +160,8 @@ class _ChunkBuilder:
         self.decisions: list[Decision] = []
         self.retried = 0
 
-    def add(self, simulation: int, sample: Sample) -> None:
-        self._rows.append((simulation, sample.step, self._layout.pack([sample])))
+    def add(self, simulation: int, sample: Sample, ranks: np.ndarray) -> None:
+        self._rows.append((simulation, sample.step, ranks, self._layout.pack([sample])))
 
     def fail(self, simulation: int, reason: str) -> None:
         self._rows = [row for row in self._rows if row[0] != simulation]
@@ -151,17 +172,18 @@ class _ChunkBuilder:
 
     def is_due(self) -> bool:
         full = len(self._rows) * self._layout.sample_bytes >= CHUNK_BYTES
-        return full or (not self.is_empty() and time.monotonic() - self._since >= CHUNK_SECONDS)
+        return full or (not self.is_empty() and time.monotonic() - self._since >= self._max_seconds)
 
     def take(self, blocked_seconds: float) -> Chunk:
         """What was gathered, as a chunk; the next one starts empty."""
-        rows = [arrays for _, _, arrays in self._rows]
+        rows = [arrays for *_, arrays in self._rows]
         empty = {name: np.empty((0, *shape), np.float32) for name, shape in self._layout.shapes.items()}
         chunk = Chunk(
             design=self.design,
             arrays={name: np.concatenate([row[name] for row in rows]) for name in empty} if rows else empty,
-            simulations=np.array([simulation for simulation, _, _ in self._rows], np.int64),
-            steps=np.array([step for _, step, _ in self._rows], np.int64),
+            simulations=np.array([simulation for simulation, *_ in self._rows], np.int64),
+            steps=np.array([step for _, step, *_ in self._rows], np.int64),
+            parameters=np.array([ranks for *_, ranks, _ in self._rows], DTYPE).reshape(len(rows), self._num_ranks),
             finished=tuple(self.finished),
             failed=dict(self.failed),
             solves=tuple(self.solves),

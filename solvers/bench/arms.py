@@ -41,6 +41,7 @@ class Role(StrEnum):
     USER = "user"
     OURS = "ours"
     AUTO = "auto"
+    ASSEMBLED_ONCE = "auto, assembled once"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class ArmError(Exception):
 
 @dataclass(frozen=True)
 class Solved:
-    """What an arm made of one system. For a strategy of ours set-up is part of the solve."""
+    """What an arm made of one system. Set-up is what comes before the first iteration or back-solve."""
 
     x: PETSc.Vec | None
     iterations: int
@@ -229,7 +230,7 @@ class StrategyArm(Arm):
         seconds = time.thread_time() - start
         if attempt.outcome is not Outcome.CONVERGED:
             raise ArmError(f"{attempt.outcome} after {attempt.iterations} products")
-        return Solved(attempt.x, attempt.iterations, seconds)
+        return Solved(attempt.x, attempt.iterations, seconds - attempt.setup_seconds, attempt.setup_seconds)
 
 
 class AutoArm(Arm):
@@ -238,8 +239,8 @@ class AutoArm(Arm):
     target: `rtol` or `accuracy`, as `LinearSolver` takes them.
     """
 
-    def __init__(self, **target: float):
-        super().__init__("auto", Role.AUTO, num_cold=0)  # it has decided and settled before it is compared
+    def __init__(self, role: Role = Role.AUTO, num_cold: int = 0, **target: float):
+        super().__init__(role, role, num_cold=num_cold)  # it has decided and settled before it is compared
         self._solver = LinearSolver(Auto(), **target)
 
     @property
@@ -249,12 +250,26 @@ class AutoArm(Arm):
 
     def solve(self, system: LinearSystem, rtol: float | None = None) -> Solved:
         """The target is what was given at the start, not `rtol`."""
+        setup_before = self._solver.setup_seconds
         start = time.thread_time()
         solution = self._solver(system)
         seconds = time.thread_time() - start
         if not solution.converged:
             raise ArmError(f"{solution.outcome}, relative residual {solution.relative_residual:.1e}")
-        return Solved(solution.x, solution.iterations, seconds)
+        setup_s = self._solver.setup_seconds - setup_before
+        return Solved(solution.x, solution.iterations, seconds - setup_s, setup_s)
+
+
+class AssembledOnceArm(AutoArm):
+    """`auto` for a problem that assembles its constant matrix once, so that there are no values to compare."""
+
+    def __init__(self, **target: float):
+        super().__init__(Role.ASSEMBLED_ONCE, num_cold=16, **target)  # about as many systems as `auto` settles on
+        self._matrix: PETSc.Mat | None = None
+
+    def solve(self, system: LinearSystem, rtol: float | None = None) -> Solved:
+        self._matrix = self._matrix or system.A.duplicate(copy=True)
+        return super().solve(replace(system, A=self._matrix), rtol)
 
 
 def _reason(ksp: PETSc.KSP) -> str:
@@ -291,6 +306,12 @@ def published_arms(structure: Structure) -> list[Arm]:
         left = options | {"side": "left", "norm": "preconditioned"}
         arms.append(StrategyArm(f"{title}, left", Role.BASELINE, lambda: GCRODR(**left), is_sorted=is_sorted))
     arms.append(StrategyArm(reset, Role.BASELINE, lambda: GCRODR(**options, recycle=False), is_sorted=is_sorted))
+    if structure.is_sequence and not structure.has_constant_matrix:  # where recycling was found to be worth most
+        title = "GCRO-DR(60, 20) + SOR"
+        larger = options | {"m": 60, "pc": "sor"}
+        reset = f"{title}, reset"
+        arms.append(StrategyArm(f"{title}, in order", Role.BASELINE, lambda: GCRODR(**larger), control=reset))
+        arms.append(StrategyArm(reset, Role.BASELINE, lambda: GCRODR(**larger, recycle=False)))
     return arms
 
 

@@ -47,12 +47,12 @@ class ConvectionDiffusion:
 
     is_sequence = False
 
-    def __init__(self, *, peclet: float, resolution: int = 128):
+    def __init__(self, *, peclet: float, resolution: int):
         self.peclet = peclet
         self.resolution = resolution
-        self.name = f"D convection Pe {peclet:.0e}".replace("e+0", "e")
-        self.title = f"convection-diffusion, SUPG P1, {resolution} x {resolution}, Péclet {peclet:g}"
         self.num_unknowns = (resolution - 1) ** 2
+        self.name = f"D convection Pe {peclet:.0e} {self.num_unknowns}".replace("e+0", "e")
+        self.title = f"convection-diffusion, SUPG P1, {resolution} x {resolution}, Péclet {peclet:g}"
 
     def features(self, i: int) -> np.ndarray:
         """The stream function, whose scale is that of the wind."""
@@ -127,4 +127,4 @@ def upwinding(speed: np.ndarray, sum_slopes: np.ndarray, diffusion: float) -> np
     return np.where(alpha > 1e-3, 1 / np.tanh(alpha) - 1 / alpha, slow) / sum_slopes
 
 
-CASES = tuple(ConvectionDiffusion(peclet=peclet) for peclet in (1e2, 1e3, 1e4))
+CASES = tuple(ConvectionDiffusion(peclet=peclet, resolution=n) for peclet in (1e2, 1e3, 1e4) for n in (64, 128))

@@ -158,7 +158,7 @@ def two_phase(resolution: int, above: float = 12.0, below: float = 3.0) -> Binar
 CASES = (
     *(Darcy("12/3", two_phase(n), resolution=n) for n in (100, 256, 421)),
     *(Darcy("log-normal", LogNormalField(GaussianField(n)), resolution=n) for n in (100, 256, 421)),
-    Darcy("contrast 1e4", two_phase(256, above=1.0, below=1e-4), resolution=256),
+    *(Darcy("contrast 1e4", two_phase(n, above=1.0, below=1e-4), resolution=n) for n in (100, 256)),
     *(
         Darcy("3D 12/3", BinaryField(GaussianField3D(n), above=12.0, below=3.0), resolution=n, dimension=3)
         for n in (32, 64)

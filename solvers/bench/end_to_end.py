@@ -11,7 +11,7 @@ import numpy as np
 from penstock.sample import Lease
 from penstock.solvers.bench import report
 from penstock.solvers.bench.arms import Arm, KeptKSP, Role, StrategyArm, user_arms
-from penstock.solvers.bench.comparison import NUM_CALIBRATIONS, AccuracyGoal, structure_of
+from penstock.solvers.bench.comparison import NUM_CALIBRATIONS, AccuracyGoal, References, structure_of
 from penstock.solvers.bench.darcy import Darcy as DarcyCase
 from penstock.solvers.bench.darcy import two_phase
 from penstock.solvers.krylov import LinearSolver
@@ -78,7 +78,7 @@ def run(num_systems: int, accuracy: float, resolution: int = 100) -> str:
     """A section of the page. The loops take turns, a lease of `num_systems` each, three times after warming up."""
     problem = Darcy(resolution=resolution)
     case = DarcyCase("12/3", two_phase(resolution), resolution=resolution)
-    goal = AccuracyGoal(accuracy, range(NUM_CALIBRATIONS))
+    goal = AccuracyGoal(accuracy, References(case), range(NUM_CALIBRATIONS))
     product = Product(problem, accuracy)
     loops: dict[str, Produce] = {PRODUCT: product}
     for arm in user_arms(structure_of(case)):

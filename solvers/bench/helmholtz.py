@@ -51,10 +51,10 @@ class Helmholtz:
     def __init__(self, *, wavenumber: float, resolution: int):
         self.wavenumber = wavenumber
         self.resolution = resolution
-        self.name = f"D Helmholtz k {wavenumber:g}"
+        self.num_unknowns = 2 * (resolution + 1) ** 2
+        self.name = f"D Helmholtz k {wavenumber:g} {self.num_unknowns}"
         points = 2 * np.pi * resolution / wavenumber
         self.title = f"Helmholtz, impedance boundary, k = {wavenumber:g}, {points:.1f} points a wavelength"
-        self.num_unknowns = 2 * (resolution + 1) ** 2
 
     def features(self, i: int) -> np.ndarray:
         """The medium c."""
@@ -124,4 +124,6 @@ class Helmholtz:
         return self._matrix.mat.createVecLeft()
 
 
-CASES = tuple(Helmholtz(wavenumber=k, resolution=n) for k, n in ((20.0, 64), (40.0, 96), (60.0, 128)))
+RESOLUTIONS = {20.0: (32, 64), 40.0: (64, 96), 60.0: (96, 128)}  # the smaller ones have 10 points a wavelength
+
+CASES = tuple(Helmholtz(wavenumber=k, resolution=n) for k, sizes in RESOLUTIONS.items() for n in sizes)

@@ -12,7 +12,7 @@ from typing import Any
 # are in the tables alone: twenty lines can't be read.
 STYLES = (
     (r"GMRES\(40\).*", "GMRES(40) + ICC or ILU", "#999999", "v"),
-    (r"GCRO-DR.*, (sorted|in order)", "SKR: GCRO-DR(40, 20) + ICC or ILU", "#D55E00", "s"),
+    (r"GCRO-DR\(40, 20\).*, (sorted|in order)", "SKR: GCRO-DR(40, 20) + ICC or ILU", "#D55E00", "s"),
     (r"CG \+ ICC", "CG + ICC", "#E69F00", "^"),
     (r"user: .* \+ GAMG", "user: CG or GMRES + GAMG", "#56B4E9", "D"),
     (r"user: PETSc \w+", "user: PETSc Cholesky or LU", "#009E73", "<"),

@@ -53,12 +53,13 @@ class Sequence(ABC):
 
     is_sequence = True
     is_spd = False
-    name: str
+    kind: str
     title: str
 
-    def __init__(self, resolution: int = 200):
+    def __init__(self, resolution: int):
         self.resolution = resolution
         self.num_unknowns = resolution**2
+        self.name = f"D {self.kind} {self.num_unknowns}"
         self.spacing = 1 / (resolution + 1)
         self._states: list[State] = []
         self._solver = Direct(solver="mumps")
@@ -159,7 +160,7 @@ class NonlinearDiffusion(NewtonSequence):
     Step l has load 20 l. Fluxes take the mean of 1 + u² at their two points.
     """
 
-    name = "D Newton"
+    kind = "Newton"
     title = "Newton's method for -∇·((1 + u²) ∇u) = load · s, load steps"
     load_step = 20.0
 
@@ -184,19 +185,19 @@ class NonlinearDiffusion(NewtonSequence):
 
 
 class Bratu(NewtonSequence):
-    """-Δu = λ e^u on its lower branch, λ_l = 6.8 (1 - 0.8^l): towards the fold at 6.808 and never over it.
+    """-Δu = λ e^u on its lower branch, λ_l = 6.8 (1 - 0.9^l): towards the fold at 6.808 and never over it.
 
     F is concave, so Newton's iterates from the solution for a smaller λ rise to the next one from below, and all
     Jacobians -Δ - λ e^u are symmetric positive definite. Their least eigenvalue falls from 2π² towards 0.
     """
 
-    name = "D continuation"
+    kind = "continuation"
     title = "continuation of -Δu = λ exp(u) towards its fold"
     is_spd = True
 
     def parameter(self, level: int) -> float:
         """λ"""
-        return 6.8 * (1 - 0.8**level)
+        return 6.8 * (1 - 0.9**level)
 
     def residual(self, level: int, u: np.ndarray) -> np.ndarray:
         return 4 * u - sum(neighbours(np.pad(u, 1))) - self.spacing**2 * self.parameter(level) * np.exp(u)
@@ -217,11 +218,11 @@ class Transient(Sequence):
     time_step: Δt. Good values: 0.001 to 0.05, that is Δt / h² = 40 to 2000 at 200 points an axis.
     """
 
-    name = "D transient"
+    kind = "transient"
     title = "implicit Euler for ∂u/∂t = ∇·(a(x, t) ∇u) + 1, a drifting"
     is_spd = True
 
-    def __init__(self, resolution: int = 200, *, time_step: float = 0.01):
+    def __init__(self, resolution: int, *, time_step: float = 0.01):
         super().__init__(resolution)
         self.time_step = time_step
 
@@ -267,4 +268,4 @@ def unit_field(resolution: int, design: str, i: int) -> np.ndarray:
     return resolution * field.features(draw).reshape(draw.shape)
 
 
-CASES = (NonlinearDiffusion(), Bratu(), Transient())
+CASES = tuple(kind(resolution) for kind in (NonlinearDiffusion, Bratu, Transient) for resolution in (100, 200))

@@ -10,9 +10,25 @@ from typing import Any
 
 from penstock.errors import PenstockError
 from penstock.solvers.bench import constant, convection, darcy, end_to_end, helmholtz, page, report, sequences, skr
-from penstock.solvers.bench.arms import Arm, AutoArm, own_arms, published_arms, skr_arm, user_arms
+from penstock.solvers.bench.arms import (
+    Arm,
+    AssembledOnceArm,
+    AutoArm,
+    own_arms,
+    published_arms,
+    skr_arm,
+    user_arms,
+)
 from penstock.solvers.bench.case import Case
-from penstock.solvers.bench.comparison import AccuracyGoal, Comparison, Goal, ResidualGoal, compare, structure_of
+from penstock.solvers.bench.comparison import (
+    AccuracyGoal,
+    Comparison,
+    Goal,
+    References,
+    ResidualGoal,
+    compare,
+    structure_of,
+)
 
 RTOL = 1e-8
 ACCURACY = 1e-4
@@ -73,9 +89,9 @@ def all_jobs(num_systems: int | None, command: str) -> dict[str, Callable[[], di
         return page.section_of(compare_on(case, num_systems or default_systems(case), accuracy), command)
 
     def produced() -> dict[str, Any]:
-        start = time.perf_counter()
+        start = time.process_time()
         text = end_to_end.run(num_systems or WINDOW, ACCURACY)
-        return {"text": f"{text}\n{report.footer(command)}", "seconds": time.perf_counter() - start}
+        return {"text": f"{text}\n{report.footer(command)}", "seconds": time.process_time() - start}
 
     jobs = {}
     for case in cases():
@@ -101,9 +117,12 @@ def compare_on(case: Case, num_systems: int, accuracy: float | None) -> Comparis
         yield from [skr_arm(structure)] if accuracy else published_arms(structure)
         yield from user_arms(structure)
         yield from own_arms(structure, case.system(0))
-        yield AutoArm(accuracy=accuracy) if accuracy else AutoArm(rtol=RTOL)
+        target = {"accuracy": accuracy} if accuracy else {"rtol": RTOL}
+        yield AutoArm(**target)
+        if structure.has_constant_matrix:
+            yield AssembledOnceArm(**target)
 
-    def goal(calibrations: range) -> Goal:
-        return AccuracyGoal(accuracy, calibrations) if accuracy else ResidualGoal(RTOL)
+    def goal(references: References, calibrations: range) -> Goal:
+        return AccuracyGoal(accuracy, references, calibrations) if accuracy else ResidualGoal(RTOL)
 
     return compare(case, list(arms()), num_systems, goal)

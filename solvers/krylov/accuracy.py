@@ -109,7 +109,8 @@ class Calibrated:
             return replace(attempt, rtol=rounded)
         reference = self.reference(system, attempt, tolerance)
         self.learn(system, attempt, reference, tolerance)
-        return replace(reference, iterations=attempt.iterations)
+        setup_seconds = attempt.setup_seconds + reference.setup_seconds
+        return replace(reference, iterations=attempt.iterations, setup_seconds=setup_seconds)
 
     def tolerance(self, accuracy: float) -> float:
         """What the strategy is asked for now."""

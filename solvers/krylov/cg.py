@@ -40,6 +40,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,6 +108,7 @@ class CG:
         self._usual_iterations: int | None = None
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+        start = time.thread_time()
         num_rows = system.b.getLocalSize()
         if self._memory is not None and self._memory.x.size != num_rows:
             self.reset()
@@ -114,14 +116,15 @@ class CG:
             self._memory = _Memory(num_rows, self.k if self.recycle else 0, self.max_iterations)
         self._pc = preconditioner_for(system, self.pc, self._pc)
         with Operator(system, self._pc) as operator:
-            return self._solve(operator, system, tolerance)
+            return self._solve(operator, system, tolerance, start)
 
-    def _solve(self, operator: Operator, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+    def _solve(self, operator: Operator, system: LinearSystem, tolerance: Tolerance, start: float) -> Attempt:
         if self._space is not None:
             self._space.hold_for(system.A, operator)
             if self._space.inverse_E is None:  # A is not positive definite on W
                 self._space = None
         self.recycles = self._space is not None
+        setup_seconds = time.thread_time() - start
 
         memory, x = self._memory, start_of(system)
         memory.x[:] = x.array_r
@@ -158,6 +161,7 @@ class CG:
             residual_norm=residual_norm,
             energy_error=state.energy_error if math.isfinite(state.energy_error) else None,
             history=memory.norms[: state.iterations + 1].tolist(),
+            setup_seconds=setup_seconds,
         )
 
     def _learn(self, A: PETSc.Mat, state: _State, operator: Operator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,7 @@ class Constant:
         self._is_low_rank = True
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+        start = time.thread_time()
         if self._matrix is None:
             self._direct, self._matrix = Direct(), MatrixCopy(system.A)
             is_known = False
@@ -60,12 +62,14 @@ class Constant:
                 self._matrix.overwrite(system.A)
                 self._span, self._is_low_rank = None, True
         self.num_matrices += not is_known
+        comparing_seconds = time.thread_time() - start
         system = replace(system, A=self._matrix.matrix)
         if is_known and self._is_low_rank:
-            return self._solve_in_span(system, tolerance)
-        attempt = self._direct.solve(system, tolerance)
-        self.recycles = self._direct.recycles
-        return attempt
+            attempt = self._solve_in_span(system, tolerance)
+        else:
+            attempt = self._direct.solve(system, tolerance)
+            self.recycles = self._direct.recycles
+        return replace(attempt, setup_seconds=comparing_seconds + attempt.setup_seconds)
 
     def _solve_in_span(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         if self._span is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from penstock.solvers.krylov.preconditioners import require_known
@@ -111,14 +112,17 @@ class Direct:
             self._ksp, self._package = None, package
 
     def _solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+        start = time.thread_time()
         if self._ksp is None:
             self._ksp = self._new_ksp(system)
         self._ksp.setOperators(system.A)
+        self._ksp.setUp()
         self._matrix, self._matrix_state = system.A, system.A.stateGet()
+        setup_seconds = time.thread_time() - start
         x = system.b.duplicate()
         self._ksp.solve(system.b, x)
         if self._ksp.getConvergedReason() < 0:
-            return Attempt(x=x, outcome=Outcome.BREAKDOWN)
+            return Attempt(x=x, outcome=Outcome.BREAKDOWN, setup_seconds=setup_seconds)
         target = tolerance.rtol * system.b.norm()
         residual = residual_of(system, x)
         residual_norm = residual.norm()
@@ -129,7 +133,7 @@ class Direct:
             residual_norm = residual_of(system, x).norm()
         # A NaN fails this comparison, as it should.
         outcome = Outcome.CONVERGED if residual_norm <= target else Outcome.STAGNATION
-        return Attempt(x=x, outcome=outcome, residual_norm=residual_norm)
+        return Attempt(x=x, outcome=outcome, residual_norm=residual_norm, setup_seconds=setup_seconds)
 
     def _new_ksp(self, system: LinearSystem) -> PETSc.KSP:
         from petsc4py import PETSc

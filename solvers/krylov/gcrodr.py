@@ -44,6 +44,7 @@ Arnoldi steps a system, 30 draws of Darcy 12/3 at 100 x 100, sorted (reset befor
 from __future__ import annotations
 
 import ctypes
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,17 +124,21 @@ class GCRODR:
         self._space: Space | None = None
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+        start = time.thread_time()
         self._pc = preconditioner_for(system, self.pc, self._pc)
         with Operator(system, self._pc, is_left=self.side == "left") as operator:
-            return self._solve(operator, system, tolerance)
+            return self._solve(operator, system, tolerance, start)
 
-    def _solve(self, operator: Operator, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+    def _solve(self, operator: Operator, system: LinearSystem, tolerance: Tolerance, start: float) -> Attempt:
         if self._space is None or self._space.num_rows != operator.num_rows:
             self._space = Space(operator.num_rows, self.m, self.k, self.side)
         space, self._space = self._space, None  # while an exception may leave it half made
         if not self.recycle:
             space.k = 0
         self.recycles = space.k > 0
+        if self.recycles and not space.matrix.is_current(system.A):
+            rebuild(operator, space)
+        setup_seconds = time.thread_time() - start
 
         x_vec = start_of(system)
         x, b = x_vec.array_r.copy(), operator.right_hand_side()
@@ -141,8 +146,6 @@ class GCRODR:
         target = tolerance.rtol * operator.norm(b)
         history = [operator.norm(r)]
         if space.k > 0:
-            if not space.matrix.is_current(system.A):
-                rebuild(operator, space)
             project(operator, space, x, r)
         goal = tolerance.rtol * system.b.norm() if self.side == "left" and self.norm == "true" else None
         outcome, residual_norm = self._cycles(operator, space, x, r, target, goal, history)
@@ -155,6 +158,7 @@ class GCRODR:
             iterations=operator.num_products,
             residual_norm=residual_norm,
             history=history,
+            setup_seconds=setup_seconds,
         )
 
     def _cycles(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from penstock.solvers.krylov.preconditioners import PRECONDITIONERS, require_known, set_preconditioner
@@ -88,12 +90,18 @@ class Krylov:
         self._is_spd = False  # what it was made for
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+        start = time.thread_time()
         if self._ksp is None or system.is_spd != self._is_spd:  # ICC of a nonsymmetric matrix may never end
             self._ksp, self._is_spd = self._new_ksp(system), system.is_spd
         elif self.pc is not None:  # a grid may have changed
             set_preconditioner(self._ksp.getPC(), self.pc, system)
         self._ksp.setOperators(system.A)
-        return iterate(self._ksp, system, tolerance, max_iterations=self.max_iterations, restart=self.restart)
+        with _kept_after_errors(self._ksp):
+            self._ksp.setUp()
+            self._ksp.setUpOnBlocks()
+        setup_seconds = time.thread_time() - start
+        attempt = iterate(self._ksp, system, tolerance, max_iterations=self.max_iterations, restart=self.restart)
+        return replace(attempt, setup_seconds=setup_seconds)
 
     def _new_ksp(self, system: LinearSystem) -> PETSc.KSP:
         ksp = new_ksp(self.ksp, system)
@@ -143,8 +151,6 @@ def iterate(
 ) -> Attempt:
     """Solve by a `ksp` that has its operators. Where its own norm is small enough and the true residual is not, it goes
     on with a tighter tolerance, up to three times. restart: that of "gmres" and "fgmres", for the count of products."""
-    from petsc4py import PETSc
-
     method = METHODS[ksp.getType()]
     target = tolerance.rtol * system.b.norm()
     x = start_of(system)
@@ -155,13 +161,8 @@ def iterate(
     for continuation in range(MAX_CONTINUATIONS + 1):
         ksp.setTolerances(rtol=rtol, atol=0.0, max_it=max(1, max_iterations - products))
         products += continuation > 0 or system.guess is not None  # the first residual
-        try:
+        with _kept_after_errors(ksp):
             ksp.solve(b, x)
-        except PETSc.Error:
-            # Multigrid in which an error occurs keeps vectors of the method's, and PETSc 3.25 crashes when both are
-            # destroyed. So this KSP never is.
-            ksp.incRef()
-            raise
         iterations = ksp.getIterationNumber()
         products += method.products * iterations
         if RESTARTED.get(ksp.getType()) == "gmres":  # forms its residual anew at every restart
@@ -175,6 +176,19 @@ def iterate(
         rtol *= 0.5 * target / residual_norm
         ksp.setInitialGuessNonzero(True)
     return Attempt(x=x, outcome=outcome, iterations=products, residual_norm=residual_norm)
+
+
+@contextmanager
+def _kept_after_errors(ksp: PETSc.KSP) -> Iterator[None]:
+    """Multigrid in which an error occurs keeps vectors of the method's, and PETSc 3.25 crashes when both are destroyed.
+    So this KSP never is."""
+    from petsc4py import PETSc
+
+    try:
+        yield
+    except PETSc.Error:
+        ksp.incRef()
+        raise
 
 
 def _outcome(reason: int) -> Outcome:

@@ -84,7 +84,11 @@ class Lagged:
         if attempt.outcome is Outcome.ITERATION_LIMIT:
             system = replace(system, guess=attempt.x)
         second = self._solve_anew(system, tolerance)
-        return replace(second, iterations=attempt.iterations + second.iterations)
+        return replace(
+            second,
+            iterations=attempt.iterations + second.iterations,
+            setup_seconds=attempt.setup_seconds + second.setup_seconds,
+        )
 
     def _solve_anew(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         from petsc4py import PETSc
@@ -102,8 +106,10 @@ class Lagged:
     def _refresh_and_iterate(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         start = time.thread_time()
         is_new = self._kept.refresh(system)
-        self._costs.note_refresh(_total(time.thread_time() - start, system), is_new=is_new)
-        return self._iterate(system, tolerance, self.max_iterations)
+        refresh_seconds = time.thread_time() - start
+        self._costs.note_refresh(_total(refresh_seconds, system), is_new=is_new)
+        attempt = self._iterate(system, tolerance, self.max_iterations)
+        return replace(attempt, setup_seconds=refresh_seconds + attempt.setup_seconds)
 
     def _iterate(self, system: LinearSystem, tolerance: Tolerance, max_iterations: int) -> Attempt:
         start = time.thread_time()

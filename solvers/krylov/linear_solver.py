@@ -40,13 +40,15 @@ class LinearSolver:
         self.tolerance = Tolerance(rtol) if accuracy is None else tolerance_of(accuracy)
         self.num_retried = 0
         """Systems that had to be solved again."""
+        self.setup_seconds = 0.0
+        """Of all attempts so far, as in `Attempt`."""
         self._pattern = strategy
         self._known: dict[str, Decision] = {}
         self._may_try = True
         self._strategies: dict[str, Strategy] = {}
 
     def reset(self) -> None:
-        """Forget all earlier systems. `num_retried` and `decisions` stay."""
+        """Forget all earlier systems. `num_retried`, `setup_seconds` and `decisions` stay."""
         self._known = {decision.family: decision for decision in self.decisions}
         self._strategies.clear()
 
@@ -84,6 +86,7 @@ class LinearSolver:
         for climbed, (strategy, rung) in enumerate(self._ladder(system)):
             self.num_retried += climbed == 1
             attempt = _attempt(strategy, rung, self.tolerance)
+            self.setup_seconds += attempt.setup_seconds
             if system.nullspace is not None:  # a kept factor leaves in x what its pivots made of it
                 system.nullspace.remove(attempt.x)
             residual_norm = attempt.residual_norm

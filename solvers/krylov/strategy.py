@@ -42,6 +42,9 @@ class Attempt:
     """The estimated ||x - A⁻¹ b||_A / ||A⁻¹ b||_A, where the strategy has one."""
     history: Sequence[float] = ()
     """Residual norms ||b - A x|| as the method estimated them, from the first on; () where it keeps none."""
+    setup_seconds: float = 0.0
+    """Processor time before the first iteration or back-solve: preconditioner, factor, a space brought to a new matrix,
+    the comparison with the matrix before."""
 
 
 class Strategy(Protocol):

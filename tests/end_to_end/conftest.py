@@ -92,6 +92,6 @@ def shared_cli(tmp_path_factory):
 def _cli(folder: Path):
     before = set(psutil.pids())
     yield Cli(folder)
-    for process in psutil.process_iter(["cmdline"]):  # nothing may outlive a run, and nothing does: see test_run.py
-        if process.pid not in before and str(folder) in " ".join(process.info["cmdline"] or ()):
+    for process in psutil.process_iter(["cwd"]):  # left by a test that failed; a run leaves none: see test_run.py
+        if process.pid not in before and (process.info["cwd"] or "").startswith(str(folder)):
             process.kill()

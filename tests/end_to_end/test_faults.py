@@ -77,19 +77,6 @@ def test_a_stopped_run_goes_on_without_gap_or_repeat(cli, number, exit_code):
     assert steps == sorted(steps)
 
 
-def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint_valid(cli):
-    process = cli.start("train", "tiny.yaml", LONG, "checkpoint.every_s=1")
-    cli.wait_until(process, lambda record: any((cli.latest / "checkpoints").glob("[1-9]*")))
-    os.kill(cli.read("run.json")["learner_pid"], signal.SIGSTOP)  # so that the first signal alone can't end it
-    process.send_signal(signal.SIGINT)
-    time.sleep(1.5)
-    process.send_signal(signal.SIGINT)
-    assert cli.finish(process, timeout_s=5).returncode == 130
-    result = cli.run("resume", "training.stop_after={steps: 60}")
-    assert result.returncode == 0, result.stderr
-    assert "resumed at step" in result.stdout
-
-
 def test_a_signal_while_ray_starts_ends_it(cli):
     process = cli.start("train", "tiny.yaml")
     while not (cli.folder / "runs" / "latest" / "run.json").exists():

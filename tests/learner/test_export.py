@@ -12,7 +12,7 @@ from torch import nn
 from penstock.errors import PenstockError
 from penstock.learner.export import export
 from penstock.learner.models.fno import FNO
-from penstock.learner.normalization import Normalization
+from penstock.learner.normalization import Normalization, RunningMoments
 from penstock.learner.surrogate import Surrogate
 from penstock.sample import FieldSpec, Layout
 
@@ -45,7 +45,9 @@ def new_surrogate():
         "targets": torch.tensor([1e5, 0.1]).reshape(2, 1, 1) * (1 + torch.randn(8, 2, 24, 24)),
     }
     model = FNO(LAYOUT, width=8, modes=5, layers=2)
-    return Surrogate(model, Normalization.from_arrays(arrays), LAYOUT), arrays
+    moments = RunningMoments()
+    moments.update({name: array.numpy() for name, array in arrays.items()})
+    return Surrogate(model, Normalization.from_moments(moments), LAYOUT), arrays
 
 
 def test_the_file_agrees_elsewhere_with_torch_alone(tmp_path):

@@ -46,6 +46,21 @@ def test_spectral_convolution_is_that_of_the_fft(grid, modes):
         torch.testing.assert_close(gradient, expected_gradient, rtol=1e-3, atol=1e-4 * expected_gradient.abs().max())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_under_autocast_the_spectral_convolution_is_the_one_in_float32(dtype):
+    torch.manual_seed(0)
+    convolution = SpectralConvolution(2, 4, 5)
+    x = torch.randn(16, 12, 3, 4).to(dtype)
+    bases = [fourier_bases(num_points, 5, convolution.weight) for num_points in (16, 12)]
+    with torch.autocast("cpu", torch.bfloat16):
+        result = convolution(x, bases)
+    expected = convolution_by_fft(x.float(), convolution.weight, 5)
+    # bfloat16 in, bfloat16 out: rounded once, to 8 bits
+    rtol, atol = (1e-4, 1e-5) if dtype == torch.float32 else (2**-8, 1e-5)
+    assert result.dtype == dtype
+    torch.testing.assert_close(result.float(), expected, rtol=rtol, atol=atol)
+
+
 def test_synthesis_after_analysis_keeps_the_low_modes_and_removes_the_others():
     analysis, synthesis = fourier_bases(48, 7, torch.empty(0, dtype=torch.float64))
     points = torch.arange(48, dtype=torch.float64) * (2 * torch.pi / 48)

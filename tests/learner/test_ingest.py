@@ -6,6 +6,7 @@ import queue
 import random
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 
 from penstock.id_set import IdSet
 from penstock.learner.buffers import Fifo, Reservoir
+from penstock.learner.draws import Trajectories
 from penstock.learner.ingest import Ingest
+from penstock.learner.normalization import RunningMoments
 from penstock.learner.rate_limiter import RateLimiter
 from penstock.sample import Chunk, FieldSpec, Layout, LeaseEnd, SolveRecord
 
@@ -66,14 +69,20 @@ def contents(buffer):
     return keys
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 40))))
+@given(st.lists(st.tuples(st.sampled_from(["add", "discard", "update"]), st.lists(st.integers(0, 40), max_size=9))))
 def test_id_set_is_a_set(changes):
     id_set, ids = IdSet(), set()
-    for is_added, simulation in changes:
-        (id_set.add if is_added else id_set.discard)(simulation)
-        (ids.add if is_added else ids.discard)(simulation)
+    for change, simulations in changes:
+        if change == "update":
+            id_set.update(np.array(simulations, np.int64))
+            ids.update(simulations)
+        else:
+            for simulation in simulations:
+                getattr(id_set, change)(simulation)
+                getattr(ids, change)(simulation)
     assert len(id_set) == len(ids)
     assert [simulation for simulation in range(-1, 42) if simulation in id_set] == sorted(ids)
+    assert np.flatnonzero(id_set.contains(np.arange(42))).tolist() == sorted(ids)
     intervals = json.loads(json.dumps(id_set.to_intervals()))
     assert all(end < start for (_, end), (start, _) in itertools.pairwise(intervals))
     restored = IdSet.from_intervals(intervals)
@@ -146,13 +155,14 @@ def test_draining_does_not_wait_for_a_checkpoint():
     record = SolveRecord(strategy="direct", seconds=0.1, iterations=0, relative_residual=1e-12)
     ingest = new_ingest(LeaseEnd(3), chunk((0, 0), finished=(0,), solves=(record,)))
     stop, drained = threading.Event(), []
-    with ingest.paused():
-        ingest.start(stop.is_set)
-        time.sleep(0.2)
-        thread = threading.Thread(target=lambda: drained.extend([ingest.drain_lease_ends(), ingest.drain_solves()]))
-        thread.start()
-        thread.join(1)
-        assert drained == [[LeaseEnd(3)], [record]] and ingest.num_delivered == 0
+    ingest.pause()
+    ingest.start(stop.is_set)
+    time.sleep(0.2)
+    thread = threading.Thread(target=lambda: drained.extend([ingest.drain_lease_ends(), ingest.drain_solves()]))
+    thread.start()
+    thread.join(1)
+    assert drained == [[LeaseEnd(3)], [record]] and ingest.num_delivered == 0
+    ingest.resume()
     while ingest.num_delivered == 0 and ingest.error is None:
         time.sleep(0.01)
     stop.set()
@@ -171,10 +181,11 @@ def test_a_simulation_is_delivered_only_when_all_its_samples_are_in_and_pausing_
     stop = threading.Event()
     ingest.start(stop.is_set)
     time.sleep(0.2)
-    with ingest.paused():  # while the chunk's last row waits for a slot
-        assert ingest.num_delivered == 0
-        state = ingest.state()
-        assert state["partial"] == {"0": [0, 1]} and state["num_unique"] == len(ingest.buffer) == 2
+    ingest.pause()  # while the chunk's last row waits for a slot
+    assert ingest.num_delivered == 0
+    state = ingest.state()
+    assert state["partial"] == {"0": [0, 1]} and state["num_unique"] == len(ingest.buffer) == 2
+    ingest.resume()
     assert ingest.buffer.draw(1, 1.0) is not None
     end = time.monotonic() + 2
     while ingest.num_delivered == 0 and time.monotonic() < end:
@@ -183,6 +194,63 @@ def test_a_simulation_is_delivered_only_when_all_its_samples_are_in_and_pausing_
         time.sleep(0.01)
     stop.set()
     assert ingest.join(2) and ingest.num_delivered == 1
+
+
+def test_the_thread_that_wrote_the_buffer_may_end_the_pause():
+    ingest = new_ingest(chunk((0, 0), finished=(0,)))
+    stop = threading.Event()
+    ingest.pause()
+    ingest.start(stop.is_set)
+    time.sleep(0.1)
+    assert ingest.num_unique == 0
+    threading.Thread(target=ingest.resume).start()
+    while ingest.num_delivered == 0 and ingest.error is None:
+        time.sleep(0.01)
+    stop.set()
+    assert ingest.join(2) and ingest.num_unique == 1
+
+
+def test_moments_are_of_the_samples_up_to_the_watermark_and_survive_a_checkpoint():
+    """Those of simulations that came with the one that reached it count, later ones and second copies don't."""
+    values = np.random.default_rng(0).normal(5, 2, (8, 1, 2)).astype(np.float32)
+
+    def part(start, stop):
+        rows = chunk(*[(simulation, 0) for simulation in range(start, stop)], finished=range(start, stop))
+        return replace(rows, arrays={"fields": values[start:stop], "targets": 3 * values[start:stop]})
+
+    ingest, other = (Ingest(None, Reservoir(LAYOUT, capacity=8, watermark=4, seed=0), LAYOUT) for _ in range(2))
+    ingest.take(part(0, 3))
+    assert ingest.state(with_buffer=False)["moments"] == RunningMoments().state()  # they come again
+    other.load_state(json.loads(json.dumps(ingest.state())))
+    other.buffer.put_now(part(0, 3).arrays, np.arange(3), np.zeros(3, np.int64))
+    other.take(part(1, 6))
+    assert other.buffer.reached_watermark
+    other.take(part(6, 8))
+    for name, array in (("fields", values[:6]), ("targets", 3 * values[:6])):
+        assert other.moments.mean[name] == pytest.approx(array.mean(axis=(0, 2), dtype=np.float64), rel=1e-6)
+        assert other.moments.std[name] == pytest.approx(array.std(axis=(0, 2), dtype=np.float64), rel=1e-6)
+
+
+def test_ranks_of_parameters_go_with_their_rows():
+    ingest = new_ingest(kind=Reservoir)
+    ranks = np.array([[0.1, 0.5], [0.2, 0.6], [0.2, 0.6], [0.3, 0.7]], np.float32)
+    ingest.take(chunk((1, 0), finished=(1,), parameters=ranks[:1]))
+    ingest.take(chunk((1, 0), (2, 0), (2, 1), (3, 0), finished=(1, 2, 3), parameters=ranks))
+    contents = ingest.buffer.contents()
+    found = dict(zip(contents.simulations.tolist(), contents.parameters.tolist(), strict=True))
+    assert found == {1: ranks[0].tolist(), 2: ranks[1].tolist(), 3: ranks[3].tolist()}
+
+
+def test_a_simulation_that_fails_half_way_leaves_no_slot_taken():
+    buffer = Fifo(LAYOUT, capacity=6, watermark=1, seed=0, draw=Trajectories(num_steps=3))
+    ingest = Ingest(None, buffer, LAYOUT)
+    ingest.take(chunk((0, 0), (0, 1), (1, 0)))
+    assert not ingest.take(chunk((2, 0)), lambda: len(buffer) == 3)  # no slot
+    ingest.take(chunk(failed={1: "singular"}))
+    ingest.give_up({0: "no worker lives to finish it"})
+    assert len(buffer) == 0
+    ingest.take(chunk(*[(simulation, step) for simulation in (2, 3) for step in range(3)], finished=(2, 3)))
+    assert ingest.failed.keys() == {0, 1} and ingest.delivered_intervals == [[2, 4]] and len(buffer) == 6
 
 
 def test_a_restored_ingest_takes_only_what_is_missing():

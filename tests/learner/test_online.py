@@ -10,9 +10,14 @@ import torch
 
 from penstock.learner import checkpoint
 from penstock.learner.buffers import BUFFERS
+from penstock.learner.feed import Feed
 from penstock.learner.ingest import Ingest
+from penstock.learner.losses import MSE
 from penstock.learner.models.fno import FNO
+from penstock.learner.normalization import Normalization
 from penstock.learner.rate_limiter import RateLimiter
+from penstock.learner.step import Step
+from penstock.learner.surrogate import Surrogate
 from penstock.learner.trainer import StopAfter, Trainer
 from penstock.sample import Chunk, FieldSpec, Layout
 
@@ -38,7 +43,7 @@ class Solver:
         )
 
 
-def learner(folder, kind, stop_after):
+def learner(folder, writer, kind, depth, stop_after):
     """The wiring that an owner does. Returns trainer and ingest."""
     torch.manual_seed(0)
     limiter = RateLimiter(2.0)
@@ -46,37 +51,37 @@ def learner(folder, kind, stop_after):
     ingest = Ingest(Solver(100), buffer, LAYOUT, limiter)
 
     def save(trainer):
-        with ingest.paused():
-            state = trainer.checkpoint_state()
-            state["meta"]["ingest"] = ingest.state()
-            checkpoint.save(folder, trainer.step, **state, keep=2)
+        writer.wait()
+        ingest.pause()
+        state = trainer.checkpoint_state()
+        state["meta"]["ingest"] = ingest.state()
+        writer.save(folder, trainer.step, **state, keep=2, release=ingest.resume)
 
+    surrogate = Surrogate(FNO(LAYOUT, width=4, modes=3, layers=1), Normalization.identity(LAYOUT), LAYOUT)
     trainer = Trainer(
-        FNO(LAYOUT, width=4, modes=3, layers=1),
-        LAYOUT,
-        buffer,
-        batch_size=4,
-        learning_rate=1e-2,
-        loss="mse",
+        Step(surrogate, loss=MSE(), learning_rate=1e-2),
+        Feed(buffer, "cpu", 4, limiter, depth=depth),
+        ingest,
         stop_after=stop_after,
-        rate_limiter=limiter,
         checkpoint=save,
         checkpoint_every_s=0.05,
-        ended=lambda: ingest.num_delivered,
     )
     return trainer, ingest
 
 
+@pytest.mark.parametrize("depth", [0, 2])
 @pytest.mark.parametrize("kind", sorted(BUFFERS))
-def test_a_resumed_learner_takes_every_sample_of_a_repeated_stream_once(tmp_path, kind):
-    trainer, ingest = learner(tmp_path, kind, StopAfter(steps=25))
+def test_a_resumed_learner_takes_every_sample_of_a_repeated_stream_once(tmp_path, kind, depth):
+    writer = checkpoint.Writer()
+    trainer, ingest = learner(tmp_path, writer, kind, depth, StopAfter(steps=25))
     stop = threading.Event()
     ingest.start(stop.is_set)
     assert trainer.run(lambda: False) == "steps"
     stop.set()
     assert ingest.join(5)
 
-    resumed, again = learner(tmp_path, kind, StopAfter(simulations=100))
+    resumed, again = learner(tmp_path, writer, kind, depth, StopAfter(simulations=100))
+    writer.wait()
     saved = checkpoint.load(tmp_path)
     resumed.load_checkpoint(saved)
     again.load_state(saved.meta["ingest"])

@@ -63,7 +63,7 @@ def test_unknown_keys_name_the_nearest_known_one(write):
         ("metrics.port=99999", "metrics.port = 99999"),
         ("buffer.watermark=5000", "buffer: watermark = 5000 is above capacity = 1000"),
         ("training.batch_size=500", "training.batch_size = 500 is above buffer.watermark = 100"),
-        ("training.stop_after={error: 0.1}", "training.stop_after: give minutes, steps or simulations"),
+        ("training.stop_after={error: 0.1}", "training.stop_after: give minutes, steps, samples or simulations"),
         ("name=../escape", "name = '../escape'"),
         ("nonsense", "an override reads key=value"),
         ("solver.rtol.deeper=1", "rtol"),
@@ -121,3 +121,33 @@ def test_solutions_are_bounded_by_their_error_or_by_their_residual(write):
     solver = load_config(write(MINIMAL), ("solver.rtol=1e-6",)).solver
     assert solver.accuracy is None and solver.rtol == 1e-6
     assert "give accuracy" in complaint(write(MINIMAL), "solver.rtol=1e-6", "solver.accuracy=1e-3")
+
+
+DETERMINISTIC = MINIMAL | {
+    "deterministic": True,
+    "solver": {"strategy": "direct", "sort": True, "workers": 2},
+    "buffer": {"batches_per_simulation": 0.5},
+}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("solver.workers=auto", "solver.workers: auto, which goes by the machine's cores: give a number"),
+        ("solver.strategy=auto", "solver.strategy: auto, which times the candidates: name one"),
+        ("solver.strategy=lagged", "solver.strategy: lagged without refresh_cost, which it would time: give"),
+        ("solver.sort=auto", "solver.sort: auto, which times windows: give true or false"),
+        ("buffer.batches_per_simulation=null", "buffer.batches_per_simulation: null"),
+        ("training.stop_after={minutes: 1}", "training.stop_after.minutes: give steps"),
+        ("training.stop_after={steps: 10, error: 0.1}", "training.stop_after.error, which is looked at by the clock"),
+        ("training.schedule={minutes: 1}", "training.schedule.minutes: give steps or samples"),
+        ("training.compile=true", "training.compile: true"),
+        ("checkpoint.buffer=false", "checkpoint.buffer: false"),
+    ],
+)
+def test_a_deterministic_run_refuses_what_asks_the_clock(write, override, expected):
+    path = write(DETERMINISTIC)
+    assert load_config(path).deterministic
+    assert f"deterministic: true refuses {expected}" in complaint(path, override)
+    load_config(path, (override, "deterministic=false"))
+    load_config(path, ("solver.strategy={name: lagged, refresh_cost: 10}",))

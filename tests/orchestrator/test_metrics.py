@@ -19,7 +19,7 @@ RECORD = {
     "buffer_samples": 5,
     "buffer_capacity": 8,
     "loss": 0.25,
-    "validation": {"mean": 0.1, "median": 0.09, "p99": 0.2, "max": 0.3},
+    "validation": {"relative_l2": {"mean": 0.1, "median": 0.09, "p99": 0.2, "max": 0.3}},
 }
 
 

@@ -107,15 +107,15 @@ def test_from_draw_to_gradient(learner):
     assert status["cause"] == "stream ended"
     assert status["unique"] == status["trained"] == 800 and status["step"] == 100
     assert status["validation_delivered"] == [[0, 16]]
-    assert status["validation"]["mean"] < 0.3  # untrained it is about 1
+    assert status["validation"]["relative_l2"]["mean"] < 0.3  # untrained it is about 1
 
 
 def test_a_learner_stalled_for_30_s_stops_the_solver_and_goes_on(learner):
     """Takes 30 s because the guarantee names them: nothing trains, the buffer fills, the solver waits, and resumes."""
     actor, worker = learner(config(training={"batch_size": 8, "device": "cpu", "stop_after": {"simulations": 2000}}))
     go_on = threading.Event()
-    draw = actor._trainer.buffer.draw
-    actor._trainer.buffer.draw = lambda *arguments: go_on.wait() and draw(*arguments)
+    draw = actor._trainer.feed.buffer.draw
+    actor._trainer.feed.buffer.draw = lambda *arguments, **options: go_on.wait() and draw(*arguments, **options)
     actor.start()
     actor.lease(Lease(number=0, simulations=tuple(range(16)), design="validation"), worker)
     actor.lease(Lease(number=1, simulations=tuple(range(2000))), worker)

@@ -6,13 +6,23 @@ import numpy as np
 import pytest
 from mpi4py import MPI
 from scipy.sparse import diags_array, eye_array, kron
+from scipy.sparse.linalg import spsolve
 
 from penstock.errors import PenstockError
 from penstock.solvers.bench import end_to_end, page, report, solvers
-from penstock.solvers.bench.arms import KeptKSP, Role, Solved, own_arms, published_arms, user_arms
-from penstock.solvers.bench.comparison import AccuracyGoal, Record, ResidualGoal, compare, structure_of
+from penstock.solvers.bench.arms import Arm, KeptKSP, Role, Solved, own_arms, published_arms, user_arms
+from penstock.solvers.bench.comparison import (
+    AccuracyGoal,
+    ExactSolver,
+    Record,
+    References,
+    ResidualGoal,
+    compare,
+    structure_of,
+)
 from penstock.solvers.bench.constant import Heat, Poisson
 from penstock.solvers.bench.darcy import Darcy, GaussianField3D, StructuredDarcy, two_phase
+from penstock.solvers.bench.sequences import NonlinearDiffusion, Transient
 from penstock.solvers.krylov.direct import Direct
 from penstock.solvers.krylov.strategy import Tolerance, residual_of
 from penstock.solvers.problem import LinearSystem
@@ -157,19 +167,110 @@ def all_arms(case):
 
 
 @pytest.mark.parametrize(
-    "case", [small_case(), Poisson(resolution=12), Heat(resolution=12)], ids=lambda case: case.name
+    "case",
+    [small_case(), Poisson(resolution=12), Heat(resolution=12), NonlinearDiffusion(12), Transient(12)],
+    ids=lambda case: case.name,
 )
 def test_every_arm_solves_every_system(case):
-    comparison = compare(case, all_arms(case), 3, lambda _: ResidualGoal(1e-8))
+    comparison = compare(case, all_arms(case), 3, lambda *_: ResidualGoal(1e-8))
     for record in comparison.records:
         assert not record.failures
         assert len(record.solved) == 3
         assert 0 < record.worst <= 1e-8 or record.worst == 0
+        assert 0 < record.largest_error < 1e-5
+        assert all(solved.setup_s >= 0 and solved.solve_s > 0 for solved in record.solved.values())
+
+
+def test_recycling_is_measured_with_a_larger_space_in_sequences_whose_matrix_changes():
+    def titles(case):
+        return [arm.title for arm in published_arms(structure_of(case))]
+
+    assert "GCRO-DR(60, 20) + SOR, reset" in titles(NonlinearDiffusion(8))
+    assert "GCRO-DR(60, 20) + SOR, reset" not in titles(Heat(resolution=8))
+
+
+@pytest.mark.parametrize("case", [small_case(), NonlinearDiffusion(12)], ids=lambda case: case.name)
+def test_references_are_scipys_solutions(case, to_scipy):
+    references = References(case)
+    for i in (1, 0):
+        references.prepare(i)
+        system = case.system(i)
+        expected = spsolve(to_scipy(system.A).tocsc(), system.b.array_r)
+        np.testing.assert_allclose(ExactSolver()(system), expected, rtol=1e-10, atol=1e-12 * np.abs(expected).max())
+        x = system.b.duplicate()
+        x.array = 1.25 * expected
+        assert references.error(system, x, i) == pytest.approx(0.25, rel=1e-9)
+
+
+def test_a_reference_too_large_to_factor_is_iterated(to_scipy):
+    n = 36
+    system = StructuredDarcy(n, 3).system(np.ones((n, n, n)), np.ones((n, n, n)))
+    assert system.A.getSize()[0] > 40_000
+    x = ExactSolver()(system)
+    assert np.linalg.norm(to_scipy(system.A) @ x - system.b.array_r) <= 2e-10 * np.linalg.norm(system.b.array_r)
+
+
+def test_a_method_that_jumps_over_the_accuracy_is_asked_for_more():
+    """Its error is 30 times what the goal allows, or a thirtieth of it, as that of a method of two or three steps."""
+    case = small_case()
+
+    class Stepping(Arm):
+        def solve(self, system, rtol):
+            x = system.b.duplicate()
+            x.array = ExactSolver()(system) * (1 + (3e-3 if rtol > 1e-3 else 3e-6))
+            return Solved(x, 2, 1.0)
+
+    goal = AccuracyGoal(1e-4, References(case), range(3))
+    arm = Stepping("stepping", Role.OURS)
+    goal.fit(arm, case)
+    assert 1e-5 < goal.asked(arm) <= 1e-3
+
+
+def test_a_matrix_assembled_once_is_told_beside_one_that_is_assembled_anew():
+    section = page.section_of(solvers.compare_on(Poisson(resolution=12), 3, None), "solvers")
+    assert [arm["title"] for arm in section["arms"]][-2:] == ["auto", "auto, assembled once"]
+    assert section["auto"]["ratios"]["assembled once"][0].startswith("user: ")
+    assert "where it is assembled once" in page.summary([section])
+    assert "where the matrix is assembled once" in section["text"]
+
+
+def test_a_residual_goal_shows_the_error_too():
+    case = small_case()
+    arms = user_arms(structure_of(case))
+    by_residual = page.section_of(compare(case, arms, 2, lambda *_: ResidualGoal(1e-8)), "solvers")
+    assert "| largest residual | largest error |" in by_residual["text"]
+    by_error = page.section_of(compare(case, arms, 2, lambda *free: AccuracyGoal(1e-3, *free)), "solvers")
+    assert "largest residual" not in by_error["text"]
+    assert by_error["text"].count("| largest error |") == 1
+
+
+def sequence_section(name: str, num_unknowns: int, worth: dict[str, float]) -> dict:
+    recycling = [{"arm": arm, "time": (ratio, ratio), "iterations": 2.0} for arm, ratio in worth.items()]
+    ratios = dict.fromkeys(("user", "unaware user"), ("user: LU", (2.0, 2.0)))
+    auto = {"strategy": "lagged", "ratios": ratios, "trials_share": -2e-4}
+    return {
+        "case": f"D {name} {num_unknowns}",
+        "measure": "residual",
+        "num_unknowns": num_unknowns,
+        "is_sequence": True,
+        "auto": auto,
+        "recycling": recycling,
+    }
+
+
+def test_two_sizes_are_one_sequence_and_recycling_is_told_by_its_best_variant():
+    sections = [sequence_section("Newton", n, {"first": 1.2, "second": 1.7}) for n in (100, 400)]
+    text = page.summary(sections)
+    assert "1.70x (1.70x), 2.00x: second" in text
+    assert "| 0.0 %" in text and "-0.0 %" not in text
+    assert "in time in two sequences of D: no (D Newton 100, D Newton 400)" in text
+    sections.append(sequence_section("transient", 100, {"first": 1.6}))
+    assert "in time in two sequences of D: yes (D Newton 100, D Newton 400, D transient 100)" in page.summary(sections)
 
 
 def test_arms_are_fitted_to_an_accuracy():
     case = small_case()
-    comparison = compare(case, user_arms(structure_of(case)), 3, lambda systems: AccuracyGoal(1e-3, systems))
+    comparison = compare(case, user_arms(structure_of(case)), 3, lambda *free: AccuracyGoal(1e-3, *free))
     errors = {record.arm.title: record.worst for record in comparison.records}
     assert 1e-5 < errors["user: CG + GAMG"] < 2e-3
     assert errors["user: MUMPS Cholesky"] < 1e-12
@@ -183,7 +284,7 @@ def test_a_failing_arm_is_told_and_enters_no_mean():
             raise RuntimeError("out of order")
 
     arms = [*user_arms(structure_of(case)), Broken("broken", Role.BASELINE, ksp="cg", pc="icc")]
-    section = page.section_of(compare(case, arms, 2, lambda _: ResidualGoal(1e-8)), "solvers")
+    section = page.section_of(compare(case, arms, 2, lambda *_: ResidualGoal(1e-8)), "solvers")
     facts = {arm["title"]: arm for arm in section["arms"]}
     assert facts["broken"]["failures"] == {"RuntimeError: out of order": 2}
     assert "mean_ms" not in facts["broken"]
@@ -195,7 +296,7 @@ def test_an_arm_that_stops_on_another_norm_is_tightened():
     case = Darcy("contrast 1e6", two_phase(16, above=1.0, below=1e-6), resolution=16)
     arms = [KeptKSP("left", Role.BASELINE, ksp="gmres", pc="jacobi", options={"ksp_pc_side": "left"})]
     goal = ResidualGoal(1e-8)
-    (record,) = compare(case, arms, 3, lambda _: goal).records
+    (record,) = compare(case, arms, 3, lambda *_: goal).records
     assert len(record.solved) == 3
     assert record.worst <= 1e-8
 
@@ -220,7 +321,7 @@ def test_ratios_are_of_sums_over_the_systems_that_both_solved_warm():
 def test_an_arm_without_a_warm_solve_is_cold():
     case = small_case()
     arms = user_arms(structure_of(case))[:2]
-    section = page.section_of(compare(case, arms, 1, lambda _: ResidualGoal(1e-8)), "solvers")
+    section = page.section_of(compare(case, arms, 1, lambda *_: ResidualGoal(1e-8)), "solvers")
     assert all(arm["num_solved"] == 0 and "cold_ms" in arm for arm in section["arms"])
     assert section["text"].count("(cold)") == 2
 
@@ -271,7 +372,7 @@ def test_no_systems_is_told():
 def test_a_case_replaces_its_own_section_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "FOLDER", tmp_path)
     case = small_case()
-    section = page.section_of(compare(case, user_arms(structure_of(case)), 2, lambda _: ResidualGoal(1e-8)), "solvers")
+    section = page.section_of(compare(case, user_arms(structure_of(case)), 2, lambda *_: ResidualGoal(1e-8)), "solvers")
     for name, title in (("B first", "old"), ("B second", "kept"), ("B first", "new")):
         page.publish(name, section | {"text": title, "case": name})
     assert json.loads((tmp_path / "solvers.json").read_text()).keys() == {"B first", "B second"}

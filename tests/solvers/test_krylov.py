@@ -1,6 +1,7 @@
 import math
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -322,3 +323,30 @@ def test_strategies_need_no_petsc_to_be_constructed():
         "for strategy in STRATEGIES.values(): LinearSolver(strategy(), rtol=1e-8)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("target", [{"rtol": RTOL}, {"accuracy": 1e-4}])
+def test_set_up_is_part_of_the_time_of_a_solve(name, target):
+    """With new values, with the same ones, and with a new matrix."""
+    solver = LinearSolver(STRATEGIES[name](), **target)
+    system = system_of(SPD, is_spd=True)
+    others = (system, system, system_of(1.5 * SPD, is_spd=True), system_of(SPD, is_spd=True))
+    for i, system in enumerate(others):
+        before = solver.setup_seconds
+        start = time.thread_time()
+        assert solver(system).converged
+        seconds = time.thread_time() - start
+        assert 0 <= solver.setup_seconds - before <= seconds
+        if i == 0:
+            assert solver.setup_seconds > 0
+
+
+def test_the_set_up_of_a_failed_attempt_counts():
+    system = system_of(NONSYMMETRIC)
+    attempt = Krylov(pc="ilu", max_iterations=1).solve(system, Tolerance(RTOL))
+    assert attempt.outcome is Outcome.ITERATION_LIMIT
+    solver = LinearSolver(Krylov(pc="ilu", max_iterations=1), rtol=RTOL)
+    assert solver(system).strategy == "direct"
+    assert solver.setup_seconds > 0
+    assert attempt.setup_seconds > 0

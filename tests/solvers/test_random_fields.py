@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.stats
 
 from penstock.solvers.parameters import ParameterSpace, Uniform, generator_of
 from penstock.solvers.random_fields import BinaryField, GaussianField
@@ -69,3 +70,50 @@ def test_uniform_stays_in_its_bounds_and_refuses_bad_ones():
     assert space.features(draws[0]).shape == (2,)
     with pytest.raises(ValueError, match="low = 3"):
         Uniform(3.0, 2.0)
+
+
+def test_ranks_of_a_field_are_the_quantiles_of_its_leading_modes():
+    """By quadrature of the drawn field times each cosine; at 32 cells the 16 x 16 modes are orthogonal exactly."""
+    field = GaussianField(32, num_modes=16)
+    value, ranks = field.draw(generator_of(0, "training", 7)), field.ranks(generator_of(0, "training", 7))
+    cosine = np.sqrt(2) * np.cos(np.pi * (np.arange(32) + 0.5) / 32)
+    x, y = cosine[:, None] * np.ones(32), cosine[None, :] * np.ones((32, 1))
+    for rank, mode, square in zip(ranks, (y, x, x * y), (1, 1, 2), strict=True):
+        coefficient = (value * mode).mean()
+        deviation = (np.pi**2 * square + 9.0) ** -1
+        assert rank == pytest.approx(scipy.stats.norm.cdf(coefficient / deviation), abs=1e-10)
+    assert field.rank_names("source") == ("source_mode_0_1", "source_mode_1_0", "source_mode_1_1")
+
+
+def test_ranks_are_uniform_whatever_the_range():
+    space = ParameterSpace(speed=Uniform(2.0, 30.0), medium=BinaryField(GaussianField(8), above=2.0, below=1.0))
+    ranks = np.stack([space.ranks(generator_of(0, "training", i)) for i in range(500)])
+    assert ranks.shape == (500, len(space.rank_names)) == (500, 4)
+    for column in ranks.T:
+        assert scipy.stats.kstest(column, "uniform").pvalue > 1e-3
+    assert np.abs(np.corrcoef(ranks.T) - np.eye(4)).max() < 0.15
+
+
+@pytest.mark.parametrize(
+    "distribution", [Uniform(2.0, 5.0), GaussianField(8), BinaryField(GaussianField(8), above=2.0, below=1.0)]
+)
+def test_ranks_use_the_generator_as_the_draw_does(distribution):
+    """So that the ranks of the next distribution are those of its draw."""
+    first, second = generator_of(0, "training", 1), generator_of(0, "training", 1)
+    distribution.draw(first)
+    distribution.ranks(second)
+    assert first.random() == second.random()
+
+
+def test_the_rank_of_a_uniform_number_is_its_place_in_the_interval():
+    value = Uniform(2.0, 5.0).draw(generator_of(0, "training", 3))
+    assert Uniform(2.0, 5.0).ranks(generator_of(0, "training", 3)) == pytest.approx([(value - 2) / 3])
+
+
+def test_a_distribution_without_ranks_leaves_its_space_without():
+    class Coin:
+        def draw(self, generator):
+            return generator.integers(2)
+
+    space = ParameterSpace(speed=Uniform(2.0, 3.0), coin=Coin())
+    assert space.rank_names == () and space.ranks(generator_of(0, "training", 0)).shape == (0,)

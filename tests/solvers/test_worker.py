@@ -97,6 +97,44 @@ def test_a_failing_draw_fails_alone():
     assert sorted([*failed, *(i for chunk in chunks for i in chunk.finished)]) == list(range(20))
 
 
+def test_every_sample_carries_the_ranks_of_its_draw():
+    problem = Steps()
+    problem.space = ParameterSpace(x=Uniform(0.0, 4.0))
+    rows = 0
+    for chunk in worker_of(problem).stream(lease(0, 1, 2)):
+        assert chunk.parameters.shape == (len(chunk), 1) and chunk.parameters.dtype == np.float32
+        np.testing.assert_allclose(4 * chunk.parameters, chunk.arrays["scalars"], rtol=1e-6)
+        rows += len(chunk)
+    assert rows == 9
+
+
+def test_a_problem_with_draws_of_its_own_has_no_ranks():
+    class Own(Steps):
+        def draw(self, generator):
+            return {"x": generator.standard_normal()}
+
+    assert Own().rank_names == ()
+    for chunk in worker_of(Own()).stream(lease(0, 1)):
+        assert chunk.parameters.shape == (len(chunk), 0) and len(chunk)
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "reason"),
+    [
+        (1, None),
+        (3, None),
+        (2, "step 2 was yielded, and the problem's num_steps is 2"),
+        (4, "3 samples were yielded, and the problem's num_steps is 4"),
+    ],
+)
+def test_a_simulation_must_have_the_steps_that_its_problem_says(num_steps, reason):
+    problem = Steps()
+    problem.num_steps = num_steps
+    failed = {i: why for chunk in worker_of(problem).stream(lease(0, 1)) for i, why in chunk.failed.items()}
+    assert len(failed) == (0 if reason is None else 2)
+    assert all(reason in why for why in failed.values())
+
+
 class Careless(Steps):
     def simulate(self, parameters, solve):
         for sample in super().simulate(parameters, solve):
@@ -195,3 +233,30 @@ def test_sorting_shortens_the_way_and_goes_on_from_the_last_system():
         return float(np.linalg.norm(np.diff(np.concatenate(fields), axis=0), axis=1).sum())
 
     assert way(sorted_worker) < 0.95 * way(plain)
+
+
+def test_a_deterministic_lease_gives_the_same_bits_whatever_came_before():
+    """GCRO-DR and the sorter keep something of earlier systems, and a clock cuts chunks, where they may."""
+
+    def chunks(deterministic, *leases):
+        solvers = {"training": LinearSolver(GCRODR(m=10, k=5), rtol=1e-4)}
+        worker = SolverWorker(Darcy(resolution=16), solvers, seed=0, sort=True, deterministic=deterministic)
+        return [list(worker.stream(ids)) for ids in leases][-1]
+
+    def bits(deterministic, *leases):
+        (chunk,) = chunks(deterministic, *leases)
+        return [chunk.simulations.tolist(), chunk.arrays["targets"].tobytes()]
+
+    first, second = lease(*range(8)), lease(*range(8, 16))
+    assert bits(True, second) == bits(True, first, second) == bits(True, second, first, second)
+    assert bits(False, second) != bits(False, first, second)
+
+
+def test_deterministic_chunks_are_cut_by_their_size_alone(monkeypatch):
+    size = CHUNK_BYTES // 40
+    expected = [len(chunk) for chunk in worker_of(Steps(size)).stream(lease(*range(10)))]
+    monkeypatch.setattr("penstock.solvers.worker.CHUNK_SECONDS", 0.0)  # as if every sample took long
+    assert max(len(chunk) for chunk in worker_of(Steps(size)).stream(lease(*range(10)))) == 1
+    solvers = {"training": LinearSolver(Direct(), rtol=1e-8)}
+    worker = SolverWorker(Steps(size), solvers, seed=0, sort=False, deterministic=True)
+    assert [len(chunk) for chunk in worker.stream(lease(*range(10)))] == expected

@@ -1,0 +1,174 @@
+"""What a row of a batch is: a sample, the whole trajectory of a simulation, or two samples of one simulation.
+
+Axes:  N samples, U units, B rows of a batch, T steps, C channels (S for scalars), * the grid's axes.
+
+A unit is what a slot of the buffer holds: T = 1 sample, or the T samples of a simulation. It is stored by the problem's
+layout, in arrays [U, T, C, *]; a batch has a layout of its own, which model, training and validation see.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from penstock.sample import Layout
+
+
+class Draw(ABC):
+    """How units become rows of batches: by one gather an array, of rows of the stored array with two axes merged."""
+
+    num_steps: int
+    """T, samples of a unit."""
+    num_choices: int = 1
+    """Rows that a unit has to give, one at a time."""
+    samples_per_row: int = 1
+    """Samples that are new in a row: what reuse is counted by."""
+
+    @abstractmethod
+    def layout(self, layout: Layout) -> Layout:
+        """The layout of batches, for a problem's layout."""
+
+    def parts(self, layout: Layout) -> dict[str, list[tuple[str, int]]]:
+        """Of each array of a batch the stored arrays whose channels it has, with how many steps after the row's."""
+        return {name: [(name, 0)] for name in layout.shapes}
+
+    def num_kept(self, name: str) -> int:
+        """The steps of a unit, from the first on, that are stored of an array."""
+        return self.num_steps
+
+    def merged(self, stored: Tensor) -> Tensor:
+        """A view of a stored array [U, T, C, *], of which batches take rows."""
+        return stored.flatten(1, 2)
+
+    def rows(self, units: np.ndarray, choices: np.ndarray) -> np.ndarray:
+        """int64 [B]: the rows of `merged` for a choice in [0, num_choices) of each unit."""
+        return units
+
+    def gather(self, stored: Mapping[str, Tensor], layout: Layout, rows: Tensor, out: Mapping[str, Tensor]) -> None:
+        """Fills `out`, a batch's arrays, with rows (int64 [B], on the arrays' device) of the stored ones."""
+        for name, parts in self.parts(layout).items():
+            channel = 0
+            for part, steps_after in parts:
+                source = self.merged(stored[part])
+                target = out[name].narrow(1, channel, source.shape[1])
+                torch.index_select(source, 0, rows + steps_after if steps_after else rows, out=target)
+                channel += source.shape[1]
+
+    def all_rows(
+        self, arrays: Mapping[str, np.ndarray], layout: Layout, simulations: np.ndarray, steps: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Everything that could be drawn of these samples, arrays [N, C, *] of the problem's layout: a validation set.
+
+        simulations, steps: int64 [N], in any order. Raises ValueError where a simulation has not each step once.
+        """
+        num_units, num_steps = len(simulations) // self.num_steps, self.num_steps
+        order = np.lexsort((steps, simulations)) if num_steps > 1 else np.arange(num_units)
+        if num_steps > 1:
+            numbers, counts = np.unique(simulations, return_counts=True)
+            if (counts != num_steps).any() or (steps[order] != np.tile(np.arange(num_steps), len(numbers))).any():
+                raise ValueError(f"each simulation must have steps 0 to {num_steps - 1}, each of them once")
+        stored = {}
+        for name, array in arrays.items():
+            units = array[order].reshape(num_units, num_steps, *array.shape[1:])[:, : self.num_kept(name)]
+            stored[name] = torch.from_numpy(np.ascontiguousarray(units))
+        units, choices = np.divmod(np.arange(num_units * self.num_choices), self.num_choices)
+        rows = torch.from_numpy(self.rows(units, choices))
+        out = {name: torch.empty(len(rows), *shape) for name, shape in self.layout(layout).shapes.items()}
+        self.gather(stored, layout, rows, out)
+        return {name: array.numpy() for name, array in out.items()}
+
+    def per_channel(self, values: Mapping[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
+        """One value a channel, [C] by array of the problem's layout (a mean, say), as one a channel of batches."""
+        return {name: np.concatenate([values[part] for part, _ in parts]) for name, parts in self.parts(layout).items()}
+
+
+@dataclass(frozen=True)
+class Samples(Draw):
+    """Single samples, each for itself: of steady problems, and of transient ones whose inputs tell the time."""
+
+    num_steps = 1
+
+    def layout(self, layout: Layout) -> Layout:
+        return layout
+
+
+@dataclass(frozen=True)
+class Trajectories(Draw):
+    """Whole simulations: from the inputs of step 0 to the outputs of all steps.
+
+    An output u gives the channels u_0, u_1, ..., all outputs of a step before those of the next. Of the inputs only
+    step 0 is stored.
+
+    num_steps: T > 1, the problem's. Raises ValueError otherwise.
+    """
+
+    num_steps: int
+
+    def __post_init__(self):
+        _check_num_steps("trajectories", self.num_steps)
+
+    @property
+    def samples_per_row(self) -> int:
+        return self.num_steps
+
+    def layout(self, layout: Layout) -> Layout:
+        outputs = [
+            replace(spec, name=f"{spec.name}_{step}") for step in range(self.num_steps) for spec in layout.outputs
+        ]
+        return Layout(layout.inputs, tuple(outputs))
+
+    def num_kept(self, name: str) -> int:
+        return self.num_steps if name == "targets" else 1
+
+    def per_channel(self, values: Mapping[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
+        return {**values, "targets": np.tile(values["targets"], self.num_steps)}
+
+
+@dataclass(frozen=True)
+class Pairs(Draw):
+    """Two samples of a simulation: from the inputs and outputs at step t to the outputs at step t + k.
+
+    An output u is the input u_before at step t. A unit gives its T - k pairs one after another, from a random one on.
+
+    num_steps: T > 1, the problem's. stride: k, at least 1 and below T. Raises ValueError otherwise.
+    """
+
+    num_steps: int
+    stride: int = 1
+
+    def __post_init__(self):
+        _check_num_steps("pairs", self.num_steps)
+        if not 1 <= self.stride < self.num_steps:
+            raise ValueError(f"the stride of pairs must be between 1 and {self.num_steps - 1}, not {self.stride}")
+
+    @property
+    def num_choices(self) -> int:
+        return self.num_steps - self.stride
+
+    def layout(self, layout: Layout) -> Layout:
+        before = [replace(spec, name=f"{spec.name}_before") for spec in layout.outputs]
+        return Layout((*layout.inputs, *before), layout.outputs)
+
+    def parts(self, layout: Layout) -> dict[str, list[tuple[str, int]]]:
+        inputs = {name: [(name, 0)] for name in layout.shapes if name != "targets"}
+        return {
+            **inputs,
+            "fields": [*inputs.get("fields", []), ("targets", 0)],
+            "targets": [("targets", self.stride)],
+        }
+
+    def merged(self, stored: Tensor) -> Tensor:
+        return stored.flatten(0, 1)
+
+    def rows(self, units: np.ndarray, choices: np.ndarray) -> np.ndarray:
+        return units * self.num_steps + choices
+
+
+def _check_num_steps(what: str, num_steps: int) -> None:
+    if num_steps <= 1:
+        raise ValueError(f"{what} need a problem whose num_steps is above 1, not {num_steps}")

@@ -1,0 +1,144 @@
+"""From a run's configuration to the parts of its learner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from penstock.errors import PenstockError
+from penstock.learner.buffers import BUFFERS, Buffer
+from penstock.learner.draws import Draw, Pairs, Samples, Trajectories
+from penstock.learner.feed import Feed
+from penstock.learner.ingest import Ingest, Stream
+from penstock.learner.lockstep import Lockstep
+from penstock.learner.losses import LOSSES, Sobolev
+from penstock.learner.models import MODELS
+from penstock.learner.normalization import Normalization
+from penstock.learner.rate_limiter import RateLimiter
+from penstock.learner.schedules import Schedule
+from penstock.learner.step import Step
+from penstock.learner.surrogate import Surrogate
+from penstock.learner.trainer import StopAfter, Trainer
+from penstock.orchestrator.blueprint import Blueprint
+from penstock.registry import build, load_class
+
+DEVICE_SHARE = 0.5  # of a GPU's free memory that `buffer.placement: auto` may take: a step needs the rest
+
+
+def make_trainer(blueprint: Blueprint, stream: Stream, save: Callable[[Trainer], None]) -> Trainer:
+    """Buffer, ingest, feed, step and trainer of a run, untrained. Raises PenstockError."""
+    config = blueprint.config
+    training = config.training
+    device = pick_device(training.device)
+    surrogate = make_surrogate(blueprint).to(device)
+    buffer = _make_buffer(blueprint, device)
+    ratio = config.buffer.batches_per_simulation
+    rate_limiter = None if ratio is None else RateLimiter(ratio)
+    ingest = Ingest(stream, buffer, blueprint.problem().layout, rate_limiter)
+    if config.deterministic:
+        feed = Lockstep(buffer, ingest, device, training.batch_size, rate_limiter)
+    else:
+        feed = Feed(buffer, device, training.batch_size, rate_limiter)
+    step = Step(
+        surrogate,
+        loss=make_loss(blueprint),
+        learning_rate=training.learning_rate,
+        precision=training.precision,
+        compile=training.compile,
+        micro_batch_size=training.micro_batch_size,
+        clip_norm=training.clip_norm,
+        ema_decay=training.ema_decay,
+    )
+    return Trainer(
+        step,
+        feed,
+        ingest,
+        stop_after=StopAfter(**training.stop_after.model_dump()),
+        schedule=Schedule(**training.schedule.model_dump()),
+        validation_every_s=config.validation.every_s,
+        checkpoint=save,
+        checkpoint_every_s=config.checkpoint.every_s,
+    )
+
+
+def make_draw(blueprint: Blueprint) -> Draw:
+    """What a row of a batch is. Raises PenstockError for a problem that has no such rows."""
+    choice, num_steps = blueprint.config.buffer.draw, blueprint.problem().num_steps
+    if choice == "samples":
+        return Samples()
+    try:
+        return Trajectories(num_steps) if choice == "trajectories" else Pairs(num_steps, choice.stride)
+    except ValueError as error:
+        raise PenstockError(f"buffer.draw: {error}") from error
+
+
+def require_room(blueprint: Blueprint, num_workers: int) -> None:
+    """Raises PenstockError unless the buffer holds a batch beside the simulations that are under way."""
+    config, num_steps = blueprint.config, make_draw(blueprint).num_steps
+    num_units, needed = config.buffer.capacity // num_steps, config.training.batch_size + num_workers
+    if num_steps > 1 and num_units < needed:
+        raise PenstockError(
+            f"buffer.capacity: {config.buffer.capacity} samples are {num_units} simulations of {num_steps} steps, and "
+            f"{needed} must fit, a batch and one for each worker: give at least {needed * num_steps}"
+        )
+
+
+def make_surrogate(blueprint: Blueprint) -> Surrogate:
+    """The model of the configuration in its surrogate, untrained. Raises PenstockError."""
+    layout = make_draw(blueprint).layout(blueprint.problem().layout)
+    choice = blueprint.config.model
+    model = build(
+        load_class(choice.name, MODELS, "model.name", blueprint.model_source), choice.options, "model", layout
+    )
+    return Surrogate(model, Normalization.identity(layout), layout)
+
+
+def make_loss(blueprint: Blueprint) -> Sobolev:
+    """Raises PenstockError."""
+    choice = blueprint.config.training.loss
+    return build(load_class(choice.name, LOSSES, "training.loss.name"), choice.options, "training.loss")
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of `training.device` on this machine. Raises PenstockError where there is none."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise PenstockError(f"training.device: there is no {name!r}; give auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise PenstockError(
+            f"training.device: {name!r} was asked for and torch sees {torch.cuda.device_count()} GPUs here: "
+            "give cpu or auto, or install a torch built for your GPU"
+        )
+    return device
+
+
+def _make_buffer(blueprint: Blueprint, device: torch.device) -> Buffer:
+    """In the device's memory, or in the host's, page-locked where batches go to a GPU. Raises PenstockError."""
+    config, layout = blueprint.config.buffer, blueprint.problem().layout
+    is_gpu = device.type == "cuda"
+    placement = config.placement
+    if placement == "auto":
+        num_bytes = config.capacity * layout.sample_bytes
+        fits = is_gpu and num_bytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+        placement = "device" if fits else "host"
+    try:
+        return BUFFERS[config.kind](
+            layout,
+            capacity=config.capacity,
+            watermark=config.watermark,
+            seed=blueprint.config.seed,
+            device=device if placement == "device" else "cpu",
+            pin_memory=is_gpu and placement == "host",
+            draw=make_draw(blueprint),
+        )
+    except ValueError as error:
+        raise PenstockError(f"buffer: {error}") from error
+    except (RuntimeError, MemoryError) as error:
+        gigabytes = config.capacity * layout.sample_bytes / 1e9
+        raise PenstockError(
+            f"buffer.capacity: {config.capacity} samples take {gigabytes:.1f} GB, the {placement} has less: lower it"
+        ) from error

@@ -1,0 +1,61 @@
+"""What all benches write: tables for the terminal and for benchmarks/, whole or not at all."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import tempfile
+import textwrap
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from penstock.errors import PenstockError
+
+FOLDER = Path("benchmarks")
+
+
+def require_folder() -> None:
+    """Raises PenstockError unless benchmarks/ can be written to."""
+    try:
+        FOLDER.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=FOLDER):
+            pass
+    except OSError as error:
+        raise PenstockError(f"{FOLDER.absolute()} can't be written to: {error.strerror}") from error
+
+
+def write(file: str, text: str) -> None:
+    """Into benchmarks/ of the current folder, in one piece."""
+    FOLDER.mkdir(exist_ok=True)
+    partial = FOLDER / f"{file}.part"
+    partial.write_text(text)
+    partial.replace(FOLDER / file)
+    print(f"written to {FOLDER / file}", file=sys.stderr)
+
+
+def paragraph(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 120)
+
+
+def markdown(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
+    """A table whose columns line up in plain text too."""
+    table = [header, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in table
+    ]
+    lines.insert(1, "|-" + "-|-".join("-" * width for width in widths) + "-|")
+    return "\n".join(lines)
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def today() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d}"

@@ -1,0 +1,109 @@
+"""A deterministic run that is killed again and again ends as the one that never was, bit for bit."""
+
+import hashlib
+import os
+import random
+import signal
+import time
+
+import psutil
+import pytest
+import torch
+
+from penstock.learner import checkpoint
+
+NUM_STEPS = 160
+NUM_KILLS = 5
+
+SLOW = """
+import time
+
+from penstock.solvers.problems.darcy import Darcy
+
+
+class Slow(Darcy):
+    def simulate(self, parameters, solve):
+        time.sleep(0.05)  # so that the run takes 8 s on the fastest machine, and can be hit
+        yield from super().simulate(parameters, solve)
+"""
+
+DETERMINISTIC = f"""
+name: repeatable
+deterministic: true
+problem: {{name: "./slow.py:Slow", resolution: 16}}
+solver: {{strategy: {{name: gcrodr, m: 20, k: 5, pc: jacobi}}, rtol: 1.0e-6, sort: true, window: 10, workers: 2}}
+buffer: {{kind: reservoir, capacity: 96, watermark: 32, batches_per_simulation: 0.5}}
+model: {{name: fno, width: 8, modes: 4, layers: 2}}
+training: {{batch_size: 8, learning_rate: 5.0e-3, device: cpu, stop_after: {{steps: {NUM_STEPS}}}}}
+validation: {{simulations: 16, every_s: 2}}
+checkpoint: {{every_s: 1}}
+"""
+
+
+@pytest.fixture
+def deterministic_cli(cli):
+    cli.config.write_text(DETERMINISTIC)
+    (cli.folder / "slow.py").write_text(SLOW)
+    # Two learner threads and two solvers on two cores: threads that wait by spinning would take the solvers' time.
+    cli.environment |= {"OMP_WAIT_POLICY": "passive"}
+    return cli
+
+
+def newest_files(cli) -> dict[str, str]:
+    """Checksums of what the newest checkpoint would be resumed from."""
+    folder = cli.latest / "checkpoints"
+    newest = folder / str(checkpoint.latest(folder))
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in newest.glob("*.safetensors")}
+
+
+def kill_all(process) -> None:
+    """SIGKILL for the driver and everything below it at once, as when the machine goes."""
+    processes = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for other in processes:
+        if other.is_running():
+            os.kill(other.pid, signal.SIGKILL)
+    process.communicate()  # until no one holds its pipes any more
+
+
+def wait_for_step(cli, process, step: int, began: float) -> None:
+    """Until a life that began then has come to a step."""
+    cli.wait_until(process, lambda record: record["time"] > began and record["step"] >= step)
+
+
+@pytest.mark.timeout(480)  # on a machine with five times as much to do as it has cores, Ray takes 40 s to start
+def test_a_run_killed_at_random_instants_ends_with_the_weights_of_one_never_stopped(deterministic_cli):
+    """Takes one start of Ray for each of seven lives, 8 to 10 s each: five kills, as the guarantee's test asks for.
+
+    An instant is random in the training's progress, and within the second after that. In its last life the run loses
+    a solver worker, too.
+    """
+    cli = deterministic_cli
+    result = cli.run("train", "tiny.yaml")
+    assert result.returncode == 0, result.stderr
+    undisturbed, ledger = newest_files(cli), cli.read("ledger.json")
+
+    seed = random.SystemRandom().randrange(10**6)
+    luck = random.Random(seed)
+    instants = [(step, luck.random()) for step in sorted(luck.sample(range(1, int(0.6 * NUM_STEPS)), NUM_KILLS))]
+    print(f"seed {seed}: killed some seconds after these steps: {instants}")
+    began, process = time.time(), cli.start("train", "tiny.yaml")
+    for step, seconds in instants:
+        wait_for_step(cli, process, step, began)
+        time.sleep(seconds)
+        assert process.poll() is None, "it ended before it was killed"
+        kill_all(process)
+        began, process = time.time(), cli.start("resume")
+    wait_for_step(cli, process, 1, began)
+    os.kill(luck.choice(list(cli.read("run.json")["solver_pids"].values())), signal.SIGKILL)
+    result = cli.finish(process)
+    assert result.returncode == 0, result.stderr
+    assert cli.read("summary.json")["step"] == NUM_STEPS
+    assert newest_files(cli) == undisturbed
+    assert cli.read("ledger.json")["delivered"] == ledger["delivered"]
+    assert (cli.latest / "events.jsonl").read_text().count("worker died") == 1
+
+    result = cli.run("resume", "solver.workers=1")
+    assert result.returncode == 2
+    assert "solver.workers can't change on resume" in result.stderr
+    run = cli.read("run.json")
+    assert run["conditions"]["learner"]["torch"] == torch.__version__ and "PETSc" in run["conditions"]["solver"]

@@ -1,0 +1,256 @@
+"""A step against torch's plain AdamW and NumPy; continued from a saved state it is the same bit for bit."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from penstock.learner.models.fno import FNO
+from penstock.learner.normalization import Normalization, RunningMoments
+from penstock.learner.step import Step
+from penstock.learner.surrogate import Surrogate
+from penstock.sample import FieldSpec, Layout
+
+LAYOUT = Layout((FieldSpec(name="a", shape=(12, 12)),), (FieldSpec(name="u", shape=(12, 12)),))
+ALL_OPTIONS = {"micro_batch_size": 3, "clip_norm": 0.05, "ema_decay": 0.9}
+RATES = [1e-3 * 0.9**n for n in range(12)]
+
+
+def relative_l2(prediction, target):
+    return (prediction - target).flatten(1).norm(dim=1) / target.flatten(1).norm(dim=1)
+
+
+def batches(count, size=8):
+    """a -> 3 + 2 a shifted by two cells, for smooth a."""
+    generator = torch.Generator().manual_seed(7)
+    for _ in range(count):
+        fields = F.interpolate(torch.randn(size, 1, 4, 4, generator=generator), (12, 12), mode="bicubic")
+        yield {"fields": fields, "targets": 3 + 2 * fields.roll(1, 2)}
+
+
+def new_step(seed=0, **options):
+    torch.manual_seed(seed)
+    moments = RunningMoments()
+    moments.update({name: array.numpy() for name, array in next(batches(1, 64)).items()})
+    surrogate = Surrogate(FNO(LAYOUT, width=6, modes=4, layers=2), Normalization.from_moments(moments), LAYOUT)
+    return Step(surrogate, **{"loss": relative_l2, "learning_rate": 1e-3, **options})
+
+
+def weights(surrogate):
+    return {name: parameter.detach().clone() for name, parameter in surrogate.named_parameters()}
+
+
+def plain_steps(surrogate, rates, *, clip_norm=None):
+    """The same training, spelled out. Yields the loss before every step."""
+    optimizer = torch.optim.AdamW(surrogate.parameters(), weight_decay=1e-4, foreach=False, fused=False)
+    std = surrogate.normalization.targets_std[0]
+    for batch, rate in zip(batches(len(rates)), rates, strict=True):
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        loss = relative_l2(surrogate.predict(batch) / std, batch["targets"] / std).mean()
+        loss.backward()
+        if clip_norm is not None:
+            gradients = [parameter.grad for parameter in surrogate.parameters()]
+            norm = np.sqrt(sum(float((gradient.double() ** 2).sum()) for gradient in gradients))
+            for gradient in gradients:
+                gradient *= min(1.0, clip_norm / norm)
+        optimizer.step()
+        yield loss.item()
+
+
+@pytest.mark.parametrize("options", [{}, {"clip_norm": 0.05}, {"micro_batch_size": 3}, {"micro_batch_size": 20}])
+def test_steps_are_those_of_plain_adamw(options):
+    step = new_step(**options)
+    reference = copy.deepcopy(step.surrogate)
+    expected_losses = list(plain_steps(reference, RATES, clip_norm=options.get("clip_norm")))
+    losses = [step(batch, rate).item() for batch, rate in zip(batches(len(RATES)), RATES, strict=True)]
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    for (name, result), expected in zip(step.surrogate.named_parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 4, 8])
+def test_the_gradient_of_the_parts_is_that_of_the_batch(micro_batch_size):
+    step, batch = new_step(micro_batch_size=micro_batch_size), next(batches(1))
+    std = step.surrogate.normalization.targets_std[0]
+    loss = relative_l2(step.surrogate.predict(batch) / std, batch["targets"] / std).mean()
+    expected = torch.autograd.grad(loss, step.surrogate.parameters())
+    step(batch, 1e-3)
+    for (name, parameter), gradient in zip(step.surrogate.named_parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6 * gradient.abs().max(), msg=name)
+
+
+def test_the_average_is_that_of_numpy_and_forgets_the_first_weights_quickly():
+    step = new_step(ema_decay=0.7)
+    expected = {name: value.double().numpy() for name, value in weights(step.surrogate).items()}
+    for number, batch in enumerate(batches(30)):
+        step(batch, 1e-3)
+        decay = min(0.7, (1 + number) / (10 + number))
+        for name, value in weights(step.surrogate).items():
+            expected[name] = decay * expected[name] + (1 - decay) * value.double().numpy()
+    for name, value in weights(step.averaged).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    assert not any(parameter.requires_grad for parameter in step.averaged.parameters())
+    assert step.averaged.predict(next(batches(1))).shape == (8, 1, 12, 12)
+
+
+def test_without_averaging_the_average_is_the_surrogate_itself():
+    step = new_step()
+    assert step.averaged is step.surrogate
+
+
+class CountsBatches(nn.Module):
+    """2 w a, and a buffer that counts the batches, as batch normalisation's statistics do."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.unused = nn.Parameter(torch.ones(1))
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, fields):
+        self.count += 1
+        return 2 * self.weight * fields
+
+
+def test_the_averaged_surrogate_follows_the_normalisation_and_the_buffers():
+    step = Step(
+        Surrogate(CountsBatches(), Normalization.identity(LAYOUT), LAYOUT),
+        loss=relative_l2,
+        learning_rate=1e-3,
+        ema_decay=0.9,
+    )
+    for batch in batches(3):
+        step(batch, 1e-3)
+    assert step.averaged.model.count == 3
+    moments = RunningMoments()
+    moments.update({name: array.numpy() for name, array in batch.items()})
+    step.surrogate.normalization = Normalization.from_moments(moments)
+    assert step.averaged.normalization is step.surrogate.normalization
+    step.surrogate.normalization.load_state_dict(Normalization.identity(LAYOUT).state_dict())
+    assert torch.equal(step.averaged.normalization.targets_mean, torch.zeros(1))
+    assert torch.equal(step.averaged.model.unused, torch.ones(1))
+
+
+def test_bfloat16_is_that_of_the_linear_layers_alone():
+    step = new_step(precision="bfloat16", ema_decay=0.9)
+    dtypes, spectral_dtypes = set(), set()
+    for module in step.surrogate.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda _, inputs, output: dtypes.add(output.dtype))
+    model = step.surrogate.model
+    model.spectral[0].weight.register_hook(lambda gradient: spectral_dtypes.add(gradient.dtype))
+    losses = [step(batch, 1e-2) for batch in batches(100)]
+    assert dtypes == {torch.bfloat16} and spectral_dtypes == {torch.float32}
+    assert losses[0].dtype == torch.float32
+    assert {tensor.dtype for tensor in step.state().values()} == {torch.float32, torch.int64}
+    whole = new_step()
+    expected = [whole(batch, 1e-2) for batch in batches(100)]
+    assert losses[0].item() == pytest.approx(expected[0].item(), rel=1e-2)
+    assert losses[-1].item() == pytest.approx(expected[-1].item(), rel=0.1) and expected[-1] < 0.6 * expected[0]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}, ALL_OPTIONS])
+def test_a_continued_training_is_the_uninterrupted_one_bit_for_bit(precision, options):
+    stream = list(zip(batches(len(RATES)), RATES, strict=True))
+    whole, first = (new_step(precision=precision, **options) for _ in range(2))
+    losses = [whole(*item) for item in stream]
+    for item in stream[:5]:
+        first(*item)
+    saved = copy.deepcopy((first.averaged.state_dict(), first.state()))
+    second = new_step(seed=99, precision=precision, **options)
+    second.averaged.load_state_dict(saved[0])
+    second.load_state(saved[1])
+    assert second.num_steps == 5
+    for item, loss in itertools.islice(zip(stream, losses, strict=True), 5, None):
+        assert torch.equal(second(*item), loss)
+    for ours, theirs in ((whole.surrogate, second.surrogate), (whole.averaged, second.averaged)):
+        for name, tensor in ours.state_dict().items():
+            assert torch.equal(tensor, theirs.state_dict()[name]), name
+    assert whole.state().keys() == second.state().keys()
+    for name, tensor in whole.state().items():
+        assert torch.equal(tensor, second.state()[name]), name
+
+
+def test_a_state_from_before_the_first_step_has_no_moments_and_can_be_loaded():
+    first, second = new_step(ema_decay=0.9), new_step(seed=99, ema_decay=0.9)
+    assert not any(name.startswith("exp_avg") for name in first.state())
+    second.averaged.load_state_dict(first.averaged.state_dict())
+    second.load_state(first.state())
+    for batch in batches(3):
+        assert torch.equal(first(batch, 1e-3), second(batch, 1e-3))
+
+
+class RefuseReads(TorchDispatchMode):
+    """Fails where the host reads a tensor's value, for which it would wait on a device."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._local_scalar_dense.default:
+            raise AssertionError("a value was read on the host")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("options", [{}, {"precision": "bfloat16", **ALL_OPTIONS}])
+def test_no_value_is_read_on_the_host(options):
+    step, (first, second) = new_step(**options), batches(2)
+    step(first, 1e-3)
+    with RefuseReads():
+        loss = step(second, 1e-3)
+        with pytest.raises(AssertionError, match="read on the host"):
+            loss.item()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("options", [{}, {"precision": "bfloat16", **ALL_OPTIONS}])
+def test_a_step_on_a_gpu_never_waits_for_it(options):
+    on_cpu = new_step(**options)
+    surrogate = copy.deepcopy(on_cpu.surrogate).cuda()
+    step = Step(surrogate, loss=relative_l2, learning_rate=1e-3, **options)
+    arrays = [{name: array.cuda() for name, array in batch.items()} for batch in batches(6)]
+    step(arrays[0], 1e-3)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses = [step(batch, 1e-3) for batch in arrays[1:]]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    expected = [on_cpu(batch, 1e-3).item() for batch in batches(6)][1:]
+    np.testing.assert_allclose([loss.item() for loss in losses], expected, rtol=1e-2)
+
+
+def test_a_compiled_step_is_the_same_and_other_batch_sizes_are_not_compiled():
+    stream = [*batches(3), *batches(1, 5), *batches(1, 3)]
+
+    def losses_of(**options):
+        torch.manual_seed(0)
+        surrogate = Surrogate(nn.Conv2d(1, 1, 1), Normalization.identity(LAYOUT), LAYOUT)
+        surrogate.model.forward = lambda fields, forward=surrogate.model.forward: torch.tanh(forward(fields))
+        step = Step(surrogate, loss=relative_l2, learning_rate=1e-3, **options)
+        return step, [step(batch, 1e-3).item() for batch in stream]
+
+    torch._dynamo.utils.counters.clear()
+    step, losses = losses_of(compile=True)
+    np.testing.assert_allclose(losses, losses_of()[1], rtol=1e-5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert step.state()["compiled_size"] == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
+        ({"micro_batch_size": 0}, "micro_batch_size must be at least 1"),
+        ({"clip_norm": 0.0}, "clip_norm must be above 0"),
+        ({"clip_norm": float("nan")}, "clip_norm must be above 0"),
+        ({"ema_decay": 1.0}, "ema_decay must be at least 0 and below 1"),
+        ({"ema_decay": -0.1}, "ema_decay must be at least 0 and below 1"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        new_step(**options)
