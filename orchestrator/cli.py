@@ -165,6 +165,17 @@ def learner(
     run(device, case, SECONDS if seconds is None else seconds)
 
 
+@bench.command()
+def sort_or_learn(
+    samples: Annotated[int, typer.Option(min=1, help="Unique samples of a training.")] = 4096,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every arm.")] = 3,
+) -> None:
+    """Compare what is learned from sorted leases and from shuffled ones."""
+    from penstock.orchestrator.sort_or_learn import run as compare
+
+    compare(samples, range(seeds))
+
+
 def _open(run: Path | None):
     from penstock.orchestrator.run_folder import RunFolder
 

@@ -195,6 +195,8 @@ def run(num_samples: int, seeds: Sequence[int]) -> None:
         raise PenstockError("docs/ and examples/ are not here: call this in the folder of the repository")
     if num_samples < WINDOWS[-1]:
         raise PenstockError(f"--samples: the largest window alone holds {WINDOWS[-1]}")
+    from mpi4py import MPI  # noqa: F401  before petsc4py, which would else load another MPI
+
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     poisson = load_class(f"{example}:ScreenedPoisson", {}, "examples")
     problems = {
