@@ -11,8 +11,10 @@ PYTHON := $(firstword $(foreach version,$(PYTHON_VERSIONS),$(shell \
 demo: .venv/installed
 	.venv/bin/penstock train examples/darcy.yaml
 
+# Two processes for what runs in one; runs from end to end, with processes of their own, by themselves.
 test: .venv/installed-test
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 tests/solvers tests/learner tests/orchestrator
+	.venv/bin/python -m pytest tests/end_to_end
 
 lint: .venv/installed-test
 	.venv/bin/ruff check .

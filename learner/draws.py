@@ -61,10 +61,11 @@ class Draw(ABC):
 
     def all_rows(
         self, arrays: Mapping[str, np.ndarray], layout: Layout, simulations: np.ndarray, steps: np.ndarray
-    ) -> dict[str, np.ndarray]:
+    ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
         """Everything that could be drawn of these samples, arrays [N, C, *] of the problem's layout: a validation set.
 
-        simulations, steps: int64 [N], in any order. Raises ValueError where a simulation has not each step once.
+        simulations, steps: int64 [N], in any order. Returned beside the arrays: of each row its simulation, and the
+        step of its inputs. Raises ValueError where a simulation has not each step once.
         """
         num_units, num_steps = len(simulations) // self.num_steps, self.num_steps
         order = np.lexsort((steps, simulations)) if num_steps > 1 else np.arange(num_units)
@@ -80,7 +81,8 @@ class Draw(ABC):
         rows = torch.from_numpy(self.rows(units, choices))
         out = {name: torch.empty(len(rows), *shape) for name, shape in self.layout(layout).shapes.items()}
         self.gather(stored, layout, rows, out)
-        return {name: array.numpy() for name, array in out.items()}
+        first = order[units * num_steps]
+        return {name: array.numpy() for name, array in out.items()}, simulations[first], steps[first] + choices
 
     def per_channel(self, values: Mapping[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
         """One value a channel, [C] by array of the problem's layout (a mean, say), as one a channel of batches."""
@@ -172,3 +174,6 @@ class Pairs(Draw):
 def _check_num_steps(what: str, num_steps: int) -> None:
     if num_steps <= 1:
         raise ValueError(f"{what} need a problem whose num_steps is above 1, not {num_steps}")
+
+
+DRAWS: dict[str, type[Draw]] = {"samples": Samples, "trajectories": Trajectories, "pairs": Pairs}

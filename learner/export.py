@@ -100,13 +100,27 @@ def _named(surrogate: Surrogate, names: Iterable[str]) -> nn.Module:
 
 
 def _trace(surrogate: Surrogate, inputs: dict[str, Tensor]) -> torch.export.ExportedProgram:
-    free = {name: dict.fromkeys(range(values.dim()), torch.export.Dim.AUTO) for name, values in inputs.items()}
+    # A product of sizes that must be so and so much leaves each of them free in the program.
+    grid = torch.export.Dim.AUTO if _takes_other_grids(surrogate, inputs) else torch.export.Dim.STATIC
+    free = {
+        name: {0: torch.export.Dim.AUTO, **dict.fromkeys(range(1, values.dim()), grid)}
+        for name, values in inputs.items()
+    }
     try:
         with torch.no_grad():
             return torch.export.export(_named(surrogate, inputs), args=(), kwargs=inputs, dynamic_shapes=free)
     except Exception as error:  # of the user's model, too: whatever torch.export can't follow
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PenstockError(f"{type(surrogate.model).__name__} can't be exported: {reason}", exit_code=1) from error
+
+
+def _takes_other_grids(surrogate: Surrogate, inputs: dict[str, Tensor]) -> bool:
+    try:
+        with torch.no_grad():
+            surrogate(**{name: _elsewhere(values) for name, values in inputs.items()})
+    except Exception:  # whatever the user's model says to sizes that it was not made for
+        return False
+    return True
 
 
 def _traced_shapes(program: torch.export.ExportedProgram, names: Iterable[str]) -> dict[str, tuple[int | None, ...]]:

@@ -81,8 +81,8 @@ class Feed:
     def next(self, should_stop: Callable[[], bool]) -> Batch | None:
         """The next batch, its arrays on the device and ready on the current stream.
 
-        None when none came within DRAW_TIMEOUT_S or, while the rate limiter holds training back, before should_stop().
-        Raises what ended the thread.
+        None when none came within DRAW_TIMEOUT_S, while the rate limiter held training back or the buffer had none: the
+        caller has limits and checkpoints to look after. Raises what ended the thread.
         """
         before = time.monotonic()
         batch = self._take() if self.depth else self._draw(should_stop)
@@ -116,11 +116,14 @@ class Feed:
 
     def _draw(self, gives_up: Callable[[], bool]) -> Batch | None:
         buffer, limiter, upload = self.buffer, self.rate_limiter, self._upload
+
+        def is_free() -> bool:
+            return buffer.put_is_waiting or buffer.stream_ended or buffer.exhausted
+
         if limiter is not None:
-            limiter.wait_to_train(
-                lambda: buffer.put_is_waiting or buffer.stream_ended or buffer.exhausted or gives_up()
-            )
-            if gives_up():
+            end = time.monotonic() + DRAW_TIMEOUT_S
+            limiter.wait_to_train(lambda: is_free() or gives_up() or time.monotonic() >= end)
+            if gives_up() or not (limiter.may_train() or is_free()):
                 return None
         batch = buffer.draw(self.batch_size, DRAW_TIMEOUT_S, out=None if upload is None else upload.staging())
         if batch is None:

@@ -122,6 +122,8 @@ class Ingest:
         with self._lock:
             if should_stop is not None and should_stop():  # the last checkpoint may be written: nothing after it
                 return False
+            simulations = arrival.chunk.simulations[arrival.rows]
+            arrival.rows = arrival.rows[~self._ended.contains(simulations)]  # some may have been given up meanwhile
             arrival.rows = arrival.rows[self._put_rows(arrival.chunk, arrival.rows) :]
             if len(arrival.rows):
                 return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 POLL_S = 0.02  # how soon a waiter sees what nobody notifies it of: its give_up()
@@ -49,20 +48,18 @@ class RateLimiter:
     def may_ingest(self) -> bool:
         return not self._started or self.batches_per_simulation * (self._num_simulations - 1) <= self._num_batches
 
-    def wait_to_train(self, give_up: Callable[[], bool]) -> float:
-        """Seconds waited until training may draw a batch or give_up()."""
-        return self._wait(self.may_train, give_up)
+    def wait_to_train(self, give_up: Callable[[], bool]) -> None:
+        """Blocks until training may draw a batch or give_up()."""
+        self._wait(self.may_train, give_up)
 
-    def wait_to_ingest(self, give_up: Callable[[], bool]) -> float:
-        """Seconds waited until ingestion may take a chunk or give_up()."""
-        return self._wait(self.may_ingest, give_up)
+    def wait_to_ingest(self, give_up: Callable[[], bool]) -> None:
+        """Blocks until ingestion may take a chunk or give_up()."""
+        self._wait(self.may_ingest, give_up)
 
-    def _wait(self, allowed: Callable[[], bool], give_up: Callable[[], bool]) -> float:
-        before = time.monotonic()
+    def _wait(self, allowed: Callable[[], bool], give_up: Callable[[], bool]) -> None:
         with self._changed:
             while not allowed() and not give_up():
                 self._changed.wait(POLL_S)
-        return time.monotonic() - before
 
     def state(self) -> dict[str, bool | int]:
         """For a checkpoint, as JSON."""

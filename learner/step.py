@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from penstock.errors import PenstockError
 from penstock.learner.surrogate import Surrogate
 
 PRECISIONS = ("float32", "bfloat16")
@@ -150,7 +151,16 @@ class Step:
         return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continues from `state()`. The state_dict that belongs to it must have been loaded into `averaged`."""
+        """Continues from `state()`. The state_dict that belongs to it must have been loaded into `averaged`.
+
+        Raises PenstockError when weights were averaged there and are not here, or the other way round.
+        """
+        was_averaged = any(name.startswith("weights.") for name in state)
+        if was_averaged != (self.ema_decay is not None):
+            raise PenstockError(
+                f"the checkpoint was trained with{'' if was_averaged else 'out'} training.ema_decay: "
+                "use the configuration it was trained with"
+            )
         self.num_steps = int(state["num_steps"])
         if "compiled_size" in state:
             self._compiled_size = int(state["compiled_size"])

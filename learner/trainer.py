@@ -188,7 +188,8 @@ class Trainer:
             self._save()  # the samples of dear simulations must survive a long warm-up
             self.state = "waiting for samples"
             due = time.monotonic() + self.checkpoint_every_s
-        if not self._normalization_is_fixed and len(self.buffer):
+        # A buffer that an error has closed is exhausted, too: a resumed run waits for the whole population again.
+        if not self._normalization_is_fixed and not self.buffer.exhausted:
             draws, layout = self.buffer.draws, self.ingest.layout
             normalization = Normalization.from_moments(
                 self.ingest.moments, lambda values: draws.per_channel(values, layout)

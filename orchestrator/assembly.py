@@ -8,7 +8,7 @@ import torch
 
 from penstock.errors import PenstockError
 from penstock.learner.buffers import BUFFERS, Buffer
-from penstock.learner.draws import Draw, Pairs, Samples, Trajectories
+from penstock.learner.draws import DRAWS, Draw, Samples
 from penstock.learner.feed import Feed
 from penstock.learner.ingest import Ingest, Stream
 from penstock.learner.lockstep import Lockstep
@@ -64,13 +64,10 @@ def make_trainer(blueprint: Blueprint, stream: Stream, save: Callable[[Trainer],
 
 def make_draw(blueprint: Blueprint) -> Draw:
     """What a row of a batch is. Raises PenstockError for a problem that has no such rows."""
-    choice, num_steps = blueprint.config.buffer.draw, blueprint.problem().num_steps
-    if choice == "samples":
-        return Samples()
-    try:
-        return Trajectories(num_steps) if choice == "trajectories" else Pairs(num_steps, choice.stride)
-    except ValueError as error:
-        raise PenstockError(f"buffer.draw: {error}") from error
+    choice = blueprint.config.buffer.draw
+    cls = load_class(choice.name, DRAWS, "buffer.draw")
+    arguments = () if cls is Samples else (blueprint.problem().num_steps,)
+    return build(cls, choice.options, "buffer.draw", *arguments)
 
 
 def require_room(blueprint: Blueprint, num_workers: int) -> None:
@@ -107,7 +104,9 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise PenstockError(f"training.device: there is no {name!r}; give auto, cpu, cuda or cuda:N") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise PenstockError(f"training.device: there is no {name!r}; give auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise PenstockError(
             f"training.device: {name!r} was asked for and torch sees {torch.cuda.device_count()} GPUs here: "
@@ -116,8 +115,15 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def require_placement(blueprint: Blueprint, device: torch.device) -> None:
+    """Raises PenstockError where samples are to lie in the memory of a GPU and training runs on the CPU."""
+    if blueprint.config.buffer.placement == "device" and device.type == "cpu":
+        raise PenstockError("buffer.placement: 'device' was asked for and training runs on the CPU: give host or auto")
+
+
 def _make_buffer(blueprint: Blueprint, device: torch.device) -> Buffer:
     """In the device's memory, or in the host's, page-locked where batches go to a GPU. Raises PenstockError."""
+    require_placement(blueprint, device)
     config, layout = blueprint.config.buffer, blueprint.problem().layout
     is_gpu = device.type == "cuda"
     placement = config.placement

@@ -96,7 +96,7 @@ def predict(
         Path | None, typer.Option(help="Folder to write; <run>/predictions when left out.", show_default=False)
     ] = None,
 ) -> None:
-    """Solve new draws, predict them, and show input, truth, prediction and error side by side."""
+    """Solve new draws, and show truth, prediction and error of each."""
     from penstock.orchestrator.surrogates import predict as write
 
     write(_open(run), num, output)
@@ -159,7 +159,7 @@ def learner(
         float | None, typer.Option(help="Time of each arm; 6 when left out.", show_default=False)
     ] = None,
 ) -> None:
-    """Measure what limits training: the step, its feed, ingest; beside torch's DataLoader and neuraloperator."""
+    """Measure what limits training: the step, its feed, ingest. Beside them torch's DataLoader and neuraloperator."""
     from penstock.learner.bench.page import SECONDS, run
 
     run(device, case, SECONDS if seconds is None else seconds)
@@ -170,7 +170,7 @@ def sort_or_learn(
     samples: Annotated[int, typer.Option(min=1, help="Unique samples of a training.")] = 4096,
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of every arm.")] = 3,
 ) -> None:
-    """Compare what is learned from sorted leases and from shuffled ones."""
+    """Compare learning from sorted leases and from shuffled ones."""
     from penstock.orchestrator.sort_or_learn import run as compare
 
     compare(samples, range(seeds))

@@ -15,7 +15,7 @@ from penstock.registry import nearest
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Named(Section):
@@ -72,20 +72,6 @@ class SolverSection(Section):
         return values
 
 
-class PairsDraw(Section):
-    name: Literal["pairs"]
-    stride: int = Field(1, gt=0)
-    """Steps from a pair's first sample to its second."""
-
-
-def _named_draw(value: Any) -> Any:
-    return {"name": value} if value == "pairs" else value
-
-
-DrawChoice = Annotated[Literal["samples", "trajectories"] | PairsDraw, BeforeValidator(_named_draw)]
-"""`pairs` is short for `{name: pairs, stride: 1}`."""
-
-
 class BufferSection(Section):
     kind: Literal["fifo", "firo", "reservoir"] = "reservoir"
     capacity: int = Field(1000, gt=0)
@@ -96,7 +82,7 @@ class BufferSection(Section):
     """Rate limiter: training and ingest wait for each other to keep this ratio; absent, neither waits."""
     placement: Literal["auto", "host", "device"] = "auto"
     """Where samples lie: the host's memory, or that of the training device; auto takes the device's where they fit."""
-    draw: DrawChoice = "samples"
+    draw: Choice = Named(name="samples")
     """What a batch is made of: single samples, whole trajectories, or pairs of one simulation's samples."""
 
     @model_validator(mode="after")
@@ -198,7 +184,7 @@ class Config(Section):
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """First part of the run folder's name: letters, digits, dots, dashes and underscores."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     deterministic: bool = False
     """Make a run that was killed and resumed equal the uninterrupted one bit for bit, on one machine; it is slower."""
     problem: Choice
@@ -241,9 +227,9 @@ class Config(Section):
             "training.compile: true, whose kernels depend on the batches before: give false": training.compile,
             "checkpoint.buffer: false, for a buffer that is filled anew differs: give true": not self.checkpoint.buffer,
         }
-        for what, is_given in refused.items():
-            if self.deterministic and is_given:
-                raise ValueError(f"deterministic: true refuses {what}")
+        given = [what for what, is_given in refused.items() if is_given]
+        if self.deterministic and given:
+            raise ValueError(f"deterministic: true refuses {'; and '.join(given)}")
         return self
 
 
@@ -319,11 +305,16 @@ def _validate(values: dict[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        complaints = [_complaint(item) for item in error.errors()]
-        raise PenstockError(f"{where}: " + "; ".join(complaints)) from None
+        complaints: dict[str, list[str]] = {}
+        for item in error.errors():
+            subject, message = _complaint(item)
+            complaints.setdefault(subject, []).append(message)
+        lines = [": ".join(filter(None, (subject, " or ".join(said)))) for subject, said in complaints.items()]
+        raise PenstockError(f"{where}: " + "; ".join(lines)) from None
 
 
-def _complaint(error: Mapping[str, Any]) -> str:
+def _complaint(error: Mapping[str, Any]) -> tuple[str, str]:
+    """The key, with its value where that tells something, and what is wrong with it."""
     # A key that is `int | Literal["auto"]` gets one error a member, with the member's name at the end of its place.
     location = [str(part) for part in error["loc"]]
     key = ".".join(part for part in location if not re.fullmatch(r"(constrained-)?int|bool|literal\[.*\]", part))
@@ -331,13 +322,16 @@ def _complaint(error: Mapping[str, Any]) -> str:
         section: Any = Config
         for part in location[:-1]:
             section = section.model_fields[part].annotation
-        return f"{key}: unknown key; {nearest(location[-1], section.model_fields)}"
+        return key, f"unknown key; {nearest(location[-1], section.model_fields)}"
     if error["type"] == "missing":
-        return f"{key}: missing"
+        return key, "missing"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "model_type":
+        is_choice = error["ctx"]["class_name"] == Named.__name__
+        message = "give a name or {name: ..., option: value}" if is_choice else "give a section of `key: value` pairs"
     if error["type"] == "value_error" or isinstance(error["input"], dict):
-        return f"{key}: {message}" if key else message
-    return f"{key} = {error['input']!r}: {message[0].lower()}{message[1:]}"
+        return key, message
+    return f"{key} = {error['input']!r}", f"{message[0].lower()}{message[1:]}"
 
 
 def _resolve_files(config: Config, folder: Path) -> Config:

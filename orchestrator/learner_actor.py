@@ -200,7 +200,7 @@ class LearnerActor:
             return None
         stored, _ = zarr_store.read(self._folder.validation)
         arrays = zarr_store.by_group(stored, layout)
-        return make_draw(self._blueprint).all_rows(arrays, layout, stored["simulation"], stored["step"])
+        return make_draw(self._blueprint).all_rows(arrays, layout, stored["simulation"], stored["step"])[0]
 
     def _solve_validation(self, layout: Layout) -> bool:
         """Gather the validation simulations and write them; False when stopped before, or when all of them failed."""
@@ -265,6 +265,11 @@ class LearnerActor:
         if isinstance(error, PenstockError):
             return error
         log = self._folder.logs / "learner.log"
+        if self._blueprint.config.training.compile and isinstance(error, torch._dynamo.exc.TorchDynamoException):
+            reason = str(error).strip().splitlines()[0]
+            return PenstockError(
+                f"training.compile: torch can't do it here ({reason}): give false; see {log}", exit_code=1
+            )
         return PenstockError(f"{describe(error, self._model_file)}; full traceback in {log}", exit_code=1)
 
 

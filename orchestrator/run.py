@@ -20,8 +20,9 @@ import psutil
 
 from penstock import __version__
 from penstock.errors import PenstockError
+from penstock.learner import checkpoint
 from penstock.orchestrator import conditions
-from penstock.orchestrator.assembly import make_loss, make_surrogate, pick_device, require_room
+from penstock.orchestrator.assembly import make_loss, make_surrogate, pick_device, require_placement, require_room
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.choices import Choices
 from penstock.orchestrator.cluster import ray_session
@@ -69,8 +70,11 @@ def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable
         raise PenstockError("deterministic can't be turned on on resume: what was done so far was not; start a new run")
     for key in (*FIXED, *(FIXED_BLOCKS if config.deterministic else ())):
         if attrgetter(key)(config) != attrgetter(key)(before):
-            raise PenstockError(f"{key} can't change on resume: the checkpoint depends on it; start a new run")
+            way_on = "give deterministic=false too, or start" if key in FIXED_BLOCKS else "start"
+            raise PenstockError(f"{key} can't change on resume: the checkpoint depends on it; {way_on} a new run")
     blueprint = _checked(config)
+    if checkpoint.latest(folder.checkpoints) is not None:
+        checkpoint.load(folder.checkpoints, weights_only=True)  # what can't be read is told before anything is changed
     metrics = Metrics(config.metrics.port)
     if overrides:
         folder.write_config(config)
@@ -89,7 +93,7 @@ def _checked(config: Config) -> Blueprint:
     make_loss(blueprint)
     require_room(blueprint, Split.of(config.solver.workers).workers)
     if config.cluster.address is None:  # elsewhere the learner's machine may have what this one lacks
-        pick_device(config.training.device)
+        require_placement(blueprint, pick_device(config.training.device))
     return blueprint
 
 
@@ -230,7 +234,7 @@ class _Driver:
         self.console.print(f"{self.stop_signal.name}: writing a checkpoint (again to end at once)")
         self.learner.stop.remote()
         deadline = time.monotonic() + STOP_WITHIN_S - 5.0  # ending Ray takes up to 5 s
-        while self.ray.wait([pending], timeout=max(0.0, deadline - time.monotonic()))[0]:
+        while (left := deadline - time.monotonic()) > 0 and self.ray.wait([pending], timeout=left)[0]:
             status = self._get(pending)
             if status["done"]:
                 training.settle(status["delivered"], status["failed"])
@@ -301,8 +305,8 @@ class _Driver:
             + "); the programs and a training step take theirs besides",
             soft_wrap=True,
         )
-        checkpoint = facts["weight_bytes"] * 3 + (facts["buffer_bytes"] if self.config.checkpoint.buffer else 0)
-        self.console.print(f"disk: the newest checkpoint takes about {checkpoint / 1e6:.0f} MB", soft_wrap=True)
+        checkpoint_bytes = facts["weight_bytes"] * 3 + (facts["buffer_bytes"] if self.config.checkpoint.buffer else 0)
+        self.console.print(f"disk: the newest checkpoint takes about {checkpoint_bytes / 1e6:.0f} MB", soft_wrap=True)
         if facts["training"][0]:
             self.console.print(f"resumed at step {facts['step']}")
 

@@ -56,7 +56,11 @@ class SolverActor:
         from petsc4py import PETSc
 
         petsc = ".".join(map(str, PETSc.Sys.getVersion()))
-        return {"pid": os.getpid(), "conditions": conditions.of_this_process() | {"PETSc": petsc}}
+        threads = os.environ.get("OMP_NUM_THREADS")  # of BLAS; Ray sets it to 1 where the user has not set it
+        return {
+            "pid": os.getpid(),
+            "conditions": conditions.of_this_process() | {"PETSc": petsc, "OMP_NUM_THREADS": threads},
+        }
 
     def stream(self, lease: Lease) -> Iterator[Chunk]:
         yield from self._worker.stream(lease)

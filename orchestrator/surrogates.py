@@ -34,7 +34,7 @@ def export(folder: RunFolder, output: Path | None) -> None:
     stored, _ = zarr_store.read(folder.validation)
     layout = blueprint.problem().layout
     samples = zarr_store.by_group(stored, layout)
-    arrays = make_draw(blueprint).all_rows(samples, layout, stored["simulation"], stored["step"])
+    arrays, *_ = make_draw(blueprint).all_rows(samples, layout, stored["simulation"], stored["step"])
     num_simulations = len(set(stored["simulation"].tolist()))
     card = _card(folder, blueprint, num_simulations, Validation(arrays).errors(surrogate).as_dict())
     card["step"] = step
@@ -55,12 +55,14 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     chunks = list(worker.stream(Lease(number=0, simulations=tuple(range(num)), design="prediction")))
     for simulation, reason in ((i, r) for chunk in chunks for i, r in chunk.failed.items()):
         print(f"draw {simulation} failed: {reason}")
-    samples = {name: np.concatenate([chunk.arrays[name] for chunk in chunks]) for name in layout.shapes}
-    if not len(samples["targets"]):
-        raise PenstockError("every solve failed, there is nothing to compare with", exit_code=3)
     simulations = np.concatenate([chunk.simulations for chunk in chunks])
     steps = np.concatenate([chunk.steps for chunk in chunks])
-    arrays = draw.all_rows(samples, layout, simulations, steps)
+    # Of a simulation that failed at a late step the samples before may have been sent.
+    whole = np.isin(simulations, [simulation for chunk in chunks for simulation in chunk.finished])
+    if not whole.any():
+        raise PenstockError("every solve failed, there is nothing to compare with", exit_code=3)
+    samples = {name: np.concatenate([chunk.arrays[name] for chunk in chunks])[whole] for name in layout.shapes}
+    arrays, simulations, steps = draw.all_rows(samples, layout, simulations[whole], steps[whole])
     layout = surrogate.layout
     with torch.no_grad():
         prediction = surrogate.predict({name: torch.from_numpy(array) for name, array in arrays.items()}).numpy()
@@ -70,13 +72,9 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     target.mkdir(parents=True, exist_ok=True)
     named = zarr_store.by_field(arrays, layout)
     predicted = {f"{spec.name}_predicted": prediction[:, c] for c, spec in enumerate(layout.outputs)}
-    simulations = {
-        "simulation": np.concatenate([chunk.simulations for chunk in chunks]),
-        "step": np.concatenate([chunk.steps for chunk in chunks]),
-    }
     zarr_store.write(
         target / "predictions.zarr",
-        named | predicted | simulations | {"relative_l2": errors},
+        named | predicted | {"simulation": simulations, "step": steps, "relative_l2": errors},
         {"run": folder.path.name, "design": "prediction", "seed": blueprint.config.seed},
     )
     draw_comparison(target / "predictions.png", named, arrays["targets"][:, 0], prediction[:, 0], errors, layout)

@@ -29,7 +29,7 @@ def nearest(word: str, known) -> str:
     """' Did you mean ...?' for a misspelt word, else the list of what there is."""
     known = sorted(known)
     close = get_close_matches(str(word), known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
 
 
 def load_class(name: str, registry: Mapping[str, Any], where: str, source: str | None = None) -> type:
@@ -75,13 +75,17 @@ def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
 
     Values are checked against the annotations that are in `CHECKED`, alone or joined by |; others are the class's own.
     """
-    parameters = inspect.signature(cls).parameters.values()
+    parameters = list(inspect.signature(cls).parameters.values())[len(args) :]
     known = {p.name: p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
     for key, value in options.items():
         if key not in known:
             raise PenstockError(f"{where}.{key}: unknown key; {nearest(key, known)}")
         if refusal := _refusal(_hint(cls, known[key]), value):
             raise PenstockError(f"{where}.{key} = {value!r}: {refusal}")
+    if missing := [
+        key for key, parameter in known.items() if parameter.default is parameter.empty and key not in options
+    ]:
+        raise PenstockError(f"{where}.{missing[0]}: missing")
     try:
         return cls(*args, **options)
     except (ValueError, TypeError) as error:

@@ -68,7 +68,7 @@ class Cli:
         path = self.latest / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
 
-    def wait_until(self, process: subprocess.Popen, condition, timeout_s: float = 60.0) -> dict:
+    def wait_until(self, process: subprocess.Popen, condition, timeout_s: float = 120.0) -> dict:
         """The first record of the run for which `condition` holds."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

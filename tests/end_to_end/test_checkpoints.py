@@ -64,5 +64,5 @@ def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint_before_the_write
     process.send_signal(signal.SIGINT)
     time.sleep(1.5)
     process.send_signal(signal.SIGINT)
-    assert cli.finish(process, timeout_s=5).returncode == 130
+    assert cli.finish(process, timeout_s=10).returncode == 130
     assert_resumes_from(cli, newest)

@@ -1,4 +1,4 @@
-"""A deterministic run that is killed again and again ends as the one that never was, bit for bit."""
+"""A deterministic run that is slow and killed again and again ends as a fast one that never was, bit for bit."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ from penstock.solvers.problems.darcy import Darcy
 
 class Slow(Darcy):
     def simulate(self, parameters, solve):
-        time.sleep(0.05)  # so that the run takes 8 s on the fastest machine, and can be hit
+        time.sleep(0.05)  # so that training takes 8 s on the fastest machine, and can be hit
         yield from super().simulate(parameters, solve)
 """
 
@@ -70,21 +70,21 @@ def wait_for_step(cli, process, step: int, began: float) -> None:
     cli.wait_until(process, lambda record: record["time"] > began and record["step"] >= step)
 
 
-@pytest.mark.timeout(480)  # on a machine with five times as much to do as it has cores, Ray takes 40 s to start
+@pytest.mark.timeout(480)  # on a machine with five times as much to do as it has cores, Ray takes 30 s to start
 def test_a_run_killed_at_random_instants_ends_with_the_weights_of_one_never_stopped(deterministic_cli):
     """Takes one start of Ray for each of seven lives, 8 to 10 s each: five kills, as the guarantee's test asks for.
 
     An instant is random in the training's progress, and within the second after that. In its last life the run loses
-    a solver worker, too.
+    a solver worker, too. The undisturbed run solves without the pauses: how long things take must not matter either.
     """
     cli = deterministic_cli
-    result = cli.run("train", "tiny.yaml")
+    result = cli.run("train", "tiny.yaml", "problem.name=darcy")
     assert result.returncode == 0, result.stderr
     undisturbed, ledger = newest_files(cli), cli.read("ledger.json")
 
     seed = random.SystemRandom().randrange(10**6)
     luck = random.Random(seed)
-    instants = [(step, luck.random()) for step in sorted(luck.sample(range(1, int(0.6 * NUM_STEPS)), NUM_KILLS))]
+    instants = [(step, luck.random()) for step in sorted(luck.sample(range(1, NUM_STEPS // 2), NUM_KILLS))]
     print(f"seed {seed}: killed some seconds after these steps: {instants}")
     began, process = time.time(), cli.start("train", "tiny.yaml")
     for step, seconds in instants:
@@ -102,8 +102,5 @@ def test_a_run_killed_at_random_instants_ends_with_the_weights_of_one_never_stop
     assert cli.read("ledger.json")["delivered"] == ledger["delivered"]
     assert (cli.latest / "events.jsonl").read_text().count("worker died") == 1
 
-    result = cli.run("resume", "solver.workers=1")
-    assert result.returncode == 2
-    assert "solver.workers can't change on resume" in result.stderr
     run = cli.read("run.json")
     assert run["conditions"]["learner"]["torch"] == torch.__version__ and "PETSc" in run["conditions"]["solver"]

@@ -268,6 +268,7 @@ def assert_one_line(result, *expected: str) -> None:
         (["tiny.yaml", "model.modes=50"], "modes"),
         (["tiny.yaml", "training.device=cuda:99"], "training.device: 'cuda:99' was asked for and torch sees"),
         (["tiny.yaml", "training.device=gpu"], "training.device: there is no 'gpu'"),
+        (["tiny.yaml", "buffer.placement=device"], "buffer.placement: 'device' was asked for and training runs on the"),
     ],
 )
 def test_bad_input_is_one_line(cli, arguments, expected):

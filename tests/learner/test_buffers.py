@@ -43,6 +43,13 @@ def put_all(buffer, first, count, should_stop=None):
     return taken
 
 
+def wait_until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
 def drain(buffer, batch_size):
     """Simulation ids of all batches until the buffer is exhausted."""
     batches = []
@@ -115,7 +122,7 @@ def check(batch, draw):
     assert torch.equal(batch.arrays["targets"], targets * ones)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     kind=st.sampled_from(sorted(BUFFERS)),
     draw=st.sampled_from([Samples(), Trajectories(3), Pairs(3, 1), Pairs(4, 2)]),
@@ -152,8 +159,10 @@ def test_any_history_is_bounded_and_loses_nothing(kind, draw, sizes, actions):
         elif action == "fail":
             if num_steps > 1:
                 simulation = stream.fail(worker)
+                num_arrived = len(arrived)
                 arrived = [row for row in arrived if row[0] != simulation]
                 buffer.forget(simulation)
+                unseen -= num_arrived - len(arrived)
             assert buffer.num_unseen == unseen
         elif action == "put":
             arrived += stream.put(buffer)
@@ -187,7 +196,9 @@ def test_any_history_is_bounded_and_loses_nothing(kind, draw, sizes, actions):
     else:
         assert drawn == Counter(expected)
     assert buffer.num_drawn == drawn.total() * draw.samples_per_row
-    assert buffer.draw(1, 0.0) is None and buffer.num_unseen == 0
+    assert buffer.draw(1, 0.0) is None
+    num_left = 0 if num_steps == 1 else len(arrived) - num_steps * len(whole)  # of what never gets whole
+    assert buffer.num_unseen == len(buffer) == num_left
 
 
 def test_fifo_keeps_the_order_of_the_stream():
@@ -253,10 +264,11 @@ def test_put_blocks_until_a_sample_was_seen():
     counts = []
     thread = threading.Thread(target=lambda: counts.append(put_all(buffer, 8, 4)))
     thread.start()
-    time.sleep(0.2)
+    wait_until(lambda: buffer.put_is_waiting)
+    time.sleep(0.1)
     assert thread.is_alive() and buffer.put_is_waiting and buffer.num_put == 8
     assert buffer.draw(4, 1.0) is not None
-    thread.join(2)
+    thread.join(60)
     assert counts == [4] and buffer.num_unseen == 8 and len(buffer) == 8
     assert not buffer.put_is_waiting
 
@@ -267,9 +279,9 @@ def test_a_blocked_put_ends_by_should_stop_and_by_close():
         stop, counts = threading.Event(), []
         thread = threading.Thread(target=lambda b=buffer, s=stop, c=counts: c.append(put_all(b, 0, 5, s.is_set)))
         thread.start()
-        time.sleep(0.1)
+        wait_until(lambda b=buffer: b.put_is_waiting)
         stop.set() if end == "should_stop" else buffer.close()
-        thread.join(2)
+        thread.join(60)
         assert counts == [2]
 
 
@@ -277,29 +289,30 @@ def test_draw_times_out_wakes_on_arrival_and_tells_exhaustion():
     buffer = Fifo(LAYOUT, capacity=8, watermark=2, seed=0)
     before = time.monotonic()
     assert buffer.draw(2, 0.1) is None and not buffer.exhausted
-    assert 0.1 <= time.monotonic() - before < 1
+    assert time.monotonic() - before >= 0.1
     batches = []
-    thread = threading.Thread(target=lambda: batches.append(buffer.draw(2, 10.0)))
+    thread = threading.Thread(target=lambda: batches.append(buffer.draw(2, 600.0)))
     thread.start()
+    wait_until(lambda: buffer.draw_is_waiting)
     put(buffer, 0, 3)
-    thread.join(2)
+    thread.join(60)
     assert len(batches[0]) == 2
     buffer.end_of_stream()
     assert len(buffer.draw(2, 0.0)) == 1 and buffer.exhausted
-    thread = threading.Thread(target=lambda: batches.append(buffer.draw(2, 10.0)))
+    thread = threading.Thread(target=lambda: batches.append(buffer.draw(2, 600.0)))
     thread.start()
-    thread.join(1)
-    assert batches[1] is None
+    thread.join(60)
+    assert batches[1:] == [None]
 
 
 def test_close_wakes_a_waiting_draw():
     buffer = Reservoir(LAYOUT, capacity=8, watermark=2, seed=0)
     batches = []
-    thread = threading.Thread(target=lambda: batches.append(buffer.draw(2, 30.0)))
+    thread = threading.Thread(target=lambda: batches.append(buffer.draw(2, 600.0)))
     thread.start()
-    time.sleep(0.1)
+    wait_until(lambda: buffer.draw_is_waiting)
     buffer.close()
-    thread.join(2)
+    thread.join(60)
     assert batches == [None] and buffer.exhausted and put(buffer, 0, 1) == 0
 
 
@@ -463,6 +476,22 @@ def test_a_simulation_that_fails_half_way_frees_its_slot():
     assert buffer.draw(1, 0.0).simulations.tolist() == [2]
     buffer.end_of_stream()  # what is under way now never gets whole
     assert buffer.exhausted
+
+
+@pytest.mark.parametrize("kind", sorted(BUFFERS))
+def test_simulations_left_half_way_by_dead_workers_do_not_stop_the_draws(kind):
+    """Slots for a batch of 2 and a worker, of which two died: what is whole is drawn, and the rest finds room."""
+    buffer, steps = BUFFERS[kind](LAYOUT, capacity=9, watermark=9, seed=0, draw=Trajectories(3)), np.arange(3)
+    buffer.put_now(*samples(np.full(3, 9), steps))
+    for simulation in (0, 1):
+        assert buffer.put_now(*samples(np.full(1, simulation), steps[:1])) == 1
+    assert buffer.put_now(*samples(np.full(3, 2), steps)) == 0
+    assert buffer.num_unseen == 5
+    assert buffer.draw(2, 0.0).simulations.tolist() == [9]
+    assert buffer.put_now(*samples(np.full(3, 2), steps)) == 3
+    for simulation in (0, 1):  # solved again: the steps that were in are dropped before
+        assert buffer.put_now(*samples(np.full(2, simulation), steps[1:])) == 2
+    assert len(buffer.draw(2, 0.0)) == 2
 
 
 @pytest.mark.parametrize(

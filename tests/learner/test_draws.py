@@ -28,8 +28,11 @@ def all_rows(draw, numbers, num_steps, layout=LAYOUT):
     order = np.random.default_rng(0).permutation(len(numbers) * num_steps)
     joined = {name: np.concatenate([each[name] for each in arrays])[order] for name in layout.shapes}
     simulations, steps = np.repeat(numbers, num_steps)[order], np.tile(np.arange(num_steps), len(numbers))[order]
-    rows = draw.all_rows(joined, layout, simulations, steps)
+    rows, row_simulations, row_steps = draw.all_rows(joined, layout, simulations, steps)
     assert {name: array.shape[1:] for name, array in rows.items()} == draw.layout(layout).shapes
+    np.testing.assert_array_equal(row_steps, rows["scalars"][:, 0])  # a sample's inputs are its simulation and step
+    if "fields" in layout.shapes:
+        np.testing.assert_array_equal(row_simulations, rows["fields"][:, 0, 0, 0])
     return {name: array if name == "scalars" else array[..., 0, 0] for name, array in rows.items()}
 
 

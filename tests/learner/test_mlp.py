@@ -1,5 +1,7 @@
 """The fully connected net against plain NumPy, its size against the paper's, and what it refuses."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -58,9 +60,11 @@ def test_it_learns_a_linear_map():
     assert (model(scalars) - targets).norm() / targets.norm() < 0.02
 
 
-def test_the_exported_file_is_the_net_at_any_batch(tmp_path):
+@pytest.mark.parametrize("fields", [(), ("a",)])
+def test_the_exported_file_is_the_net_at_any_batch(tmp_path, fields):
+    """A grid of other sizes but as many points would be taken without a word: its sizes must be fixed in the card."""
     torch.manual_seed(0)
-    layout = layout_of(8, 6, scalars=("t", "d"), outputs=("u", "v"))
+    layout = layout_of(8, 6, fields=fields, scalars=("t", "d"), outputs=("u", "v"))
     arrays = {name: torch.randn(4, *shape) for name, shape in layout.shapes.items()}
     moments = RunningMoments()
     moments.update({name: array.numpy() for name, array in arrays.items()})
@@ -68,8 +72,11 @@ def test_the_exported_file_is_the_net_at_any_batch(tmp_path):
     path = export(surrogate, {}, tmp_path / "mlp", {name: array[:1] for name, array in arrays.items()})
     module = torch.export.load(path).module()
     for batch_size in (1, 7):
-        inputs = {"t": torch.rand(batch_size), "d": torch.rand(batch_size)}
+        inputs = {name: torch.rand(batch_size, 8, 6) for name in fields}
+        inputs |= {"t": torch.rand(batch_size), "d": torch.rand(batch_size)}
         torch.testing.assert_close(module(**inputs), surrogate(**inputs))
+    card = json.loads((tmp_path / "mlp.card.json").read_text())
+    assert {tuple(spec["shape"]) for spec in card["inputs"] + card["outputs"]} == {("batch",), ("batch", 8, 6)}
 
 
 @pytest.mark.parametrize("hidden", [(256, 0), (2.5,), 256, "256", [True, "8"]])

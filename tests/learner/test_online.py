@@ -78,7 +78,7 @@ def test_a_resumed_learner_takes_every_sample_of_a_repeated_stream_once(tmp_path
     ingest.start(stop.is_set)
     assert trainer.run(lambda: False) == "steps"
     stop.set()
-    assert ingest.join(5)
+    assert ingest.join(60)
 
     resumed, again = learner(tmp_path, writer, kind, depth, StopAfter(simulations=100))
     writer.wait()
@@ -96,7 +96,7 @@ def test_a_resumed_learner_takes_every_sample_of_a_repeated_stream_once(tmp_path
 
     again.start(end_the_stream_after_100)
     assert resumed.run(lambda: again.error is not None) == "stream ended"
-    assert again.join(5)
+    assert again.join(60)
     assert again.delivered.to_intervals() == [[0, 100]]
     assert again.num_unique == resumed.buffer.num_put == 300 and again.num_dropped == num_unique
     if kind == "reservoir":  # two batches a simulation, as the limiter was told; the others can't repeat a sample

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from penstock.errors import PenstockError
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization, RunningMoments
 from penstock.learner.step import Step
@@ -168,14 +169,23 @@ def test_a_continued_training_is_the_uninterrupted_one_bit_for_bit(precision, op
     second.averaged.load_state_dict(saved[0])
     second.load_state(saved[1])
     assert second.num_steps == 5
+    before = {name: tensor.clone() for name, tensor in saved[1].items()}
     for item, loss in itertools.islice(zip(stream, losses, strict=True), 5, None):
         assert torch.equal(second(*item), loss)
     for ours, theirs in ((whole.surrogate, second.surrogate), (whole.averaged, second.averaged)):
         for name, tensor in ours.state_dict().items():
             assert torch.equal(tensor, theirs.state_dict()[name]), name
+    assert all(torch.equal(saved[1][name], tensor) for name, tensor in before.items())  # it was copied
     assert whole.state().keys() == second.state().keys()
     for name, tensor in whole.state().items():
         assert torch.equal(tensor, second.state()[name]), name
+
+
+@pytest.mark.parametrize(("before", "now", "how"), [(0.9, None, "with"), (None, 0.9, "without")])
+def test_a_state_of_averaged_weights_is_not_taken_for_one_of_plain_weights(before, now, how):
+    first, second = new_step(ema_decay=before), new_step(ema_decay=now)
+    with pytest.raises(PenstockError, match=f"was trained {how} training.ema_decay: use the configuration"):
+        second.load_state(first.state())
 
 
 def test_a_state_from_before_the_first_step_has_no_moments_and_can_be_loaded():
@@ -237,7 +247,9 @@ def test_a_compiled_step_is_the_same_and_other_batch_sizes_are_not_compiled():
     step, losses = losses_of(compile=True)
     np.testing.assert_allclose(losses, losses_of()[1], rtol=1e-5)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
-    assert step.state()["compiled_size"] == 8
+    restored = Step(step.surrogate, loss=relative_l2, learning_rate=1e-3, compile=True)
+    restored.load_state(step.state())
+    assert restored.state()["compiled_size"] == step.state()["compiled_size"] == 8
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The loop learns, follows its schedule, stops for each cause, loses no sample, and resumes bit for bit."""
 
-import threading
-import time
+import itertools
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import torch
 from penstock.errors import PenstockError
 from penstock.learner import checkpoint
 from penstock.learner.buffers import Fifo, Reservoir
+from penstock.learner.draws import Trajectories
 from penstock.learner.feed import Feed
 from penstock.learner.ingest import Ingest
 from penstock.learner.losses import LOSSES
@@ -187,17 +187,20 @@ def test_a_request_stops_at_the_next_step_and_saves_without_validating():
 
 
 def test_a_request_while_waiting_for_samples_ends_at_once():
-    trainer = new_trainer(StopAfter(steps=10), num_samples=4)
-    stop = threading.Event()
-    threading.Timer(0.2, stop.set).start()
-    assert trainer.run(stop.is_set) == "stopped"
+    trainer, calls = new_trainer(StopAfter(steps=10), num_samples=4), itertools.count()
+    assert trainer.run(lambda: next(calls) >= 1) == "stopped"
     assert trainer.step == 0 and trainer.learner_wait_seconds == 0
 
 
 def test_waits_for_samples_are_counted():
     trainer = new_trainer(StopAfter(steps=2), kind=Fifo, watermark=8, num_samples=8)
-    threading.Timer(0.4, trainer.ingest.take, [chunk(smoothing(8, seed=3), first=8)]).start()
-    assert trainer.run(never) == "steps"
+
+    def put_once_it_has_waited():
+        if trainer.learner_wait_seconds > 0.1 and trainer.buffer.num_put == 8:
+            trainer.ingest.take(chunk(smoothing(8, seed=3), first=8))
+        return False
+
+    assert trainer.run(put_once_it_has_waited) == "steps"
     assert 0.1 < trainer.learner_wait_seconds <= trainer.train_seconds
 
 
@@ -267,10 +270,60 @@ def test_the_rate_limiter_holds_training_back():
     limiter = RateLimiter(3.0)
     trainer = new_trainer(StopAfter(steps=1000), limiter=limiter)
     limiter.load_state({"started": True, "num_batches": 0, "num_simulations": 0})
-    end = time.monotonic() + 0.5
-    trainer.run(lambda: time.monotonic() > end)
+    trainer.run(lambda: trainer.learner_wait_seconds > 0.3)
     assert trainer.step == 3  # 3 * (0 + 1) batches
-    assert trainer.learner_wait_seconds > 0.1
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_limits_and_checkpoints_do_not_wait_for_the_rate_limiter(depth):
+    saved = []
+    for limit, should_stop, cause in (
+        ({"minutes": 0.5 / 60}, never, "minutes"),
+        ({"steps": 1000}, lambda: len(saved) >= 3, "stopped"),  # one is of the first run's end
+    ):
+        trainer = new_trainer(
+            StopAfter(**limit),
+            limiter=RateLimiter(3.0),
+            depth=depth,
+            checkpoint=saved.append,
+            checkpoint_every_s=0.1 if "steps" in limit else 1000.0,
+        )
+        trainer.feed.rate_limiter.load_state({"started": True, "num_batches": 3, "num_simulations": 0})
+        assert trainer.run(should_stop) == cause and trainer.step == 0
+
+
+def test_samples_of_simulations_under_way_are_not_trained_on_yet():
+    stop_after, arrays = StopAfter(samples=8), smoothing(16, seed=1)
+    buffer = Fifo(LAYOUT, capacity=64, watermark=4, seed=0, draw=Trajectories(4))
+    ingest = Ingest(None, buffer, LAYOUT)
+    model = FNO(buffer.layout, width=4, modes=3, layers=1)
+    surrogate = Surrogate(model, Normalization.identity(buffer.layout), buffer.layout)
+    trainer = Trainer(
+        Step(surrogate, loss=LOSSES["mse"](), learning_rate=1e-3), Feed(buffer, "cpu", 1), ingest, stop_after=stop_after
+    )
+
+    def take(simulation, steps):
+        rows = {name: array[steps] for name, array in arrays.items()}
+        ingest.take(Chunk(arrays=rows, simulations=np.full(len(steps), simulation), steps=np.array(steps)))
+
+    take(0, [0, 1, 2, 3])
+    for simulation in range(1, 6):
+        take(simulation, [0, 1])
+    assert trainer.run(lambda: trainer.state == "waiting for samples" and trainer.step > 0) == "stopped"
+    assert trainer.step == 1 and trainer.progress == 0.5
+    trainer = Trainer(trainer._step, Feed(buffer, "cpu", 1), ingest, stop_after=stop_after)
+    take(1, [2, 3])
+    assert trainer.run(never) == "samples" and trainer.step == 2
+
+
+def test_a_stream_that_breaks_in_the_warm_up_does_not_fix_the_normalisation():
+    saved = []
+    trainer = new_trainer(
+        StopAfter(steps=10), num_samples=2, checkpoint=lambda t: saved.append(t.checkpoint_state()["meta"]["training"])
+    )
+    trainer.buffer.close()  # as ingest does when its thread ends by an exception
+    assert trainer.run(never) == "stream ended"
+    assert [training["normalization_is_fixed"] for training in saved] == [False]
 
 
 @pytest.mark.parametrize("depth", [0, 2])
@@ -320,6 +373,24 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, depth, ema
         assert torch.equal(tensor, second._step.state()[name]), name
     assert torch.equal(whole.buffer.state()["num_seen"], second.buffer.state()["num_seen"])
     assert second.loss == whole.loss
+
+
+def test_what_was_counted_and_measured_goes_on_after_a_resume(tmp_path):
+    def start(steps):
+        return new_trainer(StopAfter(steps=steps), validation=Validation(smoothing(8, seed=2)))
+
+    first, second = start(5), start(10)
+    first.run(never)
+    first.best_error, first.feed.wait_seconds = 1e-9, 1.5
+    torch.manual_seed(5)
+    saved = first.checkpoint_state()
+    checkpoint.save(tmp_path, 5, **saved, keep=1)
+    torch.manual_seed(6)
+    second.load_checkpoint(checkpoint.load(tmp_path))
+    assert torch.equal(torch.get_rng_state(), saved["optimizer"]["random.cpu"])
+    assert saved["meta"]["validation"] == saved["meta"]["training"]["validation_errors"] is not None
+    assert second.checkpoint_state()["meta"] == saved["meta"]
+    assert second.run(never) == "steps" and second.best_error == 1e-9 and second.learner_wait_seconds >= 1.5
 
 
 def test_a_checkpoint_without_the_buffer_keeps_the_normalisation(tmp_path):

@@ -59,7 +59,13 @@ def test_unknown_keys_name_the_nearest_known_one(write):
         ("solver.rtol=2", "solver.rtol = 2"),
         ("buffer.capacity=0", "buffer.capacity = 0"),
         ("buffer.kind=stack", "buffer.kind = 'stack'"),
-        ("solver.workers=-1", "solver.workers = -1"),
+        ("solver.workers=-1", "solver.workers = -1: input should be greater than 0 or input should be 'auto'"),
+        ("training.learning_rate=.inf", "training.learning_rate = inf: input should be a finite number"),
+        ("seed=9223372036854775808", "seed = 9223372036854775808: input should be less than"),
+        ("training.schedule=cosine", "training.schedule = 'cosine': give a section of `key: value` pairs"),
+        ("training.schedule.step=10", "training.schedule.step: unknown key; did you mean 'steps'?"),
+        ("training.loss=2", "training.loss = 2: give a name or {name: ..., option: value}"),
+        ("buffer.draw=[pairs]", "buffer.draw = ['pairs']: give a name or {name: ..., option: value}"),
         ("metrics.port=99999", "metrics.port = 99999"),
         ("buffer.watermark=5000", "buffer: watermark = 5000 is above capacity = 1000"),
         ("training.batch_size=500", "training.batch_size = 500 is above buffer.watermark = 100"),
@@ -146,8 +152,10 @@ DETERMINISTIC = MINIMAL | {
     ],
 )
 def test_a_deterministic_run_refuses_what_asks_the_clock(write, override, expected):
+    """All that it refuses in one line."""
     path = write(DETERMINISTIC)
     assert load_config(path).deterministic
     assert f"deterministic: true refuses {expected}" in complaint(path, override)
     load_config(path, (override, "deterministic=false"))
     load_config(path, ("solver.strategy={name: lagged, refresh_cost: 10}",))
+    assert expected in complaint(path, override, "solver.workers=auto", "solver.sort=auto")

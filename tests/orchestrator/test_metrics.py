@@ -20,6 +20,7 @@ RECORD = {
     "buffer_capacity": 8,
     "loss": 0.25,
     "validation": {"relative_l2": {"mean": 0.1, "median": 0.09, "p99": 0.2, "max": 0.3}},
+    "bias": None,
 }
 
 
@@ -44,6 +45,23 @@ def test_the_endpoint_tells_a_record_and_its_solves():
     assert values["penstock_validation_error[('stat', 'p99')]"] == 0.2
     assert values["penstock_solve_seconds_count[('strategy', 'direct')]"] == 1
     assert values["penstock_buffer_capacity_samples[]"] == 8
+
+
+def test_the_endpoint_tells_the_bias_of_the_stream():
+    metrics = Metrics("auto")
+    empty = {"parameters": {}, "steps": None, "age_p95": None}
+    for bias in (None, empty):  # before the first sample
+        metrics.update(RECORD | {"bias": bias}, [])
+        assert not any("parameter" in name for name in scrape(metrics.port))
+    drawn, swept = {"mean": 0.49, "spread": 0.28, "ks": 0.03}, {"mean": 0.2, "spread": 0.1, "ks": 0.6}
+    steps = {"mean": 4.5, "spread": 2.9}
+    bias = {"parameters": {"wavenumber": drawn, "source": swept}, "steps": steps, "age_p95": 730.0}
+    metrics.update(RECORD | {"bias": bias}, [])
+    values = scrape(metrics.port)
+    for name, stats in bias["parameters"].items():
+        shown = {stat: values[f"penstock_buffer_parameter_{stat}[('parameter', '{name}')]"] for stat in stats}
+        assert shown == stats
+    assert values["penstock_buffer_age_samples[]"] == 730
 
 
 def test_the_endpoint_tells_what_auto_chose():

@@ -1,0 +1,157 @@
+"""What a configuration makes of a learner's parts, and what it refuses."""
+
+import pytest
+import torch
+
+from penstock.errors import PenstockError
+from penstock.learner.draws import Pairs, Samples, Trajectories
+from penstock.learner.lockstep import Lockstep
+from penstock.orchestrator.assembly import (
+    make_draw,
+    make_loss,
+    make_surrogate,
+    make_trainer,
+    pick_device,
+    require_placement,
+    require_room,
+)
+from penstock.orchestrator.blueprint import Blueprint
+from penstock.orchestrator.config import Config
+
+TRANSIENT = """
+from penstock.sample import FieldSpec
+from penstock.solvers.parameters import ParameterSpace, Uniform
+from penstock.solvers.problem import Problem
+
+
+class Transient(Problem):
+    '''Ten steps of nothing.'''
+
+    num_steps = 10
+    space = ParameterSpace(x=Uniform(0.0, 1.0))
+    inputs = (FieldSpec(name="a", shape=(16, 16)), FieldSpec(name="t"))
+    outputs = (FieldSpec(name="u", shape=(16, 16)),)
+
+    def simulate(self, parameters, solve):
+        raise NotImplementedError
+"""
+
+
+@pytest.fixture
+def blueprint(tmp_path):
+    """A function from sections of the configuration to a blueprint of a transient problem."""
+    (tmp_path / "transient.py").write_text(TRANSIENT)
+
+    def make(**sections) -> Blueprint:
+        values = {
+            "problem": f"{tmp_path}/transient.py:Transient",
+            "model": {"name": "fno", "width": 8, "modes": 4, "layers": 1},
+            "buffer": {"capacity": 200, "watermark": 50, "batches_per_simulation": 0.5},
+            "training": {"batch_size": 4, "stop_after": {"steps": 10}},
+        }
+        for name, section in sections.items():
+            values[name] = {**values[name], **section} if isinstance(values.get(name), dict) else section
+        return Blueprint.of(Config.model_validate(values))
+
+    return make
+
+
+class NoStream:
+    has_ended = False
+
+    def next(self, timeout_s):
+        return None
+
+
+def refusal(function, *arguments) -> str:
+    with pytest.raises(PenstockError) as caught:
+        function(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("draw", "expected", "inputs", "outputs"),
+    [
+        ("samples", Samples(), ["a", "t"], ["u"]),
+        ({"name": "samples"}, Samples(), ["a", "t"], ["u"]),
+        ("trajectories", Trajectories(10), ["a", "t"], [f"u_{step}" for step in range(10)]),
+        ("pairs", Pairs(10, 1), ["a", "t", "u_before"], ["u"]),
+        ({"name": "pairs", "stride": 3}, Pairs(10, 3), ["a", "t", "u_before"], ["u"]),
+    ],
+)
+def test_what_is_drawn_is_what_model_and_buffer_are_made_for(blueprint, draw, expected, inputs, outputs):
+    chosen = blueprint(buffer={"draw": draw}, training={"device": "cpu"})
+    assert make_draw(chosen) == expected
+    surrogate = make_surrogate(chosen)
+    assert [spec.name for spec in surrogate.layout.inputs] == inputs
+    assert [spec.name for spec in surrogate.layout.outputs] == outputs
+    buffer = make_trainer(chosen, NoStream(), lambda trainer: None).feed.buffer
+    assert buffer.layout == surrogate.layout and buffer.num_units == 200 // expected.num_steps
+
+
+@pytest.mark.parametrize(
+    ("draw", "expected"),
+    [
+        ("singles", "buffer.draw: there is no 'singles'; did you mean 'samples'?"),
+        ({"name": "pairs", "strid": 2}, "buffer.draw.strid: unknown key; did you mean 'stride'?"),
+        ({"name": "pairs", "stride": 10}, "buffer.draw: the stride of pairs must be between 1 and 9, not 10"),
+        ({"name": "pairs", "stride": "two"}, "buffer.draw.stride = 'two': must be an integer"),
+        ({"name": "trajectories", "stride": 2}, "buffer.draw.stride: unknown key; known: none"),
+    ],
+)
+def test_a_draw_that_cannot_be_is_one_line(blueprint, draw, expected):
+    assert refusal(make_draw, blueprint(buffer={"draw": draw})).startswith(expected)
+
+
+def test_a_steady_problem_has_no_pairs(blueprint):
+    steady = blueprint(problem={"name": "darcy", "resolution": 16}, buffer={"draw": "pairs"})
+    assert refusal(make_draw, steady) == "buffer.draw: pairs need a problem whose num_steps is above 1, not 1"
+
+
+def test_room_for_a_batch_and_a_simulation_of_each_worker(blueprint):
+    """Ten steps a simulation: 4 of a batch and 2 under way take 60 samples."""
+    require_room(blueprint(buffer={"capacity": 60, "draw": "pairs"}), 2)
+    assert "give at least 60" in refusal(require_room, blueprint(buffer={"capacity": 59, "draw": "pairs"}), 2)
+    require_room(blueprint(buffer={"capacity": 50, "watermark": 50}), 60)  # single samples wait for no others
+
+
+def test_losses_take_their_options(blueprint):
+    loss = make_loss(blueprint(training={"loss": {"name": "sobolev", "order": -1}}))
+    one = torch.ones(1, 1, 16, 16)
+    wave = 2**0.5 * torch.cos(torch.pi * (torch.arange(16) + 0.5) / 16)  # its norm of order -1 is (1 + pi^2)^(-1/2)
+    torch.testing.assert_close(loss(one + wave, one), torch.tensor([(1 + torch.pi**2) ** -0.5]))
+    assert refusal(make_loss, blueprint(training={"loss": "sobolev"})) == "training.loss.order: missing"
+    unknown = blueprint(training={"loss": {"name": "mse", "order": 1}})
+    assert refusal(make_loss, unknown) == "training.loss.order: unknown key; known: weights"
+
+
+def test_devices_and_placements_that_are_not_here_are_named(blueprint):
+    for name in ("mps", "meta", "gpu", "cpu:x"):
+        assert refusal(pick_device, name).startswith(f"training.device: there is no {name!r}; give auto, cpu")
+    assert pick_device("cpu") == torch.device("cpu")
+    on_device = blueprint(buffer={"placement": "device"}, training={"device": "cpu"})
+    require_placement(on_device, torch.device("cuda"))
+    for function in (
+        lambda: require_placement(on_device, torch.device("cpu")),
+        lambda: make_trainer(on_device, NoStream(), lambda trainer: None),
+    ):
+        assert refusal(function).startswith("buffer.placement: 'device' was asked for and training runs on the CPU")
+    for placement in ("auto", "host"):
+        chosen = blueprint(buffer={"placement": placement}, training={"device": "cpu"})
+        buffer = make_trainer(chosen, NoStream(), lambda trainer: None).feed.buffer
+        assert buffer.device.type == "cpu" and not buffer.is_pinned
+
+
+def test_a_buffer_beyond_the_machines_memory_is_named(blueprint):
+    chosen = blueprint(buffer={"capacity": 10**11}, training={"device": "cpu"})
+    assert "buffer.capacity: 100000000000 samples take 205" in refusal(
+        make_trainer, chosen, NoStream(), lambda trainer: None
+    )
+
+
+def test_a_deterministic_run_draws_in_lockstep(blueprint):
+    solver = {"workers": 2, "strategy": "direct", "sort": True}
+    chosen = blueprint(deterministic=True, solver=solver, training={"device": "cpu"})
+    trainer = make_trainer(chosen, NoStream(), lambda trainer: None)
+    assert isinstance(trainer.feed, Lockstep) and trainer.feed.rate_limiter is trainer.ingest.rate_limiter
