@@ -262,9 +262,11 @@ def draw_errors(results: dict[str, Results], path: Path) -> None:
             )
         ax.set(title=title, xlabel="sorted in windows, in capacities", yscale="log")
         ax.set_xticks(range(1 + len(WINDOWS)), ["as drawn", *(f"{window / CAPACITY:g}" for window in WINDOWS)])
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}")
         ax.grid(alpha=0.3, which="both")
     axes[0, 0].set_ylabel("mean relative L2 validation error")
-    axes[0, 0].legend()
+    axes[0, 0].legend(loc=(0.3, 0.22))  # where the lines leave room
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
@@ -276,7 +278,7 @@ def page(table: str, results: dict[str, Results], num_samples: int, seeds: Seque
         ]
         for window in WINDOWS
     }
-    good = ", ".join(f"{window:g}" for window, verdict in verdicts.items() if all(verdict)) or "no tested size in"
+    good = " and ".join(f"{window:g}" for window, verdict in verdicts.items() if all(verdict)) or "no tested size in"
     unbiased = 0.87 / CAPACITY**0.5
     text = f"""
         Sorted systems are cheap to solve and make a biased stream; the buffer is there to take the bias out again. Here
@@ -307,7 +309,7 @@ def page(table: str, results: dict[str, Results], num_samples: int, seeds: Seque
 {paragraph(conclusion)}
 
 - Command: `penstock bench sort-or-learn --samples {num_samples} --seeds {len(seeds)}`
-- Machine: {processor()}, {torch.get_num_threads()} threads
+- Machine: {processor()}, torch threads: {torch.get_num_threads()}
 - Versions: torch {torch.__version__.partition("+")[0]}, NumPy {np.__version__}
 - Date: {today()}
 """

@@ -423,6 +423,31 @@ def test_a_saved_state_is_not_changed_by_later_draws(tmp_path):
     assert [other.draw(4, 0.0).simulations.tolist() for _ in range(3)] == expected
 
 
+def test_a_state_waits_for_the_batch_that_is_being_gathered():
+    """Its units are neither seen nor unseen meanwhile, and would be lost."""
+    gathering, go_on, states = threading.Event(), threading.Event(), []
+
+    class Slow(Reservoir):
+        def _gather(self, *arguments):
+            gathering.set()
+            go_on.wait(60)
+            return super()._gather(*arguments)
+
+    buffer = Slow(LAYOUT, capacity=8, watermark=1, seed=0)
+    put(buffer, 0, 8)
+    threads = [threading.Thread(target=lambda: buffer.draw(4, 0.0))]
+    threads[0].start()
+    assert gathering.wait(60)
+    threads.append(threading.Thread(target=lambda: states.append(buffer.state())))
+    threads[1].start()
+    time.sleep(0.1)
+    assert not states
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+    assert len(states[0]["seen"]) == len(states[0]["unseen"]) == 4
+
+
 def test_a_batch_is_gathered_into_given_tensors():
     buffer = Fifo(LAYOUT, capacity=10, watermark=1, seed=0)
     put(buffer, 0, 6)
