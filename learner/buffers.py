@@ -238,9 +238,6 @@ class Buffer:
         """Whole units at the watermark, or as many as those under way leave room for."""
         return min(max(1, self.watermark // self.draws.num_steps), self.num_units - len(self._under_way))
 
-    def _note_watermark(self) -> None:
-        self._reached_watermark = self._reached_watermark or self._num_whole() >= self._units_at_watermark()
-
     # Arrivals
 
     def put_now(
@@ -287,7 +284,7 @@ class Buffer:
                 self._first_choices[whole] = self._random.integers(self.draws.num_choices, size=len(whole))
             self._is_whole[whole] = True
             self._unseen.add(whole)
-            self._note_watermark()
+            self._reached_watermark = self._reached_watermark or self._num_whole() >= self._units_at_watermark()
             self._is_copying_in = False
             self._changed.notify_all()
         return count
@@ -303,7 +300,6 @@ class Buffer:
         count = len(simulations) if len(taken) == len(new) else first_rows[new[len(taken)]]
         self._num_filled[taken] = 0
         self._under_way.update(zip(numbers[new[: len(taken)]].tolist(), taken.tolist(), strict=True))
-        self._note_watermark()
         return np.array([self._under_way.get(number, -1) for number in numbers.tolist()], np.int64)[inverse[:count]]
 
     def _take_for_writing(self, count: int) -> np.ndarray:

@@ -188,6 +188,11 @@ class Writer:
             release()
             raise
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether a save would have to wait."""
+        return self._writing is not None and not self._writing.done()
+
     def wait(self) -> None:
         """Until nothing is being written. Raises PenstockError when the last save failed, and only once."""
         if self._writing is not None:

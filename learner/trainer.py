@@ -75,7 +75,8 @@ class Trainer:
 
     Between two steps, when they are due: a slice of the validation, or a checkpoint. `validation` may be set later,
     once its samples are known. checkpoint(trainer) is called every checkpoint_every_s and at the end, when every batch
-    that was drawn was trained on and the errors of these very weights are known.
+    that was drawn was trained on and the errors of these very weights are known; while is_saving() one that is due is
+    put off, so that training does not wait for a slow disk.
 
     ingest: what fills the buffer: it says how much came in, and what the normalisation is fixed from.
     schedule: of the learning rate, whose peak is the step's.
@@ -95,6 +96,7 @@ class Trainer:
         validation_every_s: float = 10.0,
         checkpoint: Callable[[Trainer], None] | None = None,
         checkpoint_every_s: float = 60.0,
+        is_saving: Callable[[], bool] = lambda: False,
     ):
         self.feed = feed
         self.buffer = feed.buffer
@@ -105,6 +107,7 @@ class Trainer:
         self.validation_every_s = validation_every_s
         self.checkpoint = checkpoint
         self.checkpoint_every_s = checkpoint_every_s
+        self.is_saving = is_saving
         self._step = step
 
         self.state = "waiting for samples"
@@ -162,7 +165,7 @@ class Trainer:
                 if now - last_reading >= LOSS_READ_EVERY_S:
                     self._read_loss()
                     last_reading = now
-                if now - last_checkpoint >= self.checkpoint_every_s:
+                if now - last_checkpoint >= self.checkpoint_every_s and not self.is_saving():
                     self._complete_and_save(should_stop)
                     self.feed.release()
                     last_validation = last_checkpoint = time.monotonic()
@@ -180,7 +183,7 @@ class Trainer:
         due = time.monotonic() + self.checkpoint_every_s
 
         def stop_or_save() -> bool:
-            return should_stop() or time.monotonic() >= due
+            return should_stop() or (time.monotonic() >= due and not self.is_saving())
 
         while not self.feed.wait_for_population(stop_or_save):
             if should_stop():

@@ -26,7 +26,9 @@ from penstock.registry import build, load_class
 DEVICE_SHARE = 0.5  # of a GPU's free memory that `buffer.placement: auto` may take: a step needs the rest
 
 
-def make_trainer(blueprint: Blueprint, stream: Stream, save: Callable[[Trainer], None]) -> Trainer:
+def make_trainer(
+    blueprint: Blueprint, stream: Stream, save: Callable[[Trainer], None], is_saving: Callable[[], bool]
+) -> Trainer:
     """Buffer, ingest, feed, step and trainer of a run, untrained. Raises PenstockError."""
     config = blueprint.config
     training = config.training
@@ -59,6 +61,7 @@ def make_trainer(blueprint: Blueprint, stream: Stream, save: Callable[[Trainer],
         validation_every_s=config.validation.every_s,
         checkpoint=save,
         checkpoint_every_s=config.checkpoint.every_s,
+        is_saving=is_saving,
     )
 
 

@@ -89,7 +89,9 @@ class LearnerActor:
                 limit=config.training.stop_after.simulations,
             )
         self._rank_names = self._blueprint.problem().rank_names
-        self._trainer = trainer = make_trainer(self._blueprint, self._lanes or self._stream, self._save)
+        self._trainer = trainer = make_trainer(
+            self._blueprint, self._lanes or self._stream, self._save, lambda: self._writer.is_writing
+        )
         self._ingest, buffer, device = trainer.ingest, trainer.feed.buffer, trainer.feed.device
         model = trainer.surrogate.model
         self._model_file = getattr(sys.modules.get(type(model).__module__), "__file__", None)

@@ -428,3 +428,13 @@ def test_errors_that_are_not_finite_are_one_line_and_never_the_best():
     with pytest.raises(PenstockError, match=r"the validation error is not finite at step 10: lower training\.learning"):
         trainer.run(never)
     assert trainer.best_error is None and trainer.validation_errors is None
+
+
+def test_a_checkpoint_that_is_due_waits_for_the_one_being_written_and_training_does_not():
+    saved = []
+    trainer = new_trainer(
+        StopAfter(steps=30), checkpoint=lambda trainer: saved.append(trainer.step), checkpoint_every_s=0.0
+    )
+    trainer.is_saving = lambda: 10 <= trainer.step < 20
+    assert trainer.run(never) == "steps"
+    assert saved == [*range(1, 10), *range(20, 31), 30]

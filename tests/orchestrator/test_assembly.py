@@ -86,7 +86,7 @@ def test_what_is_drawn_is_what_model_and_buffer_are_made_for(blueprint, draw, ex
     surrogate = make_surrogate(chosen)
     assert [spec.name for spec in surrogate.layout.inputs] == inputs
     assert [spec.name for spec in surrogate.layout.outputs] == outputs
-    buffer = make_trainer(chosen, NoStream(), lambda trainer: None).feed.buffer
+    buffer = make_trainer(chosen, NoStream(), lambda trainer: None, lambda: False).feed.buffer
     assert buffer.layout == surrogate.layout and buffer.num_units == 200 // expected.num_steps
 
 
@@ -134,24 +134,24 @@ def test_devices_and_placements_that_are_not_here_are_named(blueprint):
     require_placement(on_device, torch.device("cuda"))
     for function in (
         lambda: require_placement(on_device, torch.device("cpu")),
-        lambda: make_trainer(on_device, NoStream(), lambda trainer: None),
+        lambda: make_trainer(on_device, NoStream(), lambda trainer: None, lambda: False),
     ):
         assert refusal(function).startswith("buffer.placement: 'device' was asked for and training runs on the CPU")
     for placement in ("auto", "host"):
         chosen = blueprint(buffer={"placement": placement}, training={"device": "cpu"})
-        buffer = make_trainer(chosen, NoStream(), lambda trainer: None).feed.buffer
+        buffer = make_trainer(chosen, NoStream(), lambda trainer: None, lambda: False).feed.buffer
         assert buffer.device.type == "cpu" and not buffer.is_pinned
 
 
 def test_a_buffer_beyond_the_machines_memory_is_named(blueprint):
     chosen = blueprint(buffer={"capacity": 10**11}, training={"device": "cpu"})
     assert "buffer.capacity: 100000000000 samples take 205" in refusal(
-        make_trainer, chosen, NoStream(), lambda trainer: None
+        make_trainer, chosen, NoStream(), lambda trainer: None, lambda: False
     )
 
 
 def test_a_deterministic_run_draws_in_lockstep(blueprint):
     solver = {"workers": 2, "strategy": "direct", "sort": True}
     chosen = blueprint(deterministic=True, solver=solver, training={"device": "cpu"})
-    trainer = make_trainer(chosen, NoStream(), lambda trainer: None)
+    trainer = make_trainer(chosen, NoStream(), lambda trainer: None, lambda: False)
     assert isinstance(trainer.feed, Lockstep) and trainer.feed.rate_limiter is trainer.ingest.rate_limiter
