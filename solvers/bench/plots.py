@@ -40,6 +40,7 @@ def _draw(letter: str, measure: str, sections: list[dict[str, Any]], folder: Pat
     series: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for section in sorted(sections, key=lambda section: section["num_unknowns"]):
         series[section["case"].removesuffix(f" {section['num_unknowns']}")].append(section)
+    series = dict(sorted(series.items()))
     panels = {name: sizes for name, sizes in series.items() if len(sizes) > 1}
     single = {name: sizes[0] for name, sizes in series.items() if len(sizes) == 1}
     single_columns = -(-len(single) // NUM_COLUMNS)
@@ -73,6 +74,8 @@ def _draw(letter: str, measure: str, sections: list[dict[str, Any]], folder: Pat
 
 def _draw_arms(ax, places: Sequence[int], sections: list[dict[str, Any]], lines: dict[str, Any], linestyle: str):
     """A line an arm; `lines` gathers one of each for the legend."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     for pattern, label, colour, marker in STYLES:
         points = [
             (place, arm["median_ms"])
@@ -84,4 +87,8 @@ def _draw_arms(ax, places: Sequence[int], sections: list[dict[str, Any]], lines:
             style = {"color": colour, "marker": marker, "markersize": 6, "alpha": 0.9, "linestyle": linestyle}
             (lines[label],) = ax.plot(*zip(*points, strict=True), label=label, **style)
     ax.set(yscale="log", ylabel="time a system [ms]")
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.grid(True, axis="y", alpha=0.3)
