@@ -90,8 +90,8 @@ def test_a_producer_refills_what_was_drawn_and_rests_outside_with():
             assert buffer.draw(4, 1.0) is not None
         assert producer.num_unique == 0
         with producer:
-            deadline = time.monotonic() + 10
-            while buffer.num_unseen < 32 and time.monotonic() < deadline:
+            deadline = time.monotonic() + 60
+            while (buffer.num_unseen < 32 or not producer.num_unique) and time.monotonic() < deadline:
                 time.sleep(0.01)
         assert buffer.num_unseen == 32
         assert 0 < producer.num_unique <= 32
