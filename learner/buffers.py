@@ -125,18 +125,18 @@ class Buffer:
             name: _allocate((self.num_units, self.draws.num_kept(name), *shape), self.device, pin_memory)
             for name, shape in layout.shapes.items()
         }
+        self._drawn_from = {name: self.draws.merged(array) for name, array in self._arrays.items()}
         self._rows = {name: array.flatten(0, 1) for name, array in self._arrays.items()}  # one a step that is kept
         if self.device.type == "cpu":  # torch warns of rows from a shared object store, which are read-only
             self._rows = {name: rows.numpy() for name, rows in self._rows.items()}
         self._simulations = np.zeros(self.num_units, np.int64)
         self._steps = np.zeros(self.num_units, np.int64)
-        self._num_seen = np.zeros(self.num_units, np.int32)  # draws of the unit that is in
+        self._num_seen = np.full(self.num_units, -1, np.int32)  # draws of the unit that is in and whole, -1 for none
         self._arrivals = np.zeros(self.num_units, np.int64)  # its last sample's place in the stream: age, FIFO's order
         self._num_filled = np.zeros(self.num_units, np.int32)  # samples of a unit under way that are in
         self._first_choices = np.zeros(self.num_units, np.int64)
         self._parameters = np.zeros((self.num_units, 0), DTYPE)  # widened by the first arrival
         self._under_way: dict[int, int] = {}  # slot of each simulation of which some steps are in
-        self._is_whole = np.zeros(self.num_units, bool)  # unseen, seen or reading; else free or writing
         self._free, self._seen = SlotSet(self.num_units), SlotSet(self.num_units)
         self._unseen = self._new_unseen()
         self._free.add(np.arange(self.num_units))
@@ -199,16 +199,14 @@ class Buffer:
         return np.unique(self.contents().simulations)
 
     def contents(self) -> Contents:
-        """What is in and whole now: for diagnostics, from any thread. Copies 29 + 4 F bytes a slot under the lock."""
+        """What is in and whole now: for diagnostics, from any thread. Copies 28 + 4 F bytes a slot under the lock."""
         with self._changed:
-            is_whole = self._is_whole.copy()
-            copies = [
-                array.copy()
-                for array in (self._simulations, self._steps, self._num_seen, self._arrivals, self._parameters)
-            ]
+            num_seen = self._num_seen.copy()
+            copies = [array.copy() for array in (self._simulations, self._steps, self._arrivals, self._parameters)]
             last = self.num_put - 1
-        simulations, steps, num_seen, arrivals, parameters = (array[is_whole] for array in copies)
-        return Contents(simulations, steps, num_seen, last - arrivals, parameters)
+        is_whole = num_seen >= 0
+        simulations, steps, arrivals, parameters = (array[is_whole] for array in copies)
+        return Contents(simulations, steps, num_seen[is_whole], last - arrivals, parameters)
 
     @property
     def num_bytes(self) -> int:
@@ -282,7 +280,6 @@ class Buffer:
             self._num_seen[whole] = 0
             if self.draws.num_choices > 1:
                 self._first_choices[whole] = self._random.integers(self.draws.num_choices, size=len(whole))
-            self._is_whole[whole] = True
             self._unseen.add(whole)
             self._reached_watermark = self._reached_watermark or self._num_whole() >= self._units_at_watermark()
             self._is_copying_in = False
@@ -304,8 +301,7 @@ class Buffer:
 
     def _take_for_writing(self, count: int) -> np.ndarray:
         slots = self._take(count)
-        slots.sort()  # so that neighbouring ones are written as one piece
-        self._is_whole[slots] = False
+        self._num_seen[slots] = -1
         self._num_writing += len(slots)
         return slots
 
@@ -331,7 +327,7 @@ class Buffer:
                 self._changed.notify_all()
 
     def _set_free(self, slots: np.ndarray) -> None:
-        self._is_whole[slots] = False
+        self._num_seen[slots] = -1
         self._free.add(slots)
 
     def wait_for_slot(self, should_stop: Callable[[], bool] | None = None) -> bool:
@@ -388,7 +384,7 @@ class Buffer:
     def _choices(self, slots: np.ndarray) -> np.ndarray:
         """Which of its rows each of them gives next."""
         if self.draws.num_choices == 1:
-            return np.zeros_like(slots)
+            return np.zeros(len(slots), np.int64)
         return (self._first_choices[slots] + self._num_seen[slots]) % self.draws.num_choices
 
     def _gather(self, slots: np.ndarray, choices: np.ndarray, out: Mapping[str, Tensor] | None) -> Batch:
@@ -398,7 +394,7 @@ class Buffer:
         }
         rows = self._on_device(self.draws.rows(slots, choices))
         with self._after_what_was_queued():
-            self.draws.gather(self._arrays, self._sample_layout, rows, arrays)
+            self.draws.gather(self._drawn_from, self._sample_layout, rows, arrays)
         num_samples = len(slots) * self.draws.samples_per_row
         return Batch(arrays, self._simulations[slots], self._steps[slots] + choices, num_samples)
 
@@ -414,8 +410,7 @@ class Buffer:
     def _copy_in(self, array: np.ndarray | Tensor, rows: np.ndarray, values: np.ndarray) -> None:
         """array[rows] = values"""
         if self._stream is None:
-            is_one_piece = len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all()
-            array[slice(rows[0], rows[-1] + 1) if is_one_piece else rows] = values
+            array[rows] = values
             return
         num_rows = max(1, BLOCK_BYTES // max(1, values[:1].nbytes))
         with torch.cuda.stream(self._stream):
@@ -505,9 +500,7 @@ class Buffer:
             for name, slot_set in self._slot_sets().items():
                 slot_set.clear()
                 slot_set.add(state[name].numpy())
-            for whole in (self._unseen.slots, self._seen.slots):
-                self._is_whole[whole] = True
-            under_way = slots[~self._is_whole[slots]]
+            under_way = slots[self._num_seen[slots] < 0]
             self._under_way = dict(zip(self._simulations[under_way].tolist(), under_way.tolist(), strict=True))
             self._num_writing = len(under_way)
             self._num_samples_under_way = int(self._num_filled[under_way].sum())
@@ -550,7 +543,7 @@ class Firo(Buffer):
         return self._num_drawable() >= max(batch_size, self._units_at_watermark())
 
     def _choose(self, batch_size: int) -> np.ndarray:
-        return self._unseen.take(_random_places(self._random, len(self._unseen), batch_size))
+        return self._unseen.take_random(batch_size, self._random)
 
 
 class Reservoir(Buffer):
@@ -564,15 +557,15 @@ class Reservoir(Buffer):
 
     def _take(self, count: int) -> np.ndarray:
         free = super()._take(count)
-        replaced = self._seen.take(_random_places(self._random, len(self._seen), count - len(free)))
-        return np.concatenate([free, replaced])
+        replaced = self._seen.take_random(count - len(free), self._random)
+        return np.concatenate([free, replaced]) if len(free) else replaced
 
     def _choose(self, batch_size: int) -> np.ndarray:
-        num_unseen = len(self._unseen)
-        places = _random_places(self._random, self._num_drawable(), batch_size)
-        is_unseen = places < num_unseen
-        unseen, seen = places[is_unseen], places[~is_unseen] - num_unseen
-        return np.concatenate([self._unseen.take(unseen), self._seen.take(seen)])
+        count = min(batch_size, self._num_drawable())
+        num_unseen = int(self._random.hypergeometric(len(self._unseen), len(self._seen), count))
+        unseen = self._unseen.take_random(num_unseen, self._random)
+        seen = self._seen.take_random(count - num_unseen, self._random)
+        return np.concatenate([unseen, seen])
 
     def _give_back(self, slots: np.ndarray) -> None:
         if self._stream_ended:
@@ -592,12 +585,6 @@ def _allocate(shape: tuple[int, ...], device: torch.device, pin_memory: bool) ->
         torch.cuda.check_error(cudart.cudaHostRegister(array.ctypes.data, array.nbytes, 0))
         weakref.finalize(array, cudart.cudaHostUnregister, array.ctypes.data)
     return tensor
-
-
-def _random_places(random: np.random.Generator, population: int, count: int) -> np.ndarray:
-    """At most `count` distinct integers below `population`: each such set equally likely, its order not."""
-    count = min(count, population)
-    return random.choice(population, count, replace=False, shuffle=False) if count else np.empty(0, np.int64)
 
 
 BUFFERS: dict[str, type[Buffer]] = {"fifo": Fifo, "firo": Firo, "reservoir": Reservoir}

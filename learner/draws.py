@@ -49,13 +49,13 @@ class Draw(ABC):
         """int64 [B]: the rows of `merged` for a choice in [0, num_choices) of each unit."""
         return units
 
-    def gather(self, stored: Mapping[str, Tensor], layout: Layout, rows: Tensor, out: Mapping[str, Tensor]) -> None:
-        """Fills `out`, a batch's arrays, with rows (int64 [B], on the arrays' device) of the stored ones."""
+    def gather(self, merged: Mapping[str, Tensor], layout: Layout, rows: Tensor, out: Mapping[str, Tensor]) -> None:
+        """Fills `out`, a batch's arrays, with rows (int64 [B], on the arrays' device) of `merged` stored ones."""
         for name, parts in self.parts(layout).items():
             channel = 0
             for part, steps_after in parts:
-                source = self.merged(stored[part])
-                target = out[name].narrow(1, channel, source.shape[1])
+                source = merged[part]
+                target = out[name] if len(parts) == 1 else out[name].narrow(1, channel, source.shape[1])
                 torch.index_select(source, 0, rows + steps_after if steps_after else rows, out=target)
                 channel += source.shape[1]
 
@@ -73,14 +73,14 @@ class Draw(ABC):
             numbers, counts = np.unique(simulations, return_counts=True)
             if (counts != num_steps).any() or (steps[order] != np.tile(np.arange(num_steps), len(numbers))).any():
                 raise ValueError(f"each simulation must have steps 0 to {num_steps - 1}, each of them once")
-        stored = {}
+        merged = {}
         for name, array in arrays.items():
             units = array[order].reshape(num_units, num_steps, *array.shape[1:])[:, : self.num_kept(name)]
-            stored[name] = torch.from_numpy(np.ascontiguousarray(units))
+            merged[name] = self.merged(torch.from_numpy(np.ascontiguousarray(units)))
         units, choices = np.divmod(np.arange(num_units * self.num_choices), self.num_choices)
         rows = torch.from_numpy(self.rows(units, choices))
         out = {name: torch.empty(len(rows), *shape) for name, shape in self.layout(layout).shapes.items()}
-        self.gather(stored, layout, rows, out)
+        self.gather(merged, layout, rows, out)
         first = order[units * num_steps]
         return {name: array.numpy() for name, array in out.items()}, simulations[first], steps[first] + choices
 

@@ -30,6 +30,9 @@ class Norm(ABC):
 
     def __init__(self):
         self._operators: dict[tuple, list[Tensor]] = {}
+        # A compiled step would else be compiled again once they are known. Said here and not at import, because it
+        # imports torch._dynamo, which takes longer than all of this package.
+        torch.compiler.assume_constant_result(Norm._operators_for)
 
     def squared(self, fields: Tensor) -> Tensor:
         """Fields [B, C, *grid] to squared norms [B, C]. Raises ValueError where the points are not the norm's."""
@@ -38,7 +41,6 @@ class Norm(ABC):
         with torch.autocast(fields.device.type, enabled=False):
             return self._squared(fields, *operators)
 
-    @torch.compiler.assume_constant_result  # a compiled step would else be compiled again once they are known
     def _operators_for(self, grid: torch.Size, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
         key = (grid, device, dtype)
         if key not in self._operators:
@@ -132,6 +134,7 @@ class MeshNorm(Norm):
         if tuple(stiffness.shape) != (num_points, num_points):
             raise ValueError(f"stiffness must be [{num_points}, {num_points}], not {list(stiffness.shape)}")
         self.stiffness = stiffness.detach().double().to_sparse_coo().coalesce()
+        self._product = torch.compiler.disable(torch.matmul)  # torch.compile's default backend knows no sparse tensors
         self._by_products = order >= 0 and float(order).is_integer()
         if not self._by_products and num_points > MAX_DENSE_POINTS:
             raise ValueError(
@@ -156,16 +159,11 @@ class MeshNorm(Norm):
         weights, stiffness = operators
         values = fields.flatten(0, 1).T  # [P, B C]
         for _ in range(int(self.order) // 2):  # uᵀ M A^(2m + r) u = (A^m u)ᵀ M A^r (A^m u), as M A is symmetric
-            values = values + _sparse_product(stiffness, values) / weights[:, None]
+            values = values + self._product(stiffness, values) / weights[:, None]
         squares = weights @ values.square()
         if self.order % 2:
-            squares = squares + (values * _sparse_product(stiffness, values)).sum(dim=0)
+            squares = squares + (values * self._product(stiffness, values)).sum(dim=0)
         return squares.reshape(fields.shape[:2])
-
-
-@torch.compiler.disable  # torch.compile's default backend knows no sparse tensors
-def _sparse_product(matrix: Tensor, values: Tensor) -> Tensor:
-    return matrix @ values
 
 
 def sobolev_norm(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -129,6 +130,7 @@ def promises(num_systems: int) -> None:
     for case in cases():
         if case.num_unknowns > LARGEST:
             continue
+        print(case.name, file=sys.stderr)
         makes = {"auto": Auto}
         if case.num_unknowns <= LARGEST_OF_ALL:
             makes = practical(case) | makes
