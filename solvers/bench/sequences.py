@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 SEED = 0
 OFFSETS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 REFERENCE = Tolerance(1e-10)
-NEWTON_RTOL = 1e-8  # ||F(u)|| against ||F|| at the first state of a level, at which the next level begins
+NEWTON_RTOL = 1e-8  # ||F(u)|| against ||F|| at the first state of a level, at which the next level begins,
+ROUNDING = 1e-14  # or against ||u||
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class Sequence(ABC):
 class NewtonSequence(Sequence):
     """J(u) δ = -F(u), u = u + δ, until ||F(u)|| is small; then the next level from there.
 
-    A level ends before its residual is rounding: every right-hand side is at least 1e-8 of the level's first.
+    A level ends before its residual is rounding: at 1e-8 of its first one, or at 1e-14 of the state.
     """
 
     def first(self) -> State:
@@ -134,7 +135,8 @@ class NewtonSequence(Sequence):
 
     def next(self, state: State, x: np.ndarray) -> State:
         u = state.u + x
-        if np.linalg.norm(self.residual(state.level, u)) <= NEWTON_RTOL * state.start:
+        small = max(NEWTON_RTOL * state.start, ROUNDING * np.linalg.norm(u))
+        if np.linalg.norm(self.residual(state.level, u)) <= small:
             return self._begin(state.level + 1, u)
         return State(state.level, u, state.start)
 
