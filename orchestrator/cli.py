@@ -160,6 +160,9 @@ def learner(
     ] = None,
 ) -> None:
     """Measure what limits training: the step, its feed, ingest. Beside them torch's DataLoader and neuraloperator."""
+    from penstock.learner.allocator import keep_freed_memory
+
+    keep_freed_memory()  # before torch is imported
     from penstock.learner.bench.page import SECONDS, run
 
     run(device, case, SECONDS if seconds is None else seconds)

@@ -21,6 +21,7 @@ import psutil
 from penstock import __version__
 from penstock.errors import PenstockError
 from penstock.learner import checkpoint
+from penstock.learner.allocator import KEEP_FREED_MEMORY
 from penstock.orchestrator import conditions
 from penstock.orchestrator.assembly import make_loss, make_surrogate, pick_device, require_placement, require_room
 from penstock.orchestrator.blueprint import Blueprint
@@ -175,7 +176,8 @@ class _Driver:
 
         self.ray = ray
         config = self.config
-        actor = ray.remote(num_cpus=1, max_restarts=0)(LearnerActor)
+        environment = {"env_vars": KEEP_FREED_MEMORY}
+        actor = ray.remote(num_cpus=1, max_restarts=0, runtime_env=environment)(LearnerActor)
         self.learner = actor.remote(self.blueprint, self.folder.path, self.split.learner_threads)
         workers = WorkerPool(ray, self.blueprint, self.folder, self.learner, self.split.workers)
         facts = self._wait_for(self.learner.prepare.remote())

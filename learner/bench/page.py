@@ -14,6 +14,7 @@ import torch
 from penstock import report
 from penstock.errors import PenstockError
 from penstock.learner.bench import cases
+from penstock.learner.bench.allocator import allocator
 from penstock.learner.bench.imports import imports
 from penstock.learner.bench.ingest import ingest
 from penstock.learner.bench.ladder import ladder
@@ -43,6 +44,7 @@ SECTIONS: dict[str, Callable[[torch.device, float], Section]] = {
     "mlp": lambda device, seconds: ladder(MLPS[device.type], device, seconds),
     "neuraloperator": lambda device, seconds: against_neuraloperator(cases.fno(), device, seconds),
     "ingest": ingest,
+    "allocator": lambda device, seconds: allocator({"FNO": cases.fno(), "MLP": MLPS[device.type]}, device, seconds),
     "import": lambda device, seconds: imports(),
 }
 

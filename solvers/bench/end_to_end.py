@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from penstock.report import markdown
 from penstock.sample import Lease
-from penstock.solvers.bench import report
 from penstock.solvers.bench.arms import Arm, KeptKSP, Role, StrategyArm, user_arms
 from penstock.solvers.bench.comparison import NUM_CALIBRATIONS, AccuracyGoal, References, structure_of
 from penstock.solvers.bench.darcy import Darcy as DarcyCase
@@ -107,7 +107,7 @@ def run(num_systems: int, accuracy: float, resolution: int = 100) -> str:
         rows.append(
             [title, f"{1 / per_sample:.0f}", f"{1e3 * per_sample:.2f}", f"{errors[title]:.1e}", f"{ratio:.2f}x"]
         )
-    table = report.markdown(rows, ["loop", "samples/s", "ms a sample", "largest error", "worker against it"])
+    table = markdown(rows, ["loop", "samples/s", "ms a sample", "largest error", "worker against it"])
     return f"""## End to end: draw, sort, assemble, solve, pack
 
 {case.title}, accuracy {accuracy:g}, but for the demo settings; CPU seconds, {NUM_TURNS} turns of {num_systems} samples.

@@ -11,8 +11,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from penstock import report
 from penstock.errors import PenstockError
-from penstock.solvers.bench import report
 from penstock.solvers.bench.arms import MAX_GCRODR_ITERATIONS, MAX_WORK, VARIANTS_LIMIT, Role
 from penstock.solvers.bench.comparison import (
     ARM_SECONDS,
@@ -24,6 +24,7 @@ from penstock.solvers.bench.comparison import (
     Record,
 )
 from penstock.solvers.bench.plots import draw_plots
+from penstock.solvers.bench.report import footer
 
 RAW, PAGE = "solvers.json", "solvers.md"
 HEADER = ("arm", "systems", "iterations", "set-up, ms", "solve, ms", "median, ms", "mean, ms", "end to end, ms")
@@ -83,7 +84,7 @@ def section_of(comparison: Comparison, command: str) -> dict[str, Any]:
         "auto": _auto_facts(comparison),
         "recycling": _recycling_facts(comparison),
         "seconds": comparison.seconds,
-        "made_by": report.footer(command),
+        "made_by": footer(command),
     }
     return facts | {"text": render(facts)}
 

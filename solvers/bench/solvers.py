@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from penstock import report
 from penstock.errors import PenstockError
-from penstock.solvers.bench import constant, convection, darcy, end_to_end, helmholtz, page, report, sequences, skr
+from penstock.solvers.bench import constant, convection, darcy, end_to_end, helmholtz, page, sequences, skr
 from penstock.solvers.bench.arms import (
     Arm,
     AssembledOnceArm,
@@ -29,6 +30,7 @@ from penstock.solvers.bench.comparison import (
     compare,
     structure_of,
 )
+from penstock.solvers.bench.report import footer
 
 RTOL = 1e-8
 ACCURACY = 1e-4
@@ -91,7 +93,7 @@ def all_jobs(num_systems: int | None, command: str) -> dict[str, Callable[[], di
     def produced() -> dict[str, Any]:
         start = time.process_time()
         text = end_to_end.run(num_systems or WINDOW, ACCURACY)
-        return {"text": f"{text}\n{report.footer(command)}", "seconds": time.process_time() - start}
+        return {"text": f"{text}\n{footer(command)}", "seconds": time.process_time() - start}
 
     jobs = {}
     for case in cases():

