@@ -3,8 +3,8 @@
 A step frees every tensor that it made. glibc's malloc gives large ones back to the system at once, and the next step
 asks for them anew and faults in each page: in the thread of a LearnerActor, one core, 8 to 16 thousand faults and 12 to
 40 of 200 ms a step of the FNO at 64x64, and 28 thousand and 50 of 115 ms of an MLP with 10^5 outputs. Told to keep
-them, the faults are gone, and the steps take 0.87 and 0.57 of the time. The peak of the memory stays what it was for
-the FNO (950 MB) and grows by 7 % for the MLP (1130 MB); between peaks nothing goes back to the system.
+them, next to all faults are gone, and the steps take about 0.9 and 0.6 of the time. The peak of the memory grows by 3 %
+for the FNO (940 MB) and by 7 % for the MLP (1130 MB); between peaks nothing goes back to the system.
 
 Other allocators don't read these variables. On a GPU tensors are in memory of torch's own, which it keeps anyway.
 """
