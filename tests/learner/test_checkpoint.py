@@ -368,23 +368,19 @@ def test_neither_writing_nor_reading_holds_the_buffer_twice(tmp_path):
 import sys, psutil, torch
 from pathlib import Path
 from penstock.learner import checkpoint
+from penstock.learner.bench.allocator import peak_mb
 from penstock.learner.rows import Rows
 torch.set_num_threads(1)
 samples = torch.ones(16384, 4096)
-
-def peak():
-    fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
-    return int(fields["VmHWM"].split()[0]) / 1024
-
 for step, index in ((1, None), (2, torch.arange(16384 - 1, 0, -1))):
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    before, writer = peak(), checkpoint.Writer()
+    before, writer = peak_mb(), checkpoint.Writer()
     writer.save(
         sys.argv[1], step, weights={}, optimizer={}, meta={}, keep=1,
         buffer={"samples": Rows(samples, index)},
     )
     writer.wait()
-    print(peak() - before)
+    print(peak_mb() - before)
 memory = psutil.Process().memory_info()
 loaded = checkpoint.load(sys.argv[1]).buffer["samples"]
 assert loaded.sum() == loaded.numel() == 16383 * 4096
