@@ -17,9 +17,7 @@ The book-keeping of a put or a draw grows with the slots it concerns, not with t
 from __future__ import annotations
 
 import threading
-import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,10 +27,10 @@ from torch import Tensor
 from penstock.learner.draws import Draw, Samples
 from penstock.learner.rows import Rows
 from penstock.learner.slot_set import SlotQueue, SlotSet
+from penstock.learner.storage import Storage
 from penstock.sample import DTYPE, Layout
 
 POLL_S = 0.05  # how soon wait_for_slot sees its should_stop()
-BLOCK_BYTES = 1 << 26  # staged at a time on the way to a device
 
 
 @dataclass(frozen=True)
@@ -79,10 +77,6 @@ class Buffer:
     more for each worker. Workers that die leave more under way than there are workers: watermark and batches are then
     lowered to what those leave room for.
 
-    On a GPU puts are queued on a stream of the buffer's own, draws on the current one. An event in common makes each
-    wait, on the device alone, for what was queued before it: so a slot is not written before its gather is done, though
-    its state says so as soon as it is queued.
-
     A subclass says which slots an arrival may take, when and which units are drawn, and what becomes of them.
 
     Raises ValueError for a capacity below one unit, and for a watermark that is not between 1 and the capacity.
@@ -107,8 +101,6 @@ class Buffer:
             raise ValueError(f"a capacity of {capacity} samples holds no simulation of {num_steps} steps")
         self.capacity = capacity
         self.watermark = watermark
-        self.device = torch.device(device)
-        self.is_pinned = pin_memory
         self.layout = self.draws.layout(layout)
         """Of the batches."""
         self.num_units = capacity // num_steps
@@ -120,15 +112,7 @@ class Buffer:
         self.put_is_waiting = False
         self.draw_is_waiting = False
 
-        self._sample_layout = layout
-        self._arrays = {
-            name: _allocate((self.num_units, self.draws.num_kept(name), *shape), self.device, pin_memory)
-            for name, shape in layout.shapes.items()
-        }
-        self._drawn_from = {name: self.draws.merged(array) for name, array in self._arrays.items()}
-        self._rows = {name: array.flatten(0, 1) for name, array in self._arrays.items()}  # one a step that is kept
-        if self.device.type == "cpu":  # torch warns of rows from a shared object store, which are read-only
-            self._rows = {name: rows.numpy() for name, rows in self._rows.items()}
+        self.storage = Storage(layout, self.num_units, self.draws, device, pin_memory)
         self._simulations = np.zeros(self.num_units, np.int64)
         self._steps = np.zeros(self.num_units, np.int64)
         self._num_seen = np.full(self.num_units, -1, np.int32)  # draws of the unit that is in and whole, -1 for none
@@ -149,11 +133,6 @@ class Buffer:
         self._stream_ended = False
         self._closed = False
         self._changed = threading.Condition()
-        self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        self._last_queued = torch.cuda.Event() if self._stream is not None else None
-        if self._last_queued is not None:
-            self._last_queued.record(torch.cuda.current_stream(self.device))  # the arrays are being zeroed
-        self._queueing = threading.Lock()
 
     # What the kinds differ in. All are called under the lock.
 
@@ -209,11 +188,6 @@ class Buffer:
         return Contents(simulations, steps, num_seen[is_whole], last - arrivals, parameters)
 
     @property
-    def num_bytes(self) -> int:
-        """Bytes of the preallocated arrays."""
-        return sum(array.nbytes for array in self._arrays.values())
-
-    @property
     def reached_watermark(self) -> bool:
         return self._reached_watermark
 
@@ -260,12 +234,7 @@ class Buffer:
         if not count:
             return 0
         simulations, steps = simulations[:count], steps[:count]
-        for name in self._rows:
-            values, num_kept = arrays[name][:count], self.draws.num_kept(name)
-            rows = slots if num_steps == 1 else slots * num_kept + steps
-            if num_kept < num_steps:
-                rows, values = rows[steps < num_kept], values[steps < num_kept]
-            self._copy_in(self._rows[name], rows, values)
+        self.storage.write(slots, steps, arrays)
         with self._changed:
             self._simulations[slots] = simulations
             self._steps[slots] = steps if num_steps == 1 else 0
@@ -365,7 +334,12 @@ class Buffer:
             slots = self._choose(batch_size)
             self._num_reading += len(slots)
             choices = self._choices(slots)
-        batch = self._gather(slots, choices, out)
+        batch = Batch(
+            arrays=self.storage.gather(slots, choices, out),
+            simulations=self._simulations[slots],
+            steps=self._steps[slots] + choices,
+            num_samples=len(slots) * self.draws.samples_per_row,
+        )
         with self._changed:
             self._num_seen[slots] += 1
             self._num_reading -= len(slots)
@@ -387,58 +361,12 @@ class Buffer:
             return np.zeros(len(slots), np.int64)
         return (self._first_choices[slots] + self._num_seen[slots]) % self.draws.num_choices
 
-    def _gather(self, slots: np.ndarray, choices: np.ndarray, out: Mapping[str, Tensor] | None) -> Batch:
-        arrays = {
-            name: torch.empty(len(slots), *shape, device=self.device) if out is None else out[name][: len(slots)]
-            for name, shape in self.layout.shapes.items()
-        }
-        rows = self._on_device(self.draws.rows(slots, choices))
-        with self._after_what_was_queued():
-            self.draws.gather(self._drawn_from, self._sample_layout, rows, arrays)
-        num_samples = len(slots) * self.draws.samples_per_row
-        return Batch(arrays, self._simulations[slots], self._steps[slots] + choices, num_samples)
-
     def wait_for_watermark(self, timeout_s: float) -> bool:
         """Whether the watermark was reached, or the stream ended before it; waits for at most timeout_s."""
         with self._changed:
             return self._changed.wait_for(
                 lambda: self._reached_watermark or self._stream_ended or self._closed, timeout_s
             )
-
-    # Bytes
-
-    def _copy_in(self, array: np.ndarray | Tensor, rows: np.ndarray, values: np.ndarray) -> None:
-        """array[rows] = values"""
-        if self._stream is None:
-            array[rows] = values
-            return
-        num_rows = max(1, BLOCK_BYTES // max(1, values[:1].nbytes))
-        with torch.cuda.stream(self._stream):
-            for start in range(0, len(rows), num_rows):
-                block = slice(start, start + num_rows)
-                index, source = self._on_device(rows[block]), self._on_device(values[block])
-                with self._after_what_was_queued():
-                    array.index_copy_(0, index, source)
-
-    def _on_device(self, values: np.ndarray) -> Tensor:
-        """On a GPU a copy on the current stream that nobody waits for: torch keeps the staging until it is made."""
-        if self._stream is None:
-            return torch.from_numpy(values)
-        staging = torch.empty(values.shape, dtype=getattr(torch, values.dtype.name), pin_memory=True)
-        staging.numpy()[:] = values
-        return staging.to(self.device, non_blocking=True)
-
-    @contextmanager
-    def _after_what_was_queued(self) -> Iterator[None]:
-        """What is queued inside, on the current stream, waits on the device for all that was queued so before."""
-        if self._last_queued is None:
-            yield
-            return
-        with self._queueing:
-            stream = torch.cuda.current_stream(self.device)  # of another GPU than the arrays' it would be refused
-            self._last_queued.wait(stream)
-            yield
-            self._last_queued.record(stream)
 
     # The end
 
@@ -468,7 +396,7 @@ class Buffer:
             slots = np.flatnonzero(is_taken)
             index = torch.from_numpy(slots) if len(slots) < self.num_units else None
             return {
-                **{f"arrays.{name}": Rows(array, index) for name, array in self._arrays.items()},
+                **{f"arrays.{name}": Rows(array, index) for name, array in self.storage.arrays.items()},
                 "slots": torch.from_numpy(slots),
                 **{name: torch.from_numpy(values[slots]) for name, values in self._slot_values().items()},
                 **{name: torch.from_numpy(slot_set.slots.copy()) for name, slot_set in self._slot_sets().items()},
@@ -491,9 +419,8 @@ class Buffer:
             raise ValueError(f"the saved buffer is drawn from by {state['draw']}, this one by {self.draws}")
         with self._changed:
             slots = state["slots"].numpy()
-            for name, array in self._arrays.items():
-                units = array.numpy() if self._stream is None else array
-                self._copy_in(units, slots, state[f"arrays.{name}"].numpy())
+            for name in self.storage.arrays:
+                self.storage.load(slots, name, state[f"arrays.{name}"].numpy())
             self._parameters = np.zeros((self.num_units, state["parameters"].shape[1]), DTYPE)
             for name, values in self._slot_values().items():
                 values[slots] = state[name].numpy()
@@ -572,19 +499,6 @@ class Reservoir(Buffer):
             self._set_free(slots)
         else:
             self._seen.add(slots)
-
-
-def _allocate(shape: tuple[int, ...], device: torch.device, pin_memory: bool) -> Tensor:
-    if device.type != "cpu":
-        return torch.zeros(shape, device=device)
-    # NumPy asks the kernel for huge pages and torch does not: it writes scattered rows of 16 KB 1.3 times as fast.
-    array = np.empty(shape, DTYPE)
-    tensor = torch.from_numpy(array).zero_()
-    if pin_memory:  # in place: what torch allocates pinned takes the next power of two of bytes
-        cudart = torch.cuda.cudart()
-        torch.cuda.check_error(cudart.cudaHostRegister(array.ctypes.data, array.nbytes, 0))
-        weakref.finalize(array, cudart.cudaHostUnregister, array.ctypes.data)
-    return tensor
 
 
 BUFFERS: dict[str, type[Buffer]] = {"fifo": Fifo, "firo": Firo, "reservoir": Reservoir}

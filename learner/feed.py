@@ -49,7 +49,7 @@ class Feed:
         self.device = torch.device(device)
         self.batch_size = batch_size
         self.rate_limiter = rate_limiter
-        crosses = buffer.device.type != self.device.type
+        crosses = buffer.storage.device.type != self.device.type
         self.depth = depth if depth is not None else 2 if crosses else 0
         self.wait_seconds = 0.0
         """Time in which `next` had no batch to give."""

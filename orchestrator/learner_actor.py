@@ -19,8 +19,8 @@ from penstock.errors import PenstockError, describe
 from penstock.id_set import IdSet
 from penstock.learner import checkpoint
 from penstock.learner.bias import bias
-from penstock.learner.buffers import Buffer
 from penstock.learner.ingest import Stream
+from penstock.learner.storage import Storage
 from penstock.learner.trainer import Trainer
 from penstock.learner.validation import Validation
 from penstock.orchestrator import conditions, zarr_store
@@ -102,8 +102,8 @@ class LearnerActor:
             "device": device_name,
             "conditions": conditions.of_this_process()
             | {"torch": torch.__version__, "torch threads": self._num_threads, "device": device_name},
-            "buffer_bytes": buffer.num_bytes,
-            "buffer_place": _place(buffer),
+            "buffer_bytes": buffer.storage.num_bytes,
+            "buffer_place": _place(buffer.storage),
             "weight_bytes": sum(p.nbytes for p in model.parameters()),
             "step": self._trainer.step,
             "training": (self._ingest.delivered_intervals, self._ingest.failed),
@@ -275,11 +275,11 @@ class LearnerActor:
         return PenstockError(f"{describe(error, self._model_file)}; full traceback in {log}", exit_code=1)
 
 
-def _place(buffer: Buffer) -> str:
+def _place(storage: Storage) -> str:
     """Where its samples lie, for people."""
-    if buffer.device.type == "cuda":
+    if storage.device.type == "cuda":
         return "the GPU's memory"
-    return "pinned host memory" if buffer.is_pinned else "host memory"
+    return "pinned host memory" if storage.is_pinned else "host memory"
 
 
 def _drain(items: SimpleQueue) -> list:

@@ -440,17 +440,19 @@ def test_a_saved_state_is_not_changed_by_later_draws(tmp_path):
     assert [other.draw(4, 0.0).simulations.tolist() for _ in range(3)] == expected
 
 
-def test_a_state_waits_for_the_batch_that_is_being_gathered():
+def test_a_state_waits_for_the_batch_that_is_being_gathered(monkeypatch):
     """Its units are neither seen nor unseen meanwhile, and would be lost."""
     gathering, go_on, states = threading.Event(), threading.Event(), []
 
-    class Slow(Reservoir):
-        def _gather(self, *arguments):
-            gathering.set()
-            go_on.wait(60)
-            return super()._gather(*arguments)
+    buffer = Reservoir(LAYOUT, capacity=8, watermark=1, seed=0)
+    gather = buffer.storage.gather
 
-    buffer = Slow(LAYOUT, capacity=8, watermark=1, seed=0)
+    def slow_gather(*arguments):
+        gathering.set()
+        go_on.wait(60)
+        return gather(*arguments)
+
+    monkeypatch.setattr(buffer.storage, "gather", slow_gather)
     put(buffer, 0, 8)
     threads = [threading.Thread(target=lambda: buffer.draw(4, 0.0))]
     threads[0].start()
@@ -560,7 +562,7 @@ def test_batches_and_steps_that_do_not_fit_are_refused():
 
 def test_numbers():
     buffer = Reservoir(LAYOUT, capacity=10, watermark=3, seed=0)
-    assert buffer.num_bytes == 10 * LAYOUT.sample_bytes
+    assert buffer.storage.num_bytes == 10 * LAYOUT.sample_bytes
     put(buffer, 0, 2)
     assert not buffer.reached_watermark and buffer.draw(1, 0.0) is None
     put(buffer, 2, 2)
@@ -569,7 +571,7 @@ def test_numbers():
     assert sorted(buffer.contents().num_seen.tolist()) == [0, 1, 1, 1]
     trajectories = Fifo(LAYOUT, capacity=10, watermark=1, seed=0, draw=Trajectories(3))
     assert trajectories.num_units == 3
-    assert trajectories.num_bytes == 4 * 3 * (3 + 1 + 3 * 3)  # of the inputs only step 0 is kept
+    assert trajectories.storage.num_bytes == 4 * 3 * (3 + 1 + 3 * 3)  # of the inputs only step 0 is kept
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -140,7 +140,7 @@ def test_devices_and_placements_that_are_not_here_are_named(blueprint):
     for placement in ("auto", "host"):
         chosen = blueprint(buffer={"placement": placement}, training={"device": "cpu"})
         buffer = make_trainer(chosen, NoStream(), lambda trainer: None, lambda: False).feed.buffer
-        assert buffer.device.type == "cpu" and not buffer.is_pinned
+        assert buffer.storage.device.type == "cpu" and not buffer.storage.is_pinned
 
 
 def test_a_buffer_beyond_the_machines_memory_is_named(blueprint):
