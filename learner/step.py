@@ -15,6 +15,7 @@ from penstock.errors import PenstockError
 from penstock.learner.surrogate import Surrogate
 
 PRECISIONS = ("float32", "bfloat16")
+WEIGHT_DECAY = 1e-4
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
 
 
@@ -51,7 +52,6 @@ class Step:
         *,
         loss: Callable[[Tensor, Tensor], Tensor],
         learning_rate: float,
-        weight_decay: float = 1e-4,
         precision: str = "float32",
         compile: bool = False,
         micro_batch_size: int | None = None,
@@ -76,7 +76,7 @@ class Step:
         self._autocasts = precision == "bfloat16"
         self._parameters = dict(surrogate.named_parameters())
         self._optimizer = torch.optim.AdamW(
-            self._parameters.values(), learning_rate, weight_decay=weight_decay, fused=True
+            self._parameters.values(), learning_rate, weight_decay=WEIGHT_DECAY, fused=True
         )
         self._compiled_total_loss = torch.compile(self._total_loss, dynamic=False) if compile else None
         self._compiled_size: int | None = None
