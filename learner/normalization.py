@@ -147,6 +147,11 @@ class Normalization(nn.Module):
         """Normalised units [B, C, *] to physical ones."""
         return values * self._per_channel(f"{name}_std", values) + self._per_channel(f"{name}_mean", values)
 
+    def decode_in_stds(self, name: str, values: Tensor) -> Tensor:
+        """`in_stds` of `decode`, in one pass: normalised units [B, C, *] to multiples of their channel's std."""
+        mean, std = (self._per_channel(f"{name}_{of}", values) for of in ("mean", "std"))
+        return values + mean / std
+
     def in_stds(self, name: str, values: Tensor) -> Tensor:
         """Values [B, C, *] in multiples of their channel's std, not centred: channels of any unit count alike."""
         return values / self._per_channel(f"{name}_std", values)

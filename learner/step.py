@@ -124,9 +124,9 @@ class Step:
     def _total_loss(self, arrays: dict[str, Tensor]) -> Tensor:
         """Sum of the samples' losses."""
         with torch.autocast(arrays["targets"].device.type, torch.bfloat16, enabled=self._autocasts):
-            prediction = self.surrogate.predict(arrays)
-        in_stds = self.surrogate.normalization.in_stds
-        return self._loss(in_stds("targets", prediction), in_stds("targets", arrays["targets"])).sum()
+            prediction = self.surrogate.predict_in_stds(arrays)
+        target = self.surrogate.normalization.in_stds("targets", arrays["targets"])
+        return self._loss(prediction, target).sum()
 
     def _total_loss_for(self, size: int) -> Callable[[dict[str, Tensor]], Tensor]:
         if self._compiled_total_loss is None:

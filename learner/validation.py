@@ -111,9 +111,8 @@ class Validation:
         rows = slice(self._num_done, min(self._num_done + self.batch_size, len(self)))
         batch = {name: array[rows] for name, array in self.arrays.items()}
         with torch.no_grad():
-            in_stds = self._snapshot.normalization.in_stds
-            target = in_stds("targets", batch["targets"])
-            error = in_stds("targets", self._snapshot.predict(batch)) - target
+            target = self._snapshot.normalization.in_stds("targets", batch["targets"])
+            error = self._snapshot.predict_in_stds(batch) - target
             ratios = [_whole_and_channels(norm.squared(error), norm.squared(target)) for norm in self._norms]
             torch.nan_to_num(torch.cat(ratios, dim=1), nan=torch.inf, posinf=torch.inf, out=self._errors[rows])
         self._num_done = rows.stop

@@ -88,6 +88,7 @@ def test_normalization_is_that_of_numpy():
         encoded = normalization.encode(name, tensors[name])
         np.testing.assert_allclose(encoded, (array - mean) / std, atol=1e-2 if name == "targets" else 1e-5)
         np.testing.assert_allclose(normalization.in_stds(name, tensors[name]), array / std, rtol=1e-5)
+        np.testing.assert_allclose(normalization.decode_in_stds(name, encoded), array / std, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(normalization.decode(name, encoded), tensors[name], rtol=1e-6, atol=1e-6)
 
 
