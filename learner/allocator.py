@@ -1,10 +1,9 @@
 """How a training process is told to keep the memory that a step frees for the next step.
 
 A step frees every tensor that it made. glibc's malloc gives large ones back to the system at once, and the next step
-asks for them anew and faults in each page: in the thread of a LearnerActor, one core, 8 to 16 thousand faults and 12 to
-40 of 200 ms a step of the FNO at 64x64, and 28 thousand and 50 of 115 ms of an MLP with 10^5 outputs. Told to keep
-them, next to all faults are gone, and the steps take about 0.9 and 0.6 of the time. The peak of the memory grows by 3 %
-for the FNO (940 MB) and by 7 % for the MLP (1130 MB); between peaks nothing goes back to the system.
+asks for them anew and faults in each page: some 20 thousand faults a step of an FNO at 64x64, and 30 thousand of an MLP
+with 10^5 outputs. Told to keep them, next to all faults are gone; what that does to time and peak memory is a section
+of benchmarks/learner-cpu.md. Between peaks nothing goes back to the system.
 
 Other allocators don't read these variables. On a GPU tensors are in memory of torch's own, which it keeps anyway.
 """

@@ -15,6 +15,7 @@ from penstock.learner.buffers import Batch, Buffer
 from penstock.learner.rate_limiter import RateLimiter
 
 DRAW_TIMEOUT_S = 0.2  # how soon one who waits for samples sees that it is to give up
+NUM_QUEUED = 2  # batches whose steps a GPU may have before it: one in hand, and the next without a wait for the host
 
 
 class Feed:
@@ -54,6 +55,7 @@ class Feed:
         self.wait_seconds = 0.0
         """Time in which `next` had no batch to give."""
         self._upload = _Upload(buffer, self.device, batch_size, self.depth) if crosses and self.depth else None
+        self._pace = _Pace(self.device) if self.device.type == "cuda" else None
         self._ahead: deque[Batch] = deque()
         self._num_left: float = float("inf")  # batches that the thread may still draw
         self._is_drawing = False
@@ -82,12 +84,17 @@ class Feed:
         """The next batch, its arrays on the device and ready on the current stream.
 
         None when none came within DRAW_TIMEOUT_S, while the rate limiter held training back or the buffer had none: the
-        caller has limits and checkpoints to look after. Raises what ended the thread.
+        caller has limits and checkpoints to look after. On a GPU it waits until at most NUM_QUEUED batches are before
+        the steps that are done. Raises what ended the thread.
         """
         before = time.monotonic()
         batch = self._take() if self.depth else self._draw(should_stop)
         self.wait_seconds += time.monotonic() - before
-        return batch if self._upload is None or batch is None else self._upload.finish(batch)
+        if batch is not None and self._upload is not None:
+            self._upload.finish(batch)
+        if batch is not None and self._pace is not None:
+            self._pace.wait()
+        return batch
 
     def hold(self) -> None:
         """Nothing is drawn any more, but for a batch in hand; what was drawn ahead can be taken."""
@@ -189,7 +196,6 @@ class _Upload:
             for _ in range(num_sets)
         )
         self._copied: deque[torch.cuda.Event] = deque()  # of the batches on their way
-        self._taken: deque[torch.cuda.Event] = deque()  # reached when the steps before a batch are done
 
     def staging(self) -> dict[str, Tensor]:
         """Pinned arrays to gather the next batch into, once their last copy has been read from."""
@@ -207,21 +213,31 @@ class _Upload:
         self._copied.append(copied)
         return replace(batch, arrays=arrays)
 
-    def finish(self, batch: Batch) -> Batch:
-        """The batch, for kernels that are queued from now on. Waits until the GPU is within a few steps of the host.
-
-        Without that wait a host that is quicker than the GPU would have hundreds of batches in the GPU's memory.
-        """
+    def finish(self, batch: Batch) -> None:
+        """Kernels that are queued from now on, on the current stream, wait for the batch's copies."""
         current = torch.cuda.current_stream(self._device)
         current.wait_event(self._copied.popleft())
         for array in batch.arrays.values():
             array.record_stream(current)  # or its memory would be given to a later copy while a kernel reads it
+
+
+class _Pace:
+    """Keeps the host within NUM_QUEUED steps of the GPU.
+
+    A host that is quicker would have hundreds of batches, and the staging of all puts between them, in memory.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._taken: deque[torch.cuda.Event] = deque()  # reached when the steps before a batch are done
+
+    def wait(self) -> None:
+        """Called when a batch is taken, before its step is queued."""
         taken = _event()
-        taken.record(current)
+        taken.record(torch.cuda.current_stream(self._device))
         self._taken.append(taken)
-        if len(self._taken) > len(self._staging):
+        if len(self._taken) > NUM_QUEUED:
             self._taken.popleft().synchronize()
-        return batch
 
 
 def _event() -> torch.cuda.Event:

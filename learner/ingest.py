@@ -278,11 +278,6 @@ class Ingest:
             raise self._error
         return not self._thread.is_alive()
 
-    @property
-    def error(self) -> BaseException | None:
-        """What ended the thread, if an exception did."""
-        return self._error
-
     def _run_and_keep_error(self, should_stop: Callable[[], bool]) -> None:
         try:
             self.run(should_stop)

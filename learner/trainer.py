@@ -118,8 +118,6 @@ class Trainer:
         self.learning_rate = 0.0
         self.validation_errors: dict | None = None
         """`Errors.as_dict()` of the last validation that is complete."""
-        self.best_error: float | None = None
-        """Least mean relative L2 error so far."""
         self.train_seconds = 0.0
         """Wall time from the watermark on."""
         self._mean_loss: Tensor | None = None  # stays on the device between two readings
@@ -237,9 +235,7 @@ class Trainer:
             return
         if not math.isfinite(errors.relative_l2.max):
             raise self._diverged(f"the validation error is not finite at step {self._validating_step}")
-        mean = errors.relative_l2.mean
         self.validation_errors = errors.as_dict()
-        self.best_error = mean if self.best_error is None else min(self.best_error, mean)
         self._validated_step = self._validating_step
 
     def _validate_now(self, should_stop: Callable[[], bool]) -> None:
@@ -313,7 +309,6 @@ class Trainer:
                     "loss": self.loss,
                     "validation_errors": self.validation_errors,
                     "validated_step": self._validated_step,
-                    "best_error": self.best_error,
                     "learner_wait_seconds": self.learner_wait_seconds,
                     "train_seconds": self.train_seconds,
                     "normalization_is_fixed": self._normalization_is_fixed,
@@ -341,7 +336,6 @@ class Trainer:
         self._mean_loss = None if self.loss is None else torch.tensor(self.loss, device=self.feed.device)
         self.validation_errors = training["validation_errors"]
         self._validated_step = training["validated_step"]
-        self.best_error = training["best_error"]
         self.feed.wait_seconds = training["learner_wait_seconds"]
         self.train_seconds = training["train_seconds"]
         self._normalization_is_fixed = training["normalization_is_fixed"]

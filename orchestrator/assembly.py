@@ -147,7 +147,8 @@ def _make_buffer(blueprint: Blueprint, device: torch.device) -> Buffer:
     except ValueError as error:
         raise PenstockError(f"buffer: {error}") from error
     except (RuntimeError, MemoryError) as error:
-        gigabytes = config.capacity * layout.sample_bytes / 1e9
+        gigabytes, reason = config.capacity * layout.sample_bytes / 1e9, str(error).partition("\n")[0]
         raise PenstockError(
-            f"buffer.capacity: {config.capacity} samples take {gigabytes:.1f} GB, the {placement} has less: lower it"
+            f"buffer.capacity: {config.capacity} samples take {gigabytes:.1f} GB, which the {placement} does not give "
+            f"({reason}): lower it"
         ) from error

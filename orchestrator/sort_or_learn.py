@@ -33,7 +33,7 @@ from penstock.learner.surrogate import Surrogate
 from penstock.learner.trainer import StopAfter, Trainer
 from penstock.learner.validation import Validation
 from penstock.registry import load_class
-from penstock.report import markdown, paragraph, processor, today
+from penstock.report import footer, markdown, paragraph, processor
 from penstock.sample import Chunk, Lease
 from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.krylov.direct import Direct
@@ -296,8 +296,14 @@ def page(table: str, results: dict[str, Results], num_samples: int, seeds: Seque
         the samples as drawn."""
     conclusion = f"""
         With the reservoir, windows of {good} capacities are within the seeds' spread of the stream as drawn, on both
-        problems at both reuses. The default, `solver.window: 64` with `buffer.capacity: 1000`, is 0.064 capacities, and
-        `solver.sort: auto` sorts only where that saves solve time."""
+        problems at both reuses. The default, `solver.window: 64` with `buffer.capacity: 1000`, is 0.064 capacities:
+        smaller than any of these, so that buffers down to 64 samples stay on the safe side. `solver.sort: auto` sorts
+        only where that saves solve time."""
+    made_by = footer(
+        f"penstock bench sort-or-learn --samples {num_samples} --seeds {len(seeds)}",
+        f"{processor()}, torch threads: {torch.get_num_threads()}",
+        f"torch {torch.__version__.partition('+')[0]}, NumPy {np.__version__}",
+    )
     return f"""# Sort or learn
 
 {"\n\n".join(paragraph(part) for part in text.split("\n\n"))}
@@ -308,8 +314,5 @@ def page(table: str, results: dict[str, Results], num_samples: int, seeds: Seque
 
 {paragraph(conclusion)}
 
-- Command: `penstock bench sort-or-learn --samples {num_samples} --seeds {len(seeds)}`
-- Machine: {processor()}, torch threads: {torch.get_num_threads()}
-- Versions: torch {torch.__version__.partition("+")[0]}, NumPy {np.__version__}
-- Date: {today()}
+{made_by}
 """

@@ -49,13 +49,17 @@ def markdown(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+def footer(command: str, machine: str, versions: str) -> str:
+    """What a table was made by, on, with and when."""
+    return f"""- Command: `{command}`
+- Machine: {machine}
+- Versions: {versions}
+- Date: {datetime.now(UTC):%Y-%m-%d}"""
+
+
 def processor() -> str:
     """The name of this machine's processor."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def today() -> str:
-    return f"{datetime.now(UTC):%Y-%m-%d}"

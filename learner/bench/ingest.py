@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from statistics import median
 
 import numpy as np
 import torch
 
 from penstock.learner.bench.cases import CHUNK_BYTES
 from penstock.learner.bench.section import Section, Target
-from penstock.learner.bench.timing import MIN_ROUNDS, spread
+from penstock.learner.bench.timing import MIN_ROUNDS, Rounds, seconds_of
 from penstock.learner.buffers import Reservoir
 from penstock.report import markdown
 from penstock.sample import FieldSpec, Layout
@@ -26,9 +24,10 @@ def ingest(device: torch.device, seconds: float, buffer_bytes: int = BUFFER_BYTE
     rows, targets = [], []
     for place, placement in _placements(device).items():
         for row_bytes in ROW_BYTES:
-            put, copied = _rates(row_bytes, max(2, buffer_bytes // row_bytes), placement, seconds)
-            ratio = spread([one / other for one, other in zip(put, copied, strict=True)])
-            rows.append([f"{row_bytes:,}", place, f"{median(put):.3g}", f"{median(copied):.3g}", str(ratio)])
+            rounds, amount = _rounds(row_bytes, max(2, buffer_bytes // row_bytes), placement, device, seconds)
+            ratio = rounds.speed("put_now", "copy")
+            rates = [f"{rounds.rate(arm, amount / 1e9).median:.3g}" for arm in ("put_now", "copy")]
+            rows.append([f"{row_bytes:,}", place, *rates, str(ratio)])
             targets.append(Target(what=f"rows of {row_bytes:,} bytes, {place}", measured=ratio, least=LEAST))
     table = markdown(rows, ["bytes a row", "buffer in", "put_now, GB/s", "copy, GB/s", "put_now against it"])
     return Section("Ingest", table, tuple(targets))
@@ -41,8 +40,10 @@ def _placements(device: torch.device) -> dict[str, dict]:
     return pageable | {"pinned memory": {"pin_memory": True}, "device memory": {"device": device}}
 
 
-def _rates(row_bytes: int, num_slots: int, placement: dict, seconds: float) -> tuple[list[float], list[float]]:
-    """GB/s of put_now through all slots, and of copies of the same chunks to memory of the same kind, round by round.
+def _rounds(
+    row_bytes: int, num_slots: int, placement: dict, device: torch.device, seconds: float
+) -> tuple[Rounds, float]:
+    """put_now through all slots, and copies of the same chunks to memory of the same kind; and the bytes of either.
 
     The copies go to places one after another, which is the easiest way through memory.
     """
@@ -58,32 +59,24 @@ def _rates(row_bytes: int, num_slots: int, placement: dict, seconds: float) -> t
         for chunk in chunks:
             buffer.put_now({"targets": chunk}, numbers, numbers)
 
-    if placement:
+    if "device" in placement:
         target = torch.empty(pool.shape, **placement)
 
         def copy() -> None:
             for start, chunk in zip(starts, chunks, strict=True):
                 target[start : start + num_rows].copy_(torch.from_numpy(chunk))
-    else:
-        host = np.empty_like(pool)
+    else:  # by one thread, as puts are: torch's copy_ would take all cores
+        host = torch.empty(pool.shape, **placement).numpy() if placement else np.empty_like(pool)
 
         def copy() -> None:
             for start, chunk in zip(starts, chunks, strict=True):
                 np.copyto(host[start : start + num_rows], chunk)
 
-    amount = len(chunks) * num_rows * row_bytes / 1e9
-    put_rates, copy_rates = [], []
+    times: dict[str, list[float]] = {"put_now": [], "copy": []}
     end = time.perf_counter() + 2 * seconds
-    while len(put_rates) <= MIN_ROUNDS or time.perf_counter() < end:
+    while len(times["copy"]) <= MIN_ROUNDS or time.perf_counter() < end:
         buffer.draw(num_slots, 0.0)  # marks all as seen, so that each may be replaced
-        put_rates.append(amount / _seconds(put, placement))
-        copy_rates.append(amount / _seconds(copy, placement))
-    return put_rates[1:], copy_rates[1:]  # the first round is the first to touch the memory
-
-
-def _seconds(work: Callable[[], None], placement: dict) -> float:
-    start = time.perf_counter()
-    work()
-    if "device" in placement:
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+        times["put_now"].append(seconds_of(put, device))
+        times["copy"].append(seconds_of(copy, device))
+    # the first round is the first to touch the memory
+    return Rounds({arm: values[1:] for arm, values in times.items()}), len(chunks) * num_rows * row_bytes

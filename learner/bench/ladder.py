@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from penstock.learner.bench.cases import LEARNING_RATE, Case, chunks
 from penstock.learner.bench.section import Section, Target
-from penstock.learner.bench.timing import Arm, Rounds, Spread, measure
+from penstock.learner.bench.timing import Arm, Rounds, Spread, measure, synchronize
 from penstock.learner.buffers import Batch, Buffer
 from penstock.learner.feed import Feed
 from penstock.learner.ingest import Ingest
@@ -55,7 +55,7 @@ def ladder(case: Case, device: torch.device, seconds: float) -> Section:
             if not arms:
                 arms[L1] = _on_one_batch(step, _next(feed))
             arms[f"L2{place}"] = _fed(step, feed)
-            arms[f"L2p{place}"] = _beside(producer, _fed(step, live_feed))
+            arms[f"L2p{place}"] = _beside(producer, _fed(step, live_feed), device)
             arms[f"feed{place}"] = _feeding(feed)
             producers[f"L2p{place}"] = producer
         for name, loader in _loaders(buffer, case.batch_size, device).items():  # the last one lies in host memory
@@ -128,10 +128,11 @@ def _copying(num_bytes: int, device: torch.device) -> Arm:
     return run
 
 
-def _beside(producer: Producer, arm: Arm) -> Arm:
+def _beside(producer: Producer, arm: Arm, device: torch.device) -> Arm:
     def run(count: int) -> None:
         with producer:
             arm(count)
+            synchronize(device)  # the steps that are still queued have the producer beside them, too
 
     return run
 

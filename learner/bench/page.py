@@ -65,7 +65,9 @@ def run(device_name: str | None = None, case: str | None = None, seconds: float 
         report.require_folder()
     sections = []
     start = time.perf_counter()
-    for name in [case] if case else SECTIONS:
+    # On a GPU tensors are in memory of torch's own, whatever the allocator of the host does.
+    names = [case] if case else [name for name in SECTIONS if name != "allocator" or device.type == "cpu"]
+    for name in names:
         print(f"{(time.perf_counter() - start) / 60:5.1f} min: {name}", file=sys.stderr)
         sections.append(SECTIONS[name](device, seconds))
         print(f"\n## {sections[-1].title}\n\n{sections[-1].text}\n", flush=True)
@@ -92,7 +94,5 @@ def footer(device: torch.device, options: str) -> str:
     if device.type == "cuda":
         machine = f"{torch.cuda.get_device_name(device)}, {machine}"
     cuda = f", CUDA {torch.version.cuda}" if device.type == "cuda" else ""
-    return f"""- Command: `python -m penstock.learner.bench{options}`
-- Machine: {machine}
-- Versions: Python {platform.python_version()}, NumPy {np.__version__}, torch {torch.__version__}{cuda}
-- Date: {report.today()}"""
+    versions = f"Python {platform.python_version()}, NumPy {np.__version__}, torch {torch.__version__}{cuda}"
+    return report.footer(f"python -m penstock.learner.bench{options}", machine, versions)

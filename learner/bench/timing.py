@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -63,22 +64,28 @@ def measure(arms: Mapping[str, Arm], seconds: float, device: torch.device) -> Ro
     for number in range(max(MIN_ROUNDS, round(seconds / round_s))):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            times[name].append(_seconds(arms[name], counts[name], device) / counts[name])
+            times[name].append(seconds_of(partial(arms[name], counts[name]), device) / counts[name])
     return Rounds(times)
 
 
 def _repetitions(arm: Arm, round_s: float, device: torch.device) -> int:
     """How many of them fill a round."""
-    _seconds(arm, NUM_WARM_UP, device)
+    seconds_of(partial(arm, NUM_WARM_UP), device)
     count = 1
-    while (took := _seconds(arm, count, device)) < round_s / 4:
+    while (took := seconds_of(partial(arm, count), device)) < round_s / 4:
         count *= 2
     return max(1, math.ceil(count * round_s / took))
 
 
-def _seconds(arm: Arm, count: int, device: torch.device) -> float:
+def seconds_of(work: Callable[[], None], device: torch.device) -> float:
+    """Until all is done that the work queued."""
     start = time.perf_counter()
-    arm(count)
+    work()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for all that is queued; on a CPU nothing is."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start

@@ -8,7 +8,8 @@ import platform
 import numpy as np
 import scipy
 
-from penstock.report import markdown, paragraph, processor, today, write
+import penstock.report
+from penstock.report import markdown, paragraph, processor, write
 
 
 def report(file: str, title: str, introduction: str, header: list[str], rows: list[list[str]], command: str) -> None:
@@ -30,17 +31,11 @@ def report(file: str, title: str, introduction: str, header: list[str], rows: li
 
 def footer(command: str) -> str:
     """What a table was made by, with, on and when."""
-    return f"""- Command: `OMP_NUM_THREADS=1 python -m penstock.solvers.bench {command}`
-- Machine: {machine()}
-- Versions: {versions()}
-- Date: {today()}"""
+    machine = f"{processor()}, one of {os.cpu_count()} cores, one process"
+    return penstock.report.footer(f"OMP_NUM_THREADS=1 python -m penstock.solvers.bench {command}", machine, _versions())
 
 
-def machine() -> str:
-    return f"{processor()}, one of {os.cpu_count()} cores, one process"
-
-
-def versions() -> str:
+def _versions() -> str:
     from mpi4py import MPI  # noqa: F401, before dolfinx and petsc4py, which would else load another MPI
 
     # isort: split

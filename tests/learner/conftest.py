@@ -1,6 +1,13 @@
-"""Hypothesis measures no time: on a loaded machine an example may take any."""
+"""What all tests of the learner share: examples that take any time, and `-m gpu` for what needs one."""
 
+import pytest
+import torch
 from hypothesis import settings
 
-settings.register_profile("untimed", deadline=None)
+settings.register_profile("untimed", deadline=None)  # on a loaded machine an example may take any time
 settings.load_profile("untimed")
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")

@@ -64,6 +64,15 @@ def test_ladder_has_every_rung(case):
     assert all(target.measured.median > 0 for target in section.targets)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", [FNO, MLP])
+def test_on_a_gpu_the_ladder_has_a_buffer_in_either_memory(case):
+    section = ladder(case, torch.device("cuda"), 0.05)
+    for place in ("device memory", "pinned memory"):
+        assert f"| L2, {place}" in section.text and f"- L2p, {place}: the producer put" in section.text
+    assert all(target.measured.median > 0 for target in section.targets)
+
+
 def test_a_case_is_what_its_title_says():
     big = cases.mlp(10**6, num_slots=1)
     assert big.layout.shapes == {"scalars": (6,), "targets": (1, 10**6)}

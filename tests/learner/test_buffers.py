@@ -574,7 +574,7 @@ def test_numbers():
     assert trajectories.storage.num_bytes == 4 * 3 * (3 + 1 + 3 * 3)  # of the inputs only step 0 is kept
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("draw", [Samples(), Trajectories(3), Pairs(4, 2)])
 def test_on_a_device_a_slot_is_not_overwritten_before_its_gather_is_done(draw):
     """Gathers are queued behind a long kernel on their stream, and the next arrivals take their slots at once."""

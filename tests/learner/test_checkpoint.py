@@ -429,11 +429,12 @@ def test_what_a_writer_could_not_write_is_raised_by_the_next_call_and_ingestion_
     assert checkpoint.latest(folder) == 4
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("kind", BUFFERS)
-def test_draws_while_the_buffer_is_written_leave_it_as_it_was(tmp_path, kind):
+def test_draws_while_the_buffer_is_written_leave_it_as_it_was(tmp_path, kind, device):
     """The file holds the population at the moment of the save, each row with its own numbers, and none of later."""
     layout = Layout(inputs=(FieldSpec(name="a", shape=(32, 32)),), outputs=(FieldSpec(name="u", shape=(32, 32)),))
-    buffer = BUFFERS[kind](layout, capacity=6000, watermark=16, seed=0)
+    buffer = BUFFERS[kind](layout, capacity=6000, watermark=16, seed=0, device=device)
     writer, ingest, done = checkpoint.Writer(), threading.Lock(), threading.Event()
 
     def rows_of(simulations):

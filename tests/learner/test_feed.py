@@ -167,7 +167,7 @@ def test_a_batch_that_the_buffer_cannot_hold_is_refused():
         Feed(new_buffer(), "cpu", 65)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("pin_memory", [False, True])
 def test_batches_reach_a_gpu_whole_while_it_computes(pin_memory):
     """Large batches and kernels that read them late: what reuses staging or memory too early would change the sums."""

@@ -304,7 +304,6 @@ def test_an_exception_in_the_thread_is_raised_to_its_owner_and_wakes_the_trainer
     assert ingest.buffer.draw(1, 600.0) is None
     with pytest.raises(RuntimeError, match="the stream broke"):
         ingest.join(60)
-    assert isinstance(ingest.error, RuntimeError)
 
 
 def test_the_rate_limiter_holds_ingestion_back_until_training_waits_for_it():

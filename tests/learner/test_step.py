@@ -216,7 +216,7 @@ def test_no_value_is_read_on_the_host(options):
             loss.item()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("options", [{}, {"precision": "bfloat16", **ALL_OPTIONS}])
 def test_a_step_on_a_gpu_never_waits_for_it(options):
     on_cpu = new_step(**options)

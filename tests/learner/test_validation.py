@@ -178,7 +178,7 @@ def test_models_that_behave_otherwise_in_training_are_measured_as_in_use():
     assert surrogate.training and torch.equal(torch.get_rng_state(), random)  # so that resuming is exact
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_no_slice_but_the_last_waits_for_the_device():
     arrays = held_out()
     surrogate = Surrogate(FNO(LAYOUT, width=8, modes=4), surrogate_of(arrays).normalization, LAYOUT).to("cuda")
