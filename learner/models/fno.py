@@ -125,10 +125,8 @@ class SpectralConvolution(nn.Module):
 
         # One batched product gives all four of (real, imaginary) x (real, imaginary).
         parts = torch.bmm(spectrum, self.weight).reshape(num_signs, modes**d, 2, batch_size, 2, width)
-        real = parts[:, :, 0, :, 0] - parts[:, :, 1, :, 1]
-        imaginary = parts[:, :, 0, :, 1] + parts[:, :, 1, :, 0]
-
-        spectrum = torch.stack([real, imaginary], dim=1).reshape(2**d, -1)
+        (rr, ri), (ir, ii) = (part.unbind(3) for part in parts.unbind(2))  # one gradient each, where indexing has four
+        spectrum = torch.stack([rr - ii, ri + ir], dim=1).reshape(2**d, -1)
         products = (self.signs.T / num_signs @ spectrum).reshape([2] * d + [modes] * d + [batch_size * width])
         interleaved = [axis for pair in zip(range(d), range(d, 2 * d), strict=True) for axis in pair] + [2 * d]
         values = products.permute(interleaved)
