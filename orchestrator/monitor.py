@@ -129,7 +129,7 @@ def _line(record: Mapping[str, Any]) -> str:
     parts = [
         f"{_duration(record['elapsed_seconds'])} {record['state']}",
         f"simulations {record['delivered']}" + (f" ({record['failed']} failed)" if record["failed"] else ""),
-        f"samples/s {record['unique_per_s']:.0f} unique {record['trained_per_s']:.0f} trained",
+        f"samples/s {_rates(record)}",
         f"buffer {record['buffer_samples']}/{record['buffer_capacity']}",
     ]
     if record["iterations_per_system"] is not None:
@@ -152,7 +152,7 @@ def _table(title: str, record: Mapping[str, Any]) -> Panel:
     left, right = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
     for label, value in (
         ("simulations", simulations),
-        ("samples/s", f"{record['unique_per_s']:.0f} unique, {record['trained_per_s']:.0f} trained"),
+        ("samples/s", _rates(record)),
         ("reuse", f"{_reuse(record)} trained / unique"),
         ("buffer", f"{record['buffer_samples']} of {record['buffer_capacity']} samples"),
         ("stream bias", _bias(record)),
@@ -183,6 +183,13 @@ def _table(title: str, record: Mapping[str, Any]) -> Panel:
         title_align="left",
         width=100,
     )
+
+
+def _rates(record: Mapping[str, Any]) -> str:
+    seconds = record["train_seconds"]
+    if record["state"] == "ended" and seconds:  # the last seconds of a run are validation and a checkpoint
+        return f"{record['unique'] / seconds:.0f} unique, {record['trained'] / seconds:.0f} trained"
+    return f"{record['unique_per_s']:.0f} unique, {record['trained_per_s']:.0f} trained"
 
 
 def _solves(record: Mapping[str, Any]) -> str:

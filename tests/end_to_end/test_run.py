@@ -163,6 +163,9 @@ def test_monitor_shows_a_finished_run(watched):
     result = watched[0].run("monitor")
     assert result.returncode == 0 and result.stderr == ""
     assert "ended: steps" in result.stdout and "penstock export runs/tiny-" in result.stdout
+    summary = watched[0].read("summary.json")
+    rates = [summary[f"{kind}_per_train_s"] for kind in ("unique", "trained")]
+    assert "samples/s {:.0f} unique, {:.0f} trained".format(*rates) in result.stdout
 
 
 def test_what_a_checkpoint_depends_on_can_not_change(watched):
