@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 SMALLEST_NORM = 1e-12  # an all-zero target has no relative error; its absolute one is then large, but finite
+LARGEST_WEIGHT = 1e30  # of a squared coefficient: float32 ends at 3e38, and fields are not all of size 1
 MAX_DENSE_POINTS = 4096  # the eigenvectors of a mesh's matrices then take 64 MiB, computing them 20 s on one core
 
 
@@ -101,7 +102,11 @@ class GridNorm(Norm):
         squares = torch.zeros(grid, dtype=torch.float64)
         for axis, k in enumerate(wave_numbers):
             squares += k.square().reshape([-1 if other == axis else 1 for other in range(len(grid))])
-        return [(1 + squares) ** (self.order / 2), *matrices]
+        multiplier = (1 + squares) ** (self.order / 2)
+        if multiplier.square().max() > LARGEST_WEIGHT:
+            shape = " x ".join(map(str, grid))
+            raise ValueError(f"order {self.order:g} on {shape} points goes beyond float32: take a lower one")
+        return [multiplier, *matrices]
 
     def _squared(self, fields: Tensor, multiplier: Tensor, *matrices: Tensor) -> Tensor:
         coefficients = fields

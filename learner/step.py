@@ -141,8 +141,6 @@ class Step:
         """With `averaged.state_dict()`, all that the next steps depend on: moments, counts, weights where averaged
         ones are kept beside them. The tensors are those in use: the next step changes them."""
         state = {"num_steps": torch.tensor(self.num_steps)}
-        if self._compiled_size is not None:
-            state["compiled_size"] = torch.tensor(self._compiled_size)
         for name, parameter in self._parameters.items():
             if self.ema_decay is not None:
                 state[f"weights.{name}"] = parameter.detach()
@@ -162,8 +160,6 @@ class Step:
                 "use the configuration it was trained with"
             )
         self.num_steps = int(state["num_steps"])
-        if "compiled_size" in state:
-            self._compiled_size = int(state["compiled_size"])
         for name, parameter in self._parameters.items():
             if self.ema_decay is not None:
                 with torch.no_grad():

@@ -38,14 +38,14 @@ class Surrogate(nn.Module):
 
         Targets among the arrays are not looked at.
         """
-        return self.normalization.decode("targets", self._normalised(arrays))
+        return self.normalization.decode("targets", self._model_output(arrays))
 
     def predict_in_stds(self, arrays: Mapping[str, Tensor]) -> Tensor:
         """`predict` in multiples of the target channels' standard deviation, not centred: what losses are taken of."""
-        return self.normalization.decode_in_stds("targets", self._normalised(arrays))
+        return self.normalization.decode_in_stds("targets", self._model_output(arrays))
 
-    def _normalised(self, arrays: Mapping[str, Tensor]) -> Tensor:
-        """The model's own output [B, C, *grid]."""
+    def _model_output(self, arrays: Mapping[str, Tensor]) -> Tensor:
+        """[B, C, *grid] in normalised units."""
         return self.model(
             **{name: self.normalization.encode(name, arrays[name]) for name in arrays if name != "targets"}
         )

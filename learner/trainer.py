@@ -93,9 +93,9 @@ class Trainer:
         stop_after: StopAfter,
         schedule: Schedule = Schedule(),  # noqa: B008 (frozen)
         validation: Validation | None = None,
-        validation_every_s: float = 10.0,
+        validation_every_s: float = 30.0,
         checkpoint: Callable[[Trainer], None] | None = None,
-        checkpoint_every_s: float = 60.0,
+        checkpoint_every_s: float = 120.0,
         is_saving: Callable[[], bool] = lambda: False,
     ):
         self.feed = feed

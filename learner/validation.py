@@ -16,6 +16,8 @@ from torch import Tensor
 from penstock.learner.losses import ratio, sobolev_norm
 from penstock.learner.surrogate import Surrogate
 
+BATCH_SIZE = 16  # of a slice, which holds up the next step
+
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
@@ -64,6 +66,8 @@ class Errors:
 class Validation:
     """Held-out samples: arrays [N, C, *grid] as the surrogate takes them, evaluated `batch_size` at a time on `device`.
 
+    On a CPU they are not copied, and must not change.
+
         validation.begin(surrogate)
         while (errors := validation.advance()) is None:
             ...  # train a step
@@ -74,10 +78,12 @@ class Validation:
     The H1 norm is `GridNorm`'s of order 1 on the cosine basis, which is right for periodic fields and others alike.
     """
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], *, batch_size: int = 16, device: torch.device | str = "cpu"):
+    def __init__(
+        self, arrays: Mapping[str, np.ndarray], *, batch_size: int = BATCH_SIZE, device: torch.device | str = "cpu"
+    ):
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        self.arrays = {name: torch.tensor(array, device=device) for name, array in arrays.items()}
+        self.arrays = {name: torch.as_tensor(array, device=device) for name, array in arrays.items()}
         self.batch_size = batch_size
         self._norms = (sobolev_norm(0), sobolev_norm(1))
         num_channels = self.arrays["targets"].shape[1]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, describe
 from penstock.learner.buffers import BUFFERS, Buffer
 from penstock.learner.draws import DRAWS, Draw, Samples
 from penstock.learner.feed import Feed
@@ -20,6 +22,7 @@ from penstock.learner.schedules import Schedule
 from penstock.learner.step import Step
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.trainer import StopAfter, Trainer
+from penstock.learner.validation import BATCH_SIZE, Validation
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.registry import build, load_class
 
@@ -68,7 +71,7 @@ def make_trainer(
 def make_draw(blueprint: Blueprint) -> Draw:
     """What a row of a batch is. Raises PenstockError for a problem that has no such rows."""
     choice = blueprint.config.buffer.draw
-    cls = load_class(choice.name, DRAWS, "buffer.draw")
+    cls = load_class(choice.name, DRAWS, "buffer.draw", takes_files=False)
     arguments = () if cls is Samples else (blueprint.problem().num_steps,)
     return build(cls, choice.options, "buffer.draw", *arguments)
 
@@ -85,19 +88,49 @@ def require_room(blueprint: Blueprint, num_workers: int) -> None:
 
 
 def make_surrogate(blueprint: Blueprint) -> Surrogate:
-    """The model of the configuration in its surrogate, untrained. Raises PenstockError."""
+    """The model of the configuration in its surrogate, untrained.
+
+    Raises PenstockError, also for a model whose outputs don't fit.
+    """
     layout = make_draw(blueprint).layout(blueprint.problem().layout)
     choice = blueprint.config.model
     model = build(
         load_class(choice.name, MODELS, "model.name", blueprint.model_source), choice.options, "model", layout
     )
-    return Surrogate(model, Normalization.identity(layout), layout)
+    surrogate = Surrogate(model, Normalization.identity(layout), layout)
+    inputs = {name: torch.zeros(2, *shape) for name, shape in layout.shapes.items() if name != "targets"}
+    try:
+        with torch.no_grad():
+            shape = tuple(surrogate.eval().predict(inputs).shape)
+    except Exception as error:  # a user's model may raise anything
+        file = getattr(sys.modules.get(type(model).__module__), "__file__", None)
+        raise PenstockError(f"model: two samples don't pass through it: {describe(error, file)}") from error
+    if shape != (2, *layout.shapes["targets"]):  # broadcast to the targets' it would train, and learn nothing
+        raise PenstockError(
+            f"model: {choice.name} gives {list(shape)} for two samples and must give {[2, *layout.shapes['targets']]}"
+        )
+    return surrogate.train()
 
 
 def make_loss(blueprint: Blueprint) -> Sobolev:
-    """Raises PenstockError."""
+    """Raises PenstockError, also for a loss that the targets' grid does not allow."""
     choice = blueprint.config.training.loss
-    return build(load_class(choice.name, LOSSES, "training.loss.name"), choice.options, "training.loss")
+    for key in {"weights", "stiffness"} & choice.options.keys():
+        raise PenstockError(f"training.loss.{key}: belongs to a mesh, and a configuration's problems are on grids")
+    loss = build(load_class(choice.name, LOSSES, "training.loss", takes_files=False), choice.options, "training.loss")
+    targets = torch.zeros(1, *make_draw(blueprint).layout(blueprint.problem().layout).shapes["targets"])
+    try:
+        loss(targets, targets)
+    except ValueError as error:
+        raise PenstockError(f"training.loss: {error}") from error
+    return loss
+
+
+def make_validation(blueprint: Blueprint, arrays: Mapping[str, np.ndarray], device: torch.device | str) -> Validation:
+    """Of rows of a validation set. It takes no more of them at once than a forward pass of training does."""
+    training = blueprint.config.training
+    most = training.micro_batch_size or training.batch_size
+    return Validation(arrays, batch_size=min(BATCH_SIZE, most), device=device)
 
 
 def pick_device(name: str) -> torch.device:

@@ -44,4 +44,5 @@ class Blueprint:
     def strategy(self) -> Strategy:
         """A fresh strategy of `solver.strategy`. Raises PenstockError."""
         choice = self.config.solver.strategy
-        return build(load_class(choice.name, STRATEGIES, "solver.strategy"), choice.options, "solver.strategy")
+        cls = load_class(choice.name, STRATEGIES, "solver.strategy", takes_files=False)
+        return build(cls, choice.options, "solver.strategy")

@@ -24,7 +24,7 @@ from penstock.learner.storage import Storage
 from penstock.learner.trainer import Trainer
 from penstock.learner.validation import Validation
 from penstock.orchestrator import conditions, zarr_store
-from penstock.orchestrator.assembly import make_draw, make_trainer
+from penstock.orchestrator.assembly import make_draw, make_trainer, make_validation
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.lanes import Lanes
 from penstock.orchestrator.logs import log_to
@@ -187,7 +187,9 @@ class LearnerActor:
     def _train(self) -> None:
         arrays = self._validation_arrays()
         if arrays is not None:
-            self._validation = self._trainer.validation = Validation(arrays, device=self._trainer.feed.device)
+            self._validation = self._trainer.validation = make_validation(
+                self._blueprint, arrays, self._trainer.feed.device
+            )
             if self._lanes is None:  # else the training thread takes from the stream
                 self._ingest.start(self._stop.is_set)
             self._cause = self._trainer.run(self._stop.is_set)

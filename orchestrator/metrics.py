@@ -93,11 +93,10 @@ class Metrics:
         try:
             server, _ = start_http_server(0 if port == "auto" else port, addr="127.0.0.1", registry=self.registry)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
+            reason = "is in use" if error.errno == errno.EADDRINUSE else f"can't be listened on ({error.strerror})"
             raise PenstockError(
-                f"metrics.port: {port} is in use on localhost: give another one, or auto for a free one"
-            ) from None
+                f"metrics.port: {port} {reason} on localhost: give another one, or auto for a free one"
+            ) from error
         return server.server_port
 
     def choose(self, decisions: Iterable[Decision]) -> None:

@@ -287,11 +287,14 @@ class _Driver:
     def _announce(self, facts: dict[str, Any]) -> None:
         """The split of the cores and the memory bound, before anything is solved."""
         validation_bytes = self.config.validation.simulations * self.sample_bytes
+        is_averaged = self.config.training.ema_decay is not None
+        # Weights, gradients, two moments; the validation's weights; a checkpoint's copies; all averaged ones beside.
+        num_weights = 4 + 1 + 3 + (2 if is_averaged else 0)
         parts = {
             f"buffer in {facts['buffer_place']}": facts["buffer_bytes"],
             "in flight": self.bytes_in_flight,
             "validation set at one sample a simulation": validation_bytes,
-            "weights, gradients, optimizer": 4 * facts["weight_bytes"],
+            "weights, gradients, optimizer and their copies": num_weights * facts["weight_bytes"],
         }
         data_bytes = sum(parts.values())
         self.folder.update_run(data_bytes=data_bytes)
@@ -307,7 +310,8 @@ class _Driver:
             + "); the programs and a training step take theirs besides",
             soft_wrap=True,
         )
-        checkpoint_bytes = facts["weight_bytes"] * 3 + (facts["buffer_bytes"] if self.config.checkpoint.buffer else 0)
+        checkpoint_bytes = (4 if is_averaged else 3) * facts["weight_bytes"]
+        checkpoint_bytes += facts["buffer_bytes"] if self.config.checkpoint.buffer else 0
         self.console.print(f"disk: the newest checkpoint takes about {checkpoint_bytes / 1e6:.0f} MB", soft_wrap=True)
         if facts["training"][0]:
             self.console.print(f"resumed at step {facts['step']}")

@@ -17,9 +17,8 @@ from penstock.errors import PenstockError
 from penstock.learner import checkpoint
 from penstock.learner.export import export as export_file
 from penstock.learner.surrogate import Surrogate
-from penstock.learner.validation import Validation
 from penstock.orchestrator import zarr_store
-from penstock.orchestrator.assembly import make_draw, make_surrogate
+from penstock.orchestrator.assembly import make_draw, make_surrogate, make_validation
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.pictures import draw_comparison
 from penstock.orchestrator.run_folder import RunFolder
@@ -36,7 +35,9 @@ def export(folder: RunFolder, output: Path | None) -> None:
     samples = zarr_store.by_group(stored, layout)
     arrays, *_ = make_draw(blueprint).all_rows(samples, layout, stored["simulation"], stored["step"])
     num_simulations = len(set(stored["simulation"].tolist()))
-    card = _card(folder, blueprint, num_simulations, Validation(arrays).errors(surrogate).as_dict())
+    card = _card(
+        folder, blueprint, num_simulations, make_validation(blueprint, arrays, "cpu").errors(surrogate).as_dict()
+    )
     card["step"] = step
     example = {name: torch.from_numpy(array[:2]) for name, array in arrays.items() if name != "targets"}
     path = export_file(surrogate, card, output or folder.path / f"{folder.path.name}.pt2", example)
@@ -48,6 +49,11 @@ def export(folder: RunFolder, output: Path | None) -> None:
 
 def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     """Solve `num` new draws, predict them, and write a Zarr store and a PNG. Raises PenstockError."""
+    target = output or folder.path / "predictions"
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PenstockError(f"can't write to {target}: {error.strerror}: give another --output") from error
     blueprint = Blueprint.of(folder.config())
     surrogate, _ = load_surrogate(folder, blueprint)
     draw, layout = make_draw(blueprint), blueprint.problem().layout
@@ -64,12 +70,12 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     samples = {name: np.concatenate([chunk.arrays[name] for chunk in chunks])[whole] for name in layout.shapes}
     arrays, simulations, steps = draw.all_rows(samples, layout, simulations[whole], steps[whole])
     layout = surrogate.layout
+    validation = make_validation(blueprint, arrays, "cpu")
     with torch.no_grad():
-        prediction = surrogate.predict({name: torch.from_numpy(array) for name, array in arrays.items()}).numpy()
-    errors = Validation(arrays).sample_errors(surrogate)
+        parts = zip(*(array.split(validation.batch_size) for array in validation.arrays.values()), strict=True)
+        prediction = np.concatenate([surrogate.predict(dict(zip(arrays, part, strict=True))).numpy() for part in parts])
+    errors = validation.sample_errors(surrogate)
 
-    target = output or folder.path / "predictions"
-    target.mkdir(parents=True, exist_ok=True)
     named = zarr_store.by_field(arrays, layout)
     predicted = {f"{spec.name}_predicted": prediction[:, c] for c, spec in enumerate(layout.outputs)}
     zarr_store.write(

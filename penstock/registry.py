@@ -32,10 +32,13 @@ def nearest(word: str, known) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
 
 
-def load_class(name: str, registry: Mapping[str, Any], where: str, source: str | None = None) -> type:
+def load_class(
+    name: str, registry: Mapping[str, Any], where: str, source: str | None = None, *, takes_files: bool = True
+) -> type:
     """The class called `name`: a key of `registry`, `package.module:Class` or `./file.py:Class`.
 
     where: the configuration's key, for messages. source: the text of the file, where the file itself is elsewhere.
+    takes_files: a run keeps a copy of the file; where it does not, a class comes from a module that is installed.
     Raises PenstockError when there is none.
     """
     if name in registry:
@@ -44,11 +47,9 @@ def load_class(name: str, registry: Mapping[str, Any], where: str, source: str |
             _attribute(importlib.import_module(target.split(":")[0]), target, where) if type(target) is str else target
         )
     module_name, colon, _ = name.rpartition(":")
-    if not colon:
-        raise PenstockError(
-            f"{where}: there is no {name!r}; {nearest(name, registry)} "
-            "(your own: ./file.py:Class or package.module:Class)"
-        )
+    if not module_name or not colon or (module_name.endswith(".py") and not takes_files):
+        own = "./file.py:Class or package.module:Class" if takes_files else "package.module:Class"
+        raise PenstockError(f"{where}: there is no {name!r}; {nearest(name, registry)} (your own: {own})")
     if module_name.endswith(".py"):
         return _attribute(
             _file_module(module_name, read_source(name, where) if source is None else source), name, where
@@ -75,7 +76,10 @@ def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
 
     Values are checked against the annotations that are in `CHECKED`, alone or joined by |; others are the class's own.
     """
-    parameters = list(inspect.signature(cls).parameters.values())[len(args) :]
+    try:
+        parameters = list(inspect.signature(cls).parameters.values())[len(args) :]
+    except (TypeError, ValueError) as error:  # what is written in C may have no signature
+        raise PenstockError(f"{where}: {cls!r} can't be built from options: {error}") from error
     known = {p.name: p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
     for key, value in options.items():
         if key not in known:
@@ -90,6 +94,8 @@ def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
         return cls(*args, **options)
     except (ValueError, TypeError) as error:
         raise PenstockError(f"{where}: {error}") from error
+    except (RuntimeError, MemoryError) as error:  # sizes that no memory holds
+        raise PenstockError(f"{where}: {type(error).__name__}: {str(error).partition('\n')[0]}") from error
 
 
 def _hint(cls: type, parameter: inspect.Parameter) -> Any:

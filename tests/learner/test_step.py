@@ -244,12 +244,9 @@ def test_a_compiled_step_is_the_same_and_other_batch_sizes_are_not_compiled():
         return step, [step(batch, 1e-3).item() for batch in stream]
 
     torch._dynamo.utils.counters.clear()
-    step, losses = losses_of(compile=True)
+    _, losses = losses_of(compile=True)
     np.testing.assert_allclose(losses, losses_of()[1], rtol=1e-5)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
-    restored = Step(step.surrogate, loss=relative_l2, learning_rate=1e-3, compile=True)
-    restored.load_state(step.state())
-    assert restored.state()["compiled_size"] == step.state()["compiled_size"] == 8
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """What a configuration makes of a learner's parts, and what it refuses."""
 
+import re
+
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +14,7 @@ from penstock.orchestrator.assembly import (
     make_loss,
     make_surrogate,
     make_trainer,
+    make_validation,
     pick_device,
     require_placement,
     require_room,
@@ -50,7 +54,8 @@ def blueprint(tmp_path):
             "training": {"batch_size": 4, "stop_after": {"steps": 10}},
         }
         for name, section in sections.items():
-            values[name] = {**values[name], **section} if isinstance(values.get(name), dict) else section
+            both = isinstance(section, dict) and isinstance(values.get(name), dict)
+            values[name] = {**values[name], **section} if both else section
         return Blueprint.of(Config.model_validate(values))
 
     return make
@@ -124,6 +129,63 @@ def test_losses_take_their_options(blueprint):
     assert refusal(make_loss, blueprint(training={"loss": "sobolev"})) == "training.loss.order: missing"
     unknown = blueprint(training={"loss": {"name": "mse", "order": 1}})
     assert refusal(make_loss, unknown) == "training.loss.order: unknown key; known: weights"
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ({"name": "sobolev", "order": 10}, "training.loss: order 10 on 16 x 16 points goes beyond float32: take a"),
+        ({"name": "sobolev", "order": 0, "stiffness": 3}, "training.loss.stiffness: belongs to a mesh"),
+        (
+            "./losses.py:Mine",
+            "training.loss: there is no './losses.py:Mine'; known: h1, mse",
+        ),
+    ],
+)
+def test_losses_that_the_problem_has_no_use_for_are_one_line(blueprint, loss, expected):
+    assert refusal(make_loss, blueprint(training={"loss": loss})).startswith(expected)
+
+
+MODEL = """
+from torch import nn
+
+
+class Mine(nn.Module):
+    def __init__(self, layout):
+        super().__init__()
+        self.map = nn.LazyLinear(16)
+
+    def forward(self, fields, scalars):
+        {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("return self.map(fields)[:, 0]", r"model: \S+:Mine gives \[2, 16, 16\] for two .* must give \[2, 1, 16, 16\]"),
+        ("return self.map(fields).expand(-1, 3, -1, -1)", r"gives \[2, 3, 16, 16\] for"),
+        (
+            "return self.map(fields) + scalars",
+            r"model: two samples don't .*RuntimeError: .*mine\.py, line 11\)",
+        ),
+    ],
+)
+def test_models_whose_outputs_do_not_fit_are_refused(blueprint, tmp_path, body, expected):
+    """In the loss they would be broadcast to the targets, train, and learn nothing."""
+    (tmp_path / "mine.py").write_text(MODEL.format(body=body))
+    message = refusal(make_surrogate, blueprint(model=f"{tmp_path}/mine.py:Mine"))
+    assert re.search(expected, message), message
+
+
+def test_a_validation_takes_no_more_samples_at_once_than_training(blueprint):
+    shapes = make_surrogate(blueprint()).layout.shapes
+    arrays = {name: np.zeros((20, *shape), np.float32) for name, shape in shapes.items()}
+    sizes = [
+        make_validation(blueprint(training=training), arrays, "cpu").batch_size
+        for training in ({}, {"micro_batch_size": 2}, {"batch_size": 32})
+    ]
+    assert sizes == [4, 2, 16]
 
 
 def test_devices_and_placements_that_are_not_here_are_named(blueprint):

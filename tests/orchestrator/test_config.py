@@ -60,6 +60,7 @@ def test_unknown_keys_name_the_nearest_known_one(write):
         ("buffer.capacity=0", "buffer.capacity = 0"),
         ("buffer.kind=stack", "buffer.kind = 'stack'"),
         ("solver.workers=-1", "solver.workers = -1: input should be greater than 0 or input should be 'auto'"),
+        ("solver.workers=true", "solver.workers = True: input should be a valid integer or input should be 'auto'"),
         ("training.learning_rate=.inf", "training.learning_rate = inf: input should be a finite number"),
         ("seed=9223372036854775808", "seed = 9223372036854775808: input should be less than"),
         ("training.schedule=cosine", "training.schedule = 'cosine': give a section of `key: value` pairs"),

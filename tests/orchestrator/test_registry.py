@@ -30,6 +30,10 @@ def test_registered_and_dotted_names():
         ("penstock.solvers.problems.darcy:Darcie", "there is no class 'Darcie'; did you mean 'Darcy'?"),
         ("not_a_package:Thing", "can't be imported"),
         ("./absent.py:Thing", "can't read ./absent.py"),
+        (
+            ":Thing",
+            "there is no ':Thing'; known: darcy (your own: ./file.py:Class or package.module:Class)",
+        ),
     ],
 )
 def test_unknown_names(name, expected):
@@ -70,6 +74,10 @@ def test_options_are_checked_against_the_signature():
         build(Darcy, {"resolutoin": 8}, "problem")
     with pytest.raises(PenstockError, match="problem: resolution = 1 is too small"):
         build(Darcy, {"resolution": 1}, "problem")
+    with pytest.raises(PenstockError, match="model: RuntimeError: "):
+        build(FNO, {"width": 10**8, "modes": 4}, "model", LAYOUT)
+    with pytest.raises(PenstockError, match="problem: <class 'int'> can't be built from options"):
+        build(int, {}, "problem")
 
 
 LAYOUT = Layout((FieldSpec(name="a", shape=(8, 8)),), (FieldSpec(name="u", shape=(8, 8)),))
