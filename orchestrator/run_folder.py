@@ -23,7 +23,7 @@ class RunFolder:
     """Paths and small files of one run.
 
     config.yaml (resolved), run.json (state, pids, addresses, cause of the end), metrics.jsonl, events.jsonl,
-    ledger.json, logs/, validation.zarr, checkpoints/, summary.json, and copies of the user's own files.
+    ledger.json, strategies.json, logs/, validation.zarr, checkpoints/, summary.json, and copies of the user's files.
     """
 
     def __init__(self, path: Path):
