@@ -99,6 +99,7 @@ def make_surrogate(blueprint: Blueprint) -> Surrogate:
     )
     surrogate = Surrogate(model, Normalization.identity(layout), layout)
     inputs = {name: torch.zeros(2, *shape) for name, shape in layout.shapes.items() if name != "targets"}
+    modes = {module: module.training for module in surrogate.modules()}  # a model may have put parts of it into eval()
     try:
         with torch.no_grad():
             shape = tuple(surrogate.eval().predict(inputs).shape)
@@ -109,7 +110,9 @@ def make_surrogate(blueprint: Blueprint) -> Surrogate:
         raise PenstockError(
             f"model: {choice.name} gives {list(shape)} for two samples and must give {[2, *layout.shapes['targets']]}"
         )
-    return surrogate.train()
+    for module, mode in modes.items():
+        module.training = mode
+    return surrogate
 
 
 def make_loss(blueprint: Blueprint) -> Sobolev:

@@ -178,6 +178,18 @@ def test_models_whose_outputs_do_not_fit_are_refused(blueprint, tmp_path, body, 
     assert re.search(expected, message), message
 
 
+def test_a_model_comes_back_in_the_modes_and_with_the_statistics_that_it_was_built_with(blueprint, tmp_path):
+    """It is tried out on two samples before a run."""
+    parts = "nn.LazyLinear(16), nn.Dropout(), nn.BatchNorm2d(1), nn.BatchNorm2d(1).eval()"
+    body = "return self.map(fields)"
+    (tmp_path / "mine.py").write_text(MODEL.format(body=body).replace("nn.LazyLinear(16)", f"nn.Sequential({parts})"))
+    chosen = blueprint(model=f"{tmp_path}/mine.py:Mine")
+    torch.manual_seed(0)
+    model = make_surrogate(chosen).model
+    assert [part.training for part in model.map] == [True, True, True, False]
+    assert all(part.num_batches_tracked == 0 for part in model.map[2:])
+
+
 def test_a_validation_takes_no_more_samples_at_once_than_training(blueprint):
     shapes = make_surrogate(blueprint()).layout.shapes
     arrays = {name: np.zeros((20, *shape), np.float32) for name, shape in shapes.items()}
