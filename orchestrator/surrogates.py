@@ -49,13 +49,13 @@ def export(folder: RunFolder, output: Path | None) -> None:
 
 def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     """Solve `num` new draws, predict them, and write a Zarr store and a PNG. Raises PenstockError."""
+    blueprint = Blueprint.of(folder.config())
+    surrogate, _ = load_surrogate(folder, blueprint)
     target = output or folder.path / "predictions"
-    try:
+    try:  # before anything is solved
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PenstockError(f"can't write to {target}: {error.strerror}: give another --output") from error
-    blueprint = Blueprint.of(folder.config())
-    surrogate, _ = load_surrogate(folder, blueprint)
     draw, layout = make_draw(blueprint), blueprint.problem().layout
     worker = make_worker(blueprint)
     chunks = list(worker.stream(Lease(number=0, simulations=tuple(range(num)), design="prediction")))

@@ -248,3 +248,17 @@ def test_predict_solves_new_draws_and_draws_them(watched):
     assert not any((arrays["coefficient"][0] == row).all() for row in validation["coefficient"])
     picture = (cli.latest / "predictions" / "predictions.png").read_bytes()
     assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
+
+
+def test_predict_writes_elsewhere_more_draws_than_a_batch_and_refuses_a_file(watched, tmp_path):
+    cli, output = watched[0], tmp_path / "elsewhere"
+    result = cli.run("predict", "--num", "11", "--output", str(output))
+    assert result.returncode == 0, result.stderr
+    arrays, _ = zarr_store.read(output / "predictions.zarr")
+    difference = (arrays["solution_predicted"] - arrays["solution"]).reshape(11, -1)
+    errors = np.linalg.norm(difference, axis=1) / np.linalg.norm(arrays["solution"].reshape(11, -1), axis=1)
+    np.testing.assert_allclose(arrays["relative_l2"], errors, rtol=1e-6)
+    (tmp_path / "file").touch()
+    result = cli.run("predict", "--output", str(tmp_path / "file"))
+    assert result.returncode == 2 and result.stderr.count("\n") == 1
+    assert f"can't write to {tmp_path / 'file'}: File exists: give another --output" in result.stderr

@@ -81,3 +81,14 @@ def test_a_port_in_use_is_one_line():
         port = taken.getsockname()[1]
         with pytest.raises(PenstockError, match=f"metrics.port: {port} is in use"):
             Metrics(port)
+
+
+def test_a_port_that_this_user_may_not_take_is_named(monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("penstock.orchestrator.metrics.start_http_server", refuse)
+    with pytest.raises(
+        PenstockError, match=r"metrics\.port: 80 can't be listened on \(Permission denied\) on localhost"
+    ):
+        Metrics(80)
