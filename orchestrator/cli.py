@@ -171,7 +171,7 @@ def learner(
 @bench.command()
 def sort_or_learn(
     samples: Annotated[int, typer.Option(min=1, help="Unique samples of a training.")] = 4096,
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of every arm.")] = 3,
+    seeds: Annotated[int, typer.Option(min=2, help="Trainings of every arm: a verdict goes by their spread.")] = 3,
 ) -> None:
     """Compare learning from sorted leases and from shuffled ones."""
     from penstock.orchestrator.sort_or_learn import run as compare
