@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import urllib.request
+from http.client import HTTPException, IncompleteRead
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -48,14 +49,17 @@ class Watch(threading.Thread):
             time.sleep(0.3)
             try:
                 self.sample()
-            except (OSError, psutil.Error, ValueError):
+            except (OSError, HTTPException, psutil.Error, ValueError):
                 continue  # files and processes come and go while they are listed
 
     def sample(self):
         folder = self.cli.latest
         self.disk.append(sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
         address = self.cli.read("run.json")["metrics"]
-        families = text_string_to_metric_families(urllib.request.urlopen(address, timeout=2).read().decode())
+        with urllib.request.urlopen(address, timeout=2) as response:
+            if response.length is None:  # the process ended between the status line and the headers
+                raise IncompleteRead(b"")
+            families = text_string_to_metric_families(response.read().decode())
         self.scrapes.append(
             {
                 (sample.name, *sorted(sample.labels.items())): sample.value
