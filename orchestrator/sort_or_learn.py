@@ -32,6 +32,7 @@ from penstock.learner.step import Step
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.trainer import StopAfter, Trainer
 from penstock.learner.validation import Validation
+from penstock.orchestrator.config import BufferSection, SolverSection
 from penstock.registry import load_class
 from penstock.report import footer, markdown, paragraph, processor
 from penstock.sample import Chunk, Lease
@@ -50,7 +51,9 @@ BATCH_SIZE = 16
 CHUNK_SIZE = 16
 WIDTH, MODES = 16, 8
 LEARNING_RATE = 4e-3
-WINDOWS = (CAPACITY // 4, CAPACITY, 4 * CAPACITY)
+DEFAULT_WINDOW, DEFAULT_CAPACITY = SolverSection().window, BufferSection().capacity
+DEFAULT_SHARE = DEFAULT_WINDOW / DEFAULT_CAPACITY
+WINDOWS = (round(DEFAULT_SHARE * CAPACITY), CAPACITY // 4, CAPACITY, 4 * CAPACITY)
 NUM_VALIDATION = 200
 REUSES = {"fifo": (1,), "firo": (1,), "reservoir": (1, 4)}  # the first two can't repeat a sample
 
@@ -223,7 +226,7 @@ def rows_of(title: str, arms: Results) -> list[list[str]]:
                 title.partition(",")[0],
                 kind,
                 str(reuse),
-                "as drawn" if window == 1 else f"window {window / CAPACITY:g} x capacity",
+                "as drawn" if window == 1 else f"window {window / CAPACITY:.2g} x capacity",
                 f"{np.mean(errors):.4f}",
                 f"{min(errors):.4f} to {max(errors):.4f}",
                 "" if window == 1 else f"{ratio:.2f}x",
@@ -261,7 +264,7 @@ def draw_errors(results: dict[str, Results], path: Path) -> None:
                 label=f"{kind}, reuse {reuse}",
             )
         ax.set(title=title, xlabel="sorted in windows, in capacities", yscale="log")
-        ax.set_xticks(range(1 + len(WINDOWS)), ["as drawn", *(f"{window / CAPACITY:g}" for window in WINDOWS)])
+        ax.set_xticks(range(1 + len(WINDOWS)), ["as drawn", *(f"{window / CAPACITY:.2g}" for window in WINDOWS)])
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter("{x:g}")
         ax.grid(alpha=0.3, which="both")
@@ -272,19 +275,18 @@ def draw_errors(results: dict[str, Results], path: Path) -> None:
 
 
 def page(table: str, results: dict[str, Results], num_samples: int, seeds: Sequence[int]) -> str:
-    verdicts = {
-        window / CAPACITY: [
-            is_within(arms, "reservoir", reuse, window) for arms in results.values() for reuse in (1, 4)
-        ]
+    good = [
+        window
         for window in WINDOWS
-    }
-    good = " and ".join(f"{window:g}" for window, verdict in verdicts.items() if all(verdict)) or "no tested size in"
+        if all(is_within(arms, "reservoir", reuse, window) for arms in results.values() for reuse in (1, 4))
+    ]
+    shares = [f"{window / CAPACITY:.2g}" for window in good]
     unbiased = 0.87 / CAPACITY**0.5
     text = f"""
         Sorted systems are cheap to solve and make a biased stream; the buffer is there to take the bias out again. Here
         the same {num_samples} samples, solved once, pass through each kind of buffer (capacity {CAPACITY}, watermark
-        {WATERMARK}): as drawn, and sorted greedily in windows of a quarter of the capacity, of the capacity, and of
-        four times the capacity. That is one worker, whose windows follow each other; the windows of several workers
+        {WATERMARK}): as drawn, and sorted greedily in windows of {DEFAULT_SHARE:.2g} of the capacity, as the default
+        window is, of a quarter of it, of all of it, and of four times it. That is one worker, whose windows follow each other; the windows of several workers
         would mix on their way and be biased less. All arms of a reuse take equal steps of {BATCH_SIZE} samples on equal
         unique samples, in lockstep, so no timing enters: an FNO of width {WIDTH} with {MODES} modes, AdamW, peak
         {LEARNING_RATE:g}, a cosine to zero.
@@ -295,10 +297,10 @@ def page(table: str, results: dict[str, Results], num_samples: int, seeds: Seque
         independent draws have about {unbiased:.3f} a parameter. "within": the mean error is not above the largest of
         the samples as drawn."""
     conclusion = f"""
-        With the reservoir, windows of {good} capacities are within the seeds' spread of the stream as drawn, on both
-        problems at both reuses. The default, `solver.window: 64` with `buffer.capacity: 1000`, is 0.064 capacities:
-        smaller than any of these, so that buffers down to 64 samples stay on the safe side. `solver.sort: auto` sorts
-        only where that saves solve time."""
+        With the reservoir, windows of {", ".join(shares) or "no tested size in"} capacities are within the seeds'
+        spread of the stream as drawn, on both problems at both reuses. The default, `solver.window: {DEFAULT_WINDOW}`
+        with `buffer.capacity: {DEFAULT_CAPACITY}`, is {"" if WINDOWS[0] in good else "not "}among them.
+        `solver.sort: auto` sorts only where that saves solve time."""
     made_by = footer(
         f"penstock bench sort-or-learn --samples {num_samples} --seeds {len(seeds)}",
         f"{processor()}, torch threads: {torch.get_num_threads()}",

@@ -73,4 +73,6 @@ def test_a_verdict_is_by_the_seeds_spread_of_the_samples_as_drawn():
     assert rows["window 1 x capacity"][4:] == ["0.1500", "0.1300 to 0.1700", "1.25x", "0.100", "worse"]
     arms |= {("reservoir", 4, window): outcomes for (_, _, window), outcomes in arms.items()}
     text = page("the table", {"Darcy": arms, "Poisson": arms}, N, range(2))
-    assert "windows of 0.25 and 4 capacities are within the seeds' spread" in " ".join(text.split())
+    text = " ".join(text.split())
+    assert "windows of 0.25, 4 capacities are within the seeds' spread" in text
+    assert "`buffer.capacity: 1000`, is among them" in text  # the first window stands for the default's
