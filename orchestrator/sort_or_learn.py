@@ -286,10 +286,10 @@ def page(table: str, results: dict[str, Results], num_samples: int, seeds: Seque
         Sorted systems are cheap to solve and make a biased stream; the buffer is there to take the bias out again. Here
         the same {num_samples} samples, solved once, pass through each kind of buffer (capacity {CAPACITY}, watermark
         {WATERMARK}): as drawn, and sorted greedily in windows of {DEFAULT_SHARE:.2g} of the capacity, as the default
-        window is, of a quarter of it, of all of it, and of four times it. That is one worker, whose windows follow each other; the windows of several workers
-        would mix on their way and be biased less. All arms of a reuse take equal steps of {BATCH_SIZE} samples on equal
-        unique samples, in lockstep, so no timing enters: an FNO of width {WIDTH} with {MODES} modes, AdamW, peak
-        {LEARNING_RATE:g}, a cosine to zero.
+        window is, of a quarter of it, of all of it, and of four times it. That is one worker, whose windows follow each
+        other; the windows of several workers would mix on their way and be biased less. All arms of a reuse take equal
+        steps of {BATCH_SIZE} samples on equal unique samples, in lockstep, so no timing enters: an FNO of width {WIDTH}
+        with {MODES} modes, AdamW, peak {LEARNING_RATE:g}, a cosine to zero.
 
         "error" is the mean relative L2 error on {NUM_VALIDATION} held-out simulations, mean over {len(seeds)} seeds of
         draws, weights and batches, with the least and largest. "KS distance" is the largest Kolmogorov-Smirnov distance
