@@ -20,6 +20,7 @@ from torch import Tensor
 
 SMALLEST_NORM = 1e-12  # an all-zero target has no relative error; its absolute one is then large, but finite
 LARGEST_WEIGHT = 1e30  # of a squared coefficient: float32 ends at 3e38, and fields are not all of size 1
+LARGEST_MATRIX = 1024  # points of a grid axis from which on an FFT takes less time and memory than a matrix: 4 MB
 MAX_DENSE_POINTS = 4096  # the eigenvectors of a mesh's matrices then take 64 MiB, computing them 20 s on one core
 
 
@@ -31,9 +32,6 @@ class Norm(ABC):
 
     def __init__(self):
         self._operators: dict[tuple, list[Tensor]] = {}
-        # A compiled step would else be compiled again once they are known. Said here and not at import, because it
-        # imports torch._dynamo, which takes longer than all of this package.
-        torch.compiler.assume_constant_result(Norm._operators_for)
 
     def squared(self, fields: Tensor) -> Tensor:
         """Fields [B, C, *grid] to squared norms [B, C]. Raises ValueError where the points are not the norm's."""
@@ -87,8 +85,8 @@ class GridNorm(Norm):
     On the cosine basis a field may have any values on the boundary. From s = 3/2 on the norm of one whose normal
     derivative does not vanish there is infinite, so that it grows with the resolution.
 
-    The transform is one product with an [n, n] matrix an axis, in place of an FFT: of 64 x 64 points it has
-    128 multiplications a point, and it needs neither complex numbers nor the reflected field.
+    The transform of an axis of at most LARGEST_MATRIX points is one product with an [n, n] matrix, in place of an FFT:
+    of 64 x 64 points it has 128 multiplications a point, and it needs neither complex numbers nor the reflected field.
     """
 
     def __init__(self, order: float, *, periodic: bool = False):
@@ -97,8 +95,9 @@ class GridNorm(Norm):
         self.periodic = periodic
 
     def _build(self, grid: torch.Size) -> list[Tensor]:
-        basis = fourier_basis if self.periodic else cosine_basis
-        matrices, wave_numbers = zip(*(basis(num_points) for num_points in grid), strict=True)
+        basis, factors = (fourier_basis, hartley_factors) if self.periodic else (cosine_basis, cosine_factors)
+        analyses = [(basis if num_points <= LARGEST_MATRIX else factors)(num_points) for num_points in grid]
+        operators, wave_numbers = zip(*analyses, strict=True)
         squares = torch.zeros(grid, dtype=torch.float64)
         for axis, k in enumerate(wave_numbers):
             squares += k.square().reshape([-1 if other == axis else 1 for other in range(len(grid))])
@@ -106,13 +105,24 @@ class GridNorm(Norm):
         if multiplier.square().max() > LARGEST_WEIGHT:
             shape = " x ".join(map(str, grid))
             raise ValueError(f"order {self.order:g} on {shape} points goes beyond float32: take a lower one")
-        return [multiplier, *matrices]
+        return [multiplier, *operators]
 
-    def _squared(self, fields: Tensor, multiplier: Tensor, *matrices: Tensor) -> Tensor:
+    def _squared(self, fields: Tensor, multiplier: Tensor, *operators: Tensor) -> Tensor:
         coefficients = fields
-        for matrix in matrices:  # each takes the first grid axis and puts it last, so in the end all are in place
-            coefficients = coefficients.movedim(2, -1) @ matrix.T
+        for operator in operators:  # each takes the first grid axis and puts it last, so in the end all are in place
+            coefficients = self._analysed(coefficients.movedim(2, -1), operator)
         return _sum_of_squares(multiplier * coefficients)
+
+    def _analysed(self, values: Tensor, operator: Tensor) -> Tensor:
+        """Coefficients along the last axis, by a matrix [n, n] or by the factors [2, n] of an FFT."""
+        num_points = values.shape[-1]
+        if len(operator) == num_points:
+            return values @ operator.T
+        if self.periodic:
+            spectrum = torch.fft.fft(values)
+        else:
+            spectrum = torch.fft.rfft(torch.cat([values, values.flip(-1)], dim=-1))[..., :num_points]
+        return operator[0] * spectrum.real + operator[1] * spectrum.imag
 
 
 class MeshNorm(Norm):
@@ -245,6 +255,14 @@ class MSE(Sobolev):
 LOSSES: dict[str, type] = {"relative_l2": RelativeL2, "mse": MSE, "h1": H1, "sobolev": Sobolev}
 
 
+def mark_constants() -> None:
+    """To be called before a loss is compiled, or it would be compiled again once its norms' operators are known.
+
+    Not done at import, because it imports torch._dynamo, which takes longer than all of this package.
+    """
+    torch.compiler.assume_constant_result(Norm._operators_for)
+
+
 def _sum_of_squares(fields: Tensor) -> Tensor:
     """Over the axes behind [B, C]. By the norm, whose gradient is one pass and not five as that of the squares."""
     return torch.linalg.vector_norm(fields.flatten(2), dim=2).square()
@@ -272,6 +290,29 @@ def fourier_basis(num_points: int) -> tuple[Tensor, Tensor]:
         [torch.cos(2 * math.pi * cosines[:, None] * points), torch.sin(2 * math.pi * sines[:, None] * points)]
     )
     return _normalised(functions), 2 * math.pi * torch.cat([cosines, sines])
+
+
+def cosine_factors(num_points: int) -> tuple[Tensor, Tensor]:
+    """[2, n] what makes `cosine_basis`' coefficients of the FFT of the reflected values, and [n] the wave numbers.
+
+    Re(exp(-i π m / 2n) F_m) / 2 is the sum over the values times the m-th cosine (Makhoul, IEEE Transactions on
+    Acoustics, Speech, and Signal Processing 28(1), 1980).
+    """
+    m = torch.arange(num_points, dtype=torch.float64)
+    angles = math.pi * m / (2 * num_points)
+    scale = torch.full_like(m, math.sqrt(2) / (2 * num_points))
+    scale[0] = 1 / (2 * num_points)
+    return scale * torch.stack([angles.cos(), angles.sin()]), math.pi * m
+
+
+def hartley_factors(num_points: int) -> tuple[Tensor, Tensor]:
+    """[2, n] what makes coefficients by cos + sin (Hartley) of the FFT's, and [n] their wave numbers 2π min(m, n - m).
+
+    They rotate each pair of `fourier_basis`' cosine and sine, of one wave number, so the norms are the same.
+    """
+    m = torch.arange(num_points)
+    factors = torch.tensor([[1.0], [-1.0]], dtype=torch.float64) / num_points
+    return factors.expand(2, num_points).clone(), 2 * math.pi * torch.minimum(m, num_points - m).double()
 
 
 def _normalised(functions: Tensor) -> Tensor:

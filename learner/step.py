@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from penstock.errors import PenstockError
+from penstock.learner.losses import mark_constants
 from penstock.learner.surrogate import Surrogate
 
 PRECISIONS = ("float32", "bfloat16")
@@ -78,7 +79,10 @@ class Step:
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(), learning_rate, weight_decay=WEIGHT_DECAY, fused=True
         )
-        self._compiled_total_loss = torch.compile(self._total_loss, dynamic=False) if compile else None
+        self._compiled_total_loss = None
+        if compile:
+            mark_constants()
+            self._compiled_total_loss = torch.compile(self._total_loss, dynamic=False)
         self._compiled_size: int | None = None
         self._averaged = surrogate
         if ema_decay is not None:
