@@ -207,8 +207,8 @@ class Buffer:
         return len(self._unseen) + len(self._seen)
 
     def _units_at_watermark(self) -> int:
-        """Whole units at the watermark, or as many as those under way leave room for."""
-        return min(max(1, self.watermark // self.draws.num_steps), self.num_units - len(self._under_way))
+        """Whole units at the watermark, or as many as those under way leave room for: one at least."""
+        return max(1, min(self.watermark // self.draws.num_steps, self.num_units - len(self._under_way)))
 
     # Arrivals
 
@@ -326,10 +326,7 @@ class Buffer:
             units = "samples" if self.draws.num_steps == 1 else f"simulations of {self.draws.num_steps} steps"
             raise ValueError(f"the buffer's capacity of {self.num_units} {units} is below the batch size {batch_size}")
         with self._changed:
-            self.draw_is_waiting = not self._is_batch_ready(batch_size)
-            self._changed.wait_for(lambda: self._is_batch_ready(batch_size) or self.exhausted, timeout_s)
-            self.draw_is_waiting = False
-            if self._closed or not self._is_batch_ready(batch_size):
+            if not self._wait_for_batch(batch_size, timeout_s):
                 return None
             slots = self._choose(batch_size)
             self._num_reading += len(slots)
@@ -347,6 +344,17 @@ class Buffer:
             self.num_drawn += batch.num_samples
             self._changed.notify_all()
         return batch
+
+    def wait_for_batch(self, batch_size: int, timeout_s: float) -> bool:
+        """Whether such a batch may be drawn; waits for at most timeout_s, and not at all when `exhausted`."""
+        with self._changed:
+            return self._wait_for_batch(batch_size, timeout_s)
+
+    def _wait_for_batch(self, batch_size: int, timeout_s: float) -> bool:
+        self.draw_is_waiting = not self._is_batch_ready(batch_size)
+        self._changed.wait_for(lambda: self._is_batch_ready(batch_size) or self.exhausted, timeout_s)
+        self.draw_is_waiting = False
+        return not self._closed and self._is_batch_ready(batch_size)
 
     def _is_batch_ready(self, batch_size: int) -> bool:
         if self._stream_ended:

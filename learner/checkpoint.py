@@ -114,7 +114,7 @@ def save(
     try:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            _steps(folder)  # takes back what a killed writer had moved aside
+            recover(folder)
             for prefix in (TEMPORARY, REPLACED):  # of a writer that was killed
                 for leftover in folder.glob(f"{prefix}*"):
                     shutil.rmtree(leftover)
@@ -252,6 +252,14 @@ def load(folder: Path, step: int | None = None, *, weights_only: bool = False) -
     return Checkpoint(path=path, step=step, meta=contents["meta"], **parts)
 
 
+def recover(folder: Path) -> None:
+    """Takes back what a writer had moved aside that was killed between its two renames. No writer may be at work."""
+    for replaced in Path(folder).glob(f"{REPLACED}*"):
+        path = Path(folder) / replaced.name.removeprefix(REPLACED)
+        if not path.exists():
+            replaced.rename(path)
+
+
 def latest(folder: Path) -> int | None:
     """The newest checkpoint's step; None when there is none."""
     steps = _steps(Path(folder))
@@ -281,10 +289,6 @@ def best(folder: Path) -> int | None:
 def _steps(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
-    for replaced in folder.glob(f"{REPLACED}*"):
-        path = folder / replaced.name.removeprefix(REPLACED)
-        if not path.exists():  # its writer was killed between two renames
-            replaced.rename(path)
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal() and path.is_dir())
 
 

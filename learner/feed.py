@@ -88,8 +88,11 @@ class Feed:
         the steps that are done. Raises what ended the thread.
         """
         before = time.monotonic()
-        batch = self._take() if self.depth else self._draw(should_stop)
+        is_there = self._wait_for_one_ahead() if self.depth else self._wait_for_batch(should_stop)
         self.wait_seconds += time.monotonic() - before
+        if not is_there:
+            return None
+        batch = self._take() if self.depth else self._draw()
         if batch is not None and self._upload is not None:
             self._upload.finish(batch)
         if batch is not None and self._pace is not None:
@@ -121,8 +124,9 @@ class Feed:
         if self._thread is not None:
             self._thread.join()
 
-    def _draw(self, gives_up: Callable[[], bool]) -> Batch | None:
-        buffer, limiter, upload = self.buffer, self.rate_limiter, self._upload
+    def _wait_for_batch(self, gives_up: Callable[[], bool]) -> bool:
+        """Whether a batch may be drawn: the rate limiter allows it and the buffer has one."""
+        buffer, limiter = self.buffer, self.rate_limiter
 
         def is_free() -> bool:
             return buffer.put_is_waiting or buffer.stream_ended or buffer.exhausted
@@ -131,19 +135,24 @@ class Feed:
             end = time.monotonic() + DRAW_TIMEOUT_S
             limiter.wait_to_train(lambda: is_free() or gives_up() or time.monotonic() >= end)
             if gives_up() or not (limiter.may_train() or is_free()):
-                return None
-        batch = buffer.draw(self.batch_size, DRAW_TIMEOUT_S, out=None if upload is None else upload.staging())
+                return False
+        return buffer.wait_for_batch(self.batch_size, DRAW_TIMEOUT_S)
+
+    def _draw(self) -> Batch | None:
+        """The batch that was waited for; None when an arrival has since taken the place of a sample that it needs."""
+        upload = self._upload
+        batch = self.buffer.draw(self.batch_size, 0.0, out=None if upload is None else upload.staging())
         if batch is None:
             return None
-        if limiter is not None:
-            limiter.add_batch()
+        if self.rate_limiter is not None:
+            self.rate_limiter.add_batch()
         if upload is not None:
             return upload.begin(batch)
         return replace(batch, arrays={name: array.to(self.device) for name, array in batch.arrays.items()})
 
     # The thread, and the one who takes from it
 
-    def _take(self) -> Batch | None:
+    def _wait_for_one_ahead(self) -> bool:
         with self._changed:
             self._changed.wait_for(
                 lambda: self._ahead or self._error is not None or (self._is_held and not self._is_drawing),
@@ -151,13 +160,18 @@ class Feed:
             )
             if self._error is not None:
                 raise self._error
+            return bool(self._ahead)
+
+    def _take(self) -> Batch:
+        with self._changed:
             self._changed.notify_all()
-            return self._ahead.popleft() if self._ahead else None
+            return self._ahead.popleft()
 
     def _run(self) -> None:
         try:
             while self._wait_for_room():
-                batch = self._draw(lambda: self._is_held or self._is_closed)
+                is_ready = self._wait_for_batch(lambda: self._is_held or self._is_closed)
+                batch = self._draw() if is_ready else None
                 with self._changed:
                     if batch is not None:
                         self._ahead.append(batch)

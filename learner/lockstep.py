@@ -13,6 +13,7 @@ from penstock.errors import PenstockError
 from penstock.learner.buffers import Batch, Buffer
 from penstock.learner.ingest import STREAM_TIMEOUT_S, Arrival, Ingest, Stream
 from penstock.learner.rate_limiter import RateLimiter
+from penstock.sample import Chunk, LeaseEnd
 
 
 class OrderedStream(Stream, Protocol):
@@ -52,7 +53,7 @@ class Lockstep:
         self.batch_size = batch_size
         self.rate_limiter = rate_limiter
         self.wait_seconds = 0.0
-        """Time that `next` took to come by its batches."""
+        """Time in which the stream gave nothing, from the watermark on."""
         self._in_hand: Arrival | None = None
 
     def wait_for_population(self, should_stop: Callable[[], bool]) -> bool:
@@ -74,23 +75,6 @@ class Lockstep:
 
         Raises PenstockError when the buffer is full of simulations of which none is whole.
         """
-        before = time.monotonic()
-        batch = self._draw(should_stop)
-        self.wait_seconds += time.monotonic() - before
-        return batch
-
-    def hold(self) -> None:
-        """Nothing is drawn ahead."""
-
-    def release(self) -> None:
-        """Nothing was held."""
-
-    is_empty = True
-
-    def close(self) -> None:
-        """There is no thread to end."""
-
-    def _draw(self, should_stop: Callable[[], bool]) -> Batch | None:
         waits_for_slots = False  # whatever is in hand from before: after a resume it would not be
         while not should_stop():
             if waits_for_slots or self.rate_limiter.may_train() or self.buffer.stream_ended:
@@ -107,10 +91,21 @@ class Lockstep:
             waits_for_slots = self._in_hand is not None
         return None
 
+    def hold(self) -> None:
+        """Nothing is drawn ahead."""
+
+    def release(self) -> None:
+        """Nothing was held."""
+
+    is_empty = True
+
+    def close(self) -> None:
+        """There is no thread to end."""
+
     def _take(self) -> bool:
         """Put what there are slots for of the chunk in hand, or else of the next item; False when none came."""
         if self._in_hand is None:
-            item = self.stream.next(STREAM_TIMEOUT_S)
+            item = self._next_item()
             if item is None:
                 return False
             self._in_hand = self.ingest.begin(item)
@@ -119,6 +114,13 @@ class Lockstep:
             self.stream.acknowledge()
             self._note_the_end()
         return True
+
+    def _next_item(self) -> Chunk | LeaseEnd | None:
+        before = time.monotonic()
+        item = self.stream.next(STREAM_TIMEOUT_S)
+        if self.buffer.reached_watermark:
+            self.wait_seconds += time.monotonic() - before
+        return item
 
     def _note_the_end(self) -> None:
         if self.stream.has_ended:

@@ -74,6 +74,7 @@ def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable
             way_on = "give deterministic=false too, or start" if key in FIXED_BLOCKS else "start"
             raise PenstockError(f"{key} can't change on resume: the checkpoint depends on it; {way_on} a new run")
     blueprint = _checked(config)
+    checkpoint.recover(folder.checkpoints)
     if checkpoint.latest(folder.checkpoints) is not None:
         checkpoint.load(folder.checkpoints, weights_only=True)  # what can't be read is told before anything is changed
     metrics = Metrics(config.metrics.port)

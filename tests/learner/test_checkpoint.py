@@ -67,7 +67,10 @@ def test_a_step_that_was_saved_before_is_replaced(tmp_path):
     path = checkpoint.save(tmp_path, 0, **parts(1), keep=1)
     assert checkpoint.save(tmp_path, 0, **parts(2), keep=1) == path
     assert checkpoint.load(tmp_path).weights["layer.weight"][0, 0] == 2
-    path.rename(tmp_path / ".replaced-0")  # a writer killed between its two renames
+    path.rename(tmp_path / ".replaced-0")  # a writer between its two renames: who only reads leaves that alone
+    assert checkpoint.latest(tmp_path) is None and checkpoint.best(tmp_path) is None
+    assert [path.name for path in tmp_path.iterdir()] == [".replaced-0"]
+    checkpoint.recover(tmp_path)  # it was killed there
     assert checkpoint.load(tmp_path).weights["layer.weight"][0, 0] == 2
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
 
