@@ -16,6 +16,7 @@ from penstock.learner.rate_limiter import RateLimiter
 from penstock.sample import Chunk, Decision, Layout, LeaseEnd, SolveRecord
 
 STREAM_TIMEOUT_S = 0.2  # how soon an idle ingest thread sees should_stop()
+GIVE_UP_TIMEOUT_S = 0.2  # a put is done by then; a pause may last as long as a checkpoint takes to write
 
 
 class Stream(Protocol):
@@ -181,10 +182,18 @@ class Ingest:
                 if self._partial.pop(simulation, None) is not None:
                     self.buffer.forget(simulation)
 
-    def give_up(self, failed: Mapping[int, str]) -> None:
-        """Write down simulations that failed without a chunk to say so, with the reason."""
-        with self._lock:
+    def give_up(self, failed: Mapping[int, str]) -> bool:
+        """Write down simulations that failed without a chunk to say so, with the reason.
+
+        False during a pause, which may be long: nothing was written then, and it is to be tried again.
+        """
+        if not self._lock.acquire(timeout=GIVE_UP_TIMEOUT_S):
+            return False
+        try:
             self._write_failures(failed)
+            return True
+        finally:
+            self._lock.release()
 
     # For the owner
 

@@ -66,7 +66,8 @@ class Errors:
 class Validation:
     """Held-out samples: arrays [N, C, *grid] as the surrogate takes them, evaluated `batch_size` at a time on `device`.
 
-    On a CPU they are not copied, and must not change.
+    On a CPU they are not copied, and must not change. For a GPU they lie in pinned host memory, and a slice is copied
+    when it is due: the set of a transient problem may be larger than the GPU's memory, which training needs.
 
         validation.begin(surrogate)
         while (errors := validation.advance()) is None:
@@ -83,12 +84,15 @@ class Validation:
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        self.arrays = {name: torch.as_tensor(array, device=device) for name, array in arrays.items()}
+        self.device = torch.device(device)
+        self.arrays = {name: torch.as_tensor(array) for name, array in arrays.items()}
+        if self.device.type == "cuda":
+            self.arrays = {name: array.pin_memory() for name, array in self.arrays.items()}
         self.batch_size = batch_size
         self._norms = (sobolev_norm(0), sobolev_norm(1))
         num_channels = self.arrays["targets"].shape[1]
         # [N, M]: relative L2 and H1 error of the whole output, then of every channel
-        self._errors = torch.empty(len(self), 2 * (1 + num_channels), device=device)
+        self._errors = torch.empty(len(self), 2 * (1 + num_channels), device=self.device)
         self._num_done = len(self)
         self._surrogate: Surrogate | None = None
         self._snapshot: Surrogate | None = None
@@ -102,20 +106,20 @@ class Validation:
         return self._num_done < len(self)
 
     def begin(self, surrogate: Surrogate) -> None:
-        """Take a copy of the surrogate, on the device of the samples; what was running is given up."""
+        """Take a copy of the surrogate, on the device; what was running is given up."""
         if surrogate is self._surrogate:
             with torch.no_grad():
                 for mine, current in zip(_tensors(self._snapshot), _tensors(surrogate), strict=True):
                     mine.copy_(current)
         else:
             self._surrogate = surrogate
-            self._snapshot = copy.deepcopy(surrogate).to(self._errors.device).requires_grad_(False).eval()
+            self._snapshot = copy.deepcopy(surrogate).to(self.device).requires_grad_(False).eval()
         self._num_done = 0
 
     def advance(self) -> Errors | None:
         """Evaluate the next slice; the errors when it was the last one. Only then the host waits for the device."""
         rows = slice(self._num_done, min(self._num_done + self.batch_size, len(self)))
-        batch = {name: array[rows] for name, array in self.arrays.items()}
+        batch = {name: array[rows].to(self.device, non_blocking=True) for name, array in self.arrays.items()}
         with torch.no_grad():
             target = self._snapshot.normalization.in_stds("targets", batch["targets"])
             error = self._snapshot.predict_in_stds(batch) - target

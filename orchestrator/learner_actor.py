@@ -58,6 +58,7 @@ class LearnerActor:
         self._validation_delivered: list[list[int]] = []  # replaced as wholes, for `status` reads them meanwhile
         self._validation_failed: dict[int, str] = {}
         self._validation_given_up: SimpleQueue[dict[int, str]] = SimpleQueue()
+        self._given_up: dict[int, str] = {}  # not written down yet
         self._lease_ends: SimpleQueue[LeaseEnd] = SimpleQueue()
         self._model_file: str | None = None
         self._bias, self._bias_at = None, -math.inf
@@ -127,7 +128,12 @@ class LearnerActor:
         if design == "validation":
             self._validation_given_up.put(failed)
         else:
-            self._ingest.give_up(failed)
+            self._given_up |= failed
+            self._write_given_up()
+
+    def _write_given_up(self) -> None:
+        if self._given_up and self._ingest.give_up(self._given_up):
+            self._given_up = {}
 
     def stop(self) -> None:
         """Checkpoint at the next step and end."""
@@ -138,6 +144,7 @@ class LearnerActor:
         done = self._done.is_set()  # before the error is looked at: what fails in between is told next time
         if self._error is not None:
             raise self._error
+        self._write_given_up()  # what came while a checkpoint was being written
         trainer, ingest, buffer = self._trainer, self._ingest, self._trainer.feed.buffer
         if time.monotonic() - self._bias_at >= BIAS_EVERY_S:
             self._bias, self._bias_at = bias(buffer, self._rank_names), time.monotonic()

@@ -287,14 +287,16 @@ class _Driver:
 
     def _announce(self, facts: dict[str, Any]) -> None:
         """The split of the cores and the memory bound, before anything is solved."""
-        validation_bytes = self.config.validation.simulations * self.sample_bytes
+        num_steps = self.blueprint.problem().num_steps
         is_averaged = self.config.training.ema_decay is not None
         # Weights, gradients, two moments; the validation's weights; a checkpoint's copies; all averaged ones beside.
         num_weights = 4 + 1 + 3 + (2 if is_averaged else 0)
         parts = {
             f"buffer in {facts['buffer_place']}": facts["buffer_bytes"],
             "in flight": self.bytes_in_flight,
-            "validation set at one sample a simulation": validation_bytes,
+            f"validation set at {num_steps} sample{'s' if num_steps > 1 else ''} a simulation": (
+                self.config.validation.simulations * num_steps * self.sample_bytes
+            ),
             "weights, gradients, optimizer and their copies": num_weights * facts["weight_bytes"],
         }
         data_bytes = sum(parts.values())

@@ -155,6 +155,18 @@ def test_time_without_a_batch_is_counted():
         feed.close()
 
 
+def test_a_batch_that_is_there_is_not_waited_for_however_long_its_gather_takes():
+    layout = Layout((FieldSpec(name="a", shape=(512, 512)),), (FieldSpec(name="u", shape=(512, 512)),))
+    buffer = Reservoir(layout, capacity=16, watermark=1, seed=0)
+    arrays = {name: np.zeros((16, *shape), np.float32) for name, shape in layout.shapes.items()}
+    buffer.put_now(arrays, np.arange(16), np.zeros(16, np.int64))
+    feed = Feed(buffer, "cpu", 16)
+    began = time.monotonic()
+    for _ in range(20):
+        assert feed.next(never) is not None
+    assert feed.wait_seconds < 0.2 * (time.monotonic() - began)
+
+
 def test_waiting_for_the_population_ends_with_a_request_or_with_the_stream():
     feed = Feed(new_buffer(), "cpu", 4)
     assert not feed.wait_for_population(lambda: True)

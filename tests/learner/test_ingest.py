@@ -266,6 +266,15 @@ def test_a_simulation_given_up_while_its_chunk_waits_takes_no_slot():
     assert len(buffer) == 1 and ingest.state()["partial"] == {"3": [0]}
 
 
+def test_giving_up_returns_at_once_while_a_checkpoint_is_written():
+    ingest = new_ingest()
+    ingest.take(chunk((0, 0)))
+    ingest.pause()
+    assert not ingest.give_up({0: "no worker lives to finish it"}) and not ingest.failed
+    ingest.resume()
+    assert ingest.give_up({0: "no worker lives to finish it"}) and ingest.failed.keys() == {0}
+
+
 def test_a_restored_ingest_takes_only_what_is_missing():
     ingest, other = new_ingest(), new_ingest()
     for each in (ingest, other):
