@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers import Batch
 from penstock.learner.checkpoint import Checkpoint
 from penstock.learner.feed import Feed
 from penstock.learner.ingest import Ingest
@@ -157,7 +156,7 @@ class Trainer:
         with closing(self.feed):
             self.feed.start(None if self.stop_after.steps is None else self.stop_after.steps - self.step)
             while (cause := self._cause_to_end(should_stop)) is None:
-                self._train(self.feed.next(should_stop))
+                self._train_next(should_stop)
                 now = time.monotonic()
                 self.train_seconds = seconds_before + now - started
                 if now - last_reading >= LOSS_READ_EVERY_S:
@@ -198,12 +197,14 @@ class Trainer:
             self._step.surrogate.normalization = normalization.to(self.feed.device)
             self._normalization_is_fixed = True
 
-    def _train(self, batch: Batch | None) -> None:
+    def _train_next(self, should_stop: Callable[[], bool]) -> None:
+        """A step on the feed's next batch, if it has one."""
+        done = self._done()  # before this step: what it draws must not count as trained on yet
+        batch = self.feed.next(should_stop)
         if batch is None:
             self.state = "waiting for samples"
             return
         self.state = "training"
-        done = self._done()
         of_run = self.stop_after.progress(**done)
         progress = self.schedule.progress(
             steps=done["steps"], samples=done["samples"], minutes=done["minutes"], of_run=of_run
@@ -252,7 +253,7 @@ class Trainer:
         """
         self.feed.hold()
         while not self.feed.is_empty:
-            self._train(self.feed.next(should_stop))
+            self._train_next(should_stop)
         self._read_loss()
         self._validate_now(should_stop)
         self._save()
@@ -282,14 +283,14 @@ class Trainer:
         return "stream ended" if self.buffer.exhausted and self.feed.is_empty else None
 
     def _done(self) -> dict[str, float]:
-        # What came in counts once it was drawn: a learning rate of 0 must not meet a buffer of unseen samples.
+        # What came in counts as far as it was trained on: a learning rate of 0 must not meet what is still to be drawn.
         unique = self.ingest.num_unique
-        drawn = max(0, unique - self.buffer.num_unseen)
+        num_to_drain = len(self.buffer) / (self.feed.batch_size * self.buffer.draws.num_steps)  # batches
         return {
             "minutes": self.train_seconds / 60,
             "steps": self.step,
-            "samples": drawn,
-            "simulations": self.ingest.num_ended * drawn / max(1, unique),
+            "samples": max(0, unique - self.buffer.num_unseen),
+            "simulations": self.ingest.num_ended * self.step / max(1, self.step + num_to_drain),
         }
 
     # Checkpoints

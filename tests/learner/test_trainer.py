@@ -181,6 +181,30 @@ def test_the_learning_rate_follows_a_schedule_of_its_own_length():
     assert trainer.learning_rate == pytest.approx(5e-3 * 0.5 * (1 + np.cos(np.pi * drawn / 1000)), rel=1e-3)
 
 
+@pytest.mark.parametrize("kind", [Fifo, Reservoir])
+def test_the_learning_rate_reaches_0_with_the_last_batch_of_the_drain_and_not_before(kind):
+    rates = []
+
+    class Noting(Step):
+        def __call__(self, arrays, learning_rate):
+            rates.append(learning_rate)
+            return super().__call__(arrays, learning_rate)
+
+    trainer = new_trainer(StopAfter(simulations=64), kind=kind, step=Noting)
+
+    def end_the_stream_after_24_steps():
+        if trainer.step == 24 or kind is Fifo:
+            trainer.buffer.end_of_stream()
+        return False
+
+    assert trainer.run(end_the_stream_after_24_steps) == "stream ended" and trainer.progress == 1.0
+    progress = (
+        np.arange(8) / 8 if kind is Fifo else np.concatenate([np.arange(24) / np.arange(8, 32), np.arange(24, 32) / 32])
+    )
+    expected = [5e-3 * Schedule()(value) for value in progress]
+    np.testing.assert_allclose(rates, expected, rtol=1e-9)
+
+
 def test_a_request_stops_at_the_next_step_and_saves_without_validating():
     saved = []
     trainer = new_trainer(
