@@ -26,7 +26,7 @@ from penstock.learner.validation import BATCH_SIZE, Validation
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.registry import build, load_class
 
-DEVICE_SHARE = 0.5  # of a GPU's free memory that `buffer.placement: auto` may take: a step needs the rest
+DEVICE_SHARE = 0.5  # of what training leaves free on a GPU: a step's activations need the rest
 
 
 def make_trainer(
@@ -37,7 +37,8 @@ def make_trainer(
     training = config.training
     device = pick_device(training.device)
     surrogate = make_surrogate(blueprint).to(device)
-    buffer = _make_buffer(blueprint, device)
+    weight_bytes = sum(parameter.nbytes for parameter in surrogate.parameters())
+    buffer = _make_buffer(blueprint, device, weight_bytes)
     ratio = config.buffer.batches_per_simulation
     rate_limiter = None if ratio is None else RateLimiter(ratio)
     ingest = Ingest(stream, buffer, blueprint.problem().layout, rate_limiter)
@@ -160,15 +161,28 @@ def require_placement(blueprint: Blueprint, device: torch.device) -> None:
         raise PenstockError("buffer.placement: 'device' was asked for and training runs on the CPU: give host or auto")
 
 
-def _make_buffer(blueprint: Blueprint, device: torch.device) -> Buffer:
+def fits_beside_training(num_bytes: int, num_free: int, weight_bytes: int, *, is_averaged: bool) -> bool:
+    """Whether a buffer of num_bytes leaves training what it needs of a GPU's num_free bytes, the weights being there.
+
+    Still to come are gradients, AdamW's two moments, the validation's weights, and averaged ones where there are any.
+    """
+    num_weights = 4 + is_averaged
+    return num_bytes <= DEVICE_SHARE * (num_free - num_weights * weight_bytes)
+
+
+def _make_buffer(blueprint: Blueprint, device: torch.device, weight_bytes: int) -> Buffer:
     """In the device's memory, or in the host's, page-locked where batches go to a GPU. Raises PenstockError."""
     require_placement(blueprint, device)
     config, layout = blueprint.config.buffer, blueprint.problem().layout
     is_gpu = device.type == "cuda"
     placement = config.placement
     if placement == "auto":
-        num_bytes = config.capacity * layout.sample_bytes
-        fits = is_gpu and num_bytes <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]
+        fits = is_gpu and fits_beside_training(
+            config.capacity * layout.sample_bytes,
+            torch.cuda.mem_get_info(device)[0],
+            weight_bytes,
+            is_averaged=blueprint.config.training.ema_decay is not None,
+        )
         placement = "device" if fits else "host"
     try:
         return BUFFERS[config.kind](

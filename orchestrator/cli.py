@@ -60,10 +60,11 @@ def train(config: Annotated[Path, typer.Argument(help="YAML file of the run.")],
 @app.command()
 def resume(run: Run = None, overrides: Overrides = None) -> None:
     """Go on with a stopped or broken run from its newest checkpoint."""
+    run, overrides = _split(run, overrides)
+    folder = _open(run)
     from penstock.orchestrator.run import resume as go_on
 
-    run, overrides = _split(run, overrides)
-    go_on(_open(run), overrides, on_folder=_remember_log)
+    go_on(folder, overrides, on_folder=_remember_log)
 
 
 @app.command()
@@ -83,9 +84,10 @@ def export(
     ] = None,
 ) -> None:
     """Write the surrogate as one file that torch alone can load."""
+    folder = _open(run)
     from penstock.orchestrator.surrogates import export as write
 
-    write(_open(run), output)
+    write(folder, output)
 
 
 @app.command()
@@ -97,9 +99,10 @@ def predict(
     ] = None,
 ) -> None:
     """Solve new draws, and show truth, prediction and error of each."""
+    folder = _open(run)
     from penstock.orchestrator.surrogates import predict as write
 
-    write(_open(run), num, output)
+    write(folder, num, output)
 
 
 @app.command()

@@ -32,13 +32,14 @@ def ray_session(address: str | None, *, num_cpus: int, bytes_in_flight: int, log
     os.environ["RAY_DEDUP_LOGS"] = "0"
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # the future default; unset, Ray prints a warning about it
     os.environ.pop("RAY_ADDRESS", None)  # a run joins a cluster only where its configuration says so
-    folder = None
     if address is None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         _sweep()
-        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))  # short: socket paths end at 107 characters
     import ray  # after the token is set: Ray reads it when it is first imported
 
+    folder = None
+    if address is None:
+        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))  # short: socket paths end at 107 characters
     try:
         _start(ray, address, num_cpus, bytes_in_flight, folder)
         store = int(ray.cluster_resources().get("object_store_memory", 0))

@@ -191,15 +191,15 @@ class _Driver:
         journal, choices = Journal(self.folder), Choices(self.folder)
         self.metrics.choose(choices.decisions)
         self.learner.start.remote()
-        pending = self.learner.status.remote()
-        stream_ended = False
+        pending, stream_ended = None, False
         with View(self.console, self.folder.path.name).shown() as view:
             while not self.stop_signal:
                 tick = time.monotonic()
                 workers.look_after_starting()
                 # A learner that does not answer keeps its question: what a status drains is told only once.
+                pending = pending or self.learner.status.remote()
                 if ray.wait([pending], timeout=TICK_S)[0]:
-                    status, pending = self._get(pending), self.learner.status.remote()
+                    status, pending = self._get(pending), None
                     validation.settle(status["validation_delivered"], status["validation_failed"])
                     training.settle(status["delivered"], status["failed"])
                     workers.close_leases(status["lease_ends"])
@@ -231,12 +231,13 @@ class _Driver:
             )
         return status["cause"]
 
-    def _stop(self, pending: Any, training: Ledger, journal: Journal) -> str:
+    def _stop(self, pending: Any | None, training: Ledger, journal: Journal) -> str:
         """Have the learner checkpoint at its next step and wait for it, within 20 s."""
         cause = f"stopped by {self.stop_signal.name}"
         self.console.print(f"{self.stop_signal.name}: writing a checkpoint (again to end at once)")
         self.learner.stop.remote()
         deadline = time.monotonic() + STOP_WITHIN_S - 5.0  # ending Ray takes up to 5 s
+        pending = pending or self.learner.status.remote()
         while (left := deadline - time.monotonic()) > 0 and self.ray.wait([pending], timeout=left)[0]:
             status = self._get(pending)
             if status["done"]:
@@ -275,7 +276,8 @@ class _Driver:
         def stop(number: int, frame: Any) -> None:
             if self.stop_signal:  # the second one: end at once, the newest checkpoint is whole whatever happens
                 for process in psutil.Process().children(recursive=True):
-                    process.kill()
+                    with suppress(psutil.NoSuchProcess):  # one of Ray's that went with another
+                        process.kill()
                 if self.session_folder is not None:
                     shutil.rmtree(self.session_folder, ignore_errors=True)
                 self.folder.update_run(state="stopped", cause="stopped twice, at once")

@@ -74,10 +74,13 @@ class WorkerPool:
     def lease_ahead(self, ledger: Ledger, window: int, decisions: tuple[Decision, ...]) -> None:
         """Give every ready worker the leases it will end until the next time, and two more.
 
+        It will end as many as it did since the last time, or twice as many if it ran out of them.
         decisions: what is known of strategies. The first worker alone may try out others: one decision serves all.
         """
         ready = [worker for worker in self._workers if worker.pid is not None]
-        wanted = {worker: LEASES_AHEAD + worker.ended - len(worker.leases) for worker in ready}
+        wanted = {
+            worker: LEASES_AHEAD + worker.ended * (1 if worker.leases else 2) - len(worker.leases) for worker in ready
+        }
         for worker in ready:
             worker.ended = 0
         while any(count > 0 for count in wanted.values()):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -57,6 +58,13 @@ class Cli:
             raise AssertionError(f"the command did not end in {timeout_s} s\n{out}\n{err}") from None
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
+    @staticmethod
+    def assert_one_line(result: subprocess.CompletedProcess, *expected: str) -> None:
+        """It failed, and its one line holds what is expected."""
+        assert result.stderr.startswith("penstock: ") and result.stderr.count("\n") == 1, result.stderr
+        for text in expected:
+            assert text in result.stderr
+
     @property
     def latest(self) -> Path:
         return (self.folder / "runs" / "latest").resolve()
@@ -67,6 +75,9 @@ class Cli:
     def records(self) -> list[dict]:
         path = self.latest / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text().split("\n")[:-1]] if path.exists() else []
+
+    def events(self) -> list[dict]:
+        return [json.loads(line) for line in (self.latest / "events.jsonl").read_text().splitlines()]
 
     def wait_until(self, process: subprocess.Popen, condition, timeout_s: float = 120.0) -> dict:
         """The first record of the run for which `condition` holds."""
@@ -94,4 +105,5 @@ def _cli(folder: Path):
     yield Cli(folder)
     for process in psutil.process_iter(["cwd"]):  # left by a test that failed; a run leaves none: see test_run.py
         if process.pid not in before and (process.info["cwd"] or "").startswith(str(folder)):
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()

@@ -4,6 +4,8 @@ import os
 import resource
 import signal
 import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 import psutil
 import pytest
@@ -25,22 +27,28 @@ def assert_every_simulation_once(ledger: dict) -> None:
 
 
 def test_a_killed_worker_is_replaced_and_its_simulations_are_done_again(cli):
-    """All 400 simulations end delivered, each once, although the worker is killed twice."""
+    """All 800 simulations end delivered, each once, although a worker is killed twice."""
     process = cli.start(
         "train",
         "tiny.yaml",
-        "training.stop_after={simulations: 400}",
-        "buffer.batches_per_simulation=1",
+        "training.stop_after={simulations: 800}",
         "solver.workers=2",
         "solver.strategy=auto",
     )
+    killed = []
     for num_delivered in (60, 160):
-        cli.wait_until(process, lambda record, n=num_delivered: record["delivered"] >= n and record["workers"] == 2)
-        os.kill(next(iter(cli.read("run.json")["solver_pids"].values())), signal.SIGKILL)
+
+        def two_more_live(record, least=num_delivered):
+            alive = set(cli.read("run.json").get("solver_pids", {}).values()) - set(killed)
+            return record["delivered"] >= least and len(alive) == 2
+
+        cli.wait_until(process, two_more_live)
+        killed.append(min(set(cli.read("run.json")["solver_pids"].values()) - set(killed)))
+        os.kill(killed[-1], signal.SIGKILL)
     result = cli.finish(process)
     assert result.returncode == 0, result.stderr
-    assert "400 simulations delivered, 0 failed; 400 unique samples" in result.stdout
-    assert delivered_ids(cli.read("ledger.json")) == list(range(400))
+    assert "800 simulations delivered, 0 failed; 800 unique samples" in result.stdout
+    assert delivered_ids(cli.read("ledger.json")) == list(range(800))
     events = (cli.latest / "events.jsonl").read_text()
     assert events.count("worker died") == 2 and events.count("worker started") == 4
     assert cli.read("summary.json")["retried"] > 0
@@ -49,15 +57,15 @@ def test_a_killed_worker_is_replaced_and_its_simulations_are_done_again(cli):
     assert result.stderr == "" and "raylet" not in result.stdout
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_goes_on_without_gap_or_repeat(cli, number, exit_code):
+def test_a_stopped_run_goes_on_without_gap_or_repeat(cli):
+    """Stopped by SIGINT; SIGTERM is in test_checkpoints.py."""
     process = cli.start("train", "tiny.yaml", LONG)
     cli.wait_until(process, lambda record: record["step"] >= 40)
     before = time.monotonic()
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     result = cli.finish(process, timeout_s=30)
     assert time.monotonic() - before < 20
-    assert result.returncode == exit_code, result.stderr
+    assert result.returncode == 130, result.stderr
     assert "penstock resume runs/tiny-" in result.stdout
     stopped, ledger = cli.read("summary.json"), cli.read("ledger.json")
     assert_every_simulation_once(ledger)
@@ -80,6 +88,7 @@ def test_a_stopped_run_goes_on_without_gap_or_repeat(cli, number, exit_code):
 def test_a_signal_while_ray_starts_ends_it(cli):
     process = cli.start("train", "tiny.yaml")
     while not (cli.folder / "runs" / "latest" / "run.json").exists():
+        assert process.poll() is None
         time.sleep(0.05)
     time.sleep(1.0)
     process.send_signal(signal.SIGTERM)
@@ -130,7 +139,11 @@ def test_a_learner_stalled_for_30_s_stays_in_its_memory_bound(cli):
 
     def memory() -> int:
         """Proportional set size: what the processes share, the object store above all, counts once."""
-        return sum(process.memory_full_info().pss for process in processes if process.is_running())
+        total = 0
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):  # one of Ray's that had its time
+                total += process.memory_full_info().pss
+        return total
 
     before, peak = memory(), 0
     os.kill(run["learner_pid"], signal.SIGSTOP)
@@ -153,7 +166,7 @@ def test_a_full_disk_at_a_checkpoint_is_one_line_and_keeps_the_last_one(cli):
     resource.prlimit(cli.read("run.json")["learner_pid"], resource.RLIMIT_FSIZE, (20_000, 20_000))
     result = cli.finish(process)
     assert result.returncode == 1
-    assert_one_line(result, "can't write the checkpoint of step", "the last one written is still valid")
+    cli.assert_one_line(result, "can't write the checkpoint of step", "the last one written is still valid")
     assert cli.read("run.json")["state"] == "failed"
     assert "Traceback" in (cli.latest / "logs" / "driver.log").read_text()
     result = cli.run("resume", "training.stop_after={steps: 60}")
@@ -164,9 +177,12 @@ def test_a_learner_that_does_not_answer_can_not_hold_up_the_end(cli):
     process = cli.start("train", "tiny.yaml", LONG)
     cli.wait_until(process, lambda record: record["step"] >= 10)
     os.kill(cli.read("run.json")["learner_pid"], signal.SIGSTOP)
+    before = datetime.now(UTC)
     process.send_signal(signal.SIGTERM)
-    result = cli.finish(process, timeout_s=22)
+    result = cli.finish(process, timeout_s=40)
     assert result.returncode == 143 and "resume" in result.stdout
+    (ended,) = (event for event in cli.events() if event["event"] == "ended")
+    assert datetime.fromisoformat(ended["time"]) - before < timedelta(seconds=20)
 
 
 def test_a_killed_driver_loses_nothing_and_trains_on_no_validation_sample(cli):
@@ -178,7 +194,7 @@ def test_a_killed_driver_loses_nothing_and_trains_on_no_validation_sample(cli):
     time.sleep(3.0)  # Ray's processes notice
     result = cli.run("monitor")
     assert result.returncode == 1
-    assert_one_line(result, "is gone without a word", "resume runs/tiny-")
+    cli.assert_one_line(result, "is gone without a word", "resume runs/tiny-")
     result = cli.run("resume", "training.stop_after={steps: 60}")
     assert result.returncode == 0, result.stderr
     summary = cli.read("summary.json")
@@ -190,24 +206,15 @@ def test_a_killed_driver_loses_nothing_and_trains_on_no_validation_sample(cli):
     assert_every_simulation_once(cli.read("ledger.json"))
 
 
-def test_a_killed_learner_ends_the_run_with_the_way_on(cli):
-    process = cli.start("train", "tiny.yaml", LONG)
-    cli.wait_until(process, lambda record: record["step"] >= 10)
-    os.kill(cli.read("run.json")["learner_pid"], signal.SIGKILL)
-    result = cli.finish(process)
-    assert result.returncode == 1
-    assert_one_line(result, "the learner's process died", "resume runs/tiny-")
-
-
 def test_a_run_outlives_its_reader(cli):
     """`penstock train ... | head -1`: the view goes quiet, the run goes on."""
-    process = cli.start("train", "tiny.yaml")
+    process = cli.start("train", "tiny.yaml", "training.stop_after={steps: 30}")
     process.stdout.readline()
     process.stdout.close()
     process.stdout = None
     result = cli.finish(process)
     assert result.returncode == 0, result.stderr
-    assert cli.read("run.json")["state"] == "ended" and cli.read("summary.json")["step"] == 150
+    assert cli.read("run.json")["state"] == "ended" and cli.read("summary.json")["step"] == 30
 
 
 def test_a_full_disk_for_the_driver_is_one_line_too(cli):
@@ -241,14 +248,8 @@ def test_an_error_in_training_of_the_users_model_names_its_line(cli):
     )
     result = cli.run("train", "mine.yaml")
     assert result.returncode == 1
-    assert_one_line(result, "RuntimeError: shape '[7, -1]' is invalid", "mine.py, line 11", "learner.log")
+    cli.assert_one_line(result, "RuntimeError: shape '[7, -1]' is invalid", "mine.py, line 11", "learner.log")
     assert "Traceback" in (cli.latest / "logs" / "learner.log").read_text()
-
-
-def assert_one_line(result, *expected: str) -> None:
-    assert result.stderr.startswith("penstock: ") and result.stderr.count("\n") == 1, result.stderr
-    for text in expected:
-        assert text in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,7 @@ def test_bad_input_is_one_line(cli, arguments, expected):
     (cli.folder / "broken.yaml").write_text("name: x\nproblem: a: b\n")
     result = cli.run("train", *arguments)
     assert result.returncode == 2
-    assert_one_line(result, expected)
+    cli.assert_one_line(result, expected)
 
 
 def test_a_port_in_use_is_one_line(cli):
@@ -287,7 +288,7 @@ def test_a_port_in_use_is_one_line(cli):
         port = taken.getsockname()[1]
         result = cli.run("train", "tiny.yaml", f"metrics.port={port}")
     assert result.returncode == 2
-    assert_one_line(result, f"metrics.port: {port} is in use")
+    cli.assert_one_line(result, f"metrics.port: {port} is in use")
 
 
 @pytest.mark.parametrize(
@@ -328,7 +329,7 @@ def test_a_problem_whose_every_solve_fails_ends_with_the_first_cause(cli):
     (cli.folder / "failing.py").write_text(FAILING)
     result = cli.run("train", "tiny.yaml", "problem=./failing.py:Failing")
     assert result.returncode == 3
-    assert_one_line(result, "simulation 0: ArithmeticError: the mesh is inside out", "failing.py, line 15")
+    cli.assert_one_line(result, "simulation 0: ArithmeticError: the mesh is inside out", "failing.py, line 15")
     assert "Traceback" in (cli.latest / "logs" / "solver-0.log").read_text()
 
 
@@ -336,7 +337,7 @@ def test_commands_without_a_run_are_one_line(cli):
     for command in ("monitor", "export", "predict", "resume"):
         result = cli.run(command)
         assert result.returncode == 2
-        assert_one_line(result, "there is no run under")
+        cli.assert_one_line(result, "there is no run under")
         result = cli.run(command, "absent")
         assert result.returncode == 2
-        assert_one_line(result, "absent is not a run folder")
+        cli.assert_one_line(result, "absent is not a run folder")

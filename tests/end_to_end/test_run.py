@@ -41,7 +41,6 @@ class Watch(threading.Thread):
         super().__init__(daemon=True)
         self.cli, self.process = cli, process
         self.scrapes, self.disk, self.spilled, self.addresses = [], [], [], set()
-        self.others = set(Path(gettempdir()).glob("penstock-*"))  # of runs beside the tests
         self.session_folders = set()
 
     def run(self):
@@ -70,7 +69,7 @@ class Watch(threading.Thread):
         for connection in psutil.Process(self.process.pid).net_connections("inet"):
             if connection.status == psutil.CONN_LISTEN:
                 self.addresses.add((connection.laddr.ip, connection.laddr.port))
-        for session in set(Path(gettempdir()).glob("penstock-*")) - self.others:
+        for session in Path(gettempdir()).glob(f"penstock-{self.process.pid}-*"):
             self.session_folders.add(session)
             self.spilled += list(session.rglob("ray_spilled_objects*/*")) + list(session.glob("**/plasma*/*"))
 
@@ -246,7 +245,7 @@ def test_predict_solves_new_draws_and_draws_them(watched):
     arrays, _ = zarr_store.read(cli.latest / "predictions" / "predictions.zarr")
     difference = (arrays["solution_predicted"] - arrays["solution"]).reshape(3, -1)
     errors = np.linalg.norm(difference, axis=1) / np.linalg.norm(arrays["solution"].reshape(3, -1), axis=1)
-    np.testing.assert_allclose(arrays["relative_l2"], errors, rtol=1e-6)
+    np.testing.assert_allclose(arrays["relative_l2"], errors, rtol=1e-5)
     assert errors.mean() < 0.5
     validation, _ = zarr_store.read(cli.latest / "validation.zarr")
     assert not any((arrays["coefficient"][0] == row).all() for row in validation["coefficient"])
@@ -261,7 +260,7 @@ def test_predict_writes_elsewhere_more_draws_than_a_batch_and_refuses_a_file(wat
     arrays, _ = zarr_store.read(output / "predictions.zarr")
     difference = (arrays["solution_predicted"] - arrays["solution"]).reshape(11, -1)
     errors = np.linalg.norm(difference, axis=1) / np.linalg.norm(arrays["solution"].reshape(11, -1), axis=1)
-    np.testing.assert_allclose(arrays["relative_l2"], errors, rtol=1e-6)
+    np.testing.assert_allclose(arrays["relative_l2"], errors, rtol=1e-5)
     (tmp_path / "file").touch()
     result = cli.run("predict", "--output", str(tmp_path / "file"))
     assert result.returncode == 2 and result.stderr.count("\n") == 1

@@ -32,7 +32,7 @@ print(sys.argv[1:], os.environ["MALLOC_TRIM_THRESHOLD_"], sys.flags.utf8_mode)
 
 def output(*arguments, environment):
     command = [sys.executable, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=200).stdout
 
 
 def test_freed_memory_is_not_faulted_in_again_in_a_thread():

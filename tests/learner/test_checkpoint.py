@@ -297,7 +297,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_valid_newest_checkpoint(tmp_path
     """
     command = [sys.executable, "-c", KILLER, tmp_path]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) >= 50
 
@@ -318,7 +318,7 @@ try:
 except PenstockError as error:
     print(error.exit_code, error)
 """
-    result = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=200)
     assert result.stdout.startswith("1 can't write the checkpoint of step 2"), result.stdout + result.stderr
     assert "File too large" in result.stdout and len(result.stdout.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
@@ -390,7 +390,7 @@ assert loaded.sum() == loaded.numel() == 16383 * 4096
 after = psutil.Process().memory_info()
 print((after.rss - after.shared - memory.rss + memory.shared) / 2**20)  # memory that no file stands behind
 """
-    result = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stderr
     assert all(float(megabytes) < 30 for megabytes in result.stdout.split()), result.stdout
 

@@ -21,7 +21,7 @@ FOREIGN = ("ray", "petsc4py", "mpi4py", "dolfinx", "pydantic", "zarr", "scipy", 
 
 def imported(prefix: str, absent: tuple[str, ...]) -> list[str]:
     program = IMPORT_ALL.format(prefix=prefix, absent=absent)
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=200)
     assert result.returncode == 0, result.stderr
     return result.stdout.split()
 

@@ -10,6 +10,7 @@ from penstock.errors import PenstockError
 from penstock.learner.draws import Pairs, Samples, Trajectories
 from penstock.learner.lockstep import Lockstep
 from penstock.orchestrator.assembly import (
+    fits_beside_training,
     make_draw,
     make_loss,
     make_surrogate,
@@ -198,6 +199,15 @@ def test_a_validation_takes_no_more_samples_at_once_than_training(blueprint):
         for training in ({}, {"micro_batch_size": 2}, {"batch_size": 32})
     ]
     assert sizes == [4, 2, 16]
+
+
+def test_a_buffer_on_the_device_leaves_training_what_it_needs():
+    GB = 10**9
+    weights = GB  # gradients, moments and the validation's weights take 4 GB of 20, averaged ones 1 GB more
+    assert fits_beside_training(8 * GB, 20 * GB, weights, is_averaged=False)
+    assert not fits_beside_training(8 * GB, 20 * GB, weights, is_averaged=True)
+    assert fits_beside_training(7 * GB, 20 * GB, weights, is_averaged=True)
+    assert not fits_beside_training(1, 4 * GB, weights, is_averaged=False)  # nor where training itself barely fits
 
 
 def test_devices_and_placements_that_are_not_here_are_named(blueprint):

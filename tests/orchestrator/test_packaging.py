@@ -34,7 +34,7 @@ def test_wheel_holds_the_tree(tmp_path):
     copy = tmp_path / "tree"  # setuptools leaves a build folder behind
     copy.mkdir()
     for part in PARTS:
-        shutil.copytree(ROOT / part, copy / part)
+        shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
     subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=copy, check=True, capture_output=True)

@@ -75,7 +75,7 @@ def test_options_are_checked_against_the_signature():
     with pytest.raises(PenstockError, match="problem: resolution = 1 is too small"):
         build(Darcy, {"resolution": 1}, "problem")
     with pytest.raises(PenstockError, match="model: RuntimeError: "):
-        build(FNO, {"width": 10**8, "modes": 4}, "model", LAYOUT)
+        build(FNO, {"width": 10**12, "modes": 4}, "model", LAYOUT)
     with pytest.raises(PenstockError, match="problem: <class 'int'> can't be built from options"):
         build(int, {}, "problem")
 
