@@ -334,27 +334,30 @@ def test_close_wakes_a_waiting_draw():
 
 
 @pytest.mark.parametrize(
-    ("kind", "seconds"),
+    ("kind", "draw", "seconds"),
     # A torn row is rare: 60 s of a small Reservoir, whose arrivals overwrite what was just drawn, are its trial.
-    [(Reservoir, 60), (Fifo, 1), (Firo, 1)],
+    [
+        (Reservoir, Samples(), 60),
+        (Fifo, Samples(), 1),
+        (Firo, Samples(), 1),
+        (Reservoir, Trajectories(4), 2),
+        (Reservoir, Pairs(4), 2),
+    ],
 )
-def test_no_row_is_torn_under_concurrency(kind, seconds):
-    """One thread puts, one draws, both at full speed. In each sample field + target = simulation, value by value."""
+def test_no_row_is_torn_under_concurrency(kind, draw, seconds):
+    """One thread puts, one draws, both at full speed. Every value of a sample is its simulation's number."""
     shape = (64, 64)
     layout = Layout((FieldSpec(name="a", shape=shape),), (FieldSpec(name="u", shape=shape),))
-    buffer = kind(layout, capacity=48, watermark=32, seed=0)
-    random = np.random.default_rng(0)
-    pool_simulations = np.arange(512)
-    pool_fields = random.integers(0, 1000, (512, 1, *shape)).astype(np.float32)
-    pool_targets = pool_simulations.reshape(-1, 1, 1, 1).astype(np.float32) - pool_fields
+    buffer = kind(layout, capacity=48 * draw.num_steps, watermark=32 * draw.num_steps, seed=0, draw=draw)
+    simulations, steps = np.divmod(np.arange(512), draw.num_steps)
+    pool = np.broadcast_to(simulations.astype(np.float32).reshape(-1, 1, 1, 1), (512, 1, *shape)).copy()
     stop = threading.Event()
 
     def arrive():
         first = 0
         while not stop.is_set():
             at = slice(first, first + 8)
-            arrays = {"fields": pool_fields[at], "targets": pool_targets[at]}
-            count = buffer.put_now(arrays, pool_simulations[at], pool_simulations[at])
+            count = buffer.put_now({"fields": pool[at], "targets": pool[at]}, simulations[at], steps[at])
             first = (first + count) % 512
             if not count:
                 buffer.wait_for_slot(stop.is_set)
@@ -364,8 +367,8 @@ def test_no_row_is_torn_under_concurrency(kind, seconds):
     end, num_torn = time.monotonic() + seconds, 0
     while time.monotonic() < end and not num_torn:
         batch = buffer.draw(32, 60)
-        sums = batch.arrays["fields"] + batch.arrays["targets"]
-        num_torn += int((sums != torch.from_numpy(batch.simulations).reshape(-1, 1, 1, 1)).sum())
+        numbers = torch.from_numpy(batch.simulations).reshape(-1, 1, 1, 1)
+        num_torn += sum(int((array != numbers).sum()) for array in batch.arrays.values())
     stop.set()
     thread.join(5)
     assert num_torn == 0 and buffer.num_put > buffer.capacity
