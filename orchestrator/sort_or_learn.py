@@ -280,7 +280,7 @@ def page(table: str, results: dict[str, Results], num_samples: int, seeds: Seque
         for window in WINDOWS
         if all(is_within(arms, "reservoir", reuse, window) for arms in results.values() for reuse in (1, 4))
     ]
-    shares = [f"{window / CAPACITY:.2g}" for window in good]
+    shares = " and ".join(f"{window / CAPACITY:.2g}" for window in good) or "no tested size in"
     unbiased = 0.87 / CAPACITY**0.5
     text = f"""
         Sorted systems are cheap to solve and make a biased stream; the buffer is there to take the bias out again. Here
@@ -297,10 +297,10 @@ def page(table: str, results: dict[str, Results], num_samples: int, seeds: Seque
         independent draws have about {unbiased:.3f} a parameter. "within": the mean error is not above the largest of
         the samples as drawn."""
     conclusion = f"""
-        With the reservoir, windows of {", ".join(shares) or "no tested size in"} capacities are within the seeds'
-        spread of the stream as drawn, on both problems at both reuses. The default, `solver.window: {DEFAULT_WINDOW}`
-        with `buffer.capacity: {DEFAULT_CAPACITY}`, is {"" if WINDOWS[0] in good else "not "}among them.
-        `solver.sort: auto` sorts only where that saves solve time."""
+        With the reservoir, windows of {shares} capacities are within the seeds' spread of the stream as drawn, on both
+        problems at both reuses. The default, {DEFAULT_WINDOW} simulations (`solver.window`) and {DEFAULT_CAPACITY}
+        samples (`buffer.capacity`), is {"" if WINDOWS[0] in good else "not "}among them. Where `solver.sort` is `auto`,
+        leases are sorted only where that saves solve time."""
     made_by = footer(
         f"penstock bench sort-or-learn --samples {num_samples} --seeds {len(seeds)}",
         f"{processor()}, torch threads: {torch.get_num_threads()}",

@@ -74,5 +74,5 @@ def test_a_verdict_is_by_the_seeds_spread_of_the_samples_as_drawn():
     arms |= {("reservoir", 4, window): outcomes for (_, _, window), outcomes in arms.items()}
     text = page("the table", {"Darcy": arms, "Poisson": arms}, N, range(2))
     text = " ".join(text.split())
-    assert "windows of 0.25, 4 capacities are within the seeds' spread" in text
-    assert "`buffer.capacity: 1000`, is among them" in text  # the first window stands for the default's
+    assert "windows of 0.25 and 4 capacities are within the seeds' spread" in text
+    assert "1000 samples (`buffer.capacity`), is among them" in text  # the first window stands for the default's
