@@ -221,6 +221,9 @@ class Buffer:
     ) -> int:
         """Copies as many of the first rows as have slots now, and returns how many.
 
+        arrays: [N, C, *grid] and [N, S] in the shapes of the samples' layout. simulations, steps: int64 [N].
+        parameters: float32 [N, F], the ranks of the draws; F is the same in every call.
+
         Where simulations are units, rows may come in any order and mixture, but each step of a simulation once.
         Raises ValueError for a step that a unit has no place for.
         """

@@ -106,6 +106,7 @@ class Feed:
             self._changed.notify_all()
 
     def release(self) -> None:
+        """Ends a `hold`."""
         with self._changed:
             self._is_held = False
             self._changed.notify_all()

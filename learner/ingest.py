@@ -258,6 +258,7 @@ class Ingest:
         }
 
     def load_state(self, state: dict) -> None:
+        """Goes on from `state()`; the buffer's own state is restored apart. Call it before `start`."""
         self.delivered = IdSet.from_intervals(state["delivered"])
         self.delivered_intervals = state["delivered"]
         self.failed = {int(simulation): reason for simulation, reason in state["failed"].items()}

@@ -94,6 +94,7 @@ class RunningMoments:
         }
 
     def load_state(self, state: Mapping[str, Mapping]) -> None:
+        """Goes on from `state()`."""
         self._moments = {
             name: _Moments(
                 moments["count"], *(np.array(moments[key], np.float64) for key in ("origin", "mean", "squares"))

@@ -33,19 +33,23 @@ class RateLimiter:
             self._started = True
 
     def add_batch(self) -> None:
+        """A batch was drawn; before `start` it does not count."""
         with self._changed:
             self._num_batches += self._started
             self._changed.notify_all()
 
     def add_simulations(self, count: int) -> None:
+        """So many were delivered; before `start` they don't count."""
         with self._changed:
             self._num_simulations += count if self._started else 0
             self._changed.notify_all()
 
     def may_train(self) -> bool:
+        """Whether a batch may be drawn: T < r (D + 1)."""
         return not self._started or self._num_batches < self.batches_per_simulation * (self._num_simulations + 1)
 
     def may_ingest(self) -> bool:
+        """Whether a simulation may be delivered: r (D - 1) <= T."""
         return not self._started or self.batches_per_simulation * (self._num_simulations - 1) <= self._num_batches
 
     def wait_to_train(self, give_up: Callable[[], bool]) -> None:
@@ -71,6 +75,7 @@ class RateLimiter:
             }
 
     def load_state(self, state: dict[str, bool | int]) -> None:
+        """Goes on with the counts of `state()`."""
         with self._changed:
             self._started = state["started"]
             self._num_batches = state["num_batches"]

@@ -41,6 +41,8 @@ class Statistics:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldErrors:
+    """Of one output field, over all samples."""
+
     relative_l2: Statistics
     h1: Statistics
 
