@@ -354,9 +354,10 @@ class Buffer:
             return self._wait_for_batch(batch_size, timeout_s)
 
     def _wait_for_batch(self, batch_size: int, timeout_s: float) -> bool:
-        self.draw_is_waiting = not self._is_batch_ready(batch_size)
-        self._changed.wait_for(lambda: self._is_batch_ready(batch_size) or self.exhausted, timeout_s)
-        self.draw_is_waiting = False
+        if not self._is_batch_ready(batch_size):
+            self.draw_is_waiting = True
+            self._changed.wait_for(lambda: self._is_batch_ready(batch_size) or self.exhausted, timeout_s)
+            self.draw_is_waiting = False
         return not self._closed and self._is_batch_ready(batch_size)
 
     def _is_batch_ready(self, batch_size: int) -> bool:
