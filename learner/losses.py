@@ -21,7 +21,7 @@ from torch import Tensor
 SMALLEST_NORM = 1e-12  # an all-zero target has no relative error; its absolute one is then large, but finite
 LARGEST_WEIGHT = 1e30  # of a squared coefficient: float32 ends at 3e38, and fields are not all of size 1
 LARGEST_MATRIX = 1024  # points of a grid axis from which on an FFT takes less time and memory than a matrix: 4 MB
-MAX_DENSE_POINTS = 4096  # the eigenvectors of a mesh's matrices then take 64 MiB, computing them 20 s on one core
+MAX_DENSE_POINTS = 5000  # the eigenvectors of a mesh's matrices then take 100 MB, computing them 30 s on one core
 
 
 class Norm(ABC):
