@@ -173,6 +173,14 @@ class Buffer:
         """Samples of the units that are still to be drawn, and of those under way."""
         return len(self._unseen) * self.draws.num_steps + self._num_samples_under_way
 
+    @property
+    def num_rows_left(self) -> int:
+        """Rows that would be drawn of the whole units that are in, if no more came."""
+        if self.draws.num_choices == 1:
+            return self._num_whole()
+        num_seen = self._num_seen[self._num_seen >= 0]
+        return int((self.draws.num_choices - num_seen).sum())
+
     def simulations_in(self) -> np.ndarray:
         """int64: the distinct simulations of the samples that are in and whole."""
         return np.unique(self.contents().simulations)
@@ -498,6 +506,10 @@ class Reservoir(Buffer):
         free = super()._take(count)
         replaced = self._seen.take_random(count - len(free), self._random)
         return np.concatenate([free, replaced]) if len(free) else replaced
+
+    @property
+    def num_rows_left(self) -> int:
+        return self._num_whole()  # once the stream has ended, a draw removes the unit
 
     def _choose(self, batch_size: int) -> np.ndarray:
         count = min(batch_size, self._num_drawable())

@@ -29,7 +29,7 @@ class Feed:
         the device and 2 elsewhere: while one is on its way the other is ready.
 
     A batch counts as drawn, for the buffer and the rate limiter, when it is drawn and not when it is taken: before the
-    buffer is saved, `hold` the feed and take until it `is_empty`. One thread takes.
+    buffer is saved, `hold` the feed and take until none is ahead. One thread takes.
 
     Raises ValueError for a batch size that the buffer can't hold.
     """
@@ -112,10 +112,10 @@ class Feed:
             self._changed.notify_all()
 
     @property
-    def is_empty(self) -> bool:
-        """No batch was drawn that was not taken."""
+    def num_ahead(self) -> int:
+        """Batches that were drawn and not taken, one that is being drawn included."""
         with self._changed:
-            return not self._ahead and not self._is_drawing
+            return len(self._ahead) + self._is_drawing
 
     def close(self) -> None:
         """Ends the thread; what was drawn ahead is lost."""

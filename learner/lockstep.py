@@ -97,7 +97,7 @@ class Lockstep:
     def release(self) -> None:
         """Nothing was held."""
 
-    is_empty = True
+    num_ahead = 0
 
     def close(self) -> None:
         """There is no thread to end."""

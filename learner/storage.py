@@ -125,8 +125,16 @@ def _allocate(shape: tuple[int, ...], device: torch.device, pin_memory: bool) ->
     # NumPy asks the kernel for huge pages and torch does not: it writes scattered rows of 16 KB 1.3 times as fast.
     array = np.empty(shape, DTYPE)
     tensor = torch.from_numpy(array).zero_()
-    if pin_memory:  # in place: what torch allocates pinned takes the next power of two of bytes
-        cudart = torch.cuda.cudart()
-        torch.cuda.check_error(cudart.cudaHostRegister(array.ctypes.data, array.nbytes, 0))
-        weakref.finalize(array, cudart.cudaHostUnregister, array.ctypes.data)
+    if pin_memory:
+        pin(array)
     return tensor
+
+
+def pin(array: np.ndarray) -> None:
+    """Page-locks a contiguous array where it lies, as long as it lives. Raises RuntimeError when the system refuses.
+
+    What torch allocates page-locked takes the next power of two of bytes, and would be a copy.
+    """
+    cudart = torch.cuda.cudart()
+    torch.cuda.check_error(cudart.cudaHostRegister(array.ctypes.data, array.nbytes, 0))
+    weakref.finalize(array, cudart.cudaHostUnregister, array.ctypes.data)

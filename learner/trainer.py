@@ -199,12 +199,13 @@ class Trainer:
 
     def _train_next(self, should_stop: Callable[[], bool]) -> None:
         """A step on the feed's next batch, if it has one."""
-        done = self._done()  # before this step: what it draws must not count as trained on yet
         batch = self.feed.next(should_stop)
         if batch is None:
             self.state = "waiting for samples"
             return
         self.state = "training"
+        # Not before the draw: of a deterministic run the state is a function of counts only where it draws.
+        done = self._done(num_in_hand=1)
         of_run = self.stop_after.progress(**done)
         progress = self.schedule.progress(
             steps=done["steps"], samples=done["samples"], minutes=done["minutes"], of_run=of_run
@@ -252,7 +253,7 @@ class Trainer:
         Leaves the feed held.
         """
         self.feed.hold()
-        while not self.feed.is_empty:
+        while self.feed.num_ahead:
             self._train_next(should_stop)
         self._read_loss()
         self._validate_now(should_stop)
@@ -280,12 +281,13 @@ class Trainer:
         if target is not None and errors is not None and errors["relative_l2"]["mean"] <= target:
             return "error"
         # in this order: what was drawn of a buffer that is exhausted can only become fewer
-        return "stream ended" if self.buffer.exhausted and self.feed.is_empty else None
+        return "stream ended" if self.buffer.exhausted and not self.feed.num_ahead else None
 
-    def _done(self) -> dict[str, float]:
-        # What came in counts as far as it was trained on: a learning rate of 0 must not meet what is still to be drawn.
+    def _done(self, num_in_hand: int = 0) -> dict[str, float]:
+        """What of each limit is done. num_in_hand: batches that were taken and not trained on yet."""
+        # What came in counts as far as it was drawn: a learning rate of 0 must not meet what is still to be trained on.
         unique = self.ingest.num_unique
-        num_to_drain = len(self.buffer) / (self.feed.batch_size * self.buffer.draws.num_steps)  # batches
+        num_to_drain = num_in_hand + self.feed.num_ahead + self.buffer.num_rows_left / self.feed.batch_size
         return {
             "minutes": self.train_seconds / 60,
             "steps": self.step,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from penstock.learner.losses import ratio, sobolev_norm
+from penstock.learner.storage import pin
 from penstock.learner.surrogate import Surrogate
 
 BATCH_SIZE = 16  # of a slice, which holds up the next step
@@ -68,8 +69,8 @@ class Errors:
 class Validation:
     """Held-out samples: arrays [N, C, *grid] as the surrogate takes them, evaluated `batch_size` at a time on `device`.
 
-    On a CPU they are not copied, and must not change. For a GPU they lie in pinned host memory, and a slice is copied
-    when it is due: the set of a transient problem may be larger than the GPU's memory, which training needs.
+    They are not copied, and must not change. For a GPU they are page-locked, and a slice is copied when it is due: the
+    set of a transient problem may be larger than the GPU's memory, which training needs.
 
         validation.begin(surrogate)
         while (errors := validation.advance()) is None:
@@ -87,9 +88,11 @@ class Validation:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.device = torch.device(device)
-        self.arrays = {name: torch.as_tensor(array) for name, array in arrays.items()}
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         if self.device.type == "cuda":
-            self.arrays = {name: array.pin_memory() for name, array in self.arrays.items()}
+            for array in arrays.values():
+                pin(array)
+        self.arrays = {name: torch.from_numpy(array) for name, array in arrays.items()}
         self.batch_size = batch_size
         self._norms = (sobolev_norm(0), sobolev_norm(1))
         num_channels = self.arrays["targets"].shape[1]

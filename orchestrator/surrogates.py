@@ -90,6 +90,8 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
 
 def load_surrogate(folder: RunFolder, blueprint: Blueprint) -> tuple[Surrogate, int]:
     """The surrogate of the best checkpoint and its step. Raises PenstockError when the run has none."""
+    if not folder.is_running():
+        checkpoint.recover(folder.checkpoints)
     step = checkpoint.best(folder.checkpoints)
     if step is None:  # none was validated, as after an early stop
         step = checkpoint.latest(folder.checkpoints)

@@ -10,6 +10,7 @@ What a run reaches is at most L2; L2 / L1 is what feeding costs, L2p / L2 what i
 from __future__ import annotations
 
 import sys
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -263,9 +264,10 @@ def _section(case: Case, device: torch.device, step: Step, rounds: Rounds, produ
     lines = []
     for arm, producer in producers.items():
         unique = producer.num_unique / producer.seconds
+        reuse = rounds.rate(arm, case.batch_size).median / unique if unique else math.inf  # in a very short run
         lines.append(
             f"- {arm}: the producer put {unique:.0f} unique samples/s, {unique * case.layout.sample_bytes / 1e9:.3g} "
-            f"GB/s, a reuse of {rounds.rate(arm, case.batch_size).median / unique:.2f}."
+            f"GB/s, a reuse of {reuse:.2f}."
         )
     targets = [
         Target(

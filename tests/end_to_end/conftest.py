@@ -23,6 +23,18 @@ validation: {simulations: 16, every_s: 2}
 checkpoint: {every_s: 3}
 """
 
+SLOW = """
+import time
+
+from penstock.solvers.problems.darcy import Darcy
+
+
+class Slow(Darcy):
+    def simulate(self, parameters, solve):
+        time.sleep({pause_s})
+        yield from super().simulate(parameters, solve)
+"""
+
 
 class Cli:
     """`penstock` in a folder, with every run started in the background and waited for."""
@@ -57,6 +69,11 @@ class Cli:
             out, err = process.communicate()
             raise AssertionError(f"the command did not end in {timeout_s} s\n{out}\n{err}") from None
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def slow_darcy(self, pause_s: float) -> str:
+        """The name of a Darcy problem that rests before every simulation: for how long must not matter."""
+        (self.folder / "slow.py").write_text(SLOW.format(pause_s=pause_s))
+        return "./slow.py:Slow"
 
     @staticmethod
     def assert_one_line(result: subprocess.CompletedProcess, *expected: str) -> None:

@@ -67,4 +67,4 @@ def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint_before_the_write
     time.sleep(4.0)  # the driver handles a signal between two waits of a second: two within one would be taken as one
     process.send_signal(signal.SIGINT)
     assert cli.finish(process, timeout_s=10).returncode == 130
-    assert checkpoint.load(cli.latest / "checkpoints").step == newest
+    assert_resumes_from(cli, newest)

@@ -16,18 +16,6 @@ from penstock.learner import checkpoint
 NUM_STEPS = 160
 NUM_KILLS = 5
 
-SLOW = """
-import time
-
-from penstock.solvers.problems.darcy import Darcy
-
-
-class Slow(Darcy):
-    def simulate(self, parameters, solve):
-        time.sleep(0.05)  # so that training takes 8 s on the fastest machine, and can be hit
-        yield from super().simulate(parameters, solve)
-"""
-
 DETERMINISTIC = f"""
 name: repeatable
 deterministic: true
@@ -44,7 +32,7 @@ checkpoint: {{every_s: 1}}
 @pytest.fixture
 def deterministic_cli(cli):
     cli.config.write_text(DETERMINISTIC)
-    (cli.folder / "slow.py").write_text(SLOW)
+    cli.slow_darcy(0.05)  # training then takes 8 s on the fastest machine, and can be hit
     # Two learner threads and two solvers on two cores: threads that wait by spinning would take the solvers' time.
     cli.environment |= {"OMP_WAIT_POLICY": "passive"}
     return cli

@@ -51,7 +51,7 @@ def take(feed):
 
 def take_all(feed):
     numbers = []
-    while not (feed.buffer.exhausted and feed.is_empty):
+    while not feed.buffer.exhausted or feed.num_ahead:
         batch = feed.next(never)
         numbers += numbers_of(batch) if batch is not None else []
     return numbers
@@ -88,7 +88,7 @@ def test_no_batch_is_lost_at_a_hold(depth, actions):
             numbers += numbers_of(take(feed))
         elif action == "hold":
             feed.hold()
-            while not feed.is_empty:
+            while feed.num_ahead:
                 batch = feed.next(never)
                 numbers += numbers_of(batch) if batch is not None else []
             assert feed.buffer.num_drawn == len(numbers)  # so what is saved now and what was taken make up the stream
@@ -102,7 +102,7 @@ def test_nothing_is_drawn_that_the_run_has_no_step_for():
     feed = Feed(new_buffer(num_put=20), "cpu", 2, depth=4)
     feed.start(num_batches=3)
     assert [numbers_of(take(feed)) for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]
-    assert feed.next(never) is None and feed.is_empty and feed.buffer.num_drawn == 6
+    assert feed.next(never) is None and not feed.num_ahead and feed.buffer.num_drawn == 6
     feed.close()
 
 
@@ -200,7 +200,7 @@ def test_batches_reach_a_gpu_whole_while_it_computes(pin_memory):
     feed.start()
     numbers, extremes = [], []
     ballast = torch.randn(4096, 4096, device="cuda")
-    while not (buffer.exhausted and feed.is_empty):
+    while not buffer.exhausted or feed.num_ahead:
         batch = feed.next(never)
         if batch is not None:
             numbers.append(torch.from_numpy(batch.simulations))

@@ -336,4 +336,5 @@ def test_a_mesh_that_does_not_fit_is_refused_in_one_line():
     large = as_tensor(scipy.sparse.eye_array(num_points))
     with pytest.raises(ValueError, match=f"too much for {num_points} points: take an order of 0, 1, 2"):
         MeshNorm(0.5, torch.ones(num_points), large)
-    assert MeshNorm(2, torch.ones(num_points), large).squared(torch.ones(1, 1, num_points)).item() == pytest.approx(4)
+    constant = torch.ones(1, 1, num_points, dtype=torch.float64)
+    assert MeshNorm(2, torch.ones(num_points), large).squared(constant).item() == pytest.approx(4)

@@ -1,6 +1,7 @@
 """The loop learns, follows its schedule, stops for each cause, loses no sample, and resumes bit for bit."""
 
 import itertools
+import random
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ import torch
 
 from penstock.errors import PenstockError
 from penstock.learner import checkpoint
-from penstock.learner.buffers import Fifo, Reservoir
-from penstock.learner.draws import Trajectories
+from penstock.learner.buffers import Fifo, Firo, Reservoir
+from penstock.learner.draws import Pairs, Trajectories
 from penstock.learner.feed import Feed
 from penstock.learner.ingest import Ingest
+from penstock.learner.lockstep import Lockstep
 from penstock.learner.losses import LOSSES
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
@@ -181,28 +183,93 @@ def test_the_learning_rate_follows_a_schedule_of_its_own_length():
     assert trainer.learning_rate == pytest.approx(5e-3 * 0.5 * (1 + np.cos(np.pi * drawn / 1000)), rel=1e-3)
 
 
-@pytest.mark.parametrize("kind", [Fifo, Reservoir])
-def test_the_learning_rate_reaches_0_with_the_last_batch_of_the_drain_and_not_before(kind):
-    rates = []
+class NotingRates(Step):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.rates = []
 
-    class Noting(Step):
-        def __call__(self, arrays, learning_rate):
-            rates.append(learning_rate)
-            return super().__call__(arrays, learning_rate)
+    def __call__(self, arrays, learning_rate):
+        self.rates.append(learning_rate)
+        return super().__call__(arrays, learning_rate)
 
-    trainer = new_trainer(StopAfter(simulations=64), kind=kind, step=Noting)
+
+@pytest.mark.parametrize("kind", [Fifo, Firo, Reservoir])
+@pytest.mark.parametrize("depth", [0, 2])
+def test_the_learning_rate_comes_down_over_the_drain_and_not_before_it(kind, depth):
+    trainer = new_trainer(StopAfter(simulations=64), kind=kind, step=NotingRates, depth=depth)
 
     def end_the_stream_after_24_steps():
-        if trainer.step == 24 or kind is Fifo:
+        if trainer.step == 24 or kind is not Reservoir:
             trainer.buffer.end_of_stream()
         return False
 
     assert trainer.run(end_the_stream_after_24_steps) == "stream ended" and trainer.progress == 1.0
-    progress = (
-        np.arange(8) / 8 if kind is Fifo else np.concatenate([np.arange(24) / np.arange(8, 32), np.arange(24, 32) / 32])
-    )
-    expected = [5e-3 * Schedule()(value) for value in progress]
-    np.testing.assert_allclose(rates, expected, rtol=1e-9)
+    rates = np.array(trainer._step.rates)
+    step = np.arange(len(rates))
+    if depth == 0:
+        to_drain = np.where((kind is Reservoir) & (step < 24), 8, len(rates) - 1 - step)
+        expected = [5e-3 * Schedule()(value) for value in step / (step + 1 + to_drain)]
+        np.testing.assert_allclose(rates, expected, rtol=1e-9)
+    assert (rates > 0).all() and rates[-1] < 0.1 * rates.max()
+
+
+@pytest.mark.parametrize("kind", [Fifo, Firo, Reservoir])
+def test_the_drain_of_pairs_is_planned_by_rows(kind):
+    arrays, num_steps = smoothing(60, seed=1), 6
+    buffer = kind(LAYOUT, capacity=60, watermark=6, seed=0, draw=Pairs(num_steps))
+    ingest = Ingest(None, buffer, LAYOUT)
+    simulations, steps = np.divmod(np.arange(60), num_steps)
+    ingest.take(Chunk(arrays=arrays, simulations=simulations, steps=steps, finished=tuple(range(10))))
+    buffer.end_of_stream()
+    model = FNO(buffer.layout, width=4, modes=3, layers=1)
+    surrogate = Surrogate(model, Normalization.identity(buffer.layout), buffer.layout)
+    step = NotingRates(surrogate, loss=LOSSES["mse"](), learning_rate=1e-3)
+    trainer = Trainer(step, Feed(buffer, "cpu", 2), ingest, stop_after=StopAfter(simulations=10))
+    assert trainer.run(never) == "stream ended"
+    num_batches = 5 if kind is Reservoir else 25  # it removes a simulation with its first row, the others with the last
+    expected = [1e-3 * Schedule()(done / num_batches) for done in range(num_batches)]
+    np.testing.assert_allclose(step.rates, expected, rtol=1e-9)
+
+
+class Hesitant:
+    """An ordered stream of a simulation a chunk that often gives nothing in time."""
+
+    def __init__(self, num_simulations, luck):
+        self.arrays, self.luck, self.position = smoothing(num_simulations, seed=1), luck, 0
+
+    @property
+    def has_ended(self):
+        return self.position == len(self.arrays["fields"])
+
+    def acknowledge(self):
+        self.position += 1
+
+    def next(self, timeout_s):
+        if self.has_ended or (self.luck and self.luck.random() < 0.5):
+            return None
+        rows = slice(self.position, self.position + 1)
+        return chunk({name: array[rows] for name, array in self.arrays.items()}, first=self.position)
+
+
+@pytest.mark.parametrize("stop_after", [{"simulations": 60}, {"samples": 60}, {"steps": 14}])
+@pytest.mark.parametrize("kind", [Fifo, Reservoir])
+def test_in_lockstep_the_learning_rate_does_not_depend_on_time(kind, stop_after):
+    def rates(luck):
+        torch.manual_seed(0)
+        buffer, limiter = kind(LAYOUT, capacity=24, watermark=8, seed=0), RateLimiter(0.25)
+        ingest = Ingest(Hesitant(60, luck), buffer, LAYOUT, limiter)
+        model = FNO(LAYOUT, width=4, modes=3, layers=1)
+        step = NotingRates(
+            Surrogate(model, Normalization.identity(LAYOUT), LAYOUT), loss=LOSSES["mse"](), learning_rate=1e-2
+        )
+        feed = Lockstep(buffer, ingest, "cpu", 4, limiter)
+        Trainer(step, feed, ingest, stop_after=StopAfter(**stop_after)).run(never)
+        return step.rates, [parameter.detach().numpy() for parameter in model.parameters()]
+
+    (expected, weights), *others = [rates(luck) for luck in (None, random.Random(1), random.Random(2))]
+    for found, found_weights in others:
+        assert found == expected
+        assert all((a == b).all() for a, b in zip(found_weights, weights, strict=True))
 
 
 def test_a_request_stops_at_the_next_step_and_saves_without_validating():
