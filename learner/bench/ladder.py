@@ -9,8 +9,8 @@ What a run reaches is at most L2; L2 / L1 is what feeding costs, L2p / L2 what i
 
 from __future__ import annotations
 
-import sys
 import math
+import sys
 import threading
 import time
 from collections.abc import Iterator
