@@ -296,15 +296,21 @@ class Buffer:
         self._num_samples_under_way -= len(whole) * self.draws.num_steps
         return whole[np.argsort(self._arrivals[whole])]
 
-    def forget(self, simulation: int) -> None:
-        """Frees the slot of a simulation that failed before all its steps were in. No put may be going on."""
+    def forget(self, simulation: int) -> int:
+        """Frees the slot of a simulation that failed before all its steps were in; returns how many were.
+
+        No put may be going on.
+        """
         with self._changed:
             slot = self._under_way.pop(simulation, None)
-            if slot is not None:
-                self._num_writing -= 1
-                self._num_samples_under_way -= int(self._num_filled[slot])
-                self._set_free(np.array([slot]))
-                self._changed.notify_all()
+            if slot is None:
+                return 0
+            count = int(self._num_filled[slot])
+            self._num_writing -= 1
+            self._num_samples_under_way -= count
+            self._set_free(np.array([slot]))
+            self._changed.notify_all()
+            return count
 
     def _set_free(self, slots: np.ndarray) -> None:
         self._num_seen[slots] = -1

@@ -57,6 +57,8 @@ class Ingest:
         """Reason by simulation."""
         self.num_unique = 0
         """Samples put into the buffer."""
+        self.num_forgotten = 0
+        """Of these, those of simulations that failed before they were whole, where those are units: none was drawn."""
         self.num_dropped = 0
         """Second copies of samples."""
         self.num_retried = 0
@@ -180,7 +182,7 @@ class Ingest:
                 self.failed[simulation] = reason
                 self._ended.add(simulation)
                 if self._partial.pop(simulation, None) is not None:
-                    self.buffer.forget(simulation)
+                    self.num_forgotten += self.buffer.forget(simulation)
 
     def give_up(self, failed: Mapping[int, str]) -> bool:
         """Write down simulations that failed without a chunk to say so, with the reason.
@@ -250,6 +252,7 @@ class Ingest:
             "failed": {str(simulation): reason for simulation, reason in self.failed.items()},
             "partial": {str(simulation): sorted(steps) for simulation, steps in partial.items()},
             "num_unique": num_unique,
+            "num_forgotten": self.num_forgotten,
             "num_dropped": self.num_dropped,
             "num_retried": self.num_retried,
             "solver_blocked_seconds": self.solver_blocked_seconds,
@@ -267,6 +270,7 @@ class Ingest:
             self._ended.add(simulation)
         self._partial = {int(simulation): set(steps) for simulation, steps in state["partial"].items()}
         self.num_unique = state["num_unique"]
+        self.num_forgotten = state["num_forgotten"]
         self.num_dropped = state["num_dropped"]
         self.num_retried = state["num_retried"]
         self.solver_blocked_seconds = state["solver_blocked_seconds"]

@@ -199,13 +199,14 @@ class Trainer:
 
     def _train_next(self, should_stop: Callable[[], bool]) -> None:
         """A step on the feed's next batch, if it has one."""
+        num_samples = self._num_samples_done()  # before the draw: those of the batch are still to be trained on
         batch = self.feed.next(should_stop)
         if batch is None:
             self.state = "waiting for samples"
             return
         self.state = "training"
-        # Not before the draw: of a deterministic run the state is a function of counts only where it draws.
-        done = self._done(num_in_hand=1)
+        # The rest after it: of a deterministic run these are functions of counts only where it draws.
+        done = self._done(num_in_hand=1) | {"samples": num_samples}
         of_run = self.stop_after.progress(**done)
         progress = self.schedule.progress(
             steps=done["steps"], samples=done["samples"], minutes=done["minutes"], of_run=of_run
@@ -286,14 +287,17 @@ class Trainer:
     def _done(self, num_in_hand: int = 0) -> dict[str, float]:
         """What of each limit is done. num_in_hand: batches that were taken and not trained on yet."""
         # What came in counts as far as it was drawn: a learning rate of 0 must not meet what is still to be trained on.
-        unique = self.ingest.num_unique
         num_to_drain = num_in_hand + self.feed.num_ahead + self.buffer.num_rows_left / self.feed.batch_size
         return {
             "minutes": self.train_seconds / 60,
             "steps": self.step,
-            "samples": max(0, unique - self.buffer.num_unseen),
+            "samples": self._num_samples_done(),
             "simulations": self.ingest.num_ended * self.step / max(1, self.step + num_to_drain),
         }
+
+    def _num_samples_done(self) -> int:
+        """Unique samples that a batch had."""
+        return max(0, self.ingest.num_unique - self.ingest.num_forgotten - self.buffer.num_unseen)
 
     # Checkpoints
 

@@ -249,7 +249,7 @@ def test_a_simulation_that_fails_half_way_leaves_no_slot_taken():
     assert not ingest.take(chunk((2, 0)), lambda: len(buffer) == 3)  # no slot
     ingest.take(chunk(failed={1: "singular"}))
     ingest.give_up({0: "no worker lives to finish it"})
-    assert len(buffer) == 0
+    assert len(buffer) == 0 and ingest.num_unique == ingest.num_forgotten == 3
     ingest.take(chunk(*[(simulation, step) for simulation in (2, 3) for step in range(3)], finished=(2, 3)))
     assert ingest.failed.keys() == {0, 1} and ingest.delivered_intervals == [[2, 4]] and len(buffer) == 6
 

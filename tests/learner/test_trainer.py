@@ -210,7 +210,7 @@ def test_the_learning_rate_comes_down_over_the_drain_and_not_before_it(kind, dep
         to_drain = np.where((kind is Reservoir) & (step < 24), 8, len(rates) - 1 - step)
         expected = [5e-3 * Schedule()(value) for value in step / (step + 1 + to_drain)]
         np.testing.assert_allclose(rates, expected, rtol=1e-9)
-    assert (rates > 0).all() and rates[-1] < 0.1 * rates.max()
+    assert (rates > 0).all() and rates[-1] < 0.2 * rates.max()
 
 
 @pytest.mark.parametrize("kind", [Fifo, Firo, Reservoir])
@@ -396,13 +396,15 @@ def test_samples_of_simulations_under_way_are_not_trained_on_yet():
         Step(surrogate, loss=LOSSES["mse"](), learning_rate=1e-3), Feed(buffer, "cpu", 1), ingest, stop_after=stop_after
     )
 
-    def take(simulation, steps):
+    def take(simulation, steps, **ends):
+        steps = np.array(steps, np.int64)
         rows = {name: array[steps] for name, array in arrays.items()}
-        ingest.take(Chunk(arrays=rows, simulations=np.full(len(steps), simulation), steps=np.array(steps)))
+        ingest.take(Chunk(arrays=rows, simulations=np.full(len(steps), simulation), steps=steps, **ends))
 
     take(0, [0, 1, 2, 3])
     for simulation in range(1, 6):
         take(simulation, [0, 1])
+    take(5, [], failed={5: "diverged"})
     assert trainer.run(lambda: trainer.state == "waiting for samples" and trainer.step > 0) == "stopped"
     assert trainer.step == 1 and trainer.progress == 0.5
     trainer = Trainer(trainer._step, Feed(buffer, "cpu", 1), ingest, stop_after=stop_after)
