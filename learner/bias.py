@@ -23,8 +23,8 @@ def bias(buffer: Buffer, names: Sequence[str]) -> dict[str, Any]:
         mean 1/2,   spread (standard deviation) 1/√12 = 0.289,   KS distance sup |F_N(x) - x| about 0.87 / √N,
 
     with F_N the population's distribution function (Kolmogorov 1933); above 1.36 / √N it is not chance, at 95 %. Where
-    several samples of a simulation are in, N is the number of simulations here. age_p95: the 95th
-    percentile of the units' age, in samples that arrived since. steps: the samples' numbers in their simulations.
+    several samples of a simulation are in, N is the number of simulations here. age_p95: the 95th percentile of the
+    units' age, in samples that arrived since. steps: the samples' numbers in their simulations.
 
     It sorts [N, F] numbers, outside the buffer's lock: 0.1 s a parameter for 10^6 units. Any thread may ask.
     """

@@ -75,7 +75,7 @@ class Storage:
             name: torch.empty(len(units), *shape, device=self.device) if out is None else out[name][: len(units)]
             for name, shape in self._batch_shapes.items()
         }
-        rows = self._on_device(self.draws.rows(units, choices))
+        rows = to_device(self.draws.rows(units, choices), self.device)
         with self._after_what_was_queued():
             self.draws.gather(self._drawn_from, self._layout, rows, arrays)
         return arrays
@@ -94,17 +94,9 @@ class Storage:
         with torch.cuda.stream(self._stream):
             for start in range(0, len(rows), num_rows):
                 block = slice(start, start + num_rows)
-                index, source = self._on_device(rows[block]), self._on_device(values[block])
+                index, source = to_device(rows[block], self.device), to_device(values[block], self.device)
                 with self._after_what_was_queued():
                     array.index_copy_(0, index, source)
-
-    def _on_device(self, values: np.ndarray) -> Tensor:
-        """On a GPU a copy on the current stream that nobody waits for: torch keeps the staging until it is made."""
-        if self._stream is None:
-            return torch.from_numpy(values)
-        staging = torch.empty(values.shape, dtype=getattr(torch, values.dtype.name), pin_memory=True)
-        staging.numpy()[:] = values
-        return staging.to(self.device, non_blocking=True)
 
     @contextmanager
     def _after_what_was_queued(self) -> Iterator[None]:
@@ -119,22 +111,23 @@ class Storage:
             self._last_queued.record(stream)
 
 
+def to_device(values: np.ndarray, device: torch.device) -> Tensor:
+    """For a GPU a copy on the current stream that nobody waits for: torch keeps the staging until it is made."""
+    if device.type == "cpu":
+        return torch.from_numpy(values)
+    staging = torch.empty(values.shape, dtype=getattr(torch, values.dtype.name), pin_memory=True)
+    staging.numpy()[:] = values
+    return staging.to(device, non_blocking=True)
+
+
 def _allocate(shape: tuple[int, ...], device: torch.device, pin_memory: bool) -> Tensor:
     if device.type != "cpu":
         return torch.zeros(shape, device=device)
     # NumPy asks the kernel for huge pages and torch does not: it writes scattered rows of 16 KB 1.3 times as fast.
     array = np.empty(shape, DTYPE)
     tensor = torch.from_numpy(array).zero_()
-    if pin_memory:
-        pin(array)
+    if pin_memory:  # in place: what torch allocates pinned takes the next power of two of bytes
+        cudart = torch.cuda.cudart()
+        torch.cuda.check_error(cudart.cudaHostRegister(array.ctypes.data, array.nbytes, 0))
+        weakref.finalize(array, cudart.cudaHostUnregister, array.ctypes.data)
     return tensor
-
-
-def pin(array: np.ndarray) -> None:
-    """Page-locks a contiguous array where it lies, as long as it lives. Raises RuntimeError when the system refuses.
-
-    What torch allocates page-locked takes the next power of two of bytes, and would be a copy.
-    """
-    cudart = torch.cuda.cudart()
-    torch.cuda.check_error(cudart.cudaHostRegister(array.ctypes.data, array.nbytes, 0))
-    weakref.finalize(array, cudart.cudaHostUnregister, array.ctypes.data)

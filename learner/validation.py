@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from penstock.learner.losses import ratio, sobolev_norm
-from penstock.learner.storage import pin
+from penstock.learner.storage import to_device
 from penstock.learner.surrogate import Surrogate
 
 BATCH_SIZE = 16  # of a slice, which holds up the next step
@@ -69,8 +69,8 @@ class Errors:
 class Validation:
     """Held-out samples: arrays [N, C, *grid] as the surrogate takes them, evaluated `batch_size` at a time on `device`.
 
-    They are not copied, and must not change. For a GPU they are page-locked, and a slice is copied when it is due: the
-    set of a transient problem may be larger than the GPU's memory, which training needs.
+    They are not copied, and must not change. Only the slice that is due goes to a GPU: the set of a transient problem
+    may be larger than the GPU's memory, which training needs.
 
         validation.begin(surrogate)
         while (errors := validation.advance()) is None:
@@ -88,11 +88,7 @@ class Validation:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.device = torch.device(device)
-        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        if self.device.type == "cuda":
-            for array in arrays.values():
-                pin(array)
-        self.arrays = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        self.arrays = dict(arrays)
         self.batch_size = batch_size
         self._norms = (sobolev_norm(0), sobolev_norm(1))
         num_channels = self.arrays["targets"].shape[1]
@@ -124,7 +120,7 @@ class Validation:
     def advance(self) -> Errors | None:
         """Evaluate the next slice; the errors when it was the last one. Only then the host waits for the device."""
         rows = slice(self._num_done, min(self._num_done + self.batch_size, len(self)))
-        batch = {name: array[rows].to(self.device, non_blocking=True) for name, array in self.arrays.items()}
+        batch = {name: to_device(array[rows], self.device) for name, array in self.arrays.items()}
         with torch.no_grad():
             target = self._snapshot.normalization.in_stds("targets", batch["targets"])
             error = self._snapshot.predict_in_stds(batch) - target

@@ -72,8 +72,11 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     layout = surrogate.layout
     validation = make_validation(blueprint, arrays, "cpu")
     with torch.no_grad():
-        parts = zip(*(array.split(validation.batch_size) for array in validation.arrays.values()), strict=True)
-        prediction = np.concatenate([surrogate.predict(dict(zip(arrays, part, strict=True))).numpy() for part in parts])
+        batches = [
+            {name: torch.from_numpy(array[start : start + validation.batch_size]) for name, array in arrays.items()}
+            for start in range(0, len(validation), validation.batch_size)
+        ]
+        prediction = np.concatenate([surrogate.predict(batch).numpy() for batch in batches])
     errors = validation.sample_errors(surrogate)
 
     named = zarr_store.by_field(arrays, layout)
