@@ -137,6 +137,13 @@ def make_validation(blueprint: Blueprint, arrays: Mapping[str, np.ndarray], devi
     return Validation(arrays, batch_size=min(BATCH_SIZE, most), device=device)
 
 
+def validation_size(blueprint: Blueprint) -> tuple[int, int]:
+    """Rows of the validation set, where every simulation yields what its problem says, and bytes of a row."""
+    problem, draw = blueprint.problem(), make_draw(blueprint)
+    rows_each = draw.num_choices if draw.num_steps > 1 else problem.num_steps
+    return blueprint.config.validation.simulations * rows_each, draw.layout(problem.layout).sample_bytes
+
+
 def pick_device(name: str) -> torch.device:
     """The device of `training.device` on this machine. Raises PenstockError where there is none."""
     if name == "auto":

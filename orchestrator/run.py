@@ -24,12 +24,12 @@ from penstock.learner import checkpoint
 from penstock.learner.allocator import KEEP_FREED_MEMORY
 from penstock.orchestrator import conditions
 from penstock.orchestrator.assembly import (
-    make_draw,
     make_loss,
     make_surrogate,
     pick_device,
     require_placement,
     require_room,
+    validation_size,
 )
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.choices import Choices
@@ -296,16 +296,14 @@ class _Driver:
 
     def _announce(self, facts: dict[str, Any]) -> None:
         """The split of the cores and the memory bound, before anything is solved."""
-        draw, layout = make_draw(self.blueprint), self.blueprint.problem().layout
-        rows_each = draw.num_choices if draw.num_steps > 1 else self.blueprint.problem().num_steps
-        num_rows = self.config.validation.simulations * rows_each
+        num_rows, row_bytes = validation_size(self.blueprint)
         is_averaged = self.config.training.ema_decay is not None
         # Weights, gradients, two moments; the validation's weights; a checkpoint's copies; all averaged ones beside.
         num_weights = 4 + 1 + 3 + (2 if is_averaged else 0)
         parts = {
             f"buffer in {facts['buffer_place']}": facts["buffer_bytes"],
             "in flight": self.bytes_in_flight,
-            f"validation set of {num_rows} rows": num_rows * draw.layout(layout).sample_bytes,
+            f"validation set of {num_rows} rows": num_rows * row_bytes,
             "weights, gradients, optimizer and their copies": num_weights * facts["weight_bytes"],
         }
         data_bytes = sum(parts.values())

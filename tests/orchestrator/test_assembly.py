@@ -19,6 +19,7 @@ from penstock.orchestrator.assembly import (
     pick_device,
     require_placement,
     require_room,
+    validation_size,
 )
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.config import Config
@@ -208,6 +209,17 @@ def test_a_buffer_on_the_device_leaves_training_what_it_needs():
     assert not fits_beside_training(8 * GB, 20 * GB, weights, is_averaged=True)
     assert fits_beside_training(7 * GB, 20 * GB, weights, is_averaged=True)
     assert not fits_beside_training(1, 4 * GB, weights, is_averaged=False)  # nor where training itself barely fits
+
+
+@pytest.mark.parametrize("draw", ["samples", "pairs", {"name": "pairs", "stride": 3}, "trajectories"])
+def test_the_size_of_a_validation_set_is_that_of_its_arrays(blueprint, draw):
+    chosen = blueprint(buffer={"draw": draw}, validation={"simulations": 7})
+    layout = chosen.problem().layout
+    simulations, steps = np.divmod(np.arange(70), 10)
+    samples = {name: np.zeros((70, *shape), np.float32) for name, shape in layout.shapes.items()}
+    arrays, numbers, _ = make_draw(chosen).all_rows(samples, layout, simulations, steps)
+    num_rows, row_bytes = validation_size(chosen)
+    assert num_rows == len(numbers) and num_rows * row_bytes == sum(array.nbytes for array in arrays.values())
 
 
 def test_devices_and_placements_that_are_not_here_are_named(blueprint):
