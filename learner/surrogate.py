@@ -23,6 +23,11 @@ class Surrogate(nn.Module):
         self.normalization = normalization
         self.layout = layout
 
+    @property
+    def weight_bytes(self) -> int:
+        """Of the trained parameters."""
+        return sum(parameter.nbytes for parameter in self.parameters())
+
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """Inputs by the layout's names, fields [B, *grid] and scalars [B], to outputs by name, [B, *grid]."""
         arrays = {

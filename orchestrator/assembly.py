@@ -37,8 +37,7 @@ def make_trainer(
     training = config.training
     device = pick_device(training.device)
     surrogate = make_surrogate(blueprint).to(device)
-    weight_bytes = sum(parameter.nbytes for parameter in surrogate.parameters())
-    buffer = _make_buffer(blueprint, device, weight_bytes)
+    buffer = _make_buffer(blueprint, device, surrogate.weight_bytes)
     ratio = config.buffer.batches_per_simulation
     rate_limiter = None if ratio is None else RateLimiter(ratio)
     ingest = Ingest(stream, buffer, blueprint.problem().layout, rate_limiter)

@@ -105,7 +105,7 @@ class LearnerActor:
             | {"torch": torch.__version__, "torch threads": self._num_threads, "device": device_name},
             "buffer_bytes": buffer.storage.num_bytes,
             "buffer_place": _place(buffer.storage),
-            "weight_bytes": sum(p.nbytes for p in model.parameters()),
+            "weight_bytes": trainer.surrogate.weight_bytes,
             "step": self._trainer.step,
             "training": (self._ingest.delivered_intervals, self._ingest.failed),
             "validation": (self._validation_delivered, self._validation_failed),
