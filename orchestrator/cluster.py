@@ -6,8 +6,10 @@ import logging
 import os
 import secrets
 import shutil
+import signal
+import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -17,6 +19,32 @@ from penstock.errors import PenstockError
 
 PREFIX = "penstock-"
 STORE_MINIMUM = 128 * 2**20  # Ray refuses less than 75 MB
+
+
+@contextmanager
+def noted_signals() -> Iterator[Callable[[], int | None]]:
+    """Within the block the function that it yields gives the first signal to stop that came since it was last called.
+
+    A handler can't be relied on while Ray starts: Ray sets one of its own, which raises SystemExit, and where a signal
+    meets a callback of Python's (after a fork, of a finalizer) an exception is printed and forgotten. Main thread only.
+    """
+    receiving, sending = socket.socketpair()
+    with receiving, sending:
+        receiving.setblocking(False)
+        sending.setblocking(False)
+        before = signal.set_wakeup_fd(sending.fileno(), warn_on_full_buffer=False)
+
+        def first() -> int | None:
+            try:
+                numbers = receiving.recv(4096)
+            except BlockingIOError:
+                return None
+            return next((number for number in numbers if number in (signal.SIGINT, signal.SIGTERM)), None)
+
+        try:
+            yield first
+        finally:
+            signal.set_wakeup_fd(before)
 
 
 @contextmanager

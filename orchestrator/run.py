@@ -33,7 +33,7 @@ from penstock.orchestrator.assembly import (
 )
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.choices import Choices
-from penstock.orchestrator.cluster import ray_session
+from penstock.orchestrator.cluster import noted_signals, ray_session
 from penstock.orchestrator.config import Config
 from penstock.orchestrator.journal import Journal
 from penstock.orchestrator.learner_actor import LearnerActor
@@ -152,6 +152,7 @@ class _Driver:
                 (self.folder.logs / "driver.log").open("a") as log,
                 redirect_stdout(log),  # Ray prints when an actor dies, whatever it was told; the console is ours
                 redirect_stderr(log),
+                noted_signals() as noted,
                 ray_session(
                     self.config.cluster.address,
                     num_cpus=self.split.workers + 1,
@@ -160,6 +161,8 @@ class _Driver:
                 ) as self.session_folder,
             ):
                 self._handle_signals()  # after ray.init, which sets its own
+                if number := noted():
+                    raise SystemExit(128 + number)
                 cause = self._run()
         except SystemExit as error:  # a signal before `_handle_signals`
             self.folder.update_run(state="stopped", cause="stopped before the first lease")
