@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from penstock.errors import PenstockError
 from penstock.orchestrator.config import Config
 from penstock.registry import build, load_class, read_source
+from penstock.solvers import mpi
 from penstock.solvers.krylov import STRATEGIES
 from penstock.solvers.krylov.strategy import Strategy
 from penstock.solvers.problem import Problem
@@ -32,6 +33,7 @@ class Blueprint:
 
     def problem(self) -> Problem:
         """Raises PenstockError for a problem that does not exist or refuses its options."""
+        mpi.make_ready()  # a user's file may import mpi4py
         choice = self.config.problem
         cls = load_class(choice.name, PROBLEMS, "problem.name", self.problem_source)
         problem = build(cls, choice.options, "problem")

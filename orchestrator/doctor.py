@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock import __version__
+from penstock.solvers import mpi
 
 FENICS_HINT = "pip install '.[fenics]' in penstock's folder, or conda-forge's or Debian's fenics-dolfinx"
 SHM_NEEDED = 256 * 2**20  # Ray's object store for a small run lies in /dev/shm
@@ -56,13 +57,14 @@ def _compiler() -> str:
 
 
 def _mpi() -> str:
+    mpi.start()
     from mpi4py import MPI
 
     return MPI.Get_library_version().splitlines()[0].strip()
 
 
 def _petsc() -> str:
-    from mpi4py import MPI  # noqa: F401  before petsc4py, which would else load another MPI
+    mpi.start()
     from petsc4py import PETSc
 
     scalars = "complex" if PETSc.ScalarType().dtype.kind == "c" else "real"

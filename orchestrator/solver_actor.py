@@ -12,6 +12,7 @@ from penstock.orchestrator import conditions
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.logs import log_to
 from penstock.sample import Chunk, Lease
+from penstock.solvers import mpi
 from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.krylov.direct import Direct
 from penstock.solvers.worker import SolverWorker
@@ -22,9 +23,8 @@ REFERENCE_RTOL = 1e-8  # of the solutions that surrogates are measured on, whate
 def make_worker(blueprint: Blueprint) -> SolverWorker:
     """A worker whose validation and prediction draws are solved directly. Raises PenstockError without PETSc."""
     try:
-        # isort: split
+        mpi.start()
         import petsc4py
-        from mpi4py import MPI  # noqa: F401  before petsc4py, which would else load another MPI
     except ImportError as error:
         raise PenstockError(f"solving needs PETSc ({error}): `penstock doctor` says how to get it") from error
     petsc4py.init(["penstock", "-no_signal_handler"])  # PETSc's would turn every SIGTERM into a page about a crash

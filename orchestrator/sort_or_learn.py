@@ -36,6 +36,7 @@ from penstock.orchestrator.config import BufferSection, SolverSection
 from penstock.registry import load_class
 from penstock.report import footer, markdown, paragraph, processor
 from penstock.sample import Chunk, Lease
+from penstock.solvers import mpi
 from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.krylov.direct import Direct
 from penstock.solvers.parameters import generator_of
@@ -198,8 +199,7 @@ def run(num_samples: int, seeds: Sequence[int]) -> None:
         raise PenstockError("docs/ and examples/ are not here: call this in the folder of the repository")
     if num_samples < WINDOWS[-1]:
         raise PenstockError(f"--samples: the largest window alone holds {WINDOWS[-1]}")
-    from mpi4py import MPI  # noqa: F401  before petsc4py, which would else load another MPI
-
+    mpi.start()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     poisson = load_class(f"{example}:ScreenedPoisson", {}, "examples")
     problems = {

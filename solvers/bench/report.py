@@ -10,6 +10,7 @@ import scipy
 
 import penstock.report
 from penstock.report import markdown, paragraph, processor, write
+from penstock.solvers import mpi
 
 
 def report(file: str, title: str, introduction: str, header: list[str], rows: list[list[str]], command: str) -> None:
@@ -36,9 +37,7 @@ def footer(command: str) -> str:
 
 
 def _versions() -> str:
-    from mpi4py import MPI  # noqa: F401, before dolfinx and petsc4py, which would else load another MPI
-
-    # isort: split
+    mpi.start()
     import dolfinx
     from petsc4py import PETSc
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from penstock.solvers import mpi
+
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
@@ -32,9 +34,7 @@ class StencilMatrix:
         block_size: int = 1,
         is_spd: bool = False,
     ):
-        from mpi4py import MPI  # noqa: F401, before petsc4py, which would else load another MPI
-
-        # isort: split
+        mpi.start()
         from petsc4py import PETSc
 
         num_points = int(np.prod(shape))

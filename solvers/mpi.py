@@ -1,0 +1,65 @@
+"""MPI in a process of its own: no rank of the launcher that penstock was started by, no heir of a dead process."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+# What mpirun, srun and their like tell the processes that they start. Our processes are not those: an MPI that reads it
+# looks for a launcher that does not know them, and ends the process. What the user sets (OMPI_MCA_btl, ...) stays.
+LAUNCHER = re.compile(
+    r"PMI\w*_|HYDI_|MPI_LOCAL(NRANKS|RANKID)|MPISPAWN_|MV2_COMM_WORLD_|I_MPI_(HYDRA|MPIRUN)|PALS_|ALPS_APP_|JSM_"
+    r"|OMPI_(?!MCA_)|OMPI_MCA_(ess|orte|pmix|prte)|PRTE_(?!MCA_)|FLUX_(JOB|TASK|PMI)_|SLURM_(STEP|PROCID|LOCALID)"
+)
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def start() -> None:
+    """Start MPI, before petsc4py and dolfinx, which would else load another one. Raises ImportError without mpi4py.
+
+    MPICH 5 keeps a file of 1 MB in /dev/shm under the process's id, and one that is killed leaves it. Nobody else opens
+    the file of a single process, so its name is taken away at once.
+    """
+    make_ready()
+    from mpi4py import MPI  # noqa: F401
+
+    _remove_own_files()
+
+
+def make_ready() -> None:
+    """What MPI needs to start well in this process; for places where a user's file may start it.
+
+    MPICH takes a file that is there already for that of a process that is starting too, and waits for it without end:
+    so files of this process's id and those that were left over are removed.
+    """
+    for name in filter(LAUNCHER.match, list(os.environ)):
+        del os.environ[name]
+    _remove_own_files()
+    for path in SHARED_MEMORY.glob("mpich_*"):
+        with suppress(OSError):
+            _remove_unless_open(path)
+
+
+def _remove_own_files() -> None:
+    for path in SHARED_MEMORY.glob(f"mpich_*_{os.getpid():x}_*"):
+        with suppress(OSError):
+            path.unlink()
+
+
+def _remove_unless_open(path: Path) -> None:
+    """Remove a file that no process has open or mapped. Raises OSError where one has, or where it is another user's.
+
+    The kernel refuses a read lease on a file that is open for writing anywhere, in other process namespaces (containers
+    that share /dev/shm) too, where process ids say nothing.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # who opens it meanwhile must not end us, as SIGIO would
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        path.unlink()
+    finally:
+        os.close(file)
