@@ -160,6 +160,9 @@ class SolveRecord:
     """Products with A; 0 for a direct solve."""
     relative_residual: float
     """True relative residual ||b - A x|| / ||b||."""
+    family: str = "default"
+    reason: str = ""
+    """Why it took more than one strategy; "" where the first one worked."""
 
 
 @dataclass(frozen=True, kw_only=True)

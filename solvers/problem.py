@@ -72,6 +72,9 @@ class Solution:
     """Products with A that the method made; 0 for a direct solve."""
     seconds: float
     strategy: str
+    reason: str = ""
+    """What each strategy said that failed on the system, in the order they were tried; "" where the first one worked.
+    One line."""
 
     @property
     def converged(self) -> bool:

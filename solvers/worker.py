@@ -84,13 +84,12 @@ class SolverWorker:
                     seconds=solution.seconds,
                     iterations=solution.iterations,
                     relative_residual=solution.relative_residual,
+                    family=system.family,
+                    reason=solution.reason,
                 )
             )
             if not solution.converged:
-                raise SolveError(
-                    f"{solution.strategy}: {solution.outcome}, relative residual {solution.relative_residual:.1e} "
-                    f"after {solution.iterations} iterations"
-                )
+                raise SolveError(solution.reason)
             return solution
 
         for simulation in sorter.order():

@@ -21,6 +21,7 @@ from penstock.solvers.krylov.gcrodr import GCRODR
 from penstock.solvers.krylov.krylov import Krylov
 from penstock.solvers.krylov.lagged import Lagged
 from penstock.solvers.krylov.matrix_copy import MatrixCopy
+from penstock.solvers.krylov.reasons import broken_down
 from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance, residual_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
@@ -262,7 +263,8 @@ class Contender:
         relative_residual = residual_of(system, attempt.x).norm() / system.b.norm()
         has_met = relative_residual <= (tolerance.rtol if attempt.rtol is None else attempt.rtol)
         if attempt.outcome is not Outcome.CONVERGED or not has_met or (self.is_warm and seconds > limit):
-            return replace(attempt, outcome=Outcome.STAGNATION)
+            late = "" if attempt.outcome is not Outcome.CONVERGED or not has_met else "too slow to be tried further"
+            return replace(attempt, outcome=Outcome.STAGNATION, reason=attempt.reason or late)
         self._iteration_seconds = seconds / max(attempt.iterations, 1)
         if self.is_warm:
             self.seconds.append(seconds)
@@ -319,7 +321,10 @@ class Trial:
         if not solved:
             self._num_fruitless += 1
             self.is_over = self._num_fruitless == FRUITLESS_ROUNDS
-            return next(iter(attempts.values()))
+            said = "; ".join(
+                f"{tried.label}: {attempt.reason or attempt.outcome}" for tried, attempt in attempts.items()
+            )
+            return replace(next(iter(attempts.values())), reason=f"tried {said}")
         kept = [contender for contender in self._left if contender in solved or contender.is_done]
         best = min(contender.cost for contender in kept)
         kept = [contender for contender in kept if not contender.is_behind(best)]
@@ -418,8 +423,8 @@ def _guarded(
 
     try:
         return solve(system, tolerance)
-    except (PETSc.Error, np.linalg.LinAlgError, ValueError):  # not for such systems, or not in this PETSc
-        return Attempt(x=system.b.copy(), outcome=Outcome.BREAKDOWN)
+    except (PETSc.Error, np.linalg.LinAlgError, ValueError) as error:  # not for such systems, or not in this PETSc
+        return broken_down(system, error)
 
 
 def _seconds_of_product(system: LinearSystem) -> float:

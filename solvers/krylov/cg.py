@@ -69,6 +69,14 @@ OUTCOMES = (
 )
 """In the order of cg.c."""
 
+CAUSES = (
+    "",
+    "the residual has grown as it can't where A and the preconditioner are symmetric positive definite",
+    "the preconditioner is not positive definite: rᵀ M⁻¹ r <= 0",
+    "A is not positive definite: pᵀ A p <= 0",
+)
+"""Of a breakdown, in the order of cg.c."""
+
 
 class CG:
     """Conjugate gradients, plain (k = 0) or deflated by a learned space, for symmetric positive definite A and M.
@@ -157,6 +165,7 @@ class CG:
         return Attempt(
             x=x,
             outcome=outcome,
+            reason=CAUSES[state.cause],
             iterations=operator.num_products + state.iterations,
             residual_norm=residual_norm,
             energy_error=state.energy_error if math.isfinite(state.energy_error) else None,
@@ -262,7 +271,7 @@ _SPACE = ("W", "AW", "inverse_E")
 _MEMORY = ("c", "g", "x", "r", "p", "q", "iterates", "decreases", "norms")
 _NUMBERS = ("norm_b", "target_norm", "energy", "squared_solution", "energy_error")
 _COUNTS = ("k", "deflates_directions", "num_projections", "iterations", "limit")
-_COUNTS += ("num_iterates", "max_iterates", "stride", "delayed", "error")
+_COUNTS += ("num_iterates", "max_iterates", "stride", "delayed", "error", "cause")
 
 
 class _State(ctypes.Structure):

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from penstock.solvers.krylov.preconditioners import require_known
+from penstock.solvers.krylov.reasons import reason_of
 from penstock.solvers.krylov.strategy import Attempt, Tolerance, residual_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
@@ -122,7 +123,8 @@ class Direct:
         x = system.b.duplicate()
         self._ksp.solve(system.b, x)
         if self._ksp.getConvergedReason() < 0:
-            return Attempt(x=x, outcome=Outcome.BREAKDOWN, setup_seconds=setup_seconds)
+            reason = reason_of(self._ksp)
+            return Attempt(x=x, outcome=Outcome.BREAKDOWN, reason=reason, setup_seconds=setup_seconds)
         target = tolerance.rtol * system.b.norm()
         residual = residual_of(system, x)
         residual_norm = residual.norm()

@@ -64,6 +64,10 @@ NORMS = ("true", "preconditioned")
 DEPENDENT = 1e-13  # a Gram matrix's eigenvalues below this fraction of the largest are rounding
 STALLED_CYCLES = 5  # a residual that shrank by less than 1 % in so many cycles will not converge any more
 STALLED_REDUCTION = 0.99
+REASONS = {
+    Outcome.BREAKDOWN: "A or the preconditioner is singular on the search space",
+    Outcome.STAGNATION: f"the residual fell by less than 1 % in {STALLED_CYCLES} cycles",
+}
 
 
 class GCRODR:
@@ -155,6 +159,7 @@ class GCRODR:
         return Attempt(
             x=x_vec,
             outcome=outcome,
+            reason=REASONS.get(outcome, ""),
             iterations=operator.num_products,
             residual_norm=residual_norm,
             history=history,

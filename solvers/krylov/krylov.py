@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from penstock.solvers.krylov.preconditioners import PRECONDITIONERS, require_known, set_preconditioner
+from penstock.solvers.krylov.reasons import reason_of
 from penstock.solvers.krylov.strategy import Attempt, Tolerance, require_at_least, residual_of, start_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
@@ -175,7 +176,7 @@ def iterate(
         outcome = Outcome.STAGNATION
         rtol *= 0.5 * target / residual_norm
         ksp.setInitialGuessNonzero(True)
-    return Attempt(x=x, outcome=outcome, iterations=products, residual_norm=residual_norm)
+    return Attempt(x=x, outcome=outcome, reason=reason_of(ksp), iterations=products, residual_norm=residual_norm)
 
 
 @contextmanager

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from copy import copy
-from dataclasses import replace
 
 import numpy as np
 
 from penstock.sample import Decision
 from penstock.solvers.krylov.accuracy import calibrated, tolerance_of
 from penstock.solvers.krylov.auto import Auto
-from penstock.solvers.krylov.direct import Direct
+from penstock.solvers.krylov.ladder import Ladder
+from penstock.solvers.krylov.reasons import broken_down
 from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance, residual_of
 from penstock.solvers.problem import LinearSystem, Outcome, Solution
 
@@ -23,8 +23,8 @@ class LinearSolver:
 
     Every solution's true residual is formed by a product of its own, here if the strategy has not done so, and only
     ||b - A x|| <= rtol ||b|| counts as converged, whatever the strategy said; under `accuracy` that rtol is what was
-    deduced from it (`Calibrated`). A system that did not converge climbs the ladder: the strategy, the strategy again
-    with nothing recycled, a direct solve by LU. The last result is returned as it is.
+    deduced from it (`Calibrated`). A system that did not converge climbs the `Ladder`. The last result is returned as
+    it is, with what each strategy said that failed.
 
     strategy: a fresh one of `STRATEGIES`; it serves as the pattern for one strategy a family.
     rtol: largest relative residual, between 0 and 1.
@@ -45,17 +45,17 @@ class LinearSolver:
         self._pattern = strategy
         self._known: dict[str, Decision] = {}
         self._may_try = True
-        self._strategies: dict[str, Strategy] = {}
+        self._ladders: dict[str, Ladder] = {}
 
     def reset(self) -> None:
         """Forget all earlier systems. `num_retried`, `setup_seconds` and `decisions` stay."""
         self._known = {decision.family: decision for decision in self.decisions}
-        self._strategies.clear()
+        self._ladders.clear()
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
         """What strategy `auto` has decided or adopted, one a family."""
-        autos = [strategy for strategy in self._strategies.values() if isinstance(strategy, Auto)]
+        autos = [ladder.strategy for ladder in self._ladders.values() if isinstance(ladder.strategy, Auto)]
         made = {auto.decision.family: auto.decision for auto in autos if auto.decision is not None}
         return tuple((self._known | made).values())
 
@@ -67,14 +67,14 @@ class LinearSolver:
         newest_last = sorted((*decisions, *self.decisions), key=lambda decision: decision.number)
         self._known = {decision.family: decision for decision in newest_last}
         self._may_try = may_try
-        for family, strategy in self._strategies.items():
-            if isinstance(strategy, Auto):
-                strategy.adopt(self._known.get(family), may_try=may_try)
+        for family, ladder in self._ladders.items():
+            if isinstance(ladder.strategy, Auto):
+                ladder.strategy.adopt(self._known.get(family), may_try=may_try)
 
     @property
     def gains_from_order(self) -> bool:
         """A system of some family met so far is solved faster after similar ones."""
-        return any(getattr(strategy, "gains_from_order", False) for strategy in self._strategies.values())
+        return any(getattr(ladder.strategy, "gains_from_order", False) for ladder in self._ladders.values())
 
     def __call__(self, system: LinearSystem) -> Solution:
         """The solution with its outcome. `iterations` are those of the attempt that gave x, `seconds` those of all."""
@@ -83,7 +83,8 @@ class LinearSolver:
         norm_b = system.b.norm()
         if norm_b == 0 or not math.isfinite(norm_b):
             return self._trivial(system, norm_b, start)
-        for climbed, (strategy, rung) in enumerate(self._ladder(system)):
+        reasons: list[str] = []
+        for climbed, (strategy, rung) in enumerate(self._ladder(system.family).rungs(system)):
             self.num_retried += climbed == 1
             attempt = _attempt(strategy, rung, self.tolerance)
             self.setup_seconds += attempt.setup_seconds
@@ -96,6 +97,7 @@ class LinearSolver:
             outcome = _judge(attempt, relative_residual, self.tolerance)
             if outcome is Outcome.CONVERGED:
                 break
+            reasons.append(_why(strategy, attempt, outcome, relative_residual, self.tolerance))
         return Solution(
             x=attempt.x,
             outcome=outcome,
@@ -103,29 +105,18 @@ class LinearSolver:
             iterations=attempt.iterations,
             seconds=time.perf_counter() - start,
             strategy=strategy.name,
+            reason="; ".join(reasons),
         )
 
-    def _ladder(self, system: LinearSystem) -> Iterator[tuple[Strategy, LinearSystem]]:
-        """What to try, in order; each is asked for only when the one before it has failed."""
-        strategy = self._strategy(system.family)
-        yield strategy, system
-        recycled = strategy.recycles
-        strategy.reset()  # what led to a failure must not lead the next attempt, nor the next system
-        if recycled:
-            yield strategy, system
-            strategy.reset()
-        yield Direct(solver="mumps"), replace(system, is_spd=False)  # LU, for it may be that A is not SPD
-
-    def _strategy(self, family: str) -> Strategy:
-        strategy = self._strategies.get(family)
-        if strategy is None:
+    def _ladder(self, family: str) -> Ladder:
+        if family not in self._ladders:
             strategy = copy(self._pattern)
             if isinstance(strategy, Auto):
                 strategy.adopt(self._known.get(family), may_try=self._may_try)
             elif self.tolerance.accuracy is not None:
                 strategy = calibrated(strategy)
-            self._strategies[family] = strategy
-        return strategy
+            self._ladders[family] = Ladder(strategy)
+        return self._ladders[family]
 
     def _trivial(self, system: LinearSystem, norm_b: float, start: float) -> Solution:
         """x = 0: the solution for b = 0, and all that can be said when b is not finite."""
@@ -138,6 +129,7 @@ class LinearSolver:
             iterations=0,
             seconds=time.perf_counter() - start,
             strategy=self._pattern.name,
+            reason="" if norm_b == 0 else "the right-hand side holds values that are not finite",
         )
 
 
@@ -162,13 +154,24 @@ def _judge(attempt: Attempt, relative_residual: float, tolerance: Tolerance) -> 
     return Outcome.STAGNATION if attempt.outcome is Outcome.CONVERGED else attempt.outcome
 
 
+def _why(strategy: Strategy, attempt: Attempt, outcome: Outcome, relative_residual: float, tolerance: Tolerance) -> str:
+    """One line: who failed, how, which bound was missed by what, and what was said of it."""
+    rtol = tolerance.rtol if attempt.rtol is None else attempt.rtol
+    line = f"{strategy.name}: {outcome}"
+    if math.isfinite(relative_residual) and relative_residual > rtol:
+        line += (
+            f", relative residual {relative_residual:.1e}, {relative_residual / rtol:.2g} times the bound {rtol:.1e}"
+        )
+    if attempt.iterations > 0:
+        line += f", after {attempt.iterations} iterations"
+    return f"{line} ({attempt.reason})" if attempt.reason else line
+
+
 def _attempt(strategy: Strategy, system: LinearSystem, tolerance: Tolerance) -> Attempt:
     from petsc4py import PETSc
 
     try:
         return strategy.solve(system, tolerance)
     # A zero pivot, a preconditioner that can't be set up, a dense step that fails: a property of this system.
-    except (PETSc.Error, np.linalg.LinAlgError):
-        x = system.b.duplicate()
-        x.zeroEntries()
-        return Attempt(x=x, outcome=Outcome.BREAKDOWN)
+    except (PETSc.Error, np.linalg.LinAlgError) as error:
+        return broken_down(system, error)

@@ -32,6 +32,8 @@ class Attempt:
     x: PETSc.Vec
     """A vector of its own, never one that the strategy keeps."""
     outcome: Outcome
+    reason: str = ""
+    """Why there is no solution, where more is known than the outcome says: what PETSc said, say. One line."""
     iterations: int = 0
     """Products with A that the method made, its own residuals included; those inside a preconditioner are not."""
     rtol: float | None = None

@@ -189,7 +189,9 @@ class Singular(Darcy):
 def test_an_unsolvable_system_is_retried_refused_and_named():
     chunks = list(worker_of(Singular(resolution=8), Krylov(max_iterations=50)).stream(lease(0, 1)))
     failed = {i: reason for chunk in chunks for i, reason in chunk.failed.items()}
-    assert sorted(failed) == [0, 1] and failed[0].startswith("direct: ")
+    assert sorted(failed) == [0, 1]
+    for said in ("krylov: ", "direct: ", "DIVERGED_PCSETUP_FAILED, FACTOR_NUMERIC_ZEROPIVOT"):
+        assert said in failed[0]
     assert sum(chunk.retried for chunk in chunks) == 2
     assert sum(len(chunk) for chunk in chunks) == 0
 

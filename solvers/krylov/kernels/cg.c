@@ -14,6 +14,7 @@
 #define STALLED 1000     /* iterations without a new least ||r|| after which there will not be one */
 
 enum { CONVERGED, ITERATION_LIMIT, BREAKDOWN, STAGNATION, NOT_FINITE }; /* in the order of OUTCOMES in cg.py */
+enum { NO_CAUSE, GROWTH, INDEFINITE_M, INDEFINITE_A };                  /* of a breakdown, in that of CAUSES */
 
 /* `_State` of cg.py. */
 typedef struct {
@@ -31,6 +32,7 @@ typedef struct {
     int iterations, limit, num_iterates, max_iterates, stride;
     int delayed; /* l of the energy estimate */
     int error;   /* PETSc's */
+    int cause;
 } State;
 
 typedef double eight __attribute__((vector_size(64), aligned(8)));
@@ -152,6 +154,11 @@ static double energy_error(State *s) {
     return s->energy_error = sqrt(latest / (1.0 - MISSED) / s->squared_solution);
 }
 
+static int breakdown(State *s, int cause) {
+    s->cause = cause;
+    return BREAKDOWN;
+}
+
 static int iterate(State *s) {
     int n = s->operator->num_rows, is_start = 1, start = s->iterations, look = FIRST_LOOK, least_at = start;
     double *z = s->q, *q = s->q, rz = 1.0;
@@ -167,7 +174,7 @@ static int iterate(State *s) {
             return CONVERGED;
         }
         if (norm <= s->target_norm) return CONVERGED;
-        if (norm > diverged) return BREAKDOWN;
+        if (norm > diverged) return breakdown(s, GROWTH);
         if (norm < least) {
             least = norm;
             least_at = s->iterations;
@@ -188,7 +195,7 @@ static int iterate(State *s) {
         if ((s->error = apply(s->operator, 0, s->r, z))) return BREAKDOWN;
         double old_rz = rz;
         rz = sum_of_ranks(s, dot(n, s->r, z));
-        if (!(rz > 0.0)) return isfinite(rz) ? BREAKDOWN : NOT_FINITE;
+        if (!(rz > 0.0)) return isfinite(rz) ? breakdown(s, INDEFINITE_M) : NOT_FINITE;
         if (is_start)
             memcpy(s->p, z, n * sizeof(double));
         else
@@ -198,7 +205,7 @@ static int iterate(State *s) {
 
         if ((s->error = apply(s->operator, 1, s->p, q))) return BREAKDOWN;
         double pq = sum_of_ranks(s, dot(n, s->p, q));
-        if (!(pq > 0.0)) return isfinite(pq) ? BREAKDOWN : NOT_FINITE;
+        if (!(pq > 0.0)) return isfinite(pq) ? breakdown(s, INDEFINITE_A) : NOT_FINITE;
         double alpha = rz / pq;
         norm = sqrt(sum_of_ranks(s, step(n, alpha, s->p, q, s->x, s->r)));
         s->decreases[s->iterations++] = alpha * rz;

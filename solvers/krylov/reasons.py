@@ -1,0 +1,45 @@
+"""Why a system was not solved: what PETSc knows of it, in one line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from penstock.solvers.krylov.strategy import Attempt
+from penstock.solvers.problem import LinearSystem, Outcome
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
+
+
+def broken_down(system: LinearSystem, error: Exception) -> Attempt:
+    """What is left of an attempt that an error ended: x = 0, and what the error said."""
+    x = system.b.duplicate()
+    x.zeroEntries()
+    return Attempt(x=x, outcome=Outcome.BREAKDOWN, reason=said_by(error))
+
+
+def said_by(error: Exception) -> str:
+    """The message of an error, without the places that PETSc came through.
+
+    Python's errors below PETSc are the cause of its own, whose text is "error code 73", a line "[0] PCSetUp() at ..."
+    for each function, and the message last.
+    """
+    error = error.__cause__ or error
+    lines = [line.removeprefix("[0] ").strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and "() at " not in line]
+    return said[-1] if said else type(error).__name__
+
+
+def reason_of(ksp: PETSc.KSP) -> str:
+    """PETSc's names for why a KSP has diverged, and for what was wrong with its preconditioner; "" where it has not."""
+    from petsc4py import PETSc
+
+    reason, failure = ksp.getConvergedReason(), ksp.getPC().getFailedReason()
+    if reason >= 0:
+        return ""
+    line = f"PETSc: {_name(PETSc.KSP.ConvergedReason, reason)}"
+    return f"{line}, {_name(PETSc.PC.FailedReason, failure)}" if failure != PETSc.PC.FailedReason.NOERROR else line
+
+
+def _name(reasons: type, value: int) -> str:
+    return next((name for name, known in vars(reasons).items() if known == value), str(value))

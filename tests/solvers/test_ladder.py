@@ -1,0 +1,121 @@
+"""What is tried after a failure, what is learned from it, and what is said of it. References are SciPy's."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg
+from mpi4py import MPI
+from petsc4py import PETSc
+
+from penstock.solvers.krylov import LinearSolver
+from penstock.solvers.krylov.cg import CG
+from penstock.solvers.krylov.krylov import Krylov
+from penstock.solvers.krylov.lagged import Lagged
+from penstock.solvers.krylov.strategy import Attempt
+from penstock.solvers.problem import Grid, LinearSystem, Outcome
+
+SIZE = 12
+N = SIZE**2
+
+
+def laplacian(*, wind: float = 0.0, is_periodic: bool = False) -> scipy.sparse.csr_array:
+    """Of SIZE x SIZE points, with upwind transport along the first axis, or periodic with a reaction term."""
+    second = scipy.sparse.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(SIZE, SIZE)).tolil()
+    if is_periodic:
+        second[0, -1] = second[-1, 0] = -1.0
+    first = scipy.sparse.diags_array([-1.0, 1.0], offsets=[-1, 0], shape=(SIZE, SIZE))
+    eye = scipy.sparse.eye_array(SIZE)
+    A = scipy.sparse.kron(second + wind * first, eye) + scipy.sparse.kron(eye, second)
+    return scipy.sparse.csr_array(A + 0.1 * is_periodic * scipy.sparse.eye_array(N))
+
+
+def system_of(A, **known) -> LinearSystem:
+    A = scipy.sparse.csr_array(A)
+    matrix = PETSc.Mat().createAIJ(A.shape, csr=(A.indptr, A.indices, A.data), comm=MPI.COMM_SELF)
+    b = matrix.createVecLeft()
+    b.set(1.0)
+    return LinearSystem(A=matrix, b=b, **known)
+
+
+GRID = Grid(shape=(SIZE, SIZE), spacing=(1.0, 1.0), permutation=np.arange(N))
+NEVER_WORKS = {
+    "krylov, not SPD": (Krylov(), laplacian(wind=20.0), {"is_spd": True}, "krylov: "),
+    "cg, not SPD": (CG(), laplacian(wind=20.0), {"is_spd": True}, "cg: "),
+    "lagged, not SPD": (Lagged(), laplacian(wind=20.0), {"is_spd": True}, "lagged: "),
+    "cg, indefinite": (CG(pc="none"), laplacian() - 2.5 * scipy.sparse.eye_array(N), {"is_spd": True}, "pᵀ A p <= 0"),
+    "multigrid, periodic": (
+        CG(pc="multigrid"),
+        laplacian(is_periodic=True),
+        {"is_spd": True, "grid": GRID},
+        "couples grid points that are not neighbours",
+    ),
+    "iteration limit": (Krylov(max_iterations=3), laplacian(), {}, "DIVERGED_MAX_IT"),
+}
+
+
+@pytest.mark.parametrize("name", NEVER_WORKS)
+def test_what_never_works_is_soon_left_out_and_its_reason_is_told(name):
+    strategy, A, known, said = NEVER_WORKS[name]
+    solver, system = LinearSolver(strategy, rtol=1e-8), system_of(A, **known)
+    expected = scipy.sparse.linalg.spsolve(A.tocsc(), np.ones(N))
+    for number in range(1, 21):
+        solution = solver(system)
+        assert solution.converged and solution.strategy == "direct"
+        np.testing.assert_allclose(solution.x.array_r, expected, rtol=1e-6, atol=1e-6 * abs(expected).max())
+        is_tried = number in (1, 2, 3, 8, 17)
+        assert (said in solution.reason) == is_tried and solution.reason.startswith(strategy.name) == is_tried
+    assert solver.num_retried == 5
+
+
+class Moody:
+    """Solves A = 1 where `works` of the number of the system, from 1, says so; what it says of a failure is its own."""
+
+    name = "moody"
+    recycles = False
+
+    def __init__(self, works):
+        self.works = works
+        self.tried = []
+
+    def __copy__(self):
+        return self  # one for all families, for the test to look at
+
+    def reset(self):
+        pass
+
+    def solve(self, system, tolerance):
+        number = int(system.b.array_r[0])
+        self.tried.append(number)
+        works = self.works(number)
+        x = system.b.copy()
+        x.scale(1.0 if works else 1.5)
+        return Attempt(x=x, outcome=Outcome.CONVERGED, reason="" if works else "in a bad mood", iterations=7)
+
+
+def taken_by(moody: Moody, num_systems: int) -> list[str]:
+    """The strategies that solved the systems."""
+    solver, system, taken = LinearSolver(moody, rtol=1e-8), system_of(scipy.sparse.eye_array(3)), []
+    for number in range(1, num_systems + 1):
+        system.b.set(number)
+        solution = solver(system)
+        assert solution.converged and solution.x.array_r == pytest.approx(number)
+        taken.append(solution.strategy)
+    return taken
+
+
+def test_a_strategy_that_works_again_is_taken_again():
+    moody = Moody(lambda number: number > 10)
+    assert taken_by(moody, 24) == ["direct"] * 16 + ["moody"] * 8
+    assert moody.tried == [1, 2, 3, 8, *range(17, 25)]
+
+
+def test_failures_now_and_then_are_no_reason_to_leave_it_out():
+    moody = Moody(lambda number: number % 3 == 0)
+    assert taken_by(moody, 30) == ["direct", "direct", "moody"] * 10
+    assert moody.tried == list(range(1, 31))
+
+
+def test_a_reason_says_which_bound_was_missed_by_what():
+    solution = LinearSolver(Moody(lambda number: False), rtol=1e-8)(system_of(scipy.sparse.eye_array(3)))
+    bound = "relative residual 5.0e-01, 5e+07 times the bound 1.0e-08"
+    assert solution.reason == f"moody: stagnation, {bound}, after 7 iterations (in a bad mood)"
