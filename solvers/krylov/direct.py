@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from penstock.solvers.krylov.factorisation import Factorisation
 from penstock.solvers.krylov.preconditioners import require_known
 from penstock.solvers.krylov.reasons import reason_of
 from penstock.solvers.krylov.strategy import Attempt, Tolerance, residual_of
@@ -53,6 +56,7 @@ class Direct:
 
     def reset(self) -> None:
         self._ksp: PETSc.KSP | None = None
+        self._factorisation: Factorisation | None = None
         self._package = self.solver
         self._petsc_serves = True
         self._num_solved = 0
@@ -67,7 +71,7 @@ class Direct:
     @property
     def fill(self) -> float:
         """Entries a row of the kept factor, or of one of the two."""
-        return fill_of(self._ksp.getPC())
+        return self._factorisation.fill
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         from petsc4py import PETSc
@@ -80,7 +84,7 @@ class Direct:
         may_change = self.solver is None and self._package == "petsc"
         try:
             attempt = self._solve(system, tolerance)
-        except PETSc.Error:  # PETSc's needs every diagonal entry in the pattern
+        except (PETSc.Error, np.linalg.LinAlgError):  # PETSc's needs every diagonal entry in the pattern
             if not may_change:
                 raise
             attempt = None
@@ -117,7 +121,7 @@ class Direct:
         if self._ksp is None:
             self._ksp = self._new_ksp(system)
         self._ksp.setOperators(system.A)
-        self._ksp.setUp()
+        self._factorisation.set_up(system.A, system)
         self._matrix, self._matrix_state = system.A, system.A.stateGet()
         setup_seconds = time.thread_time() - start
         x = system.b.duplicate()
@@ -142,26 +146,5 @@ class Direct:
 
         ksp = PETSc.KSP().create(system.A.comm)
         ksp.setType(PETSc.KSP.Type.PREONLY)
-        ksp.setOperators(system.A)
-        set_factorisation(ksp.getPC(), self._package, system)
+        self._factorisation = Factorisation(ksp.getPC(), self._package)
         return ksp
-
-
-def set_factorisation(pc: PETSc.PC, package: str, system: LinearSystem) -> None:
-    """Make `pc`, which has its operators, the factorisation of `package` in `SOLVERS`."""
-    from petsc4py import PETSc
-
-    pc.setType(PETSc.PC.Type.CHOLESKY if system.is_spd else PETSc.PC.Type.LU)
-    pc.setFactorSolverType(package)
-    if package == "petsc":
-        pc.setFactorOrdering(PETSc.Mat.OrderingType.ND)
-    elif system.nullspace is not None:
-        pc.setFactorSetUpSolverType()
-        pc.getFactorMatrix().setMumpsIcntl(24, 1)  # a zero pivot is the nullspace's, and no fault
-
-
-def fill_of(pc: PETSc.PC) -> float:
-    """Entries a row that a factorisation holds; of one triangle where it is LU."""
-    factor = pc.getFactorMatrix()
-    num_triangles = 2 if pc.getType() == pc.Type.LU else 1
-    return factor.getInfo()["nz_used"] / (num_triangles * factor.getSize()[0])

@@ -7,7 +7,10 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from penstock.solvers.krylov.direct import MAX_FILL_OF_A_KEPT_FACTOR, MAX_ROWS_OF_PETSC, fill_of, set_factorisation
+import numpy as np
+
+from penstock.solvers.krylov.direct import MAX_FILL_OF_A_KEPT_FACTOR, MAX_ROWS_OF_PETSC
+from penstock.solvers.krylov.factorisation import Factorisation
 from penstock.solvers.krylov.krylov import iterate, new_ksp
 from penstock.solvers.krylov.matrix_copy import MatrixCopy
 from penstock.solvers.krylov.preconditioners import require_known
@@ -98,7 +101,7 @@ class Lagged:
             attempt = self._refresh_and_iterate(system, tolerance)
             if attempt.outcome is Outcome.CONVERGED or not self._kept.replace_petsc():
                 return attempt
-        except PETSc.Error:  # PETSc's factorisation needs every diagonal entry in the pattern
+        except (PETSc.Error, np.linalg.LinAlgError):  # PETSc's factorisation needs every diagonal entry in the pattern
             if not self._kept.replace_petsc():
                 raise
         return self._refresh_and_iterate(system, tolerance)
@@ -132,6 +135,7 @@ class KeptPreconditioner:
         self._petsc_serves = True
         self._matrix: MatrixCopy | None = None
         self._pc: PETSc.PC | None = None
+        self._factorisation: Factorisation | None = None  # what sets the PC up; GAMG does so itself
 
     def apply(self, outer: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
         self._pc.apply(x, y)
@@ -147,6 +151,11 @@ class KeptPreconditioner:
         if is_new:
             self._package = package
             self._pc = self._new_pc(system)
+        if self._factorisation is not None:
+            self._factorisation.set_up(self._matrix.matrix, system)
+            return is_new
+        if system.near_nullspace is not None:  # the copy may be another object than the last one
+            self._matrix.matrix.setNearNullSpace(system.near_nullspace)
         self._pc.setOperators(self._matrix.matrix)
         self._pc.setUp()
         return is_new
@@ -163,19 +172,16 @@ class KeptPreconditioner:
             return "mumps"
         if self._package is None:
             return "petsc" if system.A.getSize()[0] <= MAX_ROWS_OF_PETSC else "mumps"
-        return "petsc" if fill_of(self._pc) <= MAX_FILL_OF_A_KEPT_FACTOR else "mumps"
+        return "petsc" if self._factorisation.fill <= MAX_FILL_OF_A_KEPT_FACTOR else "mumps"
 
     def _new_pc(self, system: LinearSystem) -> PETSc.PC:
         from petsc4py import PETSc
 
         pc = PETSc.PC().create(system.A.comm)
-        pc.setOperators(self._matrix.matrix)
         if self._kind == "gamg":
             pc.setType(PETSc.PC.Type.GAMG)
-            if system.near_nullspace is not None:
-                self._matrix.matrix.setNearNullSpace(system.near_nullspace)
         else:
-            set_factorisation(pc, self._package, system)
+            self._factorisation = Factorisation(pc, self._package)
         return pc
 
 
