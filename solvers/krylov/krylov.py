@@ -16,6 +16,7 @@ from penstock.solvers.problem import LinearSystem, Outcome
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
+PREFIX = "penstock_krylov_"  # of options in PETSc's global table
 MAX_CONTINUATIONS = 3  # of a solve whose true residual missed rtol although the method's own had met it
 
 
@@ -92,46 +93,50 @@ class Krylov:
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         start = time.thread_time()
-        if self._ksp is None or system.is_spd != self._is_spd:  # ICC of a nonsymmetric matrix may never end
-            self._ksp, self._is_spd = self._new_ksp(system), system.is_spd
-        elif self.pc is not None:  # a grid may have changed
-            set_preconditioner(self._ksp.getPC(), self.pc, system)
-        self._ksp.setOperators(system.A)
-        with _kept_after_errors(self._ksp):
-            self._ksp.setUp()
-            self._ksp.setUpOnBlocks()
+        ksp, self._ksp = self._ksp, None  # while an exception may leave it half made
+        is_new = ksp is None or system.is_spd != self._is_spd  # ICC of a nonsymmetric matrix may never end
+        if is_new:
+            ksp, self._is_spd = new_ksp(self.ksp, system), system.is_spd
+            ksp.setOptionsPrefix(PREFIX)
+        if is_new or self.pc is not None:  # a grid may have changed
+            set_preconditioner(ksp.getPC(), self.pc, system)
+        with self._options_held(ksp), _kept_after_errors(ksp):
+            if is_new:
+                ksp.setFromOptions()
+            ksp.setOperators(system.A)
+            ksp.setUp()
+            ksp.setUpOnBlocks()
+            if is_new:
+                self._require_used(ksp)
+        self._ksp = ksp
         setup_seconds = time.thread_time() - start
-        attempt = iterate(self._ksp, system, tolerance, max_iterations=self.max_iterations, restart=self.restart)
+        attempt = iterate(ksp, system, tolerance, max_iterations=self.max_iterations, restart=self.restart)
         return replace(attempt, setup_seconds=setup_seconds)
 
-    def _new_ksp(self, system: LinearSystem) -> PETSc.KSP:
-        ksp = new_ksp(self.ksp, system)
-        set_preconditioner(ksp.getPC(), self.pc, system)
-        self._set_options(ksp, system)
-        return ksp
-
-    def _set_options(self, ksp: PETSc.KSP, system: LinearSystem) -> None:
-        """Through PETSc's global table, from which they go again: raises ValueError for one that nothing reads."""
+    @contextmanager
+    def _options_held(self, ksp: PETSc.KSP) -> Iterator[None]:
+        """In PETSc's global table, for what is set up meanwhile: the solvers inside a preconditioner read theirs there,
+        and PETSc makes them anew, with MUMPS's settings, for each matrix object or pattern."""
         from petsc4py import PETSc
 
-        prefix = "penstock_krylov_"
-        ksp.setOptionsPrefix(prefix)
-        table = PETSc.Options(prefix)
+        table = PETSc.Options(PREFIX)
         if ksp.getType() in RESTARTED:
             table.setValue(f"ksp_{RESTARTED[ksp.getType()]}_restart", self.restart)
         for key, value in self.options.items():
             table.setValue(key, value)
         try:
-            ksp.setFromOptions()
-            ksp.setOperators(system.A)
-            ksp.setUp()
-            ksp.setUpOnBlocks()  # the solvers inside a preconditioner read theirs here
-            for key in self.options:
-                if not PETSc.Options().used(prefix + key):
-                    raise ValueError(f"options: PETSc's {ksp.getType()} with {ksp.getPC().getType()} has no {key!r}")
+            yield
         finally:
             for key in table.getAll():
                 table.delValue(key)
+
+    def _require_used(self, ksp: PETSc.KSP) -> None:
+        """Raises ValueError for an option that nothing has read."""
+        from petsc4py import PETSc
+
+        for key in self.options:
+            if not PETSc.Options().used(PREFIX + key):
+                raise ValueError(f"options: PETSc's {ksp.getType()} with {ksp.getPC().getType()} has no {key!r}")
 
 
 def new_ksp(name: str | None, system: LinearSystem) -> PETSc.KSP:
