@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.config import Config
@@ -39,6 +40,8 @@ class Blueprint:
         problem = build(cls, choice.options, "problem")
         try:
             problem.layout  # noqa: B018  its check is wanted now, not in the workers
+            if not isinstance(problem.num_steps, Integral) or problem.num_steps < 1:
+                raise ValueError(f"num_steps = {problem.num_steps!r} must be an integer of at least 1")
         except (AttributeError, TypeError, ValueError) as error:
             raise PenstockError(f"problem {choice.name!r}: {error}") from error
         return problem

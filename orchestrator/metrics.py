@@ -29,6 +29,9 @@ class Metrics:
             "trained": Counter(
                 "penstock_samples_trained_total", "Samples drawn for training, repetition included", registry=registry
             ),
+            "dropped": Counter(
+                "penstock_samples_dropped_total", "Second copies of samples, which were dropped", registry=registry
+            ),
             "learner_wait_seconds": Counter(
                 "penstock_learner_wait_seconds_total", "Time the training step waited for samples", registry=registry
             ),

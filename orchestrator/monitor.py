@@ -79,6 +79,7 @@ def summary_lines(summary: Mapping[str, Any], folder: RunFolder, arguments: str 
     lines.append(
         f"{summary['delivered']} simulations delivered, {summary['failed']} failed; "
         f"{summary['unique']} unique samples, {summary['trained']} trained (reuse {_reuse(summary)})"
+        + (f", {summary['dropped']} second copies dropped" if summary["dropped"] else "")
     )
     lines.append(f"run folder: {folder.path}")
     lines += [f"next: {program()} {command}{arguments}" for command in ("monitor", "export", "predict")]
@@ -132,6 +133,8 @@ def _line(record: Mapping[str, Any]) -> str:
         f"samples/s {_rates(record)}",
         f"buffer {record['buffer_samples']}/{record['buffer_capacity']}",
     ]
+    if record["dropped"]:
+        parts.append(f"dropped {record['dropped']} second copies")
     if record["iterations_per_system"] is not None:
         parts.append(f"iterations {record['iterations_per_system']:.0f}/system")
     if record["loss"] is not None:
@@ -155,6 +158,7 @@ def _table(title: str, record: Mapping[str, Any]) -> Panel:
         ("samples/s", _rates(record)),
         ("reuse", f"{_reuse(record)} trained / unique"),
         ("buffer", f"{record['buffer_samples']} of {record['buffer_capacity']} samples"),
+        ("dropped", f"{record['dropped']} second copies of samples"),
         ("stream bias", _bias(record)),
         ("solves", _solves(record)),
         ("solver blocked", f"{record['solver_blocked_seconds']:.0f} s, {record['workers']} worker(s)"),

@@ -19,6 +19,10 @@ class PenstockError(Exception):
         return _rebuild, (str(self), self.exit_code)
 
 
+class Refused(ValueError):
+    """What a user's code gave and can't be taken. Its text says all: no place in penstock's own code helps."""
+
+
 def _rebuild(message: str, exit_code: int) -> PenstockError:
     return PenstockError(message, exit_code=exit_code)
 

@@ -5,20 +5,62 @@ Axes:  N samples of a chunk, C channels (one per field), S scalars, *grid the ax
 
 from __future__ import annotations
 
+import operator
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from keyword import iskeyword
 from math import prod
+from typing import Any
 
 import numpy as np
 
+from penstock.errors import Refused
+
 RESERVED_NAMES = ("simulation", "step", "relative_l2", "self")  # columns of the stores that hold samples
 DTYPE = np.dtype(np.float32)  # what the learner sees; solvers compute in float64
+LEAST, MOST = float(np.finfo(DTYPE).tiny), float(np.finfo(DTYPE).max)
+PLAIN_RANGE = 1e-4  # of the largest value: a field with more keeps 3 digits and more of its variation in float32
+ROUNDING = 1e-10  # of the largest value: what varies by less in float64 does so by a direct solve's own rounding
+OTHER_KINDS = {  # NumPy's letters for what is no real number
+    "c": "is complex: give its real and its imaginary part as two quantities",
+    "M": "holds dates: give a number, such as seconds",
+    "m": "holds durations: give a number, such as seconds",
+    "U": "is text: give numbers",
+    "S": "is text: give numbers",
+    "T": "is text: give numbers",
+}
+
+
+def as_numbers(name: str, value: Any) -> np.ndarray:
+    """The value as an array of real numbers, in the dtype that it has.
+
+    Raises Refused, with the name and what to give instead, for whatever else it is.
+    """
+    try:
+        array = np.ma.asarray(value) if isinstance(value, list | tuple) else np.asanyarray(value)
+    except Exception as error:  # of ragged lists, or of another library's tensor that lies on a GPU
+        raise Refused(f"{name!r} can't be read as an array: {str(error).partition('\n')[0]}") from error
+    if num_masked := np.ma.count_masked(array) if isinstance(array, np.ma.MaskedArray) else 0:
+        raise Refused(
+            f"{name!r} is masked at {num_masked} of {array.size} points: fill them, for instance with 0, and give the "
+            "mask as a field of its own if it differs between samples"
+        )
+    if array.dtype.kind in "fiub":
+        return np.asarray(array)
+    what = OTHER_KINDS.get(array.dtype.kind)
+    if what is None and array.dtype.kind == "O" and not array.shape:
+        what = f"is {'None' if value is None else f'a {type(value).__name__}'}: give an array of numbers"
+    raise Refused(f"{name!r} {what or f'has dtype {array.dtype}: give an array of numbers'}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class FieldSpec:
-    """One quantity of a sample: a field on a grid, or a scalar."""
+    """One quantity of a sample: a field on a grid, or a scalar.
+
+    Raises ValueError for a shape that is none.
+    """
 
     name: str
     """Key of the quantity in `Sample.inputs` or `Sample.outputs`, and in an exported file."""
@@ -27,15 +69,44 @@ class FieldSpec:
     unit: str = "1"
     """Physical unit, for people; "1" when dimensionless."""
 
+    def __post_init__(self):
+        try:
+            shape = tuple(operator.index(size) for size in self.shape)
+        except TypeError:
+            shape = None
+        if shape is None or any(size < 1 for size in shape):
+            raise ValueError(
+                f"{self.name!r}: shape={self.shape!r} must be whole numbers of points, at least 1 along each axis: "
+                "(64, 64), (64,) on one axis, () for a scalar"
+            )
+        object.__setattr__(self, "shape", shape)
+        if not isinstance(self.unit, str):
+            raise ValueError(f"{self.name!r}: unit={self.unit!r} must be text")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What a simulation yields once a step: named arrays in physical units, shaped as their FieldSpecs say."""
+    """What a simulation yields once a step: named arrays in physical units, shaped as their FieldSpecs say.
+
+    Raises ValueError for a step that is no number of a sample.
+    """
 
     inputs: Mapping[str, np.ndarray | float]
     outputs: Mapping[str, np.ndarray]
     step: int = 0
-    """Number of the sample inside its simulation, from 0."""
+    """Number of the sample inside its simulation, from 0: an integer, for a second copy is known by it."""
+
+    def __post_init__(self):
+        try:
+            step = operator.index(self.step)
+        except TypeError:
+            step = -1
+        if not 0 <= step <= np.iinfo(np.int64).max:
+            raise ValueError(
+                f"step={self.step!r} must be an integer from 0 on: number the samples 0, 1, 2, ... and give the time "
+                "as an input"
+            )
+        object.__setattr__(self, "step", step)
 
 
 @dataclass(frozen=True)
@@ -53,14 +124,15 @@ class Layout:
     outputs: tuple[FieldSpec, ...]
 
     def __post_init__(self):
+        for what, specs in (("inputs", self.inputs), ("outputs", self.outputs)):
+            if not isinstance(specs, tuple | list) or not all(isinstance(spec, FieldSpec) for spec in specs):
+                raise ValueError(f"{what} must be a tuple of FieldSpecs: (FieldSpec(...), ), with the comma")
+            object.__setattr__(self, what, tuple(specs))
         names = [spec.name for spec in (*self.inputs, *self.outputs)]
+        for name in names:
+            _check_name(name)
         if len(set(names)) < len(names):
             raise ValueError(f"a name occurs twice among inputs and outputs: {', '.join(names)}")
-        for name in names:
-            if not name.isidentifier() or name in RESERVED_NAMES:
-                raise ValueError(
-                    f"{name!r} can't name a quantity: it must be an identifier, and none of {', '.join(RESERVED_NAMES)}"
-                )
         if not self.outputs or not all(spec.shape for spec in self.outputs):
             raise ValueError("every output must be a field, and there must be one")
         if len({spec.shape for spec in (*self.inputs, *self.outputs) if spec.shape}) > 1:
@@ -85,10 +157,12 @@ class Layout:
     def sample_bytes(self) -> int:
         return DTYPE.itemsize * sum(prod(shape) for shape in self.shapes.values())
 
+    @np.errstate(over="ignore")  # what float32 can't hold becomes infinite, and is refused
     def pack(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
         """Samples as float32 arrays [N, C, *grid] and [N, S].
 
-        Raises ValueError with the quantity's name when one is missing, misshapen or not finite.
+        Raises Refused with the quantity's name when one is missing, misshapen, not finite, no real number, or what
+        float32 does not hold.
         """
         arrays = {name: np.empty((len(samples), *shape), DTYPE) for name, shape in self.shapes.items()}
         for row, sample in enumerate(samples):
@@ -96,16 +170,69 @@ class Layout:
                 values = sample.outputs if name == "targets" else sample.inputs
                 for channel, spec in enumerate(specs):
                     if spec.name not in values:
-                        raise ValueError(f"the sample lacks {spec.name!r}")
-                    if np.shape(values[spec.name]) != spec.shape:
-                        raise ValueError(
-                            f"{spec.name!r} has shape {np.shape(values[spec.name])}, its FieldSpec says {spec.shape}"
-                        )
-                    with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, and is refused below
-                        arrays[name][row, channel] = values[spec.name]
-                    if not np.isfinite(arrays[name][row, channel]).all():
-                        raise ValueError(f"{spec.name!r} holds values that are not finite")
+                        raise Refused(f"the sample lacks {spec.name!r}")
+                    value = values[spec.name]
+                    if type(value) is not np.ndarray or value.dtype.kind != "f":
+                        value = as_numbers(spec.name, value)
+                    if value.shape != spec.shape:
+                        raise Refused(f"{spec.name!r} has shape {value.shape}, its FieldSpec says {spec.shape}")
+                    arrays[name][row, channel] = value
+                    _require_kept(spec.name, value, arrays[name][row, channel])
         return arrays
+
+
+def _check_name(name: Any) -> None:
+    """Raises ValueError unless it can be a key, an array of a store and an argument of the exported module."""
+    if not isinstance(name, str) or not name.isidentifier() or iskeyword(name) or name in RESERVED_NAMES:
+        raise ValueError(
+            f"{name!r} can't name a quantity: it must be an identifier, no word of Python's own, and none of "
+            f"{', '.join(RESERVED_NAMES)}"
+        )
+    plain = unicodedata.normalize("NFKC", name)
+    if plain != name:  # an argument that is typed as micro sign arrives as Greek mu
+        raise ValueError(f"{name!r} can't name a quantity: Python reads it as {plain!r}; call it that")
+
+
+def _require_kept(name: str, values: np.ndarray, packed: np.ndarray) -> None:
+    """Raises Refused, with the name, where the float32 array `packed` is not what `values` are."""
+    lowest, highest = (float(packed.min()), float(packed.max())) if values.ndim else (float(packed),) * 2
+    largest = max(-lowest, highest)
+    if highest - lowest > max(PLAIN_RANGE * largest, LEAST) and values.dtype.kind == "f":  # False for NaN and infinity
+        return
+    if not LEAST <= largest <= MOST:
+        _require_range(name, values)
+    if values.dtype.kind in "iu":
+        with np.errstate(invalid="ignore"):
+            wrong = packed.astype(values.dtype) != values
+        if wrong.any():
+            raise Refused(
+                f"{name!r} holds the integer {np.extract(wrong, values)[0]}, which float32 rounds: give it as float64 "
+                "if that will do"
+            )
+    if values.ndim and values.dtype.itemsize > DTYPE.itemsize:
+        _require_variation(name, values.astype(np.float64), largest)
+
+
+def _require_range(name: str, values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise Refused(f"{name!r} holds values that are not finite")
+    largest = np.abs(values).max()
+    if largest > MOST:
+        raise Refused(f"{name!r} reaches {largest:.3g}, beyond float32's {MOST:.2g}: give it in another unit")
+    if largest:
+        raise Refused(f"{name!r} is {largest:.3g} at most, below float32's {LEAST:.2g}: give it in another unit")
+
+
+def _require_variation(name: str, values: np.ndarray, largest: float) -> None:
+    """Raises Refused where the field varies by more than its own rounding and float32 loses half of that."""
+    mean = values.mean()
+    deviation = values.std()
+    lost = np.sqrt(np.mean((values.astype(DTYPE) - values) ** 2))
+    if deviation > ROUNDING * largest and lost > deviation / 2:
+        raise Refused(
+            f"{name!r} varies by {deviation:.2g} about {mean:.7g}, where float32 has steps of "
+            f"{np.spacing(DTYPE.type(largest)):.2g}: give it less its offset, or as float32 if that variation is noise"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,4 +127,4 @@ class Problem(ABC):
 
     @cached_property
     def layout(self) -> Layout:
-        return Layout(tuple(self.inputs), tuple(self.outputs))
+        return Layout(self.inputs, self.outputs)

@@ -16,6 +16,8 @@ from typing import Literal
 
 import numpy as np
 
+from penstock.errors import Refused
+from penstock.sample import as_numbers
 from penstock.solvers.problem import Parameters
 
 logger = logging.getLogger(__name__)
@@ -263,11 +265,11 @@ class Sorter:
             self._worth = Worth()  # what was timed was another strategy
 
     def add(self, system: int, parameters: Parameters) -> None:
-        """Raises what `features` raises, and ValueError where it gives anything but finite vectors of one length."""
+        """Raises what `features` raises, and Refused where it gives anything but finite vectors of one length."""
         # In drawn order the last system's features tell what features cost, and where the next window goes on.
         if self._is_sorted or (self._is_judged and system == self._last_drawn):
             start = time.perf_counter()
-            features = np.asarray(self._make_features(parameters), float)
+            features = as_numbers("features", self._make_features(parameters)).astype(float)
             self._check(features)
             self._features.append(features)
             self._seconds += time.perf_counter() - start
@@ -275,9 +277,10 @@ class Sorter:
 
     def _check(self, features: np.ndarray) -> None:
         if features.ndim != 1 or features.shape != (self._shape or features.shape):
-            raise ValueError(f"features have shape {features.shape}, those before {self._shape}: give one vector [F]")
+            before = f", those before {self._shape}" if self._shape else ""
+            raise Refused(f"features have shape {features.shape}{before}: give one vector [F]")
         if not np.isfinite(features @ features):
-            raise ValueError("features are not finite")
+            raise Refused("features are not finite")
         self._shape = features.shape
 
     def order(self) -> list[int]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import inf
 from typing import Literal
 
 import numpy as np
 
-from penstock.errors import describe
-from penstock.sample import DTYPE, Chunk, Decision, Lease, Sample, SolveRecord
+from penstock.errors import Refused, describe
+from penstock.sample import DTYPE, Chunk, Decision, Lease, Sample, SolveRecord, as_numbers
 from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.parameters import generator_of
-from penstock.solvers.problem import LinearSystem, Problem, Solution, SolveError
+from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solution, Solve, SolveError
 from penstock.solvers.sorting import Sorter
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class SolverWorker:
         for simulation in lease.simulations:
             try:
                 parameters = self.problem.draw(generator_of(self.seed, lease.design, simulation))
-                ranks[simulation] = self.problem.ranks(generator_of(self.seed, lease.design, simulation))
+                ranks[simulation] = self._ranks(generator_of(self.seed, lease.design, simulation))
                 sorter.add(simulation, parameters)
                 draws[simulation] = parameters
             except Exception as error:  # one bad draw must not end a run of thousands: counted in `failed`
@@ -95,19 +95,19 @@ class SolverWorker:
         for simulation in sorter.order():
             retried, steps, num_steps = solver.num_retried, set(), self.problem.num_steps
             try:
-                for sample in self.problem.simulate(draws.pop(simulation), solve):
+                for sample in self._simulate(draws.pop(simulation), solve):
                     if sample.step in steps:  # a second copy, as far as the learner knows: it would be dropped
-                        raise ValueError(f"step {sample.step} was yielded twice: number the samples with Sample(step=)")
+                        raise Refused(f"step {sample.step} was yielded twice: number the samples with Sample(step=)")
                     if num_steps > 1 and not 0 <= sample.step < num_steps:
-                        raise ValueError(f"step {sample.step} was yielded, and the problem's num_steps is {num_steps}")
+                        raise Refused(f"step {sample.step} was yielded, and the problem's num_steps is {num_steps}")
                     steps.add(sample.step)
                     chunk.add(simulation, sample, ranks[simulation])
                     if chunk.is_due():
                         yield from self._send(chunk)
                 if not steps:
-                    raise ValueError("simulate yielded no sample")
+                    raise Refused("simulate yielded no sample")
                 if 1 < num_steps != len(steps):
-                    raise ValueError(f"{len(steps)} samples were yielded, and the problem's num_steps is {num_steps}")
+                    raise Refused(f"{len(steps)} samples were yielded, and the problem's num_steps is {num_steps}")
                 chunk.finished.append(simulation)
             except Exception as error:  # as above
                 self._fail(chunk, simulation, error)
@@ -118,13 +118,31 @@ class SolverWorker:
         if not chunk.is_empty():
             yield from self._send(chunk)
 
+    def _ranks(self, generator: np.random.Generator) -> np.ndarray:
+        """Of a draw. Raises Refused for what is not a number in [0, 1] for each of the problem's `rank_names`."""
+        ranks = as_numbers("ranks", self.problem.ranks(generator))
+        names = self.problem.rank_names
+        if ranks.shape != (len(names),) or not ((ranks >= 0) & (ranks <= 1)).all():
+            raise Refused(f"ranks must be a number in [0, 1] for each of {names}, not {ranks}")
+        return ranks
+
+    def _simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
+        """The problem's samples. Raises Refused for what it gives in their place."""
+        samples = self.problem.simulate(parameters, solve)
+        if not isinstance(samples, Iterable) or isinstance(samples, Sample):
+            raise Refused(f"simulate returned a {type(samples).__name__}: it must yield Samples")
+        for sample in samples:
+            if not isinstance(sample, Sample):
+                raise Refused(f"simulate yielded a {type(sample).__name__}: it must yield Samples")
+            yield sample
+
     def _fail(self, chunk: _ChunkBuilder, simulation: int, error: Exception) -> None:
         logger.exception("simulation %d of design %r failed", simulation, chunk.design)
         chunk.fail(simulation, self._reason(error))
 
     def _reason(self, error: Exception) -> str:
         """One line; for errors of the problem's own code with the last place in its file."""
-        if isinstance(error, SolveError):
+        if isinstance(error, SolveError | Refused):
             return str(error)
         return describe(error, getattr(sys.modules.get(type(self.problem).__module__), "__file__", None))
 

@@ -111,6 +111,13 @@ def test_a_draw_that_cannot_be_is_one_line(blueprint, draw, expected):
     assert refusal(make_draw, blueprint(buffer={"draw": draw})).startswith(expected)
 
 
+@pytest.mark.parametrize("num_steps", [10.0, 0, -3, "10", None])
+def test_a_number_of_steps_that_is_none_is_one_line(blueprint, tmp_path, num_steps):
+    (tmp_path / "transient.py").write_text(TRANSIENT.replace("num_steps = 10", f"num_steps = {num_steps!r}"))
+    complaint = refusal(blueprint().problem)
+    assert complaint.endswith(f"num_steps = {num_steps!r} must be an integer of at least 1")
+
+
 def test_a_steady_problem_has_no_pairs(blueprint):
     steady = blueprint(problem={"name": "darcy", "resolution": 16}, buffer={"draw": "pairs"})
     assert refusal(make_draw, steady) == "buffer.draw: pairs need a problem whose num_steps is above 1, not 1"

@@ -11,6 +11,7 @@ from penstock.sample import Decision, SolveRecord
 RECORD = {
     "unique": 10,
     "trained": 40,
+    "dropped": 3,
     "learner_wait_seconds": 1.5,
     "solver_blocked_seconds": 2.5,
     "delivered": 9,
@@ -41,6 +42,7 @@ def test_the_endpoint_tells_a_record_and_its_solves():
     values = scrape(metrics.port)
     assert values["penstock_samples_unique_total[]"] == 12
     assert values["penstock_samples_trained_total[]"] == 40
+    assert values["penstock_samples_dropped_total[]"] == 3
     assert values["penstock_simulations_total[('outcome', 'failed')]"] == 1
     assert values["penstock_validation_error[('stat', 'p99')]"] == 0.2
     assert values["penstock_solve_seconds_count[('strategy', 'direct')]"] == 1

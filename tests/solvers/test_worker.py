@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -170,7 +172,7 @@ def test_values_that_are_not_finite_never_leave():
     problem.space = ParameterSpace(x=Uniform(1e38, 1e39))  # beyond float32 for most draws
     chunks = list(worker_of(problem).stream(lease(*range(20))))
     failed = {i: reason for chunk in chunks for i, reason in chunk.failed.items()}
-    assert len(failed) > 5 and "not finite" in next(iter(failed.values()))
+    assert len(failed) > 5 and "beyond float32's" in next(iter(failed.values()))
     assert all(np.isfinite(chunk.arrays["targets"]).all() for chunk in chunks)
 
 
@@ -262,3 +264,66 @@ def test_deterministic_chunks_are_cut_by_their_size_alone(monkeypatch):
     solvers = {"training": LinearSolver(Direct(), rtol=1e-8)}
     worker = SolverWorker(Steps(size), solvers, seed=0, sort=False, deterministic=True)
     assert [len(chunk) for chunk in worker.stream(lease(*range(10)))] == expected
+
+
+class Yields(Steps):
+    """Gives `what(sample)` in place of its samples."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what = what
+
+    def simulate(self, parameters, solve):
+        return self.what(list(super().simulate(parameters, solve)))
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        (lambda samples: None, "simulate returned a NoneType: it must yield Samples"),
+        (lambda samples: samples[0], "simulate returned a Sample: it must yield Samples"),
+        (lambda samples: [vars(sample) for sample in samples], "simulate yielded a dict: it must yield Samples"),
+        (lambda samples: [samples], "simulate yielded a list: it must yield Samples"),
+        (lambda samples: [Sample(inputs=samples[0].inputs, outputs={})], "the sample lacks 'u'"),
+    ],
+)
+def test_what_is_no_sample_fails_its_simulation_in_one_line_without_a_place_in_our_code(what, reason):
+    chunks = list(worker_of(Yields(what)).stream(lease(0, 1)))
+    assert [chunk.failed for chunk in chunks] == [{0: reason, 1: reason}]
+
+
+def test_a_float_step_names_the_users_own_line():
+    problem = Yields(lambda samples: [Sample(inputs={}, outputs={}, step=0.1)])
+    (chunk,) = worker_of(problem).stream(lease(0))
+    assert "step=0.1 must be an integer" in chunk.failed[0] and "test_worker.py, line" in chunk.failed[0]
+
+
+@pytest.mark.parametrize(
+    ("features", "reason"),
+    [
+        (1j * np.ones(3), "'features' is complex"),
+        (["steel", "copper"], "'features' is text"),
+        (np.ones((2, 3)), r"features have shape \(2, 3\): give one vector"),
+        (3.0, r"features have shape \(\): give one vector"),
+        ([1.0, np.nan], "features are not finite"),
+        ({"k": 1.0}, "'features' is a dict"),
+        (None, "'features' is None"),
+    ],
+)
+def test_parameters_that_can_be_no_features_are_named(features, reason):
+    class Odd(Steps):
+        def features(self, parameters):
+            return features
+
+    (chunk,) = worker_of(Odd(), sort=True).stream(lease(0))
+    assert re.search(reason, chunk.failed[0])
+
+
+@pytest.mark.parametrize("ranks", [np.zeros(2), 0.5, np.array([1.5]), np.array([np.nan]), np.array([0.5j]), ["a"]])
+def test_ranks_that_are_none_fail_the_draw_and_not_the_worker(ranks):
+    class Odd(Steps):
+        def ranks(self, generator):
+            return ranks
+
+    (chunk,) = worker_of(Odd()).stream(lease(0, 1))
+    assert sorted(chunk.failed) == [0, 1] and "ranks" in chunk.failed[0]
