@@ -218,9 +218,12 @@ def _leave(number: int, frame: Any) -> None:
     sys.exit(128 + number)
 
 
-def _end(error: Exception, message: str, exit_code: int) -> None:
+def _end(error: BaseException, message: str, exit_code: int) -> None:
     if _State.log is not None:
-        with suppress(OSError), _State.log.open("a") as log:  # on a full disk the line below must still come
+        with (
+            suppress(OSError),
+            _State.log.open("a", errors="backslashreplace") as log,
+        ):  # on a full disk the line below must still come
             traceback.print_exception(error, file=log)
     if _State.debug:
         traceback.print_exception(error)

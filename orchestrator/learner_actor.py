@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from penstock.errors import PenstockError, describe
+from penstock.errors import PenstockError, describe, raised_by_signal, text_of
 from penstock.id_set import IdSet
 from penstock.learner import checkpoint
 from penstock.learner.bias import bias
@@ -72,7 +72,9 @@ class LearnerActor:
         """
         try:
             return self._prepare()
-        except Exception as error:
+        except BaseException as error:
+            if raised_by_signal(error):
+                raise
             raise self._told(error) from error
 
     def _prepare(self) -> dict[str, Any]:
@@ -185,7 +187,7 @@ class LearnerActor:
                 self._train()
             finally:
                 self._writer.wait()  # a checkpoint that was begun is finished, whatever ended training
-        except Exception as error:  # told to the driver by `status`, which ends the run
+        except BaseException as error:  # told to the driver by `status`, which ends the run
             self._error = self._told(error)
         finally:
             self._stream.close()
@@ -270,14 +272,14 @@ class LearnerActor:
             self._validation_failed = {int(i): reason for i, reason in attributes["failed"].items()}
             self._validation_delivered = attributes["delivered"]
 
-    def _told(self, error: Exception) -> PenstockError:
+    def _told(self, error: BaseException) -> PenstockError:
         """The error with its traceback in this process's log, as one line for the user."""
         logger.error("the learner ends", exc_info=error)
         if isinstance(error, PenstockError):
             return error
         log = self._folder.logs / "learner.log"
         if self._blueprint.config.training.compile and isinstance(error, torch._dynamo.exc.TorchDynamoException):
-            reason = str(error).strip().splitlines()[0]
+            reason = text_of(error)
             return PenstockError(
                 f"training.compile: torch can't do it here ({reason}): give false; see {log}", exit_code=1
             )

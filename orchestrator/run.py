@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from penstock import __version__
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, describe
 from penstock.learner import checkpoint
 from penstock.learner.allocator import KEEP_FREED_MEMORY
 from penstock.orchestrator import conditions
@@ -169,9 +169,10 @@ class _Driver:
             # ray.init puts a handler of its own for SIGTERM, which exits with the signal's bare number.
             raise SystemExit(143 if error.code == signal.SIGTERM else error.code) from None
         except BaseException as error:
+            cause = str(error) if isinstance(error, PenstockError) else describe(error)
             with suppress(PenstockError):  # on a full disk the first fault is the one to tell
-                self.folder.update_run(state="failed", cause=str(error) or type(error).__name__)
-                self.folder.event("failed", cause=str(error))
+                self.folder.update_run(state="failed", cause=cause)
+                self.folder.event("failed", cause=cause)
             raise
         self.folder.update_run(state="stopped" if self.stop_signal else "ended", cause=cause)
         self.folder.event("ended", cause=cause)

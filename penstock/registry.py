@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType, NoneType, SimpleNamespace, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, describe, raised_by_signal, text_of
 
 CHECKED: dict[type, tuple[tuple[type, ...], str]] = {
     int: ((int,), "an integer"),
@@ -93,9 +93,13 @@ def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
     try:
         return cls(*args, **options)
     except (ValueError, TypeError) as error:
-        raise PenstockError(f"{where}: {error}") from error
+        raise PenstockError(f"{where}: {text_of(error)}") from error
     except (RuntimeError, MemoryError) as error:  # sizes that no memory holds
-        raise PenstockError(f"{where}: {type(error).__name__}: {str(error).partition('\n')[0]}") from error
+        raise PenstockError(f"{where}: {type(error).__name__}: {text_of(error)}") from error
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        if raised_by_signal(error):
+            raise
+        raise PenstockError(f"{where}: {describe(error)}") from error
 
 
 def _hint(cls: type, parameter: inspect.Parameter) -> Any:
@@ -128,9 +132,11 @@ def _file_module(path: str, source: str) -> ModuleType:
     sys.modules[module.__name__] = module  # dataclasses and pickles look their module up by name
     try:
         exec(compile(source, path, "exec"), module.__dict__)
-    except Exception as error:
+    except BaseException as error:
+        if raised_by_signal(error):
+            raise
         line = getattr(error, "lineno", None) or _last_line_in(path, error)
-        raise PenstockError(f"{path}, line {line}: {type(error).__name__}: {error}") from error
+        raise PenstockError(f"{path}, line {line}: {type(error).__name__}: {text_of(error)}") from error
     return module
 
 

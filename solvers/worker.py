@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import traceback
 from collections.abc import Iterable, Iterator
 from math import inf
 from typing import Literal
 
 import numpy as np
 
-from penstock.errors import Refused, describe
+from penstock.errors import Refused, describe, raised_by_signal, text_of
 from penstock.sample import DTYPE, Chunk, Decision, Lease, Sample, SolveRecord, as_numbers
 from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.parameters import generator_of
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1_000_000  # an actor call costs about 1 ms whatever its size, so samples travel together
 CHUNK_SECONDS = 1.0  # and still reach the learner soon
+MAX_TRACE_CHARACTERS = 20_000  # of a failure in the log: a message may hold a whole matrix
 
 
 class SolverWorker:
@@ -49,6 +51,8 @@ class SolverWorker:
         self._sorters = {design: Sorter(sort, problem.features, design) for design in solvers}
         self._deterministic = deterministic
         self._blocked_seconds = 0.0
+        self._is_sending = False
+        """It waits at a `yield`: what is raised there (a generator's close) comes from whoever takes the chunks."""
 
     def stream(self, lease: Lease) -> Iterator[Chunk]:
         """Chunks of the lease's samples; every simulation is `finished` or `failed` in exactly one of them.
@@ -59,6 +63,7 @@ class SolverWorker:
         solver, sorter = self._solvers[solver_name], self._sorters[solver_name]
         chunk = _ChunkBuilder(self.problem, lease.design, inf if self._deterministic else CHUNK_SECONDS)
         draws, ranks, solve_seconds = {}, {}, 0.0
+        self._is_sending = False  # a stream that was closed at a `yield` never came back from it
         if self._deterministic:
             solver.reset()
             sorter.reset()
@@ -70,7 +75,7 @@ class SolverWorker:
                 ranks[simulation] = self._ranks(generator_of(self.seed, lease.design, simulation))
                 sorter.add(simulation, parameters)
                 draws[simulation] = parameters
-            except Exception as error:  # one bad draw must not end a run of thousands: counted in `failed`
+            except BaseException as error:  # one bad draw must not end a run of thousands: counted in `failed`
                 self._fail(chunk, simulation, error)
 
         def solve(system: LinearSystem) -> Solution:
@@ -109,7 +114,7 @@ class SolverWorker:
                 if 1 < num_steps != len(steps):
                     raise Refused(f"{len(steps)} samples were yielded, and the problem's num_steps is {num_steps}")
                 chunk.finished.append(simulation)
-            except Exception as error:  # as above
+            except BaseException as error:  # as above
                 self._fail(chunk, simulation, error)
             chunk.retried += solver.num_retried > retried
             if chunk.is_due():
@@ -136,20 +141,29 @@ class SolverWorker:
                 raise Refused(f"simulate yielded a {type(sample).__name__}: it must yield Samples")
             yield sample
 
-    def _fail(self, chunk: _ChunkBuilder, simulation: int, error: Exception) -> None:
-        logger.exception("simulation %d of design %r failed", simulation, chunk.design)
+    def _fail(self, chunk: _ChunkBuilder, simulation: int, error: BaseException) -> None:
+        """Book what the problem's code raised, be it KeyboardInterrupt; what ends the worker itself is raised again."""
+        if self._is_sending or raised_by_signal(error):
+            raise error
+        trace = "".join(traceback.format_exception(error))
+        if len(trace) > MAX_TRACE_CHARACTERS:
+            trace = f"{trace[: MAX_TRACE_CHARACTERS // 2]} ... {trace[-MAX_TRACE_CHARACTERS // 2 :]}"
+        logger.error("simulation %d of design %r failed\n%s", simulation, chunk.design, trace)
         chunk.fail(simulation, self._reason(error))
+        error.__traceback__ = None  # it holds the simulation's arrays, and grows where one error is raised again
 
-    def _reason(self, error: Exception) -> str:
+    def _reason(self, error: BaseException) -> str:
         """One line; for errors of the problem's own code with the last place in its file."""
         if isinstance(error, SolveError | Refused):
-            return str(error)
+            return text_of(error)
         return describe(error, getattr(sys.modules.get(type(self.problem).__module__), "__file__", None))
 
     def _send(self, chunk: _ChunkBuilder) -> Iterator[Chunk]:
         message = chunk.take(self._blocked_seconds)
         before = time.perf_counter()
+        self._is_sending = True
         yield message
+        self._is_sending = False
         chunk.restart_clock()
         self._blocked_seconds = time.perf_counter() - before  # until the stream lets the worker go on
 

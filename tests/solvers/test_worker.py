@@ -1,4 +1,5 @@
 import re
+import signal
 
 import numpy as np
 import pytest
@@ -97,6 +98,73 @@ def test_a_failing_draw_fails_alone():
     failed = {i: reason for chunk in chunks for i, reason in chunk.failed.items()}
     assert 3 < len(failed) < 17
     assert sorted([*failed, *(i for chunk in chunks for i in chunk.finished)]) == list(range(20))
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize("where", ["simulate", "draw", "features"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(
+            KeyboardInterrupt(),
+            GeneratorExit(),
+            SystemExit(3),
+            StopIteration(),
+            BaseException("base"),
+            RecursionError(),
+        ),
+        *(Mute(), ValueError("mesh_\udcff.msh"), ValueError(b"\xff"), ValueError(1_000_000 * "x"), MemoryError()),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_problem_raises_its_simulation_fails_alone_in_one_line(where, error, caplog):
+    class Odd(Steps):
+        def draw(self, generator):
+            parameters = super().draw(generator)
+            self.fail_in("draw", parameters)
+            return parameters
+
+        def features(self, parameters):
+            self.fail_in("features", parameters)
+            return np.zeros(1)
+
+        def simulate(self, parameters, solve):
+            self.fail_in("simulate", parameters)
+            yield from super().simulate(parameters, solve)
+
+        def fail_in(self, place, parameters):
+            if place == where and parameters["x"] > 0.5:
+                raise error
+
+    worker = worker_of(Odd(), sort=True)
+    for ids in (range(20), range(20, 40)):  # the worker lives on
+        chunks = list(worker.stream(lease(*ids)))
+        failed = {i: reason for chunk in chunks for i, reason in chunk.failed.items()}
+        finished = [i for chunk in chunks for i in chunk.finished]
+        assert 3 < len(failed) < 17 and sorted([*failed, *finished]) == list(ids)
+        assert all(reason.isprintable() and len(reason) < 800 for reason in failed.values())
+        assert all("test_worker.py, line" in reason or "raised StopIteration" in reason for reason in failed.values())
+    assert all(len(record.getMessage()) < 25_000 for record in caplog.records)
+
+
+def test_a_signal_and_the_end_of_the_stream_are_no_failures(monkeypatch):
+    def interrupt(x, step):
+        if x > 0.5:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(worker_of(Steps(fail=interrupt)).stream(lease(*range(20))))
+    monkeypatch.setattr("penstock.solvers.worker.CHUNK_SECONDS", 0.0)
+    worker = worker_of(Steps())
+    stream = worker.stream(lease(0, 1))
+    next(stream)
+    stream.close()
+    worker.problem.fail = lambda x, step: {}[step]
+    assert sorted(i for chunk in worker.stream(lease(0, 1)) for i in chunk.failed) == [0, 1]
 
 
 def test_every_sample_carries_the_ranks_of_its_draw():
