@@ -10,14 +10,14 @@ import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
-import psutil
-
 from penstock.errors import PenstockError
+from penstock.orchestrator.locks import hold
 
 PREFIX = "penstock-"
+LOCK = "lock"
 STORE_MINIMUM = 128 * 2**20  # Ray refuses less than 75 MB
 
 
@@ -65,26 +65,22 @@ def ray_session(address: str | None, *, num_cpus: int, bytes_in_flight: int, log
         _sweep()
     import ray  # after the token is set: Ray reads it when it is first imported
 
-    folder = None
-    if address is None:
-        folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))  # short: socket paths end at 107 characters
-    try:
-        _start(ray, address, num_cpus, bytes_in_flight, folder)
-        store = int(ray.cluster_resources().get("object_store_memory", 0))
-        if bytes_in_flight > store / 2:
-            raise PenstockError(
-                f"up to {bytes_in_flight / 1e6:.0f} MB would be in flight, more than half of Ray's object store "
-                f"({store / 1e6:.0f} MB): lower solver.workers, or give the machine more /dev/shm"
-            )
-        yield folder
-    except BaseException:
-        if folder is not None:
-            _keep_logs(folder, logs / "ray")
-        raise
-    finally:
-        ray.shutdown()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+    with _session_folder() if address is None else nullcontext() as folder:
+        try:
+            _start(ray, address, num_cpus, bytes_in_flight, folder)
+            store = int(ray.cluster_resources().get("object_store_memory", 0))
+            if bytes_in_flight > store / 2:
+                raise PenstockError(
+                    f"up to {bytes_in_flight / 1e6:.0f} MB would be in flight, more than half of Ray's object store "
+                    f"({store / 1e6:.0f} MB): lower solver.workers, or give the machine more /dev/shm"
+                )
+            yield folder
+        except BaseException:
+            if folder is not None:
+                _keep_logs(folder, logs / "ray")
+            raise
+        finally:
+            ray.shutdown()
 
 
 def _start(ray, address: str | None, num_cpus: int, bytes_in_flight: int, folder: Path | None) -> None:
@@ -111,12 +107,29 @@ def _start(ray, address: str | None, num_cpus: int, bytes_in_flight: int, folder
         raise PenstockError(f"{what}: {reason}", exit_code=1 if address is None else 2) from error
 
 
-def _sweep() -> None:
-    """Remove the session folders of runs that were killed."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
-        pid = folder.name.removeprefix(PREFIX).partition("-")[0]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+@contextmanager
+def _session_folder() -> Iterator[Path]:
+    """A new session folder, locked by this process as long as it lives, and removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))  # short: socket paths end at 107 characters
+    with ExitStack() as stack:
+        with suppress(OSError):  # where there are no locks, no sweep takes the folder
+            stack.enter_context(hold(folder / ".lock"))
+            (folder / ".lock").rename(folder / LOCK)  # so that nobody finds it unlocked while we live
+        try:
+            yield folder
+        finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove the session folders of runs that were killed: those whose lock nobody holds."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        with suppress(OSError):
+            # What another user made could lead anywhere; a folder without a lock has just been made.
+            is_ours = folder.lstat().st_uid == os.getuid() and (folder / LOCK).is_file()
+            if is_ours and (lock := hold(folder / LOCK)):
+                with lock:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _keep_logs(folder: Path, target: Path) -> None:

@@ -66,13 +66,19 @@ def start(config: Config, *, on_folder: Callable[[RunFolder], None]) -> None:
     metrics = Metrics(config.metrics.port)
     folder = RunFolder.create(config)
     on_folder(folder)
-    _Driver(blueprint, folder, metrics).run()
+    with folder.hold():  # it is new: nobody else has it
+        _Driver(blueprint, folder, metrics).run()
 
 
 def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable[[RunFolder], None]) -> None:
     """Go on with the run in `folder`; `overrides` change its configuration from here on."""
-    if folder.is_running():
+    if (lock := folder.hold()) is None:
         raise PenstockError(f"{folder.path} is running: stop it first, or watch it with `{program()} monitor`")
+    with lock:
+        _resume(folder, overrides, on_folder)
+
+
+def _resume(folder: RunFolder, overrides: tuple[str, ...], on_folder: Callable[[RunFolder], None]) -> None:
     before, config = folder.config(), folder.config(overrides)
     if config.deterministic and not before.deterministic:
         raise PenstockError("deterministic can't be turned on on resume: what was done so far was not; start a new run")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import yaml
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.config import Config, load_config
+from penstock.orchestrator.locks import hold
 
 RUNS = Path("runs")
 
@@ -102,7 +103,25 @@ class RunFolder:
             exit_code=1,
         )
 
+    def hold(self) -> AbstractContextManager | None:
+        """The folder for one driver alone, as long as what is returned is open; None where another has it."""
+        if self._has_driver_here():
+            return None
+        try:
+            return hold(self.path / "config.yaml")  # it is there, and never replaced by another file
+        except OSError:  # a folder of another user, or a file system without locks
+            return nullcontext()
+
     def is_running(self) -> bool:
+        """Whether a driver has this folder, in this process namespace, another one or on another host."""
+        if self.read("run.json").get("state") != "running":
+            return False
+        if (lock := self.hold()) is None:
+            return True
+        with lock:
+            return False
+
+    def _has_driver_here(self) -> bool:
         """Whether the driver that run.json names is alive; its pid alone may be another process by now."""
         run = self.read("run.json")
         try:

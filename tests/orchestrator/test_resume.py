@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import psutil
 import pytest
@@ -99,3 +101,26 @@ def test_a_run_that_goes_on_is_not_resumed(stopped):
     folder = stopped()
     folder.update_run(state="running", driver_pid=os.getpid(), driver_created=psutil.Process().create_time())
     assert "is running: stop it first" in refusal(folder)
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+from penstock.orchestrator.run_folder import RunFolder
+with RunFolder(Path(sys.argv[1])).hold():
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_of_another_host_or_process_namespace_is_not_resumed(stopped):
+    """Its pid says nothing here; its lock does, until its process dies."""
+    folder = stopped()
+    folder.update_run(state="running", driver_pid=2**22 + 1, driver_created=0.0)
+    command = [sys.executable, "-c", HOLDER, folder.path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as driver:
+        driver.stdout.readline()
+        assert folder.is_running()
+        assert "is running: stop it first" in refusal(folder)
+        driver.kill()
+    assert not folder.is_running()
