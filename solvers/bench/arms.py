@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from penstock.sample import Decision
+from penstock.solvers.bench.skr import PublishedGCRODR
 from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.krylov.accuracy import can_factor
 from penstock.solvers.krylov.auto import Auto, candidates
@@ -303,8 +304,8 @@ def published_arms(structure: Structure) -> list[Arm]:
     if structure.num_unknowns <= VARIANTS_LIMIT:
         if is_sorted:
             arms.append(StrategyArm(f"{title}, unsorted", Role.BASELINE, lambda: GCRODR(**options), control=reset))
-        left = options | {"side": "left", "norm": "preconditioned"}
-        arms.append(StrategyArm(f"{title}, left", Role.BASELINE, lambda: GCRODR(**left), is_sorted=is_sorted))
+        left = f"{title}, left"
+        arms.append(StrategyArm(left, Role.BASELINE, lambda: PublishedGCRODR(**options), is_sorted=is_sorted))
     arms.append(StrategyArm(reset, Role.BASELINE, lambda: GCRODR(**options, recycle=False), is_sorted=is_sorted))
     if structure.is_sequence and not structure.has_constant_matrix:  # where recycling was found to be worth most
         title = "GCRO-DR(60, 20) + SOR"
