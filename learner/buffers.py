@@ -130,6 +130,7 @@ class Buffer:
         self._is_copying_in = False
         self._random = np.random.default_rng(seed)
         self._reached_watermark = False
+        self._was_drained = False  # before a resume: where the stream goes on, it fills to its watermark once more
         self._stream_ended = False
         self._closed = False
         self._changed = threading.Condition()
@@ -261,7 +262,9 @@ class Buffer:
             if self.draws.num_choices > 1:
                 self._first_choices[whole] = self._random.integers(self.draws.num_choices, size=len(whole))
             self._unseen.add(whole)
-            self._reached_watermark = self._reached_watermark or self._num_whole() >= self._units_at_watermark()
+            was_reached = self._reached_watermark and not self._was_drained
+            self._reached_watermark = was_reached or self._num_whole() >= self._units_at_watermark()
+            self._was_drained = False
             self._is_copying_in = False
             self._changed.notify_all()
         return count
@@ -431,6 +434,7 @@ class Buffer:
                 "num_put": self.num_put,
                 "num_drawn": self.num_drawn,
                 "reached_watermark": self._reached_watermark,
+                "stream_ended": self._stream_ended,
                 "random": self._random.bit_generator.state,
             }
 
@@ -460,6 +464,7 @@ class Buffer:
             self.num_put = state["num_put"]
             self.num_drawn = state["num_drawn"]
             self._reached_watermark = state["reached_watermark"]
+            self._was_drained = state.get("stream_ended", False)
             self._random.bit_generator.state = state["random"]
             self._changed.notify_all()
 

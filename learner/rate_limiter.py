@@ -65,19 +65,25 @@ class RateLimiter:
             while not allowed() and not give_up():
                 self._changed.wait(POLL_S)
 
-    def state(self) -> dict[str, bool | int]:
+    def state(self) -> dict[str, bool | float]:
         """For a checkpoint, as JSON."""
         with self._changed:
             return {
                 "started": self._started,
                 "num_batches": self._num_batches,
                 "num_simulations": self._num_simulations,
+                "batches_per_simulation": self.batches_per_simulation,
             }
 
-    def load_state(self, state: dict[str, bool | int]) -> None:
-        """Goes on with the counts of `state()`."""
+    def load_state(self, state: dict[str, bool | float]) -> None:
+        """Goes on with the counts of `state()`; those of another ratio begin again at 0, and it holds from here on.
+
+        By the old counts one side would catch up first: 5000 batches at r = 1 make training wait for 45,000 simulations
+        at r = 0.1.
+        """
         with self._changed:
             self._started = state["started"]
-            self._num_batches = state["num_batches"]
-            self._num_simulations = state["num_simulations"]
+            if state.get("batches_per_simulation") == self.batches_per_simulation:
+                self._num_batches = state["num_batches"]
+                self._num_simulations = state["num_simulations"]
             self._changed.notify_all()

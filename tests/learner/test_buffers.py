@@ -431,6 +431,22 @@ def test_a_state_of_another_buffer_is_refused(tmp_path):
         Fifo(LAYOUT, capacity=4, watermark=1, seed=0, draw=Trajectories(2)).load_state(state)
 
 
+@pytest.mark.parametrize("kind", BUFFERS)
+def test_a_drained_buffer_whose_stream_goes_on_fills_to_its_watermark_once_more(kind, tmp_path):
+    """A run that had ended, and is resumed with a later limit, must not train on the first few arrivals alone."""
+    buffer, other = (BUFFERS[kind](LAYOUT, capacity=40, watermark=20, seed=0) for _ in range(2))
+    put(buffer, 0, 30)
+    buffer.end_of_stream()
+    drain(buffer, 8)
+    other.load_state(saved(buffer, tmp_path))
+    put(other, 30, 19)
+    assert other.draw(8, 0.0) is None
+    put(other, 49, 1)
+    assert len(other.draw(8, 0.0)) == 8
+    other.end_of_stream()
+    assert len({simulation for batch in drain(other, 8) for simulation in batch}) >= 12
+
+
 def test_a_saved_state_is_not_changed_by_later_draws(tmp_path):
     """While a checkpoint is written no sample comes in, but training goes on."""
     buffer, other = (Reservoir(LAYOUT, capacity=8, watermark=1, seed=0) for _ in range(2))

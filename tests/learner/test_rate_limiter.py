@@ -71,6 +71,27 @@ def test_a_restored_limiter_goes_on_counting():
     assert not other.may_train()
 
 
+@pytest.mark.parametrize("ratio", [0.1, 0.5, 3.0, 10.0])
+def test_a_ratio_that_changes_on_resume_holds_from_there(ratio):
+    """5000 batches at r = 1 lie behind it; both sides at full speed then give r batches per simulation."""
+    before, limiter = RateLimiter(1.0), RateLimiter(ratio)
+    before.start()
+    for _ in range(5000):
+        before.add_simulations(1)
+        before.add_batch()
+    limiter.load_state(before.state())
+    num_batches = num_simulations = 0
+    for _ in range(400):
+        if limiter.may_train():
+            limiter.add_batch()
+            num_batches += 1
+        if limiter.may_ingest():
+            limiter.add_simulations(1)
+            num_simulations += 1
+        assert ratio * (num_simulations - 2) <= num_batches < ratio * (num_simulations + 1) + 1
+    assert min(num_batches, num_simulations) >= 39
+
+
 def test_a_ratio_of_zero_is_refused():
     with pytest.raises(ValueError, match="above 0"):
         RateLimiter(0.0)
