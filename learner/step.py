@@ -114,6 +114,11 @@ class Step:
         return mean_loss
 
     @property
+    def compiles_next(self) -> bool:
+        """Whether the next step is the one that torch.compile takes its time for."""
+        return self._compiled_total_loss is not None and self._compiled_size is None
+
+    @property
     def averaged(self) -> Surrogate:
         """The surrogate with averaged weights and this one's normalisation; without ema_decay, the surrogate itself."""
         self._averaged.normalization = self.surrogate.normalization  # it may have been fixed since

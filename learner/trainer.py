@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from penstock.learner.checkpoint import Checkpoint
 from penstock.learner.feed import Feed
 from penstock.learner.ingest import Ingest
 from penstock.learner.lockstep import Lockstep
+from penstock.learner.loss_watch import LASTING_STEPS, LossWatch
 from penstock.learner.normalization import Normalization
 from penstock.learner.schedules import Schedule
 from penstock.learner.step import Step
@@ -31,7 +32,7 @@ class StopAfter:
     """When training ends: at whichever limit is reached first."""
 
     minutes: float | None = None
-    """Wall time since the first batch could be drawn, waits included; carried over on resume."""
+    """Wall time since the first batch could be drawn, waits included and torch.compile not; carried over on resume."""
     steps: int | None = None
     samples: int | None = None
     """Unique samples, each counted once a batch had it."""
@@ -114,12 +115,16 @@ class Trainer:
         """Samples trained on, with repetition."""
         self.loss: float | None = None
         """Mean training loss of the last steps, as it was read last."""
+        self.warning: str | None = None
+        """What is wrong though training goes on, and what to do."""
         self.learning_rate = 0.0
         self.validation_errors: dict | None = None
         """`Errors.as_dict()` of the last validation that is complete."""
         self.train_seconds = 0.0
-        """Wall time from the watermark on."""
+        """Wall time from the watermark on, without what compiling the step took."""
+        self._compile_seconds = 0.0  # since `run` began
         self._mean_loss: Tensor | None = None  # stays on the device between two readings
+        self._watch = LossWatch()
         self._normalization_is_fixed = False
         self._validating_step = 0  # of the weights that the running validation measures
         self._validated_step = 0  # of those that validation_errors are of
@@ -158,8 +163,8 @@ class Trainer:
             while (cause := self._cause_to_end(should_stop)) is None:
                 self._train_next(should_stop)
                 now = time.monotonic()
-                self.train_seconds = seconds_before + now - started
-                if now - last_reading >= LOSS_READ_EVERY_S:
+                self.train_seconds = seconds_before + now - started - self._compile_seconds
+                if self._mean_loss is not None and now - last_reading >= LOSS_READ_EVERY_S:
                     self._read_loss()
                     last_reading = now
                 if now - last_checkpoint >= self.checkpoint_every_s and not self.is_saving():
@@ -204,7 +209,6 @@ class Trainer:
         if batch is None:
             self.state = "waiting for samples"
             return
-        self.state = "training"
         # The rest after it: of a deterministic run these are functions of counts only where it draws.
         done = self._done(num_in_hand=1) | {"samples": num_samples}
         of_run = self.stop_after.progress(**done)
@@ -212,9 +216,18 @@ class Trainer:
             steps=done["steps"], samples=done["samples"], minutes=done["minutes"], of_run=of_run
         )
         self.learning_rate = self._step.learning_rate * self.schedule(progress)
-        loss = self._step(batch.arrays, self.learning_rate)
+        loss = self._step_or_compile(batch.arrays)
         self.num_trained += batch.num_samples
         self._mean_loss = loss if self._mean_loss is None else self._mean_loss.lerp_(loss, 1 - LOSS_MEMORY)
+
+    def _step_or_compile(self, arrays: Mapping[str, Tensor]) -> Tensor:
+        """The step's loss. What compiling takes is no training time: limits and schedules in minutes leave it out."""
+        compiles, before = self._step.compiles_next, time.monotonic()
+        self.state = "compiling the step" if compiles else "training"
+        loss = self._step(arrays, self.learning_rate)
+        if compiles:
+            self._compile_seconds += time.monotonic() - before
+        return loss
 
     def _read_loss(self) -> None:
         """Brings `loss` up to date. Raises PenstockError when it is not finite."""
@@ -223,6 +236,16 @@ class Trainer:
         self.loss = self._mean_loss.item()
         if not math.isfinite(self.loss):
             raise self._diverged(f"the training loss is {self.loss} at step {self.step}")
+        self._watch.see(self.loss, self.step)
+        if self._watch.warning is not None:
+            self.warning = (
+                f"{self._watch.warning}; begin again with a lower training.learning_rate (it is "
+                f"{self._step.learning_rate:g}) or with training.clip_norm; export takes the best weights saved"
+            )
+        elif self.learning_rate == 0.0:
+            self.warning = "training.schedule is over and the learning rate 0: give it the length of the run"
+        else:
+            self.warning = None
 
     def _is_validating(self) -> bool:
         return self.validation is not None and self.validation.is_running
@@ -341,6 +364,9 @@ class Trainer:
         self.num_trained = training["num_trained"]
         self.loss = training["loss"]
         self._mean_loss = None if self.loss is None else torch.tensor(self.loss, device=self.feed.device)
+        self._watch = LossWatch(
+            self.step + LASTING_STEPS
+        )  # until then the mean is of another loss, if that was changed
         self.validation_errors = training["validation_errors"]
         self._validated_step = training["validated_step"]
         self.feed.wait_seconds = training["learner_wait_seconds"]

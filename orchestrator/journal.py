@@ -14,11 +14,26 @@ LEDGER_EVERY_S = 5.0
 
 RECORDED = [
     *("state", "step", "progress", "unique", "trained", "dropped", "buffer_samples", "buffer_capacity", "loss"),
-    *("bias", "learning_rate", "validation", "learner_wait_seconds", "solver_blocked_seconds", "train_seconds"),
+    *(
+        "bias",
+        "learning_rate",
+        "warning",
+        "validation",
+        "learner_wait_seconds",
+        "solver_blocked_seconds",
+        "train_seconds",
+    ),
 ]
 SUMMARISED = [
     *("step", "elapsed_seconds", "train_seconds", "delivered", "failed", "retried", "unique", "trained", "dropped"),
-    *("loss", "learner_wait_seconds", "solver_blocked_seconds", "iterations_per_system", "seconds_per_system"),
+    *(
+        "loss",
+        "warning",
+        "learner_wait_seconds",
+        "solver_blocked_seconds",
+        "iterations_per_system",
+        "seconds_per_system",
+    ),
 ]
 
 

@@ -174,6 +174,7 @@ class LearnerActor:
             "buffer_capacity": buffer.capacity,
             "bias": self._bias,
             "loss": trainer.loss,
+            "warning": trainer.warning,
             "learning_rate": trainer.learning_rate,
             "validation": trainer.validation_errors,
             "learner_wait_seconds": trainer.learner_wait_seconds,

@@ -81,6 +81,8 @@ def summary_lines(summary: Mapping[str, Any], folder: RunFolder, arguments: str 
         f"{summary['unique']} unique samples, {summary['trained']} trained (reuse {_reuse(summary)})"
         + (f", {summary['dropped']} second copies dropped" if summary["dropped"] else "")
     )
+    if warning := summary.get("warning"):
+        lines.append(warning)
     lines.append(f"run folder: {folder.path}")
     lines += [f"next: {program()} {command}{arguments}" for command in ("monitor", "export", "predict")]
     return lines
@@ -143,6 +145,8 @@ def _line(record: Mapping[str, Any]) -> str:
         parts.append(f"error {record['validation']['relative_l2']['mean']:.4f}")
     parts.append(f"learner wait {record['learner_wait_seconds']:.0f} s")
     parts.append(f"solver blocked {record['solver_blocked_seconds']:.0f} s")
+    if warning := record.get("warning"):  # absent from what an earlier penstock recorded
+        parts.append(warning)
     return " | ".join(parts)
 
 
@@ -181,8 +185,9 @@ def _table(title: str, record: Mapping[str, Any]) -> Panel:
     columns.add_column(ratio=1)
     columns.add_row(left, right)
     head = Text(f"{record['state']}  {_duration(record['elapsed_seconds'])}", style="bold")
+    warning = [Text(record["warning"], style="yellow")] if record.get("warning") else []
     return Panel(
-        Group(head, ProgressBar(total=1.0, completed=record["progress"]), Text(), columns),
+        Group(head, ProgressBar(total=1.0, completed=record["progress"]), *warning, Text(), columns),
         title=title,
         title_align="left",
         width=100,

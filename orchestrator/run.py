@@ -208,7 +208,7 @@ class _Driver:
         journal, choices = Journal(self.folder), Choices(self.folder)
         self.metrics.choose(choices.decisions)
         self.learner.start.remote()
-        pending, stream_ended = None, False
+        pending, stream_ended, warning = None, False, None
         with View(self.console, self.folder.path.name).shown() as view:
             while not self.stop_signal:
                 tick = time.monotonic()
@@ -225,6 +225,10 @@ class _Driver:
                     for decision in choices.take(status["decisions"]):
                         self.console.print(f"{decision.family}: {decision.reason}", soft_wrap=True)
                     self.metrics.choose(choices.decisions)
+                    if status["warning"] not in (None, warning):
+                        warning = status["warning"]
+                        self.console.print(f"warning: {warning}", soft_wrap=True)
+                        self.folder.event("warning", warning=warning)
                     view.show(record)
                     if fault := validation.fault(1.0) or training.fault(config.solver.max_failed_fraction):
                         raise PenstockError(f"{fault}; the traceback is in {self.folder.logs}", exit_code=3)

@@ -283,7 +283,12 @@ def test_a_restored_ingest_takes_only_what_is_missing():
     ingest.take(chunk((0, 0), (0, 0), (0, 1), (1, 0), finished=(0,), failed={7: "why"}, **header))
     ingest.rate_limiter.add_batch()
     state = ingest.state()
-    assert state["rate_limiter"] == {"started": True, "num_batches": 1, "num_simulations": 1}
+    assert state["rate_limiter"] == {
+        "started": True,
+        "num_batches": 1,
+        "num_simulations": 1,
+        "batches_per_simulation": 2.0,
+    }
     assert (state["num_unique"], state["num_dropped"], state["num_retried"]) == (3, 1, 2)
     assert state["solver_blocked_seconds"] == 0.5
     other.load_state(json.loads(json.dumps(state)))

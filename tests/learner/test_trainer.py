@@ -173,6 +173,59 @@ def test_each_limit_is_a_cause():
         assert trainer.run(never) == "stream ended" and trainer.num_trained == 64
 
 
+class SlowClock:
+    """time.monotonic, to which steps add what they are said to take."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def monotonic(self):
+        return self.seconds
+
+
+def test_compiling_is_no_training_time(monkeypatch):
+    """A step that takes a minute to compile and then 0.1 s: limits and schedule in minutes are of the latter."""
+    clock = SlowClock()
+    monkeypatch.setattr("penstock.learner.trainer.time", clock)
+
+    class CompiledStep(NotingRates):
+        compiles_next = True
+
+        def __call__(self, arrays, learning_rate):
+            clock.seconds += 60.0 if self.compiles_next else 0.1
+            assert trainer.state == ("compiling the step" if self.compiles_next else "training")
+            self.compiles_next = False
+            return super().__call__(arrays, learning_rate)
+
+    trainer = new_trainer(StopAfter(minutes=2 / 60), step=CompiledStep, schedule=Schedule(warm_up=0.0))
+    assert trainer.run(never) == "minutes"
+    assert trainer.step == 21 and trainer.train_seconds == pytest.approx(2.0)
+    expected = [5e-3 * 0.5 * (1 + np.cos(np.pi * 0.1 * max(0, n - 1) / 2)) for n in range(21)]
+    np.testing.assert_allclose(trainer._step.rates, expected, rtol=1e-6)
+
+
+def test_a_schedule_that_is_over_before_the_run_is_said():
+    trainer = new_trainer(StopAfter(steps=10), schedule=Schedule(steps=10))
+    trainer.run(never)
+    assert trainer.warning is None
+    trainer = new_trainer(StopAfter(steps=20), schedule=Schedule(steps=10))
+    trainer.run(never)
+    assert trainer.warning.startswith("training.schedule is over and the learning rate 0")
+
+
+def test_a_loss_that_explodes_is_said_and_the_run_goes_on(monkeypatch):
+    monkeypatch.setattr("penstock.learner.trainer.LOSS_READ_EVERY_S", 0.0)
+
+    class Exploding(Step):
+        def __call__(self, arrays, learning_rate):
+            return super().__call__(arrays, learning_rate) * (1e3 if self.num_steps > 50 else 1.0)
+
+    trainer = new_trainer(StopAfter(steps=300), step=Exploding)
+    assert trainer.run(never) == "steps"
+    assert trainer.warning.startswith("training diverges: its loss was ")
+    assert "lower training.learning_rate (it is 0.005)" in trainer.warning and "training.clip_norm" in trainer.warning
+
+
 def test_the_learning_rate_follows_a_schedule_of_its_own_length():
     trainer = new_trainer(StopAfter(steps=20), schedule=Schedule(shape="constant", warm_up=0.5, steps=20))
     trainer.run(lambda: trainer.step >= 6)
@@ -363,7 +416,7 @@ def test_a_request_during_a_validation_ends_it():
 def test_the_rate_limiter_holds_training_back():
     limiter = RateLimiter(3.0)
     trainer = new_trainer(StopAfter(steps=1000), limiter=limiter)
-    limiter.load_state({"started": True, "num_batches": 0, "num_simulations": 0})
+    limiter.load_state({"started": True, "num_batches": 0, "num_simulations": 0, "batches_per_simulation": 3.0})
     trainer.run(lambda: trainer.learner_wait_seconds > 0.3)
     assert trainer.step == 3  # 3 * (0 + 1) batches
 
@@ -382,7 +435,9 @@ def test_limits_and_checkpoints_do_not_wait_for_the_rate_limiter(depth):
             checkpoint=saved.append,
             checkpoint_every_s=0.1 if "steps" in limit else 1000.0,
         )
-        trainer.feed.rate_limiter.load_state({"started": True, "num_batches": 3, "num_simulations": 0})
+        trainer.feed.rate_limiter.load_state(
+            {"started": True, "num_batches": 3, "num_simulations": 0, "batches_per_simulation": 3.0}
+        )
         assert trainer.run(should_stop) == cause and trainer.step == 0
 
 
