@@ -18,3 +18,14 @@ def log_to(path: Path, *, redirect: bool = True) -> None:
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, 1)
         os.dup2(file, 2)
+
+
+def last_line(path: Path) -> str:
+    """The last thing that a process wrote to its log, for people."""
+    try:
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - 4096))
+            lines = log.read().decode(errors="replace").split("\n")
+    except OSError:
+        return "it has none"
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "it is empty")

@@ -197,7 +197,7 @@ class _Driver:
         environment = {"env_vars": KEEP_FREED_MEMORY}
         actor = ray.remote(num_cpus=1, max_restarts=0, runtime_env=environment)(LearnerActor)
         self.learner = actor.remote(self.blueprint, self.folder.path, self.split.learner_threads)
-        workers = WorkerPool(ray, self.blueprint, self.folder, self.learner, self.split.workers)
+        workers = WorkerPool(ray, self.blueprint, self.folder, self.learner, self.split.workers, tell=self._tell)
         facts = self._wait_for(self.learner.prepare.remote())
         if config.deterministic:
             conditions.require_same(self.folder, "learner", facts["conditions"])
@@ -268,6 +268,9 @@ class _Driver:
             time.sleep(0.1)
             pending = self.learner.status.remote()
         return f"{cause}, but the learner wrote no checkpoint within {STOP_WITHIN_S - 5:.0f} s: the one before holds"
+
+    def _tell(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True)
 
     def _wait_for(self, preparing: Any) -> dict[str, Any]:
         """What the learner's `prepare` returns; a joined cluster may take its time to give it a place."""

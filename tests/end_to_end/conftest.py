@@ -46,9 +46,11 @@ class Cli:
         self.environment = os.environ | {"HOME": str(folder), "COLUMNS": "200"}
         self.environment.pop("RAY_ADDRESS", None)
 
-    def start(self, *arguments: str) -> subprocess.Popen:
+    def start(self, *arguments: str, script: str | None = None) -> subprocess.Popen:
+        """script: Python to run in place of `-m penstock`, with the same arguments."""
+        program = ["-m", "penstock"] if script is None else ["-c", script]
         return subprocess.Popen(
-            [sys.executable, "-m", "penstock", *map(str, arguments)],
+            [sys.executable, *program, *map(str, arguments)],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,

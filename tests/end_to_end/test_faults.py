@@ -346,3 +346,44 @@ def test_commands_without_a_run_are_one_line(cli):
         result = cli.run(command, "absent")
         assert result.returncode == 2
         cli.assert_one_line(result, "absent is not a run folder")
+
+
+BAD_STARTS = """
+import os, sys, time
+from pathlib import Path
+
+from penstock.solvers.problems.darcy import Darcy
+
+
+class BadStarts(Darcy):
+    '''The first worker dies while it starts, the second one hangs.'''
+
+    def __init__(self, *, resolution: int = 16):
+        super().__init__(resolution=resolution)
+        if "petsc4py" in sys.modules:  # a worker
+            for attempt in ("crash", "hang"):
+                if not Path({folder!r}, attempt).exists():
+                    Path({folder!r}, attempt).touch()
+                    if attempt == "hang":
+                        time.sleep(3600)
+                    print("libfoo.so: no licence left", flush=True)
+                    os._exit(7)
+"""
+IMPATIENT = """
+from penstock.orchestrator import cli, workers
+
+workers.START_WITHIN_S = 20.0
+cli.run()
+"""
+
+
+def test_a_worker_that_dies_or_hangs_while_it_starts_is_named_with_its_last_words_and_replaced(cli):
+    (cli.folder / "bad.py").write_text(BAD_STARTS.format(folder=str(cli.folder)))
+    name = "problem.name=./bad.py:BadStarts"
+    result = cli.finish(cli.start("train", "tiny.yaml", name, "training.stop_after={steps: 5}", script=IMPATIENT))
+    assert result.returncode == 0, result.stderr
+    assert "solver-0 died while starting: The actor died unexpectedly" in result.stdout
+    assert "its log ends: libfoo.so: no licence left" in result.stdout
+    assert "solver-1 died while starting: not ready after 20 s; its log ends: " in result.stdout
+    died = [event["error"] for event in cli.events() if event["event"] == "worker died"]
+    assert "no licence left" in died[0] and "not ready after 20 s" in died[1]
