@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from penstock.errors import PenstockError, describe
+from penstock.orchestrator.output import Output
 
 app = typer.Typer(
     name="penstock",
@@ -73,7 +74,7 @@ def monitor(run: Run = None) -> None:
     from penstock.orchestrator.monitor import Screen
     from penstock.orchestrator.monitor import monitor as watch
 
-    raise typer.Exit(watch(_open(run), Screen(markup=False)))
+    raise typer.Exit(watch(_open(run), Screen()))
 
 
 @app.command()
@@ -225,7 +226,9 @@ def _end(error: BaseException, message: str, exit_code: int) -> None:
             _State.log.open("a", errors="backslashreplace") as log,
         ):  # on a full disk the line below must still come
             traceback.print_exception(error, file=log)
+    output = Output(sys.stderr)
     if _State.debug:
-        traceback.print_exception(error)
-    print(f"penstock: {message}", file=sys.stderr)
+        output.write("".join(traceback.format_exception(error)))
+    output.write(f"penstock: {message}\n")
+    output.drain()
     sys.exit(exit_code)

@@ -20,16 +20,22 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.errors import PenstockError
+from penstock.orchestrator.output import Output
 from penstock.orchestrator.run_folder import RunFolder
 
 PLAIN_EVERY_S = 10.0  # without a terminal the view is one line, this often
 
 
 class Screen(Console):
-    """A console that goes quiet when nobody reads it any more; rich would end the program."""
+    """The console of a command that lasts: it goes quiet when nobody reads it any more; rich would end the program."""
 
-    def on_broken_pipe(self) -> None:
-        self.quiet = True
+    def __init__(self):
+        self._output = Output(sys.stdout)
+        super().__init__(file=self._output, highlight=False, markup=False)
+
+    def drain(self) -> None:
+        """Wait for what was printed to be written, as long as somebody takes it."""
+        self._output.drain()
 
 
 def program() -> str:
@@ -43,7 +49,7 @@ def program() -> str:
 class View:
     """Shows records as they come: one table that stays in place on a terminal, else one line every 10 s."""
 
-    def __init__(self, console: Console, title: str):
+    def __init__(self, console: Screen, title: str):
         self._console = console
         self._title = title
         self._live: Live | None = None
@@ -51,11 +57,14 @@ class View:
 
     @contextmanager
     def shown(self):
-        if not self._console.is_terminal:
-            yield self
-            return
-        with Live(console=self._console, redirect_stdout=False, redirect_stderr=False) as self._live:
-            yield self
+        try:
+            if not self._console.is_terminal:
+                yield self
+                return
+            with Live(console=self._console, redirect_stdout=False, redirect_stderr=False) as self._live:
+                yield self
+        finally:
+            self._console.drain()  # before the line on standard error that may be the cause of the end
 
     def show(self, record: Mapping[str, Any]) -> None:
         if self._live is not None:
@@ -88,7 +97,7 @@ def summary_lines(summary: Mapping[str, Any], folder: RunFolder, arguments: str 
     return lines
 
 
-def monitor(folder: RunFolder, console: Console) -> int:
+def monitor(folder: RunFolder, console: Screen) -> int:
     """Follow a run by its folder alone until it ends; for a finished run, its last view. Returns the exit code."""
     view = View(console, folder.path.name)
     with view.shown():

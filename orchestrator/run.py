@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
@@ -136,7 +135,8 @@ class _Driver:
         self.config = blueprint.config
         self.sample_bytes = blueprint.problem().layout.sample_bytes
         self.folder = folder
-        self.console = Screen(file=sys.stdout, highlight=False, markup=False)  # sys.stdout is redirected in `run`
+        self.console = Screen()  # here, for sys.stdout is redirected in `run`
+        self.had_terminal = _has_terminal()
         self.metrics = metrics
         self.split = Split.of(self.config.solver.workers)
         self.bytes_in_flight = self.split.workers * (CHUNKS_AHEAD + 1) * (CHUNK_BYTES + self.sample_bytes)
@@ -153,6 +153,8 @@ class _Driver:
             versions={"python": platform.python_version()} | {n: version(n) for n in ("ray", "torch", "numpy")},
             cause=None,
         )
+        # A terminal that is closed hangs up the whole group: Ray's processes must not end by it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
             with (
                 (self.folder.logs / "driver.log").open("a") as log,
@@ -166,7 +168,7 @@ class _Driver:
                     logs=self.folder.logs,
                 ) as self.session_folder,
             ):
-                self._handle_signals()  # after ray.init, which sets its own
+                self._handle_signals()  # after ray.init, which sets its own and hands SIGHUP blocked to its processes
                 if number := noted():
                     raise SystemExit(128 + number)
                 cause = self._run()
@@ -308,8 +310,18 @@ class _Driver:
                 os._exit(128 + number)
             self.stop_signal = signal.Signals(number)
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        def hang_up(number: int, frame: Any) -> None:
+            if self.had_terminal and not _has_terminal():  # closed, or its connection broke: nobody asked for the end
+                with suppress(PenstockError):
+                    self.folder.event("terminal closed")
+            else:
+                stop(number, frame)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(signal.SIGHUP, hang_up)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def _announce(self, facts: dict[str, Any]) -> None:
         """The split of the cores and the memory bound, before anything is solved."""
@@ -345,3 +357,12 @@ class _Driver:
 
     def _relative(self) -> str:
         return os.path.relpath(self.folder.path)
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a terminal that it belongs to; when that is closed it is gone for all its processes."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
