@@ -10,9 +10,9 @@ import termios
 def test_a_run_outlives_its_terminal(cli):
     """Nobody reads the terminal, whose buffer is full after a second; then it is closed, and the run goes on."""
     master, slave = os.openpty()
+    command = [sys.executable, "-m", "penstock", "train", "tiny.yaml"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "penstock", "train", "tiny.yaml"]
-        + [f"problem.name={cli.slow_darcy(0.02)}", "training.stop_after={steps: 200}"],
+        [*command, f"problem.name={cli.slow_darcy(0.02)}", "training.stop_after={steps: 200}"],
         cwd=cli.folder,
         env=cli.environment,
         stdin=slave,
