@@ -14,9 +14,10 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from penstock.solvers.krylov.check import Bound
 from penstock.solvers.krylov.constant import Constant
 from penstock.solvers.krylov.direct import Direct
-from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance, residual_of
+from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:
@@ -29,8 +30,7 @@ LOOSEST = 0.5  # of the tolerances asked for: x = 0 has a residual and an energy
 TIGHTEST = 1e-12  # rounding may hide residuals below
 CLOSER = 1e-3  # times the energy error or the residual: how a strategy without direct solves makes its own references,
 CREDIBLE = 100.0  # whose residual may exceed a thousandth of the first one so many times
-ROUNDED = 1e-5  # times the tolerance: a residual below is rounding's, and so is its ratio to the error
-STRAY = 10.0  # times the largest residual seen at this accuracy: the energy estimate has failed
+STRAY = 10.0  # times the largest residual and backward error seen at this accuracy: such an x is none of these
 
 # One-sided tolerance factor for normal samples, approximately: a bound mean - factor x deviation that 99.7 % of all
 # systems keep, with a confidence of 90 %.
@@ -80,7 +80,7 @@ class Calibrated:
         self._direct = Direct()
         self._num_attempts = 0
         self._log_ratios: deque[float] = deque(maxlen=WINDOW)
-        self._roughness: deque[float] = deque(maxlen=WINDOW)  # relative residual / error
+        self._strays: deque[Bound] = deque(maxlen=WINDOW)  # relative residual and backward error / error
 
     @property
     def name(self) -> str:
@@ -103,61 +103,71 @@ class Calibrated:
         n = self._num_attempts
         is_due = len(self._log_ratios) < FIRST or n in (16, 32, 64, 128) or n % EVERY == 0
         attempt = self.attempt(system, tolerance)
-        if attempt.outcome is not Outcome.CONVERGED or not is_due:
+        if attempt.outcome is not Outcome.CONVERGED or attempt.bound is None or not is_due:
             return attempt
-        rounded = self._rounded(tolerance.accuracy)
-        if relative_residual(system, attempt.x) <= rounded:
-            return replace(attempt, rtol=rounded)
         reference = self.reference(system, attempt, tolerance)
         self.learn(system, attempt, reference, tolerance)
         setup_seconds = attempt.setup_seconds + reference.setup_seconds
         return replace(reference, iterations=attempt.iterations, setup_seconds=setup_seconds)
 
     def tolerance(self, accuracy: float) -> float:
-        """What the strategy is asked for now."""
+        """What the strategy's measure must be now; it can't be asked for less than `TIGHTEST`."""
         if not self._log_ratios:
             return min(accuracy, LOOSEST)
-        ratio = math.exp(low_quantile(self._log_ratios)) / MARGIN
-        return min(max(accuracy * ratio, TIGHTEST), LOOSEST)
-
-    def _rounded(self, accuracy: float) -> float:
-        return max(ROUNDED * self.tolerance(accuracy), TIGHTEST)
+        return min(accuracy * math.exp(low_quantile(self._log_ratios)) / MARGIN, LOOSEST)
 
     def attempt(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
-        """One solve by the strategy, to what is known of its ratios."""
+        """One solve by the strategy, to what is known of its ratios; checked. Without a bound where x is as good as a
+        direct solution: rounding made its residual, whose ratio to the error says nothing of others."""
         self._num_attempts += 1
         wanted = self.tolerance(tolerance.accuracy)
-        attempt = self.strategy.solve(system, Tolerance(wanted, energy=wanted))
-        if attempt.energy_error is not None:
-            wanted = STRAY * tolerance.accuracy * max(self._roughness, default=math.inf)
-        return replace(attempt, rtol=wanted)
+        asked = max(wanted, TIGHTEST)
+        attempt = self.strategy.solve(system, Tolerance(asked, energy=asked)).checked(system)
+        if tolerance.bound.is_kept_by(attempt.check):
+            return replace(attempt, bound=None)
+        bound = self._bound(tolerance.accuracy)
+        if attempt.energy_error is None:
+            bound = replace(bound, relative_residual=wanted)
+        elif attempt.outcome is Outcome.CONVERGED and not measure_of(attempt) <= wanted:
+            attempt = replace(attempt, outcome=Outcome.STAGNATION)
+        return replace(attempt, bound=bound)
+
+    def _bound(self, accuracy: float) -> Bound:
+        """What x keeps unless the strategy's measure has failed."""
+        residual = max((stray.relative_residual for stray in self._strays), default=math.inf)
+        backward_error = max((stray.backward_error for stray in self._strays), default=math.inf)
+        return Bound(STRAY * accuracy * residual, STRAY * accuracy * backward_error)
 
     def reference(self, system: LinearSystem, attempt: Attempt, tolerance: Tolerance) -> Attempt:
-        """A⁻¹ b, or as good as that for this purpose."""
+        """A⁻¹ b, or as good as that for this purpose; checked."""
         if attempt.energy_error is None and can_factor(system):
-            return self._direct.solve(system, Tolerance(tolerance.rtol))
-        closer = CLOSER * relative_residual(system, attempt.x)
+            return self._direct.solve(system, tolerance).checked(system)
+        closer = CLOSER * attempt.check.relative_residual
         energy = None if attempt.energy_error is None else CLOSER * attempt.energy_error
         reference = self.strategy.solve(
             replace(system, guess=attempt.x), Tolerance(max(closer, TIGHTEST), energy=energy)
-        )
-        return replace(reference, rtol=max(CREDIBLE * closer, tolerance.rtol))
+        ).checked(system)
+        if tolerance.bound.is_kept_by(reference.check):
+            return replace(reference, bound=None)
+        outcome = Outcome.STAGNATION if measure_of(reference) == math.inf else reference.outcome
+        bound = Bound(max(CREDIBLE * closer, tolerance.rtol), CREDIBLE * CLOSER * attempt.check.backward_error)
+        return replace(reference, outcome=outcome, bound=bound)
 
     def learn(self, system: LinearSystem, attempt: Attempt, reference: Attempt, tolerance: Tolerance) -> None:
         """Take the ratio of one solved system into account, if the reference is one."""
-        rtol = tolerance.rtol if reference.rtol is None else reference.rtol
-        if reference.outcome is not Outcome.CONVERGED or not relative_residual(system, reference.x) <= rtol:
+        if not reference.meets(tolerance) or tolerance.bound.is_kept_by(attempt.check):
             return
-        residual = relative_residual(system, attempt.x)
-        error = relative_error(system, attempt.x, reference.x)
-        measure = residual if attempt.energy_error is None else attempt.energy_error
-        if error > 0 and residual > self._rounded(tolerance.accuracy):
+        residual, backward_error = attempt.check.relative_residual, attempt.check.backward_error
+        error, measure = relative_error(system, attempt.x, reference.x), measure_of(attempt)
+        if error > 0 and 0 < measure < math.inf:
             self._log_ratios.append(math.log(measure / error))
-            self._roughness.append(residual / error)
+            self._strays.append(Bound(residual / error, backward_error / error))
 
 
-def relative_residual(system: LinearSystem, x: PETSc.Vec) -> float:
-    return residual_of(system, x).norm() / system.b.norm()
+def measure_of(attempt: Attempt) -> float:
+    """What its strategy stopped on; infinite where that was nothing: the estimate of the energy error is 0 once
+    ||r|| is down to the rounding of ||b||, which may be that of a few large entries."""
+    return attempt.check.relative_residual if attempt.energy_error is None else attempt.energy_error or math.inf
 
 
 def relative_error(system: LinearSystem, x: PETSc.Vec, reference: PETSc.Vec) -> float:

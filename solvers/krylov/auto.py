@@ -22,7 +22,7 @@ from penstock.solvers.krylov.krylov import Krylov
 from penstock.solvers.krylov.lagged import Lagged
 from penstock.solvers.krylov.matrix_copy import MatrixCopy
 from penstock.solvers.krylov.reasons import broken_down
-from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance, residual_of
+from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
 
 logger = logging.getLogger(__name__)
@@ -260,10 +260,10 @@ class Contender:
         if usual is not None:
             iterative.max_iterations = usual
 
-        relative_residual = residual_of(system, attempt.x).norm() / system.b.norm()
-        has_met = relative_residual <= (tolerance.rtol if attempt.rtol is None else attempt.rtol)
-        if attempt.outcome is not Outcome.CONVERGED or not has_met or (self.is_warm and seconds > limit):
-            late = "" if attempt.outcome is not Outcome.CONVERGED or not has_met else "too slow to be tried further"
+        attempt = attempt.checked(system)
+        has_met = attempt.outcome is Outcome.CONVERGED and attempt.meets(tolerance)
+        if not has_met or (self.is_warm and seconds > limit):
+            late = "too slow to be tried further" if has_met else ""
             return replace(attempt, outcome=Outcome.STAGNATION, reason=attempt.reason or late)
         self._iteration_seconds = seconds / max(attempt.iterations, 1)
         if self.is_warm:

@@ -46,6 +46,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.linalg
 
+from penstock.solvers.krylov.check import check_of
 from penstock.solvers.krylov.kernels import library
 from penstock.solvers.krylov.operator import Handle, Operator, SeenMatrix, preconditioner_for
 from penstock.solvers.krylov.preconditioners import PRECONDITIONERS, require_known
@@ -148,17 +149,20 @@ class CG:
             # ||A⁻¹b||² = ||A⁻¹b - x||² + xᵀ(b + r); the decreases add up to the first term.
             state.squared_solution = float(operator.inner(memory.x, system.b.array_r + memory.r))
 
-        residual_norm, previous = None, math.inf
+        check, previous = None, math.inf
         while (outcome := iterate(state)) is Outcome.CONVERGED and tolerance.energy is None:
-            memory.r[:] = operator.residual(memory.x)
-            residual_norm = operator.norm(memory.r)
-            if residual_norm <= state.target_norm:
+            x.array = memory.x
+            check = check_of(system, x)
+            operator.num_products += 1
+            if check.residual_norm <= state.target_norm:
                 break
-            if not residual_norm <= PROGRESS * previous:
+            if not check.residual_norm <= PROGRESS * previous:
                 outcome = Outcome.STAGNATION
                 break
-            residual_norm, previous = None, residual_norm
-        x.array = memory.x
+            memory.r[:] = check.residual.array_r
+            previous = check.residual_norm
+        else:
+            x.array = memory.x
 
         if memory.k > 0 and state.iterations > 0 and outcome is Outcome.CONVERGED:
             self._learn(system.A, state, operator)
@@ -167,7 +171,7 @@ class CG:
             outcome=outcome,
             reason=CAUSES[state.cause],
             iterations=operator.num_products + state.iterations,
-            residual_norm=residual_norm,
+            check=check,
             energy_error=state.energy_error if math.isfinite(state.energy_error) else None,
             history=memory.norms[: state.iterations + 1].tolist(),
             setup_seconds=setup_seconds,

@@ -147,7 +147,7 @@ class GCRODR:
         if space.k > 0:
             project(operator, space, x, r)
         goal = tolerance.rtol * system.b.norm() if self.side == "left" and self.stops_on_true_residual else None
-        outcome, residual_norm = self._cycles(operator, space, x, r, target, goal, history)
+        outcome = self._cycles(operator, space, x, r, target, goal, history)
         x_vec.array = x
         space.matrix.note(system.A)
         self._space = space
@@ -156,7 +156,6 @@ class GCRODR:
             outcome=outcome,
             reason=REASONS.get(outcome, ""),
             iterations=operator.num_products,
-            residual_norm=residual_norm,
             history=history,
             setup_seconds=setup_seconds,
         )
@@ -170,42 +169,39 @@ class GCRODR:
         target: float,
         goal: float | None,
         history: list[float],
-    ) -> tuple[Outcome, float | None]:
+    ) -> Outcome:
         """Cycles until ||r|| <= target (steps 3 to 6), and ||b - A x|| <= goal where there is one. Overwrites x and r,
-        appends to `history`. Also returns ||b - A x|| where a product with this x has given it."""
+        appends to `history`."""
         norms = [operator.norm(r)]  # at the ends of the cycles
-        true_norm = None
         while True:
             if not np.isfinite(norms[-1]):
-                return Outcome.NOT_FINITE, true_norm
+                return Outcome.NOT_FINITE
             if norms[-1] <= target:
-                if goal is not None:
-                    true_norm = operator.norm(operator.true_residual(x))
+                true_norm = 0.0 if goal is None else operator.norm(operator.true_residual(x))
                 if goal is None or true_norm <= goal:
-                    return Outcome.CONVERGED, true_norm
+                    return Outcome.CONVERGED
                 target *= 0.5 * goal / true_norm
             if operator.num_products >= self.max_iterations:
-                return Outcome.ITERATION_LIMIT, true_norm
+                return Outcome.ITERATION_LIMIT
             if len(norms) > STALLED_CYCLES and norms[-1] > STALLED_REDUCTION * norms[-1 - STALLED_CYCLES]:
-                return Outcome.STAGNATION, true_norm
+                return Outcome.STAGNATION
 
             num_steps = min(self.m - space.k, self.max_iterations - operator.num_products)
             R, is_invariant = arnoldi(operator, space, r, norms[-1], num_steps, target, history)
             if not np.isfinite(R).all():
                 space.k = 0
-                return Outcome.NOT_FINITE, true_norm
+                return Outcome.NOT_FINITE
             if R.shape[1] == 1:
-                return Outcome.BREAKDOWN, true_norm
+                return Outcome.BREAKDOWN
             correction(space, R, norms[-1], x)
             r[:] = operator.residual(x)
             norms.append(operator.norm(r))
-            true_norm = None if operator.is_left else norms[-1]
             is_solved = norms[-1] <= target
             if self.k > 0 and (self.recycle or not is_solved):
                 deflate(operator, space, R, self.k)
             # An invariant search space holds the solution, unless A is singular on it.
             if is_invariant and not is_solved and norms[-1] > 0.5 * norms[-2]:
-                return Outcome.BREAKDOWN, true_norm
+                return Outcome.BREAKDOWN
 
 
 class Space:

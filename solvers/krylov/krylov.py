@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from penstock.solvers.krylov.check import check_of
 from penstock.solvers.krylov.preconditioners import PRECONDITIONERS, require_known, set_preconditioner
 from penstock.solvers.krylov.reasons import reason_of
-from penstock.solvers.krylov.strategy import Attempt, Tolerance, require_at_least, residual_of, start_of
+from penstock.solvers.krylov.strategy import Attempt, Tolerance, require_at_least, start_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:
@@ -174,14 +175,14 @@ def iterate(
         if RESTARTED.get(ksp.getType()) == "gmres":  # forms its residual anew at every restart
             products += max(0, iterations - 1) // restart
         outcome = _outcome(ksp.getConvergedReason())
-        residual_norm = residual_of(system, x).norm()
+        check = check_of(system, x)
         products += 1
-        if outcome is not Outcome.CONVERGED or residual_norm <= target:
+        if outcome is not Outcome.CONVERGED or check.residual_norm <= target:
             break
         outcome = Outcome.STAGNATION
-        rtol *= 0.5 * target / residual_norm
+        rtol *= 0.5 * target / check.residual_norm
         ksp.setInitialGuessNonzero(True)
-    return Attempt(x=x, outcome=outcome, reason=reason_of(ksp), iterations=products, residual_norm=residual_norm)
+    return Attempt(x=x, outcome=outcome, reason=reason_of(ksp), iterations=products, check=check)
 
 
 @contextmanager

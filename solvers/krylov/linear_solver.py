@@ -14,17 +14,18 @@ from penstock.solvers.krylov.accuracy import calibrated, tolerance_of
 from penstock.solvers.krylov.auto import Auto
 from penstock.solvers.krylov.ladder import Ladder
 from penstock.solvers.krylov.reasons import broken_down
-from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance, residual_of
+from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome, Solution
 
 
 class LinearSolver:
     """Solves systems of any number of families; lives as long as its worker.
 
-    Every solution's true residual is formed by a product of its own, here if the strategy has not done so, and only
-    ||b - A x|| <= rtol ||b|| counts as converged, whatever the strategy said; under `accuracy` that rtol is what was
-    deduced from it (`Calibrated`). A system that did not converge climbs the `Ladder`. The last result is returned as
-    it is, with what each strategy said that failed.
+    Every x that is returned was checked by a product of its own with the system's own A (`Check`), and only what keeps
+    its bound counts as converged, whatever the strategy said: ||b - A x|| <= rtol ||b|| and a backward error to match,
+    or a direct solution that can't be had better in double precision; under `accuracy`, what was deduced from it
+    (`Calibrated`). A system that did not converge climbs the `Ladder`. The last result is returned as it is, with what
+    each strategy said that failed.
 
     strategy: a fresh one of `STRATEGIES`; it serves as the pattern for one strategy a family.
     rtol: largest relative residual, between 0 and 1.
@@ -80,6 +81,7 @@ class LinearSolver:
         """The solution with its outcome. `iterations` are those of the attempt that gave x, `seconds` those of all."""
         start = time.perf_counter()
         _attach_nullspaces(system)
+        system.b.stateIncrease()  # PETSc may remember the norm of what an array that it shares held before
         norm_b = system.b.norm()
         if norm_b == 0 or not math.isfinite(norm_b):
             return self._trivial(system, norm_b, start)
@@ -90,18 +92,15 @@ class LinearSolver:
             self.setup_seconds += attempt.setup_seconds
             if system.nullspace is not None:  # a kept factor leaves in x what its pivots made of it
                 system.nullspace.remove(attempt.x)
-            residual_norm = attempt.residual_norm
-            if residual_norm is None:
-                residual_norm = residual_of(system, attempt.x).norm()
-            relative_residual = residual_norm / norm_b
-            outcome = _judge(attempt, relative_residual, self.tolerance)
+            attempt = attempt.checked(system)
+            outcome = _judge(attempt, self.tolerance)
             if outcome is Outcome.CONVERGED:
                 break
-            reasons.append(_why(strategy, attempt, outcome, relative_residual, self.tolerance))
+            reasons.append(_why(strategy, attempt, outcome, self.tolerance))
         return Solution(
             x=attempt.x,
             outcome=outcome,
-            relative_residual=relative_residual,
+            relative_residual=attempt.check.relative_residual,
             iterations=attempt.iterations,
             seconds=time.perf_counter() - start,
             strategy=strategy.name,
@@ -142,26 +141,18 @@ def _attach_nullspaces(system: LinearSystem) -> None:
         system.A.setNearNullSpace(system.near_nullspace)
 
 
-def _judge(attempt: Attempt, relative_residual: float, tolerance: Tolerance) -> Outcome:
-    if not math.isfinite(relative_residual):
+def _judge(attempt: Attempt, tolerance: Tolerance) -> Outcome:
+    if not math.isfinite(attempt.check.relative_residual):
         return Outcome.NOT_FINITE
-    if attempt.rtol is None:
-        has_converged = relative_residual <= tolerance.rtol
-    else:  # deduced: the residual alone says too little
-        has_converged = attempt.outcome is Outcome.CONVERGED and relative_residual <= attempt.rtol
-    if has_converged:
+    if attempt.meets(tolerance):
         return Outcome.CONVERGED
     return Outcome.STAGNATION if attempt.outcome is Outcome.CONVERGED else attempt.outcome
 
 
-def _why(strategy: Strategy, attempt: Attempt, outcome: Outcome, relative_residual: float, tolerance: Tolerance) -> str:
+def _why(strategy: Strategy, attempt: Attempt, outcome: Outcome, tolerance: Tolerance) -> str:
     """One line: who failed, how, which bound was missed by what, and what was said of it."""
-    rtol = tolerance.rtol if attempt.rtol is None else attempt.rtol
-    line = f"{strategy.name}: {outcome}"
-    if math.isfinite(relative_residual) and relative_residual > rtol:
-        line += (
-            f", relative residual {relative_residual:.1e}, {relative_residual / rtol:.2g} times the bound {rtol:.1e}"
-        )
+    missed = (attempt.bound or tolerance.bound).missed_by(attempt.check)
+    line = ", ".join([f"{strategy.name}: {outcome}", *missed])
     if attempt.iterations > 0:
         line += f", after {attempt.iterations} iterations"
     return f"{line} ({attempt.reason})" if attempt.reason else line

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from penstock.solvers.krylov.check import Bound, Check, check_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
+
+
+ROWS = 10.0  # times rtol, the largest backward error: one row may be off by more than all are on average
+ROWS_OF_DIRECT = 1e-3  # the same where it must imply an accuracy: errors may be 1e6 times a backward error
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,11 @@ class Tolerance:
     """At ||x - A⁻¹ b|| <= accuracy ||A⁻¹ b||, for `Calibrated` and `Auto`, instead; `rtol` is then one that implies it
     for a direct solve."""
 
+    @property
+    def bound(self) -> Bound:
+        """What every x must keep for which its strategy deduced nothing else."""
+        return Bound(self.rtol, (ROWS if self.accuracy is None else ROWS_OF_DIRECT) * self.rtol)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
@@ -36,10 +46,10 @@ class Attempt:
     """Why there is no solution, where more is known than the outcome says: what PETSc said, say. One line."""
     iterations: int = 0
     """Products with A that the method made, its own residuals included; those inside a preconditioner are not."""
-    rtol: float | None = None
-    """The relative residual up to which x meets the tolerance, where the strategy deduced it; else `Tolerance.rtol`."""
-    residual_norm: float | None = None
-    """||b - A x||, where the strategy has formed it by a product with this x."""
+    bound: Bound | None = None
+    """What x must keep to meet the tolerance, where the strategy deduced it; else `Tolerance.bound`."""
+    check: Check | None = None
+    """Of x, where the strategy has made it."""
     energy_error: float | None = None
     """The estimated ||x - A⁻¹ b||_A / ||A⁻¹ b||_A, where the strategy has one."""
     history: Sequence[float] = ()
@@ -47,6 +57,18 @@ class Attempt:
     setup_seconds: float = 0.0
     """Processor time before the first iteration or back-solve: preconditioner, factor, a space brought to a new matrix,
     the comparison with the matrix before."""
+
+    def checked(self, system: LinearSystem) -> Attempt:
+        """With the check of this x for this system, which is made unless it is there."""
+        if self.check is not None and self.check.is_of(system, self.x):
+            return self
+        return replace(self, check=check_of(system, self.x))
+
+    def meets(self, tolerance: Tolerance) -> bool:
+        """Once it is checked: where nothing was deduced x counts, and not what the strategy thinks of it."""
+        if self.bound is None:
+            return tolerance.bound.is_kept_by(self.check)
+        return self.outcome is Outcome.CONVERGED and self.bound.is_kept_by(self.check)
 
 
 class Strategy(Protocol):

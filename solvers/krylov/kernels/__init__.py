@@ -25,6 +25,7 @@ class _Api(ctypes.Structure):
             "MatNullSpaceRemove",
             "MatSeqAIJGetArrayRead",
             "MatSeqAIJRestoreArrayRead",
+            "MatSeqAIJGetCSRAndMemType",
             "VecGetArrayRead",
             "VecRestoreArrayRead",
             "VecGetArrayWrite",

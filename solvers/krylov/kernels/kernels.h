@@ -25,6 +25,7 @@ typedef struct {
     int (*MatNullSpaceRemove)(MatNullSpace space, Vec x);
     int (*MatSeqAIJGetArrayRead)(Mat A, const double **values);
     int (*MatSeqAIJRestoreArrayRead)(Mat A, const double **values);
+    int (*MatSeqAIJGetCSRAndMemType)(Mat A, const int **starts, const int **columns, double **values, void *type);
     int (*VecGetArrayRead)(Vec x, const double **array);
     int (*VecRestoreArrayRead)(Vec x, const double **array);
     int (*VecGetArrayWrite)(Vec x, double **array);
