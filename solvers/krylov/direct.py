@@ -147,7 +147,7 @@ class Direct:
             check = check_of(system, x)
             if tolerance.bound.is_kept_by(check):
                 return Attempt(x=x, outcome=Outcome.CONVERGED, check=check)
-            if change <= (tolerance.accuracy or SINGULAR) and BACKWARD_STABLE.is_kept_by(check):
+            if change <= (tolerance.accuracy or SINGULAR) * x.norm() and BACKWARD_STABLE.is_kept_by(check):
                 return Attempt(x=x, outcome=Outcome.CONVERGED, bound=BACKWARD_STABLE, check=check)
             if step == MAX_REFINEMENTS or not check.strict_backward_error <= 0.5 * backward_error:
                 break
@@ -155,7 +155,7 @@ class Direct:
             correction = check.residual.duplicate()
             self._ksp.solve(check.residual, correction)
             x.axpy(1.0, correction)
-            change = correction.norm() / x.norm()
+            change = correction.norm()
         return Attempt(x=x, outcome=Outcome.STAGNATION, check=check)
 
     def _new_ksp(self, system: LinearSystem) -> PETSc.KSP:

@@ -117,5 +117,6 @@ def test_failures_now_and_then_are_no_reason_to_leave_it_out():
 
 def test_a_reason_says_which_bound_was_missed_by_what():
     solution = LinearSolver(Moody(lambda number: False), rtol=1e-8)(system_of(scipy.sparse.eye_array(3)))
-    bound = "relative residual 5.0e-01, 5e+07 times the bound 1.0e-08"
-    assert solution.reason == f"moody: stagnation, {bound}, after 7 iterations (in a bad mood)"
+    bounds = "relative residual 5.0e-01, 5e+07 times the bound 1.0e-08"
+    bounds += ", backward error 1.2e-01, 1.2e+06 times the bound 1.0e-07"
+    assert solution.reason == f"moody: stagnation, {bounds}, after 7 iterations (in a bad mood)"
