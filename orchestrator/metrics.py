@@ -103,7 +103,9 @@ class Metrics:
         return server.server_port
 
     def choose(self, decisions: Iterable[Decision]) -> None:
-        """Show what strategy auto chose, one decision a family."""
+        """Show what strategy auto chose, one decision per family, in place of what was shown before."""
+        self._trials.clear()
+        self._chosen.clear()
         for decision in decisions:
             for label, seconds in decision.seconds.items():
                 if seconds is not None:

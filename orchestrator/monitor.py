@@ -86,7 +86,7 @@ def summary_lines(summary: Mapping[str, Any], folder: RunFolder, arguments: str 
             f"mean {errors['mean']:.4f}, p99 {errors['p99']:.4f}, max {errors['max']:.4f}"
         )
     lines.append(
-        f"{summary['delivered']} simulations delivered, {summary['failed']} failed; "
+        f"{summary['delivered']} simulations delivered, {summary['failed']} failed, {summary['retried']} retried; "
         f"{summary['unique']} unique samples, {summary['trained']} trained (reuse {_reuse(summary)})"
         + (f", {summary['dropped']} second copies dropped" if summary["dropped"] else "")
     )
@@ -138,9 +138,10 @@ def _last_record(folder: RunFolder) -> dict[str, Any] | None:
 
 
 def _line(record: Mapping[str, Any]) -> str:
+    troubles = _troubles(record)
     parts = [
         f"{_duration(record['elapsed_seconds'])} {record['state']}",
-        f"simulations {record['delivered']}" + (f" ({record['failed']} failed)" if record["failed"] else ""),
+        f"simulations {record['delivered']}" + (f" ({troubles})" if troubles else ""),
         f"samples/s {_rates(record)}",
         f"buffer {record['buffer_samples']}/{record['buffer_capacity']}",
     ]
@@ -160,11 +161,7 @@ def _line(record: Mapping[str, Any]) -> str:
 
 
 def _table(title: str, record: Mapping[str, Any]) -> Panel:
-    simulations = f"{record['delivered']} delivered"
-    if record["failed"]:
-        simulations += f", {record['failed']} failed"
-    if record["retried"]:
-        simulations += f", {record['retried']} retried"
+    simulations = ", ".join(filter(None, (f"{record['delivered']} delivered", _troubles(record))))
     left, right = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
     for label, value in (
         ("simulations", simulations),
@@ -201,6 +198,10 @@ def _table(title: str, record: Mapping[str, Any]) -> Panel:
         title_align="left",
         width=100,
     )
+
+
+def _troubles(record: Mapping[str, Any]) -> str:
+    return ", ".join(f"{record[outcome]} {outcome}" for outcome in ("failed", "retried") if record[outcome])
 
 
 def _rates(record: Mapping[str, Any]) -> str:

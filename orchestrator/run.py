@@ -31,7 +31,7 @@ from penstock.orchestrator.assembly import (
     validation_size,
 )
 from penstock.orchestrator.blueprint import Blueprint
-from penstock.orchestrator.choices import Choices
+from penstock.orchestrator.choices import Choices, Families
 from penstock.orchestrator.cluster import noted_signals, ray_session
 from penstock.orchestrator.config import Config
 from penstock.orchestrator.journal import Journal
@@ -207,7 +207,7 @@ class _Driver:
         self._announce(facts)
         validation = Ledger("validation", config.validation.simulations, *facts["validation"])
         training = Ledger("training", config.training.stop_after.simulations, *facts["training"])
-        journal, choices = Journal(self.folder), Choices(self.folder)
+        journal, choices, families = Journal(self.folder), Choices(self.folder), Families(self.folder)
         self.metrics.choose(choices.decisions)
         self.learner.start.remote()
         pending, stream_ended, warning = None, False, None
@@ -226,6 +226,8 @@ class _Driver:
                     self.metrics.update(record, status["solves"])
                     for decision in choices.take(status["decisions"]):
                         self.console.print(f"{decision.family}: {decision.reason}", soft_wrap=True)
+                    for line in families.news(status["solves"]):
+                        self.console.print(line, soft_wrap=True)
                     self.metrics.choose(choices.decisions)
                     if status["warning"] not in (None, warning):
                         warning = status["warning"]

@@ -250,6 +250,17 @@ class Decision:
     """One line for people: what was chosen, over what, by how much."""
 
 
+MAX_FAMILIES = 32  # of systems that are remembered: those met last, for a problem may name a new one for every draw
+
+
+def keep_last[Value](by_family: dict[str, Value], family: str, value: Value) -> None:
+    """Make the family the last of the dictionary, from which the first ones go once there are more than 32."""
+    by_family.pop(family, None)
+    by_family[family] = value
+    while len(by_family) > MAX_FAMILIES:
+        del by_family[next(iter(by_family))]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Lease:
     """The simulations that a worker takes at a time: its look-ahead window."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from penstock.solvers.krylov.direct import Direct
+from penstock.solvers.krylov.reasons import is_symmetric
 from penstock.solvers.krylov.strategy import Strategy
 from penstock.solvers.problem import LinearSystem
 
@@ -23,8 +24,22 @@ class Ladder:
 
     def __init__(self, strategy: Strategy):
         self.strategy = strategy
+        self.is_told = False
+        """Why a system had to climb has been said."""
+        self._num_systems = 0
+        self._is_general = False  # though its systems are said to be SPD
         self._lu = Direct(solver="mumps")
         self._as_it_is, self._with_nothing_recycled = _Trust(), _Trust()
+
+    def believed(self, system: LinearSystem) -> LinearSystem:
+        """The system, and no longer SPD for this family once one that was said to be so is not symmetric.
+
+        Looked at in the systems 1, 2, 4, 8, ...: PETSc's ICC of a nonsymmetric matrix may never end.
+        """
+        self._num_systems += 1
+        if system.is_spd and not self._is_general and self._num_systems & (self._num_systems - 1) == 0:
+            self._is_general = not is_symmetric(system)
+        return replace(system, is_spd=False) if self._is_general else system
 
     def rungs(self, system: LinearSystem) -> Iterator[tuple[Strategy, LinearSystem]]:
         """What to try, in order; each is asked for only when the one before it has failed."""

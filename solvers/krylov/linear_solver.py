@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Iterable
@@ -9,13 +10,15 @@ from copy import copy
 
 import numpy as np
 
-from penstock.sample import Decision
+from penstock.sample import Decision, keep_last
 from penstock.solvers.krylov.accuracy import calibrated, tolerance_of
 from penstock.solvers.krylov.auto import Auto
 from penstock.solvers.krylov.ladder import Ladder
-from penstock.solvers.krylov.reasons import broken_down
+from penstock.solvers.krylov.reasons import advice, broken_down
 from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome, Solution
+
+logger = logging.getLogger(__name__)
 
 
 class LinearSolver:
@@ -26,6 +29,7 @@ class LinearSolver:
     or a direct solution that can't be had better in double precision; under `accuracy`, what was deduced from it
     (`Calibrated`). A system that did not converge climbs the `Ladder`. The last result is returned as it is, with what
     each strategy said that failed.
+    What was learned of a family is kept for the 32 that were met last.
 
     strategy: a fresh one of `STRATEGIES`; it serves as the pattern for one strategy a family.
     rtol: largest relative residual, between 0 and 1.
@@ -65,8 +69,8 @@ class LinearSolver:
 
         may_try: whether it may try strategies out itself; else it goes by structure alone until it adopts a decision.
         """
-        newest_last = sorted((*decisions, *self.decisions), key=lambda decision: decision.number)
-        self._known = {decision.family: decision for decision in newest_last}
+        for decision in sorted((*self.decisions, *decisions), key=lambda decision: decision.number):
+            keep_last(self._known, decision.family, decision)
         self._may_try = may_try
         for family, ladder in self._ladders.items():
             if isinstance(ladder.strategy, Auto):
@@ -85,8 +89,9 @@ class LinearSolver:
         norm_b = system.b.norm()
         if norm_b == 0 or not math.isfinite(norm_b):
             return self._trivial(system, norm_b, start)
-        reasons: list[str] = []
-        for climbed, (strategy, rung) in enumerate(self._ladder(system.family).rungs(system)):
+        ladder, reasons = self._ladder(system.family), []
+        believed = ladder.believed(system)
+        for climbed, (strategy, rung) in enumerate(ladder.rungs(believed)):
             self.num_retried += climbed == 1
             attempt = _attempt(strategy, rung, self.tolerance)
             self.setup_seconds += attempt.setup_seconds
@@ -97,6 +102,12 @@ class LinearSolver:
             if outcome is Outcome.CONVERGED:
                 break
             reasons.append(_why(strategy, attempt, outcome, self.tolerance))
+        if reasons and outcome is Outcome.CONVERGED:
+            reasons.append(f"solved by {strategy.name} then")
+        if (reasons or believed.is_spd != system.is_spd) and not ladder.is_told:
+            ladder.is_told = True
+            reasons += advice(system, attempt.x)
+            logger.warning("family %r: %s", system.family, "; ".join(reasons))
         return Solution(
             x=attempt.x,
             outcome=outcome,
@@ -108,14 +119,17 @@ class LinearSolver:
         )
 
     def _ladder(self, family: str) -> Ladder:
-        if family not in self._ladders:
-            strategy = copy(self._pattern)
-            if isinstance(strategy, Auto):
-                strategy.adopt(self._known.get(family), may_try=self._may_try)
-            elif self.tolerance.accuracy is not None:
-                strategy = calibrated(strategy)
-            self._ladders[family] = Ladder(strategy)
-        return self._ladders[family]
+        ladder = self._ladders.get(family) or self._new_ladder(family)
+        keep_last(self._ladders, family, ladder)
+        return ladder
+
+    def _new_ladder(self, family: str) -> Ladder:
+        strategy = copy(self._pattern)
+        if isinstance(strategy, Auto):
+            strategy.adopt(self._known.get(family), may_try=self._may_try)
+        elif self.tolerance.accuracy is not None:
+            strategy = calibrated(strategy)
+        return Ladder(strategy)
 
     def _trivial(self, system: LinearSystem, norm_b: float, start: float) -> Solution:
         """x = 0: the solution for b = 0, and all that can be said when b is not finite."""

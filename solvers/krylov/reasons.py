@@ -30,6 +30,29 @@ def said_by(error: Exception) -> str:
     return said[-1] if said else type(error).__name__
 
 
+def advice(system: LinearSystem, x: PETSc.Vec) -> list[str]:
+    """What the problem says of the system and is not so, as two products and x show, if that is its solution."""
+    if not system.is_spd:
+        return []
+    if not is_symmetric(system):
+        fault = "symmetric"
+    elif x.dot(system.b) < 0 or system.A.getDiagonal().min()[1] <= 0:  # xᵀ A x, and eᵀ A e
+        fault = "positive definite"
+    else:
+        return []
+    return [f"is_spd=True is wrong for this matrix, which is not {fault}: leave it out"]
+
+
+def is_symmetric(system: LinearSystem) -> bool:
+    """A v = Aᵀ v for a random v, but for rounding."""
+    v, difference, product = system.b.duplicate(), system.b.duplicate(), system.b.duplicate()
+    v.setRandom()
+    system.A.mult(v, product)
+    system.A.multTranspose(v, difference)
+    difference.axpy(-1.0, product)
+    return difference.norm() <= 1e-8 * product.norm()
+
+
 def reason_of(ksp: PETSc.KSP) -> str:
     """PETSc's names for why a KSP has diverged, and for what was wrong with its preconditioner; "" where it has not."""
     from petsc4py import PETSc

@@ -1,5 +1,7 @@
 """What is tried after a failure, what is learned from it, and what is said of it. References are SciPy's."""
 
+import gc
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -7,8 +9,12 @@ import scipy.sparse.linalg
 from mpi4py import MPI
 from petsc4py import PETSc
 
+from penstock.sample import MAX_FAMILIES, Decision
 from penstock.solvers.krylov import LinearSolver
+from penstock.solvers.krylov.auto import Auto
 from penstock.solvers.krylov.cg import CG
+from penstock.solvers.krylov.direct import Direct
+from penstock.solvers.krylov.gcrodr import GCRODR
 from penstock.solvers.krylov.krylov import Krylov
 from penstock.solvers.krylov.lagged import Lagged
 from penstock.solvers.krylov.strategy import Attempt
@@ -37,12 +43,13 @@ def system_of(A, **known) -> LinearSystem:
     return LinearSystem(A=matrix, b=b, **known)
 
 
+CONVECTION, INDEFINITE = laplacian(wind=20.0), laplacian() - 2.5 * scipy.sparse.eye_array(N)
 GRID = Grid(shape=(SIZE, SIZE), spacing=(1.0, 1.0), permutation=np.arange(N))
 NEVER_WORKS = {
-    "krylov, not SPD": (Krylov(), laplacian(wind=20.0), {"is_spd": True}, "krylov: "),
     "cg, not SPD": (CG(), laplacian(wind=20.0), {"is_spd": True}, "cg: "),
-    "lagged, not SPD": (Lagged(), laplacian(wind=20.0), {"is_spd": True}, "lagged: "),
-    "cg, indefinite": (CG(pc="none"), laplacian() - 2.5 * scipy.sparse.eye_array(N), {"is_spd": True}, "pᵀ A p <= 0"),
+    "krylov, not SPD": (Krylov(ksp="cg"), laplacian(wind=20.0), {"is_spd": True}, "krylov: "),
+    "krylov, indefinite": (Krylov(ksp="cg", pc="none"), INDEFINITE, {"is_spd": True}, "DIVERGED_INDEFINITE_MAT"),
+    "cg, indefinite": (CG(pc="none"), INDEFINITE, {"is_spd": True}, "pᵀ A p <= 0"),
     "multigrid, periodic": (
         CG(pc="multigrid"),
         laplacian(is_periodic=True),
@@ -119,4 +126,72 @@ def test_a_reason_says_which_bound_was_missed_by_what():
     solution = LinearSolver(Moody(lambda number: False), rtol=1e-8)(system_of(scipy.sparse.eye_array(3)))
     bounds = "relative residual 5.0e-01, 5e+07 times the bound 1.0e-08"
     bounds += ", backward error 1.2e-01, 1.2e+06 times the bound 1.0e-07"
-    assert solution.reason == f"moody: stagnation, {bounds}, after 7 iterations (in a bad mood)"
+    assert solution.reason == f"moody: stagnation, {bounds}, after 7 iterations (in a bad mood); solved by direct then"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "A", "fault"),
+    [
+        (CG(pc="none"), CONVECTION, "symmetric"),
+        (CG(pc="none"), INDEFINITE, "positive definite"),
+        (Krylov(ksp="cg", pc="none"), INDEFINITE, "positive definite"),
+    ],
+    ids=["not symmetric", "indefinite", "indefinite, krylov"],
+)
+def test_what_the_problem_says_and_is_not_so_is_told_once_with_what_to_do(strategy, A, fault, caplog):
+    advice = f"is_spd=True is wrong for this matrix, which is not {fault}: leave it out"
+    solver = LinearSolver(strategy, rtol=1e-8)
+    reasons = [solver(system_of(A, is_spd=True)).reason for _ in range(4)]
+    assert [advice in reason for reason in reasons] == [True, False, False, False]
+    assert "; solved by direct then; " in reasons[0]
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning == f"family 'default': {reasons[0]}"
+
+
+@pytest.mark.parametrize("strategy", [Krylov(), Lagged(), Direct(), GCRODR(), Auto()], ids=lambda s: s.name)
+@pytest.mark.parametrize("late", [False, True])
+def test_a_matrix_that_is_not_symmetric_is_solved_as_what_it_is(strategy, late):
+    """From the first system that shows it; PETSc's ICC of it may never end."""
+    solver = LinearSolver(strategy, rtol=1e-8)
+    if late:
+        assert solver(system_of(laplacian(), is_spd=True)).reason == ""
+    reasons = []
+    for _ in range(3):
+        solution = solver(system_of(CONVECTION, is_spd=True))
+        expected = scipy.sparse.linalg.spsolve(CONVECTION.tocsc(), np.ones(N))
+        np.testing.assert_allclose(solution.x.array_r, expected, rtol=1e-6, atol=1e-6 * abs(expected).max())
+        reasons.append(solution.reason)
+    assert solver.num_retried == 0 and reasons[1:] == ["", ""]
+    assert reasons[0] == "is_spd=True is wrong for this matrix, which is not symmetric: leave it out"
+
+
+def test_a_true_is_spd_is_not_blamed():
+    solution = LinearSolver(CG(pc="none", max_iterations=2), rtol=1e-8)(system_of(laplacian(), is_spd=True))
+    assert solution.reason.startswith("cg: iteration limit reached") and "is_spd" not in solution.reason
+
+
+@pytest.mark.parametrize("strategy", [Direct(), Auto(), Lagged()], ids=["direct", "auto", "lagged"])
+def test_families_that_are_no_longer_met_are_released(strategy):
+    """A problem may name a family for every draw: what is kept of them does not grow."""
+    solver, matrices = LinearSolver(strategy, rtol=1e-8), []
+    for number in range(3 * MAX_FAMILIES // 2):
+        system = system_of(laplacian(), family=f"draw {number}", is_spd=True)
+        matrices.append(system.A)
+        for _ in range(2):
+            assert solver(system).converged
+        assert solver(system_of(laplacian(), family="met again and again", is_spd=True)).converged
+    assert len(solver.decisions) <= MAX_FAMILIES
+    assert ("met again and again" in {decision.family for decision in solver.decisions}) == isinstance(strategy, Auto)
+    gc.collect()
+    # PETSc counts who holds an object: the list here, and the factor or the KSP of a family that is remembered.
+    assert sum(matrix.getRefCount() > 1 for matrix in matrices) <= MAX_FAMILIES
+
+
+def test_decisions_of_families_long_gone_are_forgotten():
+    solver = LinearSolver(Auto(), rtol=1e-8)
+    for number in range(3 * MAX_FAMILIES):
+        decision = Decision(family=f"draw {number}", strategy="direct (petsc)", seconds={}, reason="told")
+        solver.adopt([decision])
+    assert {decision.family for decision in solver.decisions} == {
+        f"draw {number}" for number in range(2 * MAX_FAMILIES, 3 * MAX_FAMILIES)
+    }
