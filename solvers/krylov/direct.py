@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from penstock.solvers.krylov.check import ROUNDING, Bound, check_of
+from penstock.solvers.krylov.check import ROUNDING, Bound, check_of, extended_residual
 from penstock.solvers.krylov.factorisation import Factorisation
 from penstock.solvers.krylov.preconditioners import require_known
 from penstock.solvers.krylov.reasons import reason_of
@@ -37,6 +37,8 @@ MAX_FILL_OF_A_KEPT_FACTOR = 100.0
 MAX_REFINEMENTS = 3
 BACKWARD_STABLE = Bound(math.inf, ROUNDING)  # what no x can be better than; its error is 1e-16 times A's condition
 SINGULAR = 1e-3  # of ||x||, a refinement that shows it to have no digits worth the name
+ESTIMATES = 8  # the error is estimated for systems 1, 8, 64, ..., at the price of a back-solve each
+HOPELESS = "refinement does not converge: A is singular, or nearly so"
 
 
 class Direct:
@@ -67,6 +69,7 @@ class Direct:
         self._package = self.solver
         self._petsc_serves = True
         self._num_solved = 0
+        self._next_estimate = 1
         self._matrix: PETSc.Mat | None = None  # the one, and the state of its values, that the factor belongs to
         self._matrix_state = -1
         self._num_uses = 0  # of that factor
@@ -140,23 +143,30 @@ class Direct:
         return replace(attempt, setup_seconds=setup_seconds)
 
     def _refined(self, system: LinearSystem, x: PETSc.Vec, tolerance: Tolerance) -> Attempt:
-        """x, or what iterative refinement makes of it: as often as a step halves the backward error, three times at
-        most. The last step's size is an estimate of the error."""
-        change, backward_error = math.inf, math.inf
-        for step in range(MAX_REFINEMENTS + 1):
+        """x, or what iterative refinement makes of it, as long as a step is less than half as long as the one before.
+
+        A step's length tells the error before it. Where an accuracy is asked for some are made only to know that: with
+        a condition of 1e13, residuals of 1e-16 leave errors of 1e-3.
+        """
+        largest = tolerance.accuracy or SINGULAR
+        is_due = tolerance.accuracy is not None and self._num_solved >= self._next_estimate
+        length = math.inf
+        for _ in range(MAX_REFINEMENTS + 1):
             check = check_of(system, x)
-            if tolerance.bound.is_kept_by(check):
+            is_kept, is_accurate = tolerance.bound.is_kept_by(check), length <= largest * x.norm()
+            if is_accurate and is_kept:
+                self._next_estimate = ESTIMATES * self._num_solved
+            if is_kept and (is_accurate or not is_due):
                 return Attempt(x=x, outcome=Outcome.CONVERGED, check=check)
-            if change <= (tolerance.accuracy or SINGULAR) * x.norm() and BACKWARD_STABLE.is_kept_by(check):
+            if is_accurate and BACKWARD_STABLE.is_kept_by(check):
                 return Attempt(x=x, outcome=Outcome.CONVERGED, bound=BACKWARD_STABLE, check=check)
-            if step == MAX_REFINEMENTS or not check.strict_backward_error <= 0.5 * backward_error:
+            correction = x.duplicate()
+            self._ksp.solve(extended_residual(check), correction)
+            if not correction.norm() <= 0.5 * length:
                 break
-            backward_error = check.strict_backward_error
-            correction = check.residual.duplicate()
-            self._ksp.solve(check.residual, correction)
+            length = correction.norm()
             x.axpy(1.0, correction)
-            change = correction.norm()
-        return Attempt(x=x, outcome=Outcome.STAGNATION, check=check)
+        return Attempt(x=x, outcome=Outcome.STAGNATION, reason=HOPELESS, check=check)
 
     def _new_ksp(self, system: LinearSystem) -> PETSc.KSP:
         from petsc4py import PETSc

@@ -76,21 +76,42 @@ static double share_of(const System *s) {
     return largest > 0.0 ? largest_of(s->num_rows, s->x) * (least / largest) : 0.0;
 }
 
+static int open_system(System *s, Mat A, Vec b, Vec x, Vec r) {
+    double *values; /* which need no return */
+    int error = api.MatSeqAIJGetCSRAndMemType(A, &s->starts, &s->columns, &values, NULL);
+    s->values = values;
+    if (!error) error = api.VecGetArrayRead(b, &s->b);
+    if (!error) error = api.VecGetArrayRead(x, &s->x);
+    return error ? error : api.VecGetArrayWrite(r, &s->r);
+}
+
+static int close_system(System *s, Vec b, Vec x, Vec r) {
+    int error = api.VecRestoreArrayRead(b, &s->b);
+    if (!error) error = api.VecRestoreArrayRead(x, &s->x);
+    return error ? error : api.VecRestoreArrayWrite(r, &s->r);
+}
+
 /* r = b - A x and its norms, with a floor or none. Returns PETSc's error code. */
 int residual_check(Mat A, Vec b, Vec x, Vec r, int num_rows, int has_floor, Norms *norms) {
     System s = {.num_rows = num_rows};
-    double *values; /* which need no return */
-    int error = api.MatSeqAIJGetCSRAndMemType(A, &s.starts, &s.columns, &values, NULL);
-    if (!error) error = api.VecGetArrayRead(b, &s.b);
-    if (!error) error = api.VecGetArrayRead(x, &s.x);
-    if (!error) error = api.VecGetArrayWrite(r, &s.r);
+    int error = open_system(&s, A, b, x, r);
     if (error) return error;
-    s.values = values;
     if (has_floor)
         sweep_with_floor(&s, share_of(&s), norms);
     else
         sweep_without_floor(&s, norms);
-    error = api.VecRestoreArrayRead(b, &s.b);
-    if (!error) error = api.VecRestoreArrayRead(x, &s.x);
-    return error ? error : api.VecRestoreArrayWrite(r, &s.r);
+    return close_system(&s, b, x, r);
+}
+
+/* r = b - A x, summed up in extended precision. Returns PETSc's error code. */
+int residual_extended(Mat A, Vec b, Vec x, Vec r, int num_rows) {
+    System s = {.num_rows = num_rows};
+    int error = open_system(&s, A, b, x, r);
+    if (error) return error;
+    for (int i = 0; i < num_rows; i++) {
+        long double sum = s.b[i];
+        for (int k = s.starts[i]; k < s.starts[i + 1]; k++) sum -= (long double)s.values[k] * s.x[s.columns[k]];
+        s.r[i] = (double)sum;
+    }
+    return close_system(&s, b, x, r);
 }
