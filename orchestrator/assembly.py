@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from math import prod
 
 import numpy as np
 import torch
@@ -24,8 +25,17 @@ from penstock.learner.surrogate import Surrogate
 from penstock.learner.trainer import StopAfter, Trainer
 from penstock.learner.validation import BATCH_SIZE, Validation
 from penstock.orchestrator.blueprint import Blueprint
+from penstock.orchestrator.config import Config
+from penstock.orchestrator.memory import Memory, least_memory, size
+from penstock.orchestrator.stream import CHUNKS_AHEAD
 from penstock.registry import build, load_class
+from penstock.sample import DTYPE
+from penstock.solvers.worker import CHUNK_BYTES
 
+WORKER_BYTES, LEARNER_BYTES = 110_000_000, 800_000_000  # a solver with DOLFINx; the learner, with Ray's own processes
+DATA_SHARE = 0.25  # of the memory, is granted whatever the programs are thought to take
+SLOT_BYTES = 100  # the buffer's book-keeping, with three parameters
+VALIDATION_COPIES = 3  # of the set while it is gathered, and while it is read back
 DEVICE_SHARE = 0.5  # of what training leaves free on a GPU: a step's activations need the rest
 
 
@@ -85,6 +95,89 @@ def require_room(blueprint: Blueprint, num_workers: int) -> None:
             f"buffer.capacity: {config.buffer.capacity} samples are {num_units} simulations of {num_steps} steps, and "
             f"{needed} must fit, a batch and one for each worker: give at least {needed * num_steps}"
         )
+
+
+def require_memory(blueprint: Blueprint, memory: Memory, *, num_workers: int, holds_buffer: bool = True) -> None:
+    """Raises PenstockError unless the run's data fit beside the programs, before anything of them is allocated.
+
+    The kernel grants more than there is and gives pages as they are written: the machine would fill as samples come,
+    until Ray or the kernel kills whatever is largest.
+
+    num_workers: solver workers that this memory has to hold, beside the learner. holds_buffer: whether the buffer's
+    arrays lie in it, too.
+    """
+    config, room = blueprint.config, memory.room
+    if num_workers * WORKER_BYTES > room:
+        raise PenstockError(
+            f"solver.workers: {num_workers} of them take {size(num_workers * WORKER_BYTES)} and more, and "
+            f"{memory.name} has {size(room)} free"
+        )
+    taken = LEARNER_BYTES + num_workers * WORKER_BYTES + bytes_in_flight(blueprint, num_workers)
+    room = max(room - taken, int(DATA_SHARE * room))
+    where = f"{memory.name} has {size(room)} free for a run's data, beside its programs"
+    buffer_bytes = config.buffer.capacity * sample_bytes(blueprint) if holds_buffer else 0
+    validation_bytes = VALIDATION_COPIES * prod(validation_size(blueprint))
+    weight_bytes = num_weights(config) * _weight_bytes(blueprint)
+    if buffer_bytes + validation_bytes + weight_bytes <= room:
+        return
+    if weight_bytes > max(buffer_bytes, validation_bytes):
+        raise PenstockError(
+            f"model: the weights of {config.model.name} take {size(weight_bytes)} with gradients, moments and copies, "
+            f"and {where}: give it fewer"
+        )
+    if validation_bytes > buffer_bytes:
+        simulations = config.validation.simulations
+        most = max(0, room - buffer_bytes - weight_bytes) * simulations // validation_bytes
+        raise PenstockError(
+            f"validation.simulations: {simulations} of them take {size(validation_bytes)} while they are read, and "
+            f"{where}: at most {most} fit beside buffer and model"
+        )
+    raise _too_large(blueprint, where, room - validation_bytes - weight_bytes)
+
+
+def _too_large(blueprint: Blueprint, where: str, room: int) -> PenstockError:
+    """The refusal of a buffer, with the capacity that would do."""
+    config, each = blueprint.config.buffer, sample_bytes(blueprint)
+    most = max(0, room) // each
+    advice = f"at most {most} fit"
+    if most < config.watermark:
+        advice += f", fewer than buffer.watermark = {config.watermark}: lower both, or make the samples smaller"
+    return PenstockError(
+        f"buffer.capacity: {config.capacity} samples of {size(each)} take {size(config.capacity * each)}, and {where}: "
+        f"{advice}"
+    )
+
+
+def sample_bytes(blueprint: Blueprint) -> int:
+    """What a sample takes in the buffer, its book-keeping included."""
+    layout, draw = blueprint.problem().layout, make_draw(blueprint)
+    num_values = sum(draw.num_kept(name) * prod(shape) for name, shape in layout.shapes.items())
+    return -(-(DTYPE.itemsize * num_values + SLOT_BYTES) // draw.num_steps)
+
+
+def bytes_in_flight(blueprint: Blueprint, num_workers: int) -> int:
+    """The most that is under way between workers and learner."""
+    return num_workers * (CHUNKS_AHEAD + 1) * (CHUNK_BYTES + blueprint.problem().layout.sample_bytes)
+
+
+def num_weights(config: Config) -> int:
+    """How often a run has its model's weights: they, gradients, two moments, the validation's, a checkpoint's three.
+
+    Where weights are averaged, the averaged ones and the checkpoint's copy of them come to that.
+    """
+    return 8 if config.training.ema_decay is None else 10
+
+
+def _weight_bytes(blueprint: Blueprint) -> int:
+    """Of a model that comes with penstock, without its memory; 0 for a user's own, which may do anything when built."""
+    choice = blueprint.config.model
+    if choice.name not in MODELS:
+        return 0
+    with torch.device("meta"):
+        model = build(
+            MODELS[choice.name], choice.options, "model", make_draw(blueprint).layout(blueprint.problem().layout)
+        )
+    return sum(parameter.nbytes for parameter in model.parameters())
 
 
 def make_surrogate(blueprint: Blueprint) -> Surrogate:
@@ -190,6 +283,10 @@ def _make_buffer(blueprint: Blueprint, device: torch.device, weight_bytes: int) 
             is_averaged=blueprint.config.training.ema_decay is not None,
         )
         placement = "device" if fits else "host"
+    if placement == "host":
+        require_memory(blueprint, least_memory(), num_workers=0)
+    elif (free := torch.cuda.mem_get_info(device)[0]) < config.capacity * sample_bytes(blueprint):
+        raise _too_large(blueprint, f"{torch.cuda.get_device_name(device)} has {size(free)} free", free)
     try:
         return BUFFERS[config.kind](
             layout,
@@ -202,9 +299,6 @@ def _make_buffer(blueprint: Blueprint, device: torch.device, weight_bytes: int) 
         )
     except ValueError as error:
         raise PenstockError(f"buffer: {error}") from error
-    except (RuntimeError, MemoryError) as error:
-        gigabytes, reason = config.capacity * layout.sample_bytes / 1e9, str(error).partition("\n")[0]
-        raise PenstockError(
-            f"buffer.capacity: {config.capacity} samples take {gigabytes:.1f} GB, which the {placement} does not give "
-            f"({reason}): lower it"
-        ) from error
+    except (RuntimeError, MemoryError) as error:  # others were quicker to take what was free
+        reason = str(error).partition("\n")[0]
+        raise _too_large(blueprint, f"the {placement} does not give it ({reason})", 0) from error

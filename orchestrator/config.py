@@ -53,7 +53,7 @@ class SolverSection(Section):
     """Largest algebraic error ||x - A⁻¹ b|| / ||A⁻¹ b|| of a solution; 1e-4 where `rtol` is absent, too."""
     rtol: float | None = Field(None, gt=0, lt=1)
     """Largest true relative residual ||b - A x|| / ||b||, instead of `accuracy`."""
-    window: int = Field(64, gt=0)
+    window: int = Field(64, gt=0, le=100_000)
     """Simulations of a lease: how far a worker looks ahead to sort."""
     sort: bool | Literal["auto"] = "auto"
     """Order of a lease's systems: true for greedy nearest neighbours, false as drawn, auto to sort where it pays."""

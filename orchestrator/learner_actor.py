@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from copy import deepcopy
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -227,7 +228,7 @@ class LearnerActor:
             if isinstance(item, LeaseEnd):
                 self._lease_ends.put(item)
             elif item is not None and item.design == "validation":
-                chunks.append(item)
+                chunks.append(deepcopy(item))  # its arrays lie in Ray's object store, which is small and would fill
                 failed |= {i: reason for i, reason in item.failed.items() if i not in delivered}
                 for simulation in item.finished:
                     delivered.add(simulation)

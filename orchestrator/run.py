@@ -23,9 +23,12 @@ from penstock.learner import checkpoint
 from penstock.learner.allocator import KEEP_FREED_MEMORY
 from penstock.orchestrator import conditions
 from penstock.orchestrator.assembly import (
+    bytes_in_flight,
     make_loss,
     make_surrogate,
+    num_weights,
     pick_device,
+    require_memory,
     require_placement,
     require_room,
     validation_size,
@@ -38,12 +41,11 @@ from penstock.orchestrator.journal import Journal
 from penstock.orchestrator.learner_actor import LearnerActor
 from penstock.orchestrator.ledger import Ledger
 from penstock.orchestrator.logs import log_to
+from penstock.orchestrator.memory import least_memory
 from penstock.orchestrator.metrics import Metrics
 from penstock.orchestrator.monitor import Screen, View, program, summary_lines
 from penstock.orchestrator.run_folder import RunFolder
-from penstock.orchestrator.stream import CHUNKS_AHEAD
 from penstock.orchestrator.workers import WorkerPool
-from penstock.solvers.worker import CHUNK_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -103,11 +105,15 @@ def _checked(config: Config) -> Blueprint:
     """The blueprint, with all that can be known to be wrong before a process is started. Raises PenstockError."""
     blueprint = Blueprint.of(config)
     blueprint.strategy()
+    num_workers = Split.of(config.solver.workers).workers
+    require_room(blueprint, num_workers)
+    if config.cluster.address is None:  # elsewhere the learner's machine may have what this one lacks
+        device = pick_device(config.training.device)
+        require_placement(blueprint, device)
+        holds_buffer = device.type == "cpu" or config.buffer.placement == "host"
+        require_memory(blueprint, least_memory(), num_workers=num_workers, holds_buffer=holds_buffer)
     make_surrogate(blueprint)
     make_loss(blueprint)
-    require_room(blueprint, Split.of(config.solver.workers).workers)
-    if config.cluster.address is None:  # elsewhere the learner's machine may have what this one lacks
-        require_placement(blueprint, pick_device(config.training.device))
     return blueprint
 
 
@@ -133,13 +139,12 @@ class _Driver:
     def __init__(self, blueprint: Blueprint, folder: RunFolder, metrics: Metrics):
         self.blueprint = blueprint
         self.config = blueprint.config
-        self.sample_bytes = blueprint.problem().layout.sample_bytes
         self.folder = folder
         self.console = Screen()  # here, for sys.stdout is redirected in `run`
         self.had_terminal = _has_terminal()
         self.metrics = metrics
         self.split = Split.of(self.config.solver.workers)
-        self.bytes_in_flight = self.split.workers * (CHUNKS_AHEAD + 1) * (CHUNK_BYTES + self.sample_bytes)
+        self.bytes_in_flight = bytes_in_flight(blueprint, self.split.workers)
         self.stop_signal: signal.Signals | None = None
 
     def run(self) -> None:
@@ -329,13 +334,11 @@ class _Driver:
         """The split of the cores and the memory bound, before anything is solved."""
         num_rows, row_bytes = validation_size(self.blueprint)
         is_averaged = self.config.training.ema_decay is not None
-        # Weights, gradients, two moments; the validation's weights; a checkpoint's copies; all averaged ones beside.
-        num_weights = 4 + 1 + 3 + (2 if is_averaged else 0)
         parts = {
             f"buffer in {facts['buffer_place']}": facts["buffer_bytes"],
             "in flight": self.bytes_in_flight,
             f"validation set of {num_rows} rows": num_rows * row_bytes,
-            "weights, gradients, optimizer and their copies": num_weights * facts["weight_bytes"],
+            "weights, gradients, optimizer and their copies": num_weights(self.config) * facts["weight_bytes"],
         }
         data_bytes = sum(parts.values())
         self.folder.update_run(data_bytes=data_bytes)

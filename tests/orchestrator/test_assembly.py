@@ -248,7 +248,7 @@ def test_devices_and_placements_that_are_not_here_are_named(blueprint):
 
 def test_a_buffer_beyond_the_machines_memory_is_named(blueprint):
     chosen = blueprint(buffer={"capacity": 10**11}, training={"device": "cpu"})
-    assert "buffer.capacity: 100000000000 samples take 205" in refusal(
+    assert "buffer.capacity: 100000000000 samples of 2.15 kB take 215 TB, and " in refusal(
         make_trainer, chosen, NoStream(), lambda trainer: None, lambda: False
     )
 

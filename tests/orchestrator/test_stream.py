@@ -130,3 +130,32 @@ def test_a_stalled_learner_stops_the_solver_and_goes_on(learner):
     actor.stop()
     wait_for(lambda: actor.status()["done"])
     assert actor.status()["cause"] == "stopped"
+
+
+class ReusedMemory:
+    """Gives chunks one by one, and spoils each once the next is asked for: Ray's object store has room for few."""
+
+    def __init__(self, chunks):
+        self.chunks, self.given = list(chunks), None
+
+    def next(self, timeout_s):
+        if self.given is not None:
+            for array in (*self.given.arrays.values(), self.given.simulations, self.given.steps):
+                array.fill(0)
+        self.given = self.chunks.pop(0)
+        return self.given
+
+
+def test_the_validation_set_holds_nothing_in_the_streams_memory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    chosen = config()
+    blueprint = Blueprint.of(chosen)
+    leases = [tuple(range(first, first + 4)) for first in range(0, 16, 4)]
+    worker = make_worker(blueprint)
+    chunks = [chunk for ids in leases for chunk in worker.stream(Lease(number=0, simulations=ids, design="validation"))]
+    expected = np.concatenate([chunk.arrays["targets"] for chunk in chunks])
+    order = np.argsort(np.concatenate([chunk.simulations for chunk in chunks]))
+    stream = ReusedMemory(chunks)
+    actor = LearnerActor(blueprint, RunFolder.create(chosen).path, num_threads=1, stream=stream)
+    actor.prepare()
+    np.testing.assert_array_equal(actor._validation_arrays()["targets"], expected[order])
