@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -22,48 +24,46 @@ from torch import Tensor, nn
 
 from penstock.sample import Layout
 
+MODES = 12  # along an axis, where nothing else is said
+
 
 class FNO(nn.Module):
     """Lift, `layers` times (spectral convolution + pointwise linear, GELU), project.
 
-    width: channels inside. modes: Fourier modes kept along each axis, wave numbers 0 to modes - 1 of either sign.
-    layers: spectral layers. Good values: width 24 to 64, modes 12 to 16, 4 layers.
+    width: channels inside. modes: Fourier modes kept along each axis, wave numbers 0 to modes - 1 of either sign: one
+    number for all axes or one for each; absent, 12, or half the points of an axis that has fewer than 24. layers:
+    spectral layers. Good values: width 24 to 64, modes 12 to 16, 4 layers.
 
-    The centres of the grid's cells, in units of the domain's edge, are further input channels. A built model takes any
-    resolution whose axes have at least 2 modes points.
+    The centres of the grid's cells, in units of the domain's edge along each axis, are further input channels. Nothing
+    else here knows of lengths. A built model takes any resolution whose axes have at least 2 modes points.
 
     Raises ValueError for options that the layout's grid does not allow.
     """
 
-    def __init__(self, layout: Layout, *, width: int = 24, modes: int = 12, layers: int = 4):
+    def __init__(self, layout: Layout, *, width: int = 24, modes: int | Sequence[int] | None = None, layers: int = 4):
         super().__init__()
-        for name, value in (("width", width), ("modes", modes), ("layers", layers)):
+        for name, value in (("width", width), ("layers", layers)):
             if value < 1:
                 raise ValueError(f"fno: {name} must be at least 1, not {value}")
         if "fields" not in layout.shapes:
-            raise ValueError("fno: needs an input field on the grid; this problem has scalars only")
+            raise ValueError("fno: needs an input field on the grid, and this problem has none: take the model mlp")
         num_fields, *grid = layout.shapes["fields"]
         if len(grid) > 3:
-            raise ValueError(f"fno: works on grids of 1 to 3 axes, not {len(grid)}")
-        if 2 * modes > min(grid):
-            raise ValueError(
-                f"fno: {modes} modes need a grid of at least {2 * modes} points along every axis, "
-                f"this one is {'x'.join(map(str, grid))}: choose at most {min(grid) // 2} modes"
-            )
+            raise ValueError(f"fno: works on grids of 1 to 3 axes, not {len(grid)}: take the model mlp")
         (num_scalars,) = layout.shapes.get("scalars", (0,))
-        self.modes = modes
+        self.modes = _checked_modes(modes, grid)
         self.lift = nn.Linear(num_fields + num_scalars + len(grid), width)
-        self.spectral = nn.ModuleList(SpectralConvolution(len(grid), width, modes) for _ in range(layers))
+        self.spectral = nn.ModuleList(SpectralConvolution(width, self.modes) for _ in range(layers))
         self.pointwise = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
         self.project = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, len(layout.outputs)))
 
     def forward(self, fields: Tensor, scalars: Tensor | None = None) -> Tensor:
         """fields [B, C, *grid] and scalars [B, S], where the layout has them, to outputs [B, C, *grid]."""
         grid = fields.shape[2:]
-        for num_points in grid:
-            if num_points < 2 * self.modes:
-                raise ValueError(f"fno: {self.modes} modes need at least {2 * self.modes} points along every axis")
-        bases = [fourier_bases(num_points, self.modes, fields) for num_points in grid]
+        for axis, (num_points, modes) in enumerate(zip(grid, self.modes, strict=True)):
+            if num_points < 2 * modes:
+                raise ValueError(f"fno: {modes} modes need at least {2 * modes} points along axis {axis}")
+        bases = [fourier_bases(*sizes, fields) for sizes in zip(grid, self.modes, strict=True)]
         x_GBC = self.lift(torch.cat(self._inputs(fields, scalars), dim=-1))
         for layer, (spectral, pointwise) in enumerate(zip(self.spectral, self.pointwise, strict=True)):
             x_GBC = pointwise(x_GBC).add_(spectral(x_GBC, bases))  # in place: fresh memory is 3 % of a step
@@ -88,20 +88,21 @@ class FNO(nn.Module):
 class SpectralConvolution(nn.Module):
     """A convolution on the torus, given by a complex C x C matrix for every kept wave vector k:
 
-        v̂(k) = R(k) û(k)   for |k_a| < modes along every axis a, else 0;   û the unnormalised DFT of u.
+        v̂(k) = R(k) û(k)   for |k_a| < M_a along every axis a, else 0;   û the unnormalised DFT of u.
 
-    u is real, so only k_last >= 0 is stored: 2^(d-1) sign patterns σ of the other axes, times modes^d magnitudes. A
+    u is real, so only k_last >= 0 is stored: 2^(d-1) sign patterns σ of the other axes, times M = Π M_a magnitudes. A
     zero k_a has two patterns that mean the same wave vector; R(k) is then the mean of their matrices.
 
-    weight: [2^(d-1) modes^d, C in, 2 C out], real parts beside imaginary parts.
+    modes: M_a for each axis. weight: [2^(d-1) M, C in, 2 C out], real parts beside imaginary parts.
     """
 
-    def __init__(self, num_axes: int, width: int, modes: int):
+    def __init__(self, width: int, modes: Sequence[int]):
         super().__init__()
+        self.width, self.modes = width, tuple(modes)
+        num_axes = len(self.modes)
         num_signs = 2 ** (num_axes - 1)
-        self.num_axes, self.width, self.modes = num_axes, width, modes
         # A factor sqrt(width) below what would keep the energy of the modes: the pointwise maps carry the first steps.
-        self.weight = nn.Parameter(torch.randn(num_signs * modes**num_axes, width, 2 * width) / math.sqrt(2) / width)
+        self.weight = nn.Parameter(torch.randn(num_signs * prod(self.modes), width, 2 * width) / math.sqrt(2) / width)
         self.register_buffer("signs", sign_matrix(num_axes), persistent=False)
 
     def forward(self, x_GBC: Tensor, bases: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -111,29 +112,52 @@ class SpectralConvolution(nn.Module):
             with torch.autocast(x_GBC.device.type, enabled=False):
                 return self(x_GBC.float(), bases).to(x_GBC.dtype)
         *grid, batch_size, width = x_GBC.shape
-        d, modes, num_signs = self.num_axes, self.modes, 2 ** (self.num_axes - 1)
+        modes, d = self.modes, len(self.modes)
+        num_modes, num_signs = prod(modes), 2 ** (d - 1)
+        before = [2**axis * prod(modes[:axis]) for axis in range(d)]  # coefficients along the axes before
 
         coefficients = x_GBC
         for axis, num_points in enumerate(grid):
-            coefficients = _along_axis(bases[axis][0], coefficients.reshape((2 * modes) ** axis, num_points, -1))
+            coefficients = _along_axis(bases[axis][0], coefficients.reshape(before[axis], num_points, -1))
 
-        # From products of cosines and sines to complex coefficients: [2^d, M^d, B C], then modes first.
+        # From products of cosines and sines to complex coefficients: [2^d, M, B C], then modes first.
         cos_sin_first = [2 * a for a in range(d)] + [2 * a + 1 for a in range(d)] + [2 * d]
-        products = coefficients.reshape([2, modes] * d + [batch_size * width]).permute(cos_sin_first)
-        spectrum = (self.signs @ products.reshape(2**d, -1)).reshape(num_signs, 2, modes**d, batch_size, width)
-        spectrum = spectrum.transpose(1, 2).reshape(num_signs * modes**d, 2 * batch_size, width)
+        products = coefficients.reshape([size for m in modes for size in (2, m)] + [-1]).permute(cos_sin_first)
+        spectrum = (self.signs @ products.reshape(2**d, -1)).reshape(num_signs, 2, num_modes, batch_size, width)
+        spectrum = spectrum.transpose(1, 2).reshape(num_signs * num_modes, 2 * batch_size, width)
 
         # One batched product gives all four of (real, imaginary) x (real, imaginary).
-        parts = torch.bmm(spectrum, self.weight).reshape(num_signs, modes**d, 2, batch_size, 2, width)
+        parts = torch.bmm(spectrum, self.weight).reshape(num_signs, num_modes, 2, batch_size, 2, width)
         (rr, ri), (ir, ii) = (part.unbind(3) for part in parts.unbind(2))  # one gradient each, where indexing has four
         spectrum = torch.stack([rr - ii, ri + ir], dim=1).reshape(2**d, -1)
-        products = (self.signs.T / num_signs @ spectrum).reshape([2] * d + [modes] * d + [batch_size * width])
+        products = (self.signs.T / num_signs @ spectrum).reshape([2] * d + [*modes, batch_size * width])
         interleaved = [axis for pair in zip(range(d), range(d, 2 * d), strict=True) for axis in pair] + [2 * d]
         values = products.permute(interleaved)
 
         for axis in reversed(range(d)):
-            values = _along_axis(bases[axis][1], values.reshape((2 * modes) ** axis, 2 * modes, -1))
+            values = _along_axis(bases[axis][1], values.reshape(before[axis], 2 * modes[axis], -1))
         return values.reshape(*grid, batch_size, width)
+
+
+def _checked_modes(modes: int | Sequence[int] | None, grid: Sequence[int]) -> tuple[int, ...]:
+    """Those of each axis of the grid."""
+    if modes is None:
+        modes = [min(MODES, num_points // 2) for num_points in grid]
+    given = list(modes) if isinstance(modes, Sequence) else [modes] * len(grid)
+    if not all(isinstance(number, int) and not isinstance(number, bool) for number in given):
+        raise ValueError(f"fno: modes must be a whole number, or one for each axis of the grid, not {modes!r}")
+    shape = "x".join(map(str, grid))
+    if len(given) != len(grid):
+        raise ValueError(f"fno: modes {given} are for {len(given)} axes, and the grid {shape} has {len(grid)}")
+    for axis, (number, num_points) in enumerate(zip(given, grid, strict=True)):
+        if num_points < 2:
+            raise ValueError(f"fno: axis {axis} of the grid {shape} has one point: leave it out of the fields' shapes")
+        if not 1 <= number <= num_points // 2:
+            raise ValueError(
+                f"fno: {number} modes along axis {axis} of the grid {shape}: choose from 1 to half its points, "
+                f"{num_points // 2}"
+            )
+    return tuple(given)
 
 
 def fourier_bases(num_points: int, modes: int, like: Tensor) -> tuple[Tensor, Tensor]:

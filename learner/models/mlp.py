@@ -34,7 +34,9 @@ class MLP(nn.Module):
         if not isinstance(hidden, Sequence) or not all(isinstance(size, int) and size >= 1 for size in hidden):
             raise ValueError(f"mlp: hidden must be a list of whole numbers of at least 1, not {hidden}")
         if not layout.inputs:
-            raise ValueError("mlp: needs an input; this problem has none")
+            raise ValueError(
+                "mlp: needs an input, and this problem has none: give it a scalar or a field to learn from"
+            )
         self.output_shape = layout.shapes["targets"]
         num_inputs = sum(prod(shape) for name, shape in layout.shapes.items() if name != "targets")
         sizes = [num_inputs, *hidden, prod(self.output_shape)]

@@ -91,7 +91,7 @@ LAYOUT = Layout((FieldSpec(name="a", shape=(8, 8)),), (FieldSpec(name="u", shape
         (Darcy, "problem", {"resolution": True}, "problem.resolution = True: must be an integer"),
         (Darcy, "problem", {"resolution": None}, "problem.resolution = None: must be an integer"),
         (FNO, "model", {"width": 2.5}, "model.width = 2.5: must be an integer"),
-        (FNO, "model", {"modes": [2, 3]}, "model.modes = [2, 3]: must be an integer"),
+        (FNO, "model", {"width": [2, 3]}, "model.width = [2, 3]: must be an integer"),
         ("gcrodr", "solver.strategy", {"recycle": 3}, "solver.strategy.recycle = 3: must be true or false"),
         ("gcrodr", "solver.strategy", {"m": "40"}, "solver.strategy.m = '40': must be an integer"),
         ("krylov", "solver.strategy", {"pc": 3}, "solver.strategy.pc = 3: must be text or null"),
