@@ -166,7 +166,8 @@ class Direct:
                 break
             length = correction.norm()
             x.axpy(1.0, correction)
-        return Attempt(x=x, outcome=Outcome.STAGNATION, reason=HOPELESS, check=check)
+        bound = BACKWARD_STABLE if is_kept else None  # the residual alone must not count
+        return Attempt(x=x, outcome=Outcome.STAGNATION, reason=HOPELESS, bound=bound, check=check)
 
     def _new_ksp(self, system: LinearSystem) -> PETSc.KSP:
         from petsc4py import PETSc
