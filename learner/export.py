@@ -141,6 +141,7 @@ def _describe(spec: FieldSpec, shape: tuple[int | None, ...]) -> dict:
         "unit": spec.unit,
         "shape": [name if size is None else size for name, size in zip(sizes, shape, strict=True)],
         "dtype": "float32",
+        **({"extent": list(spec.extent)} if spec.shape else {}),
     }
 
 

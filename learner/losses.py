@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -78,9 +79,10 @@ class GridNorm(Norm):
 
         ||u||_s² = Σ_k (1 + |k|²)^s û(k)²,   û(k) the mean over the points of u times the basis function of k.
 
-    The domain has edges of length 1, and the points are the centres of its n cells along each axis. The basis is
-    orthonormal: products of √2 cos(k_a x_a), k_a = 0, π, .. (n - 1) π, which continue u evenly beyond its boundary, or,
-    where `periodic`, of √2 cos and √2 sin of multiples of 2π. For s = 1 this is the mean of u² + |∇u|².
+    The points are the centres of n cells along each axis of the domain, whose edges have the lengths L of `extent`, or
+    1 where there is none. The basis is orthonormal: products of √2 cos(k_a x_a), k_a = 0, π/L, .. (n - 1) π/L, which
+    continue u evenly beyond its boundary, or, where `periodic`, of √2 cos and √2 sin of multiples of 2π/L. For s = 1
+    this is the mean of u² + |∇u|².
 
     On the cosine basis a field may have any values on the boundary. From s = 3/2 on the norm of one whose normal
     derivative does not vanish there is infinite, so that it grows with the resolution.
@@ -89,18 +91,19 @@ class GridNorm(Norm):
     of 64 x 64 points it has 128 multiplications a point, and it needs neither complex numbers nor the reflected field.
     """
 
-    def __init__(self, order: float, *, periodic: bool = False):
+    def __init__(self, order: float, *, periodic: bool = False, extent: Sequence[float] | None = None):
         super().__init__()
         self.order = order
         self.periodic = periodic
+        self.extent = extent
 
     def _build(self, grid: torch.Size) -> list[Tensor]:
         basis, factors = (fourier_basis, hartley_factors) if self.periodic else (cosine_basis, cosine_factors)
         analyses = [(basis if num_points <= LARGEST_MATRIX else factors)(num_points) for num_points in grid]
         operators, wave_numbers = zip(*analyses, strict=True)
         squares = torch.zeros(grid, dtype=torch.float64)
-        for axis, k in enumerate(wave_numbers):
-            squares += k.square().reshape([-1 if other == axis else 1 for other in range(len(grid))])
+        for axis, (k, length) in enumerate(zip(wave_numbers, self.extent or (1.0,) * len(grid), strict=True)):
+            squares += (k / length).square().reshape([-1 if other == axis else 1 for other in range(len(grid))])
         multiplier = (1 + squares) ** (self.order / 2)
         if multiplier.square().max() > LARGEST_WEIGHT:
             shape = " x ".join(map(str, grid))
@@ -183,7 +186,12 @@ class MeshNorm(Norm):
 
 
 def sobolev_norm(
-    order: float, *, periodic: bool = False, weights: Tensor | None = None, stiffness: Tensor | None = None
+    order: float,
+    *,
+    periodic: bool = False,
+    extent: Sequence[float] | None = None,
+    weights: Tensor | None = None,
+    stiffness: Tensor | None = None,
 ) -> Norm:
     """The norm of `order` on a grid, or with weights [P] on a mesh. Raises ValueError when something is missing."""
     if not math.isfinite(order):
@@ -191,7 +199,7 @@ def sobolev_norm(
     if order == 0:
         return L2Norm(weights)
     if weights is None and stiffness is None:
-        return GridNorm(order, periodic=periodic)
+        return GridNorm(order, periodic=periodic, extent=extent)
     if weights is None or stiffness is None:
         raise ValueError(f"order {order} on a mesh needs both its weights and its stiffness matrix")
     return MeshNorm(order, weights, stiffness)
@@ -202,7 +210,7 @@ class Sobolev:
     ||·||_s², by `sobolev_norm`.
 
     order: s, any real number. Good values: 1 where gradients matter, such as fluxes, 0 else; -1 to learn the coarse
-    shape first. periodic: of the grid. weights, stiffness: of the mesh; on a grid there are none.
+    shape first. periodic, extent: of the grid. weights, stiffness: of the mesh; on a grid there are none.
 
     Raises ValueError as the norms do.
     """
@@ -213,11 +221,12 @@ class Sobolev:
         order: float,
         relative: bool = True,
         periodic: bool = False,
+        extent: Sequence[float] | None = None,
         weights: Tensor | None = None,
         stiffness: Tensor | None = None,
     ):
         self.relative = relative
-        self.norm = sobolev_norm(order, periodic=periodic, weights=weights, stiffness=stiffness)
+        self.norm = sobolev_norm(order, periodic=periodic, extent=extent, weights=weights, stiffness=stiffness)
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
         error = self.norm.squared(prediction - target).mean(dim=1)
@@ -232,10 +241,13 @@ class H1(Sobolev):
         *,
         relative: bool = True,
         periodic: bool = False,
+        extent: Sequence[float] | None = None,
         weights: Tensor | None = None,
         stiffness: Tensor | None = None,
     ):
-        super().__init__(order=1, relative=relative, periodic=periodic, weights=weights, stiffness=stiffness)
+        super().__init__(
+            order=1, relative=relative, periodic=periodic, extent=extent, weights=weights, stiffness=stiffness
+        )
 
 
 class RelativeL2(Sobolev):

@@ -90,7 +90,6 @@ class Validation:
         self.device = torch.device(device)
         self.arrays = dict(arrays)
         self.batch_size = batch_size
-        self._norms = (sobolev_norm(0), sobolev_norm(1))
         num_channels = self.arrays["targets"].shape[1]
         # [N, M]: relative L2 and H1 error of the whole output, then of every channel
         self._errors = torch.empty(len(self), 2 * (1 + num_channels), device=self.device)
@@ -114,6 +113,7 @@ class Validation:
                     mine.copy_(current)
         else:
             self._surrogate = surrogate
+            self._norms = (sobolev_norm(0), sobolev_norm(1, extent=surrogate.layout.extent))
             self._snapshot = copy.deepcopy(surrogate).to(self.device).requires_grad_(False).eval()
         self._num_done = 0
 

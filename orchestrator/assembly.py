@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from math import prod
@@ -213,8 +214,13 @@ def make_loss(blueprint: Blueprint) -> Sobolev:
     choice = blueprint.config.training.loss
     for key in {"weights", "stiffness"} & choice.options.keys():
         raise PenstockError(f"training.loss.{key}: belongs to a mesh, and a configuration's problems are on grids")
-    loss = build(load_class(choice.name, LOSSES, "training.loss", takes_files=False), choice.options, "training.loss")
-    targets = torch.zeros(1, *make_draw(blueprint).layout(blueprint.problem().layout).shapes["targets"])
+    if "extent" in choice.options:
+        raise PenstockError("training.loss.extent: is the problem's: give it in its FieldSpecs")
+    cls = load_class(choice.name, LOSSES, "training.loss", takes_files=False)
+    layout = make_draw(blueprint).layout(blueprint.problem().layout)
+    takes_extent = "extent" in inspect.signature(cls).parameters
+    loss = build(cls, choice.options | ({"extent": layout.extent} if takes_extent else {}), "training.loss")
+    targets = torch.zeros(1, *layout.shapes["targets"])
     try:
         loss(targets, targets)
     except ValueError as error:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from keyword import iskeyword
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ def as_numbers(name: str, value: Any) -> np.ndarray:
 class FieldSpec:
     """One quantity of a sample: a field on a grid, or a scalar.
 
-    Raises ValueError for a shape that is none.
+    Raises ValueError for a shape or an extent that is none.
     """
 
     name: str
@@ -68,6 +68,8 @@ class FieldSpec:
     """Points along each axis of the grid; () for a scalar."""
     unit: str = "1"
     """Physical unit, for people; "1" when dimensionless."""
+    extent: tuple[float, ...] = ()
+    """Length of the domain along each axis, in the problem's unit of length: gradients are per that. () for 1 each."""
 
     def __post_init__(self):
         try:
@@ -80,6 +82,15 @@ class FieldSpec:
                 "(64, 64), (64,) on one axis, () for a scalar"
             )
         object.__setattr__(self, "shape", shape)
+        try:
+            extent = tuple(map(float, self.extent)) or (1.0,) * len(shape)
+        except (TypeError, ValueError):
+            extent = None
+        if extent is None or len(extent) != len(shape) or not all(0 < length < inf for length in extent):
+            raise ValueError(
+                f"{self.name!r}: extent={self.extent!r} must be the domain's lengths along each of {len(shape)} axes"
+            )
+        object.__setattr__(self, "extent", extent)
         if not isinstance(self.unit, str):
             raise ValueError(f"{self.name!r}: unit={self.unit!r} must be text")
 
@@ -135,8 +146,8 @@ class Layout:
             raise ValueError(f"a name occurs twice among inputs and outputs: {', '.join(names)}")
         if not self.outputs or not all(spec.shape for spec in self.outputs):
             raise ValueError("every output must be a field, and there must be one")
-        if len({spec.shape for spec in (*self.inputs, *self.outputs) if spec.shape}) > 1:
-            raise ValueError("all fields of a problem must share one grid")
+        if len({(spec.shape, spec.extent) for spec in (*self.inputs, *self.outputs) if spec.shape}) > 1:
+            raise ValueError("all fields of a problem must share one grid: one shape and one extent")
 
     @cached_property
     def groups(self) -> dict[str, tuple[FieldSpec, ...]]:
@@ -152,6 +163,11 @@ class Layout:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of each array for one sample."""
         return {name: (len(specs), *specs[0].shape) for name, specs in self.groups.items()}
+
+    @property
+    def extent(self) -> tuple[float, ...]:
+        """Lengths of the fields' domain."""
+        return self.outputs[0].extent
 
     @property
     def sample_bytes(self) -> int:

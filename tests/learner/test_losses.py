@@ -86,6 +86,31 @@ def test_the_norm_of_a_periodic_field_is_that_of_numpys_fft(grid, order):
     assert norm(torch.tensor(values), order, periodic=True) == pytest.approx(expected, rel=1e-12)
 
 
+EXTENTS = [(1.0,), (0.02,), (2.0, 0.5), (1000.0, 3.0), (0.1, 7.0, 1.0)]
+
+
+@pytest.mark.parametrize("extent", EXTENTS)
+def test_the_h1_norm_on_a_box_is_the_integral_of_values_and_gradients(extent):
+    """A product of u(x) = 3 s² - 2 s³, s = x / L: over [0, L] the mean of u² is 13/35 and that of u'² 6/5 / L²."""
+    values, mean, slope = torch.ones(()), 13 / 35, 6 / 5
+    for s in cell_centres(*(48,) * len(extent)):
+        values = values * (3 * s**2 - 2 * s**3)
+    axes = len(extent)
+    exact = mean**axes + sum(slope / length**2 * mean ** (axes - 1) for length in extent)
+    assert norm(values, 1, extent=extent) ** 2 == pytest.approx(exact, rel=2e-3)  # of second order in 1/48
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("extent", EXTENTS)
+@pytest.mark.parametrize("periodic", [False, True])
+def test_a_wave_on_a_box_has_the_wave_numbers_of_its_lengths(extent, order, periodic):
+    """√2 cos(π m x / L) in the last axis, and twice the wave number where it is periodic."""
+    s = cell_centres(*(12,) * len(extent))[-1]
+    k = (2 if periodic else 1) * math.pi * 2 / extent[-1]
+    values = math.sqrt(2) * torch.cos(k * extent[-1] * s)
+    assert norm(values, order, periodic=periodic, extent=extent) == pytest.approx((1 + k**2) ** (order / 2), rel=1e-12)
+
+
 def test_the_h1_norm_is_that_of_the_gradient_whatever_the_boundary_values():
     # u = exp(x) sin(2y) + y: ∫u² + |∇u|² by Gauss' quadrature; neither periodic nor flat at the boundary
     nodes, weights = np.polynomial.legendre.leggauss(30)

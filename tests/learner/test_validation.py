@@ -197,3 +197,16 @@ def test_no_slice_but_the_last_waits_for_the_device():
 def test_an_empty_slice_is_refused():
     with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
         Validation(held_out(), batch_size=0)
+
+
+def test_the_h1_error_is_of_the_domain_that_the_layout_has():
+    """Targets are 1 and errors a wave along the longer axis: relative H1 errors are (1 + (π / 5)²)^(1/2) of L2 ones."""
+    specs = [FieldSpec(name=name, shape=GRID, extent=(5.0, 0.1)) for name in "abuv"]
+    layout = Layout(tuple(specs[:2]), tuple(specs[2:]))
+    wave = np.cos(np.pi * (np.arange(GRID[0]) + 0.5) / GRID[0])[:, None] * np.ones(GRID)
+    fields = np.ones((3, 2, *GRID), np.float32)
+    targets = (np.array([1, 1000])[:, None, None] * (2 * fields)).astype(np.float32)
+    arrays = {"fields": (fields + 0.1 * wave).astype(np.float32), "targets": targets}
+    surrogate = surrogate_of(arrays)
+    errors = Validation(arrays).errors(Surrogate(surrogate.model, surrogate.normalization, layout))
+    assert errors.h1.mean / errors.relative_l2.mean == pytest.approx(math.sqrt(1 + (math.pi / 5) ** 2), rel=1e-4)

@@ -140,6 +140,17 @@ def test_losses_take_their_options(blueprint):
     assert refusal(make_loss, unknown) == "training.loss.order: unknown key; known: weights"
 
 
+def test_losses_are_taken_on_the_problems_domain(blueprint, tmp_path):
+    text = TRANSIENT.replace("shape=(16, 16)", "shape=(16, 16), extent=(4.0, 0.5)")
+    (tmp_path / "box.py").write_text(text)
+    loss = make_loss(blueprint(problem=f"{tmp_path}/box.py:Transient", training={"loss": "h1"}))
+    one = torch.ones(1, 1, 16, 16)
+    wave = 2**0.5 * torch.cos(torch.pi * (torch.arange(16) + 0.5) / 16)  # along the axis of length 1/2
+    torch.testing.assert_close(loss(one + wave, one), torch.tensor([(1 + (2 * torch.pi) ** 2) ** 0.5]))
+    given = blueprint(training={"loss": {"name": "h1", "extent": [1, 1]}})
+    assert refusal(make_loss, given) == "training.loss.extent: is the problem's: give it in its FieldSpecs"
+
+
 @pytest.mark.parametrize(
     ("loss", "expected"),
     [

@@ -32,6 +32,7 @@ def test_pack_puts_every_quantity_in_its_channel():
         ((A,), (), "every output must be a field"),
         ((A,), (FieldSpec(name="u"),), "every output must be a field"),
         ((A,), (FieldSpec(name="u", shape=(3, 2)),), "one grid"),
+        ((A,), (FieldSpec(name="u", shape=(2, 3), extent=(1, 2)),), "one grid: one shape and one extent"),
         ((FieldSpec(name="step"),), (U,), "'step' can't name a quantity"),
         ((FieldSpec(name="pore pressure"),), (U,), "'pore pressure' can't name a quantity"),
     ],
@@ -39,6 +40,16 @@ def test_pack_puts_every_quantity_in_its_channel():
 def test_layouts_that_cannot_be(inputs, outputs, expected):
     with pytest.raises(ValueError, match=expected):
         Layout(inputs, outputs)
+
+
+def test_a_domain_has_a_length_along_each_axis_and_one_of_1_where_nothing_is_said():
+    assert (A.extent, K.extent) == ((1.0, 1.0), ())
+    assert FieldSpec(name="a", shape=(2, 3), extent=np.array([1e-3, 40])).extent == (1e-3, 40.0)
+    for extent in ((1.0,), (1.0, 2.0, 3.0), (1.0, 0.0), (1.0, -2.0), (1.0, np.nan), (1.0, np.inf), ("a", 1), 2.0):
+        with pytest.raises(ValueError, match=r"'a': extent=.* must be the domain's lengths along each of 2 axes"):
+            FieldSpec(name="a", shape=(2, 3), extent=extent)
+    with pytest.raises(ValueError, match="each of 0 axes"):
+        FieldSpec(name="k", extent=(1.0,))
 
 
 @pytest.mark.parametrize(
