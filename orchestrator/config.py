@@ -131,10 +131,10 @@ class ScheduleSection(Section):
 
 
 class TrainingSection(Section):
-    batch_size: int = Field(16, gt=0)
+    batch_size: int = Field(8, gt=0)
     micro_batch_size: int | None = Field(None, gt=0)
     """Samples that pass through the model at a time; gradients are summed over the batch. Absent, the whole batch."""
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(4e-3, gt=0)
     """Peak of the schedule."""
     schedule: ScheduleSection = ScheduleSection()
     loss: Choice = Named(name="relative_l2")
