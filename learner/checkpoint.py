@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from penstock.errors import PenstockError
 from penstock.learner.rows import Rows
+from penstock.learner.weights import load_weights
 
 FORMAT = 2
 META = "meta.json"
@@ -49,7 +50,12 @@ DTYPE_NAMES = {  # as safetensors writes them
     torch.int32: "I32",
     torch.int16: "I16",
     torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
     torch.uint8: "U8",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
     torch.bool: "BOOL",
 }
 
@@ -64,7 +70,8 @@ class Checkpoint:
 
     path: Path
     step: int
-    weights: dict[str, Tensor]
+    weights: dict
+    """`weights_of` the surrogate."""
     optimizer: dict | None
     """None when only the weights were asked for."""
     buffer: dict | None
@@ -73,22 +80,19 @@ class Checkpoint:
 
     def load_into(self, module: nn.Module) -> None:
         """Raises PenstockError when the module's parameters have other names or shapes."""
-        expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-        saved = {name: tuple(tensor.shape) for name, tensor in self.weights.items()}
-        for name in sorted(expected.keys() | saved.keys()):
-            if expected.get(name) != saved.get(name):
-                raise PenstockError(
-                    f"the checkpoint {self.path} is of another model: {name} is {saved.get(name, 'absent')} there and "
-                    f"{expected.get(name, 'absent')} here; use the configuration it was trained with"
-                )
-        module.load_state_dict(self.weights)
+        try:
+            load_weights(module, self.weights)
+        except ValueError as error:
+            raise PenstockError(
+                f"the checkpoint {self.path} is of another model: {error}; use the configuration it was trained with"
+            ) from error
 
 
 def save(
     folder: Path,
     step: int,
     *,
-    weights: Mapping[str, Tensor],
+    weights: Mapping,
     optimizer: Mapping,
     buffer: Mapping | None,
     meta: Mapping,
@@ -164,7 +168,7 @@ class Writer:
         folder: Path,
         step: int,
         *,
-        weights: Mapping[str, Tensor],
+        weights: Mapping,
         optimizer: Mapping,
         buffer: Mapping | None,
         meta: Mapping,

@@ -8,7 +8,6 @@ Axes:  B batch, *grid the axes of the fields' grid.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import io
 import json
@@ -22,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penstock.errors import PenstockError
+from penstock.learner.copies import copied
 from penstock.learner.surrogate import Surrogate
 from penstock.sample import FieldSpec, Layout
 
@@ -35,14 +35,35 @@ def export(surrogate: Surrogate, card: Mapping, path: Path, example_arrays: Mapp
 
     card: what a user of the file should know (problem, ranges, validation errors, versions, seed); `inputs` and
     `outputs` are added to it, and it travels inside the file too. example_arrays: `Layout.pack`'s arrays of a sample or
-    more. On them, and on them at another batch and resolution where those are free, the written file is compared with
-    the surrogate before it gets its name.
+    more. On them, and on them at another batch and resolution where those are free, what is written is compared with
+    the surrogate, and the file with what is written, before it gets its name.
 
     Raises PenstockError when the model can't be exported, the file disagrees, or the disk refuses.
     """
     path = Path(path)
     path = path if path.suffix == ".pt2" else path.with_name(f"{path.name}.pt2")
-    surrogate = copy.deepcopy(surrogate).cpu().eval()
+    contents, card = contents_of(surrogate, card, example_arrays)
+    temporary = path.with_name(f".{path.stem}.writing.pt2")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(contents)
+        if temporary.read_bytes() != contents:
+            raise OSError("it reads back otherwise")
+        path.with_suffix(".card.json").write_text(json.dumps(card, indent=2) + "\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise PenstockError(f"can't write {path}: {error.strerror or error}", exit_code=1) from error
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+    return path
+
+
+def contents_of(
+    surrogate: Surrogate, card: Mapping, example_arrays: Mapping[str, np.ndarray | Tensor]
+) -> tuple[bytes, dict]:
+    """The bytes that `export` writes, compared with the surrogate, and the whole card. Raises as it does."""
+    surrogate = copied(surrogate).cpu().eval()
     layout = surrogate.layout
     inputs = _by_name(layout, example_arrays)
     program = _trace(surrogate, inputs)
@@ -55,24 +76,12 @@ def export(surrogate: Surrogate, card: Mapping, path: Path, example_arrays: Mapp
         "inputs": [_describe(spec, shapes[spec.name]) for spec in layout.inputs],
         "outputs": [_describe(spec, output_shape) for spec in layout.outputs],
     }
-    temporary = path.with_name(f".{path.stem}.writing.pt2")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # by way of memory: torch's own writer turns a full disk into a RuntimeError
-        contents = io.BytesIO()
-        torch.export.save(program, contents, extra_files={CARD: json.dumps(card, indent=2)})
-        temporary.write_bytes(contents.getvalue())
-        _compare(surrogate, temporary, inputs)
-        if is_free:
-            _compare(surrogate, temporary, {name: _elsewhere(values) for name, values in inputs.items()})
-        path.with_suffix(".card.json").write_text(json.dumps(card, indent=2) + "\n")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise PenstockError(f"can't write {path}: {error.strerror or error}", exit_code=1) from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()
-    return path
+    file = io.BytesIO()  # torch's own writer turns a full disk into a RuntimeError
+    torch.export.save(program, file, extra_files={CARD: json.dumps(card, indent=2)})
+    _compare(surrogate, file.getvalue(), inputs)
+    if is_free:
+        _compare(surrogate, file.getvalue(), {name: _elsewhere(values) for name, values in inputs.items()})
+    return file.getvalue(), card
 
 
 def _by_name(layout: Layout, arrays: Mapping[str, np.ndarray | Tensor]) -> dict[str, Tensor]:
@@ -155,13 +164,13 @@ def _elsewhere(values: Tensor) -> Tensor:
     return F.interpolate(rows[:, None], size=grid, mode="nearest")[:, 0]
 
 
-def _compare(surrogate: Surrogate, file: Path, inputs: dict[str, Tensor]) -> None:
-    module = torch.export.load(file).module()
+def _compare(surrogate: Surrogate, contents: bytes, inputs: dict[str, Tensor]) -> None:
+    module = torch.export.load(io.BytesIO(contents)).module()
     with torch.no_grad():
         expected, exported = surrogate(**inputs), module(**inputs)
     for name, values in expected.items():
         difference = torch.linalg.vector_norm(exported[name] - values) / torch.linalg.vector_norm(values)
-        if not difference <= TOLERANCE:
+        if not (difference <= TOLERANCE or torch.equal(exported[name], values)):  # untrained, a model may give zeros
             raise PenstockError(
                 f"the exported file disagrees with the model: {name} differs by {difference:.1e} (relative L2) at "
                 f"shape {list(values.shape)}; nothing was written",

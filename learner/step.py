@@ -5,13 +5,13 @@ Axes:  B batch, C channels, *grid the axes of the fields' grid.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from penstock.errors import PenstockError
+from penstock.learner.copies import copied, follow
 from penstock.learner.losses import mark_constants
 from penstock.learner.surrogate import Surrogate
 
@@ -23,7 +23,8 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
 class Step:
     """A step of AdamW (Loshchilov and Hutter, ICLR 2019, arXiv 1711.05101) on the mean loss of a batch.
 
-    surrogate: on its device already; its parameters are changed in place.
+    surrogate: on its device already; its parameters are changed in place. A complex one is trained as its real and
+        imaginary parts, which is how torch's own AdamW takes it where it isn't fused.
     loss: prediction and target [B, C, *grid], in multiples of the target channels' standard deviation, to [B].
     precision: "bfloat16" is autocast: linear layers compute in bfloat16, while weights, moments, normalisation and loss
         stay float32, and so do layers that ask for it (the FNO's spectral ones). "float32" is just that: TF32 is left
@@ -40,7 +41,8 @@ class Step:
 
         where d_n rises so that the first weights, which are random, are forgotten at once (the `num_updates` rule of
         TensorFlow's ExponentialMovingAverage). It remembers about 1 / (1 - d) steps. Good values: 0.99 to 0.9999.
-        It reads and writes 12 bytes a parameter, beside about 40 of the step.
+        It reads and writes 12 bytes a parameter, beside about 40 of the step. Buffers and frozen parameters are not
+        averaged: the average has the model's own.
 
     Nothing in a step waits for the device.
 
@@ -75,43 +77,58 @@ class Step:
         self.num_steps = 0
         self._loss = loss
         self._autocasts = precision == "bfloat16"
-        self._parameters = dict(surrogate.named_parameters())
-        self._optimizer = torch.optim.AdamW(
-            self._parameters.values(), learning_rate, weight_decay=WEIGHT_DECAY, fused=True
-        )
+        self._parameters = {
+            name: p for name, p in surrogate.named_parameters() if torch.is_floating_point(p) or p.is_complex()
+        }
+        self._reals = {name: _as_real(parameter) for name, parameter in self._parameters.items()}
+        self._optimizer = torch.optim.AdamW(self._reals.values(), learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
         self._compiled_total_loss = None
         if compile:
             mark_constants()
             self._compiled_total_loss = torch.compile(self._total_loss, dynamic=False)
         self._compiled_size: int | None = None
-        self._averaged = surrogate
-        if ema_decay is not None:
-            # Buffers (running statistics of a model) are not averaged: both surrogates hold the same ones.
-            shared = {id(buffer): buffer for buffer in surrogate.buffers()}
-            self._averaged = copy.deepcopy(surrogate, shared).requires_grad_(False)
+        self._averaged = surrogate if ema_decay is None else copied(surrogate).requires_grad_(False)
+        averaged = dict(self._averaged.named_parameters())
+        self._averaged_reals = {name: _as_real(averaged[name]) for name in self._parameters}
 
     def __call__(self, arrays: Mapping[str, Tensor], learning_rate: float) -> Tensor:
         """One step on a batch, `Layout.pack`'s arrays on the device; its mean loss before the step, on the device."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        self._optimizer.zero_grad()
+        self.surrogate.zero_grad()
         batch_size = len(arrays["targets"])
         mean_loss = torch.zeros((), device=arrays["targets"].device)
         for part in self._parts(arrays):
             loss = self._total_loss_for(len(part["targets"]))(part) / batch_size
             loss.backward()
             mean_loss += loss.detach()
+        self._hand_over_gradients()
         if self.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._parameters.values(), self.clip_norm)
+            torch.nn.utils.clip_grad_norm_(self._reals.values(), self.clip_norm)
         self._optimizer.step()
         if self.ema_decay is not None:
-            decay = min(self.ema_decay, (1 + self.num_steps) / (10 + self.num_steps))
-            with torch.no_grad():
-                torch._foreach_lerp_(
-                    list(self._averaged.parameters()), list(self._parameters.values()), weight=1 - decay
-                )
+            self._average()
         self.num_steps += 1
         return mean_loss
+
+    def _hand_over_gradients(self) -> None:
+        """Gives AdamW what it can take: real gradients, and dense ones, which an nn.Embedding may not have."""
+        for name, parameter in self._parameters.items():
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.to_dense()
+            if parameter.is_complex():
+                gradient = parameter.grad
+                self._reals[name].grad = None if gradient is None else torch.view_as_real(gradient.resolve_conj())
+
+    def _average(self) -> None:
+        decay = min(self.ema_decay, (1 + self.num_steps) / (10 + self.num_steps))
+        pairs = [(self._averaged_reals[name], self._reals[name]) for name in self._trained_names()]
+        with torch.no_grad():
+            torch._foreach_lerp_(*map(list, zip(*pairs, strict=True)), weight=1 - decay)
+
+    def _trained_names(self) -> list[str]:
+        """Of the parameters that AdamW has changed."""
+        return [name for name, parameter in self._reals.items() if parameter in self._optimizer.state]
 
     @property
     def compiles_next(self) -> bool:
@@ -121,8 +138,18 @@ class Step:
     @property
     def averaged(self) -> Surrogate:
         """The surrogate with averaged weights and this one's normalisation; without ema_decay, the surrogate itself."""
-        self._averaged.normalization = self.surrogate.normalization  # it may have been fixed since
+        if self._averaged is not self.surrogate:
+            self._averaged.normalization = self.surrogate.normalization  # it may have been fixed since
+            follow(self._averaged, self.surrogate, but=self._trained_names())
         return self._averaged
+
+    def is_finite(self) -> bool:
+        """Whether the weights that were trained and their moments are. Waits for the device.
+
+        Frozen parameters and buffers may hold what they like: a mask is made of infinities.
+        """
+        states = [torch.stack([t.isfinite().all() for t in (p, *s.values())]) for p, s in self._optimizer.state.items()]
+        return not states or bool(torch.cat(states).all())
 
     def _parts(self, arrays: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         if self.micro_batch_size is None:
@@ -147,10 +174,10 @@ class Step:
     # Checkpoints
 
     def state(self) -> dict[str, Tensor]:
-        """With `averaged.state_dict()`, all that the next steps depend on: moments, counts, weights where averaged
+        """With `weights_of(averaged)`, all that the next steps depend on: moments, counts, weights where averaged
         ones are kept beside them. The tensors are those in use: the next step changes them."""
         state = {"num_steps": torch.tensor(self.num_steps)}
-        for name, parameter in self._parameters.items():
+        for name, parameter in self._reals.items():
             if self.ema_decay is not None:
                 state[f"weights.{name}"] = parameter.detach()
             for key, value in self._optimizer.state.get(parameter, {}).items():
@@ -158,7 +185,7 @@ class Step:
         return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continues from `state()`. The state_dict that belongs to it must have been loaded into `averaged`.
+        """Continues from `state()`. The weights that belong to it must have been loaded into `averaged`.
 
         Raises PenstockError when weights were averaged there and are not here, or the other way round.
         """
@@ -169,12 +196,24 @@ class Step:
                 "use the configuration it was trained with"
             )
         self.num_steps = int(state["num_steps"])
-        for name, parameter in self._parameters.items():
+        if was_averaged:
+            follow(self.surrogate, self._averaged)
+        for name, parameter in self._reals.items():
             if self.ema_decay is not None:
                 with torch.no_grad():
                     parameter.copy_(state[f"weights.{name}"])
             if f"step.{name}" in state:  # absent while a parameter has had no gradient
                 moments = {key: state[f"{key}.{name}"] for key in MOMENTS}
-                self._optimizer.state[parameter] = {
-                    key: value.to(parameter.device, copy=True) for key, value in moments.items()
-                }
+                self._optimizer.state[parameter] = {key: _laid_out_as(parameter, v) for key, v in moments.items()}
+
+
+def _as_real(parameter: Tensor) -> Tensor:
+    """The parameter itself, or real and imaginary parts [..., 2] in the same memory, which fused AdamW can take."""
+    return torch.view_as_real(parameter.detach()) if parameter.is_complex() else parameter
+
+
+def _laid_out_as(parameter: Tensor, moment: Tensor) -> Tensor:
+    """A copy with the parameter's strides: fused AdamW goes through the memory of both, whatever the axes."""
+    if not moment.dim():
+        return moment.to(parameter.device, copy=True)
+    return torch.empty_like(parameter, dtype=moment.dtype, requires_grad=False).copy_(moment)

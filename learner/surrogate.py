@@ -43,14 +43,14 @@ class Surrogate(nn.Module):
 
         Targets among the arrays are not looked at.
         """
-        return self.normalization.decode("targets", self._model_output(arrays))
+        return self.normalization.decode("targets", self.model_output(arrays).float())
 
     def predict_in_stds(self, arrays: Mapping[str, Tensor]) -> Tensor:
         """`predict` in multiples of the target channels' standard deviation, not centred: what losses are taken of."""
-        return self.normalization.decode_in_stds("targets", self._model_output(arrays))
+        return self.normalization.decode_in_stds("targets", self.model_output(arrays).float())
 
-    def _model_output(self, arrays: Mapping[str, Tensor]) -> Tensor:
-        """[B, C, *grid] in normalised units."""
+    def model_output(self, arrays: Mapping[str, Tensor]) -> Tensor:
+        """[B, C, *grid] in normalised units, as precise as the model has it; float32 from there on."""
         return self.model(
             **{name: self.normalization.encode(name, arrays[name]) for name in arrays if name != "targets"}
         )

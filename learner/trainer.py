@@ -22,6 +22,7 @@ from penstock.learner.schedules import Schedule
 from penstock.learner.step import Step
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation import Validation
+from penstock.learner.weights import weights_of
 
 LOSS_MEMORY = 0.98  # the reported loss is a mean over about 50 steps
 LOSS_READ_EVERY_S = 1.0  # reading it waits for the device to finish the steps that are queued
@@ -287,8 +288,7 @@ class Trainer:
         if self.checkpoint is None:
             return
         self.state = "saving a checkpoint"
-        tensors = [*self.surrogate.state_dict().values(), *self._step.state().values()]
-        if not torch.stack([tensor.isfinite().all().to(self.feed.device) for tensor in tensors]).all():
+        if not self._step.is_finite():
             raise self._diverged(f"weights or their moments are not finite at step {self.step}")
         self.checkpoint(self)
 
@@ -330,7 +330,7 @@ class Trainer:
         if self.feed.device.type == "cuda":
             optimizer["random.cuda"] = torch.cuda.get_rng_state(self.feed.device)
         return {
-            "weights": self.surrogate.state_dict(),
+            "weights": weights_of(self.surrogate),
             "optimizer": optimizer,
             "buffer": self.buffer.state() if with_buffer else None,
             "meta": {

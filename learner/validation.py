@@ -5,7 +5,6 @@ Axes:  N samples, C channels, *grid the axes of the fields' grid, M measured err
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penstock.learner.copies import copied, follow
 from penstock.learner.losses import ratio, sobolev_norm
 from penstock.learner.storage import to_device
 from penstock.learner.surrogate import Surrogate
@@ -108,13 +108,11 @@ class Validation:
     def begin(self, surrogate: Surrogate) -> None:
         """Take a copy of the surrogate, on the device; what was running is given up."""
         if surrogate is self._surrogate:
-            with torch.no_grad():
-                for mine, current in zip(_tensors(self._snapshot), _tensors(surrogate), strict=True):
-                    mine.copy_(current)
+            follow(self._snapshot, surrogate)
         else:
             self._surrogate = surrogate
             self._norms = (sobolev_norm(0), sobolev_norm(1, extent=surrogate.layout.extent))
-            self._snapshot = copy.deepcopy(surrogate).to(self.device).requires_grad_(False).eval()
+            self._snapshot = copied(surrogate).to(self.device).requires_grad_(False).eval()
         self._num_done = 0
 
     def advance(self) -> Errors | None:
@@ -162,10 +160,6 @@ def _whole_and_channels(error_BC: Tensor, target_BC: Tensor) -> Tensor:
         [ratio(error_BC.mean(dim=1, keepdim=True), target_BC.mean(dim=1, keepdim=True)), ratio(error_BC, target_BC)],
         dim=1,
     )
-
-
-def _tensors(surrogate: Surrogate) -> list[Tensor]:
-    return [*surrogate.parameters(), *surrogate.buffers()]
 
 
 def _quantile(ordered: np.ndarray, fraction: float) -> float:

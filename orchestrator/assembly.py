@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from penstock.errors import PenstockError, describe
+from penstock.errors import PenstockError
 from penstock.learner.buffers import BUFFERS, Buffer
 from penstock.learner.draws import DRAWS, Draw, Samples
 from penstock.learner.feed import Feed
@@ -20,6 +20,7 @@ from penstock.learner.losses import LOSSES, Sobolev
 from penstock.learner.models import MODELS
 from penstock.learner.normalization import Normalization
 from penstock.learner.rate_limiter import RateLimiter
+from penstock.learner.rehearsal import rehearse, try_out
 from penstock.learner.schedules import Schedule
 from penstock.learner.step import Step
 from penstock.learner.surrogate import Surrogate
@@ -56,18 +57,8 @@ def make_trainer(
         feed = Lockstep(buffer, ingest, device, training.batch_size, rate_limiter)
     else:
         feed = Feed(buffer, device, training.batch_size, rate_limiter)
-    step = Step(
-        surrogate,
-        loss=make_loss(blueprint),
-        learning_rate=training.learning_rate,
-        precision=training.precision,
-        compile=training.compile,
-        micro_batch_size=training.micro_batch_size,
-        clip_norm=training.clip_norm,
-        ema_decay=training.ema_decay,
-    )
     return Trainer(
-        step,
+        make_step(blueprint, surrogate),
         feed,
         ingest,
         stop_after=StopAfter(**training.stop_after.model_dump()),
@@ -192,21 +183,41 @@ def make_surrogate(blueprint: Blueprint) -> Surrogate:
         load_class(choice.name, MODELS, "model.name", blueprint.model_source), choice.options, "model", layout
     )
     surrogate = Surrogate(model, Normalization.identity(layout), layout)
-    inputs = {name: torch.zeros(2, *shape) for name, shape in layout.shapes.items() if name != "targets"}
-    modes = {module: module.training for module in surrogate.modules()}  # a model may have put parts of it into eval()
-    try:
-        with torch.no_grad():
-            shape = tuple(surrogate.eval().predict(inputs).shape)
-    except Exception as error:  # a user's model may raise anything
-        file = getattr(sys.modules.get(type(model).__module__), "__file__", None)
-        raise PenstockError(f"model: two samples don't pass through it: {describe(error, file)}") from error
-    if shape != (2, *layout.shapes["targets"]):  # broadcast to the targets' it would train, and learn nothing
-        raise PenstockError(
-            f"model: {choice.name} gives {list(shape)} for two samples and must give {[2, *layout.shapes['targets']]}"
-        )
-    for module, mode in modes.items():
-        module.training = mode
+    try_out(surrogate, choice.name)
     return surrogate
+
+
+def make_step(blueprint: Blueprint, surrogate: Surrogate) -> Step:
+    """Of a surrogate that is on its device. Raises PenstockError."""
+    training = blueprint.config.training
+    return Step(
+        surrogate,
+        loss=make_loss(blueprint),
+        learning_rate=training.learning_rate,
+        precision=training.precision,
+        compile=training.compile,
+        micro_batch_size=training.micro_batch_size,
+        clip_norm=training.clip_norm,
+        ema_decay=training.ema_decay,
+    )
+
+
+def rehearse_model(blueprint: Blueprint, folder: Path) -> list[str]:
+    """What the user should know of the model. Raises PenstockError where a run of it would fail or be wrong."""
+    training = blueprint.config.training
+    device = pick_device(training.device)
+    drains = training.stop_after.simulations is not None  # then the last batch may be of any size
+    notes = rehearse(
+        lambda: make_surrogate(blueprint).to(device),
+        lambda surrogate: make_step(blueprint, surrogate),
+        lambda arrays: make_validation(blueprint, arrays, device),
+        batch_sizes=(training.batch_size, 1) if drains else (training.batch_size,),
+        folder=folder,
+        must_repeat=blueprint.config.deterministic,
+    )
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what is free decides where the buffer goes
+    return notes
 
 
 def make_loss(blueprint: Blueprint) -> Sobolev:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import sys
 import threading
 import time
 from copy import deepcopy
@@ -21,11 +20,13 @@ from penstock.id_set import IdSet
 from penstock.learner import checkpoint
 from penstock.learner.bias import bias
 from penstock.learner.ingest import Stream
+from penstock.learner.models import MODELS
+from penstock.learner.rehearsal import file_of, try_export
 from penstock.learner.storage import Storage
 from penstock.learner.trainer import Trainer
 from penstock.learner.validation import Validation
 from penstock.orchestrator import conditions, zarr_store
-from penstock.orchestrator.assembly import make_draw, make_trainer, make_validation
+from penstock.orchestrator.assembly import make_draw, make_trainer, make_validation, rehearse_model
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.lanes import Lanes
 from penstock.orchestrator.logs import log_to
@@ -61,6 +62,8 @@ class LearnerActor:
         self._validation_given_up: SimpleQueue[dict[int, str]] = SimpleQueue()
         self._given_up: dict[int, str] = {}  # not written down yet
         self._lease_ends: SimpleQueue[LeaseEnd] = SimpleQueue()
+        self._notes: SimpleQueue[str] = SimpleQueue()
+        self._export_trial = threading.Thread(target=self._try_export, name="export trial", daemon=True)
         self._model_file: str | None = None
         self._bias, self._bias_at = None, -math.inf
         self._cause: str | None = None
@@ -93,12 +96,13 @@ class LearnerActor:
                 limit=config.training.stop_after.simulations,
             )
         self._rank_names = self._blueprint.problem().rank_names
+        for note in rehearse_model(self._blueprint, self._folder.path):
+            self._notes.put(note)
         self._trainer = trainer = make_trainer(
             self._blueprint, self._lanes or self._stream, self._save, lambda: self._writer.is_writing
         )
         self._ingest, buffer, device = trainer.ingest, trainer.feed.buffer, trainer.feed.device
-        model = trainer.surrogate.model
-        self._model_file = getattr(sys.modules.get(type(model).__module__), "__file__", None)
+        self._model_file = file_of(trainer.surrogate)
         self._restore()
         device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
         return {
@@ -116,6 +120,7 @@ class LearnerActor:
 
     def start(self) -> None:
         """Begin: first the validation set, then training. Leases may be given from here on."""
+        self._export_trial.start()
         threading.Thread(target=self._work, name="training", daemon=True).start()
 
     def lease(self, lease: Lease, worker: Any) -> None:
@@ -143,7 +148,7 @@ class LearnerActor:
         self._stop.set()
 
     def status(self) -> dict[str, Any]:
-        """Where training stands. Solves, decisions and ended leases are told once. Raises what ended a thread."""
+        """Where training stands. Solves, decisions, notes and ended leases come once. Raises what ended a thread."""
         done = self._done.is_set()  # before the error is looked at: what fails in between is told next time
         if self._error is not None:
             raise self._error
@@ -171,6 +176,7 @@ class LearnerActor:
             "lease_ends": [(end.lease_number, end.error) for end in lease_ends],
             "solves": ingest.drain_solves(),
             "decisions": ingest.drain_decisions(),
+            "notes": _drain(self._notes),
             "buffer_samples": len(buffer),
             "buffer_capacity": buffer.capacity,
             "bias": self._bias,
@@ -195,8 +201,17 @@ class LearnerActor:
             self._stream.close()
             self._done.set()
 
+    def _try_export(self) -> None:
+        """Of a user's model; it takes 10 s of a core, while the first solves are under way."""
+        if self._blueprint.config.model.name in MODELS:
+            return
+        if note := try_export(self._trainer.surrogate):
+            self._notes.put(note)
+
     def _train(self) -> None:
         arrays = self._validation_arrays()
+        if self._lanes is not None:
+            self._export_trial.join()  # both may draw random numbers
         if arrays is not None:
             self._validation = self._trainer.validation = make_validation(
                 self._blueprint, arrays, self._trainer.feed.device

@@ -234,6 +234,9 @@ class _Driver:
                     for line in families.news(status["solves"]):
                         self.console.print(line, soft_wrap=True)
                     self.metrics.choose(choices.decisions)
+                    for note in status["notes"]:
+                        self.console.print(f"note: {note}", soft_wrap=True)
+                        self.folder.event("note", note=note)
                     if status["warning"] not in (None, warning):
                         warning = status["warning"]
                         self.console.print(f"warning: {warning}", soft_wrap=True)
@@ -289,7 +292,7 @@ class _Driver:
                 raise SystemExit(128 + self.stop_signal)
             if not told and time.monotonic() - began > 30.0:
                 told = True
-                self.console.print("waiting for Ray to start the learner: are there CPUs free?")
+                self.console.print("waiting for the learner: it rehearses the model, or Ray has no CPU free")
         return self._get(preparing)
 
     def _get(self, reference: Any) -> Any:

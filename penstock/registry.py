@@ -96,7 +96,7 @@ def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
         raise PenstockError(f"{where}: {text_of(error)}") from error
     except (RuntimeError, MemoryError) as error:  # sizes that no memory holds
         raise PenstockError(f"{where}: {type(error).__name__}: {text_of(error)}") from error
-    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+    except BaseException as error:
         if raised_by_signal(error):
             raise
         raise PenstockError(f"{where}: {describe(error)}") from error

@@ -75,6 +75,47 @@ def test_steps_are_those_of_plain_adamw(options):
         torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5, msg=name)
 
 
+class ComplexGains(nn.Module):
+    """Im(conj(w) a), summed over two points, everywhere."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([[1 + 2j, -0.5j]], dtype=dtype))
+
+    def forward(self, fields):
+        return (self.w.conj() * fields[:, :, 0, :2]).imag.float().sum(dim=2)[:, :, None, None] + 0 * fields
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_complex_parameters_follow_adamw_written_out_in_numpy(dtype):
+    """The mean output's gradient is constant: d/dRe(w) Im(conj(w) a) = 0 and d/dIm(w) = -a."""
+    step = Step(
+        Surrogate(ComplexGains(dtype), Normalization.identity(LAYOUT), LAYOUT),
+        loss=lambda prediction, target: prediction.mean(dim=(1, 2, 3)),
+        learning_rate=1e-2,
+        ema_decay=0.5,
+        clip_norm=0.3,
+    )
+    batch = next(batches(1))
+    a = batch["fields"][:, 0, 0, :2].mean(dim=0).double().numpy()
+    gradient = -1j * a[None]
+    gradient *= min(1.0, 0.3 / np.linalg.norm(gradient))
+    w = average = np.array([[1 + 2j, -0.5j]])
+    m = v = np.zeros((1, 2, 2))
+    parts = lambda z: np.stack([z.real, z.imag], axis=-1)  # noqa: E731
+    for n in range(1, 6):
+        step(batch, 1e-2)
+        m = 0.9 * m + 0.1 * parts(gradient)
+        v = 0.999 * v + 0.001 * parts(gradient) ** 2
+        change = (m / (1 - 0.9**n)) / (np.sqrt(v / (1 - 0.999**n)) + 1e-8)
+        w = w * (1 - 1e-2 * 1e-4) - 1e-2 * (change[..., 0] + 1j * change[..., 1])
+        decay = min(0.5, n / (9 + n))
+        average = decay * average + (1 - decay) * w
+    np.testing.assert_allclose(step.surrogate.model.w.detach().numpy(), w, rtol=1e-5)
+    np.testing.assert_allclose(step.averaged.model.w.numpy(), average, rtol=1e-5)
+    assert step.surrogate.model.w.dtype == step.averaged.model.w.dtype == dtype
+
+
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 4, 8])
 def test_the_gradient_of_the_parts_is_that_of_the_batch(micro_batch_size):
     step, batch = new_step(micro_batch_size=micro_batch_size), next(batches(1))

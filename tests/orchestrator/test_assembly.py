@@ -17,6 +17,7 @@ from penstock.orchestrator.assembly import (
     make_trainer,
     make_validation,
     pick_device,
+    rehearse_model,
     require_placement,
     require_room,
     validation_size,
@@ -187,7 +188,7 @@ class Mine(nn.Module):
         ("return self.map(fields).expand(-1, 3, -1, -1)", r"gives \[2, 3, 16, 16\] for"),
         (
             "return self.map(fields) + scalars",
-            r"model: two samples don't .*RuntimeError: .*mine\.py, line 11\)",
+            r"model: two samples can.t .*RuntimeError: .*mine\.py, line 11\)",
         ),
     ],
 )
@@ -208,6 +209,32 @@ def test_a_model_comes_back_in_the_modes_and_with_the_statistics_that_it_was_bui
     model = make_surrogate(chosen).model
     assert [part.training for part in model.map] == [True, True, True, False]
     assert all(part.num_batches_tracked == 0 for part in model.map[2:])
+
+
+NORMED = """
+from torch import nn
+
+
+class Mine(nn.Module):
+    def __init__(self, layout):
+        super().__init__()
+        self.map, self.norm = nn.Conv2d(1, 1, 1), nn.BatchNorm1d(1)
+
+    def forward(self, fields, scalars):
+        return self.map(fields) + self.norm(scalars)[:, :, None, None]
+"""
+
+
+def test_a_model_is_rehearsed_with_the_sizes_of_batches_that_its_run_may_meet(blueprint, tmp_path):
+    """The last batch of a drained buffer may be one sample, of which BatchNorm1d has no variance."""
+    (tmp_path / "normed.py").write_text(NORMED)
+    own = {"model": f"{tmp_path}/normed.py:Mine"}
+    assert rehearse_model(blueprint(**own), tmp_path) == []
+    drained = blueprint(**own, training={"stop_after": {"simulations": 10}})
+    refused = refusal(rehearse_model, drained, tmp_path)
+    assert re.match(r"model: a training step on one sample fails: ValueError: .*normed\.py, line 11\)", refused)
+    micro = blueprint(**own, training={"batch_size": 4, "micro_batch_size": 3})
+    assert "a training step on 4 samples fails: ValueError" in refusal(rehearse_model, micro, tmp_path)
 
 
 def test_a_validation_takes_no_more_samples_at_once_than_training(blueprint):

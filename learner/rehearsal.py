@@ -1,0 +1,301 @@
+"""What a run does with a model in hours, once, in seconds: a model that would fail later is refused before a solve.
+
+The parts are the run's own (Step, averaged weights, Validation, checkpoint, export), on models of their own that are
+built for it and thrown away, on random samples. So it finds what those parts can't do, without a list of it.
+
+Axes:  B batch, C channels, *grid the axes of the fields' grid.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from penstock.errors import PenstockError, describe, raised_by_signal
+from penstock.learner import checkpoint
+from penstock.learner.copies import copied
+from penstock.learner.export import contents_of
+from penstock.learner.step import Step
+from penstock.learner.surrogate import Surrogate
+from penstock.learner.validation import Validation
+from penstock.learner.weights import load_weights, weights_of
+from penstock.sample import Layout
+
+TEMPORARY = ".rehearsal-"
+TOLERANCE = 1e-5  # relative difference of predictions that should be the same: threads may add in another order
+BATCH_TOLERANCE = 1e-3  # another batch size may take another algorithm, and bfloat16's rounding is not in predictions
+NUM_ROWS = 3  # of what is predicted; validated two at a time, so that a slice of one row comes too
+
+
+def try_out(surrogate: Surrogate, name: str) -> None:
+    """Passes two samples and one through the model, which gives lazy parameters their shapes.
+
+    Modules keep their modes, and torch its random state. Raises PenstockError unless targets come out of parameters.
+    """
+    modes = {module: module.training for module in surrogate.modules()}  # a user may have put parts of it into eval()
+    surrogate.eval()
+    for num in (2, 1):
+        samples, expected = ("two samples", "one sample")[num == 1], [num, *surrogate.layout.shapes["targets"]]
+        with _failing(f"{samples} can't pass through it", surrogate), torch.no_grad():
+            output = surrogate.model_output(_samples(surrogate.layout, num, _device(surrogate)))
+        if not isinstance(output, Tensor):
+            kind = type(output).__name__
+            raise PenstockError(f"model: {name} returns a {kind} and must return one tensor, {expected}")
+        if list(output.shape) != expected:  # broadcast to the targets' it would train, and learn nothing
+            raise PenstockError(f"model: {name} gives {list(output.shape)} for {samples} and must give {expected}")
+        if not output.is_floating_point():
+            dtype = str(output.dtype).removeprefix("torch.")
+            raise PenstockError(f"model: {name} returns {dtype} and must return real numbers: take .real, or .float()")
+    if not any(parameter.requires_grad for parameter in surrogate.parameters()):
+        raise PenstockError(f"model: {name} has no parameter that requires a gradient: there is nothing to train")
+    for module, mode in modes.items():
+        module.training = mode
+
+
+def rehearse(
+    make_surrogate: Callable[[], Surrogate],
+    make_step: Callable[[Surrogate], Step],
+    make_validation: Callable[[Mapping[str, np.ndarray]], Validation],
+    *,
+    batch_sizes: tuple[int, ...],
+    folder: Path,
+    must_repeat: bool,
+) -> list[str]:
+    """Trains, averages, validates, saves and restores a model as a run will. Returns what the user should know.
+
+    make_surrogate: builds a new one, as a resumed run does, whose weights are random. batch_sizes: those that training
+    may meet. folder: where checkpoints will lie. must_repeat: a resumed run has to be the uninterrupted one.
+
+    torch's random state is as before. Raises PenstockError in one line, with the place in the user's file.
+    """
+
+    def begun() -> Step:
+        surrogate = make_surrogate()
+        with _failing("it can't be set up for training", surrogate):
+            return make_step(surrogate)
+
+    for leftover in folder.glob(f"{TEMPORARY}*"):  # of a process that was killed
+        shutil.rmtree(leftover, ignore_errors=True)
+    with _own_randomness(), TemporaryDirectory(dir=folder, prefix=TEMPORARY) as temporary:
+        step = begun()
+        notes = _train(step, batch_sizes, begun)
+        _validate(step, make_validation)
+        notes += _predict(step.averaged)
+        with _failing("it can't be saved in a checkpoint", step.surrogate):
+            weights = weights_of(step.averaged)
+            checkpoint.save(Path(temporary), 1, weights=weights, optimizer=step.state(), buffer=None, meta={}, keep=1)
+        before = _Conduct(step, batch_sizes[0])
+        del step, weights  # two models beside their optimizers may not fit
+        step = begun()
+        with _failing("its checkpoint can't be restored", step.surrogate):
+            saved = checkpoint.load(Path(temporary))
+            load_weights(step.averaged, saved.weights)
+            step.load_state(saved.optimizer)
+        return notes + before.compare(_Conduct(step, batch_sizes[0]), must_repeat)
+
+
+def try_export(surrogate: Surrogate) -> str | None:
+    """Exports the surrogate as `penstock export` will, into memory; why that can't be done, if so."""
+    try:
+        with _own_randomness():
+            contents_of(surrogate, {}, _samples(surrogate.layout, 2, torch.device("cpu")))
+    except Exception as error:  # of the user's model, and of whatever torch.export makes of it
+        reason = str(error) if isinstance(error, PenstockError) else describe(error, file_of(surrogate))
+        return f"penstock export won't work, while training and penstock predict do: {reason}"
+    return None
+
+
+def file_of(surrogate: Surrogate) -> str | None:
+    """The file that the user's model was read from."""
+    return getattr(sys.modules.get(type(surrogate.model).__module__), "__file__", None)
+
+
+def _train(step: Step, batch_sizes: tuple[int, ...], begun: Callable[[], Step]) -> list[str]:
+    """Two steps on the first of the sizes, one on each other. begun: gives a step like this one, not used yet."""
+    surrogate, parameters = step.surrogate, dict(step.surrogate.named_parameters())
+    for size in (batch_sizes[0], *batch_sizes):  # the second one meets what the first has kept
+        samples = "one sample" if size == 1 else f"{size} samples"
+        try:
+            loss = _step_on_samples(step, size)
+        except BaseException as error:  # of the user's model
+            if raised_by_signal(error):
+                raise
+            reason = describe(error, file_of(surrogate))
+            raise PenstockError(
+                f"model: a training step on {samples} fails: {reason}{_place_in_forward(begun, size)}"
+            ) from error
+        if not math.isfinite(loss):
+            raise PenstockError(f"model: its loss on random samples is {loss} before any training: see its forward()")
+        if not step.is_finite():
+            place = _place_in_forward(begun, size)
+            raise PenstockError(f"model: its gradient on random samples is not finite{place}: a root or a norm of 0?")
+    for name, parameter in surrogate.named_parameters():
+        if parameters.get(name) is not parameter:
+            raise PenstockError(
+                f"model: forward() makes a new parameter {_own(name)}, which is never trained: change it in place"
+            )
+    idle = [name for name, p in parameters.items() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    if len(idle) == sum(parameter.requires_grad for parameter in parameters.values()):
+        raise PenstockError("model: no gradient reaches any of its parameters: look for detach(), .data, no_grad()")
+    return [f"model: no gradient reaches {', '.join(map(_own, idle))}"] if idle else []
+
+
+def _step_on_samples(step: Step, size: int) -> float:
+    return step(_samples(step.surrogate.layout, size, _device(step.surrogate)), step.learning_rate).item()
+
+
+def _place_in_forward(begun: Callable[[], Step], size: int) -> str:
+    """The place in the user's file that called what fails in the backward pass; empty when torch can't tell."""
+    step = begun()
+    file = file_of(step.surrogate)
+    with warnings.catch_warnings(record=True) as caught, suppress(Exception), torch.autograd.detect_anomaly():
+        warnings.simplefilter("always")  # torch warns of the forward pass's traceback before it raises
+        for _ in range(2):
+            _step_on_samples(step, size)
+    lines = re.findall(rf'File "{re.escape(str(file))}", line (\d+)', "".join(str(each.message) for each in caught))
+    return f", in the gradient of {file}, line {lines[-1]}" if lines else ""
+
+
+def _validate(step: Step, make_validation: Callable[[Mapping[str, np.ndarray]], Validation]) -> None:
+    """Before and after a step, which must not reach a copy that was made before it."""
+    surrogate = step.surrogate
+    rows = {name: array.numpy() for name, array in _samples(surrogate.layout, NUM_ROWS, torch.device("cpu")).items()}
+    with _failing("its validation fails", surrogate):
+        validation = make_validation(rows)
+        copy = copied(step.averaged)
+        before, errors = _predictions(copy), validation.errors(step.averaged)
+        _step_on_samples(step, 2)
+        after = _predictions(copy)
+        validation.errors(step.averaged)
+    if not math.isfinite(errors.relative_l2.max):
+        raise PenstockError("model: in eval() its predictions of random samples are not finite")
+    if _difference(before, after) > TOLERANCE:
+        raise PenstockError(
+            "model: a copy of it changes while it is trained, so it can be neither averaged nor validated: a hook, a "
+            "lambda or a global of it holds the model or its tensors"
+        )
+
+
+def _predict(surrogate: Surrogate) -> list[str]:
+    """Of every row with others and alone, and once more."""
+    together = _predictions(surrogate)
+    if _difference(together, _predictions(surrogate, seed=1)) > TOLERANCE:
+        return [
+            "model: in eval() it predicts something else each time: its errors, and an exported file, are by chance"
+        ]
+    alone = torch.cat([_predictions(surrogate, rows=slice(row, row + 1)) for row in range(NUM_ROWS)])
+    if (difference := _difference(together, alone)) > BATCH_TOLERANCE:
+        return [
+            f"model: what it predicts for a sample depends on the others in the batch (by {difference:.1g}, relative): "
+            "validation errors hold for batches like those alone"
+        ]
+    return []
+
+
+class _Conduct:
+    """What a model in training does next, and what it keeps beside its state."""
+
+    def __init__(self, step: Step, batch_size: int):
+        surrogate = step.surrogate
+        self.file = file_of(surrogate)
+        self.predictions = [_predictions(step.averaged), _predictions(surrogate)]
+        self.kept = _kept(surrogate)
+        torch.manual_seed(0)
+        self.loss = torch.tensor(_step_on_samples(step, batch_size))
+        self.predictions_after = _predictions(surrogate)
+
+    def compare(self, restored: _Conduct, must_repeat: bool) -> list[str]:
+        """With a restored model's. Raises PenstockError when it predicts something else; returns notes."""
+        differing = [name for name, value in self.kept.items() if value != restored.kept.get(name)]
+        where = f" (it may be {', '.join(differing)})" if differing else ""
+        difference = max(map(_difference, self.predictions, restored.predictions))
+        if difference > TOLERANCE:
+            raise PenstockError(
+                f"model: restored from a checkpoint it predicts something else (by {difference:.1g}, relative): what "
+                f"it keeps besides parameters{where} must be in register_buffer() or get_extra_state()"
+            )
+        pairs = ((self.loss, restored.loss), (self.predictions_after, restored.predictions_after))
+        if max(_difference(*pair) for pair in pairs) <= 10 * TOLERANCE:
+            return []
+        text = (
+            f"model: a resumed training goes on otherwise than one that was not interrupted: what forward() uses{where}"
+        )
+        text += " must be in register_buffer() or get_extra_state(), and random numbers come from torch's own generator"
+        if must_repeat:
+            raise PenstockError(f"{text}, or give deterministic: false")
+        return [text]
+
+
+def _kept(surrogate: Surrogate) -> dict[str, object]:
+    """Attributes of the model's modules that are values, and buffers that are not saved, as what can be compared."""
+    kept = {}
+    for prefix, module in surrogate.model.named_modules():
+        own = {name: value for name, value in vars(module).items() if name != "training"}
+        own |= {name: module._buffers.get(name) for name in module._non_persistent_buffers_set}
+        for name, value in own.items():
+            if isinstance(value, np.ndarray) or (isinstance(value, Tensor) and value.layout == torch.strided):
+                value = torch.as_tensor(value).detach().cpu().tolist()
+            if isinstance(value, int | float | list):
+                kept[f"{prefix}.{name}".lstrip(".")] = value
+    return kept
+
+
+def _predictions(surrogate: Surrogate, *, seed: int = 0, rows: slice = slice(NUM_ROWS)) -> Tensor:
+    """Of the same random samples each time, [B, C, *grid] on the CPU, by a copy: a forward pass may change a model."""
+    arrays = {name: array[rows] for name, array in _samples(surrogate.layout, NUM_ROWS, _device(surrogate)).items()}
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        return copied(surrogate).eval().predict(arrays).cpu()
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    """Relative, in the L2 norm; infinite where something is not finite or the shapes differ."""
+    if a.shape != b.shape or not bool(a.isfinite().all() and b.isfinite().all()):
+        return math.inf
+    return float((a - b).double().norm() / a.double().norm().clamp_min(1e-30))
+
+
+def _samples(layout: Layout, num: int, device: torch.device) -> dict[str, Tensor]:
+    """Of independent standard normal values, the same each time."""
+    generator = torch.Generator().manual_seed(num)
+    return {name: torch.randn(num, *shape, generator=generator).to(device) for name, shape in layout.shapes.items()}
+
+
+def _device(surrogate: Surrogate) -> torch.device:
+    return surrogate.normalization.targets_mean.device
+
+
+def _own(name: str) -> str:
+    """A parameter's name as its model's author knows it."""
+    return name.removeprefix("model.")
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        yield
+
+
+@contextmanager
+def _failing(what: str, surrogate: Surrogate) -> Iterator[None]:
+    """Raises what the user's model raises as PenstockError, in one line with its place."""
+    try:
+        yield
+    except PenstockError:
+        raise
+    except BaseException as error:
+        if raised_by_signal(error):
+            raise
+        raise PenstockError(f"model: {what}: {describe(error, file_of(surrogate))}") from error
