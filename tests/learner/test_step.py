@@ -282,11 +282,13 @@ def test_a_compiled_step_is_the_same_and_other_batch_sizes_are_not_compiled():
         surrogate = Surrogate(nn.Conv2d(1, 1, 1), Normalization.identity(LAYOUT), LAYOUT)
         surrogate.model.forward = lambda fields, forward=surrogate.model.forward: torch.tanh(forward(fields))
         step = Step(surrogate, loss=relative_l2, learning_rate=1e-3, **options)
-        return step, [step(batch, 1e-3).item() for batch in stream]
+        return zip(*((step.compiles_next, step(batch, 1e-3).item()) for batch in stream), strict=True)
 
     torch._dynamo.utils.counters.clear()
-    _, losses = losses_of(compile=True)
-    np.testing.assert_allclose(losses, losses_of()[1], rtol=1e-5)
+    compiles, losses = losses_of(compile=True)
+    never_compiles, expected = losses_of()
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    assert compiles == (True, *[False] * 4) and not any(never_compiles)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 

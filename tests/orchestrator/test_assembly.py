@@ -10,6 +10,7 @@ from penstock.errors import PenstockError
 from penstock.learner.draws import Pairs, Samples, Trajectories
 from penstock.learner.lockstep import Lockstep
 from penstock.orchestrator.assembly import (
+    _make_buffer,
     fits_beside_training,
     make_draw,
     make_loss,
@@ -288,6 +289,16 @@ def test_a_buffer_beyond_the_machines_memory_is_named(blueprint):
     chosen = blueprint(buffer={"capacity": 10**11}, training={"device": "cpu"})
     assert "buffer.capacity: 100000000000 samples of 2.15 kB take 215 TB, and " in refusal(
         make_trainer, chosen, NoStream(), lambda trainer: None, lambda: False
+    )
+
+
+def test_a_buffer_beyond_a_gpus_memory_is_named_with_what_would_fit(blueprint, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 2 * 10**9))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "this GPU")
+    chosen = blueprint(buffer={"capacity": 10**6, "placement": "device"})
+    text = refusal(_make_buffer, chosen, torch.device("cuda"), 0)
+    assert text == (
+        "buffer.capacity: 1000000 samples of 2.15 kB take 2.15 GB, and this GPU has 1 GB free: at most 464684 fit"
     )
 
 
