@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 def log_to(path: Path, *, redirect: bool = True) -> None:
@@ -18,6 +21,20 @@ def log_to(path: Path, *, redirect: bool = True) -> None:
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, 1)
         os.dup2(file, 2)
+
+
+@contextmanager
+def native_stderr_to(file: IO[str]) -> Iterator[None]:
+    """Send what this process and the libraries below it print on standard error to `file`, within the block."""
+    sys.stderr.flush()
+    before = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(before, 2)
+        os.close(before)
 
 
 def last_line(path: Path) -> str:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from operator import attrgetter
@@ -40,7 +40,7 @@ from penstock.orchestrator.config import Config
 from penstock.orchestrator.journal import Journal
 from penstock.orchestrator.learner_actor import LearnerActor
 from penstock.orchestrator.ledger import Ledger
-from penstock.orchestrator.logs import log_to
+from penstock.orchestrator.logs import log_to, native_stderr_to
 from penstock.orchestrator.memory import least_memory
 from penstock.orchestrator.metrics import Metrics
 from penstock.orchestrator.monitor import Screen, View, program, summary_lines
@@ -164,19 +164,20 @@ class _Driver:
             with (
                 (self.folder.logs / "driver.log").open("a") as log,
                 redirect_stdout(log),  # Ray prints when an actor dies, whatever it was told; the console is ours
-                redirect_stderr(log),
+                native_stderr_to(log),
                 noted_signals() as noted,
                 ray_session(
                     self.config.cluster.address,
                     num_cpus=self.split.workers + 1,
                     bytes_in_flight=self.bytes_in_flight,
-                    logs=self.folder.logs,
-                ) as self.session_folder,
+                    run=self.folder,
+                    tell=self._tell,
+                ) as self.session,
             ):
                 self._handle_signals()  # after ray.init, which sets its own and hands SIGHUP blocked to its processes
                 if number := noted():
                     raise SystemExit(128 + number)
-                cause = self._run()
+                cause = self._run_watched()
         except SystemExit as error:  # a signal before `_handle_signals`
             self.folder.update_run(state="stopped", cause="stopped before the first lease")
             # ray.init puts a handler of its own for SIGTERM, which exits with the signal's bare number.
@@ -194,6 +195,20 @@ class _Driver:
             raise SystemExit(128 + self.stop_signal)
         for line in summary_lines(self.folder.read("summary.json"), self.folder):
             self.console.print(line, soft_wrap=True)
+
+    def _run_watched(self) -> str:
+        """`_run`, with the death of one of Ray's own processes as what it was, whatever it led to."""
+        try:
+            return self._run()
+        except Exception as error:
+            if fault := self.session.watch.fault:
+                self._tell(f"{fault}: the run ends")  # at once: Ray's shutdown takes 5 s without its control service
+                raise PenstockError(
+                    f"{fault}, and the run with it; Ray's logs are in {self.folder.logs / 'ray'}; go on with: "
+                    f"{program()} resume {self._relative()}",
+                    exit_code=1,
+                ) from error
+            raise
 
     def _run(self) -> str:
         """The loop: from the first lease to the cause of the end."""
@@ -219,6 +234,7 @@ class _Driver:
         with View(self.console, self.folder.path.name).shown() as view:
             while not self.stop_signal:
                 tick = time.monotonic()
+                self.session.watch.check()
                 workers.look_after_starting()
                 # A learner that does not answer keeps its question: what a status drains is told only once.
                 pending = pending or self.learner.status.remote()
@@ -290,6 +306,7 @@ class _Driver:
         while not self.ray.wait([preparing], timeout=TICK_S)[0]:
             if self.stop_signal:
                 raise SystemExit(128 + self.stop_signal)
+            self.session.watch.check()
             if not told and time.monotonic() - began > 30.0:
                 told = True
                 self.console.print("waiting for the learner: it rehearses the model, or Ray has no CPU free")
@@ -314,8 +331,8 @@ class _Driver:
                 for process in psutil.Process().children(recursive=True):
                     with suppress(psutil.NoSuchProcess):  # one of Ray's that went with another
                         process.kill()
-                if self.session_folder is not None:
-                    shutil.rmtree(self.session_folder, ignore_errors=True)
+                if self.session.folder is not None:
+                    shutil.rmtree(self.session.folder, ignore_errors=True)
                 self.folder.update_run(state="stopped", cause="stopped twice, at once")
                 os._exit(128 + number)
             self.stop_signal = signal.Signals(number)

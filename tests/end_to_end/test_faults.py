@@ -6,6 +6,8 @@ import signal
 import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import gettempdir
 
 import psutil
 import pytest
@@ -388,3 +390,23 @@ def test_a_worker_that_dies_or_hangs_while_it_starts_is_named_with_its_last_word
     assert "solver-1 died while starting: not ready after 20 s; its log ends: " in result.stdout
     died = [event["error"] for event in cli.events() if event["event"] == "worker died"]
     assert "no licence left" in died[0] and "not ready after 20 s" in died[1]
+
+
+def test_ray_without_its_control_service_ends_the_run_with_its_name_and_leaves_nothing(cli):
+    """By itself Ray ends the driver after 60 s, blames nobody in run.json, and leaves its agents and its folder."""
+    process = cli.start("train", "tiny.yaml", LONG, "checkpoint.every_s=1")
+    cli.wait_until(process, lambda record: any((cli.latest / "checkpoints").glob("[1-9]*")))
+    family = psutil.Process(process.pid).children(recursive=True)
+    (service,) = (child for child in family if child.name() == "gcs_server")
+    service.kill()
+    result = cli.finish(process)
+    assert result.returncode == 1
+    cli.assert_one_line(
+        result, f"Ray's control service (gcs_server) (pid {service.pid}) died", "go on with: ", "logs/ray"
+    )
+    assert cli.read("run.json")["state"] == "failed"
+    assert cli.read("run.json")["cause"] == result.stderr.removeprefix("penstock: ").rstrip()
+    assert "gcs_server" in cli.events()[-1]["cause"]
+    psutil.wait_procs(family, timeout=10.0)  # init may be slow to reap them
+    assert [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+    assert list(Path(gettempdir()).glob(f"penstock-{process.pid}-*")) == []

@@ -1,0 +1,69 @@
+"""A Ray cluster that others started, on this machine: what it lacks is said in one line."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+TOKEN = "0123456789abcdef" * 4
+HIDDEN = "import sys; sys.modules['penstock'] = None"
+HEAD = """
+import sys
+
+del sys.modules["penstock"]  # hidden from all processes of this Ray but this one
+from penstock.orchestrator.cluster import _patience
+from ray.scripts.scripts import main
+
+sys.argv[0] = "ray"
+with _patience():
+    main()
+"""
+
+
+@pytest.fixture
+def head_without_penstock(cli):
+    """The address of a cluster of one node with two CPUs, whose Python lacks penstock."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: the paths of Ray's sockets must end at 107 characters
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    (folder / "sitecustomize.py").write_text(HIDDEN)
+    options = ("--head", "--node-ip-address=127.0.0.1", f"--port={address.rpartition(':')[2]}", "--num-cpus=2")
+    options += ("--object-store-memory=150000000", f"--temp-dir={folder}", "--include-dashboard=false", "--block")
+    environment = cli.environment | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PYTHONPATH": str(folder)}
+    with (folder / "out.txt").open("w") as out:
+        command = [sys.executable, "-c", HEAD, "start", *options]
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=folder)
+    while "Ray runtime started" not in (folder / "out.txt").read_text():
+        assert process.poll() is None, (folder / "out.txt").read_text()
+        time.sleep(0.1)
+    yield address
+    family = [process, *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
+    shutil.rmtree(folder)
+
+
+def test_what_a_joined_cluster_lacks_is_one_line(cli, head_without_penstock):
+    """What needs no cluster is in tests/orchestrator/test_cluster.py."""
+    address = head_without_penstock
+
+    def refusal(*overrides, token=TOKEN):
+        cli.environment["RAY_AUTH_TOKEN"] = token
+        result = cli.run("train", "tiny.yaml", f"cluster.address={address}", *overrides)
+        assert result.returncode == 2, result.stderr
+        cli.assert_one_line(result)
+        return result.stderr
+
+    assert f"our token is missing or not that of the cluster at '{address}'" in refusal(token="f" * 64)
+    assert "the cluster has 2 CPUs, the run needs 4 (solver.workers 3 and the learner)" in refusal("solver.workers=3")
+    assert "has no penstock: install" in refusal()
+    assert cli.read("run.json")["state"] == "failed" and "has no penstock" in cli.read("run.json")["cause"]
