@@ -46,7 +46,9 @@ class LinearSystem:
     """Initial guess; zero where absent."""
     grid: Grid | None = None
     nullspace: PETSc.NullSpace | None = None
+    """What A takes to zero, by orthonormal vectors; where absent, that of A.getNullSpace(). x is orthogonal to it."""
     near_nullspace: PETSc.NullSpace | None = None
+    """For algebraic multigrid: what A takes nearly to zero; where absent, that of A.getNearNullSpace()."""
 
 
 class Outcome(StrEnum):
@@ -57,6 +59,8 @@ class Outcome(StrEnum):
     BREAKDOWN = "breakdown"
     STAGNATION = "stagnation"
     NOT_FINITE = "not finite"
+    REFUSED = "refused"
+    """The system is none, or has no solution or many: no strategy was tried."""
 
 
 @dataclass(frozen=True, kw_only=True)

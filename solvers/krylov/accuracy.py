@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from penstock.solvers.krylov.check import Bound
 from penstock.solvers.krylov.constant import Constant
 from penstock.solvers.krylov.direct import Direct
+from penstock.solvers.krylov.forms import tells_entries
 from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
 
@@ -54,6 +55,8 @@ def can_factor(system: LinearSystem) -> bool:
     In three dimensions the work grows with the square of the unknowns: 64^3 take half a minute and not half a second.
     Without a grid a long row tells: linear elements have 7 entries a row in 2D, 15 in 3D.
     """
+    if not tells_entries(system.A):
+        return False
     num_unknowns = system.A.getSize()[0]
     if system.grid is not None:
         is_spatial = len(system.grid.shape) > 2

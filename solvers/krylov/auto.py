@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -17,6 +18,7 @@ from penstock.solvers.krylov.accuracy import Calibrated, calibrated, can_factor
 from penstock.solvers.krylov.cg import CG
 from penstock.solvers.krylov.constant import Constant
 from penstock.solvers.krylov.direct import Direct
+from penstock.solvers.krylov.forms import tells_entries
 from penstock.solvers.krylov.gcrodr import GCRODR
 from penstock.solvers.krylov.krylov import Krylov
 from penstock.solvers.krylov.lagged import Lagged
@@ -67,6 +69,8 @@ def candidates(system: LinearSystem) -> list[Candidate]:
     """The strategies that make sense for the system, the likeliest first."""
     num_unknowns = system.A.getSize()[0]
     is_parallel = system.A.comm.size > 1
+    if not tells_entries(system.A):
+        return _of_products(system)
     direct, iterative = [], []
     if can_factor(system):
         least = math.sqrt(num_unknowns)  # nested dissection in 2D: 110 products at 1e4 unknowns, 255 at 6.5e4
@@ -93,6 +97,14 @@ def candidates(system: LinearSystem) -> list[Candidate]:
         ]
     is_direct_likelier = num_unknowns < (1000 if system.grid is not None else 50_000)
     return direct + iterative if is_direct_likelier else iterative + direct
+
+
+def _of_products(system: LinearSystem) -> list[Candidate]:
+    """For a matrix that tells no entries; its diagonal it may tell, or else Jacobi drops out."""
+    if system.is_spd:
+        return [Candidate(f"cg + {pc}", partial(CG, pc=pc)) for pc in ("none", "jacobi")]
+    gcrodr = [Candidate(f"gcrodr + {pc}", partial(GCRODR, pc=pc), warm_up=3) for pc in ("none", "jacobi")]
+    return [*gcrodr, Candidate("gmres + none", partial(Krylov, ksp="gmres", pc="none"))]
 
 
 class Auto:
@@ -173,7 +185,10 @@ class Auto:
     def _look(self, system: LinearSystem, tolerance: Tolerance) -> None:
         """Compare the matrix with the one before where that matters, and begin a trial where it is time for one."""
         if self.decision is None:
-            if self._matrix is None:
+            if not tells_entries(system.A):  # whether it stays the same can't be seen
+                if self._may_try:
+                    self._begin_trial(system, tolerance)
+            elif self._matrix is None:
                 self._matrix = MatrixCopy(system.A)
             elif self._matrix.equals(system.A) and can_factor(system):
                 self._decide(Contender(CONSTANT, tolerance), system.family, {})

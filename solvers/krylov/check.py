@@ -114,15 +114,15 @@ def extended_residual(check: Check) -> PETSc.Vec:
     Iterative refinement with such residuals takes the error down to 1e-19 times A's condition, with others no further
     than the factorisation has it (N. Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 12.1).
     """
-    if _kernels(check.system.A) is None:
+    if kernels_for(check.system.A) is None:
         return check.residual
     residual = check.residual.duplicate()
-    _call(_kernels(check.system.A).residual_extended, check.system, check.x, residual)
+    _call(kernels_for(check.system.A).residual_extended, check.system, check.x, residual)
     return residual
 
 
 def _form(system: LinearSystem, x: PETSc.Vec, residual: PETSc.Vec, *, has_floor: bool) -> _Norms:
-    kernels = _kernels(system.A)
+    kernels = kernels_for(system.A)
     if kernels is None:
         return _form_by_products(system, x, residual, has_floor=has_floor)
     norms = _Norms()
@@ -138,7 +138,7 @@ def _call(kernel: Callable[..., int], system: LinearSystem, x: PETSc.Vec, residu
         raise PETSc.Error(error)
 
 
-def _kernels(A: PETSc.Mat) -> ctypes.PyDLL | None:
+def kernels_for(A: PETSc.Mat) -> ctypes.PyDLL | None:
     """Those that read A's arrays; None where they can't."""
     return _kernels_for_aij() if A.getType() == "seqaij" else None
 

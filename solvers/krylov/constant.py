@@ -38,6 +38,7 @@ class Constant:
 
     name = "constant"
     gains_from_order = False
+    needs_entries = True
 
     def __init__(self):
         self.reset()

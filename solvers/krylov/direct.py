@@ -56,6 +56,7 @@ class Direct:
 
     name = "direct"
     gains_from_order = False
+    needs_entries = True
 
     def __init__(self, *, solver: str | None = None):
         if solver is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from penstock.solvers.krylov.direct import Direct
+from penstock.solvers.krylov.forms import tells_entries
 from penstock.solvers.krylov.reasons import is_symmetric
 from penstock.solvers.krylov.strategy import Strategy
 from penstock.solvers.problem import LinearSystem
@@ -45,7 +46,7 @@ class Ladder:
         """What to try, in order; each is asked for only when the one before it has failed."""
         strategy = self.strategy
         as_general = replace(system, is_spd=False)  # LU, for it may be that A is not SPD
-        if not self._with_nothing_recycled.is_due():
+        if not self._with_nothing_recycled.is_due() and tells_entries(system.A):
             yield self._lu, as_general
             self._with_nothing_recycled = _Trust()
         if not self._as_it_is.is_due():
@@ -58,8 +59,9 @@ class Ladder:
             yield strategy, system
             strategy.reset()
         self._with_nothing_recycled.note_failure()
-        self._lu.reset()
-        yield self._lu, as_general
+        if tells_entries(system.A):
+            self._lu.reset()
+            yield self._lu, as_general
 
 
 class _Trust:

@@ -44,6 +44,7 @@ class Lagged:
 
     name = "lagged"
     gains_from_order = True
+    needs_entries = True
 
     def __init__(self, *, pc: str = "factor", refresh_cost: int | None = None, max_iterations: int = 10_000):
         require_known("pc", pc, KINDS)

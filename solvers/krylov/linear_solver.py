@@ -7,16 +7,19 @@ import math
 import time
 from collections.abc import Iterable
 from copy import copy
+from dataclasses import replace
 
 import numpy as np
 
 from penstock.sample import Decision, keep_last
 from penstock.solvers.krylov.accuracy import calibrated, tolerance_of
 from penstock.solvers.krylov.auto import Auto
+from penstock.solvers.krylov.forms import Form, unflat
 from penstock.solvers.krylov.ladder import Ladder
+from penstock.solvers.krylov.nullspace import Examiner, attached, with_nullspaces
 from penstock.solvers.krylov.reasons import advice, broken_down
 from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance
-from penstock.solvers.problem import LinearSystem, Outcome, Solution
+from penstock.solvers.problem import LinearSystem, Outcome, Solution, SolveError
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +54,13 @@ class LinearSolver:
         self._known: dict[str, Decision] = {}
         self._may_try = True
         self._ladders: dict[str, Ladder] = {}
+        self._entrances: dict[str, tuple[Form, Examiner]] = {}
 
     def reset(self) -> None:
         """Forget all earlier systems. `num_retried`, `setup_seconds` and `decisions` stay."""
         self._known = {decision.family: decision for decision in self.decisions}
         self._ladders.clear()
+        self._entrances.clear()
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -84,13 +89,26 @@ class LinearSolver:
     def __call__(self, system: LinearSystem) -> Solution:
         """The solution with its outcome. `iterations` are those of the attempt that gave x, `seconds` those of all."""
         start = time.perf_counter()
-        _attach_nullspaces(system)
+        given = system
+        form, examiner = self._entrance(system.family)
+        try:
+            system = form.of(with_nullspaces(system))
+            with attached(system):
+                solution = self._solve(system, examiner, start)
+        except SolveError as error:
+            return self._refused(given, str(error), start)
+        if system.b is given.b:
+            return solution
+        return replace(solution, x=unflat(solution.x, given.b, given.A))
+
+    def _solve(self, system: LinearSystem, examiner: Examiner, start: float) -> Solution:
         system.b.stateIncrease()  # PETSc may remember the norm of what an array that it shares held before
         norm_b = system.b.norm()
         if norm_b == 0 or not math.isfinite(norm_b):
             return self._trivial(system, norm_b, start)
         ladder, reasons = self._ladder(system.family), []
         believed = ladder.believed(system)
+        examiner.admit(believed, self.tolerance.rtol)
         for climbed, (strategy, rung) in enumerate(ladder.rungs(believed)):
             self.num_retried += climbed == 1
             attempt = _attempt(strategy, rung, self.tolerance)
@@ -102,7 +120,9 @@ class LinearSolver:
             if outcome is Outcome.CONVERGED:
                 break
             reasons.append(_why(strategy, attempt, outcome, self.tolerance))
-        if reasons and outcome is Outcome.CONVERGED:
+        if outcome is not Outcome.CONVERGED:
+            reasons = [*examiner.diagnosis(believed), *reasons]
+        elif reasons:
             reasons.append(f"solved by {strategy.name} then")
         if (reasons or believed.is_spd != system.is_spd) and not ladder.is_told:
             ladder.is_told = True
@@ -117,6 +137,13 @@ class LinearSolver:
             strategy=strategy.name,
             reason="; ".join(reasons),
         )
+
+    def _entrance(self, family: str) -> tuple[Form, Examiner]:
+        entrance = self._entrances.get(family)
+        if entrance is None:
+            entrance = Form(self._pattern), Examiner(lambda: copy(self._pattern))
+        keep_last(self._entrances, family, entrance)
+        return entrance
 
     def _ladder(self, family: str) -> Ladder:
         ladder = self._ladders.get(family) or self._new_ladder(family)
@@ -145,14 +172,18 @@ class LinearSolver:
             reason="" if norm_b == 0 else "the right-hand side holds values that are not finite",
         )
 
-
-def _attach_nullspaces(system: LinearSystem) -> None:
-    """Tell A, which may be the last system's with other values, its nullspace or that it has none."""
-    from petsc4py import PETSc
-
-    system.A.setNullSpace(system.nullspace or PETSc.NullSpace())
-    if system.near_nullspace is not None:
-        system.A.setNearNullSpace(system.near_nullspace)
+    def _refused(self, system: LinearSystem, reason: str, start: float) -> Solution:
+        x = system.b.duplicate()
+        x.zeroEntries()
+        return Solution(
+            x=x,
+            outcome=Outcome.REFUSED,
+            relative_residual=math.nan,
+            iterations=0,
+            seconds=time.perf_counter() - start,
+            strategy=self._pattern.name,
+            reason=reason,
+        )
 
 
 def _judge(attempt: Attempt, tolerance: Tolerance) -> Outcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from penstock.registry import nearest
+from penstock.solvers.krylov.forms import tells_entries
 from penstock.solvers.krylov.grid import GRID_PRECONDITIONERS, is_same, require_grid
 from penstock.solvers.problem import LinearSystem
 
@@ -44,7 +45,9 @@ def require_known(name: str, value: str, known) -> None:
 
 
 def default_preconditioner(system: LinearSystem) -> str:
-    """Incomplete factorisation; PETSc's is sequential, so by blocks where A is distributed."""
+    """Incomplete factorisation; PETSc's is sequential, so by blocks where A is distributed. None for products alone."""
+    if not tells_entries(system.A):
+        return "none"
     if system.A.comm.size > 1:
         return "bjacobi"
     return "icc" if system.is_spd else "ilu"

@@ -90,6 +90,11 @@ class Strategy(Protocol):
         """A system is solved faster after similar ones, so sorting may pay. A strategy without this gains nothing."""
         ...
 
+    @property
+    def needs_entries(self) -> bool:
+        """Of the matrix, so that one which tells its products alone is refused. A strategy without this does not."""
+        ...
+
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         """An x that meets the tolerance, or the reason why there is none.
 

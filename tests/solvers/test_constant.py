@@ -59,7 +59,7 @@ def test_right_hand_sides_of_low_rank_cost_as_many_back_solves_as_their_rank():
         poisson.assemble()  # the same values anew, as a problem that knows nothing of this would
         counts.append(poisson.solve(solver, poisson.low_rank()))
     assert sum(count["MatCholFctrNum"] for count in counts) == 1
-    assert sum(count["MatSolve"] for count in counts) <= 1 + RANK
+    assert sum(count["MatSolve"] for count in counts) <= 1 + RANK + 1  # with the look at the first system
     assert all(count["MatSolve"] == 0 for count in counts[-10:])
 
 

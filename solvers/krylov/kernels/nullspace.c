@@ -1,0 +1,23 @@
+/* Whether a matrix takes constants to zero: see nullspace.py. Sequential AIJ with indices of 32 bits. */
+#include <math.h>
+#include <stddef.h>
+
+#include "kernels.h"
+
+/* |sum of A_i| <= bound x (sum of |A_i|) in every row i; ends at the first row where it is not. Nonzero: PETSc's error
+ * code. */
+int nullspace_has_constants(Mat A, int num_rows, double bound, int *has) {
+    const int *starts, *columns;
+    double *values; /* which need no return */
+    int error = api.MatSeqAIJGetCSRAndMemType(A, &starts, &columns, &values, NULL);
+    *has = num_rows > 0;
+    for (int i = 0; !error && *has && i < num_rows; i++) {
+        double sum = 0.0, size = 0.0;
+        for (int k = starts[i]; k < starts[i + 1]; k++) {
+            sum += values[k];
+            size += fabs(values[k]);
+        }
+        *has = fabs(sum) <= bound * size;
+    }
+    return error;
+}
