@@ -189,12 +189,13 @@ def _validate(step: Step, make_validation: Callable[[Mapping[str, np.ndarray]], 
 
 def _predict(surrogate: Surrogate) -> list[str]:
     """Of every row with others and alone, and once more."""
-    together = _predictions(surrogate)
-    if _difference(together, _predictions(surrogate, seed=1)) > TOLERANCE:
+    with _failing("it can't predict in eval()", surrogate):
+        together, again = _predictions(surrogate), _predictions(surrogate, seed=1)
+        alone = torch.cat([_predictions(surrogate, rows=slice(row, row + 1)) for row in range(NUM_ROWS)])
+    if _difference(together, again) > TOLERANCE:
         return [
             "model: in eval() it predicts something else each time: its errors, and an exported file, are by chance"
         ]
-    alone = torch.cat([_predictions(surrogate, rows=slice(row, row + 1)) for row in range(NUM_ROWS)])
     if (difference := _difference(together, alone)) > BATCH_TOLERANCE:
         return [
             f"model: what it predicts for a sample depends on the others in the batch (by {difference:.1g}, relative): "
@@ -208,16 +209,16 @@ class _Conduct:
 
     def __init__(self, step: Step, batch_size: int):
         surrogate = step.surrogate
-        self.file = file_of(surrogate)
-        self.predictions = [_predictions(step.averaged), _predictions(surrogate)]
-        self.kept = _kept(surrogate)
-        torch.manual_seed(0)
-        self.loss = torch.tensor(_step_on_samples(step, batch_size))
-        self.predictions_after = _predictions(surrogate)
+        with _failing("its training can't go on", surrogate):
+            self.predictions = [_predictions(step.averaged), _predictions(surrogate)]
+            self.kept = _kept(surrogate)
+            torch.manual_seed(0)
+            self.loss = torch.tensor(_step_on_samples(step, batch_size))
+            self.predictions_after = _predictions(surrogate)
 
     def compare(self, restored: _Conduct, must_repeat: bool) -> list[str]:
         """With a restored model's. Raises PenstockError when it predicts something else; returns notes."""
-        differing = [name for name, value in self.kept.items() if value != restored.kept.get(name)]
+        differing = [name for name, value in self.kept.items() if not _are_equal(value, restored.kept.get(name))]
         where = f" (it may be {', '.join(differing)})" if differing else ""
         difference = max(map(_difference, self.predictions, restored.predictions))
         if difference > TOLERANCE:
@@ -238,17 +239,21 @@ class _Conduct:
 
 
 def _kept(surrogate: Surrogate) -> dict[str, object]:
-    """Attributes of the model's modules that are values, and buffers that are not saved, as what can be compared."""
+    """Attributes of the model's modules that are numbers or arrays, and buffers that are not saved."""
     kept = {}
     for prefix, module in surrogate.model.named_modules():
         own = {name: value for name, value in vars(module).items() if name != "training"}
         own |= {name: module._buffers.get(name) for name in module._non_persistent_buffers_set}
         for name, value in own.items():
-            if isinstance(value, np.ndarray) or (isinstance(value, Tensor) and value.layout == torch.strided):
-                value = torch.as_tensor(value).detach().cpu().tolist()
-            if isinstance(value, int | float | list):
-                kept[f"{prefix}.{name}".lstrip(".")] = value
+            if isinstance(value, Tensor | np.ndarray | int | float):
+                kept[f"{prefix}.{name}".lstrip(".")] = value.detach().clone() if isinstance(value, Tensor) else value
     return kept
+
+
+def _are_equal(a: object, b: object) -> bool:
+    if isinstance(a, Tensor):
+        return isinstance(b, Tensor) and (a.layout != torch.strided or (a.shape == b.shape and torch.equal(a, b)))
+    return np.array_equal(a, b)
 
 
 def _predictions(surrogate: Surrogate, *, seed: int = 0, rows: slice = slice(NUM_ROWS)) -> Tensor:
