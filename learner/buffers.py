@@ -30,6 +30,7 @@ from penstock.learner.slot_set import SlotQueue, SlotSet
 from penstock.learner.storage import Storage
 from penstock.sample import DTYPE, Layout
 
+MIN_SIMULATIONS = 10  # what statistics are taken of: of one simulation a scalar has no spread
 POLL_S = 0.05  # how soon wait_for_slot sees its should_stop()
 
 
@@ -70,7 +71,8 @@ class Buffer:
     """A bounded population of samples, put by one thread and drawn by another; its numbers may be read by any.
 
     layout: of the samples that arrive. capacity: in samples; slots are as many as whole units fit. watermark: samples
-    that must be in before the first batch may be drawn. seed: of the random draws. draw: what a unit and a row of a
+    that must be in before the first batch may be drawn, of MIN_SIMULATIONS simulations or as many as there are slots
+    for. seed: of the random draws. draw: what a unit and a row of a
     batch are. device: where the arrays lie; a batch is gathered there. pin_memory: page-locked host memory.
 
     Units under way take slots too, so where simulations are units there should be slots for batch_size of them and one
@@ -131,6 +133,7 @@ class Buffer:
         self._random = np.random.default_rng(seed)
         self._reached_watermark = False
         self._was_drained = False  # before a resume: where the stream goes on, it fills to its watermark once more
+        self._first_simulations: set[int] = set()  # of the samples before the watermark
         self._stream_ended = False
         self._closed = False
         self._changed = threading.Condition()
@@ -219,6 +222,13 @@ class Buffer:
         """Whole units at the watermark, or as many as those under way leave room for: one at least."""
         return max(1, min(self.watermark // self.draws.num_steps, self.num_units - len(self._under_way)))
 
+    def _is_at_watermark(self, simulations: np.ndarray) -> bool:
+        """Whether it is reached with these arrivals. A full buffer is at it: no more would come."""
+        self._first_simulations.update(simulations.tolist())
+        num_simulations = len(self._first_simulations) if self.draws.num_steps == 1 else self._num_whole()
+        is_enough = num_simulations >= MIN_SIMULATIONS or not self._num_slots()
+        return is_enough and self._num_whole() >= self._units_at_watermark()
+
     # Arrivals
 
     def put_now(
@@ -263,7 +273,7 @@ class Buffer:
                 self._first_choices[whole] = self._random.integers(self.draws.num_choices, size=len(whole))
             self._unseen.add(whole)
             was_reached = self._reached_watermark and not self._was_drained
-            self._reached_watermark = was_reached or self._num_whole() >= self._units_at_watermark()
+            self._reached_watermark = was_reached or self._is_at_watermark(simulations)
             self._was_drained = False
             self._is_copying_in = False
             self._changed.notify_all()
@@ -465,6 +475,7 @@ class Buffer:
             self.num_drawn = state["num_drawn"]
             self._reached_watermark = state["reached_watermark"]
             self._was_drained = state.get("stream_ended", False)
+            self._first_simulations = set(self._simulations[slots].tolist())
             self._random.bit_generator.state = state["random"]
             self._changed.notify_all()
 

@@ -84,9 +84,12 @@ class Draw(ABC):
         first = order[units * num_steps]
         return {name: array.numpy() for name, array in out.items()}, simulations[first], steps[first] + choices
 
-    def per_channel(self, values: Mapping[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
-        """One value a channel, [C] by array of the problem's layout (a mean, say), as one a channel of batches."""
-        return {name: np.concatenate([values[part] for part, _ in parts]) for name, parts in self.parts(layout).items()}
+    def sources(self, layout: Layout) -> dict[str, list[tuple[str, slice]]]:
+        """Where the statistics of a batch's channels come from: stored arrays, and steps of theirs."""
+        return {
+            name: [(part, slice(after, after + self.num_choices)) for part, after in parts]
+            for name, parts in self.parts(layout).items()
+        }
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,10 @@ class Trajectories(Draw):
     def num_kept(self, name: str) -> int:
         return self.num_steps if name == "targets" else 1
 
-    def per_channel(self, values: Mapping[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
-        return {**values, "targets": np.tile(values["targets"], self.num_steps)}
+    def sources(self, layout: Layout) -> dict[str, list[tuple[str, slice]]]:
+        """Each step's targets have statistics of their own: late steps of a decaying field would else be nothing."""
+        steps = [slice(step, step + 1) for step in range(self.num_steps)]
+        return {name: [(name, step) for step in steps[: self.num_kept(name)]] for name in layout.shapes}
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Ingest:
         """Second copies of samples."""
         self.num_retried = 0
         self.solver_blocked_seconds = 0.0
-        self.moments = RunningMoments()
+        self.moments = RunningMoments(buffer.draws.num_steps)
         """Of the samples up to the one that reached the watermark, and of those that were put together with it."""
         self._ended = IdSet()  # delivered or failed
         self._partial: dict[int, set[int]] = {}  # steps that are in, of simulations that have not ended
@@ -151,7 +151,8 @@ class Ingest:
         at = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] == len(rows) - 1 else rows
         arrays = {name: chunk.arrays[name][at] for name in self.layout.shapes}
         if not self.buffer.reached_watermark:
-            self.moments.update(arrays)  # before the put: who waits for the watermark finds them complete
+            # before the put: who waits for the watermark finds them complete
+            self.moments.update(arrays, chunk.steps[at])
         simulations, steps = chunk.simulations[at], chunk.steps[at]
         count = self.buffer.put_now(arrays, simulations, steps, parameters=chunk.parameters[at])
         simulations, steps = simulations[:count], steps[:count]

@@ -1,7 +1,14 @@
 """Losses by name: each takes prediction and target [B, C, *grid], or [B, C, P] on a mesh, to one value a sample, [B].
 
-Prediction and target come in multiples of the target channels' standard deviation, not centred. For one output channel
-a relative error is therefore the one in physical units; for several, none dominates by its unit alone.
+Prediction and target come in multiples of the target channels' standard deviation, not centred; constant channels are 0
+in both. For one output channel a relative error is therefore the one in physical units; for several, none dominates by
+its unit alone.
+
+A relative error has no sense where the target is 0, and its gradient would outweigh all others: one all-zero target in
+a batch of 16 had 1e12 times another's. So the norm that errors are divided by is at least SMALLEST_SHARE of `typical`,
+the root mean square of the targets' L2 norms, times what the norm makes of the domain's longest wave. The gradient of a
+relative error is given `typical` times as large, which AdamW takes no notice of, but for its epsilon: an offset of 1e5
+standard deviations would bring gradients below that.
 
 Every loss is a Sobolev norm of the error. Errors of order 0 count all frequencies alike, a positive order counts the
 high ones more (Czarnecki et al., NeurIPS 2017, arXiv 1706.04859; for neural operators Li et al., NeurIPS 2022, arXiv
@@ -19,7 +26,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-SMALLEST_NORM = 1e-12  # an all-zero target has no relative error; its absolute one is then large, but finite
+SMALLEST_NORM = 1e-12  # of an error: a perfect prediction has the gradient 0, where the root's own is infinite
+SMALLEST_SHARE = 0.1  # of a typical target's norm: what is smaller has its error measured by this, a zero target too
 LARGEST_WEIGHT = 1e30  # of a squared coefficient: float32 ends at 3e38, and fields are not all of size 1
 LARGEST_MATRIX = 1024  # points of a grid axis from which on an FFT takes less time and memory than a matrix: 4 MB
 MAX_DENSE_POINTS = 5000  # the eigenvectors of a mesh's matrices then take 100 MB, computing them 30 s on one core
@@ -30,6 +38,9 @@ class Norm(ABC):
 
     Computed in float32 even under autocast, or in float64 where the fields are.
     """
+
+    weight = 1.0
+    """||u|| of the domain's longest wave, of those with ||u||_2 = 1."""
 
     def __init__(self):
         self._operators: dict[tuple, list[Tensor]] = {}
@@ -96,6 +107,8 @@ class GridNorm(Norm):
         self.order = order
         self.periodic = periodic
         self.extent = extent
+        longest = (2 if periodic else 1) * math.pi / max(extent or (1.0,))
+        self.weight = (1 + longest**2) ** (order / 2)
 
     def _build(self, grid: torch.Size) -> list[Tensor]:
         basis, factors = (fourier_basis, hartley_factors) if self.periodic else (cosine_basis, cosine_factors)
@@ -228,9 +241,12 @@ class Sobolev:
         self.relative = relative
         self.norm = sobolev_norm(order, periodic=periodic, extent=extent, weights=weights, stiffness=stiffness)
 
-    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+    def __call__(self, prediction: Tensor, target: Tensor, typical: Tensor | float = 1.0) -> Tensor:
         error = self.norm.squared(prediction - target).mean(dim=1)
-        return ratio(error, self.norm.squared(target).mean(dim=1)) if self.relative else error
+        if not self.relative:
+            return error
+        quotient = ratio(error, self.norm.squared(target).mean(dim=1), typical * self.norm.weight)
+        return quotient.detach() + typical * (quotient - quotient.detach())
 
 
 class H1(Sobolev):
@@ -280,10 +296,9 @@ def _sum_of_squares(fields: Tensor) -> Tensor:
     return torch.linalg.vector_norm(fields.flatten(2), dim=2).square()
 
 
-def ratio(error: Tensor, target: Tensor) -> Tensor:
-    """The quotient of two norms, from their squares."""
-    # Clamped, a perfect prediction has the gradient 0, where the root's own is infinite.
-    return (error.clamp_min(SMALLEST_NORM**2) / target.clamp_min(SMALLEST_NORM**2)).sqrt()
+def ratio(error: Tensor, target: Tensor, typical: Tensor | float) -> Tensor:
+    """The quotient of two norms, from their squares; the lower one is at least SMALLEST_SHARE of `typical`."""
+    return (error.clamp_min(SMALLEST_NORM**2) / target.clamp_min((SMALLEST_SHARE * typical) ** 2)).sqrt()
 
 
 def cosine_basis(num_points: int) -> tuple[Tensor, Tensor]:

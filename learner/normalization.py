@@ -1,37 +1,68 @@
 """Per-channel mean and standard deviation: gathered from the stream as samples come in, then fixed for good.
 
-Axes:  B batch, N samples of a chunk, C channels (S for scalars), * the grid's axes.
+Axes:  B batch, N samples of a chunk, T steps of a simulation, C channels (S for scalars), * the grid's axes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from penstock.errors import PenstockError
 from penstock.sample import Layout
+
+ROUNDING = (
+    1e-6  # of the mean: float32 knows 17 values apart within as much, and what varies by less is taken as constant
+)
+
+Sources = Mapping[str, list[tuple[str, slice]]]
+"""Of each array of a batch the arrays of samples that its channels are taken from, and at which steps."""
 
 
 @dataclass(frozen=True)
 class _Moments:
-    """Of one array's channels: n, and [C] each the origin, m and M of RunningMoments."""
+    """Of one array's channels at each step: n [T], and the origin [C], m [T, C] and M [T, C] of RunningMoments."""
 
-    count: int
+    count: np.ndarray
     origin: np.ndarray
     mean: np.ndarray
     squares: np.ndarray
 
+    @classmethod
+    def of(cls, values_NC: np.ndarray, steps: np.ndarray, num_steps: int, origin: np.ndarray) -> _Moments:
+        """Of a chunk's values, in two passes."""
+        num_rows = np.bincount(steps, minlength=num_steps)
+        mean, squares = np.empty((2, num_steps, len(origin)))
+        for channel in range(len(origin)):
+            # one row where steps are not told apart: sums over short rows take longer
+            deviations = values_NC[:, channel].astype(np.float64).reshape(len(steps), -1)
+            deviations -= origin[channel]
+            mean[:, channel] = np.bincount(steps, deviations.mean(axis=1), num_steps) / np.maximum(1, num_rows)
+            deviations -= mean[steps, channel, None]
+            squares[:, channel] = np.bincount(steps, np.einsum("np,np->n", deviations, deviations), num_steps)
+        return cls(num_rows * deviations.shape[1], origin, mean, squares)
+
     def joined_to(self, before: _Moments) -> _Moments:
         count, shift = before.count + self.count, self.mean - before.mean
+        share = (self.count / np.maximum(1, count))[:, None]
         return _Moments(
             count,
             self.origin,
-            before.mean + shift * (self.count / count),
-            before.squares + self.squares + shift**2 * (before.count * self.count / count),
+            before.mean + shift * share,
+            before.squares + self.squares + shift**2 * before.count[:, None] * share,
         )
+
+    def over(self, steps: slice) -> tuple[np.ndarray, np.ndarray]:
+        """[C] mean and standard deviation over some of the steps."""
+        weights = self.count[steps] / max(1, self.count[steps].sum())
+        mean = weights @ self.mean[steps]
+        variance = self.squares[steps].sum(axis=0) / max(1, self.count[steps].sum())
+        variance += weights @ (self.mean[steps] - mean) ** 2
+        return self.origin + mean, np.sqrt(variance)
 
 
 class RunningMoments:
@@ -46,61 +77,57 @@ class RunningMoments:
     STAN-CS-79-773, 1979; The American Statistician 37 (3), 1983, eq. 2.1). Means are kept relative to an origin, the
     first sample's mean: about 0, two means of 10^8 that differ by 1 leave a δ of 8 digits only.
 
+    num_steps: T, the steps that are kept apart; at 1 samples of any step count alike.
+
     A core takes in about 5 GB/s of float32, where it copies 20.
     """
 
-    def __init__(self):
+    def __init__(self, num_steps: int = 1):
+        self.num_steps = num_steps
         # an entry is replaced as a whole, for another thread may read it meanwhile
         self._moments: dict[str, _Moments] = {}
 
-    def update(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes the samples of a chunk in: arrays [N, C, *] by name, N of any size."""
+    def update(self, arrays: Mapping[str, np.ndarray], steps: np.ndarray | None = None) -> None:
+        """Takes the samples of a chunk in: arrays [N, C, *] by name, N of any size, and their steps int64 [N]."""
         for name, values_NC in arrays.items():
             if not len(values_NC):
                 continue
             before = self._moments.get(name)
             first_C = values_NC[0].reshape(values_NC.shape[1], -1).mean(axis=1, dtype=np.float64)
-            origin = first_C if before is None else before.origin
-            mean, squares = np.empty_like(origin), np.empty_like(origin)
-            for channel in range(len(origin)):
-                deviations = values_NC[:, channel].astype(np.float64).ravel()
-                deviations -= origin[channel]
-                mean[channel] = deviations.mean()
-                deviations -= mean[channel]
-                squares[channel] = deviations @ deviations
-            chunk = _Moments(deviations.size, origin, mean, squares)
+            rows = np.zeros(1, np.int64) if self.num_steps == 1 else steps
+            chunk = _Moments.of(values_NC, rows, self.num_steps, first_C if before is None else before.origin)
             self._moments[name] = chunk if before is None else chunk.joined_to(before)
+
+    def over(self, name: str, steps: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
+        """float64 [C] mean, and standard deviation of the population, of an array's values at some of the steps."""
+        return self._moments[name].over(steps)
 
     @property
     def mean(self) -> dict[str, np.ndarray]:
-        """float64 [C] by array name."""
-        return {name: moments.origin + moments.mean for name, moments in self._moments.items()}
+        """float64 [C] by array name, over all steps."""
+        return {name: self.over(name)[0] for name in self._moments}
 
     @property
     def std(self) -> dict[str, np.ndarray]:
-        """float64 [C] by array name, of the population: M / n under the root."""
-        return {name: np.sqrt(moments.squares / moments.count) for name, moments in self._moments.items()}
+        """float64 [C] by array name, over all steps, of the population: M / n under the root."""
+        return {name: self.over(name)[1] for name in self._moments}
 
     def state(self) -> dict[str, dict]:
         """As JSON: a float64 comes back from it bit for bit."""
         return {
-            name: {
-                "count": moments.count,
-                "origin": moments.origin.tolist(),
-                "mean": moments.mean.tolist(),
-                "squares": moments.squares.tolist(),
-            }
+            name: {key: values.tolist() for key, values in vars(moments).items()}
             for name, moments in self._moments.items()
         }
 
     def load_state(self, state: Mapping[str, Mapping]) -> None:
-        """Goes on from `state()`."""
-        self._moments = {
-            name: _Moments(
-                moments["count"], *(np.array(moments[key], np.float64) for key in ("origin", "mean", "squares"))
-            )
-            for name, moments in state.items()
-        }
+        """Goes on from `state()`; from one that does not know steps apart as if all of them had been alike."""
+        self._moments = {}
+        for name, moments in state.items():
+            count, origin, mean, squares = (np.array(moments[key]) for key in ("count", "origin", "mean", "squares"))
+            if not count.shape:
+                count, squares = np.full(self.num_steps, count // self.num_steps), squares / self.num_steps
+                mean, squares = (np.tile(values, (self.num_steps, 1)) for values in (mean, squares))
+            self._moments[name] = _Moments(count, origin, mean, squares)
 
 
 class Normalization(nn.Module):
@@ -125,18 +152,20 @@ class Normalization(nn.Module):
         )
 
     @classmethod
-    def from_moments(
-        cls, moments: RunningMoments, per_channel: Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]] = dict
-    ) -> Normalization:
-        """The statistics so far, of a sample or more. A channel without spread gets std 1, so it is only centred.
+    def from_moments(cls, moments: RunningMoments, sources: Sources | None = None) -> Normalization:
+        """The statistics so far, of a sample or more.
 
-        per_channel: from one value a channel of the samples, [C] by array, to one a channel of the batches, where their
-        channels differ (`Draw.per_channel`).
+        A channel whose deviation is no more than float32's rounding of its mean is a constant. Of the targets it gets
+        std 0, so that it is predicted as its mean; of the inputs its mean's size, so that it is about 0.
+
+        sources: where the channels' statistics come from, where batches are not the samples themselves
+            (`Draw.sources`).
         """
-        mean, std = per_channel(moments.mean), per_channel(moments.std)
+        mean, std = _statistics(moments, sources)
         for name in mean:
-            negligible = std[name] <= 1e-6 * np.abs(mean[name])  # what float32 makes of a constant
-            std[name] = np.where(negligible, 1.0, std[name])
+            unit = np.zeros_like(mean[name]) if name == "targets" else np.abs(mean[name])
+            unit = np.where((name != "targets") & (unit == 0), 1.0, unit)
+            std[name] = np.where(is_constant(mean[name], std[name]), unit, std[name])
         tensors = [{name: torch.tensor(a, dtype=torch.float32) for name, a in arrays.items()} for arrays in (mean, std)]
         return cls(*tensors)
 
@@ -149,13 +178,82 @@ class Normalization(nn.Module):
         return values * self._per_channel(f"{name}_std", values) + self._per_channel(f"{name}_mean", values)
 
     def decode_in_stds(self, name: str, values: Tensor) -> Tensor:
-        """`in_stds` of `decode`, in one pass: normalised units [B, C, *] to multiples of their channel's std."""
-        mean, std = (self._per_channel(f"{name}_{of}", values) for of in ("mean", "std"))
-        return values + mean / std
+        """`in_stds` of `decode`: normalised units [B, C, *] to multiples of their channel's std."""
+        varies, offset = (along(channels, values) for channels in (self.varies(name), self._offset(name)))
+        return values * varies + offset
 
     def in_stds(self, name: str, values: Tensor) -> Tensor:
-        """Values [B, C, *] in multiples of their channel's std, not centred: channels of any unit count alike."""
-        return values / self._per_channel(f"{name}_std", values)
+        """Values [B, C, *] in multiples of their channel's std, not centred: channels of any unit count alike, and
+        constant ones, which are 0, not at all."""
+        return values * along(self._inverse_std(name), values)
+
+    def varies(self, name: str) -> Tensor:
+        """bool [C]: whether the channel is no constant."""
+        return getattr(self, f"{name}_std") > 0
+
+    def typical(self, name: str) -> Tensor:
+        """[C] the root mean square of each channel's values in stds: 1 without an offset, 0 for a constant."""
+        return (self.varies(name) + self._offset(name).square()).sqrt()
+
+    def _offset(self, name: str) -> Tensor:
+        """[C] the mean in stds."""
+        return getattr(self, f"{name}_mean") * self._inverse_std(name)
+
+    def _inverse_std(self, name: str) -> Tensor:
+        """[C] 0 for a constant."""
+        return inverse(getattr(self, f"{name}_std"))
 
     def _per_channel(self, buffer: str, values: Tensor) -> Tensor:
-        return getattr(self, buffer).reshape([-1] + [1] * (values.dim() - 2))
+        return along(getattr(self, buffer), values)
+
+
+def constants(moments: RunningMoments, sources: Sources, layout: Layout) -> list[str]:
+    """A line for people about each channel of batches, of this layout, that is taken as a constant.
+
+    Raises PenstockError when no output varies: there is nothing to learn.
+    """
+    lines = []
+    mean, std = _statistics(moments, sources)
+    for name, specs in layout.groups.items():
+        for spec, value, deviation in zip(specs, mean[name], std[name], strict=True):
+            if is_constant(value, deviation):
+                lines.append(_describe(spec.name, value, deviation, is_output=name == "targets"))
+    if is_constant(mean["targets"], std["targets"]).all():
+        raise PenstockError(f"no output varies, so there is nothing to learn: {lines[-1]}", exit_code=1)
+    return lines
+
+
+def is_constant(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Where float32 does not know the values apart."""
+    return std <= ROUNDING * np.abs(mean)
+
+
+def _describe(name: str, mean: float, std: float, *, is_output: bool) -> str:
+    what, then = (
+        ("output", "predicted as that, and left out of loss and errors")
+        if is_output
+        else ("input", "what it does can't be learned")
+    )
+    if std == 0:
+        return f"{what} {name!r} is {mean:.7g} in all samples so far: {then}"
+    return (
+        f"{what} {name!r} varies by {std:.2g} about {mean:.7g}, which float32 does not hold: {then}; if that variation "
+        "is more than noise, give it less its offset"
+    )
+
+
+def _statistics(moments: RunningMoments, sources: Sources | None) -> tuple[dict[str, np.ndarray], ...]:
+    """Means and standard deviations of the channels of batches, [C] by array."""
+    sources = sources or {name: [(name, slice(None))] for name in moments.mean}
+    parts = {name: [moments.over(*source) for source in of_array] for name, of_array in sources.items()}
+    return tuple({name: np.concatenate([part[i] for part in parts[name]]) for name in parts} for i in range(2))
+
+
+def inverse(std: Tensor) -> Tensor:
+    """1 / std, and 0 where that is 0."""
+    return torch.where(std > 0, 1 / std, 0.0)
+
+
+def along(channels: Tensor, values: Tensor) -> Tensor:
+    """[C] in the shape that multiplies values [B, C, *]."""
+    return channels.reshape([-1] + [1] * (values.dim() - 2))

@@ -25,7 +25,8 @@ class Step:
 
     surrogate: on its device already; its parameters are changed in place. A complex one is trained as its real and
         imaginary parts, which is how torch's own AdamW takes it where it isn't fused.
-    loss: prediction and target [B, C, *grid], in multiples of the target channels' standard deviation, to [B].
+    loss: prediction and target [B, C, *grid], in multiples of the target channels' standard deviation, and the root
+        mean square of the targets' norms, a scalar, to [B].
     precision: "bfloat16" is autocast: linear layers compute in bfloat16, while weights, moments, normalisation and loss
         stay float32, and so do layers that ask for it (the FNO's spectral ones). "float32" is just that: TF32 is left
         as torch has it, which is off for matrix products. On a CPU core with AVX512-BF16 a step of an FNO takes 0.8 of
@@ -53,7 +54,7 @@ class Step:
         self,
         surrogate: Surrogate,
         *,
-        loss: Callable[[Tensor, Tensor], Tensor],
+        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
         learning_rate: float,
         precision: str = "float32",
         compile: bool = False,
@@ -161,8 +162,10 @@ class Step:
         """Sum of the samples' losses."""
         with torch.autocast(arrays["targets"].device.type, torch.bfloat16, enabled=self._autocasts):
             prediction = self.surrogate.predict_in_stds(arrays)
-        target = self.surrogate.normalization.in_stds("targets", arrays["targets"])
-        return self._loss(prediction, target).sum()
+        normalization = self.surrogate.normalization
+        target = normalization.in_stds("targets", arrays["targets"])
+        typical = normalization.typical("targets").square().mean().sqrt()
+        return self._loss(prediction, target, typical).sum()
 
     def _total_loss_for(self, size: int) -> Callable[[dict[str, Tensor]], Tensor]:
         if self._compiled_total_loss is None:

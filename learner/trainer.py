@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from penstock.errors import PenstockError
+from penstock.learner.buffers import MIN_SIMULATIONS
 from penstock.learner.checkpoint import Checkpoint
 from penstock.learner.feed import Feed
 from penstock.learner.ingest import Ingest
 from penstock.learner.lockstep import Lockstep
 from penstock.learner.loss_watch import LASTING_STEPS, LossWatch
-from penstock.learner.normalization import Normalization
+from penstock.learner.normalization import Normalization, constants
 from penstock.learner.schedules import Schedule
 from penstock.learner.step import Step
 from penstock.learner.surrogate import Surrogate
@@ -121,6 +122,8 @@ class Trainer:
         self.learning_rate = 0.0
         self.validation_errors: dict | None = None
         """`Errors.as_dict()` of the last validation that is complete."""
+        self.remarks: list[str] = []
+        """Lines for people on what the normalisation was fixed from, where it is odd; replaced as a whole."""
         self.train_seconds = 0.0
         """Wall time from the watermark on, without what compiling the step took."""
         self._compile_seconds = 0.0  # since `run` began
@@ -196,12 +199,20 @@ class Trainer:
             due = time.monotonic() + self.checkpoint_every_s
         # A buffer that an error has closed is exhausted, too: a resumed run waits for the whole population again.
         if not self._normalization_is_fixed and not self.buffer.exhausted:
-            draws, layout = self.buffer.draws, self.ingest.layout
-            normalization = Normalization.from_moments(
-                self.ingest.moments, lambda values: draws.per_channel(values, layout)
+            self._fix_normalization()
+
+    def _fix_normalization(self) -> None:
+        """Raises PenstockError when no output varies."""
+        moments, sources = self.ingest.moments, self.buffer.draws.sources(self.ingest.layout)
+        self.remarks = constants(moments, sources, self.buffer.layout)
+        num_simulations = len(self.buffer.simulations_in())
+        if num_simulations < MIN_SIMULATIONS:
+            self.remarks.append(
+                f"means and deviations are of {num_simulations} simulations, all that came or that buffer.capacity "
+                f"{self.buffer.capacity} has room for: give at least {MIN_SIMULATIONS} of them"
             )
-            self._step.surrogate.normalization = normalization.to(self.feed.device)
-            self._normalization_is_fixed = True
+        self._step.surrogate.normalization = Normalization.from_moments(moments, sources).to(self.feed.device)
+        self._normalization_is_fixed = True
 
     def _train_next(self, should_stop: Callable[[], bool]) -> None:
         """A step on the feed's next batch, if it has one."""

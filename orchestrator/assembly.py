@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers import BUFFERS, Buffer
+from penstock.learner.buffers import BUFFERS, MIN_SIMULATIONS, Buffer
 from penstock.learner.draws import DRAWS, Draw, Samples
 from penstock.learner.feed import Feed
 from penstock.learner.ingest import Ingest, Stream
@@ -172,6 +172,17 @@ def _weight_bytes(blueprint: Blueprint) -> int:
     return sum(parameter.nbytes for parameter in model.parameters())
 
 
+def few_simulations(blueprint: Blueprint) -> str | None:
+    """A line to tell where the buffer is full before statistics are of MIN_SIMULATIONS simulations."""
+    capacity, num_steps = blueprint.config.buffer.capacity, blueprint.problem().num_steps
+    if capacity // num_steps >= MIN_SIMULATIONS:
+        return None
+    return (
+        f"buffer.capacity: {capacity} samples are {capacity // num_steps} simulations of {num_steps} steps: means and "
+        f"deviations will be of those alone; give at least {MIN_SIMULATIONS * num_steps}"
+    )
+
+
 def make_surrogate(blueprint: Blueprint) -> Surrogate:
     """The model of the configuration in its surrogate, untrained.
 
@@ -233,17 +244,25 @@ def make_loss(blueprint: Blueprint) -> Sobolev:
     loss = build(cls, choice.options | ({"extent": layout.extent} if takes_extent else {}), "training.loss")
     targets = torch.zeros(1, *layout.shapes["targets"])
     try:
-        loss(targets, targets)
-    except ValueError as error:
+        loss(targets, targets, 1.0)
+    except (TypeError, ValueError) as error:
         raise PenstockError(f"training.loss: {error}") from error
     return loss
 
 
-def make_validation(blueprint: Blueprint, arrays: Mapping[str, np.ndarray], device: torch.device | str) -> Validation:
-    """Of rows of a validation set. It takes no more of them at once than a forward pass of training does."""
+def make_validation(
+    blueprint: Blueprint,
+    arrays: Mapping[str, np.ndarray],
+    device: torch.device | str,
+    steps: np.ndarray | None = None,
+) -> Validation:
+    """Of rows of a validation set, and their steps where they have any.
+
+    It takes no more at once than a forward pass of training does.
+    """
     training = blueprint.config.training
     most = training.micro_batch_size or training.batch_size
-    return Validation(arrays, batch_size=min(BATCH_SIZE, most), device=device)
+    return Validation(arrays, steps=steps, batch_size=min(BATCH_SIZE, most), device=device)
 
 
 def validation_size(blueprint: Blueprint) -> tuple[int, int]:

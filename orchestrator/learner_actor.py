@@ -154,6 +154,7 @@ class LearnerActor:
             raise self._error
         self._write_given_up()  # what came while a checkpoint was being written
         trainer, ingest, buffer = self._trainer, self._ingest, self._trainer.feed.buffer
+        remarks, trainer.remarks = trainer.remarks, []
         if time.monotonic() - self._bias_at >= BIAS_EVERY_S:
             self._bias, self._bias_at = bias(buffer, self._rank_names), time.monotonic()
         is_training = self._validation is not None
@@ -176,7 +177,7 @@ class LearnerActor:
             "lease_ends": [(end.lease_number, end.error) for end in lease_ends],
             "solves": ingest.drain_solves(),
             "decisions": ingest.drain_decisions(),
-            "notes": _drain(self._notes),
+            "notes": _drain(self._notes) + remarks,
             "buffer_samples": len(buffer),
             "buffer_capacity": buffer.capacity,
             "bias": self._bias,
@@ -209,12 +210,13 @@ class LearnerActor:
             self._notes.put(note)
 
     def _train(self) -> None:
-        arrays = self._validation_arrays()
+        rows = self._validation_rows()
         if self._lanes is not None:
             self._export_trial.join()  # both may draw random numbers
-        if arrays is not None:
+        if rows is not None:
+            arrays, _, steps = rows
             self._validation = self._trainer.validation = make_validation(
-                self._blueprint, arrays, self._trainer.feed.device
+                self._blueprint, arrays, self._trainer.feed.device, steps
             )
             if self._lanes is None:  # else the training thread takes from the stream
                 self._ingest.start(self._stop.is_set)
@@ -223,14 +225,15 @@ class LearnerActor:
             if self._lanes is None:
                 self._ingest.join()
 
-    def _validation_arrays(self) -> dict[str, np.ndarray] | None:
-        """The validation set, from the run folder or from the stream; None when stopped before it was whole."""
+    def _validation_rows(self) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray] | None:
+        """The validation set, from the run folder or from the stream, as `Draw.all_rows` gives it; None when stopped
+        before it was whole."""
         layout = self._blueprint.problem().layout
         if not self._folder.validation.exists() and not self._solve_validation(layout):
             return None
         stored, _ = zarr_store.read(self._folder.validation)
         arrays = zarr_store.by_group(stored, layout)
-        return make_draw(self._blueprint).all_rows(arrays, layout, stored["simulation"], stored["step"])[0]
+        return make_draw(self._blueprint).all_rows(arrays, layout, stored["simulation"], stored["step"])
 
     def _solve_validation(self, layout: Layout) -> bool:
         """Gather the validation simulations and write them; False when stopped before, or when all of them failed."""

@@ -54,6 +54,9 @@ class Metrics:
         self._validation_error = Gauge(
             "penstock_validation_error", "Relative L2 error on the validation set", ["stat"], registry=registry
         )
+        self._vrmse = Gauge(
+            "penstock_validation_vrmse", "Root of mean squared error over variance", ["output"], registry=registry
+        )
         self._bias = {
             stat: Gauge(f"penstock_buffer_parameter_{stat}", text, ["parameter"], registry=registry)
             for stat, text in (
@@ -123,6 +126,9 @@ class Metrics:
         if record["validation"]:
             for stat in ("mean", "p99", "max"):
                 self._validation_error.labels(stat).set(record["validation"]["relative_l2"][stat])
+            for name, errors in record["validation"].get("fields", {}).items():
+                if "vrmse" in errors:  # absent from a checkpoint of an earlier penstock
+                    self._vrmse.labels(name).set(errors["vrmse"])
         bias = record["bias"] or {"parameters": {}, "age_p95": None}
         for name, stats in bias["parameters"].items():
             for stat, gauge in self._bias.items():

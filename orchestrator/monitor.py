@@ -22,6 +22,7 @@ from rich.text import Text
 from penstock.errors import PenstockError
 from penstock.orchestrator.output import Output
 from penstock.orchestrator.run_folder import RunFolder
+from penstock.report import digits
 
 PLAIN_EVERY_S = 10.0  # without a terminal the view is one line, this often
 
@@ -83,8 +84,9 @@ def summary_lines(summary: Mapping[str, Any], folder: RunFolder, arguments: str 
         errors = summary["validation"]["relative_l2"]
         lines.append(
             f"validation relative L2 error over {summary['validation']['simulations']} simulations: "
-            f"mean {errors['mean']:.4f}, p99 {errors['p99']:.4f}, max {errors['max']:.4f}"
+            f"mean {digits(errors['mean'])}, p99 {digits(errors['p99'])}, max {digits(errors['max'])}"
         )
+        lines += explained_lines(summary["validation"])
     lines.append(
         f"{summary['delivered']} simulations delivered, {summary['failed']} failed, {summary['retried']} retried; "
         f"{summary['unique']} unique samples, {summary['trained']} trained (reuse {_reuse(summary)})"
@@ -94,6 +96,18 @@ def summary_lines(summary: Mapping[str, Any], folder: RunFolder, arguments: str 
         lines.append(warning)
     lines.append(f"run folder: {folder.path}")
     lines += [f"next: {program()} {command}{arguments}" for command in ("monitor", "export", "predict")]
+    return lines
+
+
+def explained_lines(validation: Mapping[str, Any]) -> list[str]:
+    """What of the variance is left, and which outputs are constants; nothing of errors of an earlier penstock."""
+    lines = []
+    if "vrmse" in validation:
+        lines.append(
+            f"VRMSE {_vrmse(validation)}: the share {digits(1 - validation['vrmse'] ** 2)} of the variance is explained"
+        )
+    if validation.get("constants"):
+        lines.append(f"constant outputs, left out of all errors: {_constants(validation)}")
     return lines
 
 
@@ -148,13 +162,15 @@ def _line(record: Mapping[str, Any]) -> str:
     if record["dropped"]:
         parts.append(f"dropped {record['dropped']} second copies")
     if record["iterations_per_system"] is not None:
-        parts.append(f"iterations {record['iterations_per_system']:.0f}/system")
+        parts.append(f"iterations {digits(record['iterations_per_system'])}/system")
     if record["loss"] is not None:
-        parts.append(f"step {record['step']} loss {record['loss']:.4f}")
+        parts.append(f"step {record['step']} loss {digits(record['loss'])}")
     if record["validation"]:
-        parts.append(f"error {record['validation']['relative_l2']['mean']:.4f}")
-    parts.append(f"learner wait {record['learner_wait_seconds']:.0f} s")
-    parts.append(f"solver blocked {record['solver_blocked_seconds']:.0f} s")
+        parts.append(f"error {digits(record['validation']['relative_l2']['mean'])}")
+        if "vrmse" in record["validation"]:  # absent from what an earlier penstock recorded
+            parts.append(f"VRMSE {digits(record['validation']['vrmse'])}")
+    parts.append(f"learner wait {digits(record['learner_wait_seconds'])} s")
+    parts.append(f"solver blocked {digits(record['solver_blocked_seconds'])} s")
     if warning := record.get("warning"):  # absent from what an earlier penstock recorded
         parts.append(warning)
     return " | ".join(parts)
@@ -171,19 +187,21 @@ def _table(title: str, record: Mapping[str, Any]) -> Panel:
         ("dropped", f"{record['dropped']} second copies of samples"),
         ("stream bias", _bias(record)),
         ("solves", _solves(record)),
-        ("solver blocked", f"{record['solver_blocked_seconds']:.0f} s, {record['workers']} worker(s)"),
+        ("solver blocked", f"{digits(record['solver_blocked_seconds'])} s, {record['workers']} worker(s)"),
     ):
         left.add_row(Text(label, style="dim"), value)
-    errors = record["validation"] and record["validation"]["relative_l2"]
-    h1 = record["validation"] and record["validation"]["h1"]
+    validation = record["validation"] or {}
+    errors, h1 = validation.get("relative_l2"), validation.get("h1")
     for label, value in (
         ("step", f"{record['step']}"),
-        ("training loss", "-" if record["loss"] is None else f"{record['loss']:.4f}"),
+        ("training loss", "-" if record["loss"] is None else digits(record["loss"])),
         ("learning rate", f"{record['learning_rate']:.1e}"),
-        ("validation error", f"{errors['mean']:.4f} mean" if errors else "-"),
-        ("", f"{errors['p99']:.4f} p99, {errors['max']:.4f} max" if errors else ""),
-        ("", f"{h1['mean']:.4f} mean in H1" if h1 else ""),
-        ("learner wait", f"{record['learner_wait_seconds']:.0f} s"),
+        ("validation error", f"{digits(errors['mean'])} mean" if errors else "-"),
+        ("", f"{digits(errors['p99'])} p99, {digits(errors['max'])} max" if errors else ""),
+        ("", f"{digits(h1['mean'])} mean in H1" if h1 else ""),
+        ("VRMSE", _vrmse(validation) if "vrmse" in validation else "-"),
+        *([("constant", _constants(validation))] if validation.get("constants") else []),
+        ("learner wait", f"{digits(record['learner_wait_seconds'])} s"),
     ):
         right.add_row(Text(label, style="dim"), value)
     columns = Table.grid(expand=True)
@@ -204,28 +222,41 @@ def _troubles(record: Mapping[str, Any]) -> str:
     return ", ".join(f"{record[outcome]} {outcome}" for outcome in ("failed", "retried") if record[outcome])
 
 
+def _vrmse(validation: Mapping[str, Any]) -> str:
+    """Of the whole output, and of the worst of several fields."""
+    fields = {name: errors["vrmse"] for name, errors in validation["fields"].items()}
+    worst = max(fields, key=fields.__getitem__)
+    return digits(validation["vrmse"]) + (f", worst {digits(fields[worst])} of {worst}" if len(fields) > 1 else "")
+
+
+def _constants(validation: Mapping[str, Any]) -> str:
+    constants = [f"{name} = {digits(value)}" for name, value in validation["constants"].items()]
+    return ", ".join(constants[:3]) + (f" and {len(constants) - 3} more" if len(constants) > 3 else "")
+
+
 def _rates(record: Mapping[str, Any]) -> str:
     seconds = record["train_seconds"]
     if record["state"] == "ended" and seconds:  # the last seconds of a run are validation and a checkpoint
-        return f"{record['unique'] / seconds:.0f} unique, {record['trained'] / seconds:.0f} trained"
-    return f"{record['unique_per_s']:.0f} unique, {record['trained_per_s']:.0f} trained"
+        return f"{digits(record['unique'] / seconds)} unique, {digits(record['trained'] / seconds)} trained"
+    return f"{digits(record['unique_per_s'])} unique, {digits(record['trained_per_s'])} trained"
 
 
 def _solves(record: Mapping[str, Any]) -> str:
     if record["iterations_per_system"] is None:
         return "-"
-    return f"{record['iterations_per_system']:.0f} iterations, {1e3 * record['seconds_per_system']:.1f} ms a system"
+    iterations, milliseconds = digits(record["iterations_per_system"]), digits(1e3 * record["seconds_per_system"])
+    return f"{iterations} iterations, {milliseconds} ms per system"
 
 
 def _bias(record: Mapping[str, Any]) -> str:
     parameters = record["bias"] and record["bias"]["parameters"]
     if not parameters:
         return "-"
-    return f"{max(bias['ks'] for bias in parameters.values()):.3f} KS distance"
+    return f"{digits(max(bias['ks'] for bias in parameters.values()))} KS distance"
 
 
 def _reuse(record: Mapping[str, Any]) -> str:
-    return f"{record['trained'] / record['unique']:.1f}" if record["unique"] else "-"
+    return digits(record["trained"] / record["unique"]) if record["unique"] else "-"
 
 
 def _duration(seconds: float) -> str:

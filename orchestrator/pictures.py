@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from penstock.report import digits
 from penstock.sample import Layout
 
 MAX_ROWS = 8
@@ -50,7 +51,7 @@ def draw_comparison(
         panels += [
             (f"{output.name} [{output.unit}], solver", truth[row], limits),
             ("surrogate", prediction[row], limits),
-            (f"absolute error, {100 * errors[row]:.2f} % in L2", error, {"cmap": "magma"}),
+            (f"absolute error, {digits(100 * errors[row])} % in L2", error, {"cmap": "magma"}),
         ]
         for axis, (title, values, style) in zip(axes[row], panels, strict=True):
             _draw_field(figure, axis, values, style)

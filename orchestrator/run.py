@@ -24,6 +24,7 @@ from penstock.learner.allocator import KEEP_FREED_MEMORY
 from penstock.orchestrator import conditions
 from penstock.orchestrator.assembly import (
     bytes_in_flight,
+    few_simulations,
     make_loss,
     make_surrogate,
     num_weights,
@@ -376,6 +377,8 @@ class _Driver:
         )
         checkpoint_bytes = (4 if is_averaged else 3) * facts["weight_bytes"]
         checkpoint_bytes += facts["buffer_bytes"] if self.config.checkpoint.buffer else 0
+        if remark := few_simulations(self.blueprint):
+            self.console.print(remark, soft_wrap=True)
         self.console.print(f"disk: the newest checkpoint takes about {checkpoint_bytes / 1e6:.0f} MB", soft_wrap=True)
         if facts["training"][0]:
             self.console.print(f"resumed at step {facts['step']}")

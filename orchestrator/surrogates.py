@@ -20,9 +20,11 @@ from penstock.learner.surrogate import Surrogate
 from penstock.orchestrator import zarr_store
 from penstock.orchestrator.assembly import make_draw, make_surrogate, make_validation
 from penstock.orchestrator.blueprint import Blueprint
+from penstock.orchestrator.monitor import explained_lines
 from penstock.orchestrator.pictures import draw_comparison
 from penstock.orchestrator.run_folder import RunFolder
 from penstock.orchestrator.solver_actor import make_worker
+from penstock.report import digits
 from penstock.sample import Lease
 
 
@@ -33,16 +35,24 @@ def export(folder: RunFolder, output: Path | None) -> None:
     stored, _ = zarr_store.read(folder.validation)
     layout = blueprint.problem().layout
     samples = zarr_store.by_group(stored, layout)
-    arrays, *_ = make_draw(blueprint).all_rows(samples, layout, stored["simulation"], stored["step"])
+    arrays, _, steps = make_draw(blueprint).all_rows(samples, layout, stored["simulation"], stored["step"])
     num_simulations = len(set(stored["simulation"].tolist()))
     card = _card(
-        folder, blueprint, num_simulations, make_validation(blueprint, arrays, "cpu").errors(surrogate).as_dict()
+        folder, blueprint, num_simulations, make_validation(blueprint, arrays, "cpu", steps).errors(surrogate).as_dict()
     )
     card["step"] = step
     example = {name: torch.from_numpy(array[:2]) for name, array in arrays.items() if name != "targets"}
     path = export_file(surrogate, card, output or folder.path / f"{folder.path.name}.pt2", example)
     errors = card["validation"]["relative_l2"]
-    print(f"validation relative L2 error: mean {errors['mean']:.4f}, p99 {errors['p99']:.4f}, max {errors['max']:.4f}")
+    mean, p99, largest = (digits(errors[name]) for name in ("mean", "p99", "max"))
+    print(
+        "\n".join(
+            [
+                f"validation relative L2 error: mean {mean}, p99 {p99}, max {largest}",
+                *explained_lines(card["validation"]),
+            ]
+        )
+    )
     print(f"wrote {os.path.relpath(path)} and its card {os.path.relpath(path.with_suffix('.card.json'))}")
     print(f"load it with torch alone: torch.export.load({os.path.relpath(path)!r}).module()")
 
@@ -70,7 +80,7 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     samples = {name: np.concatenate([chunk.arrays[name] for chunk in chunks])[whole] for name in layout.shapes}
     arrays, simulations, steps = draw.all_rows(samples, layout, simulations[whole], steps[whole])
     layout = surrogate.layout
-    validation = make_validation(blueprint, arrays, "cpu")
+    validation = make_validation(blueprint, arrays, "cpu", steps)
     with torch.no_grad():
         batches = [
             {name: torch.from_numpy(array[start : start + validation.batch_size]) for name, array in arrays.items()}
@@ -87,7 +97,7 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
         {"run": folder.path.name, "design": "prediction", "seed": blueprint.config.seed},
     )
     draw_comparison(target / "predictions.png", named, arrays["targets"][:, 0], prediction[:, 0], errors, layout)
-    print(f"relative L2 error of {len(errors)} samples: mean {errors.mean():.4f}, max {errors.max():.4f}")
+    print(f"relative L2 error of {len(errors)} samples: mean {digits(errors.mean())}, max {digits(errors.max())}")
     print(f"wrote {os.path.relpath(target / 'predictions.zarr')} and {os.path.relpath(target / 'predictions.png')}")
 
 

@@ -1,4 +1,4 @@
-"""What all benches write: tables for the terminal and for benchmarks/, whole or not at all."""
+"""What is written for people: numbers, and the benches' tables for the terminal and for benchmarks/."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from pathlib import Path
 from penstock.errors import PenstockError
 
 FOLDER = Path("benchmarks")
+
+
+def digits(value: float) -> str:
+    """Three significant digits: what is not 0 is never shown as 0."""
+    return f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def require_folder() -> None:

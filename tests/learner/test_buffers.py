@@ -13,13 +13,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.learner import checkpoint
+from penstock.learner import buffers, checkpoint
 from penstock.learner.buffers import BUFFERS, Fifo, Firo, Reservoir
 from penstock.learner.draws import Pairs, Samples, Trajectories
 from penstock.learner.slot_set import FEW, SlotSet
 from penstock.sample import FieldSpec, Layout
 
 LAYOUT = Layout((FieldSpec(name="a", shape=(3,)), FieldSpec(name="t")), (FieldSpec(name="u", shape=(3,)),))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def of_few_simulations():
+    """The watermark is that of samples alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("penstock.learner.buffers.MIN_SIMULATIONS", 1)
+        yield
 
 
 def rows(first, count):
@@ -613,3 +621,43 @@ def test_on_a_device_a_slot_is_not_overwritten_before_its_gather_is_done(draw):
     for batch in batches:
         cpu = {name: array.cpu() for name, array in batch.arrays.items()}
         check(replace(batch, arrays=cpu), draw)
+
+
+@pytest.mark.parametrize("draw", [Samples(), Trajectories(3), Pairs(3)])
+@pytest.mark.parametrize("kind", sorted(BUFFERS))
+def test_no_batch_is_drawn_before_ten_simulations_are_in(kind, draw, monkeypatch, tmp_path):
+    """Statistics are fixed at the watermark: three samples of one simulation have scalars without a spread."""
+    monkeypatch.setattr(buffers, "MIN_SIMULATIONS", 10)
+
+    def new():
+        return BUFFERS[kind](LAYOUT, capacity=60, watermark=3, seed=0, draw=draw)
+
+    buffer = new()
+    for simulation in range(10):
+        assert not buffer.reached_watermark and buffer.draw(1, 0.0) is None
+        if simulation == 5:  # what came before a resume counts
+            restored = new()
+            restored.load_state(saved(buffer, tmp_path))
+            buffer = restored
+        buffer.put_now(*samples(np.full(3, simulation), np.arange(3)))
+    assert buffer.reached_watermark and buffer.draw(1, 0.0) is not None
+
+
+@pytest.mark.parametrize("draw", [Samples(), Trajectories(3), Pairs(3)])
+@pytest.mark.parametrize("kind", sorted(BUFFERS))
+def test_a_buffer_without_room_for_ten_simulations_is_at_its_watermark_when_it_is_full(kind, draw, monkeypatch):
+    monkeypatch.setattr(buffers, "MIN_SIMULATIONS", 10)
+    buffer = BUFFERS[kind](LAYOUT, capacity=12, watermark=3, seed=0, draw=draw)
+    for simulation in range(4):
+        assert not buffer.reached_watermark
+        assert buffer.put_now(*samples(np.full(3, simulation), np.arange(3))) == 3
+    assert buffer.reached_watermark and buffer.draw(1, 0.0) is not None
+
+
+def test_a_stream_that_ends_before_ten_simulations_is_trained_on(monkeypatch):
+    monkeypatch.setattr(buffers, "MIN_SIMULATIONS", 10)
+    buffer = Reservoir(LAYOUT, capacity=60, watermark=3, seed=0)
+    buffer.put_now(*samples(np.zeros(3, np.int64), np.arange(3)))
+    assert not buffer.wait_for_watermark(0.0)
+    buffer.end_of_stream()
+    assert buffer.wait_for_watermark(0.0) and buffer.draw(2, 0.0) is not None

@@ -1,9 +1,12 @@
 """What units become in batches and, as a whole, in a validation set."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from penstock.learner.draws import Pairs, Samples, Trajectories
+from penstock.learner.normalization import Normalization, RunningMoments
 from penstock.sample import FieldSpec, Layout
 
 GRID = (2, 2)
@@ -75,18 +78,28 @@ def test_pairs_of_a_problem_without_input_fields_have_the_outputs_before():
     np.testing.assert_array_equal(rows["targets"], [[31, -31]])
 
 
-def test_values_per_channel_follow_their_channels():
-    means = {"fields": np.array([1.0]), "scalars": np.array([2.0]), "targets": np.array([3.0, 4.0])}
-    for draw in (Samples(), Trajectories(2), Pairs(2)):
-        mapped = draw.per_channel(means, LAYOUT)
-        layout = draw.layout(LAYOUT)
-        by_name = {
-            spec.name: value
-            for name, specs in layout.groups.items()
-            for spec, value in zip(specs, mapped[name], strict=True)
-        }
-        expected = {"a": 1, "k": 2, "p": 3, "q": 4}
-        assert by_name == {name: expected[name[0]] for name in by_name} and len(by_name) >= 4
+@pytest.mark.parametrize("draw", [Samples(), Trajectories(4), Pairs(4), Pairs(4, 2)], ids=repr)
+def test_statistics_of_a_batchs_channels_are_those_of_all_rows_that_could_be_drawn(draw):
+    """Against NumPy on the rows themselves: a field that decays from step to step, chunks cut anywhere."""
+    random = np.random.default_rng(0)
+    simulations, steps = np.repeat(np.arange(12), 4), np.tile(np.arange(4), 12)
+    decay = 10.0 ** -steps[:, None, None, None]
+    arrays = {
+        "fields": (5 + decay * random.normal(size=(48, 1, *GRID))).astype(np.float32),
+        "scalars": (steps[:, None] + random.normal(size=(48, 1))).astype(np.float32),
+        "targets": (decay * (1 + random.normal(size=(48, 2, *GRID)))).astype(np.float32),
+    }
+    moments = RunningMoments(draw.num_steps)
+    for start, end in itertools.pairwise([0, 1, 7, 30, 48]):
+        moments.update({name: array[start:end] for name, array in arrays.items()}, steps[start:end])
+    normalization = Normalization.from_moments(moments, draw.sources(LAYOUT))
+    rows, *_ = draw.all_rows(arrays, LAYOUT, simulations, steps)
+    assert set(rows) == set(draw.layout(LAYOUT).shapes)
+    for name, values in rows.items():
+        axes = (0, *range(2, values.ndim))
+        values = values.astype(np.float64)
+        np.testing.assert_allclose(getattr(normalization, f"{name}_mean"), values.mean(axes), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(getattr(normalization, f"{name}_std"), values.std(axes), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,14 @@ class QueueStream:
         return item
 
 
+@pytest.fixture(autouse=True, scope="module")
+def of_few_simulations():
+    """The watermark is that of samples alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("penstock.learner.buffers.MIN_SIMULATIONS", 1)
+        yield
+
+
 def chunk(*rows, finished=(), failed=None, **header):
     """rows: (simulation, step)."""
     simulations = np.array([row[0] for row in rows], np.int64)

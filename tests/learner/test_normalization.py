@@ -92,13 +92,50 @@ def test_normalization_is_that_of_numpy():
         torch.testing.assert_close(normalization.decode(name, encoded), tensors[name], rtol=1e-6, atol=1e-6)
 
 
-def test_a_constant_channel_gets_std_one():
-    constants = [np.full((10, 4), constant) for constant in (0.1, 0.0)]
-    values = np.stack([*constants, np.random.default_rng(0).normal(size=(10, 4))], axis=1)
-    normalization = Normalization.from_moments(moments_of({"fields": values.astype(np.float32)}, [4]))
-    assert normalization.fields_std[:2].tolist() == [1, 1] and normalization.fields_std[2] != 1
-    encoded = normalization.encode("fields", torch.tensor(values, dtype=torch.float32))
-    assert encoded[:, :2].abs().max() < 1e-6
+@pytest.mark.parametrize("constant", [0.1, 0.0, -101325.0, 1e9])
+def test_a_constant_target_is_decoded_exactly_and_is_nothing_in_stds(constant):
+    values = np.stack([np.full((10, 4), constant), np.random.default_rng(0).normal(3, 1, size=(10, 4))], axis=1)
+    values[:, 0] *= 1 + 1e-9 * np.random.default_rng(1).normal(size=(10, 4))  # float32 knows no such difference
+    normalization = Normalization.from_moments(moments_of({"targets": values}, [4]))
+    assert normalization.varies("targets").tolist() == [False, True]
+    normalised = torch.randn(10, 2, 4)
+    decoded, in_stds = (of("targets", normalised) for of in (normalization.decode, normalization.decode_in_stds))
+    np.testing.assert_allclose(decoded[:, 0], np.float32(constant), rtol=1e-7)
+    assert not in_stds[:, 0].any() and not normalization.in_stds("targets", decoded)[:, 0].any()
+    mean, std = values[:, 1].mean(), values[:, 1].std()
+    np.testing.assert_allclose(normalization.typical("targets"), [0, np.hypot(mean, std) / std], rtol=1e-6)
+
+
+@pytest.mark.parametrize("constant", [0.1, 0.0, -101325.0, 1e9])
+def test_a_constant_input_is_about_0_and_so_is_its_rounding(constant):
+    values = constant * (1 + 1e-7 * np.random.default_rng(0).normal(size=(10, 1, 4)))
+    normalization = Normalization.from_moments(moments_of({"fields": values}))
+    assert normalization.encode("fields", torch.tensor(values, dtype=torch.float32)).abs().max() < 1e-6
+
+
+def test_moments_by_step_are_those_of_each_steps_samples():
+    """Chunks cut anywhere, steps in any order, a step that never comes."""
+    random = np.random.default_rng(0)
+    steps = random.permutation(np.repeat([0, 1, 3], 20))
+    values = (1e3 * (1 + steps) + 10.0**-steps * random.normal(size=60))[:, None, None] + np.zeros((60, 2, 5))
+    values[:, 1] *= -2
+    moments = RunningMoments(num_steps=4)
+    for start, end in itertools.pairwise([0, 1, 9, 40, 60]):
+        moments.update({"targets": values[start:end]}, steps[start:end])
+    for of_steps in (slice(0, 1), slice(1, 2), slice(3, 4), slice(0, 2), slice(1, 4), slice(None)):
+        mean, std = moments.over("targets", of_steps)
+        expected = numpy_moments(values[np.isin(steps, np.arange(4)[of_steps])])
+        np.testing.assert_allclose(mean, np.float64(expected[0]), rtol=1e-12)
+        np.testing.assert_allclose(std, np.float64(expected[1]), rtol=1e-9)
+
+
+def test_moments_that_an_earlier_penstock_saved_are_the_same_at_every_step():
+    old = {"fields": {"count": 40, "origin": [3.0], "mean": [0.5], "squares": [10.0]}}
+    for num_steps in (1, 4):
+        moments = RunningMoments(num_steps)
+        moments.load_state(old)
+        for steps in (slice(None), slice(0, 1), slice(num_steps - 1, num_steps)):
+            assert moments.over("fields", steps) == (3.5, 0.5)
 
 
 class Double(nn.Module):

@@ -74,6 +74,48 @@ def test_relative_l2_errors_are_those_of_numpy_in_stds_and_by_field(batch_size):
         assert errors["fields"][name]["relative_l2"] == statistics(relative_l2(*physical))
 
 
+def test_vrmse_is_numpys_and_counts_every_output_alike():
+    arrays = held_out()
+    arrays["targets"][:, 1] += 1e5  # an offset hides an error from the relative one, not from this
+    errors = Validation(arrays, batch_size=8).errors(surrogate_of(arrays)).as_dict()
+    targets = arrays["targets"].astype(np.float64)
+    error = 2 * arrays["fields"] * np.array([1, 1000])[:, None, None] - targets
+    expected = np.sqrt((error**2).mean(axis=(0, 2, 3)) / targets.var(axis=(0, 2, 3)))
+    assert [errors["fields"][name]["vrmse"] for name in ("u", "v")] == pytest.approx(expected.tolist(), rel=1e-4)
+    assert errors["vrmse"] == pytest.approx(np.sqrt(np.mean(expected**2)), rel=1e-4)
+    assert errors["fields"]["v"]["relative_l2"]["mean"] == pytest.approx(1, rel=0.1) and expected[1] > 20
+
+
+def test_a_prediction_of_the_mean_has_a_vrmse_of_one():
+    arrays = held_out()
+    surrogate = surrogate_of(arrays)
+    surrogate.normalization.targets_mean[:] = torch.tensor(arrays["targets"].mean(axis=(0, 2, 3)))
+    with torch.no_grad():
+        surrogate.model.factor.fill_(0)
+    errors = Validation(arrays).errors(surrogate)
+    assert errors.vrmse == pytest.approx(1) and errors.fields["v"].vrmse == pytest.approx(1)
+
+
+def test_small_targets_are_measured_by_a_tenth_of_what_is_typical_at_their_step():
+    """Step 1 is a thousandth of step 0; at each of them one target is zero, and its error is a tenth of the others'."""
+    arrays, steps = held_out(40), np.tile([0, 1], 20)
+    sizes = np.where(steps == 0, 1.0, 1e-3)[:, None, None, None]
+    arrays["targets"] = (arrays["targets"] * sizes).astype(np.float32)
+    arrays["fields"] = (arrays["targets"] / np.array([2, 2000])[:, None, None] * 1.1).astype(np.float32)
+    for row in (6, 7):
+        arrays["fields"][row] = 0.01 * arrays["fields"][row - 2]
+        arrays["targets"][row] = 0
+    validation = Validation(arrays, steps=steps, batch_size=8)
+    errors = validation.sample_errors(surrogate_of(arrays))
+    others = np.setdiff1d(np.arange(40), [6, 7])
+    np.testing.assert_allclose(errors[others], 0.1, rtol=1e-3)
+    stds = np.array([1, 1000])[:, None, None]
+    for row in (6, 7):
+        typical = np.sqrt(np.mean((arrays["targets"][steps == steps[row]] / stds).astype(np.float64) ** 2))
+        size = np.sqrt(np.mean((2 * arrays["fields"][row].astype(np.float64)) ** 2))
+        assert errors[row] == pytest.approx(size / (0.1 * typical), rel=1e-4)
+
+
 def test_h1_errors_are_the_analytic_ones():
     # target cos(πx) in u and 3 cos(2πy) in v, prediction off by a_i cos(4πx) in v
     x, y = np.meshgrid((np.arange(32) + 0.5) / 32, (np.arange(32) + 0.5) / 32, indexing="ij")

@@ -20,7 +20,10 @@ RECORD = {
     "buffer_samples": 5,
     "buffer_capacity": 8,
     "loss": 0.25,
-    "validation": {"relative_l2": {"mean": 0.1, "median": 0.09, "p99": 0.2, "max": 0.3}},
+    "validation": {
+        "relative_l2": {"mean": 0.1, "median": 0.09, "p99": 0.2, "max": 0.3},
+        "fields": {"u": {"vrmse": 0.4}},
+    },
     "bias": None,
 }
 
@@ -45,6 +48,7 @@ def test_the_endpoint_tells_a_record_and_its_solves():
     assert values["penstock_samples_dropped_total[]"] == 3
     assert values["penstock_simulations_total[('outcome', 'failed')]"] == 1
     assert values["penstock_validation_error[('stat', 'p99')]"] == 0.2
+    assert values["penstock_validation_vrmse[('output', 'u')]"] == 0.4
     assert values["penstock_solve_seconds_count[('strategy', 'direct')]"] == 1
     assert values["penstock_buffer_capacity_samples[]"] == 8
 

@@ -158,4 +158,5 @@ def test_the_validation_set_holds_nothing_in_the_streams_memory(tmp_path, monkey
     stream = ReusedMemory(chunks)
     actor = LearnerActor(blueprint, RunFolder.create(chosen).path, num_threads=1, stream=stream)
     actor.prepare()
-    np.testing.assert_array_equal(actor._validation_arrays()["targets"], expected[order])
+    arrays, *_ = actor._validation_rows()
+    np.testing.assert_array_equal(arrays["targets"], expected[order])
