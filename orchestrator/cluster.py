@@ -64,6 +64,22 @@ def noted_signals() -> Iterator[Callable[[], int | None]]:
             signal.set_wakeup_fd(before)
 
 
+def set_environment(address: str | None) -> None:
+    """What Ray reads when it is first imported: to be called before a user's file can do that.
+
+    address: a cluster to join; None where the run starts Ray.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_DEDUP_LOGS"] = "0"
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # the future default; unset, Ray prints a warning about it
+    os.environ.pop("RAY_ADDRESS", None)  # a run joins a cluster only where its configuration says so
+    if address is None:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    for name, value in (PATIENCE if address is None else IMPATIENCE).items():
+        os.environ.setdefault(name, value)
+
+
 @dataclass(frozen=True)
 class Session:
     folder: Path | None
@@ -75,7 +91,7 @@ class Session:
 def ray_session(
     address: str | None, *, num_cpus: int, bytes_in_flight: int, run: RunFolder, tell: Callable[[str], None]
 ) -> Iterator[Session]:
-    """Ray for the length of a `with` block.
+    """Ray for the length of a `with` block, in the environment of `set_environment`.
 
     address: a running cluster to join; None starts Ray on this machine. On a clean end the session folder is removed;
     otherwise Ray's own logs are first moved to the run's logs/ray. Raises PenstockError when Ray does not start, when
@@ -83,20 +99,12 @@ def ray_session(
     then spill to disk).
     tell: what says a line to the user.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_AUTH_MODE"] = "token"
-    os.environ["RAY_DEDUP_LOGS"] = "0"
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # the future default; unset, Ray prints a warning about it
-    os.environ.pop("RAY_ADDRESS", None)  # a run joins a cluster only where its configuration says so
+    import ray
+
     if address is None:
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
         _sweep()
         # What Ray leaves behind when a process of its own dies comes to us, to be ended.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    for name, value in (PATIENCE if address is None else IMPATIENCE).items():
-        os.environ.setdefault(name, value)
-    import ray  # after the variables are set: Ray reads them when it is first imported
-
     with _session_folder() if address is None else nullcontext() as folder:
         watch = None
         try:

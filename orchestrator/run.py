@@ -36,7 +36,7 @@ from penstock.orchestrator.assembly import (
 )
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.choices import Choices, Families
-from penstock.orchestrator.cluster import noted_signals, ray_session
+from penstock.orchestrator.cluster import noted_signals, ray_session, set_environment
 from penstock.orchestrator.config import Config
 from penstock.orchestrator.journal import Journal
 from penstock.orchestrator.learner_actor import LearnerActor
@@ -104,6 +104,7 @@ def _resume(folder: RunFolder, overrides: tuple[str, ...], on_folder: Callable[[
 
 def _checked(config: Config) -> Blueprint:
     """The blueprint, with all that can be known to be wrong before a process is started. Raises PenstockError."""
+    set_environment(config.cluster.address)  # before a user's file imports Ray
     blueprint = Blueprint.of(config)
     blueprint.strategy()
     num_workers = Split.of(config.solver.workers).workers
@@ -204,9 +205,9 @@ class _Driver:
         except Exception as error:
             if fault := self.session.watch.fault:
                 self._tell(f"{fault}: the run ends")  # at once: Ray's shutdown takes 5 s without its control service
+                logs = f"Ray's logs are in {self.folder.logs / 'ray'}; " if self.session.folder is not None else ""
                 raise PenstockError(
-                    f"{fault}, and the run with it; Ray's logs are in {self.folder.logs / 'ray'}; go on with: "
-                    f"{program()} resume {self._relative()}",
+                    f"{fault}, and the run with it; {logs}go on with: {program()} resume {self._relative()}",
                     exit_code=1,
                 ) from error
             raise

@@ -14,9 +14,11 @@ import pytest
 from penstock.errors import PenstockError
 from penstock.orchestrator import cluster, ray_watch
 from penstock.orchestrator.cluster import noted_signals
+from penstock.orchestrator.config import Config
 from penstock.orchestrator.joined import fault_in, make_probe, require_head
 from penstock.orchestrator.logs import native_stderr_to
 from penstock.orchestrator.ray_watch import RayWatch
+from penstock.orchestrator.run import start
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -181,3 +183,13 @@ def test_what_libraries_print_on_standard_error_goes_to_the_log(tmp_path, capfd)
         print("python", file=sys.stderr)
     os.write(2, b"after\n")
     assert "native\n" in (tmp_path / "log").read_text() and capfd.readouterr().err.endswith("after\n")
+
+
+def test_a_users_file_may_import_ray(tmp_path, monkeypatch):
+    """Ray reads its token when it is first imported: without one it would ask for it without end."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", {key: value for key, value in os.environ.items() if not key.startswith("RAY_")})
+    Path("mine.py").write_text("import os; raise RuntimeError(f'a token of {len(os.environ[\"RAY_AUTH_TOKEN\"])}')")
+    with pytest.raises((PenstockError, RuntimeError), match="a token of 64"):
+        limit = {"stop_after": {"steps": 1}}
+        start(Config.model_validate({"problem": {"name": "./mine.py:Mine"}, "training": limit}), on_folder=print)
