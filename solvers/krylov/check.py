@@ -154,6 +154,8 @@ def _kernels_for_aij() -> ctypes.PyDLL | None:
     handles = (ctypes.c_void_p,) * 4
     kernels.residual_check.argtypes = (*handles, ctypes.c_int, ctypes.c_int, ctypes.POINTER(_Norms))
     kernels.residual_extended.argtypes = (*handles, ctypes.c_int)
+    has = ctypes.POINTER(ctypes.c_int)
+    kernels.nullspace_has_constants.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_double, has)
     return kernels
 
 
