@@ -128,6 +128,25 @@ def test_what_is_taken_is_as_accurate_as_asked_and_what_can_be_solved_is_taken(k
             assert error(solution.x.array_r, x) <= 2e-4
 
 
+@pytest.mark.parametrize("strategy", ["auto", "constant", "lagged"])
+def test_a_penalty_does_not_hide_the_rest_of_right_hand_sides_of_low_rank(strategy):
+    """One matrix: all of them look alike beside a penalty of 1e30, and their differences count."""
+    generator = np.random.default_rng(0)
+    A, b, _, _ = penalised(generator, 1e30)
+    edge, basis = b > 1e20, np.exp(generator.standard_normal((3, NUM_UNKNOWNS))) / SIZE**2
+    inner, system = A.tocsr()[~edge][:, ~edge], system_of(A, b, is_spd=True)
+    to_edge = A.tocsr()[~edge][:, edge].sum(axis=1)
+    solver = LinearSolver(STRATEGIES[strategy](), accuracy=1e-4)
+    for _ in range(12):
+        source = generator.random(3) @ basis
+        system.b.array = np.where(edge, b, source)
+        solution = solver(system)
+        assert solution.converged
+        expected = np.ones(NUM_UNKNOWNS)
+        expected[~edge] = exact(inner, source[~edge] - to_edge)
+        assert error(solution.x.array_r, expected) <= 1e-4
+
+
 def test_a_beam_is_right_to_more_digits_than_its_condition_leaves():
     A, b, x, _ = beam(np.random.default_rng(0), 1000)
     for tolerance in ({"accuracy": 1e-8}, {"rtol": 1e-8}):
