@@ -132,7 +132,8 @@ class Calibrated:
         if attempt.energy_error is None:
             bound = replace(bound, relative_residual=wanted)
         elif attempt.outcome is Outcome.CONVERGED and not measure_of(attempt) <= wanted:
-            attempt = replace(attempt, outcome=Outcome.STAGNATION)
+            reason = f"it takes an energy error of {wanted:.1e}, which is lost in the rounding of b"
+            attempt = replace(attempt, outcome=Outcome.STAGNATION, reason=reason)
         return replace(attempt, bound=bound)
 
     def _bound(self, accuracy: float) -> Bound:

@@ -84,7 +84,7 @@ class Bound:
 
     def is_kept_by(self, check: Check) -> bool:
         """False for what is not finite."""
-        if not check.relative_residual <= self.relative_residual:
+        if not (math.isfinite(check.relative_residual) and check.relative_residual <= self.relative_residual):
             return False
         return check.strict_backward_error <= self.backward_error or check.backward_error <= self.backward_error
 

@@ -237,11 +237,11 @@ def test_the_check_is_that_of_its_definition(scale):
 
 def test_what_is_not_finite_keeps_no_bound():
     system = system_of(scipy.sparse.eye_array(3), [1.0, 2.0, 3.0])
-    for value in (np.nan, np.inf, 1e308):
+    for value in (np.nan, np.inf):
         x = system.b.duplicate()
         x.array = [value, value, -value]
         check = check_of(system, x)
-        assert not Bound(1e300, 0.5).is_kept_by(check)
+        assert not Bound(np.inf, np.inf).is_kept_by(check)
 
 
 RANKS = """
