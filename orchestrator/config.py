@@ -57,6 +57,10 @@ class SolverSection(Section):
     """Simulations of a lease: how far a worker looks ahead to sort."""
     sort: bool | Literal["auto"] = "auto"
     """Order of a lease's systems: true for greedy nearest neighbours, false as drawn, auto to sort where it pays."""
+    timeout_s: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """A worker that gives nothing for so long in one simulation is replaced; auto goes by what others took."""
+    memory_mb: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    """A worker that has grown to this is replaced; auto takes its share of 80 % of the machine."""
     max_failed_fraction: float = Field(0.05, ge=0, le=1)
     """The run stops when more than this fraction of the last 200 simulations failed."""
 
@@ -319,7 +323,9 @@ def _complaint(error: Mapping[str, Any]) -> tuple[str, str]:
     """The key, with its value where that tells something, and what is wrong with it."""
     # A key that is `int | Literal["auto"]` gets one error a member, with the member's name at the end of its place.
     location = [str(part) for part in error["loc"]]
-    key = ".".join(part for part in location if not re.fullmatch(r"(constrained-)?int|bool|literal\[.*\]", part))
+    key = ".".join(
+        part for part in location if not re.fullmatch(r"(constrained-)?(int|float)|bool|literal\[.*\]", part)
+    )
     if error["type"] == "extra_forbidden":
         section: Any = Config
         for part in location[:-1]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import asdict
 from typing import Any
 
 from penstock.orchestrator.ledger import Ledger
 from penstock.orchestrator.run_folder import RunFolder
+from penstock.orchestrator.supervision import Silence
 
 RATES_OVER_S = 5.0
 LEDGER_EVERY_S = 5.0
@@ -49,7 +51,7 @@ class Journal:
         self._seconds = 0.0
         self._ledger_at = -LEDGER_EVERY_S
 
-    def record(self, status: dict[str, Any], ledger: Ledger, num_workers: int) -> dict[str, Any]:
+    def record(self, status: dict[str, Any], ledger: Ledger, num_workers: int, silent: list[Silence]) -> dict[str, Any]:
         """One line of metrics.jsonl: everything that views and metrics show."""
         now = time.monotonic()
         self._counts.append((now, status["unique"], status["trained"]))
@@ -71,6 +73,7 @@ class Journal:
             "iterations_per_system": self._iterations / self._num_solves if self._num_solves else None,
             "seconds_per_system": self._seconds / self._num_solves if self._num_solves else None,
             "workers": num_workers,
+            "silent": [asdict(silence) for silence in silent],
         }
         self._folder.append("metrics.jsonl", record)
         if now - self._ledger_at >= LEDGER_EVERY_S:

@@ -102,28 +102,42 @@ class Ledger:
         """Ids that were not given out; infinite without a limit."""
         return len(self._returned) + (inf if self.limit is None else self.limit - self._next)
 
-    def end_lease(self, number: int, *, died: bool = False) -> dict[int, str]:
+    def end_lease(
+        self, number: int, *, blamed: Iterable[int] = (), reason: str = "its worker died", tries: int = DEATHS
+    ) -> dict[int, str]:
         """Close a lease; its ids that were neither delivered nor failed are given out again.
 
-        died: the worker died while it worked on this lease. Ids that were open in three such leases are not given out
-        again but returned, with the reason: they have failed, and the learner, who keeps the account, must be told.
+        blamed: ids over which the worker may have died. Those that were blamed `tries` times are not given out again
+        but returned, with the reason: they have failed, and the learner, who keeps the account, must be told.
         """
-        ids = self._open_ids(number)
+        ids = self.open_ids(number)
         del self._leased[number]
-        if died:
-            self._deaths.update(ids)
-        given_up = {i: f"its worker died, {DEATHS} times" for i in ids if self._deaths[i] >= DEATHS}
-        ids = [i for i in ids if i not in given_up]
-        self._returned.extend(ids)
-        self.num_lost += len(ids)
+        blamed = set(blamed).intersection(ids)
+        self._deaths.update(blamed)
+        given_up = {i: f"{reason}, {self._deaths[i]} times" for i in blamed if self._deaths[i] >= tries}
+        self._returned.extend(i for i in ids if i not in given_up)
         return given_up
 
-    def _open_ids(self, number: int) -> list[int]:
+    @property
+    def num_ended(self) -> int:
+        """Simulations that were delivered or have failed."""
+        return len(self.delivered) + len(self.failed)
+
+    def num_deaths(self, simulation: int) -> int:
+        """How often a worker died over it."""
+        return self._deaths[simulation]
+
+    def num_ended_of(self, number: int) -> int:
+        """... of an open lease."""
+        return len(self._leased[number]) - len(self.open_ids(number))
+
+    def open_ids(self, number: int) -> list[int]:
+        """Simulations of an open lease that were neither delivered nor failed."""
         return sorted(i for i in self._leased[number] if i not in self.delivered and i not in self.failed)
 
     def is_complete(self) -> bool:
         """Every id below the limit was delivered or failed."""
-        return self.limit is not None and len(self.delivered) + len(self.failed) >= self.limit
+        return self.limit is not None and self.num_ended >= self.limit
 
     def fault(self, max_failed_fraction: float) -> str | None:
         """Why the run must stop for its failures, with the first cause; None while it may go on."""
@@ -131,8 +145,7 @@ class Ledger:
             return None
         first = min(self.failed)
         cause = f"simulation {first}: {self.failed[first]}"
-        total = len(self.delivered) + len(self.failed)
-        if len(self.delivered) == 0 and (len(self.failed) >= FIRST or total == self.limit):
+        if len(self.delivered) == 0 and (len(self.failed) >= FIRST or self.num_ended == self.limit):
             return f"all of the first {len(self.failed)} simulations failed; {cause}"
         if len(self._recent) == RECENT and sum(self._recent) > max_failed_fraction * RECENT:
             return f"{sum(self._recent)} of the last {RECENT} simulations failed; {cause}"
@@ -142,6 +155,6 @@ class Ledger:
         return {
             "delivered": self.delivered.to_intervals(),
             "failed": {str(i): reason for i, reason in sorted(self.failed.items())},
-            "leased": {str(number): self._open_ids(number) for number in self._leased},
+            "leased": {str(number): self.open_ids(number) for number in self._leased},
             "returned": list(self._returned),
         }

@@ -49,8 +49,14 @@ class Metrics:
             "buffer_capacity": Gauge(
                 "penstock_buffer_capacity_samples", "Samples that the buffer holds", registry=registry
             ),
+            "workers": Gauge("penstock_workers", "Solver workers that are ready", registry=registry),
             "loss": Gauge("penstock_train_loss", "Training loss, mean over the last steps", registry=registry),
         }
+        self._silent = Gauge(
+            "penstock_worker_silent_seconds",
+            "Longest silence of a worker, from where others have spoken",
+            registry=registry,
+        )
         self._validation_error = Gauge(
             "penstock_validation_error", "Relative L2 error on the validation set", ["stat"], registry=registry
         )
@@ -120,6 +126,7 @@ class Metrics:
         for name, counter in self._counters.items():
             counter.inc(max(0.0, record[name] - self._totals[name]))
             self._totals[name] = record[name]
+        self._silent.set(max((silence["seconds"] for silence in record["silent"]), default=0.0))
         for name, gauge in self._gauges.items():
             if record[name] is not None:
                 gauge.set(record[name])

@@ -22,6 +22,7 @@ from rich.text import Text
 from penstock.errors import PenstockError
 from penstock.orchestrator.output import Output
 from penstock.orchestrator.run_folder import RunFolder
+from penstock.orchestrator.supervision import Silence
 from penstock.report import digits
 
 PLAIN_EVERY_S = 10.0  # without a terminal the view is one line, this often
@@ -171,9 +172,13 @@ def _line(record: Mapping[str, Any]) -> str:
             parts.append(f"VRMSE {digits(record['validation']['vrmse'])}")
     parts.append(f"learner wait {digits(record['learner_wait_seconds'])} s")
     parts.append(f"solver blocked {digits(record['solver_blocked_seconds'])} s")
-    if warning := record.get("warning"):  # absent from what an earlier penstock recorded
-        parts.append(warning)
-    return " | ".join(parts)
+    return " | ".join([*parts, *_warnings(record)])
+
+
+def _warnings(record: Mapping[str, Any]) -> list[str]:
+    """What is to be said of a loss and of workers; absent from what an earlier penstock recorded."""
+    warning = record.get("warning")
+    return [*([warning] if warning else []), *(str(Silence(**silence)) for silence in record.get("silent", ()))]
 
 
 def _table(title: str, record: Mapping[str, Any]) -> Panel:
@@ -209,9 +214,9 @@ def _table(title: str, record: Mapping[str, Any]) -> Panel:
     columns.add_column(ratio=1)
     columns.add_row(left, right)
     head = Text(f"{record['state']}  {_duration(record['elapsed_seconds'])}", style="bold")
-    warning = [Text(record["warning"], style="yellow")] if record.get("warning") else []
+    warnings = [Text(warning, style="yellow") for warning in _warnings(record)]
     return Panel(
-        Group(head, ProgressBar(total=1.0, completed=record["progress"]), *warning, Text(), columns),
+        Group(head, ProgressBar(total=1.0, completed=record["progress"]), *warnings, Text(), columns),
         title=title,
         title_align="left",
         width=100,

@@ -46,12 +46,14 @@ from penstock.orchestrator.memory import least_memory
 from penstock.orchestrator.metrics import Metrics
 from penstock.orchestrator.monitor import Screen, View, program, summary_lines
 from penstock.orchestrator.run_folder import RunFolder
+from penstock.orchestrator.supervision import Idle, MemoryKills
 from penstock.orchestrator.workers import WorkerPool
 
 logger = logging.getLogger(__name__)
 
 TICK_S = 1.0
 STOP_WITHIN_S = 20.0
+WAITING = ("solving the validation set", "waiting for samples")  # states of a learner that depends on the solvers
 FIXED = (  # on resume
     *("seed", "problem", "model", "buffer.kind", "buffer.capacity", "buffer.draw"),
     *("training.ema_decay", "validation.simulations"),
@@ -144,6 +146,7 @@ class _Driver:
         self.folder = folder
         self.console = Screen()  # here, for sys.stdout is redirected in `run`
         self.had_terminal = _has_terminal()
+        self.memory_kills = MemoryKills()
         self.metrics = metrics
         self.split = Split.of(self.config.solver.workers)
         self.bytes_in_flight = bytes_in_flight(blueprint, self.split.workers)
@@ -221,7 +224,12 @@ class _Driver:
         environment = {"env_vars": KEEP_FREED_MEMORY}
         actor = ray.remote(num_cpus=1, max_restarts=0, runtime_env=environment)(LearnerActor)
         self.learner = actor.remote(self.blueprint, self.folder.path, self.split.learner_threads)
-        workers = WorkerPool(ray, self.blueprint, self.folder, self.learner, self.split.workers, tell=self._tell)
+        workers = WorkerPool(
+            *(ray, self.blueprint, self.folder, self.learner, self.split.workers),
+            session_folder=self.session_folder,
+            memory_kills=self.memory_kills,
+            tell=self._tell,
+        )
         facts = self._wait_for(self.learner.prepare.remote())
         if config.deterministic:
             conditions.require_same(self.folder, "learner", facts["conditions"])
@@ -233,6 +241,7 @@ class _Driver:
         self.metrics.choose(choices.decisions)
         self.learner.start.remote()
         pending, stream_ended, warning = None, False, None
+        idle = Idle(config.training.stop_after.minutes)
         with View(self.console, self.folder.path.name).shown() as view:
             while not self.stop_signal:
                 tick = time.monotonic()
@@ -245,7 +254,10 @@ class _Driver:
                     validation.settle(status["validation_delivered"], status["validation_failed"])
                     training.settle(status["delivered"], status["failed"])
                     workers.close_leases(status["lease_ends"])
-                    record = journal.record(status, training, workers.num_ready)
+                    done = (validation.num_ended, training.num_ended, status["unique"], status["train_seconds"])
+                    is_over = idle.is_over(done, time.monotonic()) and status["state"] in WAITING
+                    workers.watch(status["silences"], has_progress=idle.has_progress)
+                    record = journal.record(status, training, workers.num_ready, workers.silent)
                     self.metrics.update(record, status["solves"])
                     for decision in choices.take(status["decisions"]):
                         self.console.print(f"{decision.family}: {decision.reason}", soft_wrap=True)
@@ -264,13 +276,17 @@ class _Driver:
                         raise PenstockError(f"{fault}; the traceback is in {self.folder.logs}", exit_code=3)
                     if status["done"]:
                         return self._end(record, status, training, journal)
+                    if is_over:
+                        self._stop(None, training, journal, "training.stop_after.minutes")
+                        raise PenstockError(self._idle_cause(status, workers), exit_code=1)
                     ledger = training if validation.is_complete() else validation
                     workers.lease_ahead(ledger, config.solver.window, choices.decisions)
                     if training.is_complete() and not stream_ended:
                         self.learner.end_stream.remote()
                         stream_ended = True
                 time.sleep(max(0.0, TICK_S - (time.monotonic() - tick)))
-        return self._stop(pending, training, journal)
+        self._tell(f"{self.stop_signal.name}: writing a checkpoint (again to end at once)")
+        return self._stop(pending, training, journal, f"stopped by {self.stop_signal.name}")
 
     def _end(self, record: dict[str, Any], status: dict[str, Any], training: Ledger, journal: Journal) -> str:
         journal.finish(record, status, training, status["cause"])
@@ -282,10 +298,16 @@ class _Driver:
             )
         return status["cause"]
 
-    def _stop(self, pending: Any | None, training: Ledger, journal: Journal) -> str:
-        """Have the learner checkpoint at its next step and wait for it, within 20 s."""
-        cause = f"stopped by {self.stop_signal.name}"
-        self.console.print(f"{self.stop_signal.name}: writing a checkpoint (again to end at once)")
+    def _idle_cause(self, status: dict[str, Any], workers: WorkerPool) -> str:
+        silent = "".join(f"; {silence}" for silence in workers.silent)
+        return (
+            f"training.stop_after.minutes: for {self.config.training.stop_after.minutes:g} minutes nothing was solved, "
+            f"and nothing could be trained with {status['unique']} samples (buffer.watermark: "
+            f"{self.config.buffer.watermark}){silent}; go on with: {program()} resume {self._relative()}"
+        )
+
+    def _stop(self, pending: Any | None, training: Ledger, journal: Journal, cause: str) -> str:
+        """Have the learner checkpoint at its next step and wait for it, within 20 s; returns the cause of the end."""
         self.learner.stop.remote()
         deadline = time.monotonic() + STOP_WITHIN_S - 5.0  # ending Ray takes up to 5 s
         pending = pending or self.learner.status.remote()
@@ -293,7 +315,7 @@ class _Driver:
             status = self._get(pending)
             if status["done"]:
                 training.settle(status["delivered"], status["failed"])
-                journal.finish(journal.record(status, training, 0), status, training, cause)
+                journal.finish(journal.record(status, training, 0, []), status, training, cause)
                 return cause
             time.sleep(0.1)
             pending = self.learner.status.remote()
@@ -321,8 +343,10 @@ class _Driver:
         except self.ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except self.ray.exceptions.RayError as error:
+            is_for_memory = self.memory_kills.is_recent(time.monotonic()) or "low on memory" in str(error)
+            how = "memory ran out" if is_for_memory else type(error).__name__
             raise PenstockError(
-                f"the learner's process died ({type(error).__name__}); see {self.folder.logs / 'learner.log'}, then "
+                f"the learner's process died ({how}); see {self.folder.logs / 'learner.log'}, then "
                 f"go on with: {program()} resume {self._relative()}",
                 exit_code=1,
             ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,15 @@ from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.krylov.direct import Direct
 from penstock.solvers.worker import SolverWorker
 
+WHERE_BYTES = 48
 REFERENCE_RTOL = 1e-8  # of the solutions that surrogates are measured on, whatever the training's
 
 
-def make_worker(blueprint: Blueprint) -> SolverWorker:
-    """A worker whose validation and prediction draws are solved directly. Raises PenstockError without PETSc."""
+def make_worker(blueprint: Blueprint, **options: Any) -> SolverWorker:
+    """A worker whose validation and prediction draws are solved directly. Raises PenstockError without PETSc.
+
+    options: further ones of `SolverWorker`.
+    """
     try:
         mpi.start()
         import petsc4py
@@ -40,19 +44,47 @@ def make_worker(blueprint: Blueprint) -> SolverWorker:
         seed=blueprint.config.seed,
         sort=config.sort,
         deterministic=blueprint.config.deterministic,
+        **options,
     )
 
 
-class SolverActor:
-    """One solver process: leases in, chunks out."""
+def say_where(file: Path) -> Callable[[int, int | None], None]:
+    """An `on_begin` that writes "<lease> <simulation>" to the file, "<lease>" alone while in none: 1 us each.
 
-    def __init__(self, blueprint: Blueprint, log: Path):
+    So the driver knows what a worker was in that hangs or died, which can't say so itself.
+    """
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
+
+    def say(lease_number: int, simulation: int | None) -> None:
+        text = f"{lease_number} {'' if simulation is None else simulation}"
+        os.pwrite(descriptor, text.ljust(WHERE_BYTES).encode(), 0)
+
+    return say
+
+
+def read_where(file: Path) -> tuple[int, int | None] | None:
+    """What `say_where` wrote last; None where there is nothing yet."""
+    try:
+        numbers = [int(word) for word in file.read_text().split()]
+    except OSError:
+        return None
+    return (numbers[0], numbers[1] if len(numbers) > 1 else None) if numbers else None
+
+
+class SolverActor:
+    """One solver process: leases in, chunks out.
+
+    where: a file in which it says where it is, see `say_where`; None where the driver is on another machine.
+    """
+
+    def __init__(self, blueprint: Blueprint, log: Path, max_bytes: float, where: Path | None):
         log_to(log)
         self._blueprint = blueprint
+        self._options = {"max_bytes": max_bytes} | ({} if where is None else {"on_begin": say_where(where)})
 
     def prepare(self) -> dict[str, Any]:
         """Build the worker; returns what the driver keeps of it. Raises PenstockError, for instance without PETSc."""
-        self._worker = make_worker(self._blueprint)
+        self._worker = make_worker(self._blueprint, **self._options)
         from petsc4py import PETSc
 
         petsc = ".".join(map(str, PETSc.Sys.getVersion()))

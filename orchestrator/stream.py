@@ -5,6 +5,8 @@ Both forms have the same methods, of which the learner's ingest knows the second
     submit(lease, worker)    queue a lease at a worker; returns at once
     next(timeout_s)          the next chunk of any worker or the end of a lease, None when none came in time; one thread
     close()                  take no more; workers in the middle of a lease are released
+    silences()               seconds for which a worker has given nothing, by the number of its lease at work; the time
+                             in which it waited for what it gave to be taken left out
 
 Taking the next chunk is the acknowledgement of the one before: a worker runs at most `CHUNKS_AHEAD` chunks ahead, then
 waits.
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from penstock.solvers.worker import SolverWorker
 
 CHUNKS_AHEAD = 2
+LOOK_S = 5.0  # a longer time in which nobody asked for the silences is one in which this process stood still
 
 
 class RayStream:
@@ -40,6 +43,9 @@ class RayStream:
         self._lock = threading.Lock()
         self._leases: dict[Any, deque[Lease]] = {}  # of each actor, the one at work first
         self._chunks: dict[Any, Any] = {}  # the generator of each actor's first lease
+        self._quiet_since: dict[Any, float] = {}
+        self._looked_at = time.monotonic()
+        self._outgrown_bytes: dict[Any, int] = {}
 
     def submit(self, lease: Lease, worker: Any) -> None:
         with self._lock:
@@ -53,6 +59,7 @@ class RayStream:
             num_returns="streaming", _generator_backpressure_num_objects=CHUNKS_AHEAD, max_task_retries=0
         )
         self._chunks[worker] = method.remote(self._leases[worker][0])
+        self._quiet_since[worker] = time.monotonic()
 
     def next(self, timeout_s: float, lane: int | None = None) -> Chunk | LeaseEnd | None:
         """The next item of any worker, or of that whose leases are of `lane`.
@@ -82,23 +89,45 @@ class RayStream:
             return self._bury(worker, _one_line(error))
         with self._lock:  # to the end of the line, so that one fast worker does not hold up the others
             self._chunks[worker] = self._chunks.pop(worker)
+            self._quiet_since[worker] = time.monotonic()
+            if chunk.outgrown_bytes is not None:
+                self._outgrown_bytes[worker] = chunk.outgrown_bytes
         return chunk
 
     def _end(self, worker: Any) -> LeaseEnd:
         with self._lock:
             lease = self._leases[worker].popleft()
+            end = LeaseEnd(lease.number, outgrown_bytes=self._outgrown_bytes.get(worker))
             del self._chunks[worker]
             if self._leases[worker]:
                 self._call(worker)
             else:
-                del self._leases[worker]
-        return LeaseEnd(lease.number)
+                del self._leases[worker], self._quiet_since[worker]
+                self._outgrown_bytes.pop(worker, None)
+        return end
 
     def _bury(self, worker: Any, error: str) -> LeaseEnd:
         """The end of the lease at work; whoever gave the worker its other leases takes them back."""
         with self._lock:
-            del self._chunks[worker]
+            del self._chunks[worker], self._quiet_since[worker]
+            self._outgrown_bytes.pop(worker, None)
             return LeaseEnd(self._leases.pop(worker)[0].number, error)
+
+    def silences(self) -> dict[int, float]:
+        with self._lock:
+            workers = {chunks: worker for worker, chunks in self._chunks.items()}
+        if not workers:
+            return {}
+        ready, _ = self._ray.wait(list(workers), num_returns=len(workers), timeout=0)
+        with self._lock:
+            now = time.monotonic()
+            stood_still, self._looked_at = max(0.0, now - self._looked_at - LOOK_S), now
+            for worker in self._quiet_since:
+                self._quiet_since[worker] = min(now, self._quiet_since[worker] + stood_still)
+            for chunks in ready:  # what it gave waits to be taken
+                if workers[chunks] in self._quiet_since:
+                    self._quiet_since[workers[chunks]] = now
+            return {self._leases[worker][0].number: now - since for worker, since in self._quiet_since.items()}
 
     def close(self) -> None:
         with self._lock:
@@ -125,6 +154,9 @@ class InProcessStream:
         except queue.Empty:
             return None
 
+    def silences(self) -> dict[int, float]:
+        return {}
+
     def close(self) -> None:
         self._closed.set()
         self._leases.put(None)
@@ -149,4 +181,6 @@ class InProcessStream:
 
 def _one_line(error: Exception) -> str:
     """Ray's last line without its guesses at causes, which follow the fact."""
-    return str(error).strip().splitlines()[-1].split(" Some common causes")[0].strip()
+    if "low on memory" in str(error):
+        return "Ray killed it, for the machine ran low on memory"
+    return str(error).strip().splitlines()[-1].split("Worker exit detail: ")[-1].split(" Some common causes")[0].strip()

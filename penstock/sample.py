@@ -301,6 +301,8 @@ class LeaseEnd:
     lease_number: int
     error: str | None = None
     """How the worker died before all its simulations had ended; None for a whole lease."""
+    outgrown_bytes: int | None = None
+    """Memory of a worker that has outgrown its bound and solves nothing more: simulations may have been left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,6 +347,8 @@ class Chunk:
     """Simulations in which a system had to be solved again by a more robust strategy."""
     blocked_seconds: float = 0.0
     """Time the worker waited for its last chunk to be taken."""
+    outgrown_bytes: int | None = None
+    """As in the `LeaseEnd` that will follow."""
 
     def __post_init__(self):
         if self.parameters is None:

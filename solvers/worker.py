@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import resource
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import inf
 from typing import Literal
 
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1_000_000  # an actor call costs about 1 ms whatever its size, so samples travel together
 CHUNK_SECONDS = 1.0  # and still reach the learner soon
+GROWTH = 1.5  # of a worker's memory, at least, before it is replaced: one that needs its bound always gains nothing
 MAX_TRACE_CHARACTERS = 20_000  # of a failure in the log: a message may hold a whole matrix
 
 
@@ -34,6 +36,9 @@ class SolverWorker:
     deterministic: a lease gives the same chunks, bit for bit, whatever was solved before it and however long it takes:
         linear solver and sorter begin every lease from nothing, and chunks are cut by their size alone. The strategy
         must ask no clock, nor must `sort`, and the problem must keep nothing of earlier simulations.
+    max_bytes: of the process's own memory. One that has grown to it, by half at least since its first chunk, ends the
+        lease at hand and solves nothing more: somebody is to replace it.
+    on_begin: told (lease number, simulation) before each one, and (lease number, None) while in none.
     """
 
     def __init__(
@@ -44,12 +49,18 @@ class SolverWorker:
         seed: int,
         sort: bool | Literal["auto"] = "auto",
         deterministic: bool = False,
+        max_bytes: float = inf,
+        on_begin: Callable[[int, int | None], None] = lambda lease_number, simulation: None,
     ):
         self.problem = problem
         self.seed = seed
         self._solvers = solvers
         self._sorters = {design: Sorter(sort, problem.features, design) for design in solvers}
         self._deterministic = deterministic
+        self._max_bytes = max_bytes
+        self._first_bytes: int | None = None
+        self._outgrown_bytes: int | None = None
+        self._on_begin = on_begin
         self._blocked_seconds = 0.0
         self._is_sending = False
         """It waits at a `yield`: what is raised there (a generator's close) comes from whoever takes the chunks."""
@@ -58,7 +69,10 @@ class SolverWorker:
         """Chunks of the lease's samples; every simulation is `finished` or `failed` in exactly one of them.
 
         A simulation fails alone, whatever its code raises: the reason travels in the chunk, the traceback is logged.
+        A worker that has outgrown its memory leaves those that it has not begun; a deterministic one ends the lease.
         """
+        if self._outgrown_bytes is not None:
+            return
         solver_name = lease.design if lease.design in self._solvers else "training"
         solver, sorter = self._solvers[solver_name], self._sorters[solver_name]
         chunk = _ChunkBuilder(self.problem, lease.design, inf if self._deterministic else CHUNK_SECONDS)
@@ -70,6 +84,7 @@ class SolverWorker:
         solver.adopt(lease.decisions, may_try=lease.may_try)
         sorter.begin(lease.simulations, gains_from_order=solver.gains_from_order)
         for simulation in lease.simulations:
+            self._on_begin(lease.number, simulation)
             try:
                 parameters = self.problem.draw(generator_of(self.seed, lease.design, simulation))
                 ranks[simulation] = self._ranks(generator_of(self.seed, lease.design, simulation))
@@ -97,7 +112,11 @@ class SolverWorker:
                 raise SolveError(solution.reason)
             return solution
 
+        self._on_begin(lease.number, None)
         for simulation in sorter.order():
+            if self._outgrown_bytes is not None and not self._deterministic:
+                break
+            self._on_begin(lease.number, simulation)
             retried, steps, num_steps = solver.num_retried, set(), self.problem.num_steps
             try:
                 for sample in self._simulate(draws.pop(simulation), solve):
@@ -108,7 +127,8 @@ class SolverWorker:
                     steps.add(sample.step)
                     chunk.add(simulation, sample, ranks[simulation])
                     if chunk.is_due():
-                        yield from self._send(chunk)
+                        yield from self._send(chunk, lease.number)
+                        self._on_begin(lease.number, simulation)
                 if not steps:
                     raise Refused("simulate yielded no sample")
                 if 1 < num_steps != len(steps):
@@ -118,10 +138,10 @@ class SolverWorker:
                 self._fail(chunk, simulation, error)
             chunk.retried += solver.num_retried > retried
             if chunk.is_due():
-                yield from self._send(chunk)
+                yield from self._send(chunk, lease.number)
         sorter.end(solve_seconds)
         if not chunk.is_empty():
-            yield from self._send(chunk)
+            yield from self._send(chunk, lease.number)
 
     def _ranks(self, generator: np.random.Generator) -> np.ndarray:
         """Of a draw. Raises Refused for what is not a number in [0, 1] for each of the problem's `rank_names`."""
@@ -158,14 +178,31 @@ class SolverWorker:
             return text_of(error)
         return describe(error, getattr(sys.modules.get(type(self.problem).__module__), "__file__", None))
 
-    def _send(self, chunk: _ChunkBuilder) -> Iterator[Chunk]:
-        message = chunk.take(self._blocked_seconds)
+    def _send(self, chunk: _ChunkBuilder, lease_number: int) -> Iterator[Chunk]:
+        self._on_begin(lease_number, None)
+        self._weigh()
+        message = chunk.take(self._blocked_seconds, self._outgrown_bytes)
         before = time.perf_counter()
         self._is_sending = True
         yield message
         self._is_sending = False
         chunk.restart_clock()
         self._blocked_seconds = time.perf_counter() - before  # until the stream lets the worker go on
+
+    def _weigh(self) -> None:
+        """Whether the process has outgrown its bound. One that needs as much from the start on would not be mended."""
+        now = _own_bytes()
+        if self._first_bytes is None:
+            self._first_bytes = now
+        if now > max(self._max_bytes, GROWTH * self._first_bytes):
+            self._outgrown_bytes = now
+
+
+def _own_bytes() -> int:
+    """Resident memory of this process that it shares with no other."""
+    with open("/proc/self/statm") as file:
+        _, resident, shared, *_ = map(int, file.read().split())
+    return (resident - shared) * resource.getpagesize()
 
 
 class _ChunkBuilder:
@@ -205,7 +242,7 @@ class _ChunkBuilder:
         full = len(self._rows) * self._layout.sample_bytes >= CHUNK_BYTES
         return full or (not self.is_empty() and time.monotonic() - self._since >= self._max_seconds)
 
-    def take(self, blocked_seconds: float) -> Chunk:
+    def take(self, blocked_seconds: float, outgrown_bytes: int | None) -> Chunk:
         """What was gathered, as a chunk; the next one starts empty."""
         rows = [arrays for *_, arrays in self._rows]
         empty = {name: np.empty((0, *shape), np.float32) for name, shape in self._layout.shapes.items()}
@@ -221,6 +258,7 @@ class _ChunkBuilder:
             decisions=tuple(self.decisions),
             retried=self.retried,
             blocked_seconds=blocked_seconds,
+            outgrown_bytes=outgrown_bytes,
         )
         self._clear()
         return chunk

@@ -59,11 +59,11 @@ class Cli:
             start_new_session=True,
         )
 
-    def run(self, *arguments: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess:
+    def run(self, *arguments: str, timeout_s: float = 200.0) -> subprocess.CompletedProcess:
         process = self.start(*arguments)
         return self.finish(process, timeout_s)
 
-    def finish(self, process: subprocess.Popen, timeout_s: float = 120.0) -> subprocess.CompletedProcess:
+    def finish(self, process: subprocess.Popen, timeout_s: float = 200.0) -> subprocess.CompletedProcess:
         try:
             out, err = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -98,7 +98,7 @@ class Cli:
     def events(self) -> list[dict]:
         return [json.loads(line) for line in (self.latest / "events.jsonl").read_text().splitlines()]
 
-    def wait_until(self, process: subprocess.Popen, condition, timeout_s: float = 120.0) -> dict:
+    def wait_until(self, process: subprocess.Popen, condition, timeout_s: float = 200.0) -> dict:
         """The first record of the run for which `condition` holds."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

@@ -1,10 +1,19 @@
 """Runs whose terminal closes, and whose workers fall silent, grow, or die again and again."""
 
 import fcntl
+import itertools
 import os
 import subprocess
 import sys
 import termios
+from contextlib import suppress
+
+import psutil
+import pytest
+
+from penstock.solvers.parameters import ParameterSpace, Uniform, generator_of
+
+pytestmark = pytest.mark.timeout(480)  # on a machine with ten times as much to do as it has cores
 
 
 def test_a_run_outlives_its_terminal(cli):
@@ -22,8 +31,110 @@ def test_a_run_outlives_its_terminal(cli):
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # the terminal's end is the session's
     )
     os.close(slave)
-    cli.wait_until(process, lambda record: record["step"] >= 20)
+    cli.wait_until(process, lambda record: record["step"] >= 20, 300)
     os.close(master)  # the kernel sends SIGHUP to the whole group, Ray's processes among them
     assert process.wait(timeout=300) == 0
     assert cli.read("run.json")["state"] == "ended" and cli.read("summary.json")["step"] == 200
     assert "terminal closed" in [event["event"] for event in cli.events()]
+
+
+MISFITS = """
+import os, time
+
+import numpy as np
+
+from penstock.sample import FieldSpec, Sample
+from penstock.solvers.parameters import ParameterSpace, Uniform
+from penstock.solvers.problem import Problem
+
+
+class Misfits(Problem):
+    '''Draws below `hang` never return, those below `crash` end their process, those below `stop` raise.'''
+
+    def __init__(self, *, hang: float = 0.0, crash: float = 0.0, stop: float = 0.0, grow_mb: int = 0):
+        self.hang, self.crash, self.stop, self.grow_mb, self.kept = hang, crash, stop, grow_mb, []
+        self.space = ParameterSpace(x=Uniform(0.0, 1.0))
+        self.inputs = (FieldSpec(name="x"), FieldSpec(name="a", shape=(16,)))
+        self.outputs = (FieldSpec(name="u", shape=(16,)),)
+
+    def simulate(self, parameters, solve):
+        x = parameters["x"]
+        time.sleep(0.02)
+        while x < self.hang:
+            pass
+        if x < self.crash:
+            os.abort()
+        if x < self.stop:
+            raise KeyboardInterrupt("mesh_\\udcff.msh")
+        self.kept.append(np.ones(self.grow_mb * 125_000))
+        yield Sample(inputs={"x": x, "a": np.full(16, x)}, outputs={"u": np.full(16, x * x)})
+"""
+SPACE = ParameterSpace(x=Uniform(0.0, 1.0))
+
+
+def start(cli, *arguments):
+    (cli.folder / "misfits.py").write_text(MISFITS)
+    small = ("validation.simulations=8", "solver.strategy=direct", "buffer.batches_per_simulation=null")
+    return cli.start("train", "tiny.yaml", "problem={name: ./misfits.py:Misfits}", *small, *arguments)
+
+
+def test_simulations_that_hang_crash_or_raise_fail_alone_and_a_stopped_worker_is_replaced(cli):
+    x = {i: SPACE.draw(generator_of(0, "training", i))["x"] for i in range(300)}
+    order = sorted(x, key=x.get)
+    between = [(x[a] + x[b]) / 2 for a, b in itertools.pairwise(order)]
+    limits = {"hang": between[0], "crash": between[1], "stop": between[6]}  # 1, 1 and 5 of the draws
+    process = start(
+        *(cli, "solver.workers=2", "solver.timeout_s=6", "training.stop_after={simulations: 300}"),
+        *(f"problem.{key}={limit!r}" for key, limit in limits.items()),
+    )
+    stopped = {}
+
+    def one_is_stopped(record):
+        for name, pid in cli.read("run.json").get("solver_pids", {}).items() if record["delivered"] >= 20 else ():
+            with suppress(psutil.NoSuchProcess):
+                solver = psutil.Process(pid)
+                if solver.status() != psutil.STATUS_ZOMBIE:
+                    solver.suspend()  # SIGSTOP
+                    stopped[name] = pid
+                    return True
+        return False
+
+    cli.wait_until(process, one_is_stopped, 300)
+    ((name, pid),) = stopped.items()
+    result = cli.finish(process, timeout_s=300)
+    assert result.returncode == 0, result.stderr
+    failed = {int(i): reason for i, reason in cli.read("ledger.json")["failed"].items()}
+    assert sorted(failed) == sorted(order[:7])
+    assert failed[order[0]] == "took longer than 6 s (solver.timeout_s), 2 times"
+    assert failed[order[1]] == "its worker died, 3 times"
+    assert all(failed[i].startswith(r"KeyboardInterrupt: mesh_\udcff.msh (") for i in order[2:7])
+    assert "293 simulations delivered, 7 failed" in result.stdout
+    assert f"in simulation {order[0]}" in result.stdout and f"died in simulation {order[1]}: " in result.stdout
+    silent = [event for event in cli.events() if event["event"] == "worker silent"]
+    assert {order[0]} <= {event["simulation"] for event in silent}
+    assert name in {event["worker"] for event in silent}
+    assert any(silence["worker"] == name for record in cli.records() for silence in record["silent"])
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_worker_that_grows_is_replaced_and_nothing_is_lost(cli):
+    process = start(cli, "problem.grow_mb=10", "solver.memory_mb=50", "training.stop_after={simulations: 60}")
+    result = cli.finish(process, timeout_s=300)
+    assert result.returncode == 0, result.stderr
+    assert "60 simulations delivered, 0 failed" in result.stdout and "(solver.memory_mb)" in result.stdout
+    events = [event["event"] for event in cli.events()]
+    assert "worker outgrown" in events and "worker died" not in events
+
+
+def test_a_solver_that_always_crashes_ends_the_run_with_the_cause(cli):
+    result = cli.finish(start(cli, "problem.crash=1.0", "training.stop_after={steps: 60}"), timeout_s=300)
+    assert result.returncode == 3
+    cli.assert_one_line(result, "solver workers die again and again", "in simulation ", "solver-4.log")
+    assert "the next starts in 8 s" in result.stdout
+
+
+def test_a_run_in_which_nothing_is_solved_any_more_ends_by_its_minutes_with_what_it_has(cli):
+    process = start(cli, "problem.hang=1.0", "training.stop_after={minutes: 0.1}")
+    result = cli.finish(process, timeout_s=300)
+    assert result.returncode == 1
+    cli.assert_one_line(result, "training.stop_after.minutes: for 0.1 minutes nothing was solved", "resume runs/tiny-")

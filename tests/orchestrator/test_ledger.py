@@ -20,8 +20,8 @@ def test_a_lost_lease_gives_out_again_what_was_not_delivered():
     ledger.lease(0, 4)
     ledger.lease(1, 2)
     ledger.settle([[1, 2]], {2: "diverged"})
+    assert ledger.open_ids(0) == [0, 3] and ledger.num_ended_of(0) == 2
     assert ledger.end_lease(0) == {}
-    assert ledger.num_lost == 2
     assert ledger.lease(2, 3).simulations == (0, 3)
     assert ledger.lease(3, 3).simulations == (6, 7, 8)
 
@@ -30,7 +30,8 @@ def test_a_whole_lease_loses_nothing():
     ledger = Ledger("training")
     ledger.lease(0, 4)
     ledger.settle([[0, 4]], {})
-    assert ledger.end_lease(0) == {} and ledger.num_lost == 0
+    assert ledger.end_lease(0) == {} and ledger.num_left == float("inf")
+    assert ledger.lease(1, 4).simulations == (4, 5, 6, 7)
 
 
 def test_rebuilt_after_a_resume_it_fills_the_gaps_first():
@@ -54,7 +55,7 @@ def test_every_id_is_given_out_once_whatever_dies():
 
 
 def test_a_simulation_that_kills_its_worker_is_found_alone_and_given_up():
-    """Simulation 37 kills whoever works on it; all others of its leases are delivered."""
+    """Simulation 37 kills whoever works on it, and what it was in is not known; all others are delivered."""
     for window in (1, 64, 256):
         ledger, delivered, failed, deaths = Ledger("training", limit=512), [], {}, 0
         for number in range(1000):
@@ -65,10 +66,28 @@ def test_a_simulation_that_kills_its_worker_is_found_alone_and_given_up():
             deaths += died
             delivered += [] if died else lease.simulations  # chunks that were not sent die with the worker
             ledger.settle(intervals(*sorted(delivered)), failed)
-            failed |= ledger.end_lease(number, died=died)
+            failed |= ledger.end_lease(number, blamed=lease.simulations if died else ())
         ledger.settle(intervals(*sorted(delivered)), failed)
         assert deaths == 3 and ledger.is_complete()
         assert list(failed) == [37] and "its worker died" in failed[37]
+
+
+def test_a_simulation_that_is_known_to_be_at_fault_is_tried_alone_and_costs_no_other_one():
+    for window in (1, 64, 256):
+        ledger, delivered, failed, solved_with = Ledger("training", limit=512), [], {}, []
+        for number in range(1000):
+            lease = ledger.lease(number, window)
+            if lease is None:
+                break
+            hangs = 37 in lease.simulations
+            delivered += [i for i in lease.simulations if not hangs or i < 37]
+            ledger.settle(intervals(*sorted(delivered)), failed)
+            if hangs:
+                solved_with.append(lease.simulations)
+            failed |= ledger.end_lease(number, blamed=[37] if hangs else (), reason="took longer than 60 s", tries=2)
+        ledger.settle(intervals(*sorted(delivered)), failed)
+        assert ledger.is_complete() and failed == {37: "took longer than 60 s, 2 times"}
+        assert len(solved_with) == 2 and solved_with[1] == (37,)
 
 
 def test_fault_when_the_first_all_fail():

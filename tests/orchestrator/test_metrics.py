@@ -17,6 +17,8 @@ RECORD = {
     "delivered": 9,
     "failed": 1,
     "retried": 2,
+    "workers": 4,
+    "silent": [{"worker": "solver-1", "seconds": 12.0, "simulation": 3}, {"worker": "solver-2", "seconds": 41.0}],
     "buffer_samples": 5,
     "buffer_capacity": 8,
     "loss": 0.25,
@@ -51,6 +53,7 @@ def test_the_endpoint_tells_a_record_and_its_solves():
     assert values["penstock_validation_vrmse[('output', 'u')]"] == 0.4
     assert values["penstock_solve_seconds_count[('strategy', 'direct')]"] == 1
     assert values["penstock_buffer_capacity_samples[]"] == 8
+    assert values["penstock_workers[]"] == 4 and values["penstock_worker_silent_seconds[]"] == 41
 
 
 def test_the_endpoint_tells_the_bias_of_the_stream():

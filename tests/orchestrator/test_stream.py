@@ -11,7 +11,7 @@ from penstock.orchestrator.config import Config
 from penstock.orchestrator.learner_actor import LearnerActor
 from penstock.orchestrator.run_folder import RunFolder
 from penstock.orchestrator.solver_actor import make_worker
-from penstock.orchestrator.stream import CHUNKS_AHEAD, InProcessStream
+from penstock.orchestrator.stream import CHUNKS_AHEAD, InProcessStream, RayStream
 from penstock.sample import Chunk, Lease, LeaseEnd
 
 
@@ -57,6 +57,40 @@ def test_a_worker_runs_a_bounded_way_ahead(stream):
     assert stream.next(5.0).simulations[0] == 0
     time.sleep(0.5)
     assert worker.num_made <= CHUNKS_AHEAD + 2
+
+
+class Rays:
+    """Of Ray what `RayStream.silences` asks: which generators have something that waits to be taken."""
+
+    def __init__(self):
+        self.ready = []
+
+    def wait(self, generators, num_returns, timeout):
+        return [generator for generator in generators if generator in self.ready], []
+
+
+def test_what_waits_to_be_taken_is_no_silence_nor_is_a_time_in_which_nobody_looked(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("penstock.orchestrator.stream.time.monotonic", lambda: clock[0])
+    stream = RayStream()
+    stream._ray = rays = Rays()
+    monkeypatch.setattr(stream, "_call", lambda worker: stream._chunks.update({worker: f"chunks of {worker}"}))
+    for number, worker in enumerate(("solves", "waits")):
+        stream.submit(Lease(number=number, simulations=(number,)), worker)
+        stream._quiet_since[worker] = 0.0
+    rays.ready = ["chunks of waits"]
+    for clock[0] in (1.0, 2.0, 3.0, 4.0):
+        assert stream.silences() == {0: clock[0], 1: 0.0}
+    clock[0] = 104.0  # the learner stood still, for 95 s more than it looks away for
+    assert stream.silences() == {0: 9.0, 1: 0.0}
+    rays.ready = []  # it was taken
+    clock[0] = 105.0
+    assert stream.silences() == {0: 10.0, 1: 1.0}
+
+
+def test_a_worker_in_process_is_never_silent(stream):
+    stream.submit(Lease(number=0, simulations=(0,)), CountingWorker())
+    assert stream.silences() == {}
 
 
 def config(**changes) -> Config:
