@@ -165,7 +165,7 @@ class SolverWorker:
         """Book what the problem's code raised, be it KeyboardInterrupt; what ends the worker itself is raised again."""
         if self._is_sending or raised_by_signal(error):
             raise error
-        trace = "".join(traceback.format_exception(error))
+        trace = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
         if len(trace) > MAX_TRACE_CHARACTERS:
             trace = f"{trace[: MAX_TRACE_CHARACTERS // 2]} ... {trace[-MAX_TRACE_CHARACTERS // 2 :]}"
         logger.error("simulation %d of design %r failed\n%s", simulation, chunk.design, trace)

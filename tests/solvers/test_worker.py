@@ -148,7 +148,7 @@ def test_whatever_a_problem_raises_its_simulation_fails_alone_in_one_line(where,
         assert 3 < len(failed) < 17 and sorted([*failed, *finished]) == list(ids)
         assert all(reason.isprintable() and len(reason) < 800 for reason in failed.values())
         assert all("test_worker.py, line" in reason or "raised StopIteration" in reason for reason in failed.values())
-    assert all(len(record.getMessage()) < 25_000 for record in caplog.records)
+    assert all(len(record.getMessage().encode("utf-8")) < 25_000 for record in caplog.records)
 
 
 def test_a_signal_and_the_end_of_the_stream_are_no_failures(monkeypatch):
