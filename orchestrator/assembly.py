@@ -38,6 +38,7 @@ WORKER_BYTES, LEARNER_BYTES = 110_000_000, 800_000_000  # a solver with DOLFINx;
 DATA_SHARE = 0.25  # of the memory, is granted whatever the programs are thought to take
 SLOT_BYTES = 100  # the buffer's book-keeping, with three parameters
 VALIDATION_COPIES = 3  # of the set while it is gathered, and while it is read back
+PREDICTION_COPIES = 4  # of draws that are predicted: as they come, put together, as rows, and what is written
 DEVICE_SHARE = 0.5  # of what training leaves free on a GPU: a step's activations need the rest
 
 
@@ -145,6 +146,16 @@ def sample_bytes(blueprint: Blueprint) -> int:
     layout, draw = blueprint.problem().layout, make_draw(blueprint)
     num_values = sum(draw.num_kept(name) * prod(shape) for name, shape in layout.shapes.items())
     return -(-(DTYPE.itemsize * num_values + SLOT_BYTES) // draw.num_steps)
+
+
+def require_memory_for_draws(blueprint: Blueprint, num: int, memory: Memory) -> None:
+    """Raises PenstockError unless `num` draws fit that are solved, predicted and written at once."""
+    each = PREDICTION_COPIES * prod(validation_size(blueprint)) // blueprint.config.validation.simulations
+    if num * each > memory.room:
+        raise PenstockError(
+            f"--num: {num} draws take {size(num * each)}, and {memory.name} has {size(memory.room)} free: at most "
+            f"{memory.room // each} fit"
+        )
 
 
 def bytes_in_flight(blueprint: Blueprint, num_workers: int) -> int:

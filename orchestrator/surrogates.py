@@ -18,8 +18,14 @@ from penstock.learner import checkpoint
 from penstock.learner.export import export as export_file
 from penstock.learner.surrogate import Surrogate
 from penstock.orchestrator import zarr_store
-from penstock.orchestrator.assembly import make_draw, make_surrogate, make_validation
+from penstock.orchestrator.assembly import (
+    make_draw,
+    make_surrogate,
+    make_validation,
+    require_memory_for_draws,
+)
 from penstock.orchestrator.blueprint import Blueprint
+from penstock.orchestrator.memory import least_memory
 from penstock.orchestrator.monitor import explained_lines
 from penstock.orchestrator.pictures import draw_comparison
 from penstock.orchestrator.run_folder import RunFolder
@@ -60,6 +66,7 @@ def export(folder: RunFolder, output: Path | None) -> None:
 def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     """Solve `num` new draws, predict them, and write a Zarr store and a PNG. Raises PenstockError."""
     blueprint = Blueprint.of(folder.config())
+    require_memory_for_draws(blueprint, num, least_memory())
     surrogate, _ = load_surrogate(folder, blueprint)
     target = output or folder.path / "predictions"
     try:  # before anything is solved

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from penstock.errors import PenstockError
-from penstock.orchestrator.assembly import require_memory, sample_bytes
+from penstock.orchestrator.assembly import require_memory, require_memory_for_draws, sample_bytes
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.config import Config
 from penstock.orchestrator.memory import Memory, least_memory, size
@@ -155,6 +155,14 @@ def test_what_passes_fits_with_the_programs(seed):
         require_memory(chosen, memory, num_workers=2)
     else:
         assert "at most" in refusal(chosen, memory)
+
+
+def test_draws_to_predict_fit_too():
+    """20,000 bytes each, four times over."""
+    memory = Memory("this machine", 40 * GB, 22 * GB)
+    require_memory_for_draws(blueprint(), 250_000, memory)
+    with pytest.raises(PenstockError, match=r"--num: 250001 draws take 20 GB, .* has 20 GB free: at most 250000 fit"):
+        require_memory_for_draws(blueprint(), 250_001, memory)
 
 
 def test_sizes_for_people():
