@@ -102,7 +102,10 @@ class SpectralConvolution(nn.Module):
         num_axes = len(self.modes)
         num_signs = 2 ** (num_axes - 1)
         # A factor sqrt(width) below what would keep the energy of the modes: the pointwise maps carry the first steps.
-        self.weight = nn.Parameter(torch.randn(num_signs * prod(self.modes), width, 2 * width) / math.sqrt(2) / width)
+        weight = torch.empty(num_signs * prod(self.modes), width, 2 * width)
+        if not weight.is_meta:  # where its size alone is asked for; to draw there torch imports for 2 s
+            torch.randn(weight.shape, out=weight).div_(math.sqrt(2)).div_(width)
+        self.weight = nn.Parameter(weight)
         self.register_buffer("signs", sign_matrix(num_axes), persistent=False)
 
     def forward(self, x_GBC: Tensor, bases: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -196,5 +199,5 @@ def sign_matrix(num_axes: int) -> Tensor:
                 factor *= -1j * sign if is_sine else 1
             row.append(factor)
         rows.append(row)
-    matrix = torch.tensor(rows)
+    matrix = torch.tensor(rows, device="cpu")  # of known values even where a model has none: see `weight`
     return torch.stack([matrix.real, matrix.imag], dim=1).reshape(2**num_axes, 2**num_axes).contiguous()
