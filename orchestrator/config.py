@@ -51,6 +51,8 @@ class SolverSection(Section):
     """How systems are solved: auto, or one by name with its options."""
     accuracy: float | None = Field(None, gt=0, lt=1)
     """Largest algebraic error ||x - A⁻¹ b|| / ||A⁻¹ b|| of a solution; 1e-4 where `rtol` is absent, too."""
+    accuracy_of: Literal["value", "deviation"] = "value"
+    """What `accuracy` is relative to: all of A⁻¹ b, or its deviation from its mean, where an offset does not count."""
     rtol: float | None = Field(None, gt=0, lt=1)
     """Largest true relative residual ||b - A x|| / ||b||, instead of `accuracy`."""
     window: int = Field(64, gt=0, le=100_000)
@@ -75,6 +77,8 @@ class SolverSection(Section):
             raise ValueError(
                 "give accuracy, which bounds the error, or rtol, which bounds the residual; set the other to null"
             )
+        if values.get("rtol") is not None and values.get("accuracy_of", "value") != "value":
+            raise ValueError("accuracy_of says what accuracy is relative to: give accuracy with it, and not rtol")
         return values
 
 

@@ -59,7 +59,8 @@ FIXED = (  # on resume
     *("training.ema_decay", "validation.simulations"),
 )
 FIXED_BLOCKS = (  # what a deterministic run was cut into, and how it was solved, on resume
-    *("solver.workers", "solver.window", "solver.strategy", "solver.accuracy", "solver.rtol", "solver.sort"),
+    *("solver.workers", "solver.window", "solver.strategy", "solver.sort"),
+    *("solver.accuracy", "solver.accuracy_of", "solver.rtol"),
     "training.stop_after.simulations",
 )
 

@@ -10,6 +10,7 @@ from typing import Any
 from penstock.errors import PenstockError
 from penstock.orchestrator import conditions
 from penstock.orchestrator.blueprint import Blueprint
+from penstock.orchestrator.config import SolverSection
 from penstock.orchestrator.logs import log_to
 from penstock.sample import Chunk, Lease
 from penstock.solvers import mpi
@@ -18,7 +19,8 @@ from penstock.solvers.krylov.direct import Direct
 from penstock.solvers.worker import SolverWorker
 
 WHERE_BYTES = 48
-REFERENCE_RTOL = 1e-8  # of the solutions that surrogates are measured on, whatever the training's
+REFERENCE_RTOL = 1e-8  # of the solutions that surrogates are measured on, whatever the training's,
+REFERENCE_ACCURACY = 0.01  # times the training's, where that is relative to a deviation: residuals say nothing of it
 
 
 def make_worker(blueprint: Blueprint, **options: Any) -> SolverWorker:
@@ -37,15 +39,23 @@ def make_worker(blueprint: Blueprint, **options: Any) -> SolverWorker:
     return SolverWorker(
         blueprint.problem(),
         {
-            "training": LinearSolver(strategy, rtol=config.rtol, accuracy=config.accuracy),
-            "validation": LinearSolver(Direct(), rtol=REFERENCE_RTOL),
-            "prediction": LinearSolver(Direct(), rtol=REFERENCE_RTOL),
+            "training": LinearSolver(
+                strategy, rtol=config.rtol, accuracy=config.accuracy, of_deviation=config.accuracy_of == "deviation"
+            ),
+            "validation": _reference_solver(config),
+            "prediction": _reference_solver(config),
         },
         seed=blueprint.config.seed,
         sort=config.sort,
         deterministic=blueprint.config.deterministic,
         **options,
     )
+
+
+def _reference_solver(config: SolverSection) -> LinearSolver:
+    if config.accuracy_of == "deviation":
+        return LinearSolver(Direct(), accuracy=REFERENCE_ACCURACY * config.accuracy, of_deviation=True)
+    return LinearSolver(Direct(), rtol=REFERENCE_RTOL)
 
 
 def say_where(file: Path) -> Callable[[int, int | None], None]:

@@ -18,6 +18,7 @@ from penstock.solvers.krylov.check import Bound
 from penstock.solvers.krylov.constant import Constant
 from penstock.solvers.krylov.direct import Direct
 from penstock.solvers.krylov.forms import tells_entries
+from penstock.solvers.krylov.ratios import WINDOW, Ratios
 from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
 
@@ -25,28 +26,26 @@ if TYPE_CHECKING:
     from petsc4py import PETSc
 
 FIRST = 8  # systems that are solved twice; then those after 16, 32, 64, 128
-EVERY = 200  # and each 200: 21 of the first 2000 systems
-WINDOW = 32  # of the ratios seen last that count
+EVERY = 200  # and each 200: 21 of the first 2000 systems;
+EVERY_WIDE = 20  # each 20 where they differ much
+TIGHTENINGS = 3  # of a solve at most, once x shows what its system needs
+CONFIRMATION = 0.1  # times the measure, at which x must be the same where ratios say too little,
+CONFIRMATIONS = 5  # in so many steps
 LOOSEST = 0.5  # of the tolerances asked for: x = 0 has a residual and an energy error of 1
 TIGHTEST = 1e-12  # rounding may hide residuals below
 CLOSER = 1e-3  # times the energy error or the residual: how a strategy without direct solves makes its own references,
 CREDIBLE = 100.0  # whose residual may exceed a thousandth of the first one so many times
 STRAY = 10.0  # times the largest residual and backward error seen at this accuracy: such an x is none of these
 
-# One-sided tolerance factor for normal samples, approximately: a bound mean - factor x deviation that 99.7 % of all
-# systems keep, with a confidence of 90 %.
-CONTENT, CONFIDENCE = 2.75, 1.282
-PRIOR_DEVIATION, PRIOR_SAMPLES = 0.3, 3  # what is assumed of the deviation before there are samples
-MARGIN = 1.5  # for tails longer than normal: of 120 ratios of GMRES with GAMG one lay 5.7 deviations below the mean
 
-
-def tolerance_of(accuracy: float) -> Tolerance:
+def tolerance_of(accuracy: float, *, of_deviation: bool = False) -> Tolerance:
     """For any strategy: direct ones, which are not calibrated, meet the error by a residual far below it.
 
     Rounding leaves them residuals up to 1e-11 at 66,000 unknowns, or at 9,604 where the matrix is nearly singular, and
     above 1e-10 where the coefficient jumps by 1e4, although their errors are 1e-14.
     """
-    return Tolerance(max(1e-3 * accuracy, 1e-9), accuracy=accuracy)
+    rtol = 1e-9 if of_deviation else max(1e-3 * accuracy, 1e-9)
+    return Tolerance(rtol, accuracy=accuracy, of_deviation=of_deviation)
 
 
 def can_factor(system: LinearSystem) -> bool:
@@ -68,12 +67,13 @@ def can_factor(system: LinearSystem) -> bool:
 class Calibrated:
     """A strategy that meets `Tolerance.accuracy`, a bound of ||x - A⁻¹ b|| / ||A⁻¹ b||.
 
-    The strategy is asked for a tolerance t = accuracy x (a low quantile of its ratios m / error), where m is what it
-    stops on: its estimate of the relative energy error ||x - A⁻¹ b||_A / ||A⁻¹ b||_A if it has one, else the relative
-    residual. The ratios come from the first 8 systems, but for those that it solved to rounding, and from some later
-    ones, which are solved directly, too. Where there is an estimate, or `can_factor` says no, the strategy itself does
-    that, to a thousandth of the energy error or the residual. Those systems are given the better solution.
-    The quantile is that of a normal distribution of the logarithms, or the lowest ratio seen if that is lower still.
+    The strategy is asked for a tolerance t = accuracy x (a low quantile of its ratios m / error: `Ratios`), where m is
+    what it stops on: its estimate of the relative energy error ||x - A⁻¹ b||_A / ||A⁻¹ b||_A if it has one, else the
+    relative residual. Where x shows that its system needs a smaller m, it goes on from there; where ratios differ too
+    much, until a ten times smaller m changes x by less than the accuracy. The ratios come from the first 8 systems, but
+    for those that it solved to rounding, and from some later ones, which are solved directly, too. Where there is an
+    estimate, or `can_factor` says no, the strategy itself does that, to a thousandth of the energy error or the
+    residual. Those systems are given the better solution.
 
     strategy: a fresh one, which becomes this one's own.
     """
@@ -82,7 +82,7 @@ class Calibrated:
         self.strategy = strategy
         self._direct = Direct()
         self._num_attempts = 0
-        self._log_ratios: deque[float] = deque(maxlen=WINDOW)
+        self._ratios = Ratios()
         self._strays: deque[Bound] = deque(maxlen=WINDOW)  # relative residual and backward error / error
 
     @property
@@ -104,7 +104,8 @@ class Calibrated:
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         n = self._num_attempts
-        is_due = len(self._log_ratios) < FIRST or n in (16, 32, 64, 128) or n % EVERY == 0
+        every = EVERY_WIDE if self._ratios.is_wide else EVERY
+        is_due = len(self._ratios) < FIRST or n in (16, 32, 64, 128) or n % every == 0
         attempt = self.attempt(system, tolerance)
         if attempt.outcome is not Outcome.CONVERGED or attempt.bound is None or not is_due:
             return attempt
@@ -113,19 +114,28 @@ class Calibrated:
         setup_seconds = attempt.setup_seconds + reference.setup_seconds
         return replace(reference, iterations=attempt.iterations, setup_seconds=setup_seconds)
 
-    def tolerance(self, accuracy: float) -> float:
-        """What the strategy's measure must be now; it can't be asked for less than `TIGHTEST`."""
-        if not self._log_ratios:
-            return min(accuracy, LOOSEST)
-        return min(accuracy * math.exp(low_quantile(self._log_ratios)) / MARGIN, LOOSEST)
+    def tolerance(self, accuracy: float, log_size: float | None = None) -> float:
+        """What the strategy's measure must be, for a system of this log ν if that is known; no strategy is asked for
+        less than `TIGHTEST`."""
+        return min(accuracy * math.exp(self._ratios.least(log_size)), LOOSEST)
 
     def attempt(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         """One solve by the strategy, to what is known of its ratios; checked. Without a bound where x is as good as a
         direct solution: rounding made its residual, whose ratio to the error says nothing of others."""
         self._num_attempts += 1
         wanted = self.tolerance(tolerance.accuracy)
-        asked = max(wanted, TIGHTEST)
-        attempt = self.strategy.solve(system, Tolerance(asked, energy=asked)).checked(system)
+        attempt = self._attempt(system, wanted)
+        for _ in range(TIGHTENINGS):
+            if attempt.outcome is not Outcome.CONVERGED or tolerance.bound.is_kept_by(attempt.check):
+                break
+            before, wanted = wanted, self._wanted(system, attempt, tolerance)
+            if not wanted < measure_of(attempt) < math.inf or before <= TIGHTEST:
+                break
+            attempt = self._further(system, attempt, wanted)
+        if self._ratios.is_wide:
+            attempt = self._confirmed(system, attempt, tolerance)
+        if attempt.outcome is Outcome.CONVERGED and math.isfinite(log_size := log_size_of(system, attempt, tolerance)):
+            self._ratios.note(log_size)
         if tolerance.bound.is_kept_by(attempt.check):
             return replace(attempt, bound=None)
         bound = self._bound(tolerance.accuracy)
@@ -135,6 +145,40 @@ class Calibrated:
             reason = f"it takes an energy error of {wanted:.1e}, which is lost in the rounding of b"
             attempt = replace(attempt, outcome=Outcome.STAGNATION, reason=reason)
         return replace(attempt, bound=bound)
+
+    def _attempt(self, system: LinearSystem, wanted: float) -> Attempt:
+        asked = max(wanted, TIGHTEST)
+        return self.strategy.solve(system, Tolerance(asked, energy=asked)).checked(system)
+
+    def _further(self, system: LinearSystem, attempt: Attempt, wanted: float) -> Attempt:
+        """The attempt, gone on with from its x."""
+        further = self._attempt(replace(system, guess=attempt.x), wanted)
+        if further.outcome is not Outcome.CONVERGED:  # BiCG may break down near a solution
+            further = self._attempt(system, wanted)
+        return replace(
+            further,
+            iterations=attempt.iterations + further.iterations,
+            setup_seconds=attempt.setup_seconds + further.setup_seconds,
+        )
+
+    def _confirmed(self, system: LinearSystem, attempt: Attempt, tolerance: Tolerance) -> Attempt:
+        """Where ratios of other systems say too little: an x that differs by less than the accuracy from the one with a
+        measure ten times as large, which was then as accurate as that."""
+        for _ in range(CONFIRMATIONS):
+            measure = measure_of(attempt)
+            is_final = tolerance.bound.is_kept_by(attempt.check) or not TIGHTEST < measure < math.inf
+            if attempt.outcome is not Outcome.CONVERGED or is_final:
+                return attempt
+            before, attempt = attempt, self._further(system, attempt, CONFIRMATION * measure)
+            if relative_error(system, before.x, attempt.x, tolerance) <= tolerance.accuracy:
+                return attempt
+        return replace(attempt, outcome=Outcome.STAGNATION, reason="the solution still changes")
+
+    def _wanted(self, system: LinearSystem, attempt: Attempt, tolerance: Tolerance) -> float:
+        """What the measure must be for this x; before there are ratios, as if they were 1 for errors of all of x."""
+        if self._ratios or not tolerance.of_deviation:
+            return self.tolerance(tolerance.accuracy, log_size_of(system, attempt, tolerance))
+        return min(tolerance.accuracy * tolerance.size_of(attempt.x) / attempt.x.norm(), LOOSEST)
 
     def _bound(self, accuracy: float) -> Bound:
         """What x keeps unless the strategy's measure has failed."""
@@ -169,9 +213,10 @@ class Calibrated:
         if not reference.meets(tolerance) or tolerance.bound.is_kept_by(attempt.check):
             return
         residual, backward_error = attempt.check.relative_residual, attempt.check.backward_error
-        error, measure = relative_error(system, attempt.x, reference.x), measure_of(attempt)
-        if error > 0 and 0 < measure < math.inf:
-            self._log_ratios.append(math.log(measure / error))
+        error = relative_error(system, attempt.x, reference.x, tolerance)
+        measure, log_size = measure_of(attempt), log_size_of(system, attempt, tolerance)
+        if 0 < error < math.inf and 0 < measure < math.inf and math.isfinite(log_size):
+            self._ratios.learn(math.log(measure / error), log_size)
             self._strays.append(Bound(residual / error, backward_error / error))
 
 
@@ -181,25 +226,26 @@ def measure_of(attempt: Attempt) -> float:
     return attempt.check.relative_residual if attempt.energy_error is None else attempt.energy_error or math.inf
 
 
-def relative_error(system: LinearSystem, x: PETSc.Vec, reference: PETSc.Vec) -> float:
-    """||x - reference|| / ||reference||, but for what lies in the nullspace."""
+def log_size_of(system: LinearSystem, attempt: Attempt, tolerance: Tolerance) -> float:
+    """log ν of `Ratios`; not finite where one of the lengths is 0."""
+    x = attempt.x
+    length = attempt.check.norm_b if attempt.energy_error is None else math.sqrt(abs(x.dot(system.b)))
+    size = tolerance.size_of(x)
+    return math.log(length / size) if length > 0 and size > 0 else math.inf
+
+
+def relative_error(
+    system: LinearSystem, x: PETSc.Vec, reference: PETSc.Vec, tolerance: Tolerance | None = None
+) -> float:
+    """||x - reference|| over the size of the reference, but for what lies in the nullspace."""
     error = x.copy()
     error.axpy(-1.0, reference)
     if system.nullspace is not None:
         reference = reference.copy()
         system.nullspace.remove(reference)
         system.nullspace.remove(error)
-    return error.norm() / reference.norm()
-
-
-def low_quantile(values) -> float:
-    """The value below which at most 0.3 % of a normal distribution lie, judged with care from these samples of it."""
-    n = len(values)
-    mean = sum(values) / n
-    squares = sum((value - mean) ** 2 for value in values) + PRIOR_SAMPLES * PRIOR_DEVIATION**2
-    freedom = n - 1 + PRIOR_SAMPLES
-    factor = CONTENT + CONFIDENCE * math.sqrt(1 / n + CONTENT**2 / (2 * freedom))
-    return min(mean - factor * math.sqrt(squares / freedom), *values)
+    size = reference.norm() if tolerance is None else tolerance.size_of(reference)
+    return error.norm() / size if size > 0 else math.inf
 
 
 def calibrated(strategy: Strategy) -> Strategy:

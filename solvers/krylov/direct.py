@@ -154,7 +154,7 @@ class Direct:
         length = math.inf
         for _ in range(MAX_REFINEMENTS + 1):
             check = check_of(system, x)
-            is_kept, is_accurate = tolerance.bound.is_kept_by(check), length <= largest * x.norm()
+            is_kept, is_accurate = tolerance.bound.is_kept_by(check), length <= largest * tolerance.size_of(x)
             if is_accurate and is_kept:
                 self._next_estimate = ESTIMATES * self._num_solved
             if is_kept and (is_accurate or not is_due):

@@ -37,15 +37,26 @@ class LinearSolver:
     strategy: a fresh one of `STRATEGIES`; it serves as the pattern for one strategy a family.
     rtol: largest relative residual, between 0 and 1.
     accuracy: largest algebraic error ||x - A⁻¹ b|| / ||A⁻¹ b||, between 0 and 1. Give one of the two.
+    of_deviation: `accuracy` is relative to the deviation of A⁻¹ b from its mean, and not to all of it.
     """
 
-    def __init__(self, strategy: Strategy, *, rtol: float | None = None, accuracy: float | None = None):
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        rtol: float | None = None,
+        accuracy: float | None = None,
+        of_deviation: bool = False,
+    ):
         if (rtol is None) == (accuracy is None):
             raise ValueError("give either rtol or accuracy")
         for name, value in (("rtol", rtol), ("accuracy", accuracy)):
             if value is not None and not 0 < value < 1:
                 raise ValueError(f"{name} = {value} must lie between 0 and 1")
-        self.tolerance = Tolerance(rtol) if accuracy is None else tolerance_of(accuracy)
+        if accuracy is None:
+            self.tolerance = Tolerance(rtol)
+        else:
+            self.tolerance = tolerance_of(accuracy, of_deviation=of_deviation)
         self.num_retried = 0
         """Systems that had to be solved again."""
         self.setup_seconds = 0.0

@@ -28,6 +28,16 @@ class Tolerance:
     accuracy: float | None = None
     """At ||x - A⁻¹ b|| <= accuracy ||A⁻¹ b||, for `Calibrated` and `Auto`, instead; `rtol` is then one that implies it
     for a direct solve."""
+    of_deviation: bool = False
+    """`accuracy` is relative to the deviation of A⁻¹ b from its mean: an offset does not count."""
+
+    def size_of(self, x: PETSc.Vec) -> float:
+        """The length that errors of this x are relative to."""
+        if not self.of_deviation:
+            return x.norm()
+        deviation = x.copy()
+        deviation.shift(-x.sum() / x.getSize())
+        return deviation.norm()
 
     @property
     def bound(self) -> Bound:

@@ -2,8 +2,10 @@ import pytest
 import yaml
 
 from penstock.errors import PenstockError
+from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.config import load_config
 from penstock.orchestrator.run_folder import RunFolder
+from penstock.orchestrator.solver_actor import make_worker
 
 MINIMAL = {"problem": "darcy", "training": {"stop_after": {"steps": 10}}}
 
@@ -160,3 +162,11 @@ def test_a_deterministic_run_refuses_what_asks_the_clock(write, override, expect
     load_config(path, (override, "deterministic=false"))
     load_config(path, ("solver.strategy={name: lagged, refresh_cost: 10}",))
     assert expected in complaint(path, override, "solver.workers=auto", "solver.sort=auto")
+
+
+def test_what_accuracy_is_relative_to_reaches_every_solver(write):
+    config = load_config(write(MINIMAL), ("solver.accuracy=1e-3", "solver.accuracy_of=deviation"))
+    solvers = make_worker(Blueprint.of(config))._solvers
+    assert {name: solver.tolerance.of_deviation for name, solver in solvers.items()} == dict.fromkeys(solvers, True)
+    assert solvers["training"].tolerance.accuracy == 1e-3 > solvers["validation"].tolerance.accuracy
+    assert "give accuracy with it" in complaint(write(MINIMAL), "solver.rtol=1e-6", "solver.accuracy_of=deviation")

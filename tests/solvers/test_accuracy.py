@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,12 +8,15 @@ from mpi4py import MPI
 from petsc4py import PETSc
 
 from penstock.solvers.krylov import LinearSolver
-from penstock.solvers.krylov.accuracy import Calibrated, calibrated, low_quantile, relative_error, tolerance_of
+from penstock.solvers.krylov.accuracy import Calibrated, calibrated, relative_error, tolerance_of
+from penstock.solvers.krylov.auto import Auto
 from penstock.solvers.krylov.cg import CG
 from penstock.solvers.krylov.constant import Constant
 from penstock.solvers.krylov.direct import Direct
 from penstock.solvers.krylov.gcrodr import GCRODR
 from penstock.solvers.krylov.krylov import Krylov
+from penstock.solvers.krylov.lagged import Lagged
+from penstock.solvers.krylov.ratios import Ratios, low_quantile
 from penstock.solvers.krylov.strategy import Attempt
 from penstock.solvers.problem import LinearSystem, Outcome
 
@@ -152,3 +156,88 @@ def test_a_system_that_cannot_be_solved_is_an_outcome():
     b = A.createVecLeft()
     b.array = [1.0, 2.0, 3.0]
     assert not LinearSolver(GCRODR(pc="none"), accuracy=1e-4)(LinearSystem(A=A, b=b)).converged
+
+
+def cooled_plates(num_systems: int, *, offset: float):
+    """A and b of -∇·(a ∇u) = q on SIZE x SIZE points with u = offset around them, and u, exact where offset is large:
+    offset + A⁻¹ q, for A maps a constant to what the walls give."""
+    for A, system in random_systems(num_systems):
+        q = 0.01 * np.random.default_rng(1).uniform(0, 1, SIZE**2)
+        system.b.array = offset * A.sum(axis=1) + q
+        yield offset + np.linalg.solve(A, q), system
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [CG(pc="icc"), CG(pc="icc", k=5), Krylov(), GCRODR(pc="jacobi", m=20, k=8), Lagged(), Direct(), Constant(), Auto()],
+    ids=lambda strategy: strategy.name,
+)
+def test_an_offset_does_not_count_where_the_deviation_is_asked_for(strategy):
+    solver, plain = (LinearSolver(strategy, accuracy=1e-3, of_deviation=of) for of in (True, False))
+    errors, plain_errors = [], []
+    for x, system in cooled_plates(40, offset=300.0):
+        for solve, into in ((solver, errors), (plain, plain_errors)):
+            solution = solve(system)
+            assert solution.converged
+            into.append(np.linalg.norm(solution.x.array_r - x) / np.linalg.norm(x - x.mean()))
+    assert max(errors) <= 1e-3 and solver.num_retried == 0
+    if isinstance(strategy, CG | Krylov):  # the signal is a thousandth of the offset: what is asked for hardly holds it
+        assert max(plain_errors) > 0.1
+
+
+SPREADS = {
+    "a source anywhere": {"is_local": True},
+    "and any scale": {"is_local": True, "scales": 6.0},
+    "a reaction": {"is_local": True, "reactions": 6.0},
+    "any right-hand side": {"is_mixed": True},
+}
+
+
+def unlike_systems(num_systems, *, is_local=False, is_mixed=False, scales=0.0, reactions=0.0):
+    """Of fields whose contrast goes from 1 to 1e5 from edge to edge."""
+    generator = np.random.default_rng(7)
+    for number, (A, system) in enumerate(random_systems(num_systems, contrast=1e5, seed=3)):
+        A = 10 ** generator.uniform(-scales, scales) * A
+        A += 10 ** generator.uniform(-1, reactions) * np.eye(len(A)) if reactions else 0.0
+        b = np.zeros(len(A)) if is_local else np.ones(len(A))
+        if is_local or (is_mixed and number % 2):
+            b[:] = 0.0
+            b[generator.integers(len(A))] = 1.0
+        rows = scipy.sparse.csr_array(A)
+        matrix = PETSc.Mat().createAIJ(rows.shape, csr=(rows.indptr, rows.indices, rows.data), comm=MPI.COMM_SELF)
+        system.b.array = b
+        yield A, replace(system, A=matrix)
+
+
+@pytest.mark.parametrize("name", SPREADS)
+@pytest.mark.parametrize("strategy", [CG(pc="icc"), Krylov()], ids=lambda strategy: strategy.name)
+def test_systems_that_differ_much_are_as_accurate_as_asked_for(name, strategy):
+    solver, errors = LinearSolver(strategy, accuracy=1e-4), []
+    for A, system in unlike_systems(200, **SPREADS[name]):
+        x = np.linalg.solve(A, system.b.array_r)
+        errors.append(np.linalg.norm(solver(system).x.array_r - x) / np.linalg.norm(x))
+    errors = np.array(errors)
+    assert np.mean(errors > 1e-4) <= 0.01 and errors.max() <= 2e-4
+
+
+def test_a_measure_is_compared_by_what_makes_systems_differ():
+    """log(m / error) is 1 - log ν and a little, as with a source anywhere: once ν is known, so is what x needs."""
+    ratios, generator = Ratios(), np.random.default_rng(0)
+    for _ in range(20):
+        log_size = generator.normal(0.0, 2.0)
+        ratios.note(log_size)
+        ratios.learn(1.0 - log_size + generator.normal(0.0, 0.2), log_size)
+    assert ratios.least(5.0) == pytest.approx(-5.0, abs=1.0) and ratios.least(-5.0) == pytest.approx(5.0, abs=1.0)
+    assert not ratios.is_wide
+
+
+def test_alike_systems_are_held_to_their_ratios_alone():
+    """Whatever ν says of them: A may come in any scale."""
+    alike, scaled, generator = Ratios(), Ratios(), np.random.default_rng(0)
+    for _ in range(20):
+        log_ratio = generator.normal(0.0, 0.2)
+        for ratios, deviation in ((alike, 0.1), (scaled, 3.0)):
+            log_size = generator.normal(0.0, deviation)
+            ratios.note(log_size)
+            ratios.learn(log_ratio, log_size)
+    assert alike.least() == alike.least(9.0) == scaled.least() == scaled.least(9.0)

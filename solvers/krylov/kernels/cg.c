@@ -11,6 +11,8 @@
 #define WINDOW 1e-4      /* iterations count as the recent past up to where ||e_l||^2 was so small against theirs */
 #define ROUNDING 1e-15   /* ||r|| / ||b|| below which there is nothing left to gain */
 #define DIVERGED 1e8     /* ||r|| grows by sqrt(cond(A)) at the most while A is positive definite: here it is not */
+#define GROWN 3.0        /* times the least ||r||: growth of it that tells of an outlying mode, found late; */
+#define CAUTION 30.0     /* more of them may come, so the error is taken to be so many times larger then */
 #define STALLED 1000     /* iterations without a new least ||r|| after which there will not be one */
 
 enum { CONVERGED, ITERATION_LIMIT, BREAKDOWN, STAGNATION, NOT_FINITE }; /* in the order of OUTCOMES in cg.py */
@@ -27,7 +29,8 @@ typedef struct {
     double norm_b, target_norm;
     double energy;           /* negative where ||r|| alone decides */
     double squared_solution; /* what is known of ||A^-1 b||_A^2 */
-    double energy_error;     /* the last estimate */
+    double energy_error;     /* the last estimate, */
+    double caution;          /* with this factor */
     int k, deflates_directions, num_projections;
     int iterations, limit, num_iterates, max_iterates, stride;
     int delayed; /* l of the energy estimate */
@@ -151,7 +154,7 @@ static double energy_error(State *s) {
     }
     double latest = ratio * decreases[last];
     while (s->delayed < last && latest <= MISSED * (since_l - decreases[last])) since_l -= decreases[s->delayed++];
-    return s->energy_error = sqrt(latest / (1.0 - MISSED) / s->squared_solution);
+    return s->energy_error = s->caution * sqrt(latest / (1.0 - MISSED) / s->squared_solution);
 }
 
 static int breakdown(State *s, int cause) {
@@ -169,13 +172,14 @@ static int iterate(State *s) {
     while (1) {
         s->norms[s->iterations] = norm;
         if (!isfinite(norm)) return NOT_FINITE;
+        if (s->iterations - start > 1 && norm > GROWN * least) s->caution = CAUTION;
         if (s->energy >= 0.0 && energy_error(s) <= s->energy) {
             if (s->k) project(s); /* the estimate knows nothing of this part */
             return CONVERGED;
         }
         if (norm <= s->target_norm) return CONVERGED;
         if (norm > diverged) return breakdown(s, GROWTH);
-        if (norm < least) {
+        if (norm < least || s->iterations == start + 1) { /* the first step may raise it whatever the modes */
             least = norm;
             least_at = s->iterations;
         }
