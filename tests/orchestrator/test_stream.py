@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from penstock.errors import PenstockError
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.config import Config
 from penstock.orchestrator.learner_actor import LearnerActor
@@ -142,6 +143,34 @@ def test_from_draw_to_gradient(learner):
     assert status["unique"] == status["trained"] == 800 and status["step"] == 100
     assert status["validation_delivered"] == [[0, 16]]
     assert status["validation"]["relative_l2"]["mean"] < 0.3  # untrained it is about 1
+
+
+MODEL = """
+import torch
+from torch import nn
+
+
+class Mine(nn.Module):
+    def __init__(self, layout):
+        super().__init__()
+        self.map, self.unused = nn.Conv2d(1, 1, 1), nn.Linear(2, 2)
+        self.gain = {gain}
+
+    def forward(self, fields):
+        return self.gain * self.map(fields)
+"""
+
+
+def test_a_model_is_rehearsed_before_the_first_lease(learner, tmp_path):
+    """Random numbers that are neither parameter nor buffer would be others after a restore."""
+    (tmp_path / "mine.py").write_text(MODEL.format(gain="torch.randn(1)"))
+    with pytest.raises(PenstockError, match=r"^model: restored from a checkpoint .*gain.* register_buffer") as refusal:
+        learner(config(model={"name": "./mine.py:Mine"}))
+    assert refusal.value.exit_code == 2
+    (tmp_path / "mine.py").write_text(MODEL.format(gain="2.0"))
+    actor, _ = learner(config(model={"name": "./mine.py:Mine"}))
+    assert actor.status()["notes"] == ["model: no gradient reaches unused.weight, unused.bias"]
+    assert actor.status()["notes"] == []
 
 
 def test_a_stalled_learner_stops_the_solver_and_goes_on(learner):
