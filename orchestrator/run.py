@@ -227,7 +227,7 @@ class _Driver:
         self.learner = actor.remote(self.blueprint, self.folder.path, self.split.learner_threads)
         workers = WorkerPool(
             *(ray, self.blueprint, self.folder, self.learner, self.split.workers),
-            session_folder=self.session_folder,
+            session_folder=self.session.folder,
             memory_kills=self.memory_kills,
             tell=self._tell,
         )
