@@ -68,8 +68,9 @@ class Stencils:
 
     def __init__(self, matrix: PETSc.Mat, grid: Grid, points: np.ndarray):
         row_starts, columns = matrix.getRowIJ()
-        rows = np.repeat(grid.permutation, np.diff(row_starts))
-        columns = grid.permutation[columns]
+        points_of_dofs = grid.permutation.astype(np.int64)  # differences of unsigned ones wrap around
+        rows = np.repeat(points_of_dofs, np.diff(row_starts))
+        columns = points_of_dofs[columns]
         codes = np.zeros(columns.size, dtype=np.int32)
         stride = 1
         for num_points, weight in zip(reversed(grid.shape), (1, 3, 9), strict=False):

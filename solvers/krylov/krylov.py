@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from penstock.solvers.krylov.check import check_of
+from penstock.solvers.krylov.kernels import library
 from penstock.solvers.krylov.preconditioners import PRECONDITIONERS, require_known, set_preconditioner
 from penstock.solvers.krylov.reasons import reason_of
 from penstock.solvers.krylov.strategy import Attempt, Tolerance, require_at_least, start_of
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from petsc4py import PETSc
 
 PREFIX = "penstock_krylov_"  # of options in PETSc's global table
+PROGRESS = "penstock_progress"  # name of the attribute of a KSP
+STALLED = 2000  # iterations without 1 % of progress after which there will be none: 97 at most with GMRES(30), 245 with
+# BiCGStab and 1396 with TFQMR in about 100 solves of the bench, most of which converged after that
 MAX_CONTINUATIONS = 3  # of a solve whose true residual missed rtol although the method's own had met it
 
 
@@ -150,7 +155,21 @@ def new_ksp(name: str | None, system: LinearSystem) -> PETSc.KSP:
     ksp.setPCSide(PETSc.PC.Side.RIGHT if method.right else PETSc.PC.Side.LEFT)
     norms = PETSc.KSP.NormType
     ksp.setNormType(norms.UNPRECONDITIONED if method.true_norm else norms.PRECONDITIONED)
+    progress = _Progress(window=STALLED)
+    if error := library().progress_watch(ctypes.c_void_p(ksp.handle), ctypes.byref(progress)):
+        raise PETSc.Error(error)
+    ksp.setAttr(PROGRESS, progress)  # lives as long
     return ksp
+
+
+class _Progress(ctypes.Structure):
+    """`Progress` of progress.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("test", "context")),
+        ("least", ctypes.c_double),
+        *((name, ctypes.c_int) for name in ("since", "window", "has_stalled")),
+    )
 
 
 def iterate(
@@ -174,7 +193,9 @@ def iterate(
         products += method.products * iterations
         if RESTARTED.get(ksp.getType()) == "gmres":  # forms its residual anew at every restart
             products += max(0, iterations - 1) // restart
-        outcome = _outcome(ksp.getConvergedReason())
+        outcome, reason = _outcome(ksp.getConvergedReason()), reason_of(ksp)
+        if ksp.getAttr(PROGRESS).has_stalled:
+            outcome, reason = Outcome.STAGNATION, f"the residual fell by less than 1 % in {STALLED} iterations"
         check = check_of(system, x)
         products += 1
         if outcome is not Outcome.CONVERGED or check.residual_norm <= target:
@@ -182,7 +203,7 @@ def iterate(
         outcome = Outcome.STAGNATION
         rtol *= 0.5 * target / check.residual_norm
         ksp.setInitialGuessNonzero(True)
-    return Attempt(x=x, outcome=outcome, reason=reason_of(ksp), iterations=products, check=check)
+    return Attempt(x=x, outcome=outcome, reason=reason, iterations=products, check=check)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What is tried after a failure, what is learned from it, and what is said of it. References are SciPy's."""
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -163,6 +164,22 @@ def test_a_matrix_that_is_not_symmetric_is_solved_as_what_it_is(strategy, late):
         reasons.append(solution.reason)
     assert solver.num_retried == 0 and reasons[1:] == ["", ""]
     assert reasons[0] == "is_spd=True is wrong for this matrix, which is not symmetric: leave it out"
+
+
+def test_a_method_that_gets_nowhere_is_stopped_before_its_limit():
+    """CG on a nonsymmetric matrix wanders; a slow solve that gets somewhere is not cut."""
+    solution = LinearSolver(Krylov(ksp="cg", pc="none"), rtol=1e-8)(system_of(CONVECTION, is_spd=False))
+    assert solution.strategy == "direct" and "fell by less than 1 % in 2000 iterations" in solution.reason
+    slow = scipy.sparse.diags_array([np.full(2999, -1.0), np.ones(3000)], offsets=[-1, 0])  # of 3000 steps, or none
+    hard = LinearSolver(Krylov(ksp="gmres", pc="none", restart=100), rtol=1e-6)(system_of(slow.tocsr()[:300, :300]))
+    assert hard.strategy == "krylov" and hard.iterations > 300
+
+
+@pytest.mark.parametrize("dtype", ["u4", "u8", "i4", "i8"])
+def test_a_permutation_may_be_unsigned(dtype):
+    grid = replace(GRID, permutation=GRID.permutation.astype(dtype))
+    solution = LinearSolver(CG(pc="multigrid"), rtol=1e-8)(system_of(laplacian(), is_spd=True, grid=grid))
+    assert solution.strategy == "cg" and solution.reason == ""
 
 
 def test_a_true_is_spd_is_not_blamed():

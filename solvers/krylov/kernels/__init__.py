@@ -20,6 +20,8 @@ class _Api(ctypes.Structure):
         for name in (
             "MatMult",
             "PCApply",
+            "KSPGetAndClearConvergenceTest",
+            "KSPSetConvergenceTest",
             "VecPlaceArray",
             "VecResetArray",
             "MatNullSpaceRemove",

@@ -14,12 +14,15 @@
 typedef void *Mat; /* PETSc's handles */
 typedef void *Vec;
 typedef void *PC;
+typedef void *KSP;
 typedef void *MatNullSpace;
 
 /* All of PETSc's return 0, or an error code. */
 typedef struct {
     int (*MatMult)(Mat A, Vec x, Vec y);
     int (*PCApply)(PC M, Vec x, Vec y);
+    int (*KSPGetAndClearConvergenceTest)(KSP method, void **test, void **context, void **destroy);
+    int (*KSPSetConvergenceTest)(KSP method, void *test, void *context, void *destroy);
     int (*VecPlaceArray)(Vec x, const double *array);
     int (*VecResetArray)(Vec x);
     int (*MatNullSpaceRemove)(MatNullSpace space, Vec x);
