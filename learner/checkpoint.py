@@ -54,8 +54,6 @@ DTYPE_NAMES = {  # as safetensors writes them
     torch.uint32: "U32",
     torch.uint16: "U16",
     torch.uint8: "U8",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
     torch.bool: "BOOL",
 }
 
@@ -70,8 +68,7 @@ class Checkpoint:
 
     path: Path
     step: int
-    weights: dict
-    """`weights_of` the surrogate."""
+    weights: dict  # `weights_of` the surrogate
     optimizer: dict | None
     """None when only the weights were asked for."""
     buffer: dict | None
