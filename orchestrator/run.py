@@ -207,7 +207,11 @@ class _Driver:
         try:
             return self._run()
         except Exception as error:
-            if fault := self.session.watch.fault:
+            fault = self.session.watch.fault
+            if fault and self.stop_signal:  # it went to Ray's processes too, as `timeout` and batch systems send it
+                how = f"stopped by {self.stop_signal.name}"
+                return f"{how}, which ended Ray's processes before a checkpoint: the one before holds"
+            if fault:
                 self._tell(f"{fault}: the run ends")  # at once: Ray's shutdown takes 5 s without its control service
                 logs = f"Ray's logs are in {self.folder.logs / 'ray'}; " if self.session.folder is not None else ""
                 raise PenstockError(

@@ -162,8 +162,10 @@ def test_a_learner_stalled_for_30_s_stays_in_its_memory_bound(cli):
     assert peak - before < run["data_bytes"]
     step = cli.records()[-1]["step"]
     cli.wait_until(process, lambda record: record["step"] >= step + 20)
-    process.send_signal(signal.SIGTERM)
-    assert cli.finish(process).returncode == 143
+    os.killpg(process.pid, signal.SIGTERM)  # Ray's processes too, as `timeout` and batch systems do
+    result = cli.finish(process)
+    assert result.returncode == 143 and "penstock resume runs/tiny-" in result.stdout, result.stderr
+    assert cli.read("run.json")["state"] == "stopped"
     assert_every_simulation_once(cli.read("ledger.json"))
 
 
