@@ -132,6 +132,7 @@ class RayStream:
     def close(self) -> None:
         with self._lock:
             self._leases.clear()
+            self._quiet_since.clear()  # `silences` may be under way
             self._chunks.clear()  # dropping a generator cancels its actor call
 
 

@@ -89,6 +89,17 @@ def test_what_waits_to_be_taken_is_no_silence_nor_is_a_time_in_which_nobody_look
     assert stream.silences() == {0: 10.0, 1: 1.0}
 
 
+def test_a_status_that_meets_the_end_of_training_is_answered(monkeypatch):
+    """Training ends in one thread while another one asks for the silences."""
+    stream = RayStream()
+    stream._ray = rays = Rays()
+    monkeypatch.setattr(stream, "_call", lambda worker: stream._chunks.update({worker: "chunks"}))
+    stream.submit(Lease(number=0, simulations=(0,)), "worker")
+    stream._quiet_since["worker"] = 0.0
+    monkeypatch.setattr(rays, "wait", lambda *arguments, **options: stream.close() or ([], []))
+    assert stream.silences() == {}
+
+
 def test_a_worker_in_process_is_never_silent(stream):
     stream.submit(Lease(number=0, simulations=(0,)), CountingWorker())
     assert stream.silences() == {}
