@@ -246,7 +246,7 @@ class _Driver:
         self.metrics.choose(choices.decisions)
         self.learner.start.remote()
         pending, stream_ended, warning = None, False, None
-        idle = Idle(config.training.stop_after.minutes)
+        idle = Idle(config.training.stop_after.minutes, validation.num_ended + training.num_ended)
         with View(self.console, self.folder.path.name).shown() as view:
             while not self.stop_signal:
                 tick = time.monotonic()
@@ -259,8 +259,9 @@ class _Driver:
                     validation.settle(status["validation_delivered"], status["validation_failed"])
                     training.settle(status["delivered"], status["failed"])
                     workers.close_leases(status["lease_ends"])
-                    done = (validation.num_ended, training.num_ended, status["unique"], status["train_seconds"])
-                    is_over = idle.is_over(done, time.monotonic()) and status["state"] in WAITING
+                    num_ended = validation.num_ended + training.num_ended
+                    done = (status["unique"], status["train_seconds"])
+                    is_over = idle.is_over(num_ended, done, time.monotonic()) and status["state"] in WAITING
                     workers.watch(status["silences"], has_progress=idle.has_progress)
                     record = journal.record(status, training, workers.num_ready, workers.silent)
                     self.metrics.update(record, status["solves"])

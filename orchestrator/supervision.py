@@ -88,19 +88,23 @@ class Idle:
     """Whether a run has waited for its first training step for all the minutes that it has, with nothing solved.
 
     Once it trains, the learner looks after the limit.
+
+    num_ended: simulations that had ended before the run's present life.
     """
 
-    def __init__(self, minutes: float | None):
+    def __init__(self, minutes: float | None, num_ended: int = 0):
         self._limit_s = math.inf if minutes is None else 60.0 * minutes
+        self._num_before = num_ended
         self._done: Any = None
         self._since: float | None = None
         self.has_progress = False
+        """Whether a simulation has ended in the present life; a resumed run may train long before on what it has."""
 
-    def is_over(self, done: Any, now: float) -> bool:
-        """done: what was solved and trained; as long as that changes the run is not idle."""
-        if self._since is None or done != self._done:
-            self.has_progress = self._since is not None
-            self._done, self._since = done, now
+    def is_over(self, num_ended: int, done: Any, now: float) -> bool:
+        """num_ended, done: simulations, and what else came and was trained; as long as they change it is not idle."""
+        self.has_progress = num_ended > self._num_before
+        if self._since is None or (num_ended, done) != self._done:
+            self._done, self._since = (num_ended, done), now
         return now - self._since >= self._limit_s
 
 

@@ -118,11 +118,19 @@ def test_old_merits_do_not_help_a_place_whose_workers_all_die_now():
 
 def test_a_run_is_idle_when_nothing_changes_for_all_its_minutes():
     idle = Idle(2.0)
-    assert not idle.is_over((0, 0), 0.0) and not idle.is_over((0, 0), 119.0)
-    assert not idle.has_progress and idle.is_over((0, 0), 120.0)
-    assert not idle.is_over((1, 0), 121.0) and idle.has_progress
-    assert not idle.is_over((1, 0), 240.0) and idle.is_over((1, 0), 241.0)
-    assert not Idle(None).is_over(0, 0.0) and not Idle(None).is_over(0, 1e9)
+    assert not idle.is_over(0, 0, 0.0) and not idle.is_over(0, 0, 119.0)
+    assert not idle.has_progress and idle.is_over(0, 0, 120.0)
+    assert not idle.is_over(1, 0, 121.0) and idle.has_progress
+    assert not idle.is_over(1, 0, 240.0) and idle.is_over(1, 0, 241.0)
+    assert not Idle(None).is_over(0, 0, 0.0) and not Idle(None).is_over(0, 0, 1e9)
+
+
+def test_training_on_what_a_checkpoint_holds_tells_nothing_of_how_long_a_simulation_takes():
+    idle = Idle(2.0, num_ended=1000)
+    for second in range(200):
+        assert not idle.is_over(1000, float(second), float(second)) and not idle.has_progress
+    idle.is_over(1001, 200.0, 200.0)
+    assert idle.has_progress
 
 
 def test_memory_is_shared_by_the_workers():
