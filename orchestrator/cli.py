@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -204,6 +205,7 @@ def _split(run: Path | None, overrides: list[str] | None) -> tuple[Path | None, 
 
 def run() -> None:
     """Call the command line; an expected fault is one line, anything else one line and the place of its traceback."""
+    _open_closed_streams()
     for number in (signal.SIGINT, signal.SIGTERM):  # until a run can stop in order
         signal.signal(number, _leave)
     try:
@@ -213,6 +215,13 @@ def run() -> None:
     except Exception as error:
         where = f"in {_State.log}" if _State.log else "shown by `penstock --debug ...`"
         _end(error, f"{describe(error)}; full traceback {where}", 1)
+
+
+def _open_closed_streams() -> None:
+    """Standard streams that are closed (`>&-`) lead nowhere: else the run's files would take their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # each gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  as long as the process lives
 
 
 def _leave(number: int, frame: Any) -> None:

@@ -1,6 +1,8 @@
 """Output that fails or is not taken holds nobody up."""
 
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -56,6 +58,16 @@ def test_a_closed_terminal_is_written_to_in_vain():
         assert not output.isatty()
         output.write("x")
         assert output.drain()
+
+
+def test_standard_streams_may_be_closed_from_the_start(tmp_path):
+    command = [sys.executable, "-m", "penstock", "monitor", "nowhere"]
+    closed = subprocess.run(command, cwd=tmp_path, preexec_fn=lambda: os.closerange(0, 3))
+    assert closed.returncode == 2
+    for name in ("config.yaml", "run.json", "metrics.jsonl"):
+        (tmp_path / name).write_text('{"state": "ended", "cause": "steps"}' if name == "run.json" else "")
+    closed = subprocess.run([*command[:-1], "."], cwd=tmp_path, preexec_fn=lambda: os.closerange(0, 3))
+    assert closed.returncode == 0
 
 
 def test_one_who_takes_nothing_is_not_waited_for_and_misses_what_is_too_much(pipe):
