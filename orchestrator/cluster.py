@@ -18,9 +18,10 @@ from pathlib import Path
 
 import psutil
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, text_of
 from penstock.orchestrator.joined import require_head, require_nodes
 from penstock.orchestrator.locks import hold
+from penstock.orchestrator.memory import size
 from penstock.orchestrator.ray_watch import RayWatch, parts_of
 from penstock.orchestrator.run_folder import RunFolder
 
@@ -115,8 +116,8 @@ def ray_session(
             store = int(ray.cluster_resources().get("object_store_memory", 0))
             if bytes_in_flight > store / 2:
                 raise PenstockError(
-                    f"up to {bytes_in_flight / 1e6:.0f} MB would be in flight, more than half of Ray's object store "
-                    f"({store / 1e6:.0f} MB): lower solver.workers, or give the machine more /dev/shm"
+                    f"up to {size(bytes_in_flight)} would be in flight, more than half of Ray's object store "
+                    f"({size(store)}): lower solver.workers, or give the machine more /dev/shm"
                 )
             yield Session(folder, watch)
         except BaseException:
@@ -171,8 +172,7 @@ def _start(ray, address: str | None, num_cpus: int, bytes_in_flight: int, folder
             if address is None
             else f"cluster.address: can't join a Ray cluster at {address!r}"
         )
-        reason = " ".join(str(error).split())[:300]
-        raise PenstockError(f"{what}: {reason}", exit_code=1 if address is None else 2) from error
+        raise PenstockError(f"{what}: {text_of(error)}", exit_code=1 if address is None else 2) from error
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock import __version__
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, text_of
 
 CONNECT_WITHIN_S = 5.0
 ANSWERS_WITHIN_S = 60.0  # a node that is slow to start a process is no fault
@@ -103,7 +103,7 @@ def _fault_of(ray, answered: Any, folder: Path) -> str | None:
     try:
         return fault_in(ray.get(answered), folder)
     except ray.exceptions.RayError as error:
-        return f"can't run a task: {' '.join(str(error).split())[:300]}"
+        return f"can't run a task: {text_of(error)}"
 
 
 def fault_in(facts: dict[str, Any], folder: Path) -> str | None:

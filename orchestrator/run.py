@@ -42,7 +42,7 @@ from penstock.orchestrator.journal import Journal
 from penstock.orchestrator.learner_actor import LearnerActor
 from penstock.orchestrator.ledger import Ledger
 from penstock.orchestrator.logs import log_to, native_stderr_to
-from penstock.orchestrator.memory import least_memory
+from penstock.orchestrator.memory import least_memory, size
 from penstock.orchestrator.metrics import Metrics
 from penstock.orchestrator.monitor import Screen, View, program, summary_lines
 from penstock.orchestrator.run_folder import RunFolder
@@ -401,8 +401,8 @@ class _Driver:
             f"{self.split.learner_threads} learner threads on {facts['device']}"
         )
         self.console.print(
-            f"memory: the run's data take at most {data_bytes / 1e6:.0f} MB ("
-            + ", ".join(f"{name} {size / 1e6:.0f}" for name, size in parts.items())
+            f"memory: the run's data take at most {size(data_bytes)} ("
+            + ", ".join(f"{name} {size(num_bytes)}" for name, num_bytes in parts.items())
             + "); the programs and a training step take theirs besides",
             soft_wrap=True,
         )
@@ -410,7 +410,7 @@ class _Driver:
         checkpoint_bytes += facts["buffer_bytes"] if self.config.checkpoint.buffer else 0
         if remark := few_simulations(self.blueprint):
             self.console.print(remark, soft_wrap=True)
-        self.console.print(f"disk: the newest checkpoint takes about {checkpoint_bytes / 1e6:.0f} MB", soft_wrap=True)
+        self.console.print(f"disk: the newest checkpoint takes about {size(checkpoint_bytes)}", soft_wrap=True)
         if facts["training"][0]:
             self.console.print(f"resumed at step {facts['step']}")
 

@@ -1,6 +1,7 @@
 """One run through the real command line, watched from outside, and what is done with it afterwards."""
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -91,6 +92,7 @@ def test_it_ends_with_a_summary_and_the_next_commands(watched):
     assert result.stderr == ""
     assert "1 solver worker, 2 learner threads on the CPU" in result.stdout
     assert "memory: the run's data take at most" in result.stdout
+    assert re.search(r"validation set of 16 rows \d\S* kB", result.stdout)  # and not 0 MB
     assert "validation relative L2 error over 16 simulations: mean" in result.stdout
     for command in ("monitor", "export", "predict"):
         assert f"penstock {command}\n" in result.stdout
