@@ -104,9 +104,9 @@ def explained_lines(validation: Mapping[str, Any]) -> list[str]:
     """What of the variance is left, and which outputs are constants; nothing of errors of an earlier penstock."""
     lines = []
     if "vrmse" in validation:
-        lines.append(
-            f"VRMSE {_vrmse(validation)}: the share {digits(1 - validation['vrmse'] ** 2)} of the variance is explained"
-        )
+        share = 1 - validation["vrmse"] ** 2
+        is_better = f"the share {digits(share)} of the variance is explained"
+        lines.append(f"VRMSE {_vrmse(validation)}: {is_better if share > 0 else 'no better than predicting the mean'}")
     if validation.get("constants"):
         lines.append(f"constant outputs, left out of all errors: {_constants(validation)}")
     return lines

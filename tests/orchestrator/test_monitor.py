@@ -90,3 +90,5 @@ def test_lines_of_the_end_say_what_is_explained():
         "constant outputs, left out of all errors: p = 101325",
     ]
     assert explained_lines(FIELD) == []
+    (line,) = explained_lines(FIELD | {"vrmse": 1.11, "fields": {"u": FIELD | {"vrmse": 1.11}}})
+    assert line == "VRMSE 1.11: no better than predicting the mean"  # and no share of -0.23
