@@ -60,7 +60,7 @@ class SolverSection(Section):
     sort: bool | Literal["auto"] = "auto"
     """Order of a lease's systems: true for greedy nearest neighbours, false as drawn, auto to sort where it pays."""
     timeout_s: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
-    """A worker that gives nothing for so long in one simulation is replaced; auto goes by what others took."""
+    """A worker that gives nothing for this long in one simulation is replaced; auto goes by what others took."""
     memory_mb: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """A worker that has grown to this is replaced; auto takes its share of 80 % of the machine."""
     max_failed_fraction: float = Field(0.05, ge=0, le=1)
