@@ -105,8 +105,8 @@ def explained_lines(validation: Mapping[str, Any]) -> list[str]:
     lines = []
     if "vrmse" in validation:
         share = 1 - validation["vrmse"] ** 2
-        is_better = f"the share {digits(share)} of the variance is explained"
-        lines.append(f"VRMSE {_vrmse(validation)}: {is_better if share > 0 else 'no better than predicting the mean'}")
+        explained = f"the share {digits(share)} of the variance is explained"
+        lines.append(f"VRMSE {_vrmse(validation)}: {explained if share > 0 else 'no better than predicting the mean'}")
     if validation.get("constants"):
         lines.append(f"constant outputs, left out of all errors: {_constants(validation)}")
     return lines
