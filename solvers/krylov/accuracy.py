@@ -35,6 +35,7 @@ LOOSEST = 0.5  # of the tolerances asked for: x = 0 has a residual and an energy
 TIGHTEST = 1e-12  # rounding may hide residuals below
 CLOSER = 1e-3  # times the energy error or the residual: how a strategy without direct solves makes its own references,
 CREDIBLE = 100.0  # whose residual may exceed a thousandth of the first one so many times
+STILL_CHANGES = "the solution still changes"
 STRAY = 10.0  # times the largest residual and backward error seen at this accuracy: such an x is none of these
 
 
@@ -73,7 +74,8 @@ class Calibrated:
     much, until a ten times smaller m changes x by less than the accuracy. The ratios come from the first 8 systems, but
     for those that it solved to rounding, and from some later ones, which are solved directly, too. Where there is an
     estimate, or `can_factor` says no, the strategy itself does that, to a thousandth of the energy error or the
-    residual. Those systems are given the better solution.
+    residual, and where that moves x far and nothing can be factored, to a thousandth of that. Those systems are given
+    the better solution.
 
     strategy: a fresh one, which becomes this one's own.
     """
@@ -172,7 +174,7 @@ class Calibrated:
             before, attempt = attempt, self._further(system, attempt, CONFIRMATION * measure)
             if relative_error(system, before.x, attempt.x, tolerance) <= tolerance.accuracy:
                 return attempt
-        return replace(attempt, outcome=Outcome.STAGNATION, reason="the solution still changes")
+        return replace(attempt, outcome=Outcome.STAGNATION, reason=STILL_CHANGES)
 
     def _wanted(self, system: LinearSystem, attempt: Attempt, tolerance: Tolerance) -> float:
         """What the measure must be for this x; before there are ratios, as if they were 1 for errors of all of x."""
@@ -189,12 +191,18 @@ class Calibrated:
     def reference(self, system: LinearSystem, attempt: Attempt, tolerance: Tolerance) -> Attempt:
         """A⁻¹ b, or as good as that for this purpose; checked."""
         factors = can_factor(system)
-        if attempt.energy_error is not None or not factors:
-            reference = self._closer(system, attempt, tolerance)
-            is_near = relative_error(system, attempt.x, reference.x) <= CREDIBLE * tolerance.accuracy
-            if not factors or (is_near and reference.meets(tolerance)):  # its own error may be a thousandth of that
-                return reference
-        return self._direct.solve(system, tolerance).checked(system)
+        if factors and attempt.energy_error is None:
+            return self._direct.solve(system, tolerance).checked(system)
+        for _ in range(1 if factors else CONFIRMATIONS):
+            before, attempt = attempt, self._closer(system, attempt, tolerance)
+            if not attempt.meets(tolerance):
+                break
+            error = relative_error(system, before.x, attempt.x, tolerance)
+            if error <= CREDIBLE * tolerance.accuracy:  # its own error may be a thousandth of that
+                return attempt
+        else:
+            attempt = replace(attempt, outcome=Outcome.STAGNATION, reason=STILL_CHANGES)
+        return self._direct.solve(system, tolerance).checked(system) if factors else attempt
 
     def _closer(self, system: LinearSystem, attempt: Attempt, tolerance: Tolerance) -> Attempt:
         """What the strategy itself makes of an attempt when it goes on."""
