@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -140,10 +139,9 @@ class Direct:
         if self._ksp.getConvergedReason() < 0:
             reason = reason_of(self._ksp)
             return Attempt(x=x, outcome=Outcome.BREAKDOWN, reason=reason, setup_seconds=setup_seconds)
-        attempt = self._refined(system, x, tolerance)
-        return replace(attempt, setup_seconds=setup_seconds)
+        return self._refined(system, x, tolerance, setup_seconds)
 
-    def _refined(self, system: LinearSystem, x: PETSc.Vec, tolerance: Tolerance) -> Attempt:
+    def _refined(self, system: LinearSystem, x: PETSc.Vec, tolerance: Tolerance, setup_seconds: float) -> Attempt:
         """x, or what iterative refinement makes of it, as long as a step is less than half as long as the one before.
 
         A step's length tells the error before it. Where an accuracy is asked for some are made only to know that: with
@@ -154,13 +152,15 @@ class Direct:
         length = math.inf
         for _ in range(MAX_REFINEMENTS + 1):
             check = check_of(system, x)
-            is_kept, is_accurate = tolerance.bound.is_kept_by(check), length <= largest * tolerance.size_of(x)
+            is_kept = tolerance.bound.is_kept_by(check)
+            is_accurate = length < math.inf and length <= largest * tolerance.size_of(x)
             if is_accurate and is_kept:
                 self._next_estimate = ESTIMATES * self._num_solved
             if is_kept and (is_accurate or not is_due):
-                return Attempt(x=x, outcome=Outcome.CONVERGED, check=check)
+                return Attempt(x=x, outcome=Outcome.CONVERGED, check=check, setup_seconds=setup_seconds)
             if is_accurate and BACKWARD_STABLE.is_kept_by(check):
-                return Attempt(x=x, outcome=Outcome.CONVERGED, bound=BACKWARD_STABLE, check=check)
+                solved = Outcome.CONVERGED
+                return Attempt(x=x, outcome=solved, bound=BACKWARD_STABLE, check=check, setup_seconds=setup_seconds)
             correction = x.duplicate()
             self._ksp.solve(extended_residual(check), correction)
             if not correction.norm() <= 0.5 * length:
@@ -168,7 +168,9 @@ class Direct:
             length = correction.norm()
             x.axpy(1.0, correction)
         bound = BACKWARD_STABLE if is_kept else None  # the residual alone must not count
-        return Attempt(x=x, outcome=Outcome.STAGNATION, reason=HOPELESS, bound=bound, check=check)
+        return Attempt(
+            x=x, outcome=Outcome.STAGNATION, reason=HOPELESS, bound=bound, check=check, setup_seconds=setup_seconds
+        )
 
     def _new_ksp(self, system: LinearSystem) -> PETSc.KSP:
         from petsc4py import PETSc

@@ -45,9 +45,8 @@ class Ladder:
     def rungs(self, system: LinearSystem) -> Iterator[tuple[Strategy, LinearSystem]]:
         """What to try, in order; each is asked for only when the one before it has failed."""
         strategy = self.strategy
-        as_general = replace(system, is_spd=False)  # LU, for it may be that A is not SPD
         if not self._with_nothing_recycled.is_due() and tells_entries(system.A):
-            yield self._lu, as_general
+            yield self._lu, replace(system, is_spd=False)
             self._with_nothing_recycled = _Trust()
         if not self._as_it_is.is_due():
             strategy.reset()
@@ -61,7 +60,7 @@ class Ladder:
         self._with_nothing_recycled.note_failure()
         if tells_entries(system.A):
             self._lu.reset()
-            yield self._lu, as_general
+            yield self._lu, replace(system, is_spd=False)  # for it may be that A is not SPD
 
 
 class _Trust:

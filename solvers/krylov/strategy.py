@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from penstock.solvers.krylov.check import Bound, Check, check_of
@@ -39,7 +40,7 @@ class Tolerance:
         deviation.shift(-x.sum() / x.getSize())
         return deviation.norm()
 
-    @property
+    @cached_property
     def bound(self) -> Bound:
         """What every x must keep for which its strategy deduced nothing else."""
         return Bound(self.rtol, (ROWS if self.accuracy is None else ROWS_OF_DIRECT) * self.rtol)
