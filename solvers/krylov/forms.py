@@ -49,17 +49,16 @@ class Form:
             )
         if matrix == system.A:
             self._plain = matrix
-        nest = system.A if system.A.getType() == "nest" else None
         if matrix != system.A:
-            left = _flat_space(system.A.getTransposeNullSpace(), nest)
+            left = _flat_space(system.A.getTransposeNullSpace(), system.A)
             matrix.setTransposeNullSpace(left)
         return replace(
             system,
             A=matrix,
-            b=flat(system.b, nest),
-            guess=None if system.guess is None else flat(system.guess, nest),
-            nullspace=_flat_space(system.nullspace, nest),
-            near_nullspace=_flat_space(system.near_nullspace, nest),
+            b=flat(system.b, system.A),
+            guess=None if system.guess is None else flat(system.guess, system.A),
+            nullspace=_flat_space(system.nullspace, system.A),
+            near_nullspace=_flat_space(system.near_nullspace, system.A),
         )
 
     def _aij(self, matrix: PETSc.Mat) -> PETSc.Mat:
@@ -81,44 +80,44 @@ class Form:
         return self._copy
 
 
-def flat(vector: PETSc.Vec, nest: PETSc.Mat | None) -> PETSc.Vec:
+def flat(vector: PETSc.Vec, matrix: PETSc.Mat) -> PETSc.Vec:
     """The vector itself, or a plain copy of one that is nested, in the order of the matrix's rows."""
     from petsc4py import PETSc
 
     if vector.getType() != "nest":
         return vector
     plain = PETSc.Vec().createMPI((vector.getLocalSize(), vector.getSize()), comm=vector.comm)
-    for part, places in _parts(vector, nest):
+    for part, places in _parts(vector, matrix):
         plain.array[places] = part.array_r
     return plain
 
 
-def unflat(plain: PETSc.Vec, like: PETSc.Vec, nest: PETSc.Mat | None) -> PETSc.Vec:
+def unflat(plain: PETSc.Vec, like: PETSc.Vec, matrix: PETSc.Mat) -> PETSc.Vec:
     """A vector laid out like another one; the plain one itself where that is plain."""
     if like.getType() != "nest":
         return plain
     nested = like.duplicate()
-    for part, places in _parts(nested, nest):
+    for part, places in _parts(nested, matrix):
         part.array = plain.array_r[places]
     return nested
 
 
-def _parts(vector: PETSc.Vec, nest: PETSc.Mat | None):
+def _parts(vector: PETSc.Vec, matrix: PETSc.Mat):
     """The vectors in a nested one, and the local rows of each."""
     parts = vector.getNestSubVecs()
-    if nest is not None:
-        first = nest.getOwnershipRange()[0]
-        return [(part, rows.indices - first) for part, rows in zip(parts, nest.getNestISs()[0], strict=True)]
+    if matrix.getType() == "nest":
+        first = matrix.getOwnershipRange()[0]
+        return [(part, rows.indices - first) for part, rows in zip(parts, matrix.getNestISs()[0], strict=True)]
     ends = np.cumsum([part.getLocalSize() for part in parts])
     return [(part, slice(end - part.getLocalSize(), end)) for part, end in zip(parts, ends, strict=True)]
 
 
-def _flat_space(space: PETSc.NullSpace | None, nest: PETSc.Mat | None) -> PETSc.NullSpace | None:
+def _flat_space(space: PETSc.NullSpace | None, matrix: PETSc.Mat) -> PETSc.NullSpace | None:
     from petsc4py import PETSc
 
     if not space or not any(vector.getType() == "nest" for vector in space.getVecs()):
         return space
-    vectors = [flat(vector, nest) for vector in space.getVecs()]
+    vectors = [flat(vector, matrix) for vector in space.getVecs()]
     return PETSc.NullSpace().create(constant=space.hasConstant(), vectors=vectors, comm=space.comm)
 
 
@@ -130,13 +129,13 @@ def _have_one_pattern(one: PETSc.Mat, other: PETSc.Mat) -> bool:
 
 
 def _fits(system: LinearSystem) -> bool:
-    """b and the guess suit the matrix, which does not change its size."""
-    size = system.A.getSizes()[0]
-    return (
-        system.A.isAssembled()
-        and system.b.getSizes() == size
-        and (system.guess is None or system.guess.getSizes() == size)
-    )
+    """All there is are plain vectors that suit the matrix, which does not change its size."""
+    if not system.A.isAssembled() or system.nullspace is not None or system.near_nullspace is not None:
+        return False
+    size, b, guess = system.A.getSizes()[0], system.b, system.guess
+    if b.getSizes() != size or b.getType() == "nest":
+        return False
+    return guess is None or (guess.getSizes() == size and guess.getType() != "nest")
 
 
 def _require_system(system: LinearSystem) -> None:

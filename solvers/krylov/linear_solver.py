@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from penstock.solvers.krylov.nullspace import Examiner, attached, with_nullspace
 from penstock.solvers.krylov.reasons import advice, broken_down
 from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome, Solution, SolveError
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +111,7 @@ class LinearSolver:
             with attached(system):
                 solution = self._solve(system, examiner, start)
         except SolveError as error:
-            return self._refused(given, str(error), start)
+            return self._without_strategy(given, Outcome.REFUSED, str(error), start)
         if system.b is given.b:
             return solution
         return replace(solution, x=unflat(solution.x, given.b, given.A))
@@ -116,7 +120,7 @@ class LinearSolver:
         system.b.stateIncrease()  # PETSc may remember the norm of what an array that it shares held before
         norm_b = system.b.norm()
         if norm_b == 0 or not math.isfinite(norm_b):
-            return self._trivial(system, norm_b, start)
+            return self._without_strategy(system, *_without_length(system.b), start)
         ladder, reasons = self._ladder(system.family), []
         believed = ladder.believed(system)
         examiner.admit(believed, self.tolerance.rtol)
@@ -169,32 +173,34 @@ class LinearSolver:
             strategy = calibrated(strategy)
         return Ladder(strategy)
 
-    def _trivial(self, system: LinearSystem, norm_b: float, start: float) -> Solution:
-        """x = 0: the solution for b = 0, and all that can be said when b is not finite."""
+    def _without_strategy(self, system: LinearSystem, outcome: Outcome, reason: str, start: float) -> Solution:
+        """x = 0: the solution for b = 0, and all that can be given for what is no system."""
         x = system.b.duplicate()
         x.zeroEntries()
         return Solution(
             x=x,
-            outcome=Outcome.CONVERGED if norm_b == 0 else Outcome.NOT_FINITE,
-            relative_residual=0.0 if norm_b == 0 else math.nan,
-            iterations=0,
-            seconds=time.perf_counter() - start,
-            strategy=self._pattern.name,
-            reason="" if norm_b == 0 else "the right-hand side holds values that are not finite",
-        )
-
-    def _refused(self, system: LinearSystem, reason: str, start: float) -> Solution:
-        x = system.b.duplicate()
-        x.zeroEntries()
-        return Solution(
-            x=x,
-            outcome=Outcome.REFUSED,
-            relative_residual=math.nan,
+            outcome=outcome,
+            relative_residual=0.0 if outcome is Outcome.CONVERGED else math.nan,
             iterations=0,
             seconds=time.perf_counter() - start,
             strategy=self._pattern.name,
             reason=reason,
         )
+
+
+def _without_length(b: PETSc.Vec) -> tuple[Outcome, str]:
+    """Outcome and reason for a b whose norm is 0 or not finite. Raises SolveError where no value of b is to blame."""
+    from petsc4py import PETSc
+
+    largest = b.norm(PETSc.NormType.NORM_INFINITY)
+    if largest == 0:
+        return Outcome.CONVERGED, ""
+    if not math.isfinite(largest):
+        return Outcome.NOT_FINITE, "the right-hand side holds values that are not finite"
+    raise SolveError(
+        f"the largest value of the right-hand side is {largest:.1e}, whose square is out of the range of double "
+        "precision: choose other units"
+    )
 
 
 def _judge(attempt: Attempt, tolerance: Tolerance) -> Outcome:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -138,6 +140,8 @@ NONE = {
     "a vector of the nullspace has 100 entries": lambda: LinearSystem(
         A=petsc_of(laplacian(1.0)), b=vector_of(np.ones(144)), nullspace=space(100)
     ),
+    "is 1.0e-170, whose square": lambda: LinearSystem(A=petsc_of(laplacian(1.0)), b=vector_of(np.full(144, 1e-170))),
+    "is 1.0e+170, whose square": lambda: LinearSystem(A=petsc_of(laplacian(1.0)), b=vector_of(np.full(144, 1e170))),
     "not assembled": lambda: LinearSystem(A=unassembled(), b=vector_of(np.ones(144))),
     "matrix holds values that are not finite": lambda: LinearSystem(A=of_nan(), b=vector_of(np.ones(144))),
 }
@@ -160,3 +164,20 @@ def test_one_matrix_that_is_left_unassembled_is_named():
     assert solver(system).converged
     system.A.setValue(0, 0, 3.0)
     assert "not assembled" in solver(system).reason
+
+
+def test_a_nullspace_that_comes_later_is_looked_at():
+    system = LinearSystem(A=petsc_of(laplacian(1.0)), b=vector_of(np.ones(144)))
+    solver = LinearSolver(Krylov(), rtol=RTOL)
+    assert solver(system).converged
+    assert "a vector of the nullspace has 100 entries" in solver(replace(system, nullspace=space(100))).reason
+
+
+def test_a_plain_matrix_may_come_with_nested_vectors():
+    """After plain ones, too."""
+    A, b = laplacian(1.0), np.arange(144.0)
+    matrix, solver = petsc_of(A), LinearSolver(Krylov(), rtol=RTOL)
+    assert solver(LinearSystem(A=matrix, b=vector_of(b))).converged
+    solution = solver(LinearSystem(A=matrix, b=PETSc.Vec().createNest([vector_of(b[:50]), vector_of(b[50:])])))
+    x = np.concatenate([part.array_r for part in solution.x.getNestSubVecs()])
+    np.testing.assert_allclose(x, scipy.sparse.linalg.spsolve(A.tocsc(), b), rtol=1e-6)
