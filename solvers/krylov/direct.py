@@ -10,6 +10,7 @@ import numpy as np
 
 from penstock.solvers.krylov.check import ROUNDING, Bound, check_of, extended_residual
 from penstock.solvers.krylov.factorisation import Factorisation
+from penstock.solvers.krylov.matrix_copy import serves
 from penstock.solvers.krylov.preconditioners import require_known
 from penstock.solvers.krylov.reasons import reason_of
 from penstock.solvers.krylov.strategy import Attempt, Tolerance
@@ -128,7 +129,7 @@ class Direct:
 
     def _solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         start = time.thread_time()
-        if self._ksp is None:
+        if not serves(self._ksp, system.A):
             self._ksp = self._new_ksp(system)
         self._ksp.setOperators(system.A)
         self._factorisation.set_up(system.A, system)

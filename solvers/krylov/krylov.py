@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from penstock.solvers.krylov.check import check_of
 from penstock.solvers.krylov.kernels import library
+from penstock.solvers.krylov.matrix_copy import serves
 from penstock.solvers.krylov.preconditioners import PRECONDITIONERS, require_known, set_preconditioner
 from penstock.solvers.krylov.reasons import reason_of
 from penstock.solvers.krylov.strategy import Attempt, Tolerance, require_at_least, start_of
@@ -100,7 +101,8 @@ class Krylov:
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         start = time.thread_time()
         ksp, self._ksp = self._ksp, None  # while an exception may leave it half made
-        is_new = ksp is None or system.is_spd != self._is_spd  # ICC of a nonsymmetric matrix may never end
+        # ICC of a nonsymmetric matrix may never end.
+        is_new = not serves(ksp, system.A) or system.is_spd != self._is_spd
         if is_new:
             ksp, self._is_spd = new_ksp(self.ksp, system), system.is_spd
             ksp.setOptionsPrefix(PREFIX)

@@ -12,7 +12,7 @@ import numpy as np
 from penstock.solvers.krylov.direct import MAX_FILL_OF_A_KEPT_FACTOR, MAX_ROWS_OF_PETSC
 from penstock.solvers.krylov.factorisation import Factorisation
 from penstock.solvers.krylov.krylov import iterate, new_ksp
-from penstock.solvers.krylov.matrix_copy import MatrixCopy
+from penstock.solvers.krylov.matrix_copy import MatrixCopy, serves
 from penstock.solvers.krylov.preconditioners import require_known
 from penstock.solvers.krylov.strategy import Attempt, Tolerance, require_at_least
 from penstock.solvers.problem import LinearSystem, Outcome
@@ -65,7 +65,8 @@ class Lagged:
         self._pause = 0  # systems still to be factored because of them
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
-        if self._kept is None:
+        if not serves(self._ksp, system.A):
+            self.reset()
             self._ksp = new_ksp(None, system)
             self._kept, self._costs = KeptPreconditioner(self.pc), Costs(self.refresh_cost)
             self._ksp.getPC().setType("python")

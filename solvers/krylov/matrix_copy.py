@@ -52,6 +52,11 @@ def pattern_of(matrix: PETSc.Mat) -> int:
     return state.value
 
 
+def serves(method: PETSc.KSP | PETSc.PC | None, matrix: PETSc.Mat) -> bool:
+    """It is there, and was made for matrices of this size: PETSc lets it have no others."""
+    return method is not None and method.getOperators()[0].getSizes() == matrix.getSizes()
+
+
 @cache
 def _petsc() -> ctypes.CDLL:
     from petsc4py import PETSc

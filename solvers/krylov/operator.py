@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from penstock.solvers.krylov.matrix_copy import serves
 from penstock.solvers.krylov.preconditioners import set_preconditioner
 from penstock.solvers.problem import LinearSystem
 
@@ -154,7 +155,7 @@ def preconditioner_for(system: LinearSystem, name: str | None, kept: PETSc.PC | 
     """The system's M, set up: of this name, made of the one kept from the last system where there is one."""
     from petsc4py import PETSc
 
-    pc = PETSc.PC().create(system.A.comm) if kept is None else kept
+    pc = kept if serves(kept, system.A) else PETSc.PC().create(system.A.comm)
     set_preconditioner(pc, name, system)
     pc.setOperators(system.A)
     pc.setUp()  # does nothing where neither matrix nor values changed

@@ -166,6 +166,18 @@ def test_one_matrix_that_is_left_unassembled_is_named():
     assert "not assembled" in solver(system).reason
 
 
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_mesh_may_be_another_one_each_time(name):
+    solver = LinearSolver(STRATEGIES[name](), rtol=RTOL)
+    for size in (9, 10, 8, 11, 12, 11, 9, 9, 10, 13, 14, 15):
+        line = scipy.sparse.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(size, size))
+        A = scipy.sparse.kronsum(line, line).tocsr()
+        solution = solver(LinearSystem(A=petsc_of(A), b=vector_of(np.ones(size**2)), is_spd=True))
+        assert solution.converged and not solution.reason, solution.reason
+        expected = scipy.sparse.linalg.spsolve(A.tocsc(), np.ones(size**2))
+        np.testing.assert_allclose(solution.x.array_r, expected, rtol=1e-6)
+
+
 def test_a_nullspace_that_comes_later_is_looked_at():
     system = LinearSystem(A=petsc_of(laplacian(1.0)), b=vector_of(np.ones(144)))
     solver = LinearSolver(Krylov(), rtol=RTOL)

@@ -126,6 +126,7 @@ def test_a_flexible_cycle_finds_the_least_residual_of_its_space():
     system, restless = system_of(A, generator.standard_normal(144)), Restless()
     strategy = GCRODR(m=16, k=6, side="flexible")
     strategy.pc, strategy._pc = "python", PETSc.PC().createPython(restless, comm=MPI.COMM_SELF)
+    strategy._pc.setOperators(system.A)
     assert strategy.solve(system, Tolerance(RTOL)).outcome is Outcome.CONVERGED
 
     system.b.array = b = generator.standard_normal(144)
@@ -216,6 +217,7 @@ def test_an_error_in_a_preconditioner_is_raised():
     system = system_of(convection_diffusion(4, 0.0), np.ones(16))
     strategy = GCRODR()
     strategy.pc, strategy._pc = "python", PETSc.PC().createPython(Failing(), comm=MPI.COMM_SELF)
+    strategy._pc.setOperators(system.A)
     with pytest.raises((PETSc.Error, ArithmeticError)):
         strategy.solve(system, Tolerance(RTOL))
     strategy.pc = None
