@@ -269,12 +269,12 @@ class Decision:
 MAX_FAMILIES = 32  # of systems that are remembered: those met last, for a problem may name a new one for every draw
 
 
-def keep_last[Value](by_family: dict[str, Value], family: str, value: Value) -> None:
-    """Make the family the last of the dictionary, from which the first ones go once there are more than 32."""
-    by_family.pop(family, None)
-    by_family[family] = value
-    while len(by_family) > MAX_FAMILIES:
-        del by_family[next(iter(by_family))]
+def keep_last[Key, Value](kept: dict[Key, Value], key: Key, value: Value) -> None:
+    """Make the key the last of the dictionary, from which the first ones go once there are more than 32."""
+    kept.pop(key, None)
+    kept[key] = value
+    while len(kept) > MAX_FAMILIES:
+        del kept[next(iter(kept))]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -288,6 +288,17 @@ def test_what_is_too_large_to_factor_is_examined_by_the_strategy(name, monkeypat
     assert solver(system_of(penalised(16, 1.0), np.ones(256), is_spd=True)).converged
 
 
+def test_a_mesh_that_is_another_one_each_time_is_not_factored_each_time(monkeypatch):
+    factored = []
+    search = nullspace.null_vector_of
+    monkeypatch.setattr(nullspace, "null_vector_of", lambda *args: factored.append(0) or search(*args))
+    solver = LinearSolver(Krylov(), rtol=1e-8)
+    for size in range(10, 50):
+        A = scipy.sparse.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(size, size))
+        assert solver(system_of(A.tocsr(), np.ones(size), is_spd=True)).converged
+    assert len(factored) == 4 + 3  # and those with number 8, 16, 32
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_nullspace_that_is_none_is_named(name):
     A = penalised(8, 1.0)
