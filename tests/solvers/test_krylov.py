@@ -389,3 +389,15 @@ def test_the_set_up_of_a_failed_attempt_counts():
     assert solver(system).strategy == "direct"
     assert solver.setup_seconds > 0
     assert attempt.setup_seconds > 0
+
+
+def test_a_product_that_raises_leaves_the_right_hand_side_to_the_problem():
+    class Failing:
+        def mult(self, matrix, source, target):
+            raise ArithmeticError("no more")
+
+    system = system_of(np.eye(9))
+    failing = PETSc.Mat().createPython((9, 9), Failing(), comm=MPI.COMM_SELF)
+    with pytest.raises(PETSc.Error):
+        Krylov(pc="none").solve(replace(system, A=failing), Tolerance(RTOL))
+    system.b.set(1.0)  # PETSc locks what it was working with
