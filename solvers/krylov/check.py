@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from penstock.solvers.krylov.forms import tells_entries
 from penstock.solvers.krylov.kernels import library
 from penstock.solvers.problem import LinearSystem
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from petsc4py import PETSc
 
 ROUNDING = 1e-14  # an ω that can't be had smaller: 3e-15 at most after direct solves, but for near resonances
-ASSEMBLED = ("aij", "baij", "dense", "nest")  # types of matrices, or parts of their names, whose entries can be read
 
 
 class _Norms(ctypes.Structure):
@@ -160,12 +160,12 @@ def _kernels_for_aij() -> ctypes.PyDLL | None:
 
 
 def _form_by_products(system: LinearSystem, x: PETSc.Vec, residual: PETSc.Vec, *, has_floor: bool) -> _Norms:
-    """The same for any other type, on any number of ranks."""
+    """The same for what the kernel can't read: several ranks, indices of 64 bits, products alone."""
     A, b = system.A, system.b
     A.mult(x, residual)
     residual.aypx(-1.0, b)
     norms = _Norms(b=b.norm(), residual=residual.norm())
-    if not any(part in A.getType() for part in ASSEMBLED):
+    if not tells_entries(A):
         return norms
     absolute = _absolute(A)
     size, magnitudes = b.duplicate(), x.copy()
@@ -185,9 +185,8 @@ def _form_by_products(system: LinearSystem, x: PETSc.Vec, residual: PETSc.Vec, *
 
 
 def _absolute(A: PETSc.Mat) -> PETSc.Mat:
-    """|A|, entry by entry, as an AIJ matrix."""
+    """|A|, entry by entry."""
     from petsc4py import PETSc
 
-    aij = A if A.getType().endswith("aij") and "baij" not in A.getType() else A.convert("aij", PETSc.Mat())
-    starts, columns, values = aij.getValuesCSR()
-    return PETSc.Mat().createAIJ(aij.getSizes(), csr=(starts, columns, np.abs(values)), comm=aij.comm)
+    starts, columns, values = A.getValuesCSR()
+    return PETSc.Mat().createAIJ(A.getSizes(), csr=(starts, columns, np.abs(values)), comm=A.comm)

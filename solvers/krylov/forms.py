@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from penstock.solvers.krylov.strategy import Strategy
 from penstock.solvers.problem import LinearSystem, SolveError
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
+
+    from penstock.solvers.krylov.strategy import Strategy
 
 PRODUCTS = ("python", "shell")  # all that such a matrix tells is its product with a vector
 
