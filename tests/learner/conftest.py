@@ -11,3 +11,11 @@ settings.load_profile("untimed")
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs a GPU")
+
+
+@pytest.fixture(scope="module")
+def watermark_of_samples():
+    """The watermark is reached by samples alone, of however few simulations."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("penstock.learner.buffers.MIN_SIMULATIONS", 1)
+        yield

@@ -19,15 +19,9 @@ from penstock.learner.draws import Pairs, Samples, Trajectories
 from penstock.learner.slot_set import FEW, SlotSet
 from penstock.sample import FieldSpec, Layout
 
+pytestmark = pytest.mark.usefixtures("watermark_of_samples")
+
 LAYOUT = Layout((FieldSpec(name="a", shape=(3,)), FieldSpec(name="t")), (FieldSpec(name="u", shape=(3,)),))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def of_few_simulations():
-    """The watermark is that of samples alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("penstock.learner.buffers.MIN_SIMULATIONS", 1)
-        yield
 
 
 def rows(first, count):

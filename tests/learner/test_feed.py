@@ -14,6 +14,8 @@ from penstock.learner.feed import DRAW_TIMEOUT_S, Feed
 from penstock.learner.rate_limiter import RateLimiter
 from penstock.sample import FieldSpec, Layout
 
+pytestmark = pytest.mark.usefixtures("watermark_of_samples")
+
 LAYOUT = Layout((FieldSpec(name="a", shape=(4,)),), (FieldSpec(name="u", shape=(4,)),))
 
 

@@ -21,6 +21,8 @@ from penstock.learner.normalization import RunningMoments
 from penstock.learner.rate_limiter import RateLimiter
 from penstock.sample import Chunk, FieldSpec, Layout, LeaseEnd, SolveRecord
 
+pytestmark = pytest.mark.usefixtures("watermark_of_samples")
+
 LAYOUT = Layout((FieldSpec(name="a", shape=(2,)),), (FieldSpec(name="u", shape=(2,)),))
 
 
@@ -40,14 +42,6 @@ class QueueStream:
         if isinstance(item, Exception):
             raise item
         return item
-
-
-@pytest.fixture(autouse=True, scope="module")
-def of_few_simulations():
-    """The watermark is that of samples alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("penstock.learner.buffers.MIN_SIMULATIONS", 1)
-        yield
 
 
 def chunk(*rows, finished=(), failed=None, **header):

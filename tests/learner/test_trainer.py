@@ -25,15 +25,9 @@ from penstock.learner.trainer import StopAfter, Trainer
 from penstock.learner.validation import Validation
 from penstock.sample import Chunk, FieldSpec, Layout
 
+pytestmark = pytest.mark.usefixtures("watermark_of_samples")
+
 LAYOUT = Layout((FieldSpec(name="a", shape=(16, 16)),), (FieldSpec(name="u", shape=(16, 16)),))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def of_few_simulations():
-    """The watermark is that of samples alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("penstock.learner.buffers.MIN_SIMULATIONS", 1)
-        yield
 
 
 def smoothing(count, seed):
