@@ -43,7 +43,7 @@ LIVING = [
     "IntegerParameter", "Tied", "TiedWeights", "Frozen", "Lazy", "Thawing", "WeightNormed", "Parametrized",
     "SpectralNormed", "KeepsActivations", "WithMetadata", "InnerMetadata", "ExtraState", "Versioned", "ChannelsLast",
     "Scripted", "ZeroDimensional", "ZeroInitialised", "SparseGradients", "SparseBuffer", "Hooked", "SharedModule",
-    "ChangesInputs",
+    "ChangesInputs", "KeepsArrays",
 ]
 # fmt: on
 NOTED = {
