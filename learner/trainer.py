@@ -123,7 +123,7 @@ class Trainer:
         self.validation_errors: dict | None = None
         """`Errors.as_dict()` of the last validation that is complete."""
         self.remarks: list[str] = []
-        """Lines for people on what the normalisation was fixed from, where it is odd; replaced as a whole."""
+        """Lines for people on what the normalisation was fixed from, where it is odd; only ever added to."""
         self.train_seconds = 0.0
         """Wall time from the watermark on, without what compiling the step took."""
         self._compile_seconds = 0.0  # since `run` began
@@ -204,7 +204,7 @@ class Trainer:
     def _fix_normalization(self) -> None:
         """Raises PenstockError when no output varies."""
         moments, sources = self.ingest.moments, self.buffer.draws.sources(self.ingest.layout)
-        self.remarks = constants(moments, sources, self.buffer.layout)
+        self.remarks += constants(moments, sources, self.buffer.layout)
         num_simulations = len(self.buffer.simulations_in())
         if num_simulations < MIN_SIMULATIONS:
             self.remarks.append(

@@ -63,6 +63,7 @@ class LearnerActor:
         self._given_up: dict[int, str] = {}  # not written down yet
         self._lease_ends: SimpleQueue[LeaseEnd] = SimpleQueue()
         self._notes: SimpleQueue[str] = SimpleQueue()
+        self._num_remarked = 0
         self._export_trial = threading.Thread(target=self._try_export, name="export trial", daemon=True)
         self._model_file: str | None = None
         self._bias, self._bias_at = None, -math.inf
@@ -154,7 +155,8 @@ class LearnerActor:
             raise self._error
         self._write_given_up()  # what came while a checkpoint was being written
         trainer, ingest, buffer = self._trainer, self._ingest, self._trainer.feed.buffer
-        remarks, trainer.remarks = trainer.remarks, []
+        remarks = trainer.remarks[self._num_remarked :]
+        self._num_remarked += len(remarks)
         if time.monotonic() - self._bias_at >= BIAS_EVERY_S:
             self._bias, self._bias_at = bias(buffer, self._rank_names), time.monotonic()
         is_training = self._validation is not None
