@@ -33,7 +33,7 @@ def make_worker(blueprint: Blueprint, **options: Any) -> SolverWorker:
         import petsc4py
     except ImportError as error:
         raise PenstockError(f"solving needs PETSc ({error}): `penstock doctor` says how to get it") from error
-    petsc4py.init(["penstock", "-no_signal_handler"])  # PETSc's would turn every SIGTERM into a page about a crash
+    petsc4py.init(["penstock"])  # without the arguments of this process, which are Ray's
     config = blueprint.config.solver
     strategy = blueprint.strategy()
     return SolverWorker(

@@ -16,6 +16,7 @@ LAUNCHER = re.compile(
     r"|OMPI_(?!MCA_)|OMPI_MCA_(ess|orte|pmix|prte)|PRTE_(?!MCA_)|FLUX_(JOB|TASK|PMI)_|SLURM_(STEP|PROCID|LOCALID)"
 )
 SHARED_MEMORY = Path("/dev/shm")
+QUIET = "-no_signal_handler"  # PETSc's ends the process at a closed pipe, and makes a page about a crash of a SIGTERM
 
 
 def start() -> None:
@@ -31,13 +32,16 @@ def start() -> None:
 
 
 def make_ready() -> None:
-    """What MPI needs to start well in this process; for places where a user's file may start it.
+    """What MPI and PETSc need to start well in this process; for places where a user's file may start them.
 
     MPICH takes a file that is there already for that of a process that is starting too, and waits for it without end:
     so files of this process's id and those that were left over are removed.
     """
     for name in filter(LAUNCHER.match, list(os.environ)):
         del os.environ[name]
+    options = os.environ.get("PETSC_OPTIONS", "")
+    if QUIET not in options:
+        os.environ["PETSC_OPTIONS"] = f"{options} {QUIET}".lstrip()
     _remove_own_files()
     for path in SHARED_MEMORY.glob("mpich_*"):
         with suppress(OSError):

@@ -1,6 +1,7 @@
 """Output that fails or is not taken holds nobody up."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from penstock.orchestrator.output import HELD_TEXTS, Output
 
 @pytest.fixture
 def pipe():
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python has it, unless a test before has loaded PETSc
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "w", encoding="ascii") as writer:
         yield reader, writer

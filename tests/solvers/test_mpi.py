@@ -52,6 +52,13 @@ def test_what_users_set_stays():
     assert [name for name in pairs.values() if mpi.LAUNCHER.match(name)] == []
 
 
+def test_petsc_leaves_signals_alone():
+    """By itself it catches SIGPIPE, which Python ignores, and ends the process at it."""
+    script = "import signal; {}; from petsc4py import PETSc; signal.raise_signal(signal.SIGPIPE); print('alive')"
+    assert python(script.format("from penstock.solvers import mpi; mpi.make_ready()")).stdout == "alive\n"
+    assert python(script.format("pass"), PETSC_OPTIONS="").returncode != 0
+
+
 def test_a_file_left_by_a_dead_process_of_the_same_id_is_no_hindrance():
     """Half a start: the file is there, its owner died before it was ready. MPI_Init alone waits for it without end."""
     left = "import os; open(f'/dev/shm/mpich_shm_{os.getpid():x}_0', 'wb').write(bytes(1061440)); "
