@@ -240,6 +240,8 @@ def test_a_full_disk_for_the_driver_is_one_line_too(cli):
 BROKEN_MODEL = """
 import torch
 
+num_steps = 0
+
 
 class Broken(torch.nn.Module):
     def __init__(self, layout):
@@ -247,19 +249,27 @@ class Broken(torch.nn.Module):
         self.weight = torch.nn.Parameter(torch.ones(1))
 
     def forward(self, fields):
-        return (self.weight * fields).reshape(7, -1) if self.training else self.weight * fields
+        global num_steps
+        num_steps += self.training
+        return (self.weight * fields).reshape(7, -1) if num_steps > NUM_GOOD else self.weight * fields
 """
 
 
-def test_an_error_in_training_of_the_users_model_names_its_line(cli):
-    (cli.folder / "mine.py").write_text(BROKEN_MODEL)
+@pytest.mark.parametrize(
+    ("num_good", "code", "where"),
+    [(0, 2, "model: a training step on 8 samples fails"), (100, 1, "learner.log")],
+    ids=["at once, which the rehearsal meets", "later"],
+)
+def test_an_error_in_training_of_the_users_model_names_its_line(cli, num_good, code, where):
+    (cli.folder / "mine.py").write_text(BROKEN_MODEL.replace("NUM_GOOD", str(num_good)))
     (cli.folder / "mine.yaml").write_text(
         cli.config.read_text().replace("{name: fno, width: 8, modes: 4, layers: 2}", "./mine.py:Broken")
     )
     result = cli.run("train", "mine.yaml")
-    assert result.returncode == 1
-    cli.assert_one_line(result, "RuntimeError: shape '[7, -1]' is invalid", "mine.py, line 11", "learner.log")
-    assert "Traceback" in (cli.latest / "logs" / "learner.log").read_text()
+    assert result.returncode == code
+    cli.assert_one_line(result, "RuntimeError: shape '[7, -1]' is invalid", "mine.py, line 15", where)
+    if code == 1:
+        assert "Traceback" in (cli.latest / "logs" / "learner.log").read_text()
 
 
 @pytest.mark.parametrize(
