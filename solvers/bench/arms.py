@@ -15,11 +15,12 @@ from penstock.solvers.krylov import LinearSolver
 from penstock.solvers.krylov.accuracy import can_factor
 from penstock.solvers.krylov.auto import Auto, candidates
 from penstock.solvers.krylov.cg import CG
+from penstock.solvers.krylov.check import residual_of
 from penstock.solvers.krylov.constant import Constant
 from penstock.solvers.krylov.gcrodr import GCRODR
 from penstock.solvers.krylov.krylov import Krylov
 from penstock.solvers.krylov.lagged import Lagged
-from penstock.solvers.krylov.strategy import Strategy, Tolerance, residual_of
+from penstock.solvers.krylov.strategy import Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:

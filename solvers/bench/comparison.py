@@ -14,9 +14,10 @@ import numpy as np
 from penstock.solvers.bench.arms import Arm, ArmError, AutoArm, Role, Solved, Structure
 from penstock.solvers.bench.case import Case
 from penstock.solvers.krylov.accuracy import can_factor, relative_error
+from penstock.solvers.krylov.check import residual_of
 from penstock.solvers.krylov.direct import Direct
 from penstock.solvers.krylov.krylov import Krylov
-from penstock.solvers.krylov.strategy import Tolerance, residual_of
+from penstock.solvers.krylov.strategy import Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
 from penstock.solvers.sorting import greedy_order
 

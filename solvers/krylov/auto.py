@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
 
-import numpy as np
-
 from penstock.sample import Decision
 from penstock.solvers.krylov.accuracy import Calibrated, calibrated, can_factor
 from penstock.solvers.krylov.cg import CG
@@ -23,7 +21,7 @@ from penstock.solvers.krylov.gcrodr import GCRODR
 from penstock.solvers.krylov.krylov import Krylov
 from penstock.solvers.krylov.lagged import Lagged
 from penstock.solvers.krylov.matrix_copy import MatrixCopy
-from penstock.solvers.krylov.reasons import broken_down
+from penstock.solvers.krylov.reasons import broken_down, numerical_failures
 from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
 
@@ -434,11 +432,9 @@ def _best_of(solved: Mapping[Contender, Attempt], system: LinearSystem, toleranc
 def _guarded(
     solve: Callable[[LinearSystem, Tolerance], Attempt], system: LinearSystem, tolerance: Tolerance
 ) -> Attempt:
-    from petsc4py import PETSc
-
     try:
         return solve(system, tolerance)
-    except (PETSc.Error, np.linalg.LinAlgError, ValueError) as error:  # not for such systems, or not in this PETSc
+    except (*numerical_failures(), ValueError) as error:  # not for such systems, or not in this PETSc
         return broken_down(system, error)
 
 

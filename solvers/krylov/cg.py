@@ -162,7 +162,7 @@ class CG:
             if not check.residual_norm <= PROGRESS * previous:
                 outcome = Outcome.STAGNATION
                 break
-            memory.r[:] = check.residual.array_r
+            memory.r[:] = operator.residual(memory.x)
             previous = check.residual_norm
         else:
             x.array = memory.x

@@ -44,8 +44,6 @@ class Check:
 
     system: LinearSystem
     x: PETSc.Vec
-    residual: PETSc.Vec
-    """b - A x."""
     norm_b: float
     residual_norm: float
     strict_backward_error: float
@@ -68,7 +66,7 @@ class Check:
         """
         if not self.strict_backward_error > ROUNDING:
             return self.strict_backward_error
-        return _form(self.system, self.x, self.residual.duplicate(), has_floor=True).backward_error
+        return _norms_of(self.system, self.x, has_floor=True).backward_error
 
     def is_of(self, system: LinearSystem, x: PETSc.Vec) -> bool:
         """It was made with this A and this x, which has not changed since."""
@@ -102,36 +100,44 @@ class Bound:
 
 
 def check_of(system: LinearSystem, x: PETSc.Vec) -> Check:
-    """Forms b - A x and weighs it; in one pass over a sequential AIJ matrix."""
+    """Weighs b - A x; in one pass over a sequential AIJ matrix, and without a vector to hold it."""
+    norms = _norms_of(system, x, has_floor=False)
+    return Check(system, x, norms.b, norms.residual, norms.backward_error, x.stateGet())
+
+
+def residual_of(system: LinearSystem, x: PETSc.Vec) -> PETSc.Vec:
+    """b - A x."""
     residual = system.b.duplicate()
-    norms = _form(system, x, residual, has_floor=False)
-    return Check(system, x, residual, norms.b, norms.residual, norms.backward_error, x.stateGet())
+    system.A.mult(x, residual)
+    residual.aypx(-1.0, system.b)
+    return residual
 
 
-def extended_residual(check: Check) -> PETSc.Vec:
+def extended_residual_of(system: LinearSystem, x: PETSc.Vec) -> PETSc.Vec:
     """b - A x, summed up with 64 bits and not 53 where the processor has them and A is sequential AIJ.
 
     Iterative refinement with such residuals takes the error down to 1e-19 times A's condition, with others no further
     than the factorisation has it (N. Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 12.1).
     """
-    if kernels_for(check.system.A) is None:
-        return check.residual
-    residual = check.residual.duplicate()
-    _call(kernels_for(check.system.A).residual_extended, check.system, check.x, residual)
+    kernels = kernels_for(system.A)
+    if kernels is None:
+        return residual_of(system, x)
+    residual = system.b.duplicate()
+    _call(kernels.residual_extended, system, x, residual.handle)
     return residual
 
 
-def _form(system: LinearSystem, x: PETSc.Vec, residual: PETSc.Vec, *, has_floor: bool) -> _Norms:
+def _norms_of(system: LinearSystem, x: PETSc.Vec, *, has_floor: bool) -> _Norms:
     kernels = kernels_for(system.A)
     if kernels is None:
-        return _form_by_products(system, x, residual, has_floor=has_floor)
+        return _norms_by_products(system, x, has_floor=has_floor)
     norms = _Norms()
-    _call(kernels.residual_check, system, x, residual, has_floor, norms)
+    _call(kernels.residual_check, system, x, has_floor, norms)
     return norms
 
 
-def _call(kernel: Callable[..., int], system: LinearSystem, x: PETSc.Vec, residual: PETSc.Vec, *rest) -> None:
-    error = kernel(system.A.handle, system.b.handle, x.handle, residual.handle, x.getLocalSize(), *rest)
+def _call(kernel: Callable[..., int], system: LinearSystem, x: PETSc.Vec, *rest) -> None:
+    error = kernel(system.A.handle, system.b.handle, x.handle, x.getLocalSize(), *rest)
     if error:
         from petsc4py import PETSc
 
@@ -151,19 +157,17 @@ def _kernels_for_aij() -> ctypes.PyDLL | None:
     if np.dtype(PETSc.IntType).itemsize != ctypes.sizeof(ctypes.c_int):
         return None
     kernels = library()
-    handles = (ctypes.c_void_p,) * 4
-    kernels.residual_check.argtypes = (*handles, ctypes.c_int, ctypes.c_int, ctypes.POINTER(_Norms))
-    kernels.residual_extended.argtypes = (*handles, ctypes.c_int)
-    has = ctypes.POINTER(ctypes.c_int)
-    kernels.nullspace_has_constants.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_double, has)
+    system = (*(ctypes.c_void_p,) * 3, ctypes.c_int)
+    kernels.residual_check.argtypes = (*system, ctypes.c_int, ctypes.POINTER(_Norms))
+    kernels.residual_extended.argtypes = (*system, ctypes.c_void_p)
+    kernels.nullspace_has_constants.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_double)
     return kernels
 
 
-def _form_by_products(system: LinearSystem, x: PETSc.Vec, residual: PETSc.Vec, *, has_floor: bool) -> _Norms:
+def _norms_by_products(system: LinearSystem, x: PETSc.Vec, *, has_floor: bool) -> _Norms:
     """The same for what the kernel can't read: several ranks, indices of 64 bits, products alone."""
     A, b = system.A, system.b
-    A.mult(x, residual)
-    residual.aypx(-1.0, b)
+    residual = residual_of(system, x)
     norms = _Norms(b=b.norm(), residual=residual.norm())
     if not tells_entries(A):
         return norms

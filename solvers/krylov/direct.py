@@ -6,13 +6,11 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from penstock.solvers.krylov.check import ROUNDING, Bound, check_of, extended_residual
+from penstock.solvers.krylov.check import ROUNDING, Bound, check_of, extended_residual_of
 from penstock.solvers.krylov.factorisation import Factorisation
 from penstock.solvers.krylov.matrix_copy import serves
 from penstock.solvers.krylov.preconditioners import require_known
-from penstock.solvers.krylov.reasons import reason_of
+from penstock.solvers.krylov.reasons import numerical_failures, reason_of
 from penstock.solvers.krylov.strategy import Attempt, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
 
@@ -85,8 +83,6 @@ class Direct:
         return self._factorisation.fill
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
-        from petsc4py import PETSc
-
         self._num_solved += 1
         if self.solver is None:
             self._choose_package(system)
@@ -95,7 +91,7 @@ class Direct:
         may_change = self.solver is None and self._package == "petsc"
         try:
             attempt = self._solve(system, tolerance)
-        except (PETSc.Error, np.linalg.LinAlgError):  # PETSc's needs every diagonal entry in the pattern
+        except numerical_failures():  # PETSc's needs every diagonal entry in the pattern
             if not may_change:
                 raise
             attempt = None
@@ -129,9 +125,8 @@ class Direct:
 
     def _solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         start = time.thread_time()
-        if not serves(self._ksp, system.A):
+        if self._ksp is None or (self._matrix != system.A and not serves(self._ksp, system.A)):
             self._ksp = self._new_ksp(system)
-        self._ksp.setOperators(system.A)
         self._factorisation.set_up(system.A, system)
         self._matrix, self._matrix_state = system.A, system.A.stateGet()
         setup_seconds = time.thread_time() - start
@@ -163,7 +158,7 @@ class Direct:
                 solved = Outcome.CONVERGED
                 return Attempt(x=x, outcome=solved, bound=BACKWARD_STABLE, check=check, setup_seconds=setup_seconds)
             correction = x.duplicate()
-            self._ksp.solve(extended_residual(check), correction)
+            self._ksp.solve(extended_residual_of(system, x), correction)
             if not correction.norm() <= 0.5 * length:
                 break
             length = correction.norm()

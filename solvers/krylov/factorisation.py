@@ -37,13 +37,16 @@ class Factorisation:
         self._matrix: PETSc.Mat | None = None
         self._pattern = -1
         self._is_spd = False
+        self._fill: float | None = None  # once it was asked for
 
     @property
     def fill(self) -> float:
         """Entries a row that the factor holds; of one triangle where it is LU."""
-        factor = self._pc.getFactorMatrix()
-        num_triangles = 2 if self._pc.getType() == self._pc.Type.LU else 1
-        return factor.getInfo()["nz_used"] / (num_triangles * factor.getSize()[0])
+        if self._fill is None:
+            factor = self._pc.getFactorMatrix()
+            num_triangles = 2 if self._pc.getType() == self._pc.Type.LU else 1
+            self._fill = factor.getInfo()["nz_used"] / (num_triangles * factor.getSize()[0])
+        return self._fill
 
     def set_up(self, matrix: PETSc.Mat, system: LinearSystem) -> None:
         """Factor the matrix, which has the values of the system's A. Raises LinAlgError with what MUMPS said."""
@@ -60,6 +63,7 @@ class Factorisation:
 
     def _begin(self, matrix: PETSc.Mat, system: LinearSystem) -> None:
         self._matrix, self._pattern, self._is_spd = matrix, pattern_of(matrix), system.is_spd
+        self._fill = None
         self._pc.reset()
         self._pc.setOperators(matrix)
         self._pc.setType(self._pc.Type.CHOLESKY if system.is_spd else self._pc.Type.LU)

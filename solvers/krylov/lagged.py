@@ -7,13 +7,12 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from penstock.solvers.krylov.direct import MAX_FILL_OF_A_KEPT_FACTOR, MAX_ROWS_OF_PETSC
 from penstock.solvers.krylov.factorisation import Factorisation
 from penstock.solvers.krylov.krylov import iterate, new_ksp
 from penstock.solvers.krylov.matrix_copy import MatrixCopy, serves
 from penstock.solvers.krylov.preconditioners import require_known
+from penstock.solvers.krylov.reasons import numerical_failures
 from penstock.solvers.krylov.strategy import Attempt, Tolerance, require_at_least
 from penstock.solvers.problem import LinearSystem, Outcome
 
@@ -96,14 +95,12 @@ class Lagged:
         )
 
     def _solve_anew(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
-        from petsc4py import PETSc
-
         self.recycles = False
         try:
             attempt = self._refresh_and_iterate(system, tolerance)
             if attempt.outcome is Outcome.CONVERGED or not self._kept.replace_petsc():
                 return attempt
-        except (PETSc.Error, np.linalg.LinAlgError):  # PETSc's factorisation needs every diagonal entry in the pattern
+        except numerical_failures():  # PETSc's factorisation needs every diagonal entry in the pattern
             if not self._kept.replace_petsc():
                 raise
         return self._refresh_and_iterate(system, tolerance)

@@ -7,10 +7,8 @@ import math
 import time
 from collections.abc import Iterable
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from penstock.sample import Decision, keep_last
 from penstock.solvers.krylov.accuracy import calibrated, tolerance_of
@@ -18,7 +16,7 @@ from penstock.solvers.krylov.auto import Auto
 from penstock.solvers.krylov.forms import Form, unflat
 from penstock.solvers.krylov.ladder import Ladder
 from penstock.solvers.krylov.nullspace import Examiner, attached, with_nullspaces
-from penstock.solvers.krylov.reasons import advice, broken_down
+from penstock.solvers.krylov.reasons import advice, broken_down, numerical_failures
 from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome, Solution, SolveError
 
@@ -26,6 +24,15 @@ if TYPE_CHECKING:
     from petsc4py import PETSc
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Family:
+    """What is kept of one."""
+
+    form: Form
+    examiner: Examiner
+    ladder: Ladder
 
 
 class LinearSolver:
@@ -68,19 +75,17 @@ class LinearSolver:
         self._pattern = strategy
         self._known: dict[str, Decision] = {}
         self._may_try = True
-        self._ladders: dict[str, Ladder] = {}
-        self._entrances: dict[str, tuple[Form, Examiner]] = {}
+        self._families: dict[str, _Family] = {}
 
     def reset(self) -> None:
         """Forget all earlier systems. `num_retried`, `setup_seconds` and `decisions` stay."""
         self._known = {decision.family: decision for decision in self.decisions}
-        self._ladders.clear()
-        self._entrances.clear()
+        self._families.clear()
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
         """What strategy `auto` has decided or adopted, one a family."""
-        autos = [ladder.strategy for ladder in self._ladders.values() if isinstance(ladder.strategy, Auto)]
+        autos = [strategy for strategy in self._strategies.values() if isinstance(strategy, Auto)]
         made = {auto.decision.family: auto.decision for auto in autos if auto.decision is not None}
         return tuple((self._known | made).values())
 
@@ -92,36 +97,36 @@ class LinearSolver:
         for decision in sorted((*self.decisions, *decisions), key=lambda decision: decision.number):
             keep_last(self._known, decision.family, decision)
         self._may_try = may_try
-        for family, ladder in self._ladders.items():
-            if isinstance(ladder.strategy, Auto):
-                ladder.strategy.adopt(self._known.get(family), may_try=may_try)
+        for family, strategy in self._strategies.items():
+            if isinstance(strategy, Auto):
+                strategy.adopt(self._known.get(family), may_try=may_try)
 
     @property
     def gains_from_order(self) -> bool:
         """A system of some family met so far is solved faster after similar ones."""
-        return any(getattr(ladder.strategy, "gains_from_order", False) for ladder in self._ladders.values())
+        return any(getattr(strategy, "gains_from_order", False) for strategy in self._strategies.values())
 
     def __call__(self, system: LinearSystem) -> Solution:
         """The solution with its outcome. `iterations` are those of the attempt that gave x, `seconds` those of all."""
         start = time.perf_counter()
         given = system
-        form, examiner = self._entrance(system.family)
+        family = self._family(system.family)
         try:
-            system = form.of(with_nullspaces(system))
+            system = family.form.of(with_nullspaces(system))
             with attached(system):
-                solution = self._solve(system, examiner, start)
+                solution = self._solve(system, family, start)
         except SolveError as error:
             return self._without_strategy(given, Outcome.REFUSED, str(error), start)
         if system.b is given.b:
             return solution
         return replace(solution, x=unflat(solution.x, given.b, given.A))
 
-    def _solve(self, system: LinearSystem, examiner: Examiner, start: float) -> Solution:
+    def _solve(self, system: LinearSystem, family: _Family, start: float) -> Solution:
         system.b.stateIncrease()  # PETSc may remember the norm of what an array that it shares held before
         norm_b = system.b.norm()
         if norm_b == 0 or not math.isfinite(norm_b):
             return self._without_strategy(system, *_without_length(system.b), start)
-        ladder, reasons = self._ladder(system.family), []
+        ladder, examiner, reasons = family.ladder, family.examiner, []
         believed = ladder.believed(system)
         examiner.admit(believed, self.tolerance.rtol)
         for climbed, (strategy, rung) in enumerate(ladder.rungs(believed)):
@@ -153,25 +158,24 @@ class LinearSolver:
             reason="; ".join(reasons),
         )
 
-    def _entrance(self, family: str) -> tuple[Form, Examiner]:
-        entrance = self._entrances.get(family)
-        if entrance is None:
-            entrance = Form(self._pattern), Examiner(lambda: copy(self._pattern))
-        keep_last(self._entrances, family, entrance)
-        return entrance
+    @property
+    def _strategies(self) -> dict[str, Strategy]:
+        return {name: family.ladder.strategy for name, family in self._families.items()}
 
-    def _ladder(self, family: str) -> Ladder:
-        ladder = self._ladders.get(family) or self._new_ladder(family)
-        keep_last(self._ladders, family, ladder)
-        return ladder
+    def _family(self, name: str) -> _Family:
+        family = self._families.get(name)
+        if family is None:
+            family = _Family(Form(self._pattern), Examiner(lambda: copy(self._pattern)), Ladder(self._strategy(name)))
+        keep_last(self._families, name, family)
+        return family
 
-    def _new_ladder(self, family: str) -> Ladder:
+    def _strategy(self, family: str) -> Strategy:
         strategy = copy(self._pattern)
         if isinstance(strategy, Auto):
             strategy.adopt(self._known.get(family), may_try=self._may_try)
         elif self.tolerance.accuracy is not None:
             strategy = calibrated(strategy)
-        return Ladder(strategy)
+        return strategy
 
     def _without_strategy(self, system: LinearSystem, outcome: Outcome, reason: str, start: float) -> Solution:
         """x = 0: the solution for b = 0, and all that can be given for what is no system."""
@@ -221,10 +225,7 @@ def _why(strategy: Strategy, attempt: Attempt, outcome: Outcome, tolerance: Tole
 
 
 def _attempt(strategy: Strategy, system: LinearSystem, tolerance: Tolerance) -> Attempt:
-    from petsc4py import PETSc
-
     try:
         return strategy.solve(system, tolerance)
-    # A zero pivot, a preconditioner that can't be set up, a dense step that fails: a property of this system.
-    except (PETSc.Error, np.linalg.LinAlgError) as error:
+    except numerical_failures() as error:
         return broken_down(system, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ class MatrixCopy:
 def pattern_of(matrix: PETSc.Mat) -> int:
     """PETSc's count of the changes to a matrix's pattern, for which petsc4py has no name."""
     state = ctypes.c_int64()
-    _petsc().MatGetNonzeroState(ctypes.c_void_p(matrix.handle), ctypes.byref(state))
+    _nonzero_state()(matrix.handle, state)
     return state.value
 
 
@@ -58,7 +59,9 @@ def serves(method: PETSc.KSP | PETSc.PC | None, matrix: PETSc.Mat) -> bool:
 
 
 @cache
-def _petsc() -> ctypes.CDLL:
+def _nonzero_state() -> Callable[..., int]:
     from petsc4py import PETSc
 
-    return ctypes.CDLL(PETSc.__file__)
+    function = ctypes.PyDLL(PETSc.__file__).MatGetNonzeroState
+    function.argtypes = (ctypes.c_void_p, ctypes.POINTER(ctypes.c_int64))
+    return function

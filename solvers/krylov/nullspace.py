@@ -18,7 +18,6 @@ direct solution has there.
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -32,6 +31,7 @@ from penstock.solvers.krylov.accuracy import can_factor
 from penstock.solvers.krylov.check import check_of, kernels_for
 from penstock.solvers.krylov.direct import Direct
 from penstock.solvers.krylov.forms import tells_entries
+from penstock.solvers.krylov.reasons import numerical_failures
 from penstock.solvers.krylov.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, SolveError
 
@@ -136,13 +136,11 @@ class Examiner:
 
     def diagnosis(self, system: LinearSystem) -> list[str]:
         """Why the system may not have been solved, as far as its nullspace goes."""
-        from petsc4py import PETSc
-
         try:
             left_is_known = self._examine(system, is_thorough=True)
         except SolveError as error:
             return [str(error)]
-        except (PETSc.Error, np.linalg.LinAlgError):
+        except numerical_failures():
             return []
         return [] if system.nullspace is None or left_is_known else [UNKNOWN]
 
@@ -251,15 +249,13 @@ def _kind_of(system: LinearSystem) -> tuple[int, int]:
 
 def _has_constants(system: LinearSystem) -> bool:
     """A takes constants to zero; False where its entries can't be read fast."""
-    from petsc4py import PETSc
-
-    kernels, has = kernels_for(system.A), ctypes.c_int()
+    kernels = kernels_for(system.A)
     if kernels is None:
         return False
-    error = kernels.nullspace_has_constants(system.A.handle, system.b.getLocalSize(), FOUND, has)
-    if error:
-        raise PETSc.Error(error)
-    return bool(has.value)
+    has = kernels.nullspace_has_constants(system.A.handle, system.b.getLocalSize(), FOUND)
+    if has < 0:
+        raise RuntimeError("PETSc doesn't hand out the arrays of an AIJ matrix")
+    return bool(has)
 
 
 def _is_finite(A: PETSc.Mat) -> bool:
@@ -362,11 +358,9 @@ def _require_rows(system: LinearSystem) -> None:
 
 def _require_complete(system: LinearSystem, make: Callable[[], Strategy]) -> None:
     """Raises SolveError where A takes more to zero than the system says."""
-    from petsc4py import PETSc
-
     try:
         found = null_vector_of(system, make)
-    except (PETSc.Error, np.linalg.LinAlgError):  # the strategy will have a reason
+    except numerical_failures():  # the strategy will have a reason
         return
     if found is not None:
         what = "it takes" if system.nullspace is None else "beside the nullspace given, it takes"

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from penstock.solvers.krylov.forms import tells_entries
 from penstock.solvers.krylov.strategy import Attempt
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
+
+
+def numerical_failures() -> tuple[type[Exception], ...]:
+    """What PETSc and NumPy raise where the system is at fault: a zero pivot, say, or a dense step that fails.
+
+    Named so in an `except`, which is evaluated only once something was raised: to import PETSc in a function takes a
+    third of a microsecond.
+    """
+    from petsc4py import PETSc
+
+    return PETSc.Error, np.linalg.LinAlgError
 
 
 def broken_down(system: LinearSystem, error: Exception) -> Attempt:

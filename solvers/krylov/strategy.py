@@ -46,7 +46,7 @@ class Tolerance:
         return Bound(self.rtol, (ROWS if self.accuracy is None else ROWS_OF_DIRECT) * self.rtol)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)  # frozen takes 1 us longer
 class Attempt:
     """What a strategy made of one system."""
 
@@ -116,14 +116,6 @@ class Strategy(Protocol):
     def reset(self) -> None:
         """Forget all earlier systems."""
         ...
-
-
-def residual_of(system: LinearSystem, x: PETSc.Vec) -> PETSc.Vec:
-    """b - A x."""
-    residual = system.b.duplicate()
-    system.A.mult(x, residual)
-    residual.aypx(-1.0, system.b)
-    return residual
 
 
 def start_of(system: LinearSystem) -> PETSc.Vec:

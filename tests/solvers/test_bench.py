@@ -24,8 +24,9 @@ from penstock.solvers.bench.comparison import (
 from penstock.solvers.bench.constant import Heat, Poisson
 from penstock.solvers.bench.darcy import Darcy, GaussianField3D, StructuredDarcy, two_phase
 from penstock.solvers.bench.sequences import NonlinearDiffusion, Transient
+from penstock.solvers.krylov.check import residual_of
 from penstock.solvers.krylov.direct import Direct
-from penstock.solvers.krylov.strategy import Tolerance, residual_of
+from penstock.solvers.krylov.strategy import Tolerance
 from penstock.solvers.problem import LinearSystem
 
 

@@ -358,7 +358,8 @@ from mpi4py import MPI
 import numpy as np
 from petsc4py import PETSc
 from penstock.solvers.krylov.cg import CG
-from penstock.solvers.krylov.strategy import Tolerance, residual_of
+from penstock.solvers.krylov.check import residual_of
+from penstock.solvers.krylov.strategy import Tolerance
 from penstock.solvers.problem import LinearSystem
 
 n = 24

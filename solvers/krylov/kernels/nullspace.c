@@ -4,20 +4,18 @@
 
 #include "kernels.h"
 
-/* |sum of A_i| <= bound x (sum of |A_i|) in every row i; ends at the first row where it is not. Nonzero: PETSc's error
- * code. */
-int nullspace_has_constants(Mat A, int num_rows, double bound, int *has) {
+/* |sum of A_i| <= bound x (sum of |A_i|) in every row i; ends at the first row where it is not. -1 where PETSc fails. */
+int nullspace_has_constants(Mat A, int num_rows, double bound) {
     const int *starts, *columns;
     double *values; /* which need no return */
-    int error = api.MatSeqAIJGetCSRAndMemType(A, &starts, &columns, &values, NULL);
-    *has = num_rows > 0;
-    for (int i = 0; !error && *has && i < num_rows; i++) {
+    if (api.MatSeqAIJGetCSRAndMemType(A, &starts, &columns, &values, NULL)) return -1;
+    for (int i = 0; i < num_rows; i++) {
         double sum = 0.0, size = 0.0;
         for (int k = starts[i]; k < starts[i + 1]; k++) {
             sum += values[k];
             size += fabs(values[k]);
         }
-        *has = fabs(sum) <= bound * size;
+        if (!(fabs(sum) <= bound * size)) return 0;
     }
-    return error;
+    return num_rows > 0;
 }
