@@ -8,8 +8,8 @@ from typing import Any
 
 from penstock import __version__
 from penstock.errors import PenstockError
+from penstock.machine import processor
 from penstock.orchestrator.run_folder import RunFolder
-from penstock.report import processor
 
 
 def of_this_process() -> dict[str, Any]:

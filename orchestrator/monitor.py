@@ -20,10 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.errors import PenstockError
+from penstock.orchestrator.numbers import digits
 from penstock.orchestrator.output import Output
 from penstock.orchestrator.run_folder import RunFolder
 from penstock.orchestrator.supervision import Silence
-from penstock.report import digits
 
 PLAIN_EVERY_S = 10.0  # without a terminal the view is one line, this often
 

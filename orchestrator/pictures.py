@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from penstock.report import digits
+from penstock.orchestrator.numbers import digits
 from penstock.sample import Layout
 
 MAX_ROWS = 8

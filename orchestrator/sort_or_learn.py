@@ -32,9 +32,10 @@ from penstock.learner.step import Step
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.trainer import StopAfter, Trainer
 from penstock.learner.validation import Validation
+from penstock.machine import processor
 from penstock.orchestrator.config import BufferSection, SolverSection
 from penstock.registry import load_class
-from penstock.report import footer, markdown, paragraph, processor
+from penstock.report import footer, markdown, paragraph
 from penstock.sample import Chunk, Lease
 from penstock.solvers import mpi
 from penstock.solvers.krylov import LinearSolver

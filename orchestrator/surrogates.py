@@ -27,10 +27,10 @@ from penstock.orchestrator.assembly import (
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.memory import least_memory
 from penstock.orchestrator.monitor import explained_lines
+from penstock.orchestrator.numbers import digits
 from penstock.orchestrator.pictures import draw_comparison
 from penstock.orchestrator.run_folder import RunFolder
 from penstock.orchestrator.solver_actor import make_worker
-from penstock.report import digits
 from penstock.sample import Lease
 
 

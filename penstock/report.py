@@ -1,8 +1,7 @@
-"""What is written for people: numbers, and the benches' tables for the terminal and for benchmarks/."""
+"""The benches' tables, for the terminal and for benchmarks/."""
 
 from __future__ import annotations
 
-import platform
 import sys
 import tempfile
 import textwrap
@@ -13,11 +12,6 @@ from pathlib import Path
 from penstock.errors import PenstockError
 
 FOLDER = Path("benchmarks")
-
-
-def digits(value: float) -> str:
-    """Three significant digits: what is not 0 is never shown as 0."""
-    return f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def require_folder() -> None:
@@ -60,11 +54,3 @@ def footer(command: str, machine: str, versions: str) -> str:
 - Machine: {machine}
 - Versions: {versions}
 - Date: {datetime.now(UTC):%Y-%m-%d}"""
-
-
-def processor() -> str:
-    """The name of this machine's processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -20,6 +20,7 @@ from penstock.learner.bench.ingest import ingest
 from penstock.learner.bench.ladder import ladder
 from penstock.learner.bench.neuraloperator import against_neuraloperator
 from penstock.learner.bench.section import Section, summary
+from penstock.machine import processor
 
 SECONDS = 6.0
 PAGES = {"cpu": "learner-cpu.md", "cuda": "learner-gpu.md"}
@@ -90,7 +91,7 @@ def page(sections: list[Section], device: torch.device, seconds: float, options:
 
 
 def footer(device: torch.device, options: str) -> str:
-    machine = f"{report.processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
+    machine = f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
     if device.type == "cuda":
         machine = f"{torch.cuda.get_device_name(device)}, {machine}"
     cuda = f", CUDA {torch.version.cuda}" if device.type == "cuda" else ""

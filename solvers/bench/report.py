@@ -9,7 +9,8 @@ import numpy as np
 import scipy
 
 import penstock.report
-from penstock.report import markdown, paragraph, processor, write
+from penstock.machine import processor
+from penstock.report import markdown, paragraph, write
 from penstock.solvers import mpi
 
 

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from penstock.orchestrator.monitor import _line, _table, explained_lines
-from penstock.report import digits
+from penstock.orchestrator.numbers import digits
 
 RECORD = {
     "state": "training",
