@@ -6,7 +6,7 @@ PYTHON := $(firstword $(foreach version,$(PYTHON_VERSIONS),$(shell \
 		"$$python" -c 'import sys, venv, ensurepip; sys.exit("%d.%d" % sys.version_info[:2] != "$(version)")' 2>/dev/null \
 			&& command -v "$$python" && break; done)))
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint tree clean
 
 demo: .venv/installed
 	.venv/bin/penstock train examples/darcy.yaml
@@ -20,6 +20,9 @@ lint: .venv/installed-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
+tree: .venv/bin/python
+	.venv/bin/python docs/tree.py
+
 clean:
 	rm -rf .venv build *.egg-info
 
@@ -30,11 +33,11 @@ clean:
 		exit 1; fi
 	"$(PYTHON)" -m venv .venv
 
-.venv/installed: pyproject.toml $(wildcard solvers/krylov/kernels/*.[ch]) | .venv/bin/python
+.venv/installed: pyproject.toml $(wildcard solvers/linear/kernels/*.[ch]) | .venv/bin/python
 	@echo "installing penstock with PyTorch, Ray, DOLFINx and PETSc into .venv: about two minutes and 6 GB"
 	.venv/bin/pip install --quiet --disable-pip-version-check -e '.[fenics]'
 	@touch $@
 
-.venv/installed-test: pyproject.toml $(wildcard solvers/krylov/kernels/*.[ch]) | .venv/installed
+.venv/installed-test: pyproject.toml $(wildcard solvers/linear/kernels/*.[ch]) | .venv/installed
 	.venv/bin/pip install --quiet --disable-pip-version-check -e '.[fenics,test]'
 	@touch $@

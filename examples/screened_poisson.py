@@ -11,9 +11,9 @@ from functools import cached_property
 from scipy.sparse import diags_array, eye_array, kron
 
 from penstock.sample import FieldSpec, Sample
-from penstock.solvers.parameters import ParameterSpace, Uniform
+from penstock.solvers.parameters.fields import GaussianField
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import LinearSystem, Problem
-from penstock.solvers.random_fields import GaussianField
 
 
 class ScreenedPoisson(Problem):

@@ -3,7 +3,7 @@
 A step frees every tensor that it made. glibc's malloc gives large ones back to the system at once, and the next step
 asks for them anew and faults in each page: some 20 thousand faults a step of an FNO at 64x64, and 30 thousand of an MLP
 with 10^5 outputs. Told to keep them, next to all faults are gone; what that does to time and peak memory is a section
-of benchmarks/learner-cpu.md. Between peaks nothing goes back to the system.
+of benchmarks/tables/learner-cpu.md. Between peaks nothing goes back to the system.
 
 Other allocators don't read these variables. On a GPU tensors are in memory of torch's own, which it keeps anyway.
 """

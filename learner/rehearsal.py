@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 from penstock.errors import PenstockError, describe, raised_by_signal
-from penstock.learner import checkpoint
+from penstock.learner.checkpoints import checkpoint
+from penstock.learner.checkpoints.weights import load_weights, weights_of
 from penstock.learner.copies import copied
-from penstock.learner.export import contents_of
+from penstock.learner.export.program import contents_of
 from penstock.learner.step import Step
 from penstock.learner.surrogate import Surrogate
-from penstock.learner.validation import Validation
-from penstock.learner.weights import load_weights, weights_of
+from penstock.learner.validation.validation import Validation
 from penstock.sample import Layout
 
 TEMPORARY = ".rehearsal-"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from penstock.errors import PenstockError
 from penstock.learner.copies import copied, follow
-from penstock.learner.losses import mark_constants
+from penstock.learner.losses.losses import mark_constants
 from penstock.learner.surrogate import Surrogate
 
 PRECISIONS = ("float32", "bfloat16")

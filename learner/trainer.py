@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers import MIN_SIMULATIONS
-from penstock.learner.checkpoint import Checkpoint
-from penstock.learner.feed import Feed
-from penstock.learner.ingest import Ingest
-from penstock.learner.lockstep import Lockstep
+from penstock.learner.buffers.buffer import MIN_SIMULATIONS
+from penstock.learner.checkpoints.checkpoint import Checkpoint
+from penstock.learner.checkpoints.weights import weights_of
+from penstock.learner.feed.feed import Feed
 from penstock.learner.loss_watch import LASTING_STEPS, LossWatch
 from penstock.learner.normalization import Normalization, constants
 from penstock.learner.schedules import Schedule
 from penstock.learner.step import Step
+from penstock.learner.stream.ingest import Ingest
+from penstock.learner.stream.lockstep import Lockstep
 from penstock.learner.surrogate import Surrogate
-from penstock.learner.validation import Validation
-from penstock.learner.weights import weights_of
+from penstock.learner.validation.validation import Validation
 
 LOSS_MEMORY = 0.98  # the reported loss is a mean over about 50 steps
 LOSS_READ_EVERY_S = 1.0  # reading it waits for the device to finish the steps that are queued

@@ -11,25 +11,25 @@ import numpy as np
 import torch
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers import BUFFERS, MIN_SIMULATIONS, Buffer
-from penstock.learner.draws import DRAWS, Draw, Samples
-from penstock.learner.feed import Feed
-from penstock.learner.ingest import Ingest, Stream
-from penstock.learner.lockstep import Lockstep
-from penstock.learner.losses import LOSSES, Sobolev
+from penstock.learner.buffers.buffer import BUFFERS, MIN_SIMULATIONS, Buffer
+from penstock.learner.buffers.units import DRAWS, Draw, Samples
+from penstock.learner.feed.feed import Feed
+from penstock.learner.losses.losses import LOSSES, Sobolev
 from penstock.learner.models import MODELS
 from penstock.learner.normalization import Normalization
-from penstock.learner.rate_limiter import RateLimiter
 from penstock.learner.rehearsal import rehearse, try_out
 from penstock.learner.schedules import Schedule
 from penstock.learner.step import Step
+from penstock.learner.stream.ingest import Ingest, Stream
+from penstock.learner.stream.lockstep import Lockstep
+from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.trainer import StopAfter, Trainer
-from penstock.learner.validation import BATCH_SIZE, Validation
+from penstock.learner.validation.validation import BATCH_SIZE, Validation
+from penstock.orchestrator.actors.ray_stream import CHUNKS_AHEAD
 from penstock.orchestrator.blueprint import Blueprint
-from penstock.orchestrator.config import Config
-from penstock.orchestrator.memory import Memory, least_memory, size
-from penstock.orchestrator.stream import CHUNKS_AHEAD
+from penstock.orchestrator.config.config import Config
+from penstock.orchestrator.run.memory import Memory, least_memory, size
 from penstock.registry import build, load_class
 from penstock.sample import DTYPE
 from penstock.solvers.worker import CHUNK_BYTES

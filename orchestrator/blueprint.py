@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from numbers import Integral
 
 from penstock.errors import PenstockError
-from penstock.orchestrator.config import Config
+from penstock.orchestrator.config.config import Config
 from penstock.registry import build, load_class, read_source
 from penstock.solvers import mpi
-from penstock.solvers.krylov import STRATEGIES
-from penstock.solvers.krylov.strategy import Strategy
+from penstock.solvers.linear import STRATEGIES
+from penstock.solvers.linear.strategy import Strategy
 from penstock.solvers.problem import Problem
 from penstock.solvers.problems import PROBLEMS
 

@@ -2,7 +2,7 @@
 
 
 def main() -> None:
-    from penstock.orchestrator.cli import run
+    from penstock.orchestrator.cli.app import run
 
     run()
 

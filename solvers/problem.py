@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.sample import FieldSpec, Layout, Sample
-from penstock.solvers.parameters import ParameterSpace
+from penstock.solvers.parameters.space import ParameterSpace
 
 if TYPE_CHECKING:
     from petsc4py import PETSc

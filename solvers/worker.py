@@ -15,10 +15,10 @@ import numpy as np
 
 from penstock.errors import Refused, describe, raised_by_signal, text_of
 from penstock.sample import DTYPE, Chunk, Decision, Lease, Sample, SolveRecord, as_numbers
-from penstock.solvers.krylov import LinearSolver
-from penstock.solvers.parameters import generator_of
+from penstock.solvers.linear import LinearSolver
+from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solution, Solve, SolveError
-from penstock.solvers.sorting import Sorter
+from penstock.solvers.sorting.sorter import Sorter
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ checkpoint: {every_s: 3}
 SLOW = """
 import time
 
-from penstock.solvers.problems.darcy import Darcy
+from penstock.solvers.problems.steady.darcy import Darcy
 
 
 class Slow(Darcy):

@@ -6,7 +6,7 @@ import time
 
 import psutil
 
-from penstock.learner import checkpoint
+from penstock.learner.checkpoints import checkpoint
 
 # 8 MB of weights, so that a write lasts long enough to be met
 OFTEN = ("training.stop_after={steps: 100000}", "checkpoint.every_s=0.2", "model.width=64", "model.modes=8")

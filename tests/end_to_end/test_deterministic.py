@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from penstock.learner import checkpoint
+from penstock.learner.checkpoints import checkpoint
 
 NUM_STEPS = 160
 NUM_KILLS = 5

@@ -12,8 +12,8 @@ from tempfile import gettempdir
 import psutil
 import pytest
 
-from penstock.learner import checkpoint
-from penstock.orchestrator import zarr_store
+from penstock.learner.checkpoints import checkpoint
+from penstock.orchestrator.store import zarr_store
 
 LONG = "training.stop_after={steps: 100000}"
 
@@ -328,7 +328,7 @@ def test_a_misused_command_says_how_to_use_it(cli, arguments, expected):
 
 FAILING = """
 from penstock.sample import FieldSpec
-from penstock.solvers.parameters import ParameterSpace, Uniform
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
 
 
@@ -367,7 +367,7 @@ BAD_STARTS = """
 import os, sys, time
 from pathlib import Path
 
-from penstock.solvers.problems.darcy import Darcy
+from penstock.solvers.problems.steady.darcy import Darcy
 
 
 class BadStarts(Darcy):
@@ -385,7 +385,8 @@ class BadStarts(Darcy):
                     os._exit(7)
 """
 IMPATIENT = """
-from penstock.orchestrator import cli, workers
+from penstock.orchestrator.cli import app as cli
+from penstock.orchestrator.run import workers
 
 workers.START_WITHIN_S = 20.0
 cli.run()

@@ -18,7 +18,7 @@ HEAD = """
 import sys
 
 del sys.modules["penstock"]  # hidden from all processes of this Ray but this one
-from penstock.orchestrator.cluster import _patience
+from penstock.orchestrator.cluster.ray_session import _patience
 from ray.scripts.scripts import main
 
 sys.argv[0] = "ray"
@@ -53,7 +53,7 @@ def head_without_penstock(cli):
 
 
 def test_what_a_joined_cluster_lacks_is_one_line(cli, head_without_penstock):
-    """What needs no cluster is in tests/orchestrator/test_cluster.py."""
+    """What needs no cluster is in tests/orchestrator/cluster/test_ray_session.py."""
     address = head_without_penstock
 
     def refusal(*overrides, token=TOKEN):

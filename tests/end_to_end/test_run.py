@@ -17,8 +17,8 @@ import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock.learner import checkpoint
-from penstock.orchestrator import zarr_store
+from penstock.learner.checkpoints import checkpoint
+from penstock.orchestrator.store import zarr_store
 
 METRICS = {
     "penstock_samples_unique_total",
@@ -174,7 +174,7 @@ def test_monitor_shows_a_finished_run(watched):
 
 
 def test_what_a_checkpoint_depends_on_can_not_change(watched):
-    result = watched[0].run("resume", "buffer.capacity=64")  # the other keys are in tests/orchestrator/test_resume.py
+    result = watched[0].run("resume", "buffer.capacity=64")  # the other keys: test_resume.py
     assert result.returncode == 2
     assert result.stderr.startswith("penstock: buffer.capacity can't change on resume")
 
@@ -230,8 +230,8 @@ def test_the_exported_file_needs_torch_alone(watched, tmp_path):
         assert errors["mean"] == pytest.approx(summary["mean"], rel=1e-5)
 
     from penstock.orchestrator.blueprint import Blueprint
-    from penstock.orchestrator.run_folder import RunFolder
-    from penstock.orchestrator.surrogates import load_surrogate
+    from penstock.orchestrator.cli.surrogates import load_surrogate
+    from penstock.orchestrator.store.run_folder import RunFolder
 
     folder = RunFolder.open(cli.latest)
     surrogate, _ = load_surrogate(folder, Blueprint.of(folder.config()))

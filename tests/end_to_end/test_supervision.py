@@ -11,7 +11,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from penstock.solvers.parameters import ParameterSpace, Uniform, generator_of
+from penstock.solvers.parameters.space import ParameterSpace, Uniform, generator_of
 
 pytestmark = pytest.mark.timeout(480)  # on a machine with ten times as much to do as it has cores
 
@@ -44,7 +44,7 @@ import os, time
 import numpy as np
 
 from penstock.sample import FieldSpec, Sample
-from penstock.solvers.parameters import ParameterSpace, Uniform
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
 
 

@@ -6,16 +6,16 @@ import torch
 from torch import nn
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers import Reservoir
-from penstock.learner.draws import Samples, Trajectories
-from penstock.learner.feed import Feed
-from penstock.learner.ingest import Ingest
-from penstock.learner.losses import H1, MSE, SMALLEST_SHARE, RelativeL2, Sobolev
+from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.buffers.units import Samples, Trajectories
+from penstock.learner.feed.feed import Feed
+from penstock.learner.losses.losses import H1, MSE, SMALLEST_SHARE, RelativeL2, Sobolev
 from penstock.learner.normalization import Normalization
 from penstock.learner.step import Step
+from penstock.learner.stream.ingest import Ingest
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.trainer import StopAfter, Trainer
-from penstock.learner.validation import Validation
+from penstock.learner.validation.validation import Validation
 from penstock.sample import Chunk, FieldSpec, Layout
 
 NUM_POINTS = 8

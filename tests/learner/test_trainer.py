@@ -8,21 +8,21 @@ import pytest
 import torch
 
 from penstock.errors import PenstockError
-from penstock.learner import checkpoint
-from penstock.learner.buffers import Fifo, Firo, Reservoir
-from penstock.learner.draws import Pairs, Trajectories
-from penstock.learner.feed import Feed
-from penstock.learner.ingest import Ingest
-from penstock.learner.lockstep import Lockstep
-from penstock.learner.losses import LOSSES
+from penstock.learner.buffers.buffer import Fifo, Firo, Reservoir
+from penstock.learner.buffers.units import Pairs, Trajectories
+from penstock.learner.checkpoints import checkpoint
+from penstock.learner.feed.feed import Feed
+from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
-from penstock.learner.rate_limiter import RateLimiter
 from penstock.learner.schedules import Schedule
 from penstock.learner.step import Step
+from penstock.learner.stream.ingest import Ingest
+from penstock.learner.stream.lockstep import Lockstep
+from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.trainer import StopAfter, Trainer
-from penstock.learner.validation import Validation
+from penstock.learner.validation.validation import Validation
 from penstock.sample import Chunk, FieldSpec, Layout
 
 pytestmark = pytest.mark.usefixtures("watermark_of_samples")

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from penstock.errors import PenstockError
-from penstock.learner.draws import Pairs, Samples, Trajectories
-from penstock.learner.lockstep import Lockstep
+from penstock.learner.buffers.units import Pairs, Samples, Trajectories
+from penstock.learner.stream.lockstep import Lockstep
 from penstock.orchestrator.assembly import (
     _make_buffer,
     fits_beside_training,
@@ -24,11 +24,11 @@ from penstock.orchestrator.assembly import (
     validation_size,
 )
 from penstock.orchestrator.blueprint import Blueprint
-from penstock.orchestrator.config import Config
+from penstock.orchestrator.config.config import Config
 
 TRANSIENT = """
 from penstock.sample import FieldSpec
-from penstock.solvers.parameters import ParameterSpace, Uniform
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
 
 

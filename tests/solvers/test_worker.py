@@ -1,3 +1,5 @@
+"""Lease in, chunks out: sizes, failures, order."""
+
 import re
 import signal
 
@@ -5,13 +7,13 @@ import numpy as np
 import pytest
 
 from penstock.sample import FieldSpec, Lease, Sample
-from penstock.solvers.krylov import LinearSolver
-from penstock.solvers.krylov.direct import Direct
-from penstock.solvers.krylov.gcrodr import GCRODR
-from penstock.solvers.krylov.krylov import Krylov
-from penstock.solvers.parameters import ParameterSpace, Uniform
+from penstock.solvers.linear import LinearSolver
+from penstock.solvers.linear.direct.direct import Direct
+from penstock.solvers.linear.iterative.gcrodr import GCRODR
+from penstock.solvers.linear.iterative.petsc import Krylov
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import LinearSystem, Problem
-from penstock.solvers.problems.darcy import Darcy
+from penstock.solvers.problems.steady.darcy import Darcy
 from penstock.solvers.worker import CHUNK_BYTES, SolverWorker
 
 

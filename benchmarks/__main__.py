@@ -1,0 +1,121 @@
+"""Every bench by name: `python -m benchmarks solvers`, from a checkout.
+
+Each is imported when it is run: those of the solvers after `use_one_core`, that of the learner where there are torch
+and NumPy alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks.solvers import use_one_core
+from penstock.errors import PenstockError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.split("\n", 1)[0])
+    benches = parser.add_subparsers(required=True, metavar="BENCH")
+
+    def add(run, text: str, systems: int | None = None, resolution: int | None = None) -> argparse.ArgumentParser:
+        options = benches.add_parser(run.__name__.replace("_", "-"), help=text, description=text)
+        options.set_defaults(run=run)
+        if systems is not None:
+            options.add_argument("--systems", type=_positive, default=systems, help=f"number of draws ({systems})")
+        if resolution is not None:
+            text = f"cells along each side ({resolution})"
+            options.add_argument("--resolution", type=_positive, default=resolution, help=text)
+        return options
+
+    options = add(solvers, "every way to solve, on every case")
+    options.add_argument("--case", help="the beginning of the names of the cases to run; all when left out")
+    options.add_argument("--systems", type=_positive, help="systems of a case; 40, 10 or 3 by size when left out")
+    add(gate, "whether our GCRO-DR is SKR's: iterations on its own systems", systems=40)
+    add(iteration, "what an iteration of GCRO-DR costs against PETSc's GMRES")
+    add(sorting, "orders of a window: cost, steps, and the solve time they save", systems=256, resolution=64)
+    add(accuracy, "what each digit costs, and whether accuracy is kept", systems=200, resolution=64)
+    add(discretisation, "order and error of the finite elements on nested meshes", systems=5, resolution=64)
+    options = add(learner, "what limits training: the step, its feed, ingest")
+    options.add_argument("--device", choices=("cpu", "cuda"), help="cuda where there is one, when left out")
+    options.add_argument("--case", help="one section alone, which is then only printed")
+    options.add_argument("--seconds", type=float, help="time of each arm; 6 when left out")
+    options = add(sort_or_learn, "what sorted leases do to what is learned, beside shuffled ones")
+    options.add_argument("--samples", type=_positive, default=4096, help="unique samples of a training (4096)")
+    options.add_argument("--seeds", type=_positive, default=3, help="trainings of every arm, at least 2 (3)")
+
+    arguments = parser.parse_args()
+    try:
+        sys.exit(arguments.run(arguments))
+    except PenstockError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return int(text)
+
+
+def solvers(arguments: argparse.Namespace) -> None:
+    use_one_core()
+    from benchmarks.solvers.solvers import run
+
+    run(arguments.case, arguments.systems)
+
+
+def gate(arguments: argparse.Namespace) -> int:
+    """1 where the gate is not passed."""
+    use_one_core()
+    from benchmarks.solvers.skr import gate as passes
+
+    return int(not passes(arguments.systems))
+
+
+def iteration(arguments: argparse.Namespace) -> None:
+    use_one_core()
+    from benchmarks.solvers.skr import cost_per_iteration
+
+    cost_per_iteration()
+
+
+def sorting(arguments: argparse.Namespace) -> None:
+    use_one_core()
+    from benchmarks.solvers.sorting import run
+
+    run(arguments)
+
+
+def accuracy(arguments: argparse.Namespace) -> None:
+    use_one_core()
+    from benchmarks.solvers.accuracy import run
+
+    run(arguments)
+
+
+def discretisation(arguments: argparse.Namespace) -> None:
+    use_one_core()
+    from benchmarks.solvers.discretisation import run
+
+    run(arguments)
+
+
+def learner(arguments: argparse.Namespace) -> None:
+    from penstock.learner.allocator import keep_freed_memory
+
+    keep_freed_memory()  # before torch is imported
+    from benchmarks.learner.page import SECONDS, run
+
+    run(arguments.device, arguments.case, SECONDS if arguments.seconds is None else arguments.seconds)
+
+
+def sort_or_learn(arguments: argparse.Namespace) -> None:
+    from benchmarks.sort_or_learn import run
+
+    if arguments.seeds < 2:
+        raise PenstockError(f"--seeds {arguments.seeds}: a verdict goes by the spread of at least 2 trainings")
+    run(arguments.samples, range(arguments.seeds))
+
+
+if __name__ == "__main__":
+    main()

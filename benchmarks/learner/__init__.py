@@ -1,0 +1,1 @@
+"""What limits training, as a page. Torch and NumPy alone."""

@@ -1,0 +1,110 @@
+"""What is trained in the bench: a model, a batch, a buffer, and samples that cost nothing to make."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.losses.losses import LOSSES
+from penstock.learner.models import MODELS
+from penstock.learner.normalization import Normalization
+from penstock.learner.step import Step
+from penstock.learner.surrogate import Surrogate
+from penstock.sample import Chunk, FieldSpec, Layout
+
+CHUNK_BYTES = 1 << 20  # what a solver worker sends at a time, or one sample where that is larger
+POOL_BYTES = 1 << 26  # of samples: more than a processor's cache, so each is read from memory, as from a stream
+LEARNING_RATE = 1e-4  # low: the targets are noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One model on one device, fed from one kind of buffer."""
+
+    title: str
+    layout: Layout
+    model: str
+    """Of MODELS."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    loss: str
+    """Of LOSSES."""
+    batch_size: int
+    num_slots: int
+    counts_bytes: bool = False
+    """The step does little but read and write its weights: it is held against the device's copy rate."""
+
+    def surrogate(self, device: torch.device) -> Surrogate:
+        torch.manual_seed(0)
+        with device:
+            model = MODELS[self.model](self.layout, **self.options)
+        return Surrogate(model, Normalization.identity(self.layout), self.layout).to(device)
+
+    def step(self, device: torch.device, **options: Any) -> Step:
+        return Step(self.surrogate(device), loss=LOSSES[self.loss](), learning_rate=LEARNING_RATE, **options)
+
+    def full_reservoir(self, **placement: Any) -> Reservoir:
+        """All slots taken, by as few distinct samples as `chunks` has. placement: device and pin_memory."""
+        buffer = Reservoir(self.layout, capacity=self.num_slots, watermark=self.num_slots, seed=0, **placement)
+        stream = chunks(self.layout)
+        while len(buffer) < self.num_slots:
+            chunk = next(stream)
+            buffer.put_now(chunk.arrays, chunk.simulations, chunk.steps)
+        return buffer
+
+
+def fno(num_points: int = 64, *, width: int = 32, modes: int = 12, batch_size: int = 16, num_slots: int = 4000) -> Case:
+    grid = (num_points, num_points)
+    layout = Layout((FieldSpec(name="coefficient", shape=grid),), (FieldSpec(name="solution", shape=grid),))
+    return Case(
+        title=f"FNO, {num_points}x{num_points}, width {width}, {modes} modes, 4 layers, batch {batch_size}, "
+        f"{num_slots:,} slots",
+        layout=layout,
+        model="fno",
+        options={"width": width, "modes": modes, "layers": 4},
+        loss="relative_l2",
+        batch_size=batch_size,
+        num_slots=num_slots,
+    )
+
+
+def mlp(num_outputs: int, *, num_slots: int, batch_size: int = 10) -> Case:
+    """The net of Meyer et al. (SC 2023, arXiv 2309.16743): five temperatures and the time to a temperature field."""
+    inputs = tuple(FieldSpec(name=name) for name in ("initial", "left", "right", "bottom", "top", "time"))
+    return Case(
+        title=f"MLP, 6-256-256-{num_outputs:,}, batch {batch_size}, {num_slots:,} slots",
+        layout=Layout(inputs, (FieldSpec(name="temperature", shape=(num_outputs,)),)),
+        model="mlp",
+        loss="mse",
+        batch_size=batch_size,
+        num_slots=num_slots,
+        counts_bytes=True,
+    )
+
+
+def chunks(layout: Layout) -> Iterator[Chunk]:
+    """Chunks of random samples without end, one sample a simulation, read-only as those that come from another process.
+
+    The samples repeat after POOL_BYTES, the simulations never.
+    """
+    num_rows = max(1, CHUNK_BYTES // layout.sample_bytes)
+    random = np.random.default_rng(0)
+    pool = []
+    for _ in range(max(2, POOL_BYTES // (num_rows * layout.sample_bytes))):
+        arrays = {name: random.standard_normal((num_rows, *shape), np.float32) for name, shape in layout.shapes.items()}
+        for array in arrays.values():
+            array.flags.writeable = False
+        pool.append(arrays)
+    for number in itertools.count():
+        simulations = np.arange(number * num_rows, (number + 1) * num_rows)
+        yield Chunk(
+            arrays=pool[number % len(pool)],
+            simulations=simulations,
+            steps=np.zeros(num_rows, np.int64),
+            finished=tuple(simulations.tolist()),
+        )

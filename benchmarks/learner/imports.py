@@ -1,0 +1,29 @@
+"""How long the learner's own modules take to import once torch is there."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from benchmarks.learner.section import Section, Target
+from benchmarks.learner.timing import spread
+
+NUM_PROCESSES = 5
+MOST_S = 3.0
+PROGRAM = """
+import time, torch
+start = time.perf_counter()
+import pkgutil, penstock.learner
+for module in pkgutil.walk_packages(penstock.learner.__path__, "penstock.learner."):
+    __import__(module.name)
+print(time.perf_counter() - start)
+"""
+
+
+def imports() -> Section:
+    """All modules of penstock.learner, each time in a new process."""
+    command = [sys.executable, "-c", PROGRAM]
+    runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(NUM_PROCESSES)]
+    took = spread([float(run.stdout) for run in runs])
+    text = f"All modules of `penstock.learner` take {took} s to import, torch's own import left out."
+    return Section("Import", text, (Target(what="seconds beyond torch's own import", measured=took, most=MOST_S),))

@@ -1,0 +1,292 @@
+"""The limit ladder of a case, beside torch's DataLoader over the same buffer and the device's copy rate.
+
+    L1   the step on one batch that lies on the device
+    L2   the step, fed from a full buffer without producers
+    L2p  as L2, while a thread ingests as fast as the buffer's rule admits
+
+What a run reaches is at most L2; L2 / L1 is what feeding costs, L2p / L2 what ingestion costs beside it.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from benchmarks.learner.cases import LEARNING_RATE, Case, chunks
+from benchmarks.learner.section import Section, Target
+from benchmarks.learner.timing import Arm, Rounds, Spread, measure, synchronize
+from benchmarks.report import markdown
+from penstock.learner.buffers.buffer import Batch, Buffer
+from penstock.learner.feed.feed import Feed
+from penstock.learner.step import Step
+from penstock.learner.stream.ingest import Ingest
+from penstock.sample import Chunk, Layout
+
+BYTES_PER_PARAMETER = 40
+"""What a float32 step must move: the weight read forward and backward, its gradient written, and by Adam weight,
+gradient and two moments read, weight and moments written. 4 bytes each."""
+COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
+LEAST = {"cpu": {"L2": 0.95, "L2p": None, "roofline": None}, "cuda": {"L2": 0.98, "L2p": 0.95, "roofline": 0.7}}
+
+L1, COPY = "L1: the step alone", "copy"
+ITEMS, BATCHES = "DataLoader, item by item", "DataLoader, batched"
+
+
+def ladder(case: Case, device: torch.device, seconds: float) -> Section:
+    """All arms in one run. Their ratios are medians over rounds, with quartiles."""
+    step = case.step(device)
+    with ExitStack() as stack:
+        arms: dict[str, Arm] = {}
+        producers: dict[str, Producer] = {}
+        for place, placement in _placements(device).items():
+            buffer, refilled = case.full_reservoir(**placement), case.full_reservoir(**placement)
+            feed, live_feed = (
+                stack.enter_context(closing(_started(Feed(one, device, case.batch_size)))) for one in (buffer, refilled)
+            )
+            producer = stack.enter_context(closing(Producer(refilled, case.layout)))
+            if not arms:
+                arms[L1] = _on_one_batch(step, _next(feed))
+            arms[f"L2{place}"] = _fed(step, feed)
+            arms[f"L2p{place}"] = _beside(producer, _fed(step, live_feed), device)
+            arms[f"feed{place}"] = _feeding(feed)
+            producers[f"L2p{place}"] = producer
+        for name, loader in _loaders(buffer, case.batch_size, device).items():  # the last one lies in host memory
+            arms[name] = _loaded(step, loader, device)
+            arms[f"{name}, alone"] = _loading(loader, device)
+        if case.counts_bytes:
+            arms[COPY] = _copying(COPY_BYTES[device.type], device)
+        rounds = measure(arms, seconds, device)
+    return _section(case, device, step, rounds, producers)
+
+
+def _placements(device: torch.device) -> dict[str, dict[str, Any]]:
+    """Where a buffer may lie, by what an arm's name says of it."""
+    if device.type == "cpu":
+        return {"": {}}
+    return {", device memory": {"device": device}, ", pinned memory": {"pin_memory": True}}
+
+
+# Arms
+
+
+def _on_one_batch(step: Step, batch: Batch) -> Arm:
+    def run(count: int) -> None:
+        for _ in range(count):
+            step(batch.arrays, LEARNING_RATE)
+
+    return run
+
+
+def _fed(step: Step, feed: Feed) -> Arm:
+    def run(count: int) -> None:
+        for _ in range(count):
+            step(_next(feed).arrays, LEARNING_RATE)
+
+    return run
+
+
+def _feeding(feed: Feed) -> Arm:
+    def run(count: int) -> None:
+        for _ in range(count):
+            _next(feed)
+
+    return run
+
+
+def _loaded(step: Step, loader: Iterator[dict[str, Tensor]], device: torch.device) -> Arm:
+    def run(count: int) -> None:
+        for _ in range(count):
+            step(_to(device, next(loader)), LEARNING_RATE)
+
+    return run
+
+
+def _loading(loader: Iterator[dict[str, Tensor]], device: torch.device) -> Arm:
+    def run(count: int) -> None:
+        for _ in range(count):
+            _to(device, next(loader))
+
+    return run
+
+
+def _copying(num_bytes: int, device: torch.device) -> Arm:
+    source = torch.ones(num_bytes // 4, device=device)
+    target = torch.empty_like(source)
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            target.copy_(source)
+
+    return run
+
+
+def _beside(producer: Producer, arm: Arm, device: torch.device) -> Arm:
+    def run(count: int) -> None:
+        with producer:
+            arm(count)
+            synchronize(device)  # the steps that are still queued have the producer beside them, too
+
+    return run
+
+
+def _started(feed: Feed) -> Feed:
+    feed.start()
+    return feed
+
+
+def _next(feed: Feed) -> Batch:
+    while (batch := feed.next(lambda: False)) is None:
+        pass
+    return batch
+
+
+def _to(device: torch.device, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: array.to(device, non_blocking=True) for name, array in arrays.items()}
+
+
+class Producer:
+    """An ingest thread with samples that cost nothing, which takes them inside `with` only."""
+
+    def __init__(self, buffer: Buffer, layout: Layout):
+        self.seconds = 0.0
+        """In which it might ingest."""
+        self._chunks = chunks(layout)
+        self._may_produce, self._stopped = threading.Event(), threading.Event()
+        self._ingest = Ingest(self, buffer, layout)
+        self._ingest.start(self._stopped.is_set)
+
+    @property
+    def num_unique(self) -> int:
+        return self._ingest.num_unique
+
+    def next(self, timeout_s: float) -> Chunk | None:
+        """The stream that the ingest thread takes from."""
+        return next(self._chunks) if self._may_produce.wait(timeout_s) else None
+
+    def __enter__(self) -> None:
+        self._entered = time.perf_counter()
+        self._may_produce.set()
+
+    def __exit__(self, *_: object) -> None:
+        self._may_produce.clear()
+        self.seconds += time.perf_counter() - self._entered
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._ingest.join()
+
+
+# torch's DataLoader over the buffer's arrays, at its best: it takes no lock and keeps no account of what was seen
+
+
+class Items(Dataset):
+    """A sample an index, as in the loaders of the SC 2023 paper's artefact."""
+
+    def __init__(self, arrays: dict[str, Tensor]):
+        self.arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self.arrays["targets"])
+
+    def __getitem__(self, slot: int) -> dict[str, Tensor]:
+        return {name: array[slot] for name, array in self.arrays.items()}
+
+
+class Batches(Items):
+    """A batch in one gather, by the hook that DataLoader has for it."""
+
+    def __getitems__(self, slots: list[int]) -> dict[str, Tensor]:
+        index = torch.tensor(slots)
+        return {name: array.index_select(0, index) for name, array in self.arrays.items()}
+
+
+def _loaders(buffer: Buffer, batch_size: int, device: torch.device) -> dict[str, Iterator[dict[str, Tensor]]]:
+    def without_end(dataset: Items, **options: Any) -> Iterator[dict[str, Tensor]]:
+        sampler = RandomSampler(dataset, replacement=True, num_samples=sys.maxsize)
+        return iter(DataLoader(dataset, batch_size, sampler=sampler, **options))
+
+    state = buffer.state()  # of a full buffer it names the arrays themselves, [slots, 1, C, *grid]
+    arrays = {name: state[f"arrays.{name}"].tensor.flatten(0, 1) for name in buffer.layout.shapes}
+    return {
+        ITEMS: without_end(Items(arrays)),
+        BATCHES: without_end(Batches(arrays), collate_fn=_unchanged, pin_memory=device.type == "cuda"),
+    }
+
+
+def _unchanged(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
+    return arrays
+
+
+# The section
+
+
+def _section(case: Case, device: torch.device, step: Step, rounds: Rounds, producers: dict[str, Producer]) -> Section:
+    places = _placements(device)
+    feeds = [f"feed{place}" for place in places]
+    fastest = min(feeds, key=lambda arm: rounds.time(arm).median)
+    ours = fastest.replace("feed", "L2")
+    steps = [L1, *(f"{rung}{place}" for place in places for rung in ("L2", "L2p")), ITEMS, BATCHES]
+    table = markdown(
+        [
+            [
+                arm,
+                f"{1e3 * rounds.time(arm).median:.3g}",
+                f"{rounds.rate(arm, case.batch_size).median:.0f}",
+                str(rounds.speed(arm, L1)),
+                str(rounds.speed(ours, arm)),
+            ]
+            for arm in steps
+        ],
+        ["with the step", "ms a step", "samples/s", "speed against L1", f"{ours} against it"],
+    )
+    batch_bytes = case.batch_size * case.layout.sample_bytes
+    feed_table = markdown(
+        [
+            [
+                arm,
+                f"{rounds.rate(arm, 1).median:.0f}",
+                f"{rounds.rate(arm, batch_bytes / 1e9).median:.3g}",
+                str(rounds.speed(fastest, arm)),
+            ]
+            for arm in (*feeds, f"{ITEMS}, alone", f"{BATCHES}, alone")
+        ],
+        ["without it", "batches/s", "GB/s", f"{fastest} against it"],
+    )
+    lines = []
+    for arm, producer in producers.items():
+        unique = producer.num_unique / producer.seconds
+        reuse = rounds.rate(arm, case.batch_size).median / unique if unique else math.inf  # in a very short run
+        lines.append(
+            f"- {arm}: the producer put {unique:.0f} unique samples/s, {unique * case.layout.sample_bytes / 1e9:.3g} "
+            f"GB/s, a reuse of {reuse:.2f}."
+        )
+    targets = [
+        Target(
+            what=f"{rung}{place} / L1",
+            measured=rounds.speed(f"{rung}{place}", L1),
+            least=LEAST[device.type][rung],
+        )
+        for rung in ("L2", "L2p")
+        for place in places
+    ]
+    if case.counts_bytes:
+        step_bytes = BYTES_PER_PARAMETER * sum(parameter.numel() for parameter in step.surrogate.parameters())
+        copied_bytes = 2 * COPY_BYTES[device.type]
+        fraction = Spread(*(step_bytes / copied_bytes * ratio for ratio in rounds.speed(L1, COPY)))
+        lines.append(
+            f"- Roofline: the step must move {step_bytes / 1e9:.3g} GB ({BYTES_PER_PARAMETER} bytes a parameter) and "
+            f"does {rounds.rate(L1, step_bytes / 1e9).median:.3g} GB/s; a copy on this device reads and writes "
+            f"{rounds.rate(COPY, copied_bytes / 1e9).median:.3g} GB/s."
+        )
+        what = "L1, fraction of the roofline"
+        targets.append(Target(what=what, measured=fraction, least=LEAST[device.type]["roofline"]))
+    return Section(case.title, "\n\n".join([table, feed_table, "\n".join(lines)]), tuple(targets))

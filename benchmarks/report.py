@@ -1,0 +1,56 @@
+"""The benches' tables, for the terminal and for benchmarks/tables/."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import textwrap
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from penstock.errors import PenstockError
+
+FOLDER = Path("benchmarks") / "tables"
+
+
+def require_folder() -> None:
+    """Raises PenstockError unless benchmarks/tables/ can be written to."""
+    try:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=FOLDER):
+            pass
+    except OSError as error:
+        raise PenstockError(f"{FOLDER.absolute()} can't be written to: {error.strerror}") from error
+
+
+def write(file: str, text: str) -> None:
+    """Into benchmarks/tables/ of the current folder, in one piece."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    partial = FOLDER / f"{file}.part"
+    partial.write_text(text)
+    partial.replace(FOLDER / file)
+    print(f"written to {FOLDER / file}", file=sys.stderr)
+
+
+def paragraph(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 120)
+
+
+def markdown(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
+    """A table whose columns line up in plain text too."""
+    table = [header, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in table
+    ]
+    lines.insert(1, "|-" + "-|-".join("-" * width for width in widths) + "-|")
+    return "\n".join(lines)
+
+
+def footer(command: str, machine: str, versions: str) -> str:
+    """What a table was made by, on, with and when."""
+    return f"""- Command: `{command}`
+- Machine: {machine}
+- Versions: {versions}
+- Date: {datetime.now(UTC):%Y-%m-%d}"""

@@ -1,0 +1,394 @@
+"""The arms of the bench: ways to solve the systems of a case, one after another."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from benchmarks.solvers.skr import PublishedGCRODR
+from penstock.sample import Decision
+from penstock.solvers.linear import LinearSolver
+from penstock.solvers.linear.auto.auto import Auto, candidates
+from penstock.solvers.linear.auto.calibration import can_factor
+from penstock.solvers.linear.check import residual_of
+from penstock.solvers.linear.direct.constant import Constant
+from penstock.solvers.linear.direct.lagged import Lagged
+from penstock.solvers.linear.iterative.cg import CG
+from penstock.solvers.linear.iterative.gcrodr import GCRODR
+from penstock.solvers.linear.iterative.petsc import Krylov
+from penstock.solvers.linear.strategy import Strategy, Tolerance
+from penstock.solvers.problem import LinearSystem, Outcome
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
+
+MAX_ITERATIONS = 10_000
+MAX_WORK = 2e10  # iterations x unknowns x restart of GMRES: half a minute, after which the arm leaves the case anyway
+VARIANTS_LIMIT = 100_000  # unknowns up to which GCRO-DR is run unsorted and preconditioned from the left, too
+MAX_GCRODR_ITERATIONS = 2_000  # it has given up by then: SKR's own systems take it 150
+MAX_GAMG_ITERATIONS = 500  # multigrid that has not converged by then never does: a Helmholtz system would take minutes
+FACTOR_LIMIT = 200_000  # unknowns; 64^3 take PETSc's own factorisation a minute and 3 GB, so above it is left out,
+# and MUMPS, which takes half a minute there, is run once
+
+
+class Role(StrEnum):
+    """Whose way of solving it is."""
+
+    BASELINE = "baseline"
+    SKR = "SKR"
+    USER = "user"
+    OURS = "ours"
+    AUTO = "auto"
+    ASSEMBLED_ONCE = "auto, assembled once"
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What decides which arms make sense for a case."""
+
+    num_unknowns: int
+    is_spd: bool
+    is_spatial: bool
+    """In three dimensions."""
+    has_constant_matrix: bool
+    is_sequence: bool
+
+
+class ArmError(Exception):
+    """A system that an arm did not solve, with the reason."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What an arm made of one system. Set-up is what comes before the first iteration or back-solve."""
+
+    x: PETSc.Vec | None
+    iterations: int
+    solve_s: float
+    setup_s: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        return self.setup_s + self.solve_s
+
+    def __add__(self, later: Solved) -> Solved:
+        """One system in two solves, the later one from the x of the first."""
+        return Solved(
+            later.x, self.iterations + later.iterations, self.solve_s + later.solve_s, self.setup_s + later.setup_s
+        )
+
+
+class Arm(ABC):
+    """One way to solve. Keeps what it learns from system to system.
+
+    control: title of the arm that differs by its lack of recycling alone.
+    num_cold: first systems in which it sets up what it keeps, or learns.
+    max_systems: after which it leaves a case, warming up included.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        role: Role,
+        *,
+        is_sorted: bool = False,
+        control: str | None = None,
+        num_cold: int = 1,
+        max_systems: int | None = None,
+    ):
+        self.title = title
+        self.role = role
+        self.is_sorted = is_sorted
+        self.control = control
+        self.num_cold = num_cold
+        self.max_systems = max_systems
+
+    @abstractmethod
+    def solve(self, system: LinearSystem, rtol: float) -> Solved:
+        """Raises ArmError, and what PETSc raises."""
+
+    def improve(self, system: LinearSystem, x: PETSc.Vec, rtol: float) -> Solved:
+        """Go on from an x that is not good enough."""
+        return self.solve(replace(system, guess=x), rtol)
+
+
+class KeptKSP(Arm):
+    """The loop of someone who knows PETSc: one KSP, set up once, for one matrix whose values are overwritten in place.
+
+    So symbolic factorisations and GAMG's aggregates are made once. CG stops on the true residual's norm, GMRES is
+    preconditioned from the right.
+
+    package: for a direct solve, "petsc" or "mumps".
+    options: PETSc's, without dash or prefix.
+    knows_constant: the first factor or preconditioner serves all systems.
+    max_iterations: after which a system is given up.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        role: Role,
+        *,
+        ksp: str,
+        pc: str,
+        package: str | None = None,
+        options: Mapping[str, str] | None = None,
+        knows_constant: bool = False,
+        max_iterations: int = MAX_ITERATIONS,
+        max_systems: int | None = None,
+    ):
+        super().__init__(title, role, max_systems=max_systems)
+        self.type = ksp
+        self.pc = pc
+        self.package = package
+        self.options = dict(options or {})
+        self.knows_constant = knows_constant
+        self.max_iterations = max_iterations
+        self._ksp: PETSc.KSP | None = None
+
+    def solve(self, system: LinearSystem, rtol: float) -> Solved:
+        start = time.thread_time()
+        ksp = self._ksp = self._ksp or self._create(system)
+        ksp.setOperators(system.A)
+        ksp.setTolerances(rtol=rtol, atol=0.0, max_it=self.max_iterations)
+        ksp.setUp()
+        if self.knows_constant:
+            ksp.getPC().setReusePreconditioner(True)
+        ready = time.thread_time()
+        x = system.b.duplicate()
+        ksp.setInitialGuessNonzero(system.guess is not None and self.type != "preonly")
+        if system.guess is not None:
+            system.guess.copy(x)
+        ksp.solve(system.b, x)
+        end = time.thread_time()
+        if ksp.getConvergedReason() < 0:
+            raise ArmError(f"PETSc: {_reason(ksp)} after {ksp.getIterationNumber()} iterations")
+        iterations = 0 if self.type == "preonly" else ksp.getIterationNumber()
+        return Solved(x, iterations, end - ready, ready - start)
+
+    def improve(self, system: LinearSystem, x: PETSc.Vec, rtol: float) -> Solved:
+        """A step of iterative refinement where the solve is direct: the same back-solve again would change nothing."""
+        if self.type != "preonly":
+            return super().improve(system, x, rtol)
+        start = time.thread_time()
+        correction = system.b.duplicate()
+        self._ksp.solve(residual_of(system, x), correction)
+        correction.axpy(1.0, x)
+        return Solved(correction, 0, time.thread_time() - start)
+
+    def _create(self, system: LinearSystem) -> PETSc.KSP:
+        from petsc4py import PETSc
+
+        ksp = PETSc.KSP().create(system.A.comm)
+        ksp.setType(self.type)
+        if self.type == "cg":
+            ksp.setNormType(PETSc.KSP.NormType.UNPRECONDITIONED)
+        elif self.type == "gmres":
+            ksp.setPCSide(PETSc.PC.Side.RIGHT)
+        pc = ksp.getPC()
+        pc.setType(self.pc)
+        if self.package is not None:
+            pc.setFactorSolverType(self.package)
+        if self.package == "petsc":
+            pc.setFactorOrdering("nd")
+        prefix = "penstock_bench_"
+        ksp.setOptionsPrefix(prefix)
+        table = PETSc.Options(prefix)
+        for key, value in self.options.items():
+            table.setValue(key, value)
+        ksp.setOperators(system.A)
+        ksp.setFromOptions()
+        ksp.setUp()  # the smoothers on GAMG's levels read theirs here
+        for key in self.options:
+            table.delValue(key)
+        return ksp
+
+
+class StrategyArm(Arm):
+    """A strategy of penstock's, asked for a residual. The bench does for it what `LinearSolver` does in a run."""
+
+    def __init__(
+        self,
+        title: str,
+        role: Role,
+        make: Callable[[], Strategy],
+        *,
+        is_sorted: bool = False,
+        control: str | None = None,
+        num_cold: int = 1,
+    ):
+        super().__init__(title, role, is_sorted=is_sorted, control=control, num_cold=num_cold)
+        self._make = make
+        self._strategy: Strategy | None = None
+
+    def solve(self, system: LinearSystem, rtol: float) -> Solved:
+        start = time.thread_time()
+        self._strategy = self._strategy or self._make()
+        attempt = self._strategy.solve(system, Tolerance(rtol))
+        seconds = time.thread_time() - start
+        if attempt.outcome is not Outcome.CONVERGED:
+            raise ArmError(f"{attempt.outcome} after {attempt.iterations} products")
+        return Solved(attempt.x, attempt.iterations, seconds - attempt.setup_seconds, attempt.setup_seconds)
+
+
+class AutoArm(Arm):
+    """The product's own solver under `strategy: auto`, its check of every solution included.
+
+    target: `rtol` or `accuracy`, as `LinearSolver` takes them.
+    """
+
+    def __init__(self, role: Role = Role.AUTO, num_cold: int = 0, **target: float):
+        super().__init__(role, role, num_cold=num_cold)  # it has decided and settled before it is compared
+        self._solver = LinearSolver(Auto(), **target)
+
+    @property
+    def decision(self) -> Decision | None:
+        decisions = self._solver.decisions
+        return decisions[0] if decisions else None
+
+    def solve(self, system: LinearSystem, rtol: float | None = None) -> Solved:
+        """The target is what was given at the start, not `rtol`."""
+        setup_before = self._solver.setup_seconds
+        start = time.thread_time()
+        solution = self._solver(system)
+        seconds = time.thread_time() - start
+        if not solution.converged:
+            raise ArmError(f"{solution.outcome}, relative residual {solution.relative_residual:.1e}")
+        setup_s = self._solver.setup_seconds - setup_before
+        return Solved(solution.x, solution.iterations, seconds - setup_s, setup_s)
+
+
+class AssembledOnceArm(AutoArm):
+    """`auto` for a problem that assembles its constant matrix once, so that there are no values to compare."""
+
+    def __init__(self, **target: float):
+        super().__init__(Role.ASSEMBLED_ONCE, num_cold=16, **target)  # about as many systems as `auto` settles on
+        self._matrix: PETSc.Mat | None = None
+
+    def solve(self, system: LinearSystem, rtol: float | None = None) -> Solved:
+        self._matrix = self._matrix or system.A.duplicate(copy=True)
+        return super().solve(replace(system, A=self._matrix), rtol)
+
+
+def _reason(ksp: PETSc.KSP) -> str:
+    from petsc4py import PETSc
+
+    reasons = vars(PETSc.KSP.ConvergedReason)
+    return next(name for name, value in reasons.items() if value == ksp.getConvergedReason())
+
+
+def published_arms(structure: Structure) -> list[Arm]:
+    """What SKR compares, its controls, and CG."""
+    pc = "icc" if structure.is_spd else "ilu"
+    title = f"GCRO-DR(40, 20) + {pc.upper()}"
+    options = {"pc": pc, "max_iterations": MAX_GCRODR_ITERATIONS}
+    reset = f"{title}, reset"
+    is_sorted = not structure.is_sequence
+    arms: list[Arm] = [
+        KeptKSP(
+            f"GMRES({restart}) + {pc.upper()}",
+            Role.BASELINE,
+            ksp="gmres",
+            pc=pc,
+            options={"ksp_gmres_restart": str(restart)},
+            max_iterations=min(MAX_ITERATIONS, int(MAX_WORK / (structure.num_unknowns * restart))),
+        )
+        for restart in (40, 200)
+    ]
+    if structure.is_spd:
+        arms.append(KeptKSP("CG + ICC", Role.BASELINE, ksp="cg", pc=pc))
+    arms.append(skr_arm(structure))
+    if structure.num_unknowns <= VARIANTS_LIMIT:
+        if is_sorted:
+            arms.append(StrategyArm(f"{title}, unsorted", Role.BASELINE, lambda: GCRODR(**options), control=reset))
+        left = f"{title}, left"
+        arms.append(StrategyArm(left, Role.BASELINE, lambda: PublishedGCRODR(**options), is_sorted=is_sorted))
+    arms.append(StrategyArm(reset, Role.BASELINE, lambda: GCRODR(**options, recycle=False), is_sorted=is_sorted))
+    if structure.is_sequence and not structure.has_constant_matrix:  # where recycling was found to be worth most
+        title = "GCRO-DR(60, 20) + SOR"
+        larger = options | {"m": 60, "pc": "sor"}
+        reset = f"{title}, reset"
+        arms.append(StrategyArm(f"{title}, in order", Role.BASELINE, lambda: GCRODR(**larger), control=reset))
+        arms.append(StrategyArm(reset, Role.BASELINE, lambda: GCRODR(**larger, recycle=False)))
+    return arms
+
+
+def skr_arm(structure: Structure) -> Arm:
+    """Sorting Krylov Recycling as published, but for its true residuals."""
+    pc = "icc" if structure.is_spd else "ilu"
+    title = f"GCRO-DR(40, 20) + {pc.upper()}"
+    options = {"pc": pc, "max_iterations": MAX_GCRODR_ITERATIONS}
+    return StrategyArm(
+        f"{title}, {'in order' if structure.is_sequence else 'sorted'}",
+        Role.SKR,
+        lambda: GCRODR(**options),
+        is_sorted=not structure.is_sequence,
+        control=f"{title}, reset",
+    )
+
+
+def user_arms(structure: Structure) -> list[Arm]:
+    """The good user's loops.
+
+    Reusing GAMG's interpolation is worth 3 to 8 % of CG + GAMG on Darcy 12/3; in three dimensions, Richardson with SOR
+    for a smoother instead of Chebyshev with Jacobi another 8 to 9 %.
+    """
+    ksp, name = ("cg", "CG") if structure.is_spd else ("gmres", "GMRES")
+    pc, factorisation = ("cholesky", "Cholesky") if structure.is_spd else ("lu", "LU")
+    gamg = {"pc_gamg_reuse_interpolation": "true"}
+    if structure.is_spatial:
+        gamg |= {"mg_levels_ksp_type": "richardson", "mg_levels_pc_type": "sor"}
+    limit = {"max_iterations": MAX_GAMG_ITERATIONS}
+    arms: list[Arm] = [KeptKSP(f"user: {name} + GAMG", Role.USER, ksp=ksp, pc="gamg", options=gamg, **limit)]
+    is_large = structure.num_unknowns > FACTOR_LIMIT
+    for knows_constant in (False, True) if structure.has_constant_matrix else (False,):
+        for package, package_name in (("petsc", "PETSc"), ("mumps", "MUMPS")):
+            if package == "petsc" and is_large:
+                continue
+            title = f"user: {package_name} {factorisation}{', factor kept' if knows_constant else ''}"
+            kept = {
+                "package": package,
+                "knows_constant": knows_constant,
+                "max_systems": 1 if is_large and structure.is_spatial else None,
+            }
+            arms.append(KeptKSP(title, Role.USER, ksp="preonly", pc=pc, **kept))
+    return arms
+
+
+def own_arms(structure: Structure, system: LinearSystem) -> list[Arm]:
+    """What `auto` chooses from, and the strategies that it leaves out, recycling ones beside their controls.
+
+    GCRO-DR is among the published arms.
+    """
+    known = [candidate for candidate in candidates(system) if not candidate.label.startswith("gcrodr")]
+    strategies = {candidate.label: candidate.make for candidate in known}
+    num_cold = {candidate.label: candidate.warm_up for candidate in known}
+    if structure.has_constant_matrix:
+        strategies["constant"] = Constant
+    if structure.is_spd:
+        strategies |= {"cg + icc": lambda: CG(pc="icc"), "cg + icc, recycling": lambda: CG(pc="icc", k=20)}
+        num_cold["cg + icc, recycling"] = 6
+        if system.grid is not None:
+            strategies["cg + fast_poisson"] = lambda: CG(pc="fast_poisson")
+    else:
+        limited = {"ksp": "gmres", "pc": "gamg", "max_iterations": MAX_GAMG_ITERATIONS}
+        strategies["gmres + gamg"] = lambda: Krylov(**limited)
+    if can_factor(system):
+        strategies["lagged"] = Lagged
+        num_cold["lagged"] = 3
+    controls = {"cg + icc, recycling": "cg + icc"}
+    return [
+        StrategyArm(
+            title,
+            Role.OURS,
+            make,
+            is_sorted=title == "lagged" and not structure.is_sequence,
+            control=controls.get(title),
+            num_cold=num_cold.get(title, 1),
+        )
+        for title, make in strategies.items()
+    ]

@@ -1,0 +1,49 @@
+"""Tables of the solvers, with what it takes to repeat them."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import numpy as np
+import scipy
+
+import benchmarks.report
+from benchmarks.report import markdown, paragraph, write
+from penstock.machine import processor
+from penstock.solvers import mpi
+
+
+def report(file: str, title: str, introduction: str, header: list[str], rows: list[list[str]], command: str) -> None:
+    """Print a table, and write it to benchmarks/tables/."""
+    table = markdown(rows, header)
+    print(table)
+    write(
+        file,
+        f"""# {title}
+
+{paragraph(introduction)}
+
+{table}
+
+{footer(command)}
+""",
+    )
+
+
+def footer(command: str) -> str:
+    """What a table was made by, with, on and when."""
+    machine = f"{processor()}, one of {os.cpu_count()} cores, one process"
+    return benchmarks.report.footer(f"OMP_NUM_THREADS=1 python -m benchmarks {command}", machine, _versions())
+
+
+def _versions() -> str:
+    mpi.start()
+    import dolfinx
+    from petsc4py import PETSc
+
+    petsc = ".".join(str(number) for number in PETSc.Sys.getVersion())
+    return (
+        f"Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}, "
+        f"PETSc {petsc}, DOLFINx {dolfinx.__version__}"
+    )

@@ -1,0 +1,1 @@
+"""The bounded buffer: slots, what a slot holds, and which slots a batch is drawn from."""

@@ -1,0 +1,1 @@
+"""A trained surrogate as one file that torch alone can load."""

@@ -1,0 +1,259 @@
+"""Batches on the training device, drawn ahead of the steps that train on them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from penstock.learner.buffers.buffer import Batch, Buffer
+from penstock.learner.stream.rate_limiter import RateLimiter
+
+DRAW_TIMEOUT_S = 0.2  # how soon one who waits for samples sees that it is to give up
+NUM_QUEUED = 2  # batches whose steps a GPU may have before it: one in hand, and the next without a wait for the host
+
+
+class Feed:
+    """Draws a buffer's batches and brings them to the training device.
+
+    Where the buffer's arrays lie on that device a draw is one gather there, and `next` makes it itself. From the host's
+    memory to a GPU a thread draws ahead, gathers into pinned staging and copies on a stream of its own, so that a step
+    waits only while the buffer has no batch.
+
+    depth: batches that a thread draws ahead; 0 draws in `next`, without a thread. None takes 0 where the arrays are on
+        the device and 2 elsewhere: while one is on its way the other is ready.
+
+    A batch counts as drawn, for the buffer and the rate limiter, when it is drawn and not when it is taken: before the
+    buffer is saved, `hold` the feed and take until none is ahead. One thread takes.
+
+    Raises ValueError for a batch size that the buffer can't hold.
+    """
+
+    def __init__(
+        self,
+        buffer: Buffer,
+        device: torch.device | str,
+        batch_size: int,
+        rate_limiter: RateLimiter | None = None,
+        depth: int | None = None,
+    ):
+        if not 1 <= batch_size <= buffer.num_units:
+            raise ValueError(
+                f"batch_size must be between 1 and the buffer's number of slots {buffer.num_units}, not {batch_size}"
+            )
+        self.buffer = buffer
+        self.device = torch.device(device)
+        self.batch_size = batch_size
+        self.rate_limiter = rate_limiter
+        crosses = buffer.storage.device.type != self.device.type
+        self.depth = depth if depth is not None else 2 if crosses else 0
+        self.wait_seconds = 0.0
+        """Time in which `next` had no batch to give."""
+        self._upload = _Upload(buffer, self.device, batch_size, self.depth) if crosses and self.depth else None
+        self._pace = _Pace(self.device) if self.device.type == "cuda" else None
+        self._ahead: deque[Batch] = deque()
+        self._num_left: float = float("inf")  # batches that the thread may still draw
+        self._is_drawing = False
+        self._is_held = False
+        self._is_closed = False
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self._changed = threading.Condition()
+
+    def wait_for_population(self, should_stop: Callable[[], bool]) -> bool:
+        """Blocks until the buffer reaches its watermark or the stream ends; False when should_stop() came first."""
+        while not self.buffer.wait_for_watermark(DRAW_TIMEOUT_S):
+            if should_stop():
+                return False
+        return True
+
+    def start(self, num_batches: int | None = None) -> None:
+        """Begins to draw ahead, at most num_batches in all: what the run has no step for stays in the buffer."""
+        if num_batches is not None:
+            self._num_left = num_batches
+        if self.depth:
+            self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
+            self._thread.start()
+
+    def next(self, should_stop: Callable[[], bool]) -> Batch | None:
+        """The next batch, its arrays on the device and ready on the current stream.
+
+        None when none came within DRAW_TIMEOUT_S, while the rate limiter held training back or the buffer had none: the
+        caller has limits and checkpoints to look after. On a GPU it waits until at most NUM_QUEUED batches are before
+        the steps that are done. Raises what ended the thread.
+        """
+        before = time.monotonic()
+        is_there = self._wait_for_one_ahead() if self.depth else self._wait_for_batch(should_stop)
+        self.wait_seconds += time.monotonic() - before
+        if not is_there:
+            return None
+        batch = self._take() if self.depth else self._draw()
+        if batch is not None and self._upload is not None:
+            self._upload.finish(batch)
+        if batch is not None and self._pace is not None:
+            self._pace.wait()
+        return batch
+
+    def hold(self) -> None:
+        """Nothing is drawn any more, but for a batch in hand; what was drawn ahead can be taken."""
+        with self._changed:
+            self._is_held = True
+            self._changed.notify_all()
+
+    def release(self) -> None:
+        """Ends a `hold`."""
+        with self._changed:
+            self._is_held = False
+            self._changed.notify_all()
+
+    @property
+    def num_ahead(self) -> int:
+        """Batches that were drawn and not taken, one that is being drawn included."""
+        with self._changed:
+            return len(self._ahead) + self._is_drawing
+
+    def close(self) -> None:
+        """Ends the thread; what was drawn ahead is lost."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _wait_for_batch(self, gives_up: Callable[[], bool]) -> bool:
+        """Whether a batch may be drawn: the rate limiter allows it and the buffer has one."""
+        buffer, limiter = self.buffer, self.rate_limiter
+
+        def is_free() -> bool:
+            return buffer.put_is_waiting or buffer.stream_ended or buffer.exhausted
+
+        if limiter is not None:
+            end = time.monotonic() + DRAW_TIMEOUT_S
+            limiter.wait_to_train(lambda: is_free() or gives_up() or time.monotonic() >= end)
+            if gives_up() or not (limiter.may_train() or is_free()):
+                return False
+        return buffer.wait_for_batch(self.batch_size, DRAW_TIMEOUT_S)
+
+    def _draw(self) -> Batch | None:
+        """The batch that was waited for; None when an arrival has since taken the place of a sample that it needs."""
+        upload = self._upload
+        batch = self.buffer.draw(self.batch_size, 0.0, out=None if upload is None else upload.staging())
+        if batch is None:
+            return None
+        if self.rate_limiter is not None:
+            self.rate_limiter.add_batch()
+        if upload is not None:
+            return upload.begin(batch)
+        return replace(batch, arrays={name: array.to(self.device) for name, array in batch.arrays.items()})
+
+    # The thread, and the one who takes from it
+
+    def _wait_for_one_ahead(self) -> bool:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._ahead or self._error is not None or (self._is_held and not self._is_drawing),
+                DRAW_TIMEOUT_S,
+            )
+            if self._error is not None:
+                raise self._error
+            return bool(self._ahead)
+
+    def _take(self) -> Batch:
+        with self._changed:
+            self._changed.notify_all()
+            return self._ahead.popleft()
+
+    def _run(self) -> None:
+        try:
+            while self._wait_for_room():
+                is_ready = self._wait_for_batch(lambda: self._is_held or self._is_closed)
+                batch = self._draw() if is_ready else None
+                with self._changed:
+                    if batch is not None:
+                        self._ahead.append(batch)
+                        self._num_left -= 1
+                    self._is_drawing = False
+                    self._changed.notify_all()
+                if batch is None and self.buffer.exhausted:
+                    return
+        except BaseException as error:  # kept for `next`: the trainer must not wait for batches that won't come
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+
+    def _wait_for_room(self) -> bool:
+        """Blocks until a batch may be drawn; False when the feed was closed."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._is_closed or (len(self._ahead) < self.depth and self._num_left > 0 and not self._is_held)
+            )
+            self._is_drawing = not self._is_closed
+            return self._is_drawing
+
+
+class _Upload:
+    """Batches from pinned staging to a GPU, on a stream of their own: copies run beside the training's kernels.
+
+    The thread that draws calls `staging` and `begin`, the one that trains calls `finish`, in the same order of batches.
+    """
+
+    def __init__(self, buffer: Buffer, device: torch.device, batch_size: int, num_sets: int):
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+        shapes = buffer.layout.shapes
+        self._staging = deque(
+            ({name: torch.empty(batch_size, *shape, pin_memory=True) for name, shape in shapes.items()}, _event())
+            for _ in range(num_sets)
+        )
+        self._copied: deque[torch.cuda.Event] = deque()  # of the batches on their way
+
+    def staging(self) -> dict[str, Tensor]:
+        """Pinned arrays to gather the next batch into, once their last copy has been read from."""
+        arrays, copied = self._staging[0]
+        copied.synchronize()
+        return arrays
+
+    def begin(self, batch: Batch) -> Batch:
+        """The batch on the GPU, its copies queued."""
+        with torch.cuda.stream(self._stream):
+            arrays = {name: array.to(self._device, non_blocking=True) for name, array in batch.arrays.items()}
+            copied = _event()
+            copied.record()
+        self._staging.append((self._staging.popleft()[0], copied))
+        self._copied.append(copied)
+        return replace(batch, arrays=arrays)
+
+    def finish(self, batch: Batch) -> None:
+        """Kernels that are queued from now on, on the current stream, wait for the batch's copies."""
+        current = torch.cuda.current_stream(self._device)
+        current.wait_event(self._copied.popleft())
+        for array in batch.arrays.values():
+            array.record_stream(current)  # or its memory would be given to a later copy while a kernel reads it
+
+
+class _Pace:
+    """Keeps the host within NUM_QUEUED steps of the GPU.
+
+    A host that is quicker would have hundreds of batches, and the staging of all puts between them, in memory.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._taken: deque[torch.cuda.Event] = deque()  # reached when the steps before a batch are done
+
+    def wait(self) -> None:
+        """Called when a batch is taken, before its step is queued."""
+        taken = _event()
+        taken.record(torch.cuda.current_stream(self._device))
+        self._taken.append(taken)
+        if len(self._taken) > NUM_QUEUED:
+            self._taken.popleft().synchronize()
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(blocking=True)  # who waits for it sleeps: a spinning thread would take a core

@@ -1,0 +1,1 @@
+"""Losses, and the norms that they are made of."""

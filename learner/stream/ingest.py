@@ -1,0 +1,301 @@
+"""From the stream into the buffer: second copies dropped, every simulation's end written down once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from penstock.id_set import IdSet
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.normalization import RunningMoments
+from penstock.learner.stream.rate_limiter import RateLimiter
+from penstock.sample import Chunk, Decision, Layout, LeaseEnd, SolveRecord
+
+STREAM_TIMEOUT_S = 0.2  # how soon an idle ingest thread sees should_stop()
+GIVE_UP_TIMEOUT_S = 0.2  # a put is done by then; a pause may last as long as a checkpoint takes to write
+
+
+class Stream(Protocol):
+    """Where chunks come from."""
+
+    def next(self, timeout_s: float) -> Chunk | LeaseEnd | None:
+        """The next item; None when timeout_s passed without one."""
+
+
+@dataclass
+class Arrival:
+    """A chunk on its way into the buffer."""
+
+    chunk: Chunk
+    rows: np.ndarray
+    """int64: those of its rows that are new and not in yet."""
+
+
+class Ingest:
+    """The loop that takes chunks and puts their samples into the buffer; `start` runs it in a thread.
+
+    A simulation is delivered when all its samples are in slots. Rows go in and ends are written down under one lock,
+    which `pause` takes and `resume` gives back: a state saved in between agrees with the buffer saved in between. The
+    lock is never held while waiting for a slot, because the thread that would free one may be the one that wants to
+    save. What `drain_solves` and `drain_lease_ends` take has a lock of its own: they return at once even while a
+    checkpoint is written.
+    """
+
+    def __init__(self, stream: Stream, buffer: Buffer, layout: Layout, rate_limiter: RateLimiter | None = None):
+        self.stream = stream
+        self.buffer = buffer
+        self.layout = layout
+        self.rate_limiter = rate_limiter
+        self.delivered = IdSet()
+        self.delivered_intervals: list[list[int]] = []
+        """`delivered` as JSON, replaced as a whole: other threads may read it at any time."""
+        self.failed: dict[int, str] = {}
+        """Reason by simulation."""
+        self.num_unique = 0
+        """Samples put into the buffer."""
+        self.num_forgotten = 0
+        """Of these, those of simulations that failed before they were whole, where those are units: none was drawn."""
+        self.num_dropped = 0
+        """Second copies of samples."""
+        self.num_retried = 0
+        self.solver_blocked_seconds = 0.0
+        self.moments = RunningMoments(buffer.draws.num_steps)
+        """Of the samples up to the one that reached the watermark, and of those that were put together with it."""
+        self._ended = IdSet()  # delivered or failed
+        self._partial: dict[int, set[int]] = {}  # steps that are in, of simulations that have not ended
+        self._solves: list[SolveRecord] = []
+        self._decisions: list[Decision] = []
+        self._lease_ends: list[LeaseEnd] = []
+        self._lock = threading.Lock()
+        self._drained_lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def run(self, should_stop: Callable[[], bool]) -> None:
+        """Takes from the stream until should_stop(). The owner says when the buffer's stream has ended."""
+
+        def training_waits_or_stop() -> bool:
+            return self.buffer.draw_is_waiting or not self.buffer.reached_watermark or should_stop()
+
+        while not should_stop():
+            if self.rate_limiter is not None:
+                self.rate_limiter.wait_to_ingest(training_waits_or_stop)
+            item = self.stream.next(STREAM_TIMEOUT_S)
+            if item is not None:
+                self.take(item, should_stop)
+
+    def take(self, item: Chunk | LeaseEnd, should_stop: Callable[[], bool] | None = None) -> bool:
+        """Puts a chunk's new samples into the buffer and writes its simulations' ends down.
+
+        False when should_stop() or the buffer's close came before its last row was in; no end is written then.
+        """
+        arrival = self.begin(item)
+        while arrival is not None and not self.put_now(arrival, should_stop):
+            if not self.buffer.wait_for_slot(should_stop):
+                return False
+        return True
+
+    def begin(self, item: Chunk | LeaseEnd) -> Arrival | None:
+        """Keeps what the item says of its solver; returns what of it is to be put.
+
+        That is nothing for the end of a lease and for another design than "training": a validation lease that a dead
+        worker had begun may come a second time while training goes on, and its simulations have the same numbers.
+        """
+        with self._drained_lock:
+            if isinstance(item, LeaseEnd):
+                self._lease_ends.append(item)
+                return None
+            self._solves.extend(item.solves)
+            self._decisions.extend(item.decisions)
+        if item.design != "training":
+            return None
+        with self._lock:
+            self.num_retried += item.retried
+            self.solver_blocked_seconds += item.blocked_seconds
+            rows = self._new_rows(item)
+            self.num_dropped += len(item) - len(rows)
+        return Arrival(item, rows)
+
+    def put_now(self, arrival: Arrival, should_stop: Callable[[], bool] | None = None) -> bool:
+        """Puts as many rows as have slots now; True once all are in and the ends of the chunk are written down."""
+        with self._lock:
+            if should_stop is not None and should_stop():  # the last checkpoint may be written: nothing after it
+                return False
+            simulations = arrival.chunk.simulations[arrival.rows]
+            arrival.rows = arrival.rows[~self._ended.contains(simulations)]  # some may have been given up meanwhile
+            arrival.rows = arrival.rows[self._put_rows(arrival.chunk, arrival.rows) :]
+            if len(arrival.rows):
+                return False
+            self._write_ends(arrival.chunk)
+            return True
+
+    def _new_rows(self, chunk: Chunk) -> np.ndarray:
+        """Rows whose (simulation, step) is not in yet, each once."""
+        simulations, steps = chunk.simulations, chunk.steps
+        is_new = ~self._ended.contains(simulations)
+        for simulation in self._partial.keys() & set(simulations.tolist()):
+            is_new &= (simulations != simulation) | np.isin(steps, list(self._partial[simulation]), invert=True)
+        order = np.lexsort((steps, simulations))  # stable: the first of several copies stays the first
+        is_copy = (np.diff(simulations[order]) == 0) & (np.diff(steps[order]) == 0)
+        is_new[order[1:][is_copy]] = False
+        return np.flatnonzero(is_new)
+
+    def _put_rows(self, chunk: Chunk, rows: np.ndarray) -> int:
+        if not len(rows):
+            return 0
+        # Rows without a gap between them are passed as they lie: picking them would copy them once more.
+        at = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] == len(rows) - 1 else rows
+        arrays = {name: chunk.arrays[name][at] for name in self.layout.shapes}
+        if not self.buffer.reached_watermark:
+            # before the put: who waits for the watermark finds them complete
+            self.moments.update(arrays, chunk.steps[at])
+        simulations, steps = chunk.simulations[at], chunk.steps[at]
+        count = self.buffer.put_now(arrays, simulations, steps, parameters=chunk.parameters[at])
+        simulations, steps = simulations[:count], steps[:count]
+        if count == len(rows):  # what ends with this chunk ends now, and need not be kept track of until then
+            goes_on = np.isin(simulations, chunk.finished, invert=True)
+            simulations, steps = simulations[goes_on], steps[goes_on]
+        for simulation in np.unique(simulations).tolist():
+            self._partial.setdefault(simulation, set()).update(steps[simulations == simulation].tolist())
+        self.num_unique += count
+        return count
+
+    def _write_ends(self, chunk: Chunk) -> None:
+        num_delivered = len(self.delivered)
+        finished = np.array(chunk.finished, np.int64)
+        finished = finished[~self._ended.contains(finished)]
+        self.delivered.update(finished)
+        self._ended.update(finished)
+        self._partial = {number: steps for number, steps in self._partial.items() if number not in self._ended}
+        self._write_failures(chunk.failed)
+        self.delivered_intervals = self.delivered.to_intervals()
+        if self.rate_limiter is not None and self.buffer.reached_watermark:
+            self.rate_limiter.start()
+            self.rate_limiter.add_simulations(len(self.delivered) - num_delivered)
+
+    def _write_failures(self, failed: Mapping[int, str]) -> None:
+        for simulation, reason in failed.items():
+            if simulation not in self._ended:
+                self.failed[simulation] = reason
+                self._ended.add(simulation)
+                if self._partial.pop(simulation, None) is not None:
+                    self.num_forgotten += self.buffer.forget(simulation)
+
+    def give_up(self, failed: Mapping[int, str]) -> bool:
+        """Write down simulations that failed without a chunk to say so, with the reason.
+
+        False during a pause, which may be long: nothing was written then, and it is to be tried again.
+        """
+        if not self._lock.acquire(timeout=GIVE_UP_TIMEOUT_S):
+            return False
+        try:
+            self._write_failures(failed)
+            return True
+        finally:
+            self._lock.release()
+
+    # For the owner
+
+    @property
+    def num_delivered(self) -> int:
+        return len(self.delivered)
+
+    @property
+    def num_ended(self) -> int:
+        """Simulations delivered or failed."""
+        return len(self.delivered) + len(self.failed)
+
+    def drain_solves(self) -> list[SolveRecord]:
+        """The solve records since the last call."""
+        with self._drained_lock:
+            solves, self._solves = self._solves, []
+        return solves
+
+    def drain_decisions(self) -> list[Decision]:
+        """What workers decided about strategies since the last call."""
+        with self._drained_lock:
+            decisions, self._decisions = self._decisions, []
+        return decisions
+
+    def drain_lease_ends(self) -> list[LeaseEnd]:
+        """The leases that ended since the last call."""
+        with self._drained_lock:
+            lease_ends, self._lease_ends = self._lease_ends, []
+        return lease_ends
+
+    def pause(self) -> None:
+        """No row goes in and no end is written down until `resume`; `state` and the buffer's agree meanwhile."""
+        self._lock.acquire()
+
+    def resume(self) -> None:
+        """Ends a pause. Any thread may: the one that has written the buffer to the disk does."""
+        self._lock.release()
+
+    def state(self, *, with_buffer: bool = True) -> dict:
+        """For a checkpoint, as JSON. Call it during a pause.
+
+        with_buffer: whether the buffer is saved too; if not, whatever is in it counts as never delivered, so that a
+        resumed run solves it again.
+        """
+        delivered, partial, num_unique, moments = self.delivered, self._partial, self.num_unique, self.moments
+        if not with_buffer:
+            delivered = IdSet.from_intervals(delivered.to_intervals())
+            for simulation in self.buffer.simulations_in().tolist():
+                delivered.discard(simulation)
+            partial, num_unique = {}, num_unique - len(self.buffer)
+            moments = RunningMoments()
+        return {
+            "delivered": delivered.to_intervals(),
+            "failed": {str(simulation): reason for simulation, reason in self.failed.items()},
+            "partial": {str(simulation): sorted(steps) for simulation, steps in partial.items()},
+            "num_unique": num_unique,
+            "num_forgotten": self.num_forgotten,
+            "num_dropped": self.num_dropped,
+            "num_retried": self.num_retried,
+            "solver_blocked_seconds": self.solver_blocked_seconds,
+            "moments": moments.state(),
+            "rate_limiter": self.rate_limiter.state() if self.rate_limiter is not None else None,
+        }
+
+    def load_state(self, state: dict) -> None:
+        """Goes on from `state()`; the buffer's own state is restored apart. Call it before `start`."""
+        self.delivered = IdSet.from_intervals(state["delivered"])
+        self.delivered_intervals = state["delivered"]
+        self.failed = {int(simulation): reason for simulation, reason in state["failed"].items()}
+        self._ended = IdSet.from_intervals(state["delivered"])
+        for simulation in self.failed:
+            self._ended.add(simulation)
+        self._partial = {int(simulation): set(steps) for simulation, steps in state["partial"].items()}
+        self.num_unique = state["num_unique"]
+        self.num_forgotten = state["num_forgotten"]
+        self.num_dropped = state["num_dropped"]
+        self.num_retried = state["num_retried"]
+        self.solver_blocked_seconds = state["solver_blocked_seconds"]
+        self.moments.load_state(state["moments"])
+        if self.rate_limiter is not None and state["rate_limiter"] is not None:
+            self.rate_limiter.load_state(state["rate_limiter"])
+
+    # The thread
+
+    def start(self, should_stop: Callable[[], bool]) -> None:
+        """Runs the loop in a thread. An exception ends it, closes the buffer, and is raised by `join`."""
+        self._thread = threading.Thread(target=self._run_and_keep_error, args=[should_stop], name="ingest", daemon=True)
+        self._thread.start()
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Waits for the thread's end; False when timeout_s passed. Raises what ended it."""
+        self._thread.join(timeout_s)
+        if self._error is not None:
+            raise self._error
+        return not self._thread.is_alive()
+
+    def _run_and_keep_error(self, should_stop: Callable[[], bool]) -> None:
+        try:
+            self.run(should_stop)
+        except BaseException as error:  # kept for join(); the trainer must not wait for samples that won't come
+            self._error = error
+            self.buffer.close()

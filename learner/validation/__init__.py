@@ -1,0 +1,1 @@
+"""Errors on draws that are never trained on."""

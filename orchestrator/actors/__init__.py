@@ -1,0 +1,1 @@
+"""The Ray actors: a learner, solvers, and the stream between them."""

@@ -1,0 +1,1 @@
+"""The commands, but for what a run does."""

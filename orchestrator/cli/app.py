@@ -1,0 +1,189 @@
+"""The command line. Arguments are read before anything heavy is imported: `penstock --help` must answer at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from penstock.errors import PenstockError, describe
+from penstock.orchestrator.views.output import Output
+
+app = typer.Typer(
+    name="penstock",
+    help="Online training of neural operators from live PDE solvers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Run = Annotated[
+    Path | None, typer.Argument(help="Run folder; the latest under runs/ when left out.", show_default=False)
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="key=value laid over the configuration.", metavar="[KEY=VALUE]...", show_default=False),
+]
+
+
+class _State:
+    debug = False
+    log: Path | None = None  # of the run at hand: where the traceback of an error goes
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
+) -> None:
+    _State.debug = debug
+
+
+@app.command()
+def train(config: Annotated[Path, typer.Argument(help="YAML file of the run.")], overrides: Overrides = None) -> None:
+    """Train a surrogate while its solvers run."""
+    from penstock.orchestrator.config.config import load_config
+
+    loaded = load_config(config, tuple(overrides or ()))  # before torch and Ray are imported: a typo is told at once
+    from penstock.orchestrator.run.driver import start
+
+    start(loaded, on_folder=_remember_log)
+
+
+@app.command()
+def resume(run: Run = None, overrides: Overrides = None) -> None:
+    """Go on with a stopped or broken run from its newest checkpoint."""
+    run, overrides = _split(run, overrides)
+    folder = _open(run)
+    from penstock.orchestrator.run.driver import resume as go_on
+
+    go_on(folder, overrides, on_folder=_remember_log)
+
+
+@app.command()
+def monitor(run: Run = None) -> None:
+    """Watch a run, live or finished, from any terminal."""
+    from penstock.orchestrator.views.monitor import Screen
+    from penstock.orchestrator.views.monitor import monitor as watch
+
+    raise typer.Exit(watch(_open(run), Screen()))
+
+
+@app.command()
+def export(
+    run: Run = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; <run>.pt2 in the run folder when left out.", show_default=False)
+    ] = None,
+) -> None:
+    """Write the surrogate as one file that torch alone can load."""
+    folder = _open(run)
+    from penstock.orchestrator.cli.surrogates import export as write
+
+    write(folder, output)
+
+
+@app.command()
+def predict(
+    run: Run = None,
+    num: Annotated[int, typer.Option(min=1, help="Draws, none of them trained on.")] = 4,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write; <run>/predictions when left out.", show_default=False)
+    ] = None,
+) -> None:
+    """Solve new draws, and show truth, prediction and error of each."""
+    folder = _open(run)
+    from penstock.orchestrator.cli.surrogates import predict as write
+
+    write(folder, num, output)
+
+
+@app.command()
+def problems() -> None:
+    """List the problems that come with penstock."""
+    from penstock.orchestrator.cli.listing import show
+    from penstock.solvers.problems import PROBLEMS
+
+    show(PROBLEMS, "problem")
+
+
+@app.command()
+def models() -> None:
+    """List the models that come with penstock."""
+    from penstock.learner.models import MODELS
+    from penstock.orchestrator.cli.listing import show
+
+    show(MODELS, "model")
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what is missing, and how to get it."""
+    from penstock.orchestrator.cli.doctor import examine
+
+    raise typer.Exit(examine())
+
+
+def _open(run: Path | None):
+    from penstock.orchestrator.store.run_folder import RunFolder
+
+    folder = RunFolder.open(run)
+    _remember_log(folder)
+    return folder
+
+
+def _remember_log(folder) -> None:
+    _State.log = folder.logs / "driver.log"
+
+
+def _split(run: Path | None, overrides: list[str] | None) -> tuple[Path | None, tuple[str, ...]]:
+    """`resume key=value` with the run left out: the first argument is an override."""
+    if run is not None and "=" in run.name and not run.exists():
+        return None, (str(run), *(overrides or ()))
+    return run, tuple(overrides or ())
+
+
+def run() -> None:
+    """Call the command line; an expected fault is one line, anything else one line and the place of its traceback."""
+    _open_closed_streams()
+    for number in (signal.SIGINT, signal.SIGTERM):  # until a run can stop in order
+        signal.signal(number, _leave)
+    try:
+        app()
+    except PenstockError as error:
+        _end(error, str(error), error.exit_code)
+    except Exception as error:
+        where = f"in {_State.log}" if _State.log else "shown by `penstock --debug ...`"
+        _end(error, f"{describe(error)}; full traceback {where}", 1)
+
+
+def _open_closed_streams() -> None:
+    """Standard streams that are closed (`>&-`) lead nowhere: else the run's files would take their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # each gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  as long as the process lives
+
+
+def _leave(number: int, frame: Any) -> None:
+    sys.exit(128 + number)
+
+
+def _end(error: BaseException, message: str, exit_code: int) -> None:
+    if _State.log is not None:
+        with (
+            suppress(OSError),
+            _State.log.open("a", errors="backslashreplace") as log,
+        ):  # on a full disk the line below must still come
+            traceback.print_exception(error, file=log)
+    output = Output(sys.stderr)
+    if _State.debug:
+        output.write("".join(traceback.format_exception(error)))
+    output.write(f"penstock: {message}\n")
+    output.drain()
+    sys.exit(exit_code)

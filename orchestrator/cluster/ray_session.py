@@ -1,0 +1,235 @@
+"""Starting and ending Ray quietly: own session folder, own token, no output on the user's terminal."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from penstock.errors import PenstockError, text_of
+from penstock.orchestrator.cluster.joined import require_head, require_nodes
+from penstock.orchestrator.cluster.ray_watch import RayWatch, parts_of
+from penstock.orchestrator.run.memory import size
+from penstock.orchestrator.store.locks import hold
+from penstock.orchestrator.store.run_folder import RunFolder
+
+PREFIX = "penstock-"
+LOCK = "lock"
+STORE_MINIMUM = 128 * 2**20  # Ray refuses less than 75 MB
+PR_SET_CHILD_SUBREAPER = 36  # of prctl(2)
+START_WITHIN_S = 300  # a loaded machine takes longer than the 30 to 60 s that Ray gives its own processes
+PATIENCE = {
+    "RAY_gcs_server_port_wait_time_s": f"{START_WITHIN_S}",
+    "RAY_agent_register_timeout_ms": f"{1000 * START_WITHIN_S}",
+    "RAY_worker_register_timeout_seconds": f"{START_WITHIN_S}",
+}
+# Ray waits for 5 + 5 + 30 s for a cluster that is not there.
+IMPATIENCE = {"RAY_gcs_rpc_server_connect_timeout_s": "2", "RAY_py_gcs_connect_timeout_s": "6"}
+
+
+@contextmanager
+def noted_signals() -> Iterator[Callable[[], int | None]]:
+    """Within the block the function that it yields gives the first signal to stop that came since it was last called.
+
+    A handler can't be relied on while Ray starts: Ray sets one of its own, which raises SystemExit, and where a signal
+    meets a callback of Python's (after a fork, of a finalizer) an exception is printed and forgotten. Main thread only.
+    """
+    receiving, sending = socket.socketpair()
+    with receiving, sending:
+        receiving.setblocking(False)
+        sending.setblocking(False)
+        before = signal.set_wakeup_fd(sending.fileno(), warn_on_full_buffer=False)
+
+        def first() -> int | None:
+            try:
+                numbers = receiving.recv(4096)
+            except BlockingIOError:
+                return None
+            return next((number for number in numbers if number in (signal.SIGINT, signal.SIGTERM)), None)
+
+        try:
+            yield first
+        finally:
+            signal.set_wakeup_fd(before)
+
+
+def set_environment(address: str | None) -> None:
+    """What Ray reads when it is first imported: to be called before a user's file can do that.
+
+    address: a cluster to join; None where the run starts Ray.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_DEDUP_LOGS"] = "0"
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # the future default; unset, Ray prints a warning about it
+    os.environ.pop("RAY_ADDRESS", None)  # a run joins a cluster only where its configuration says so
+    if address is None:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    for name, value in (PATIENCE if address is None else IMPATIENCE).items():
+        os.environ.setdefault(name, value)
+
+
+@dataclass(frozen=True)
+class Session:
+    folder: Path | None
+    """Ray's session folder, where the run started Ray."""
+    watch: RayWatch
+
+
+@contextmanager
+def ray_session(
+    address: str | None, *, num_cpus: int, bytes_in_flight: int, run: RunFolder, tell: Callable[[str], None]
+) -> Iterator[Session]:
+    """Ray for the length of a `with` block, in the environment of `set_environment`.
+
+    address: a running cluster to join; None starts Ray on this machine. On a clean end the session folder is removed;
+    otherwise Ray's own logs are first moved to the run's logs/ray. Raises PenstockError when Ray does not start, when
+    the cluster can't do what is asked of it, or when `bytes_in_flight` could fill half of the object store (Ray would
+    then spill to disk).
+    tell: what says a line to the user.
+    """
+    import ray
+
+    if address is None:
+        _sweep()
+        # What Ray leaves behind when a process of its own dies comes to us, to be ended.
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    with _session_folder() if address is None else nullcontext() as folder:
+        watch = None
+        try:
+            _start(ray, address, num_cpus, bytes_in_flight, folder)
+            watch = _watch(address, tell)
+            if address is not None:
+                require_nodes(ray, run.path, num_cpus, tell)
+            store = int(ray.cluster_resources().get("object_store_memory", 0))
+            if bytes_in_flight > store / 2:
+                raise PenstockError(
+                    f"up to {size(bytes_in_flight)} would be in flight, more than half of Ray's object store "
+                    f"({size(store)}): lower solver.workers, or give the machine more /dev/shm"
+                )
+            yield Session(folder, watch)
+        except BaseException:
+            if folder is not None:
+                _keep_logs(folder, run.logs / "ray")
+            raise
+        finally:
+            if watch is not None:
+                watch.stop()
+                if watch.fault and folder is not None:
+                    _kill_all()
+            ray.shutdown()
+
+
+def _watch(address: str | None, tell: Callable[[str], None]) -> RayWatch:
+    from ray._private.worker import global_worker
+
+    node = global_worker.node
+    return RayWatch(parts_of(node.session_name, node.raylet_socket_name), address and node.gcs_address, tell)
+
+
+def _kill_all() -> None:
+    """End every process below this one: Ray's shutdown waits for those that others of Ray's should have ended."""
+    children = psutil.Process().children(recursive=True)
+    for process in children:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(children, timeout=2.0)
+
+
+def _start(ray, address: str | None, num_cpus: int, bytes_in_flight: int, folder: Path | None) -> None:
+    quiet = {"log_to_driver": False, "include_dashboard": False, "logging_level": logging.ERROR}
+    try:
+        if address is None:
+            with _patience():
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    object_store_memory=max(STORE_MINIMUM, 4 * bytes_in_flight),
+                    _temp_dir=str(folder),
+                    **quiet,
+                )
+        else:
+            require_head(address)
+            quiet.pop("include_dashboard")
+            ray.init(address=address, **quiet)
+    except PenstockError:
+        raise
+    except Exception as error:  # Ray raises a bare Exception where its own processes don't start in time
+        what = (
+            "Ray does not start on this machine"
+            if address is None
+            else f"cluster.address: can't join a Ray cluster at {address!r}"
+        )
+        raise PenstockError(f"{what}: {text_of(error)}", exit_code=1 if address is None else 2) from error
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Within the block ray.init waits for a raylet that lives for START_WITHIN_S; by itself it does so for 30 s."""
+    from ray._private import services
+
+    get_node = services.get_node
+
+    def get_node_in_time(*arguments):
+        deadline = time.monotonic() + START_WITHIN_S
+        while True:
+            try:
+                return get_node(*arguments)
+            except RuntimeError:  # it is not registered yet
+                if time.monotonic() > deadline or not _raylet_lives():
+                    raise
+                time.sleep(0.1)
+
+    services.get_node = get_node_in_time
+    try:
+        yield
+    finally:
+        services.get_node = get_node
+
+
+def _raylet_lives() -> bool:
+    children = psutil.Process().children()
+    return any(child.name() == "raylet" and child.status() != psutil.STATUS_ZOMBIE for child in children)
+
+
+@contextmanager
+def _session_folder() -> Iterator[Path]:
+    """A new session folder, locked by this process as long as it lives, and removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))  # short: socket paths end at 107 characters
+    with ExitStack() as stack:
+        with suppress(OSError):  # where there are no locks, no sweep takes the folder
+            stack.enter_context(hold(folder / ".lock"))
+            (folder / ".lock").rename(folder / LOCK)  # so that nobody finds it unlocked while we live
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """Remove the session folders of runs that were killed: those whose lock nobody holds."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
+        with suppress(OSError):
+            # What another user made could lead anywhere; a folder without a lock has just been made.
+            is_ours = folder.lstat().st_uid == os.getuid() and (folder / LOCK).is_file()
+            if is_ours and (lock := hold(folder / LOCK)):
+                with lock:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep_logs(folder: Path, target: Path) -> None:
+    with suppress(OSError, shutil.Error):  # on a full disk the fault that led here is the one to tell
+        for source in folder.glob("session_2*/logs"):
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore_dangling_symlinks=True)

@@ -1,0 +1,1 @@
+"""Which simulation is whose, and in which order they are given out and taken in."""

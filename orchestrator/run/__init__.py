@@ -1,0 +1,1 @@
+"""The driver of a run, its workers, and what it watches."""

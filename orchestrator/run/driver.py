@@ -1,0 +1,427 @@
+"""The main loop of a run: lease, watch, recover, stop. The only place where the parts meet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from operator import attrgetter
+from typing import Any
+
+import psutil
+
+from penstock import __version__
+from penstock.errors import PenstockError, describe
+from penstock.learner.allocator import KEEP_FREED_MEMORY
+from penstock.learner.checkpoints import checkpoint
+from penstock.orchestrator.actors.learner_actor import LearnerActor
+from penstock.orchestrator.assembly import (
+    bytes_in_flight,
+    few_simulations,
+    make_loss,
+    make_surrogate,
+    num_weights,
+    pick_device,
+    require_memory,
+    require_placement,
+    require_room,
+    validation_size,
+)
+from penstock.orchestrator.blueprint import Blueprint
+from penstock.orchestrator.cluster.ray_session import noted_signals, ray_session, set_environment
+from penstock.orchestrator.config.config import Config
+from penstock.orchestrator.ledger import conditions
+from penstock.orchestrator.ledger.ledger import Ledger
+from penstock.orchestrator.run.logs import log_to, native_stderr_to
+from penstock.orchestrator.run.memory import least_memory, size
+from penstock.orchestrator.run.supervision import Idle, MemoryKills
+from penstock.orchestrator.run.workers import WorkerPool
+from penstock.orchestrator.store.journal import Journal
+from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.orchestrator.store.strategies import Choices, Families
+from penstock.orchestrator.views.monitor import Screen, View, program, summary_lines
+from penstock.orchestrator.views.prometheus import Metrics
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 1.0
+STOP_WITHIN_S = 20.0
+WAITING = ("solving the validation set", "waiting for samples")  # states of a learner that depends on the solvers
+FIXED = (  # on resume
+    *("seed", "problem", "model", "buffer.kind", "buffer.capacity", "buffer.draw"),
+    *("training.ema_decay", "validation.simulations"),
+)
+FIXED_BLOCKS = (  # what a deterministic run was cut into, and how it was solved, on resume
+    *("solver.workers", "solver.window", "solver.strategy", "solver.sort"),
+    *("solver.accuracy", "solver.accuracy_of", "solver.rtol"),
+    "training.stop_after.simulations",
+)
+
+
+def start(config: Config, *, on_folder: Callable[[RunFolder], None]) -> None:
+    """Begin a run in a new folder and see it to its end. Raises PenstockError; SystemExit on a signal."""
+    blueprint = _checked(config)
+    metrics = Metrics(config.metrics.port)
+    folder = RunFolder.create(config)
+    on_folder(folder)
+    with folder.hold():  # it is new: nobody else has it
+        _Driver(blueprint, folder, metrics).run()
+
+
+def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable[[RunFolder], None]) -> None:
+    """Go on with the run in `folder`; `overrides` change its configuration from here on."""
+    if (lock := folder.hold()) is None:
+        raise PenstockError(f"{folder.path} is running: stop it first, or watch it with `{program()} monitor`")
+    with lock:
+        _resume(folder, overrides, on_folder)
+
+
+def _resume(folder: RunFolder, overrides: tuple[str, ...], on_folder: Callable[[RunFolder], None]) -> None:
+    before, config = folder.config(), folder.config(overrides)
+    if config.deterministic and not before.deterministic:
+        raise PenstockError("deterministic can't be turned on on resume: what was done so far was not; start a new run")
+    for key in (*FIXED, *(FIXED_BLOCKS if config.deterministic else ())):
+        if attrgetter(key)(config) != attrgetter(key)(before):
+            way_on = "give deterministic=false too, or start" if key in FIXED_BLOCKS else "start"
+            raise PenstockError(f"{key} can't change on resume: the checkpoint depends on it; {way_on} a new run")
+    blueprint = _checked(config)
+    checkpoint.recover(folder.checkpoints)
+    if checkpoint.latest(folder.checkpoints) is not None:
+        checkpoint.load(folder.checkpoints, weights_only=True)  # what can't be read is told before anything is changed
+    metrics = Metrics(config.metrics.port)
+    if overrides:
+        folder.write_config(config)
+    if config.solver != before.solver:  # what was fastest for other options or another accuracy
+        (folder.path / Choices.FILE).unlink(missing_ok=True)
+    (folder.path / "summary.json").unlink(missing_ok=True)  # it sums up a life that is now going on
+    on_folder(folder)
+    _Driver(blueprint, folder, metrics).run()
+
+
+def _checked(config: Config) -> Blueprint:
+    """The blueprint, with all that can be known to be wrong before a process is started. Raises PenstockError."""
+    set_environment(config.cluster.address)  # before a user's file imports Ray
+    blueprint = Blueprint.of(config)
+    blueprint.strategy()
+    num_workers = Split.of(config.solver.workers).workers
+    require_room(blueprint, num_workers)
+    if config.cluster.address is None:  # elsewhere the learner's machine may have what this one lacks
+        device = pick_device(config.training.device)
+        require_placement(blueprint, device)
+        holds_buffer = device.type == "cpu" or config.buffer.placement == "host"
+        require_memory(blueprint, least_memory(), num_workers=num_workers, holds_buffer=holds_buffer)
+    make_surrogate(blueprint)
+    make_loss(blueprint)
+    return blueprint
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the cores are shared: solvers leave one, the learner takes what is left but never less than two."""
+
+    cores: int
+    workers: int
+    learner_threads: int
+
+    @classmethod
+    def of(cls, workers: int | str) -> Split:
+        cores = len(os.sched_getaffinity(0))
+        workers = max(1, cores - 1) if workers == "auto" else workers
+        # Solvers wait whenever the stream is ahead; with a single thread the learner would then leave a core idle.
+        return cls(cores, workers, min(cores, max(2, cores - workers)))
+
+
+class _Driver:
+    """Owns every actor and the ledger; draws nothing and touches no sample."""
+
+    def __init__(self, blueprint: Blueprint, folder: RunFolder, metrics: Metrics):
+        self.blueprint = blueprint
+        self.config = blueprint.config
+        self.folder = folder
+        self.console = Screen()  # here, for sys.stdout is redirected in `run`
+        self.had_terminal = _has_terminal()
+        self.memory_kills = MemoryKills()
+        self.metrics = metrics
+        self.split = Split.of(self.config.solver.workers)
+        self.bytes_in_flight = bytes_in_flight(blueprint, self.split.workers)
+        self.stop_signal: signal.Signals | None = None
+
+    def run(self) -> None:
+        log_to(self.folder.logs / "driver.log", redirect=False)
+        self.folder.update_run(
+            state="running",
+            driver_pid=os.getpid(),
+            driver_created=psutil.Process().create_time(),
+            metrics=f"http://127.0.0.1:{self.metrics.port}/metrics",
+            penstock=__version__,
+            versions={"python": platform.python_version()} | {n: version(n) for n in ("ray", "torch", "numpy")},
+            cause=None,
+        )
+        # A terminal that is closed hangs up the whole group: Ray's processes must not end by it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+        try:
+            with (
+                (self.folder.logs / "driver.log").open("a") as log,
+                redirect_stdout(log),  # Ray prints when an actor dies, whatever it was told; the console is ours
+                native_stderr_to(log),
+                noted_signals() as noted,
+                ray_session(
+                    self.config.cluster.address,
+                    num_cpus=self.split.workers + 1,
+                    bytes_in_flight=self.bytes_in_flight,
+                    run=self.folder,
+                    tell=self._tell,
+                ) as self.session,
+            ):
+                self._handle_signals()  # after ray.init, which sets its own and hands SIGHUP blocked to its processes
+                if number := noted():
+                    raise SystemExit(128 + number)
+                cause = self._run_watched()
+        except SystemExit as error:  # a signal before `_handle_signals`
+            self.folder.update_run(state="stopped", cause="stopped before the first lease")
+            # ray.init puts a handler of its own for SIGTERM, which exits with the signal's bare number.
+            raise SystemExit(143 if error.code == signal.SIGTERM else error.code) from None
+        except BaseException as error:
+            cause = str(error) if isinstance(error, PenstockError) else describe(error)
+            with suppress(PenstockError):  # on a full disk the first fault is the one to tell
+                self.folder.update_run(state="failed", cause=cause)
+                self.folder.event("failed", cause=cause)
+            raise
+        self.folder.update_run(state="stopped" if self.stop_signal else "ended", cause=cause)
+        self.folder.event("ended", cause=cause)
+        if self.stop_signal:
+            self.console.print(f"{cause}; go on with: {program()} resume {self._relative()}", soft_wrap=True)
+            raise SystemExit(128 + self.stop_signal)
+        for line in summary_lines(self.folder.read("summary.json"), self.folder):
+            self.console.print(line, soft_wrap=True)
+
+    def _run_watched(self) -> str:
+        """`_run`, with the death of one of Ray's own processes as what it was, whatever it led to."""
+        try:
+            return self._run()
+        except Exception as error:
+            fault = self.session.watch.fault
+            if fault and self.stop_signal:  # it went to Ray's processes too, as `timeout` and batch systems send it
+                how = f"stopped by {self.stop_signal.name}"
+                return f"{how}, which ended Ray's processes before a checkpoint: the one before holds"
+            if fault:
+                self._tell(f"{fault}: the run ends")  # at once: Ray's shutdown takes 5 s without its control service
+                logs = f"Ray's logs are in {self.folder.logs / 'ray'}; " if self.session.folder is not None else ""
+                raise PenstockError(
+                    f"{fault}, and the run with it; {logs}go on with: {program()} resume {self._relative()}",
+                    exit_code=1,
+                ) from error
+            raise
+
+    def _run(self) -> str:
+        """The loop: from the first lease to the cause of the end."""
+        import ray
+
+        self.ray = ray
+        config = self.config
+        environment = {"env_vars": KEEP_FREED_MEMORY}
+        actor = ray.remote(num_cpus=1, max_restarts=0, runtime_env=environment)(LearnerActor)
+        self.learner = actor.remote(self.blueprint, self.folder.path, self.split.learner_threads)
+        workers = WorkerPool(
+            *(ray, self.blueprint, self.folder, self.learner, self.split.workers),
+            session_folder=self.session.folder,
+            memory_kills=self.memory_kills,
+            tell=self._tell,
+        )
+        facts = self._wait_for(self.learner.prepare.remote())
+        if config.deterministic:
+            conditions.require_same(self.folder, "learner", facts["conditions"])
+        self.folder.update_run(learner_pid=facts["pid"])
+        self._announce(facts)
+        validation = Ledger("validation", config.validation.simulations, *facts["validation"])
+        training = Ledger("training", config.training.stop_after.simulations, *facts["training"])
+        journal, choices, families = Journal(self.folder), Choices(self.folder), Families(self.folder)
+        self.metrics.choose(choices.decisions)
+        self.learner.start.remote()
+        pending, stream_ended, warning = None, False, None
+        idle = Idle(config.training.stop_after.minutes, validation.num_ended + training.num_ended)
+        with View(self.console, self.folder.path.name).shown() as view:
+            while not self.stop_signal:
+                tick = time.monotonic()
+                self.session.watch.check()
+                workers.look_after_starting()
+                # A learner that does not answer keeps its question: what a status drains is told only once.
+                pending = pending or self.learner.status.remote()
+                if ray.wait([pending], timeout=TICK_S)[0]:
+                    status, pending = self._get(pending), None
+                    validation.settle(status["validation_delivered"], status["validation_failed"])
+                    training.settle(status["delivered"], status["failed"])
+                    workers.close_leases(status["lease_ends"])
+                    num_ended = validation.num_ended + training.num_ended
+                    done = (status["unique"], status["train_seconds"])
+                    is_over = idle.is_over(num_ended, done, time.monotonic()) and status["state"] in WAITING
+                    workers.watch(status["silences"], has_progress=idle.has_progress)
+                    record = journal.record(status, training, workers.num_ready, workers.silent)
+                    self.metrics.update(record, status["solves"])
+                    for decision in choices.take(status["decisions"]):
+                        self.console.print(f"{decision.family}: {decision.reason}", soft_wrap=True)
+                    for line in families.news(status["solves"]):
+                        self.console.print(line, soft_wrap=True)
+                    self.metrics.choose(choices.decisions)
+                    for note in status["notes"]:
+                        self.console.print(f"note: {note}", soft_wrap=True)
+                        self.folder.event("note", note=note)
+                    if status["warning"] not in (None, warning):
+                        warning = status["warning"]
+                        self.console.print(f"warning: {warning}", soft_wrap=True)
+                        self.folder.event("warning", warning=warning)
+                    view.show(record)
+                    if fault := validation.fault(1.0) or training.fault(config.solver.max_failed_fraction):
+                        raise PenstockError(f"{fault}; the traceback is in {self.folder.logs}", exit_code=3)
+                    if status["done"]:
+                        return self._end(record, status, training, journal)
+                    if is_over:
+                        self._stop(None, training, journal, "training.stop_after.minutes")
+                        raise PenstockError(self._idle_cause(status, workers), exit_code=1)
+                    ledger = training if validation.is_complete() else validation
+                    workers.lease_ahead(ledger, config.solver.window, choices.decisions)
+                    if training.is_complete() and not stream_ended:
+                        self.learner.end_stream.remote()
+                        stream_ended = True
+                time.sleep(max(0.0, TICK_S - (time.monotonic() - tick)))
+        self._tell(f"{self.stop_signal.name}: writing a checkpoint (again to end at once)")
+        return self._stop(pending, training, journal, f"stopped by {self.stop_signal.name}")
+
+    def _end(self, record: dict[str, Any], status: dict[str, Any], training: Ledger, journal: Journal) -> str:
+        journal.finish(record, status, training, status["cause"])
+        if status["step"] == 0:
+            raise PenstockError(
+                f"the stream ended with {status['unique']} samples and nothing was trained: "
+                "raise training.stop_after.simulations",
+                exit_code=1,
+            )
+        return status["cause"]
+
+    def _idle_cause(self, status: dict[str, Any], workers: WorkerPool) -> str:
+        silent = "".join(f"; {silence}" for silence in workers.silent)
+        return (
+            f"training.stop_after.minutes: for {self.config.training.stop_after.minutes:g} minutes nothing was solved, "
+            f"and nothing could be trained with {status['unique']} samples (buffer.watermark: "
+            f"{self.config.buffer.watermark}){silent}; go on with: {program()} resume {self._relative()}"
+        )
+
+    def _stop(self, pending: Any | None, training: Ledger, journal: Journal, cause: str) -> str:
+        """Have the learner checkpoint at its next step and wait for it, within 20 s; returns the cause of the end."""
+        self.learner.stop.remote()
+        deadline = time.monotonic() + STOP_WITHIN_S - 5.0  # ending Ray takes up to 5 s
+        pending = pending or self.learner.status.remote()
+        while (left := deadline - time.monotonic()) > 0 and self.ray.wait([pending], timeout=left)[0]:
+            status = self._get(pending)
+            if status["done"]:
+                training.settle(status["delivered"], status["failed"])
+                journal.finish(journal.record(status, training, 0, []), status, training, cause)
+                return cause
+            time.sleep(0.1)
+            pending = self.learner.status.remote()
+        return f"{cause}, but the learner wrote no checkpoint within {STOP_WITHIN_S - 5:.0f} s: the one before holds"
+
+    def _tell(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True)
+
+    def _wait_for(self, preparing: Any) -> dict[str, Any]:
+        """What the learner's `prepare` returns; a joined cluster may take its time to give it a place."""
+        began, told = time.monotonic(), False
+        while not self.ray.wait([preparing], timeout=TICK_S)[0]:
+            if self.stop_signal:
+                raise SystemExit(128 + self.stop_signal)
+            self.session.watch.check()
+            if not told and time.monotonic() - began > 30.0:
+                told = True
+                self.console.print("waiting for the learner: it rehearses the model, or Ray has no CPU free")
+        return self._get(preparing)
+
+    def _get(self, reference: Any) -> Any:
+        """ray.get, with errors as they were raised, and the learner's death as one of ours."""
+        try:
+            return self.ray.get(reference)
+        except self.ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except self.ray.exceptions.RayError as error:
+            is_for_memory = self.memory_kills.is_recent(time.monotonic()) or "low on memory" in str(error)
+            how = "memory ran out" if is_for_memory else type(error).__name__
+            raise PenstockError(
+                f"the learner's process died ({how}); see {self.folder.logs / 'learner.log'}, then "
+                f"go on with: {program()} resume {self._relative()}",
+                exit_code=1,
+            ) from error
+
+    def _handle_signals(self) -> None:
+        def stop(number: int, frame: Any) -> None:
+            if self.stop_signal:  # the second one: end at once, the newest checkpoint is whole whatever happens
+                for process in psutil.Process().children(recursive=True):
+                    with suppress(psutil.NoSuchProcess):  # one of Ray's that went with another
+                        process.kill()
+                if self.session.folder is not None:
+                    shutil.rmtree(self.session.folder, ignore_errors=True)
+                self.folder.update_run(state="stopped", cause="stopped twice, at once")
+                os._exit(128 + number)
+            self.stop_signal = signal.Signals(number)
+
+        def hang_up(number: int, frame: Any) -> None:
+            if self.had_terminal and not _has_terminal():  # closed, or its connection broke: nobody asked for the end
+                with suppress(PenstockError):
+                    self.folder.event("terminal closed")
+            else:
+                stop(number, frame)
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
+            signal.signal(signal.SIGHUP, hang_up)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+    def _announce(self, facts: dict[str, Any]) -> None:
+        """The split of the cores and the memory bound, before anything is solved."""
+        num_rows, row_bytes = validation_size(self.blueprint)
+        is_averaged = self.config.training.ema_decay is not None
+        parts = {
+            f"buffer in {facts['buffer_place']}": facts["buffer_bytes"],
+            "in flight": self.bytes_in_flight,
+            f"validation set of {num_rows} rows": num_rows * row_bytes,
+            "weights, gradients, optimizer and their copies": num_weights(self.config) * facts["weight_bytes"],
+        }
+        data_bytes = sum(parts.values())
+        self.folder.update_run(data_bytes=data_bytes)
+        plural = "s" if self.split.workers > 1 else ""
+        self.console.print(f"run folder: {self.folder.path}", soft_wrap=True)
+        self.console.print(
+            f"{self.split.cores} cores: {self.split.workers} solver worker{plural}, "
+            f"{self.split.learner_threads} learner threads on {facts['device']}"
+        )
+        self.console.print(
+            f"memory: the run's data take at most {size(data_bytes)} ("
+            + ", ".join(f"{name} {size(num_bytes)}" for name, num_bytes in parts.items())
+            + "); the programs and a training step take theirs besides",
+            soft_wrap=True,
+        )
+        checkpoint_bytes = (4 if is_averaged else 3) * facts["weight_bytes"]
+        checkpoint_bytes += facts["buffer_bytes"] if self.config.checkpoint.buffer else 0
+        if remark := few_simulations(self.blueprint):
+            self.console.print(remark, soft_wrap=True)
+        self.console.print(f"disk: the newest checkpoint takes about {size(checkpoint_bytes)}", soft_wrap=True)
+        if facts["training"][0]:
+            self.console.print(f"resumed at step {facts['step']}")
+
+    def _relative(self) -> str:
+        return os.path.relpath(self.folder.path)
+
+
+def _has_terminal() -> bool:
+    """Whether this process has a terminal that it belongs to; when that is closed it is gone for all its processes."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,295 @@
+"""The solver workers of a run: started, given leases, replaced when they die."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from penstock.errors import PenstockError
+from penstock.orchestrator.actors.solver_actor import SolverActor, read_where
+from penstock.orchestrator.blueprint import Blueprint
+from penstock.orchestrator.ledger import conditions
+from penstock.orchestrator.ledger.ledger import DEATHS, Ledger
+from penstock.orchestrator.run.logs import last_line
+from penstock.orchestrator.run.memory import size
+from penstock.orchestrator.run.supervision import MemoryKills, Place, Silence, Silences, memory_bound
+from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.sample import Decision, Lease, LeaseEnd
+
+logger = logging.getLogger(__name__)
+
+LEASES_AHEAD = 2
+START_WITHIN_S = 300.0  # from the first line of its log on; 64 workers that start at once on two cores take 120 s
+PLACE_WITHIN_S = 60.0  # before a word is said
+HANGS = 2  # of a simulation, after which it is given up
+
+
+@dataclass(eq=False)
+class Worker:
+    name: str
+    place: Place
+    where: Path | None
+    """The file in which it says what it is in, see `say_where`."""
+    actor: Any
+    preparing: Any
+    """Reference to what `SolverActor.prepare` returns, there once it is ready for leases."""
+    asked_at: float
+    """Monotonic time at which Ray was asked for its process."""
+    began_at: float | None = None
+    """When its process was first seen."""
+    pid: int | None = None
+    leases: dict[int, Ledger] = field(default_factory=dict)
+    """Open leases by number, in the order they are worked on, with the ledger that each one is of."""
+    ended: int = 0
+    """Leases that ended since the last ones were given out."""
+    hung_s: float | None = None
+    """How long it had been silent when it was told to end for that."""
+    outgrown_bytes: int | None = None
+    """Memory at which it stopped to solve."""
+
+
+class WorkerPool:
+    """Keeps `size` workers alive and busy. Never waits: a worker that is starting is looked at again later."""
+
+    def __init__(
+        self,
+        ray,
+        blueprint: Blueprint,
+        folder: RunFolder,
+        learner: Any,
+        size: int,
+        *,
+        session_folder: Path | None,
+        memory_kills: MemoryKills,
+        tell: Callable[[str], None],
+    ):
+        """session_folder: a temporary one on this machine, where all workers are on it, too. tell: says a line."""
+        config = blueprint.config.solver
+        self._ray = ray
+        self._blueprint = blueprint
+        self._folder = folder
+        self._learner = learner
+        self._tell = tell
+        self._deterministic = blueprint.config.deterministic
+        self._num_started = 0
+        self._num_leases = 0
+        self._session_folder = session_folder
+        self._silences = Silences(None if config.timeout_s == "auto" else config.timeout_s)
+        self._max_bytes = math.inf
+        if session_folder is not None or config.memory_mb != "auto":  # other machines have other shares
+            self._max_bytes = memory_bound(None if config.memory_mb == "auto" else config.memory_mb, size)
+        self._memory_kills = memory_kills
+        self._places = [Place() for _ in range(size)]
+        self._due = dict.fromkeys(range(size), 0.0)  # when the next worker of an empty place is started
+        self._workers: list[Worker] = []  # in the order of their places
+        self.silent: list[Silence] = []
+        """Those that there is a word to be said of."""
+        self.look_after_starting()
+
+    @property
+    def num_ready(self) -> int:
+        return sum(worker.pid is not None for worker in self._workers)
+
+    def look_after_starting(self) -> None:
+        """Start workers where there are none, and take those that are ready. Raises what their `prepare` raised."""
+        for index in [index for index, due in self._due.items() if time.monotonic() >= due]:
+            del self._due[index]
+            self._start(self._places[index])
+        for worker in [worker for worker in self._workers if worker.pid is None]:
+            ready, _ = self._ray.wait([worker.preparing], timeout=0)
+            if not ready:
+                self._watch_start(worker)
+                continue
+            try:
+                facts = self._ray.get(worker.preparing)
+            except self._ray.exceptions.RayTaskError as error:
+                raise error.cause from error
+            except self._ray.exceptions.RayError as error:
+                self._fail_start(worker, str(error).splitlines()[0])
+                continue
+            if self._deterministic:
+                conditions.require_same(self._folder, "solver", facts["conditions"])
+            worker.pid = facts["pid"]
+            self._folder.event("worker started", worker=worker.name, pid=worker.pid)
+            self._write_pids()
+
+    def _watch_start(self, worker: Worker) -> None:
+        """Say when Ray finds no place for a worker; replace one whose process runs and does not become ready."""
+        now = time.monotonic()
+        if worker.began_at is None and self._log_of(worker).exists():
+            worker.began_at = now
+        if worker.began_at is not None and now - worker.began_at > START_WITHIN_S:
+            self._fail_start(worker, f"not ready after {START_WITHIN_S:.0f} s")
+        elif worker.began_at is None and now - worker.asked_at > PLACE_WITHIN_S:
+            worker.asked_at = math.inf  # it is said once
+            self._tell(f"{worker.name} still waits for Ray to start its process: are there CPUs free?")
+
+    def _fail_start(self, worker: Worker, why: str) -> None:
+        self._replace(worker, f"{why}; its log ends: {last_line(self._log_of(worker))}", " while starting")
+
+    def _log_of(self, worker: Worker) -> Path:
+        return self._folder.logs / f"{worker.name}.log"
+
+    def lease_ahead(self, ledger: Ledger, window: int, decisions: tuple[Decision, ...]) -> None:
+        """Give every ready worker the leases it will end until the next time, and two more.
+
+        It will end as many as it did since the last time, or twice as many if it ran out of them.
+        decisions: what is known of strategies. The first worker alone may try out others: one decision serves all.
+        """
+        ready = [w for w in self._workers if w.pid is not None and w.hung_s is None and w.outgrown_bytes is None]
+        wanted = {
+            worker: LEASES_AHEAD + worker.ended * (1 if worker.leases else 2) - len(worker.leases) for worker in ready
+        }
+        for worker in ready:
+            worker.ended = 0
+        while any(count > 0 for count in wanted.values()):
+            for worker in ready:  # in turns: a ledger that ends soon keeps all workers busy
+                if wanted[worker] <= 0:
+                    continue
+                lease = self._next_lease(ledger, window, worker, len(ready))
+                if lease is None:
+                    wanted[worker] = 0
+                    continue
+                wanted[worker] -= 1
+                self._num_leases += 1
+                worker.leases[lease.number] = ledger
+                lease = replace(lease, decisions=decisions, may_try=worker is ready[0])
+                self._learner.lease.remote(lease, worker.actor)
+
+    def _next_lease(self, ledger: Ledger, window: int, worker: Worker, num_ready: int) -> Lease | None:
+        if self._deterministic:  # whoever is ready now has no say in who solves what
+            return ledger.lease_block(self._num_leases, window, self._index(worker), len(self._places))
+        return ledger.lease(self._num_leases, math.ceil(min(window, ledger.num_left / num_ready)))
+
+    def close_leases(self, ends: list[LeaseEnd]) -> None:
+        """Book the leases that ended. Workers that died are replaced, and those that have outgrown their memory."""
+        for end in ends:
+            worker = next((worker for worker in self._workers if end.lease_number in worker.leases), None)
+            if worker is None:
+                continue  # of a worker that was replaced, with all its leases
+            if end.error is not None:
+                self._replace(worker, end.error)
+                continue
+            self._close(worker, end.lease_number)
+            worker.ended += 1
+            worker.outgrown_bytes = worker.outgrown_bytes or end.outgrown_bytes
+            if worker.outgrown_bytes is not None and not worker.leases:
+                self._renew(worker)
+
+    def watch(self, silences: dict[int, float], *, has_progress: bool) -> None:
+        """End workers that are silent for too long; their deaths come with the ends of their leases.
+
+        silences: see `RayStream`. has_progress: some simulation has ended in the run's present life.
+        """
+        self._memory_kills.look(time.monotonic())
+        if has_progress:
+            self._silences.progress()
+        spoken_of, self.silent = {silence.worker for silence in self.silent}, []
+        # All are looked at before one is judged: what one has just ended says how long others may take.
+        for worker, silence in [(worker, self._look(worker, silences)) for worker in self._workers]:
+            if silence is None or silence.seconds <= self._silences.word_after_s:
+                continue
+            self.silent.append(silence)
+            if worker.name not in spoken_of:
+                self._tell(str(silence))
+                self._folder.event("worker silent", **asdict(silence))
+            if silence.seconds > self._silences.timeout_s:
+                worker.hung_s = silence.seconds
+                self._ray.kill(worker.actor)  # Ray's raylet ends it by SIGKILL where it does not end by itself
+
+    def _look(self, worker: Worker, silences: dict[int, float]) -> Silence | None:
+        """How long a worker has been silent; None for one that has nothing to do, or is told to end."""
+        number = next(iter(worker.leases), None)
+        if number not in silences or worker.hung_s is not None:
+            return None
+        where = None if worker.where is None else read_where(worker.where)
+        seconds = self._silences.look(worker.name, silences[number], where and str(where), time.monotonic())
+        return Silence(worker.name, seconds, where[1] if where else None)
+
+    def _index(self, worker: Worker) -> int:
+        return self._places.index(worker.place)
+
+    def _start(self, place: Place) -> None:
+        name = f"solver-{self._num_started}"
+        self._num_started += 1
+        where = None if self._session_folder is None else self._session_folder / f"{name}.where"
+        actor = self._ray.remote(num_cpus=1, max_restarts=0)(SolverActor)
+        actor = actor.remote(self._blueprint, self._folder.logs / f"{name}.log", self._max_bytes, where)
+        self._workers.append(Worker(name, place, where, actor, actor.prepare.remote(), asked_at=time.monotonic()))
+        self._workers.sort(key=self._index)
+
+    def _close(self, worker: Worker, number: int, **death: Any) -> None:
+        """Close a lease, give its open simulations back, and have those failed that too many workers died over."""
+        ledger = worker.leases.pop(number)
+        worker.place.ended(ledger.num_ended_of(number))
+        if given_up := ledger.end_lease(number, **death):
+            self._learner.give_up.remote(ledger.design, given_up)
+
+    def _renew(self, worker: Worker) -> None:
+        """Start another worker in the place of one that has grown too large."""
+        grown_to = size(worker.outgrown_bytes)
+        self._tell(f"{worker.name} has grown to {grown_to} (solver.memory_mb): another one replaces it")
+        self._folder.event("worker outgrown", worker=worker.name, pid=worker.pid, bytes=worker.outgrown_bytes)
+        self._empty(worker, 0.0)
+
+    def _replace(self, worker: Worker, error: str, when: str = "") -> None:
+        """Give the worker's simulations back and start another. Raises PenstockError when that goes nowhere."""
+        running, simulation = next(iter(worker.leases), None), self._simulation_of(worker)
+        reason, tries = "its worker died", DEATHS
+        if worker.hung_s is not None:
+            error = f"it was silent for {worker.hung_s:.0f} s, which is too long (solver.timeout_s)"
+            reason = f"took longer than {self._silences.timeout_s:.0f} s (solver.timeout_s)"
+            tries = DEATHS if simulation is None else HANGS
+        elif self._memory_kills.is_recent(time.monotonic()):
+            error = f"the kernel killed it, for memory ran out ({error})"
+        is_repeat = False
+        if simulation is not None:
+            when = f" in simulation {simulation}"
+            is_repeat = worker.leases[running].num_deaths(simulation) > 0
+        for number, ledger in list(worker.leases.items()):
+            ledger.num_lost += len(ledger.open_ids(number))
+            blamed = self._blamed(worker, number, simulation) if number == running else ()
+            self._close(worker, number, blamed=blamed, reason=reason, tries=tries)
+        worker.place.died(is_repeat=is_repeat)
+        logger.warning("%s (pid %s) died%s: %s; its simulations are done again", worker.name, worker.pid, when, error)
+        self._folder.event("worker died", worker=worker.name, pid=worker.pid, error=f"{when}: {error}".strip(": "))
+        if worker.place.is_hopeless:
+            raise PenstockError(
+                f"solver workers die again and again, the last one, {worker.name},{when or ' so'}: {error}; "
+                f"see {self._log_of(worker)}",
+                exit_code=3,
+            )
+        pause_s = worker.place.pause_s
+        self._tell(f"{worker.name} died{when}: {error}" + (f"; the next starts in {pause_s:.0f} s" if pause_s else ""))
+        self._empty(worker, pause_s)
+
+    def _simulation_of(self, worker: Worker) -> int | None:
+        """The simulation that a worker is in, or was in when it died; None in none, and where that is not known."""
+        number = next(iter(worker.leases), None)
+        where = None if number is None or worker.where is None else read_where(worker.where)
+        is_open = where is not None and where[0] == number and where[1] in worker.leases[number].open_ids(number)
+        return where[1] if is_open else None
+
+    def _blamed(self, worker: Worker, number: int, simulation: int | None) -> list[int]:
+        """The simulations of its lease at work over which a worker may have died."""
+        if self._deterministic:  # blocks are solved whole: none can be left out because a worker died over it
+            return []
+        if worker.where is None:  # on another machine, perhaps
+            return worker.leases[number].open_ids(number)
+        return [] if simulation is None else [simulation]
+
+    def _empty(self, worker: Worker, pause_s: float) -> None:
+        """End the worker, if it lives, and have the next one started in its place after a pause."""
+        self._ray.kill(worker.actor)  # a process that still lives would keep its core, and work on what others now do
+        self._silences.forget(worker.name)
+        self._workers.remove(worker)
+        self._due[self._index(worker)] = time.monotonic() + pause_s
+        self._write_pids()
+
+    def _write_pids(self) -> None:
+        self._folder.update_run(solver_pids={w.name: w.pid for w in self._workers if w.pid is not None})

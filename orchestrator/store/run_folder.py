@@ -1,0 +1,168 @@
+"""The run folder: what a run leaves on disk, and all that `monitor` reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from penstock.errors import PenstockError
+from penstock.orchestrator.config.config import Config, load_config
+from penstock.orchestrator.store.locks import hold
+
+RUNS = Path("runs")
+
+
+class RunFolder:
+    """Paths and small files of one run.
+
+    config.yaml (resolved), run.json (state, pids, addresses, cause of the end), metrics.jsonl, events.jsonl,
+    ledger.json, strategies.json, logs/, validation.zarr, checkpoints/, summary.json, and copies of the user's files.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.logs = path / "logs"
+        self.checkpoints = path / "checkpoints"
+        self.validation = path / "validation.zarr"
+        self.metrics = path / "metrics.jsonl"
+        self.events = path / "events.jsonl"
+
+    @classmethod
+    def create(cls, config: Config) -> RunFolder:
+        """A new folder runs/<name>-<UTC>, with runs/latest linking to it. Raises PenstockError."""
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        try:
+            RUNS.mkdir(exist_ok=True)
+            path = _make_unique(RUNS / f"{config.name}-{stamp}")
+            folder = cls(path.resolve())
+            folder.logs.mkdir()
+            link = RUNS / f".latest-{os.getpid()}"
+            link.symlink_to(path.name)
+            link.replace(RUNS / "latest")
+        except OSError as error:
+            raise PenstockError(
+                f"can't make a run folder under {RUNS.resolve()}: {error.strerror}", exit_code=1
+            ) from error
+        folder.write_config(config)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path | None) -> RunFolder:
+        """The folder at `path`, or the latest. Raises PenstockError when there is none."""
+        if path is None:
+            path = RUNS / "latest"
+            if not path.exists():
+                raise PenstockError(
+                    f"there is no run under {RUNS.resolve()}: name its folder, or start one with `penstock train`"
+                )
+        if not (path / "config.yaml").is_file():
+            raise PenstockError(f"{path} is not a run folder: it has no config.yaml")
+        return cls(path.resolve())
+
+    def config(self, overrides: tuple[str, ...] = ()) -> Config:
+        return load_config(self.path / "config.yaml", overrides)
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the folder; {} when it is not there yet."""
+        try:
+            return json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise PenstockError(f"{self.path / name} is damaged: {error}") from error
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        """Replace a JSON file as a whole, so that a reader never sees half of it. Raises PenstockError."""
+        temporary = self.path / f".{name}"
+        try:
+            temporary.write_text(json.dumps(content, indent=1) + "\n")
+            temporary.replace(self.path / name)
+        except OSError as error:
+            raise self._unwritable(name, error) from error
+
+    def append(self, name: str, content: dict[str, Any]) -> None:
+        """Add one line to a .jsonl file. Raises PenstockError."""
+        try:
+            with (self.path / name).open("a") as file:
+                file.write(json.dumps(content) + "\n")
+        except OSError as error:
+            raise self._unwritable(name, error) from error
+
+    def _unwritable(self, name: str, error: OSError) -> PenstockError:
+        return PenstockError(
+            f"can't write {self.path / name}: {error.strerror}; the last checkpoint is still valid, resume from it "
+            "when there is space",
+            exit_code=1,
+        )
+
+    def hold(self) -> AbstractContextManager | None:
+        """The folder for one driver alone, as long as what is returned is open; None where another has it."""
+        if self._has_driver_here():
+            return None
+        try:
+            return hold(self.path / "config.yaml")  # it is there, and never replaced by another file
+        except OSError:  # a folder of another user, or a file system without locks
+            return nullcontext()
+
+    def is_running(self) -> bool:
+        """Whether a driver has this folder, in this process namespace, another one or on another host."""
+        if self.read("run.json").get("state") != "running":
+            return False
+        if (lock := self.hold()) is None:
+            return True
+        with lock:
+            return False
+
+    def _has_driver_here(self) -> bool:
+        """Whether the driver that run.json names is alive; its pid alone may be another process by now."""
+        run = self.read("run.json")
+        try:
+            driver = psutil.Process(run["driver_pid"])
+            is_same = driver.create_time() == run["driver_created"]
+            return run["state"] == "running" and is_same and driver.status() != psutil.STATUS_ZOMBIE
+        except (KeyError, psutil.NoSuchProcess):
+            return False
+
+    def update_run(self, **changes: Any) -> None:
+        """Lay changes over run.json."""
+        self.write("run.json", self.read("run.json") | changes)
+
+    def event(self, event: str, **details: Any) -> None:
+        """Add what happened to events.jsonl."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self.append("events.jsonl", {"time": now, "event": event} | details)
+
+    def write_config(self, config: Config) -> None:
+        """config.yaml with every default spelt out, and beside it copies of the files it names."""
+        values = config.model_dump(mode="json")
+        for key in ("problem", "model"):
+            file, colon, attribute = values[key]["name"].rpartition(":")
+            if colon and file.endswith(".py"):
+                source = Path(file)
+                copy = source if source.parent == self.path else self.path / f"{key}_{source.name}"
+                copy.write_text(source.read_text())
+                values[key]["name"] = f"./{copy.name}:{attribute}"
+        (self.path / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def _make_unique(path: Path) -> Path:
+    for candidate in _candidates(path):
+        with suppress(FileExistsError):
+            candidate.mkdir()
+            return candidate
+
+
+def _candidates(path: Path) -> Iterator[Path]:
+    yield path
+    number = 2
+    while True:
+        yield path.with_name(f"{path.name}-{number}")
+        number += 1

@@ -1,0 +1,68 @@
+"""The strategies that `auto` has chosen in a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+
+from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.sample import MAX_FAMILIES, Decision, SolveRecord, keep_last
+
+logger = logging.getLogger(__name__)
+
+
+class Choices:
+    """One decision per family, kept in strategies.json, so that a resumed run tries nothing out again.
+
+    Those of the 32 families that were decided about last, as solvers keep them.
+    """
+
+    FILE = "strategies.json"
+
+    def __init__(self, folder: RunFolder):
+        self._folder = folder
+        self._by_family = {family: Decision(**values) for family, values in folder.read(self.FILE).items()}
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        return tuple(self._by_family.values())
+
+    def take(self, decisions: Iterable[Decision]) -> list[Decision]:
+        """Keep what is newer than what is known; returns that."""
+        new = []
+        for decision in decisions:
+            known = self._by_family.get(decision.family)
+            if known is None or decision.number > known.number:
+                keep_last(self._by_family, decision.family, decision)
+                new.append(decision)
+        if new:
+            self._folder.write(self.FILE, {family: asdict(decision) for family, decision in self._by_family.items()})
+        for decision in new:
+            logger.info("%s: %s", decision.family, decision.reason)
+            self._folder.event("strategy chosen", family=decision.family, strategy=decision.strategy)
+        return new
+
+
+class Families:
+    """What users hear of their families of systems, each thing once."""
+
+    def __init__(self, folder: RunFolder):
+        self._folder = folder
+        self._met: set[str] = set()
+        self._told: set[str] = set()
+
+    def news(self, solves: Iterable[SolveRecord]) -> Iterator[str]:
+        """Lines about the first system of each family that took more than one strategy, and about too many families."""
+        for solve in solves:
+            if len(self._met) <= MAX_FAMILIES and solve.family not in self._met:
+                self._met.add(solve.family)
+                if len(self._met) > MAX_FAMILIES:
+                    yield (
+                        f"more than {MAX_FAMILIES} families of systems: what is learned is kept for the last of them "
+                        "alone; name a family by the kind of its systems, and not by the draw"
+                    )
+            if solve.reason and len(self._told) < MAX_FAMILIES and solve.family not in self._told:
+                self._told.add(solve.family)
+                self._folder.event("solved again", family=solve.family, reason=solve.reason)
+                yield f"{solve.family}: {solve.reason}"

@@ -1,0 +1,269 @@
+"""The live view of a run, for `train` and for `monitor` in a second terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from penstock.errors import PenstockError
+from penstock.orchestrator.run.supervision import Silence
+from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.orchestrator.views.numbers import digits
+from penstock.orchestrator.views.output import Output
+
+PLAIN_EVERY_S = 10.0  # without a terminal the view is one line, this often
+
+
+class Screen(Console):
+    """The console of a command that lasts: it goes quiet when nobody reads it any more; rich would end the program."""
+
+    def __init__(self):
+        self._output = Output(sys.stdout)
+        super().__init__(file=self._output, highlight=False, markup=False)
+
+    def drain(self) -> None:
+        """Wait for what was printed to be written, as long as somebody takes it."""
+        self._output.drain()
+
+
+def program() -> str:
+    """How to call penstock here, for the commands that a user is told to type."""
+    if shutil.which("penstock"):
+        return "penstock"
+    name = Path(sys.argv[0])
+    return "python -m penstock" if name.name == "__main__.py" else os.path.relpath(name)
+
+
+class View:
+    """Shows records as they come: one table that stays in place on a terminal, else one line every 10 s."""
+
+    def __init__(self, console: Screen, title: str):
+        self._console = console
+        self._title = title
+        self._live: Live | None = None
+        self._plain_at = -PLAIN_EVERY_S
+
+    @contextmanager
+    def shown(self):
+        try:
+            if not self._console.is_terminal:
+                yield self
+                return
+            with Live(console=self._console, redirect_stdout=False, redirect_stderr=False) as self._live:
+                yield self
+        finally:
+            self._console.drain()  # before the line on standard error that may be the cause of the end
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        if self._live is not None:
+            self._live.update(_table(self._title, record))
+        elif time.monotonic() - self._plain_at >= PLAIN_EVERY_S:
+            self._plain_at = time.monotonic()
+            self._console.print(_line(record), highlight=False, soft_wrap=True)
+
+
+def summary_lines(summary: Mapping[str, Any], folder: RunFolder, arguments: str = "") -> list[str]:
+    """The end of a run in a few lines, with the commands to type next."""
+    if not summary:
+        return [f"stopped before there was anything to sum up; go on with: {program()} resume{arguments}"]
+    lines = [f"ended: {summary['cause']}, after {_duration(summary['train_seconds'])} of training"]
+    if summary.get("validation"):
+        errors = summary["validation"]["relative_l2"]
+        lines.append(
+            f"validation relative L2 error over {summary['validation']['simulations']} simulations: "
+            f"mean {digits(errors['mean'])}, p99 {digits(errors['p99'])}, max {digits(errors['max'])}"
+        )
+        lines += explained_lines(summary["validation"])
+    lines.append(
+        f"{summary['delivered']} simulations delivered, {summary['failed']} failed, {summary['retried']} retried; "
+        f"{summary['unique']} unique samples, {summary['trained']} trained (reuse {_reuse(summary)})"
+        + (f", {summary['dropped']} second copies dropped" if summary["dropped"] else "")
+    )
+    if warning := summary.get("warning"):
+        lines.append(warning)
+    lines.append(f"run folder: {folder.path}")
+    lines += [f"next: {program()} {command}{arguments}" for command in ("monitor", "export", "predict")]
+    return lines
+
+
+def explained_lines(validation: Mapping[str, Any]) -> list[str]:
+    """What of the variance is left, and which outputs are constants; nothing of errors of an earlier penstock."""
+    lines = []
+    if "vrmse" in validation:
+        share = 1 - validation["vrmse"] ** 2
+        explained = f"the share {digits(share)} of the variance is explained"
+        lines.append(f"VRMSE {_vrmse(validation)}: {explained if share > 0 else 'no better than predicting the mean'}")
+    if validation.get("constants"):
+        lines.append(f"constant outputs, left out of all errors: {_constants(validation)}")
+    return lines
+
+
+def monitor(folder: RunFolder, console: Screen) -> int:
+    """Follow a run by its folder alone until it ends; for a finished run, its last view. Returns the exit code."""
+    view = View(console, folder.path.name)
+    with view.shown():
+        while True:
+            run = folder.read("run.json")
+            if not run:
+                raise PenstockError(f"{folder.path} holds no run: it ended before it began")
+            record = _last_record(folder)
+            if record:
+                view.show(record)
+            if run["state"] in ("ended", "failed", "stopped"):
+                break
+            if not folder.is_running():
+                raise PenstockError(
+                    f"the run's driver (pid {run['driver_pid']}) is gone without a word; go on with: "
+                    f"{program()} resume {os.path.relpath(folder.path)}",
+                    exit_code=1,
+                )
+            time.sleep(1.0)
+    if run["state"] == "failed":
+        console.print(f"the run failed: {run['cause']}", soft_wrap=True, highlight=False)
+        return 1
+    for line in summary_lines(folder.read("summary.json"), folder, f" {os.path.relpath(folder.path)}"):
+        console.print(line, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _last_record(folder: RunFolder) -> dict[str, Any] | None:
+    """The last whole line of metrics.jsonl; its last 64 kB are enough to hold one."""
+    try:
+        with folder.metrics.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 65536))
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return None
+    return json.loads(lines[-2]) if len(lines) > 1 else None
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    troubles = _troubles(record)
+    parts = [
+        f"{_duration(record['elapsed_seconds'])} {record['state']}",
+        f"simulations {record['delivered']}" + (f" ({troubles})" if troubles else ""),
+        f"samples/s {_rates(record)}",
+        f"buffer {record['buffer_samples']}/{record['buffer_capacity']}",
+    ]
+    if record["dropped"]:
+        parts.append(f"dropped {record['dropped']} second copies")
+    if record["iterations_per_system"] is not None:
+        parts.append(f"iterations {digits(record['iterations_per_system'])}/system")
+    if record["loss"] is not None:
+        parts.append(f"step {record['step']} loss {digits(record['loss'])}")
+    if record["validation"]:
+        parts.append(f"error {digits(record['validation']['relative_l2']['mean'])}")
+        if "vrmse" in record["validation"]:  # absent from what an earlier penstock recorded
+            parts.append(f"VRMSE {digits(record['validation']['vrmse'])}")
+    parts.append(f"learner wait {digits(record['learner_wait_seconds'])} s")
+    parts.append(f"solver blocked {digits(record['solver_blocked_seconds'])} s")
+    return " | ".join([*parts, *_warnings(record)])
+
+
+def _warnings(record: Mapping[str, Any]) -> list[str]:
+    """What is to be said of a loss and of workers; absent from what an earlier penstock recorded."""
+    warning = record.get("warning")
+    return [*([warning] if warning else []), *(str(Silence(**silence)) for silence in record.get("silent", ()))]
+
+
+def _table(title: str, record: Mapping[str, Any]) -> Panel:
+    simulations = ", ".join(filter(None, (f"{record['delivered']} delivered", _troubles(record))))
+    left, right = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
+    for label, value in (
+        ("simulations", simulations),
+        ("samples/s", _rates(record)),
+        ("reuse", f"{_reuse(record)} trained / unique"),
+        ("buffer", f"{record['buffer_samples']} of {record['buffer_capacity']} samples"),
+        ("dropped", f"{record['dropped']} second copies of samples"),
+        ("stream bias", _bias(record)),
+        ("solves", _solves(record)),
+        ("solver blocked", f"{digits(record['solver_blocked_seconds'])} s, {record['workers']} worker(s)"),
+    ):
+        left.add_row(Text(label, style="dim"), value)
+    validation = record["validation"] or {}
+    errors, h1 = validation.get("relative_l2"), validation.get("h1")
+    for label, value in (
+        ("step", f"{record['step']}"),
+        ("training loss", "-" if record["loss"] is None else digits(record["loss"])),
+        ("learning rate", f"{record['learning_rate']:.1e}"),
+        ("validation error", f"{digits(errors['mean'])} mean" if errors else "-"),
+        ("", f"{digits(errors['p99'])} p99, {digits(errors['max'])} max" if errors else ""),
+        ("", f"{digits(h1['mean'])} mean in H1" if h1 else ""),
+        ("VRMSE", _vrmse(validation) if "vrmse" in validation else "-"),
+        *([("constant", _constants(validation))] if validation.get("constants") else []),
+        ("learner wait", f"{digits(record['learner_wait_seconds'])} s"),
+    ):
+        right.add_row(Text(label, style="dim"), value)
+    columns = Table.grid(expand=True)
+    columns.add_column(ratio=1)
+    columns.add_column(ratio=1)
+    columns.add_row(left, right)
+    head = Text(f"{record['state']}  {_duration(record['elapsed_seconds'])}", style="bold")
+    warnings = [Text(warning, style="yellow") for warning in _warnings(record)]
+    return Panel(
+        Group(head, ProgressBar(total=1.0, completed=record["progress"]), *warnings, Text(), columns),
+        title=title,
+        title_align="left",
+        width=100,
+    )
+
+
+def _troubles(record: Mapping[str, Any]) -> str:
+    return ", ".join(f"{record[outcome]} {outcome}" for outcome in ("failed", "retried") if record[outcome])
+
+
+def _vrmse(validation: Mapping[str, Any]) -> str:
+    """Of the whole output, and of the worst of several fields."""
+    fields = {name: errors["vrmse"] for name, errors in validation["fields"].items()}
+    worst = max(fields, key=fields.__getitem__)
+    return digits(validation["vrmse"]) + (f", worst {digits(fields[worst])} of {worst}" if len(fields) > 1 else "")
+
+
+def _constants(validation: Mapping[str, Any]) -> str:
+    constants = [f"{name} = {digits(value)}" for name, value in validation["constants"].items()]
+    return ", ".join(constants[:3]) + (f" and {len(constants) - 3} more" if len(constants) > 3 else "")
+
+
+def _rates(record: Mapping[str, Any]) -> str:
+    seconds = record["train_seconds"]
+    if record["state"] == "ended" and seconds:  # the last seconds of a run are validation and a checkpoint
+        return f"{digits(record['unique'] / seconds)} unique, {digits(record['trained'] / seconds)} trained"
+    return f"{digits(record['unique_per_s'])} unique, {digits(record['trained_per_s'])} trained"
+
+
+def _solves(record: Mapping[str, Any]) -> str:
+    if record["iterations_per_system"] is None:
+        return "-"
+    iterations, milliseconds = digits(record["iterations_per_system"]), digits(1e3 * record["seconds_per_system"])
+    return f"{iterations} iterations, {milliseconds} ms per system"
+
+
+def _bias(record: Mapping[str, Any]) -> str:
+    parameters = record["bias"] and record["bias"]["parameters"]
+    if not parameters:
+        return "-"
+    return f"{digits(max(bias['ks'] for bias in parameters.values()))} KS distance"
+
+
+def _reuse(record: Mapping[str, Any]) -> str:
+    return digits(record["trained"] / record["unique"]) if record["unique"] else "-"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes}:{seconds:02d}"

@@ -1,0 +1,1 @@
+"""Strategies that factor a matrix: anew, once, or now and then."""

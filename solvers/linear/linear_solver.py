@@ -1,0 +1,231 @@
+"""The `solve` that problems are given: a strategy, the check of every solution, and the way back from failure."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable
+from copy import copy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from penstock.sample import Decision, keep_last
+from penstock.solvers.linear.auto.auto import Auto
+from penstock.solvers.linear.auto.calibration import calibrated, tolerance_of
+from penstock.solvers.linear.forms import Form, unflat
+from penstock.solvers.linear.ladder import Ladder
+from penstock.solvers.linear.nullspace import Examiner, attached, with_nullspaces
+from penstock.solvers.linear.reasons import advice, broken_down, numerical_failures
+from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance
+from penstock.solvers.problem import LinearSystem, Outcome, Solution, SolveError
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Family:
+    """What is kept of one."""
+
+    form: Form
+    examiner: Examiner
+    ladder: Ladder
+
+
+class LinearSolver:
+    """Solves systems of any number of families; lives as long as its worker.
+
+    Every x that is returned was checked by a product of its own with the system's own A (`Check`), and only what keeps
+    its bound counts as converged, whatever the strategy said: ||b - A x|| <= rtol ||b|| and a backward error to match,
+    or a direct solution that can't be had better in double precision; under `accuracy`, what was deduced from it
+    (`Calibrated`). A system that did not converge climbs the `Ladder`. The last result is returned as it is, with what
+    each strategy said that failed.
+    What was learned of a family is kept for the 32 that were met last.
+
+    strategy: a fresh one of `STRATEGIES`; it serves as the pattern for one strategy a family.
+    rtol: largest relative residual, between 0 and 1.
+    accuracy: largest algebraic error ||x - A⁻¹ b|| / ||A⁻¹ b||, between 0 and 1. Give one of the two.
+    of_deviation: `accuracy` is relative to the deviation of A⁻¹ b from its mean, and not to all of it.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        rtol: float | None = None,
+        accuracy: float | None = None,
+        of_deviation: bool = False,
+    ):
+        if (rtol is None) == (accuracy is None):
+            raise ValueError("give either rtol or accuracy")
+        for name, value in (("rtol", rtol), ("accuracy", accuracy)):
+            if value is not None and not 0 < value < 1:
+                raise ValueError(f"{name} = {value} must lie between 0 and 1")
+        if accuracy is None:
+            self.tolerance = Tolerance(rtol)
+        else:
+            self.tolerance = tolerance_of(accuracy, of_deviation=of_deviation)
+        self.num_retried = 0
+        """Systems that had to be solved again."""
+        self.setup_seconds = 0.0
+        """Of all attempts so far, as in `Attempt`."""
+        self._pattern = strategy
+        self._known: dict[str, Decision] = {}
+        self._may_try = True
+        self._families: dict[str, _Family] = {}
+
+    def reset(self) -> None:
+        """Forget all earlier systems. `num_retried`, `setup_seconds` and `decisions` stay."""
+        self._known = {decision.family: decision for decision in self.decisions}
+        self._families.clear()
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """What strategy `auto` has decided or adopted, one a family."""
+        autos = [strategy for strategy in self._strategies.values() if isinstance(strategy, Auto)]
+        made = {auto.decision.family: auto.decision for auto in autos if auto.decision is not None}
+        return tuple((self._known | made).values())
+
+    def adopt(self, decisions: Iterable[Decision], *, may_try: bool = True) -> None:
+        """Let strategy `auto` follow decisions that were made elsewhere, where they are newer than its own.
+
+        may_try: whether it may try strategies out itself; else it goes by structure alone until it adopts a decision.
+        """
+        for decision in sorted((*self.decisions, *decisions), key=lambda decision: decision.number):
+            keep_last(self._known, decision.family, decision)
+        self._may_try = may_try
+        for family, strategy in self._strategies.items():
+            if isinstance(strategy, Auto):
+                strategy.adopt(self._known.get(family), may_try=may_try)
+
+    @property
+    def gains_from_order(self) -> bool:
+        """A system of some family met so far is solved faster after similar ones."""
+        return any(getattr(strategy, "gains_from_order", False) for strategy in self._strategies.values())
+
+    def __call__(self, system: LinearSystem) -> Solution:
+        """The solution with its outcome. `iterations` are those of the attempt that gave x, `seconds` those of all."""
+        start = time.perf_counter()
+        given = system
+        family = self._family(system.family)
+        try:
+            system = family.form.of(with_nullspaces(system))
+            with attached(system):
+                solution = self._solve(system, family, start)
+        except SolveError as error:
+            return self._without_strategy(given, Outcome.REFUSED, str(error), start)
+        if system.b is given.b:
+            return solution
+        return replace(solution, x=unflat(solution.x, given.b, given.A))
+
+    def _solve(self, system: LinearSystem, family: _Family, start: float) -> Solution:
+        system.b.stateIncrease()  # PETSc may remember the norm of what an array that it shares held before
+        norm_b = system.b.norm()
+        if norm_b == 0 or not math.isfinite(norm_b):
+            return self._without_strategy(system, *_without_length(system.b), start)
+        ladder, examiner, reasons = family.ladder, family.examiner, []
+        believed = ladder.believed(system)
+        examiner.admit(believed, self.tolerance.rtol)
+        for climbed, (strategy, rung) in enumerate(ladder.rungs(believed)):
+            self.num_retried += climbed == 1
+            attempt = _attempt(strategy, rung, self.tolerance)
+            self.setup_seconds += attempt.setup_seconds
+            if system.nullspace is not None:  # a kept factor leaves in x what its pivots made of it
+                system.nullspace.remove(attempt.x)
+            attempt = attempt.checked(system)
+            outcome = _judge(attempt, self.tolerance)
+            if outcome is Outcome.CONVERGED:
+                break
+            reasons.append(_why(strategy, attempt, outcome, self.tolerance))
+        if outcome is not Outcome.CONVERGED:
+            reasons = [*examiner.diagnosis(believed), *reasons]
+        elif reasons:
+            reasons.append(f"solved by {strategy.name} then")
+        if (reasons or believed.is_spd != system.is_spd) and not ladder.is_told:
+            ladder.is_told = True
+            reasons += advice(system, attempt.x)
+            logger.warning("family %r: %s", system.family, "; ".join(reasons))
+        return Solution(
+            x=attempt.x,
+            outcome=outcome,
+            relative_residual=attempt.check.relative_residual,
+            iterations=attempt.iterations,
+            seconds=time.perf_counter() - start,
+            strategy=strategy.name,
+            reason="; ".join(reasons),
+        )
+
+    @property
+    def _strategies(self) -> dict[str, Strategy]:
+        return {name: family.ladder.strategy for name, family in self._families.items()}
+
+    def _family(self, name: str) -> _Family:
+        family = self._families.get(name)
+        if family is None:
+            family = _Family(Form(self._pattern), Examiner(lambda: copy(self._pattern)), Ladder(self._strategy(name)))
+        keep_last(self._families, name, family)
+        return family
+
+    def _strategy(self, family: str) -> Strategy:
+        strategy = copy(self._pattern)
+        if isinstance(strategy, Auto):
+            strategy.adopt(self._known.get(family), may_try=self._may_try)
+        elif self.tolerance.accuracy is not None:
+            strategy = calibrated(strategy)
+        return strategy
+
+    def _without_strategy(self, system: LinearSystem, outcome: Outcome, reason: str, start: float) -> Solution:
+        """x = 0: the solution for b = 0, and all that can be given for what is no system."""
+        x = system.b.duplicate()
+        x.zeroEntries()
+        return Solution(
+            x=x,
+            outcome=outcome,
+            relative_residual=0.0 if outcome is Outcome.CONVERGED else math.nan,
+            iterations=0,
+            seconds=time.perf_counter() - start,
+            strategy=self._pattern.name,
+            reason=reason,
+        )
+
+
+def _without_length(b: PETSc.Vec) -> tuple[Outcome, str]:
+    """Outcome and reason for a b whose norm is 0 or not finite. Raises SolveError where no value of b is to blame."""
+    from petsc4py import PETSc
+
+    largest = b.norm(PETSc.NormType.NORM_INFINITY)
+    if largest == 0:
+        return Outcome.CONVERGED, ""
+    if not math.isfinite(largest):
+        return Outcome.NOT_FINITE, "the right-hand side holds values that are not finite"
+    raise SolveError(
+        f"the largest value of the right-hand side is {largest:.1e}, whose square is out of the range of double "
+        "precision: choose other units"
+    )
+
+
+def _judge(attempt: Attempt, tolerance: Tolerance) -> Outcome:
+    if not math.isfinite(attempt.check.relative_residual):
+        return Outcome.NOT_FINITE
+    if attempt.meets(tolerance):
+        return Outcome.CONVERGED
+    return Outcome.STAGNATION if attempt.outcome is Outcome.CONVERGED else attempt.outcome
+
+
+def _why(strategy: Strategy, attempt: Attempt, outcome: Outcome, tolerance: Tolerance) -> str:
+    """One line: who failed, how, which bound was missed by what, and what was said of it."""
+    missed = (attempt.bound or tolerance.bound).missed_by(attempt.check)
+    line = ", ".join([f"{strategy.name}: {outcome}", *missed])
+    if attempt.iterations > 0:
+        line += f", after {attempt.iterations} iterations"
+    return f"{line} ({attempt.reason})" if attempt.reason else line
+
+
+def _attempt(strategy: Strategy, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+    try:
+        return strategy.solve(system, tolerance)
+    except numerical_failures() as error:
+        return broken_down(system, error)

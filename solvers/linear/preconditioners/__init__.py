@@ -1,0 +1,1 @@
+"""Preconditioners: PETSc's by name, and two for regular grids."""

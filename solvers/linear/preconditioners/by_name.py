@@ -1,0 +1,77 @@
+"""PETSc preconditioners by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from penstock.registry import nearest
+from penstock.solvers.linear.forms import tells_entries
+from penstock.solvers.linear.preconditioners.grid import GRID_PRECONDITIONERS, is_same, require_grid
+from penstock.solvers.problem import LinearSystem
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
+
+# Written down, for options are checked in the driver, where PETSc need not exist.
+PRECONDITIONERS = (
+    "none",
+    "jacobi",
+    "pbjacobi",
+    "vpbjacobi",
+    "bjacobi",
+    "sor",
+    "eisenstat",
+    "icc",
+    "ilu",
+    "asm",
+    "gasm",
+    "cholesky",
+    "lu",
+    "gamg",
+    "hypre",
+    "ml",
+    "multigrid",
+    "fast_poisson",
+)
+"""Names of preconditioners. Not every PETSc is built with "hypre" and "ml"; the last two are `grid`'s."""
+
+UNKNOWN_TYPE = 86  # PETSC_ERR_UNKNOWN_TYPE
+
+
+def require_known(name: str, value: str, known) -> None:
+    """Raises ValueError with the nearest name unless `value` is one of `known`."""
+    if value not in known:
+        raise ValueError(f"{name} = {value!r} is not known; {nearest(value, known)}")
+
+
+def default_preconditioner(system: LinearSystem) -> str:
+    """Incomplete factorisation; PETSc's is sequential, so by blocks where A is distributed. None for products alone."""
+    if not tells_entries(system.A):
+        return "none"
+    if system.A.comm.size > 1:
+        return "bjacobi"
+    return "icc" if system.is_spd else "ilu"
+
+
+def set_preconditioner(pc: PETSc.PC, name: str | None, system: LinearSystem) -> None:
+    """Give `pc` its type, before its operators. A `pc` kept from an earlier system stays as it is where it can: those
+    of `grid` begin anew for another grid.
+
+    Raises ValueError when this PETSc lacks the type, and see `require_grid`.
+    """
+    from petsc4py import PETSc
+
+    name = name or default_preconditioner(system)
+    if name in GRID_PRECONDITIONERS:
+        grid = require_grid(name, system)
+        if pc.getType() != PETSc.PC.Type.PYTHON or not is_same(pc.getPythonContext().grid, grid):
+            pc.reset()
+            pc.setType(PETSc.PC.Type.PYTHON)
+            pc.setPythonContext(GRID_PRECONDITIONERS[name](grid))
+        return
+    try:
+        pc.setType(name)
+    except PETSc.Error as error:
+        if error.ierr == UNKNOWN_TYPE:
+            raise ValueError(f"pc = {name!r} is not part of this build of PETSc") from None
+        raise

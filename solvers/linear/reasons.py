@@ -1,0 +1,84 @@
+"""Why a system was not solved: what PETSc knows of it, in one line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from penstock.solvers.linear.forms import tells_entries
+from penstock.solvers.linear.strategy import Attempt
+from penstock.solvers.problem import LinearSystem, Outcome
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
+
+
+def numerical_failures() -> tuple[type[Exception], ...]:
+    """What PETSc and NumPy raise where the system is at fault: a zero pivot, say, or a dense step that fails.
+
+    Named so in an `except`, which is evaluated only once something was raised: to import PETSc in a function takes a
+    third of a microsecond.
+    """
+    from petsc4py import PETSc
+
+    return PETSc.Error, np.linalg.LinAlgError
+
+
+def broken_down(system: LinearSystem, error: Exception) -> Attempt:
+    """What is left of an attempt that an error ended: x = 0, and what the error said."""
+    x = system.b.duplicate()
+    x.zeroEntries()
+    return Attempt(x=x, outcome=Outcome.BREAKDOWN, reason=said_by(error))
+
+
+def said_by(error: Exception) -> str:
+    """The message of an error, without the places that PETSc came through.
+
+    Python's errors below PETSc are the cause of its own, whose text is "error code 73", a line "[0] PCSetUp() at ..."
+    for each function, and the message last.
+    """
+    error = error.__cause__ or error
+    lines = [line.removeprefix("[0] ").strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and "() at " not in line]
+    return said[-1] if said else type(error).__name__
+
+
+def advice(system: LinearSystem, x: PETSc.Vec) -> list[str]:
+    """What the problem says of the system and is not so, as two products and x show, if that is its solution."""
+    if not system.is_spd:
+        return []
+    if not is_symmetric(system):
+        fault = "symmetric"
+    elif x.dot(system.b) < 0 or system.A.getDiagonal().min()[1] <= 0:  # xᵀ A x, and eᵀ A e
+        fault = "positive definite"
+    else:
+        return []
+    return [f"is_spd=True is wrong for this matrix, which is not {fault}: leave it out"]
+
+
+def is_symmetric(system: LinearSystem) -> bool:
+    """A v = Aᵀ v for a random v, but for rounding; what tells its product with A alone is taken at its word."""
+    if not tells_entries(system.A):
+        return True
+    v, difference, product = system.b.duplicate(), system.b.duplicate(), system.b.duplicate()
+    v.setRandom()
+    system.A.mult(v, product)
+    system.A.multTranspose(v, difference)
+    difference.axpy(-1.0, product)
+    return difference.norm() <= 1e-8 * product.norm()
+
+
+def reason_of(ksp: PETSc.KSP) -> str:
+    """PETSc's names for why a KSP has diverged, and for what was wrong with its preconditioner; "" where it has not."""
+    from petsc4py import PETSc
+
+    reason, failure = ksp.getConvergedReason(), ksp.getPC().getFailedReason()
+    if reason >= 0:
+        return ""
+    line = f"PETSc: {_name(PETSc.KSP.ConvergedReason, reason)}"
+    return f"{line}, {_name(PETSc.PC.FailedReason, failure)}" if failure != PETSc.PC.FailedReason.NOERROR else line
+
+
+def _name(reasons: type, value: int) -> str:
+    return next((name for name, known in vars(reasons).items() if known == value), str(value))

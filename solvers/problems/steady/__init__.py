@@ -1,0 +1,1 @@
+"""Problems without time, one PDE per file."""

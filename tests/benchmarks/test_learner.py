@@ -1,0 +1,181 @@
+"""Every section of the learner's bench in small, and the arithmetic of its ratios. What they measure is no test."""
+
+import importlib.util
+import re
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.learner import cases
+from benchmarks.learner.allocator import allocator
+from benchmarks.learner.ingest import ingest
+from benchmarks.learner.ladder import ITEMS, L1, Batches, Items, Producer, ladder
+from benchmarks.learner.neuraloperator import against_neuraloperator
+from benchmarks.learner.page import page, run
+from benchmarks.learner.section import Section, Target, summary
+from benchmarks.learner.timing import Rounds, Spread, measure
+from penstock.errors import PenstockError
+
+CPU = torch.device("cpu")
+FNO = cases.fno(16, width=4, modes=4, batch_size=4, num_slots=32)
+MLP = cases.mlp(3000, num_slots=40)
+
+
+def test_speed_is_the_median_of_paired_ratios():
+    """Round 3 is slow for both: pairs don't see it, the ratio of medians or means would."""
+    rounds = Rounds({"ours": [1.0, 1.0, 9.0, 1.1, 1.0], "theirs": [2.0, 2.0, 18.0, 2.2, 2.0]})
+    assert rounds.speed("ours", "theirs") == pytest.approx((2.0, 2.0, 2.0))
+    assert rounds.speed("theirs", "ours").median == pytest.approx(0.5)
+    assert rounds.rate("ours", 10).median == pytest.approx(10.0)
+    assert rounds.time("ours") == Spread(1.0, 1.0, 1.1)
+
+
+def test_arms_take_turns_and_warm_up_before():
+    calls = []
+
+    def arm(name):
+        def run(count):
+            calls.append(name)
+            time.sleep(1e-4 * count)
+
+        return run
+
+    rounds = measure({"a": arm("a"), "b": arm("b")}, 0.05, CPU)
+    num_rounds = len(rounds.seconds["a"])
+    assert num_rounds == len(rounds.seconds["b"]) >= 5
+    timed = calls[-2 * num_rounds :]
+    assert timed[:4] == ["a", "b", "b", "a"]
+    assert len(calls) > len(timed)
+    assert all(seconds >= 1e-4 for times in rounds.seconds.values() for seconds in times)
+
+
+@pytest.mark.parametrize("case", [FNO, MLP])
+def test_ladder_has_every_rung(case):
+    section = ladder(case, CPU, 0.05)
+    for arm in (L1, "L2 ", "L2p", ITEMS, "DataLoader, batched", "feed"):
+        assert f"| {arm}" in section.text
+    assert re.search(r"L2p: the producer put \d+ unique samples/s, \S+ GB/s, a reuse of", section.text)
+    expected = ["L2 / L1", "L2p / L1"] + ["L1, fraction of the roofline"] * case.counts_bytes
+    assert [target.what for target in section.targets] == expected
+    assert all(target.measured.median > 0 for target in section.targets)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", [FNO, MLP])
+def test_on_a_gpu_the_ladder_has_a_buffer_in_either_memory(case):
+    section = ladder(case, torch.device("cuda"), 0.05)
+    for place in ("device memory", "pinned memory"):
+        assert f"| L2, {place}" in section.text and f"- L2p, {place}: the producer put" in section.text
+    assert all(target.measured.median > 0 for target in section.targets)
+
+
+def test_a_case_is_what_its_title_says():
+    big = cases.mlp(10**6, num_slots=1)
+    assert big.layout.shapes == {"scalars": (6,), "targets": (1, 10**6)}
+    shapes = [tuple(parameter.shape) for parameter in MLP.step(CPU).surrogate.parameters()]
+    assert shapes == [(256, 6), (256,), (256, 256), (256,), (3000, 256), (3000,)]
+    buffer = FNO.full_reservoir()
+    assert len(buffer) == buffer.capacity == 32
+
+
+def test_chunks_are_of_the_size_that_travels_and_their_simulations_are_new():
+    stream = cases.chunks(cases.fno().layout)
+    first, second = next(stream), next(stream)
+    assert first.num_bytes == cases.CHUNK_BYTES
+    assert not set(first.simulations) & set(second.simulations)
+    assert set(first.finished) == set(first.simulations)
+    assert not first.arrays["fields"].flags.writeable
+    assert not np.array_equal(first.arrays["fields"], second.arrays["fields"])
+
+
+def test_a_producer_refills_what_was_drawn_and_rests_outside_with():
+    buffer = FNO.full_reservoir()
+    producer = Producer(buffer, FNO.layout)
+    try:
+        for _ in range(8):  # a seen sample among few is drawn again: what is replaced may be less than 8 x 4
+            assert buffer.draw(4, 1.0) is not None
+        assert producer.num_unique == 0
+        with producer:
+            deadline = time.monotonic() + 60
+            while (buffer.num_unseen < 32 or not producer.num_unique) and time.monotonic() < deadline:
+                time.sleep(0.01)
+        assert buffer.num_unseen == 32
+        assert 0 < producer.num_unique <= 32
+        assert producer.seconds > 0
+    finally:
+        buffer.close()
+        producer.close()
+
+
+def test_both_datasets_give_the_rows_that_were_asked_for():
+    arrays = {"scalars": torch.arange(12.0).reshape(6, 2), "targets": torch.arange(18.0).reshape(6, 1, 3)}
+    slots = [4, 0, 4]
+    items = [Items(arrays)[slot] for slot in slots]
+    batch = Batches(arrays).__getitems__(slots)
+    for name, array in arrays.items():
+        torch.testing.assert_close(torch.stack([item[name] for item in items]), array[slots])
+        torch.testing.assert_close(batch[name], array[slots])
+
+
+def test_ingest_is_measured_for_every_size_of_row():
+    section = ingest(CPU, 0.0, buffer_bytes=1 << 22)
+    assert len(section.targets) == 3
+    assert all(target.least == 0.8 and target.measured.median > 0 for target in section.targets)
+
+
+def test_the_step_is_measured_with_and_without_the_allocator_s_settings():
+    section = allocator({"MLP": MLP}, CPU, 0.0, num_pairs=2)
+    assert [row.split("|")[2].strip() for row in section.text.splitlines()[-2:]] == ["kept", "given back"]
+    (target,) = section.targets
+    assert target.what == "MLP: memory kept against given back" and target.measured.median > 0
+
+
+def test_neuraloperator_is_compared_where_it_is_installed():
+    section = against_neuraloperator(FNO, CPU, 0.05)
+    is_installed = importlib.util.find_spec("neuralop") is not None
+    assert bool(section.targets) == is_installed
+    assert section.text.startswith("Not compared: `import neuralop`") != is_installed
+
+
+def test_targets_are_judged_by_their_medians():
+    targets = (
+        Target(what="feed", measured=Spread(0.97, 0.9, 1.0), least=0.95),
+        Target(what="copy", measured=Spread(0.7, 0.6, 0.9), least=0.8),
+        Target(what="import", measured=Spread(1.0, 0.9, 5.0), most=3.0),
+        Target(what="told", measured=Spread(1.0, 1.0, 1.0)),
+    )
+    sections = [Section("One", "text", targets)]
+    rows = [[cell.strip() for cell in line.split("|")[2:6]] for line in summary(sections).splitlines()[2:]]
+    assert [(row[0], row[2], row[3]) for row in rows] == [
+        ("feed", "at least 0.95", "yes"),
+        ("copy", "at least 0.8", "no"),
+        ("import", "at most 3", "yes"),
+        ("told", "-", "-"),
+    ]
+    text = page(sections, CPU, 6.0, "")
+    for part in ("# What limits training on a CPU", "## One\n\ntext", "- Machine: ", f"torch {torch.__version__}"):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"seconds": 0.0}, "--seconds 0: must be above 0"),
+        ({"seconds": float("nan")}, "--seconds nan: must be above 0"),
+        ({"case": "cnn"}, "--case cnn: there are fno, mlp, neuraloperator, ingest, allocator, import"),
+        ({"device_name": "tpu"}, "--device tpu: there are cpu and cuda"),
+    ],
+)
+def test_bad_options_are_one_line(arguments, message):
+    with pytest.raises(PenstockError) as error:
+        run(**arguments)
+    assert str(error.value) == message
+
+
+def test_the_command_reaches_it(bench, tmp_path):
+    result = bench("learner", "--seconds", "-1")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].endswith("--seconds -1: must be above 0")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,52 @@
+"""The matrices of SKR against their construction."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+import scipy.sparse.linalg
+
+from benchmarks.solvers.skr import PeriodicField, SKRDarcy
+
+
+def laplacian(n: int) -> np.ndarray:
+    line = scipy.sparse.diags_array([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], offsets=[-1, 0, 1])
+    return scipy.sparse.kronsum(line, line).toarray()
+
+
+def test_the_mended_matrix_is_the_laplacian_times_the_coefficient(to_scipy):
+    case, n = SKRDarcy(resolution=7, mended=True), 7
+    for i in (0, 3):
+        system = case.system(i)
+        a = case.features(i).reshape(n + 2, n)[1:-1].ravel()
+        np.testing.assert_allclose(to_scipy(system.A).toarray(), laplacian(n) @ np.diag(a), rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(system.b.array_r, 1 / (n - 1) ** 2)
+
+
+def test_the_published_matrix_has_late_northern_coefficients(to_scipy):
+    n = 7
+    published, mended = (
+        to_scipy(SKRDarcy(resolution=n, mended=mended).system(2).A).toarray() for mended in (False, True)
+    )
+    north = (np.arange(n, n * n), np.arange(n * (n - 1)))
+    np.testing.assert_array_equal(np.argwhere(published != mended), np.column_stack(north))
+    # Two late: where the mended diagonal has the coefficient of point j, the published one has that of point j - 2.
+    np.testing.assert_array_equal(published[north][2:], mended[north][:-2])
+
+
+def test_the_published_matrix_is_indefinite_at_full_size(to_scipy):
+    case = SKRDarcy(resolution=98)
+    A = to_scipy(case.system(0).A)
+    smallest = scipy.sparse.linalg.eigs(A, k=2, sigma=0, return_eigenvectors=False)
+    assert smallest.real.min() < 0
+    mended = to_scipy(SKRDarcy(resolution=98, mended=True).system(0).A)
+    assert scipy.sparse.linalg.eigs(mended, k=1, sigma=0, return_eigenvectors=False).real.min() > 0
+
+
+def test_the_field_has_the_spectrum_of_its_formula():
+    n, draws = 16, 2000
+    field, generator = PeriodicField(n), np.random.default_rng(0)
+    power = np.mean([np.abs(np.fft.fft2(field.draw(generator)) / n**2) ** 2 for _ in range(draws)], axis=0)
+    assert power[0, 0] == pytest.approx(0, abs=1e-30)
+    for k in ((0, 1), (1, 0), (2, 3), (5, 1)):
+        root = np.sqrt(2) * 7**1.5 * (4 * np.pi**2 * (k[0] ** 2 + k[1] ** 2) + 49) ** -1.25
+        assert power[k] == pytest.approx(root**2 / 2, rel=0.1)  # half of it: the real part of a complex field

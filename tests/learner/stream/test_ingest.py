@@ -1,0 +1,338 @@
+"""Every sample once, every simulation's end once, whatever comes twice."""
+
+import itertools
+import json
+import queue
+import random
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.id_set import IdSet
+from penstock.learner.buffers.buffer import Fifo, Reservoir
+from penstock.learner.buffers.units import Trajectories
+from penstock.learner.normalization import RunningMoments
+from penstock.learner.stream.ingest import Ingest
+from penstock.learner.stream.rate_limiter import RateLimiter
+from penstock.sample import Chunk, FieldSpec, Layout, LeaseEnd, SolveRecord
+
+pytestmark = pytest.mark.usefixtures("watermark_of_samples")
+
+LAYOUT = Layout((FieldSpec(name="a", shape=(2,)),), (FieldSpec(name="u", shape=(2,)),))
+
+
+class QueueStream:
+    """The in-process form of the stream: what is put into `items` comes out."""
+
+    def __init__(self, *items):
+        self.items = queue.Queue()
+        for item in items:
+            self.items.put(item)
+
+    def next(self, timeout_s):
+        try:
+            item = self.items.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+
+def chunk(*rows, finished=(), failed=None, **header):
+    """rows: (simulation, step)."""
+    simulations = np.array([row[0] for row in rows], np.int64)
+    values = np.broadcast_to(simulations.astype(np.float32).reshape(-1, 1, 1), (len(rows), 1, 2))
+    return Chunk(
+        arrays={"fields": values, "targets": values},
+        simulations=simulations,
+        steps=np.array([row[1] for row in rows], np.int64),
+        finished=finished,
+        failed=failed or {},
+        **header,
+    )
+
+
+def wait_until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def new_ingest(*items, capacity=100, kind=Fifo):
+    buffer = kind(LAYOUT, capacity=capacity, watermark=1, seed=0)
+    return Ingest(QueueStream(*items), buffer, LAYOUT)
+
+
+def contents(buffer):
+    buffer.end_of_stream()
+    keys = []
+    while (batch := buffer.draw(10, 0.0)) is not None:
+        keys += zip(batch.simulations.tolist(), batch.steps.tolist(), strict=True)
+    return keys
+
+
+@given(st.lists(st.tuples(st.sampled_from(["add", "discard", "update"]), st.lists(st.integers(0, 40), max_size=9))))
+def test_id_set_is_a_set(changes):
+    id_set, ids = IdSet(), set()
+    for change, simulations in changes:
+        if change == "update":
+            id_set.update(np.array(simulations, np.int64))
+            ids.update(simulations)
+        else:
+            for simulation in simulations:
+                getattr(id_set, change)(simulation)
+                getattr(ids, change)(simulation)
+    assert len(id_set) == len(ids)
+    assert [simulation for simulation in range(-1, 42) if simulation in id_set] == sorted(ids)
+    assert np.flatnonzero(id_set.contains(np.arange(42))).tolist() == sorted(ids)
+    intervals = json.loads(json.dumps(id_set.to_intervals()))
+    assert all(end < start for (_, end), (start, _) in itertools.pairwise(intervals))
+    restored = IdSet.from_intervals(intervals)
+    assert restored.to_intervals() == intervals and len(restored) == len(id_set)
+
+
+def test_second_copies_are_dropped():
+    ingest = new_ingest()
+    for item in (
+        chunk((0, 0), (1, 0), (0, 1)),
+        chunk((0, 1), (0, 2), (0, 2), finished=(0,)),  # one from before, one twice inside the chunk
+        chunk((0, 0), (1, 0), (1, 1), finished=(0, 1)),  # simulation 0 was done again
+        chunk((1, 1), (2, 0), finished=(1,), failed={2: "singular"}),
+        chunk((2, 0), finished=(2,)),
+    ):
+        assert ingest.take(item)
+    assert ingest.num_delivered == 2 and 0 in ingest.delivered and 1 in ingest.delivered
+    assert ingest.failed == {2: "singular"}
+    assert (ingest.num_unique, ingest.num_dropped) == (6, 6)
+    assert contents(ingest.buffer) == [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (2, 0)]
+
+
+@given(st.integers(0, 10**6))
+def test_leases_redone_in_any_order_deliver_every_sample_once(seed):
+    """Streams of the same simulations, cut anywhere by a worker's death and begun again from the start."""
+    shuffle = random.Random(seed)
+    ingest = new_ingest(capacity=200)
+    unfinished = set(range(6))
+    while unfinished:
+        simulation = shuffle.choice(sorted(range(6)))  # finished ones come again, too
+        num_steps = 4 if shuffle.random() < 0.5 else shuffle.randrange(4)
+        steps = [(simulation, step) for step in range(num_steps)]
+        cut = shuffle.randrange(len(steps) + 1)
+        ingest.take(chunk(*steps[:cut]))
+        ingest.take(chunk(*steps[cut:], finished=(simulation,) if num_steps == 4 else ()))
+        unfinished -= {simulation} if num_steps == 4 else set()
+    assert ingest.delivered.to_intervals() == [[0, 6]]
+    assert sorted(contents(ingest.buffer)) == [(simulation, step) for simulation in range(6) for step in range(4)]
+    assert ingest.state()["partial"] == {}
+
+
+def test_headers_are_gathered_and_drained():
+    record = SolveRecord(strategy="direct", seconds=0.1, iterations=0, relative_residual=1e-12)
+    ingest = new_ingest(
+        chunk((0, 0), finished=(0,), solves=(record, record), retried=1, blocked_seconds=0.5),
+        LeaseEnd(3),
+        chunk((1, 0), finished=(1,), solves=(record,), retried=2, blocked_seconds=0.25),
+        LeaseEnd(4, error="the worker died"),
+    )
+    ingest.run(lambda: ingest.stream.items.empty())
+    assert ingest.drain_solves() == [record] * 3 and ingest.drain_solves() == []
+    assert ingest.drain_lease_ends() == [LeaseEnd(3), LeaseEnd(4, "the worker died")]
+    assert (ingest.num_retried, ingest.solver_blocked_seconds) == (3, 0.75)
+
+
+def test_chunks_of_another_design_leave_nothing_but_their_solve_records():
+    record = SolveRecord(strategy="direct", seconds=0.1, iterations=0, relative_residual=1e-12)
+    ingest = new_ingest()
+    untouched = ingest.state()
+    assert ingest.take(
+        chunk((0, 0), (1, 0), finished=(0,), failed={1: "why"}, design="validation", solves=(record,), retried=1)
+    )
+    assert ingest.state() == untouched and ingest.delivered_intervals == [] and len(ingest.buffer) == 0
+    assert ingest.drain_solves() == [record]
+    assert ingest.take(chunk((0, 0), (1, 0), finished=(0, 1)))  # the same numbers in training are other simulations
+    assert ingest.delivered_intervals == [[0, 2]] and contents(ingest.buffer) == [(0, 0), (1, 0)]
+
+
+def test_draining_does_not_wait_for_a_checkpoint():
+    record = SolveRecord(strategy="direct", seconds=0.1, iterations=0, relative_residual=1e-12)
+    ingest = new_ingest(LeaseEnd(3), chunk((0, 0), finished=(0,), solves=(record,)))
+    stop, drained = threading.Event(), []
+    ingest.pause()
+    ingest.start(stop.is_set)
+    wait_until(lambda: ingest._solves)
+    thread = threading.Thread(target=lambda: drained.extend([ingest.drain_lease_ends(), ingest.drain_solves()]))
+    thread.start()
+    thread.join(10)
+    assert drained == [[LeaseEnd(3)], [record]] and ingest.num_delivered == 0
+    ingest.resume()
+    wait_until(lambda: ingest.num_delivered)
+    stop.set()
+    assert ingest.join(60) and ingest.num_delivered == 1
+
+
+def test_nothing_goes_in_after_a_stop():
+    """The last checkpoint may be written by then: what came later would be counted and not saved."""
+    ingest = new_ingest()
+    assert not ingest.take(chunk((0, 0), finished=(0,)), lambda: True)
+    assert ingest.num_delivered == ingest.num_unique == len(ingest.buffer) == 0
+
+
+def test_a_simulation_is_delivered_only_when_all_its_samples_are_in_and_pausing_never_deadlocks():
+    ingest = new_ingest(chunk((0, 0), (0, 1), (0, 2), finished=(0,)), capacity=2, kind=Reservoir)
+    stop = threading.Event()
+    ingest.start(stop.is_set)
+    wait_until(lambda: ingest.buffer.put_is_waiting)
+    ingest.pause()  # while the chunk's last row waits for a slot
+    assert ingest.num_delivered == 0
+    state = ingest.state()
+    assert state["partial"] == {"0": [0, 1]} and state["num_unique"] == len(ingest.buffer) == 2
+    ingest.resume()
+    assert ingest.buffer.draw(1, 1.0) is not None
+    wait_until(lambda: ingest.num_delivered)
+    stop.set()
+    assert ingest.join(60) and ingest.num_delivered == 1
+
+
+def test_the_thread_that_wrote_the_buffer_may_end_the_pause():
+    ingest = new_ingest(chunk((0, 0), finished=(0,)))
+    stop = threading.Event()
+    ingest.pause()
+    ingest.start(stop.is_set)
+    time.sleep(0.1)
+    assert ingest.num_unique == 0
+    threading.Thread(target=ingest.resume).start()
+    wait_until(lambda: ingest.num_delivered)
+    stop.set()
+    assert ingest.join(60) and ingest.num_unique == 1
+
+
+def test_moments_are_of_the_samples_up_to_the_watermark_and_survive_a_checkpoint():
+    """Those of simulations that came with the one that reached it count, later ones and second copies don't."""
+    values = np.random.default_rng(0).normal(5, 2, (8, 1, 2)).astype(np.float32)
+
+    def part(start, stop):
+        rows = chunk(*[(simulation, 0) for simulation in range(start, stop)], finished=range(start, stop))
+        return replace(rows, arrays={"fields": values[start:stop], "targets": 3 * values[start:stop]})
+
+    ingest, other = (Ingest(None, Reservoir(LAYOUT, capacity=8, watermark=4, seed=0), LAYOUT) for _ in range(2))
+    ingest.take(part(0, 3))
+    assert ingest.state(with_buffer=False)["moments"] == RunningMoments().state()  # they come again
+    other.load_state(json.loads(json.dumps(ingest.state())))
+    other.buffer.put_now(part(0, 3).arrays, np.arange(3), np.zeros(3, np.int64))
+    other.take(part(1, 6))
+    assert other.buffer.reached_watermark
+    other.take(part(6, 8))
+    for name, array in (("fields", values[:6]), ("targets", 3 * values[:6])):
+        assert other.moments.mean[name] == pytest.approx(array.mean(axis=(0, 2), dtype=np.float64), rel=1e-6)
+        assert other.moments.std[name] == pytest.approx(array.std(axis=(0, 2), dtype=np.float64), rel=1e-6)
+
+
+def test_ranks_of_parameters_go_with_their_rows():
+    ingest = new_ingest(kind=Reservoir)
+    ranks = np.array([[0.1, 0.5], [0.2, 0.6], [0.2, 0.6], [0.3, 0.7]], np.float32)
+    ingest.take(chunk((1, 0), finished=(1,), parameters=ranks[:1]))
+    ingest.take(chunk((1, 0), (2, 0), (2, 1), (3, 0), finished=(1, 2, 3), parameters=ranks))
+    contents = ingest.buffer.contents()
+    found = dict(zip(contents.simulations.tolist(), contents.parameters.tolist(), strict=True))
+    assert found == {1: ranks[0].tolist(), 2: ranks[1].tolist(), 3: ranks[3].tolist()}
+
+
+def test_a_simulation_that_fails_half_way_leaves_no_slot_taken():
+    buffer = Fifo(LAYOUT, capacity=6, watermark=1, seed=0, draw=Trajectories(num_steps=3))
+    ingest = Ingest(None, buffer, LAYOUT)
+    ingest.take(chunk((0, 0), (0, 1), (1, 0)))
+    assert not ingest.take(chunk((2, 0)), lambda: len(buffer) == 3)  # no slot
+    ingest.take(chunk(failed={1: "singular"}))
+    ingest.give_up({0: "no worker lives to finish it"})
+    assert len(buffer) == 0 and ingest.num_unique == ingest.num_forgotten == 3
+    ingest.take(chunk(*[(simulation, step) for simulation in (2, 3) for step in range(3)], finished=(2, 3)))
+    assert ingest.failed.keys() == {0, 1} and ingest.delivered_intervals == [[2, 4]] and len(buffer) == 6
+
+
+def test_a_simulation_given_up_while_its_chunk_waits_takes_no_slot():
+    buffer = Fifo(LAYOUT, capacity=6, watermark=1, seed=0, draw=Trajectories(num_steps=3))
+    ingest = Ingest(None, buffer, LAYOUT)
+    ingest.take(chunk(*[(simulation, step) for simulation in (0, 1) for step in range(3)], finished=(0, 1)))
+    arrival = ingest.begin(chunk((2, 0), (3, 0)))
+    assert not ingest.put_now(arrival)
+    ingest.give_up({2: "no worker lives to finish it"})
+    buffer.draw(2, 0.0)
+    assert ingest.put_now(arrival)
+    assert len(buffer) == 1 and ingest.state()["partial"] == {"3": [0]}
+
+
+def test_giving_up_returns_at_once_while_a_checkpoint_is_written():
+    ingest = new_ingest()
+    ingest.take(chunk((0, 0)))
+    ingest.pause()
+    assert not ingest.give_up({0: "no worker lives to finish it"}) and not ingest.failed
+    ingest.resume()
+    assert ingest.give_up({0: "no worker lives to finish it"}) and ingest.failed.keys() == {0}
+
+
+def test_a_restored_ingest_takes_only_what_is_missing():
+    ingest, other = new_ingest(), new_ingest()
+    for each in (ingest, other):
+        each.rate_limiter = RateLimiter(2.0)
+    header = {"retried": 2, "blocked_seconds": 0.5}
+    ingest.take(chunk((0, 0), (0, 0), (0, 1), (1, 0), finished=(0,), failed={7: "why"}, **header))
+    ingest.rate_limiter.add_batch()
+    state = ingest.state()
+    assert state["rate_limiter"] == {
+        "started": True,
+        "num_batches": 1,
+        "num_simulations": 1,
+        "batches_per_simulation": 2.0,
+    }
+    assert (state["num_unique"], state["num_dropped"], state["num_retried"]) == (3, 1, 2)
+    assert state["solver_blocked_seconds"] == 0.5
+    other.load_state(json.loads(json.dumps(state)))
+    assert other.state() == state and other.delivered_intervals == [[0, 1]]
+    other.take(chunk((0, 0), (0, 1), finished=(0,)))
+    other.take(chunk((1, 0), (1, 1), (7, 0), finished=(1, 7)))
+    assert contents(other.buffer) == [(1, 1)]
+    assert other.delivered.to_intervals() == [[0, 2]] and other.failed == {7: "why"}
+
+
+def test_without_the_buffer_its_simulations_count_as_never_delivered():
+    ingest = new_ingest()
+    ingest.take(chunk((0, 0), (1, 0), (2, 0), finished=(0, 1, 2)))
+    ingest.buffer.draw(1, 0.0)  # a FIFO: simulation 0 is trained on and gone
+    ingest.take(chunk((3, 0)))
+    restored = new_ingest()
+    restored.load_state(json.loads(json.dumps(ingest.state(with_buffer=False))))
+    assert restored.delivered.to_intervals() == [[0, 1]] and restored.num_unique == 1
+    restored.take(chunk((0, 0), (1, 0), (2, 0), (3, 0), (3, 1), finished=(0, 1, 2, 3)))
+    assert contents(restored.buffer) == [(1, 0), (2, 0), (3, 0), (3, 1)]
+    assert restored.num_unique == 5
+
+
+def test_an_exception_in_the_thread_is_raised_to_its_owner_and_wakes_the_trainer():
+    ingest = new_ingest(RuntimeError("the stream broke"))
+    ingest.start(lambda: False)
+    assert ingest.buffer.draw(1, 600.0) is None
+    with pytest.raises(RuntimeError, match="the stream broke"):
+        ingest.join(60)
+
+
+def test_the_rate_limiter_holds_ingestion_back_until_training_waits_for_it():
+    ingest = new_ingest(*[chunk((simulation, 0), finished=(simulation,)) for simulation in range(6)])
+    ingest.rate_limiter = RateLimiter(1.0)
+    ingest.rate_limiter.start()
+    stop = threading.Event()
+    ingest.start(stop.is_set)
+    for num_delivered in (2, 3):  # 1 * (2 - 1) > 0 batches
+        wait_until(lambda expected=num_delivered: ingest.num_delivered == expected)
+        time.sleep(0.1)
+        assert ingest.num_delivered == num_delivered
+        ingest.rate_limiter.add_batch()
+    assert len(ingest.buffer.draw(6, 60.0)) == 6  # a draw that needs six may have them
+    stop.set()
+    ingest.join(60)

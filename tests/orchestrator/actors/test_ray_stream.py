@@ -1,0 +1,236 @@
+"""The stream's in-process form, and with it the whole way of a sample from draw to gradient without Ray."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from penstock.errors import PenstockError
+from penstock.orchestrator.actors.learner_actor import LearnerActor
+from penstock.orchestrator.actors.ray_stream import CHUNKS_AHEAD, InProcessStream, RayStream
+from penstock.orchestrator.actors.solver_actor import make_worker
+from penstock.orchestrator.blueprint import Blueprint
+from penstock.orchestrator.config.config import Config
+from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.sample import Chunk, Lease, LeaseEnd
+
+
+class CountingWorker:
+    """Sends a chunk a simulation, and counts them."""
+
+    def __init__(self):
+        self.num_made = 0
+
+    def stream(self, lease):
+        for simulation in lease.simulations:
+            self.num_made += 1
+            yield Chunk(
+                arrays={"targets": np.full((1, 1, 2), float(simulation), np.float32)},
+                simulations=np.array([simulation]),
+                steps=np.array([0]),
+                finished=(simulation,),
+            )
+
+
+@pytest.fixture
+def stream():
+    stream = InProcessStream()
+    yield stream
+    stream.close()
+
+
+def test_chunks_come_in_order_and_every_lease_ends(stream):
+    worker = CountingWorker()
+    stream.submit(Lease(number=0, simulations=(3, 1)), worker)
+    stream.submit(Lease(number=1, simulations=(2,)), worker)
+    items = [stream.next(5.0) for _ in range(5)]
+    seen = [item.lease_number if isinstance(item, LeaseEnd) else f"chunk {item.simulations[0]}" for item in items]
+    assert seen == ["chunk 3", "chunk 1", 0, "chunk 2", 1]
+    assert stream.next(0.01) is None
+
+
+def test_a_worker_runs_a_bounded_way_ahead(stream):
+    worker = CountingWorker()
+    stream.submit(Lease(number=0, simulations=tuple(range(100))), worker)
+    time.sleep(0.5)
+    assert worker.num_made <= CHUNKS_AHEAD + 1
+    assert stream.next(5.0).simulations[0] == 0
+    time.sleep(0.5)
+    assert worker.num_made <= CHUNKS_AHEAD + 2
+
+
+class Rays:
+    """Of Ray what `RayStream.silences` asks: which generators have something that waits to be taken."""
+
+    def __init__(self):
+        self.ready = []
+
+    def wait(self, generators, num_returns, timeout):
+        return [generator for generator in generators if generator in self.ready], []
+
+
+def test_what_waits_to_be_taken_is_no_silence_nor_is_a_time_in_which_nobody_looked(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("penstock.orchestrator.actors.ray_stream.time.monotonic", lambda: clock[0])
+    stream = RayStream()
+    stream._ray = rays = Rays()
+    monkeypatch.setattr(stream, "_call", lambda worker: stream._chunks.update({worker: f"chunks of {worker}"}))
+    for number, worker in enumerate(("solves", "waits")):
+        stream.submit(Lease(number=number, simulations=(number,)), worker)
+        stream._quiet_since[worker] = 0.0
+    rays.ready = ["chunks of waits"]
+    for clock[0] in (1.0, 2.0, 3.0, 4.0):
+        assert stream.silences() == {0: clock[0], 1: 0.0}
+    clock[0] = 104.0  # the learner stood still, for 95 s more than it looks away for
+    assert stream.silences() == {0: 9.0, 1: 0.0}
+    rays.ready = []  # it was taken
+    clock[0] = 105.0
+    assert stream.silences() == {0: 10.0, 1: 1.0}
+
+
+def test_a_status_that_meets_the_end_of_training_is_answered(monkeypatch):
+    """Training ends in one thread while another one asks for the silences."""
+    stream = RayStream()
+    stream._ray = rays = Rays()
+    monkeypatch.setattr(stream, "_call", lambda worker: stream._chunks.update({worker: "chunks"}))
+    stream.submit(Lease(number=0, simulations=(0,)), "worker")
+    stream._quiet_since["worker"] = 0.0
+    monkeypatch.setattr(rays, "wait", lambda *arguments, **options: stream.close() or ([], []))
+    assert stream.silences() == {}
+
+
+def test_a_worker_in_process_is_never_silent(stream):
+    stream.submit(Lease(number=0, simulations=(0,)), CountingWorker())
+    assert stream.silences() == {}
+
+
+def config(**changes) -> Config:
+    values = {
+        "problem": {"name": "darcy", "resolution": 16},
+        "solver": {"strategy": {"name": "gcrodr", "m": 20, "k": 5}, "window": 16},
+        "buffer": {"kind": "fifo", "capacity": 64, "watermark": 32},
+        "model": {"name": "fno", "width": 8, "modes": 4, "layers": 2},
+        "training": {"batch_size": 8, "learning_rate": 5e-3, "device": "cpu", "stop_after": {"simulations": 800}},
+        "validation": {"simulations": 16, "every_s": 1000},
+    }
+    return Config.model_validate(values | changes)
+
+
+@pytest.fixture
+def learner(tmp_path, monkeypatch, stream):
+    """A function that builds a learner fed by this process, and the worker that feeds it."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(config):
+        blueprint = Blueprint.of(config)
+        actor = LearnerActor(blueprint, RunFolder.create(config).path, num_threads=1, stream=stream)
+        actor.prepare()
+        return actor, make_worker(blueprint)
+
+    return make
+
+
+def wait_for(condition, timeout_s=60.0):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.02)
+
+
+def test_from_draw_to_gradient(learner):
+    """800 simulations through the FIFO buffer: each is trained on once, and the error is that of a surrogate."""
+    actor, worker = learner(config())
+    actor.start()
+    actor.lease(Lease(number=0, simulations=tuple(range(16)), design="validation"), worker)
+    for number in range(50):
+        lease = Lease(number=number + 1, simulations=tuple(range(16 * number, 16 * number + 16)))
+        actor.lease(lease, worker)
+    wait_for(lambda: actor.status()["delivered"] == [[0, 800]])
+    actor.end_stream()
+    wait_for(lambda: actor.status()["done"])
+    status = actor.status()
+    assert status["cause"] == "stream ended"
+    assert status["unique"] == status["trained"] == 800 and status["step"] == 100
+    assert status["validation_delivered"] == [[0, 16]]
+    assert status["validation"]["relative_l2"]["mean"] < 0.3  # untrained it is about 1
+
+
+MODEL = """
+import torch
+from torch import nn
+
+
+class Mine(nn.Module):
+    def __init__(self, layout):
+        super().__init__()
+        self.map, self.unused = nn.Conv2d(1, 1, 1), nn.Linear(2, 2)
+        self.gain = {gain}
+
+    def forward(self, fields):
+        return self.gain * self.map(fields)
+"""
+
+
+def test_a_model_is_rehearsed_before_the_first_lease(learner, tmp_path):
+    """Random numbers that are neither parameter nor buffer would be others after a restore."""
+    (tmp_path / "mine.py").write_text(MODEL.format(gain="torch.randn(1)"))
+    with pytest.raises(PenstockError, match=r"^model: restored from a checkpoint .*gain.* register_buffer") as refusal:
+        learner(config(model={"name": "./mine.py:Mine"}))
+    assert refusal.value.exit_code == 2
+    (tmp_path / "mine.py").write_text(MODEL.format(gain="2.0"))
+    actor, _ = learner(config(model={"name": "./mine.py:Mine"}))
+    assert actor.status()["notes"] == ["model: no gradient reaches unused.weight, unused.bias"]
+    assert actor.status()["notes"] == []
+
+
+def test_a_stalled_learner_stops_the_solver_and_goes_on(learner):
+    """Nothing trains, the buffer fills, the solver waits, and resumes. The guarantee's 30 s are in tests/end_to_end."""
+    actor, worker = learner(config(training={"batch_size": 8, "device": "cpu", "stop_after": {"simulations": 2000}}))
+    go_on = threading.Event()
+    draw = actor._trainer.feed.buffer.draw
+    actor._trainer.feed.buffer.draw = lambda *arguments, **options: go_on.wait() and draw(*arguments, **options)
+    actor.start()
+    actor.lease(Lease(number=0, simulations=tuple(range(16)), design="validation"), worker)
+    actor.lease(Lease(number=1, simulations=tuple(range(2000))), worker)
+    wait_for(lambda: actor.status()["unique"] == 64)
+    before = actor.status()
+    go_on.wait(2.0)
+    stalled = actor.status()
+    assert stalled["unique"] == stalled["buffer_samples"] == 64 == stalled["buffer_capacity"]
+    assert stalled["trained"] == before["trained"] == 0
+    go_on.set()
+    wait_for(lambda: actor.status()["trained"] >= 512)
+    actor.stop()
+    wait_for(lambda: actor.status()["done"])
+    assert actor.status()["cause"] == "stopped"
+
+
+class ReusedMemory:
+    """Gives chunks one by one, and spoils each once the next is asked for: Ray's object store has room for few."""
+
+    def __init__(self, chunks):
+        self.chunks, self.given = list(chunks), None
+
+    def next(self, timeout_s):
+        if self.given is not None:
+            for array in (*self.given.arrays.values(), self.given.simulations, self.given.steps):
+                array.fill(0)
+        self.given = self.chunks.pop(0)
+        return self.given
+
+
+def test_the_validation_set_holds_nothing_in_the_streams_memory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    chosen = config()
+    blueprint = Blueprint.of(chosen)
+    leases = [tuple(range(first, first + 4)) for first in range(0, 16, 4)]
+    worker = make_worker(blueprint)
+    chunks = [chunk for ids in leases for chunk in worker.stream(Lease(number=0, simulations=ids, design="validation"))]
+    expected = np.concatenate([chunk.arrays["targets"] for chunk in chunks])
+    order = np.argsort(np.concatenate([chunk.simulations for chunk in chunks]))
+    stream = ReusedMemory(chunks)
+    actor = LearnerActor(blueprint, RunFolder.create(chosen).path, num_threads=1, stream=stream)
+    actor.prepare()
+    arrays, *_ = actor._validation_rows()
+    np.testing.assert_array_equal(arrays["targets"], expected[order])

@@ -1,0 +1,94 @@
+"""What the views of a run say of its errors."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from penstock.orchestrator.views.monitor import _line, _table, explained_lines
+from penstock.orchestrator.views.numbers import digits
+
+RECORD = {
+    "state": "training",
+    "elapsed_seconds": 65.2,
+    "train_seconds": 60.0,
+    "progress": 0.5,
+    "delivered": 9,
+    "failed": 0,
+    "retried": 0,
+    "dropped": 0,
+    "workers": 1,
+    "unique": 12,
+    "trained": 40,
+    "unique_per_s": 0.2,
+    "trained_per_s": 20.0,
+    "buffer_samples": 5,
+    "buffer_capacity": 8,
+    "iterations_per_system": 0.0,
+    "seconds_per_system": 0.0012,
+    "learner_wait_seconds": 0.31,
+    "solver_blocked_seconds": 0.0,
+    "bias": None,
+    "step": 7,
+    "loss": 1.234e-6,
+    "learning_rate": 1e-3,
+    "warning": None,
+    "validation": None,
+}
+STATISTICS = {"mean": 3.2e-5, "median": 3e-5, "p99": 8e-5, "max": 1.5e-4}
+FIELD = {"relative_l2": STATISTICS, "h1": STATISTICS}
+VALIDATION = FIELD | {
+    "vrmse": 0.5,
+    "fields": {"u": FIELD | {"vrmse": 0.1}, "v": FIELD | {"vrmse": 0.7}},
+    "constants": {"p": 101325.0},
+}
+
+
+def shown(record, *, is_terminal):
+    console = Console(file=io.StringIO(), width=120)
+    console.print(_table("run", record) if is_terminal else _line(record), soft_wrap=True)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (0.0, "0"),
+        (1e-9, "1e-09"),
+        (3.21e-5, "3.21e-05"),
+        (0.016949, "0.0169"),
+        (0.99999, "1"),
+        (12.345, "12.3"),
+        (1234.5, "1234"),
+        (-101325.0, "-101325"),
+        (2.5e7, "2.5e+07"),
+    ],
+)
+def test_three_significant_digits(value, expected):
+    assert digits(value) == expected
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_small_numbers_are_shown_and_so_is_what_an_offset_hides(is_terminal):
+    text = shown(RECORD | {"validation": VALIDATION, "dropped": 3}, is_terminal=is_terminal)
+    for part in ("1.23e-06", "3.2e-05", "VRMSE", "0.5", "0.2 unique", "0.31 s", "3 second copies"):
+        assert part in text
+    assert "0.0000" not in text
+    if is_terminal:
+        assert "worst 0.7 of v" in text and "p = 101325" in text
+
+
+@pytest.mark.parametrize("validation", [None, FIELD | {"fields": {"u": FIELD}}])
+def test_records_without_a_validation_and_of_an_earlier_penstock_are_shown(validation):
+    for is_terminal in (True, False):
+        assert "1.23e-06" in shown(RECORD | {"validation": validation}, is_terminal=is_terminal)
+
+
+def test_lines_of_the_end_say_what_is_explained():
+    assert explained_lines(VALIDATION) == [
+        "VRMSE 0.5, worst 0.7 of v: the share 0.75 of the variance is explained",
+        "constant outputs, left out of all errors: p = 101325",
+    ]
+    assert explained_lines(FIELD) == []
+    (line,) = explained_lines(FIELD | {"vrmse": 1.11, "fields": {"u": FIELD | {"vrmse": 1.11}}})
+    assert line == "VRMSE 1.11: no better than predicting the mean"  # and no share of -0.23

@@ -1,0 +1,121 @@
+"""Draws: their law, their resolutions, their seeds."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from penstock.solvers.parameters.fields import BinaryField, GaussianField
+from penstock.solvers.parameters.space import ParameterSpace, Uniform, generator_of
+
+
+def test_field_is_the_sum_of_its_cosines():
+    """The fast evaluations against the Karhunen-Loève sum written out, below and above the number of modes."""
+    for resolution in (5, 8, 12):
+        field = GaussianField(resolution, num_modes=8)
+        coefficients = np.random.default_rng(1).standard_normal((8, 8))
+        centres = (np.arange(resolution) + 0.5) / resolution
+        x, y = np.meshgrid(centres, centres, indexing="ij")
+        expected = np.zeros((resolution, resolution))
+        for k1 in range(8):
+            for k2 in range(8):
+                norm = (np.sqrt(2) if k1 else 1.0) * (np.sqrt(2) if k2 else 1.0)
+                expected += coefficients[k1, k2] * norm * np.cos(np.pi * k1 * x) * np.cos(np.pi * k2 * y)
+        np.testing.assert_allclose(field.evaluate(coefficients), expected, atol=1e-12)
+
+
+def test_a_draw_is_one_function_at_every_resolution():
+    coarse = GaussianField(32).draw(generator_of(3, "training", 7))
+    for factor in (3, 5):  # odd factors: the coarse centres are among the fine ones; 160 is above the 128 modes
+        fine = GaussianField(32 * factor).draw(generator_of(3, "training", 7))
+        np.testing.assert_allclose(fine[factor // 2 :: factor, factor // 2 :: factor], coarse, atol=1e-12)
+
+
+def test_variance_and_mean_mode():
+    """Pointwise variance against the sum of the eigenvalues of (-Laplacian + 9)^-2, and the cell mean against 0."""
+    field = GaussianField(16, num_modes=16)
+    draws = np.stack([field.draw(generator_of(0, "training", i)) for i in range(4000)])
+    k = np.arange(16)
+    eigenvalues = (np.pi**2 * (k[:, None] ** 2 + k[None, :] ** 2) + 9.0) ** -2
+    eigenvalues[0, 0] = 0.0
+    # The mean of φ_k² over the cell centres is 1 for every k < n.
+    assert draws.var(axis=0).mean() == pytest.approx(eigenvalues.sum(), rel=0.05)
+    np.testing.assert_allclose(draws.mean(axis=(1, 2)), 0.0, atol=1e-12)
+
+
+def test_draws_depend_on_seed_design_and_simulation_alone():
+    field = GaussianField(8)
+    reference = field.draw(generator_of(0, "training", 5))
+    np.testing.assert_array_equal(field.draw(generator_of(0, "training", 5)), reference)
+    for other in ((1, "training", 5), (0, "validation", 5), (0, "training", 6)):
+        assert np.abs(field.draw(generator_of(*other)) - reference).max() > 1e-3
+
+
+def test_binary_field_takes_its_two_values_about_equally_often():
+    field = BinaryField(GaussianField(32), above=12.0, below=3.0)
+    draws = np.stack([field.draw(generator_of(0, "training", i)) for i in range(400)])
+    assert set(np.unique(draws)) == {3.0, 12.0}
+    assert (draws == 12.0).mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_distance_of_binary_fields_is_the_area_where_they_differ():
+    field = BinaryField(GaussianField(32), above=12.0, below=3.0)
+    a, b = (field.draw(generator_of(0, "training", i)) for i in (0, 1))
+    distance = np.linalg.norm(field.features(a) - field.features(b))
+    assert distance == pytest.approx(2 * np.sqrt((a != b).mean()))
+
+
+def test_uniform_stays_in_its_bounds_and_refuses_bad_ones():
+    space = ParameterSpace(speed=Uniform(2.0, 3.0, "m/s"), angle=Uniform(0.0, 1.0))
+    draws = [space.draw(generator_of(0, "training", i)) for i in range(500)]
+    speeds = np.array([draw["speed"] for draw in draws])
+    assert 2.0 <= speeds.min() < 2.02 and 2.98 < speeds.max() <= 3.0
+    assert space.features(draws[0]).shape == (2,)
+    with pytest.raises(ValueError, match="low = 3"):
+        Uniform(3.0, 2.0)
+
+
+def test_ranks_of_a_field_are_the_quantiles_of_its_leading_modes():
+    """By quadrature of the drawn field times each cosine; at 32 cells the 16 x 16 modes are orthogonal exactly."""
+    field = GaussianField(32, num_modes=16)
+    value, ranks = field.draw(generator_of(0, "training", 7)), field.ranks(generator_of(0, "training", 7))
+    cosine = np.sqrt(2) * np.cos(np.pi * (np.arange(32) + 0.5) / 32)
+    x, y = cosine[:, None] * np.ones(32), cosine[None, :] * np.ones((32, 1))
+    for rank, mode, square in zip(ranks, (y, x, x * y), (1, 1, 2), strict=True):
+        coefficient = (value * mode).mean()
+        deviation = (np.pi**2 * square + 9.0) ** -1
+        assert rank == pytest.approx(scipy.stats.norm.cdf(coefficient / deviation), abs=1e-10)
+    assert field.rank_names("source") == ("source_mode_0_1", "source_mode_1_0", "source_mode_1_1")
+
+
+def test_ranks_are_uniform_whatever_the_range():
+    space = ParameterSpace(speed=Uniform(2.0, 30.0), medium=BinaryField(GaussianField(8), above=2.0, below=1.0))
+    ranks = np.stack([space.ranks(generator_of(0, "training", i)) for i in range(500)])
+    assert ranks.shape == (500, len(space.rank_names)) == (500, 4)
+    for column in ranks.T:
+        assert scipy.stats.kstest(column, "uniform").pvalue > 1e-3
+    assert np.abs(np.corrcoef(ranks.T) - np.eye(4)).max() < 0.15
+
+
+@pytest.mark.parametrize(
+    "distribution", [Uniform(2.0, 5.0), GaussianField(8), BinaryField(GaussianField(8), above=2.0, below=1.0)]
+)
+def test_ranks_use_the_generator_as_the_draw_does(distribution):
+    """So that the ranks of the next distribution are those of its draw."""
+    first, second = generator_of(0, "training", 1), generator_of(0, "training", 1)
+    distribution.draw(first)
+    distribution.ranks(second)
+    assert first.random() == second.random()
+
+
+def test_the_rank_of_a_uniform_number_is_its_place_in_the_interval():
+    value = Uniform(2.0, 5.0).draw(generator_of(0, "training", 3))
+    assert Uniform(2.0, 5.0).ranks(generator_of(0, "training", 3)) == pytest.approx([(value - 2) / 3])
+
+
+def test_a_distribution_without_ranks_leaves_its_space_without():
+    class Coin:
+        def draw(self, generator):
+            return generator.integers(2)
+
+    space = ParameterSpace(speed=Uniform(2.0, 3.0), coin=Coin())
+    assert space.rank_names == () and space.ranks(generator_of(0, "training", 0)).shape == (0,)

@@ -1,0 +1,116 @@
+"""Orders of convergence, a sample against SciPy."""
+
+import numpy as np
+import pytest
+from scipy.sparse.linalg import spsolve
+
+from penstock.solvers.linear import LinearSolver
+from penstock.solvers.linear.direct.direct import Direct
+from penstock.solvers.parameters.space import generator_of
+from penstock.solvers.problems.steady.darcy import Darcy, DarcyDiscretisation
+
+
+def l2_error(discretisation, x, exact) -> float:
+    """||u_h - exact|| in L2, exact being a function of UFL's spatial coordinate."""
+    import dolfinx
+    import ufl
+    from mpi4py import MPI
+
+    u = dolfinx.fem.Function(discretisation.space)
+    u.x.array[:] = x.array_r
+    difference = u - exact(ufl.SpatialCoordinate(discretisation.space.mesh))
+    form = dolfinx.fem.form(difference**2 * ufl.dx(metadata={"quadrature_degree": 6}))
+    return float(np.sqrt(discretisation.space.mesh.comm.allreduce(dolfinx.fem.assemble_scalar(form), MPI.SUM)))
+
+
+def observed_orders(coefficient, source, exact, resolutions=(16, 32, 64, 128)) -> np.ndarray:
+    solve = LinearSolver(Direct(), rtol=1e-10)
+    errors = []
+    for resolution in resolutions:
+        discretisation = DarcyDiscretisation(resolution)
+        centres = (np.arange(resolution) + 0.5) / resolution
+        x, y = np.meshgrid(centres, centres, indexing="ij")
+        solution = solve(discretisation.system(coefficient(x, y), source(x, y)))
+        errors.append(l2_error(discretisation, solution.x, exact))
+    return np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
+
+
+def test_second_order_for_a_smooth_coefficient():
+    """a = 1 + x + y², u = sin(πx) sin(πy), f = -∇·(a ∇u)."""
+    import ufl
+
+    pi = np.pi
+
+    def source(x, y):
+        ux, uy = pi * np.cos(pi * x) * np.sin(pi * y), pi * np.sin(pi * x) * np.cos(pi * y)
+        return 2 * pi**2 * (1 + x + y**2) * np.sin(pi * x) * np.sin(pi * y) - ux - 2 * y * uy
+
+    orders = observed_orders(
+        lambda x, y: 1 + x + y**2, source, lambda x: ufl.sin(ufl.pi * x[0]) * ufl.sin(ufl.pi * x[1])
+    )
+    assert orders == pytest.approx(2.0, abs=0.1)
+
+
+def test_second_order_for_an_interface_on_mesh_edges():
+    """a = 12 | 3 left and right of x = 1/2 and a kinked u = g(x) sin(πy) with continuous flux a g'.
+
+    g = x - 0.8 x² on the left, 2 (1-x) - 2.8 (1-x)² on the right: g(1/2) = 0.3, g' = 0.2 | 0.8, so a g' = 2.4 on both.
+    """
+    import ufl
+
+    def g(x, where):
+        return where(x < 0.5, x - 0.8 * x**2, 2 * (1 - x) - 2.8 * (1 - x) ** 2)
+
+    def coefficient(x, y):
+        return np.where(x < 0.5, 12.0, 3.0)
+
+    def source(x, y):
+        second_derivative = np.where(x < 0.5, -1.6, -5.6)
+        return coefficient(x, y) * np.sin(np.pi * y) * (np.pi**2 * g(x, np.where) - second_derivative)
+
+    orders = observed_orders(
+        coefficient,
+        source,
+        lambda x: g(x[0], lambda test, a, b: ufl.conditional(ufl.lt(x[0], 0.5), a, b)) * ufl.sin(ufl.pi * x[1]),
+    )
+    assert orders == pytest.approx(2.0, abs=0.1)
+
+
+def test_sample_against_scipy(to_scipy):
+    """A whole sample: SciPy solves the exported system, and the corner means are taken on the grid by hand."""
+    problem = Darcy(resolution=20)
+    solve = LinearSolver(Direct(), rtol=1e-10)
+    parameters = problem.draw(generator_of(0, "training", 0))
+    (sample,) = problem.simulate(parameters, solve)
+
+    system = problem.discretisation.system(parameters["coefficient"], np.ones((20, 20)))
+    corners = np.empty(21 * 21)
+    corners[system.grid.permutation] = spsolve(to_scipy(system.A), system.b.array)
+    corners = corners.reshape(21, 21)
+    assert np.abs(corners[[0, -1], :]).max() == np.abs(corners[:, [0, -1]]).max() == 0.0
+    expected = [[corners[i : i + 2, j : j + 2].mean() for j in range(20)] for i in range(20)]
+    np.testing.assert_allclose(sample.outputs["solution"], expected, rtol=1e-9)
+    np.testing.assert_array_equal(sample.inputs["coefficient"], parameters["coefficient"])
+
+
+def test_coefficients_lie_where_the_grid_says():
+    """A coefficient large in one quadrant only: the solution is smallest there, at the right [x, y]."""
+    problem = Darcy(resolution=16)
+    coefficient = np.ones((16, 16))
+    coefficient[10:, :6] = 1e4
+    (sample,) = problem.simulate({"coefficient": coefficient}, LinearSolver(Direct(), rtol=1e-10))
+    solution = sample.outputs["solution"]
+    assert solution[12, 3] < 0.1 * solution[3, 12]
+
+
+def test_matrix_is_symmetric_positive_definite(to_scipy):
+    discretisation = DarcyDiscretisation(8)
+    coefficient = Darcy(resolution=8).draw(generator_of(0, "training", 1))["coefficient"]
+    A = to_scipy(discretisation.system(coefficient, np.ones((8, 8))).A).toarray()
+    np.testing.assert_allclose(A, A.T, atol=1e-12)
+    assert np.linalg.eigvalsh(A).min() > 0
+
+
+def test_too_coarse_a_grid_is_refused():
+    with pytest.raises(ValueError, match="resolution = 1"):
+        Darcy(resolution=1)
