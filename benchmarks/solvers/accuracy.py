@@ -17,8 +17,9 @@ from benchmarks.solvers.discretisation import nested_errors
 from benchmarks.solvers.report import report
 from benchmarks.solvers.solvers import cases
 from penstock.solvers.linear import LinearSolver
-from penstock.solvers.linear.auto.auto import Auto, candidates
+from penstock.solvers.linear.auto.auto import Auto
 from penstock.solvers.linear.auto.calibration import FIRST, relative_error
+from penstock.solvers.linear.auto.candidates import candidates
 from penstock.solvers.linear.direct.constant import Constant
 from penstock.solvers.linear.iterative.cg import CG
 from penstock.solvers.linear.strategy import Strategy

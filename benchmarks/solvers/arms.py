@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from benchmarks.solvers.skr import PublishedGCRODR
 from penstock.sample import Decision
 from penstock.solvers.linear import LinearSolver
-from penstock.solvers.linear.auto.auto import Auto, candidates
+from penstock.solvers.linear.auto.auto import Auto
 from penstock.solvers.linear.auto.calibration import can_factor
+from penstock.solvers.linear.auto.candidates import candidates
 from penstock.solvers.linear.check import residual_of
 from penstock.solvers.linear.direct.constant import Constant
 from penstock.solvers.linear.direct.lagged import Lagged

@@ -51,7 +51,6 @@ def test_folders_and_files_stay_small():
     assert {str(path.relative_to(ROOT)) for path in full | long} == {
         "benchmarks/solvers",
         "learner/buffers/buffer.py",
-        "solvers/linear/auto/auto.py",
     }
 
 

@@ -15,7 +15,10 @@ from petsc4py import PETSc
 
 from penstock.sample import Decision, FieldSpec, Lease, Sample
 from penstock.solvers.linear import LinearSolver
-from penstock.solvers.linear.auto.auto import Auto, Candidate, Contender, Trial, Watch, candidates, describe
+from penstock.solvers.linear.auto.auto import Auto, describe
+from penstock.solvers.linear.auto.candidates import Candidate, candidates
+from penstock.solvers.linear.auto.trial import Contender, Trial
+from penstock.solvers.linear.auto.watch import Watch
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.iterative.petsc import Krylov
 from penstock.solvers.linear.strategy import Tolerance

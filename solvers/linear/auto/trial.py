@@ -1,0 +1,226 @@
+"""Candidates that solve the same systems in turns, until the fastest is known."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import median
+
+from penstock.solvers.linear.auto.calibration import Calibrated, calibrated
+from penstock.solvers.linear.auto.candidates import Candidate
+from penstock.solvers.linear.reasons import broken_down, numerical_failures
+from penstock.solvers.linear.strategy import Attempt, Tolerance
+from penstock.solvers.problem import LinearSystem, Outcome
+
+KEPT_FIRST = 2.0  # times the best, beyond which a candidate drops out when it is first judged,
+KEPT = 1.5  # and from the next system on
+CUT = 3.0  # times the best so far: a timed trial is cut there,
+FIRST_CUT = 5.0  # and a first one there, for it holds what later ones keep
+HOPELESS = 1.5  # times the best so far: no trial begins for a candidate that was never seen to take less
+BUDGET = 30.0  # solves of the best candidate after which no other trial begins: with the last ones 2 % of 2000 systems
+FRUITLESS_ROUNDS = 3  # systems that no candidate solved, before the first candidate is taken untimed
+
+
+class Contender:
+    """A candidate at work, and what its solves took."""
+
+    def __init__(self, candidate: Candidate, tolerance: Tolerance):
+        self.label = candidate.label
+        self.strategy = candidate.make()
+        if tolerance.accuracy is not None:
+            self.strategy = calibrated(self.strategy)
+        self.seconds: list[float] = []
+        """Of the solves that count, which those while it warms up do not."""
+        self.last_seconds = 0.0
+        self.least = candidate.least
+        self._iteration = candidate.iteration
+        self._num_cold = candidate.warm_up
+        self._num_timed = candidate.num_timed
+        self._upkeep = candidate.upkeep
+        self._iteration_seconds = 0.0
+
+    @property
+    def is_warm(self) -> bool:
+        return self._num_cold == 0
+
+    def begin_warm(self) -> None:
+        """It has solved systems before: the next one is timed."""
+        self._num_cold = 0
+        self.seconds.clear()
+
+    @property
+    def is_judged(self) -> bool:
+        return len(self.seconds) > self._num_timed - 3
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.seconds) >= self._num_timed
+
+    @property
+    def cost(self) -> float:
+        """Seconds of a solve in the long run; infinite as long as none was timed."""
+        return self._upkeep * median(self.seconds) if self.seconds else math.inf
+
+    def is_behind(self, best: float) -> bool:
+        """It costs too much against the best one, for the number of systems that it was timed on."""
+        kept = KEPT_FIRST if len(self.seconds) == self._num_timed - 2 else KEPT
+        return self.is_judged and self.cost > kept * best
+
+    def solve(self, system: LinearSystem, tolerance: Tolerance, limit: float, product_seconds: float) -> Attempt:
+        """One attempt, which fails if it takes more than `limit` seconds. Iterative methods are cut there; what others
+        set up may take longer.
+        """
+        is_calibrated = isinstance(self.strategy, Calibrated)
+        iterative = self.strategy.strategy if is_calibrated else self.strategy
+        usual = getattr(iterative, "max_iterations", None)
+        if usual is not None and limit < math.inf:
+            possible = math.ceil(limit / max(self._iteration * product_seconds, self._iteration_seconds))
+            iterative.max_iterations = min(usual, possible)
+        start = time.thread_time()
+        attempt = guarded(self.strategy.attempt if is_calibrated else self.strategy.solve, system, tolerance)
+        seconds = self.last_seconds = over_ranks(time.thread_time() - start, system)
+        if usual is not None:
+            iterative.max_iterations = usual
+
+        attempt = attempt.checked(system)
+        has_met = attempt.outcome is Outcome.CONVERGED and attempt.meets(tolerance)
+        if not has_met or (self.is_warm and seconds > limit):
+            late = "too slow to be tried further" if has_met else ""
+            return replace(attempt, outcome=Outcome.STAGNATION, reason=attempt.reason or late)
+        self._iteration_seconds = seconds / max(attempt.iterations, 1)
+        if self.is_warm:
+            self.seconds.append(seconds)
+        else:
+            self._num_cold -= 1
+        return attempt
+
+
+class Trial:
+    """Candidates that solve the same systems in turns, until one is left or all have been timed.
+
+    One that fails or is far too slow drops out at once, one that falls behind a little later. First solves are not
+    timed: set-up and learning are paid once. Under an accuracy, all solve to the same error. Times are those of the
+    processor: what else runs on the machine has no say.
+
+    contenders: the likeliest first, so that a good bound for the others is known early.
+    """
+
+    def __init__(self, contenders: Sequence[Contender]):
+        self.is_over = False
+        self._left = list(contenders)
+        self._seconds: dict[str, float | None] = dict.fromkeys(contender.label for contender in contenders)
+        self._spent = self._product_seconds = 0.0
+        self._num_rounds = self._num_fruitless = 0
+
+    @property
+    def winner(self) -> Contender:
+        return min(self._left, key=lambda contender: contender.cost)
+
+    @property
+    def seconds(self) -> dict[str, float | None]:
+        """What a solve takes by label; None for a contender that failed or was never timed."""
+        timed = {contender.label: contender.cost for contender in self._left if contender.seconds}
+        return self._seconds | timed
+
+    def reset(self) -> None:
+        for contender in self._left:
+            contender.strategy.reset()
+
+    def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+        """A round: every contender that is left solves the system. Returns the best solution."""
+        if self._num_rounds == 0:
+            self._product_seconds = _seconds_of_product(system)
+        attempts: dict[Contender, Attempt] = {}
+        solved: dict[Contender, Attempt] = {}
+        turn = self._num_rounds % len(self._left)
+        for contender in self._left[turn:] + self._left[:turn]:
+            if contender.is_done or (self._num_rounds == 0 and self._is_too_dear(contender, solved)):
+                continue
+            attempts[contender] = self._attempt(contender, system, tolerance, solved)
+        if not solved and self.winner.is_done:
+            attempts[self.winner] = self._attempt(self.winner, system, tolerance, solved)
+        self._num_rounds += 1
+        if not solved:
+            self._num_fruitless += 1
+            self.is_over = self._num_fruitless == FRUITLESS_ROUNDS
+            said = "; ".join(
+                f"{tried.label}: {attempt.reason or attempt.outcome}" for tried, attempt in attempts.items()
+            )
+            return replace(next(iter(attempts.values())), reason=f"tried {said}")
+        kept = [contender for contender in self._left if contender in solved or contender.is_done]
+        best = min(contender.cost for contender in kept)
+        kept = [contender for contender in kept if not contender.is_behind(best)]
+        for contender in self._left:
+            if contender not in kept:
+                has_failed = contender not in solved and not contender.is_done
+                self._seconds[contender.label] = None if has_failed or not contender.seconds else contender.cost
+        self._left = kept
+        are_done = all(contender.is_done for contender in kept)
+        are_judged = all(contender.is_judged for contender in kept)
+        self.is_over = are_done or (are_judged and (len(kept) == 1 or self._spent > BUDGET * best))
+        return _best_of(solved, system, tolerance)
+
+    def _best(self, solved: Iterable[Contender]) -> float:
+        """The least seconds of a solve that are known by now."""
+        return min(self.winner.cost, min((contender.last_seconds for contender in solved), default=math.inf))
+
+    def _is_too_dear(self, contender: Contender, solved: Iterable[Contender]) -> bool:
+        """It need not be tried at all."""
+        best = self._best(solved)
+        return self._spent > BUDGET * best or contender.least * self._product_seconds > HOPELESS * best
+
+    def _attempt(
+        self, contender: Contender, system: LinearSystem, tolerance: Tolerance, solved: dict[Contender, Attempt]
+    ) -> Attempt:
+        """One solve, noted in `solved` if it is one."""
+        limit = CUT * self.winner.cost if contender.is_warm else FIRST_CUT * self._best(solved)
+        attempt = contender.solve(system, tolerance, limit, self._product_seconds)
+        self._spent += contender.last_seconds
+        if attempt.outcome is Outcome.CONVERGED:
+            solved[contender] = attempt
+        return attempt
+
+
+def _best_of(solved: Mapping[Contender, Attempt], system: LinearSystem, tolerance: Tolerance) -> Attempt:
+    """The best of a round's solutions. Under an accuracy, the round teaches the calibrated strategies their ratios."""
+    attempt = next(iter(solved.values()))
+    learners = [contender for contender in solved if isinstance(contender.strategy, Calibrated)]
+    if not learners:
+        return attempt
+    exact = [attempt for contender, attempt in solved.items() if contender not in learners]
+    if exact:
+        reference = exact[0]
+    else:
+        nearest = min(learners, key=lambda learner: solved[learner].iterations)
+        reference = nearest.strategy.reference(system, solved[nearest], tolerance)
+    for learner in learners:
+        learner.strategy.learn(system, solved[learner], reference, tolerance)
+    return reference
+
+
+def guarded(solve: Callable[[LinearSystem, Tolerance], Attempt], system: LinearSystem, tolerance: Tolerance) -> Attempt:
+    try:
+        return solve(system, tolerance)
+    except (*numerical_failures(), ValueError) as error:  # not for such systems, or not in this PETSc
+        return broken_down(system, error)
+
+
+def _seconds_of_product(system: LinearSystem) -> float:
+    target = system.b.duplicate()
+    seconds = []
+    for _ in range(3):
+        start = time.thread_time()
+        system.A.mult(system.b, target)
+        seconds.append(time.thread_time() - start)
+    return over_ranks(min(seconds), system)
+
+
+def over_ranks(seconds: float, system: LinearSystem) -> float:
+    """The largest of all ranks' times, so that they decide alike."""
+    if system.A.comm.size == 1:
+        return seconds
+    from mpi4py import MPI
+
+    return system.A.comm.tompi4py().allreduce(seconds, MPI.MAX)
