@@ -39,6 +39,7 @@ DATA_SHARE = 0.25  # of the memory, is granted whatever the programs are thought
 SLOT_BYTES = 100  # the buffer's book-keeping, with three parameters
 VALIDATION_COPIES = 3  # of the set while it is gathered, and while it is read back
 PREDICTION_COPIES = 4  # of draws that are predicted: as they come, put together, as rows, and what is written
+OF_THE_PROBLEM = ("extent", "weights", "stiffness")  # options of losses that no configuration gives
 DEVICE_SHARE = 0.5  # of what training leaves free on a GPU: a step's activations need the rest
 
 

@@ -7,7 +7,7 @@ from numbers import Integral
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.config.config import Config
-from penstock.registry import build, load_class, read_source
+from penstock.registry import build, load_class
 from penstock.solvers import mpi
 from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.linear.strategy import Strategy
@@ -17,20 +17,16 @@ from penstock.solvers.problems import PROBLEMS
 
 @dataclass(frozen=True, kw_only=True)
 class Blueprint:
-    """All that a process of a run is built from; it travels to every actor, with the text of the user's own files."""
+    """All that a process of a run is built from; it travels to every actor, with the text of the user's own files.
+
+    Made by `plan.resolve`.
+    """
 
     config: Config
+    """With every option of every part spelt out."""
     problem_source: str | None
     """Text of the file that `problem.name` points into, if it does."""
     model_source: str | None
-
-    @classmethod
-    def of(cls, config: Config) -> Blueprint:
-        return cls(
-            config=config,
-            problem_source=read_source(config.problem.name, "problem.name"),
-            model_source=read_source(config.model.name, "model.name"),
-        )
 
     def problem(self) -> Problem:
         """Raises PenstockError for a problem that does not exist or refuses its options."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType, NoneType, SimpleNamespace, UnionType
@@ -90,6 +90,7 @@ def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
         key for key, parameter in known.items() if parameter.default is parameter.empty and key not in options
     ]:
         raise PenstockError(f"{where}.{missing[0]}: missing")
+    options = {key: _as_default(known[key], value) for key, value in options.items()}
     try:
         return cls(*args, **options)
     except (ValueError, TypeError) as error:
@@ -100,6 +101,45 @@ def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
         if raised_by_signal(error):
             raise
         raise PenstockError(f"{where}: {describe(error)}") from error
+
+
+def with_defaults(cls: type, options: Mapping[str, Any], *, given: int = 0, leave_out: Collection[str] = ()) -> dict:
+    """The options, and after them the default of each that is absent, as YAML holds them.
+
+    given: positional arguments that don't come from the configuration. leave_out: nor do these. A default that YAML
+    has no form for stays the class's own.
+    """
+    try:
+        parameters = list(inspect.signature(cls).parameters.values())[given:]
+    except (TypeError, ValueError):
+        return dict(options)
+    defaults = {
+        parameter.name: plain(parameter.default)
+        for parameter in parameters
+        if parameter.name not in leave_out and is_plain(parameter.default)
+    }
+    return dict(options) | {name: value for name, value in defaults.items() if name not in options}
+
+
+def is_plain(value: Any) -> bool:
+    """YAML holds it: null, true, numbers, text, and lists and mappings of those."""
+    if type(value) in (list, tuple):
+        return all(is_plain(item) for item in value)
+    if type(value) is dict:
+        return all(type(key) is str and is_plain(item) for key, item in value.items())
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def plain(value: Any) -> Any:
+    """The same with lists for tuples, which YAML doesn't tell apart."""
+    if type(value) in (list, tuple):
+        return [plain(item) for item in value]
+    return {key: plain(item) for key, item in value.items()} if type(value) is dict else value
+
+
+def _as_default(parameter: inspect.Parameter, value: Any) -> Any:
+    """A list as the tuple that the class has for a default."""
+    return tuple(value) if type(value) is list and type(parameter.default) is tuple else value
 
 
 def _hint(cls: type, parameter: inspect.Parameter) -> Any:

@@ -270,7 +270,7 @@ class RelativeL2(Sobolev):
     """||prediction - target||_2 / ||target||_2 over all axes but the batch; on a mesh by its quadrature weights."""
 
     def __init__(self, *, weights: Tensor | None = None):
-        super().__init__(order=0, weights=weights)
+        super().__init__(order=0, relative=True, weights=weights)
 
 
 class MSE(Sobolev):

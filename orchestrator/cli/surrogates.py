@@ -25,6 +25,7 @@ from penstock.orchestrator.assembly import (
     require_memory_for_draws,
 )
 from penstock.orchestrator.blueprint import Blueprint
+from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.run.memory import least_memory
 from penstock.orchestrator.store import zarr_store
 from penstock.orchestrator.store.run_folder import RunFolder
@@ -36,7 +37,7 @@ from penstock.sample import Lease
 
 def export(folder: RunFolder, output: Path | None) -> None:
     """Write the run's best surrogate as one .pt2 file with its card inside and beside it. Raises PenstockError."""
-    blueprint = Blueprint.of(folder.config())
+    blueprint = resolve(folder.config())
     surrogate, step = load_surrogate(folder, blueprint)
     stored, _ = zarr_store.read(folder.validation)
     layout = blueprint.problem().layout
@@ -65,7 +66,7 @@ def export(folder: RunFolder, output: Path | None) -> None:
 
 def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     """Solve `num` new draws, predict them, and write a Zarr store and a PNG. Raises PenstockError."""
-    blueprint = Blueprint.of(folder.config())
+    blueprint = resolve(folder.config())
     require_memory_for_draws(blueprint, num, least_memory())
     surrogate, _ = load_surrogate(folder, blueprint)
     target = output or folder.path / "predictions"
@@ -130,6 +131,7 @@ def _card(folder: RunFolder, blueprint: Blueprint, num_simulations: int, errors:
         "parameters": problem.space.describe(),
         "validation": {"simulations": num_simulations, **errors},
         "model": {"name": config.model.name, "options": config.model.options},
+        "configuration": config.model_dump(mode="json", exclude={"name", "metrics", "cluster", "checkpoint"}),
         "run": folder.path.name,
         "seed": config.seed,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),

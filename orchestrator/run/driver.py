@@ -39,6 +39,7 @@ from penstock.orchestrator.cluster.ray_session import noted_signals, ray_session
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.ledger import Ledger
+from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.run.logs import log_to, native_stderr_to
 from penstock.orchestrator.run.memory import least_memory, size
 from penstock.orchestrator.run.supervision import Idle, MemoryKills
@@ -69,7 +70,7 @@ def start(config: Config, *, on_folder: Callable[[RunFolder], None]) -> None:
     """Begin a run in a new folder and see it to its end. Raises PenstockError; SystemExit on a signal."""
     blueprint = _checked(config)
     metrics = Metrics(config.metrics.port)
-    folder = RunFolder.create(config)
+    folder = RunFolder.create(blueprint.config)
     on_folder(folder)
     with folder.hold():  # it is new: nobody else has it
         _Driver(blueprint, folder, metrics).run()
@@ -84,7 +85,9 @@ def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable
 
 
 def _resume(folder: RunFolder, overrides: tuple[str, ...], on_folder: Callable[[RunFolder], None]) -> None:
-    before, config = folder.config(), folder.config(overrides)
+    recorded = folder.config()
+    set_environment(recorded.cluster.address)  # before a user's file imports Ray
+    before, config = resolve(recorded).config, resolve(folder.config(overrides)).config
     if config.deterministic and not before.deterministic:
         raise PenstockError("deterministic can't be turned on on resume: what was done so far was not; start a new run")
     for key in (*FIXED, *(FIXED_BLOCKS if config.deterministic else ())):
@@ -96,7 +99,7 @@ def _resume(folder: RunFolder, overrides: tuple[str, ...], on_folder: Callable[[
     if checkpoint.latest(folder.checkpoints) is not None:
         checkpoint.load(folder.checkpoints, weights_only=True)  # what can't be read is told before anything is changed
     metrics = Metrics(config.metrics.port)
-    if overrides:
+    if config != recorded:  # also where an earlier version recorded less
         folder.write_config(config)
     if config.solver != before.solver:  # what was fastest for other options or another accuracy
         (folder.path / Choices.FILE).unlink(missing_ok=True)
@@ -108,7 +111,7 @@ def _resume(folder: RunFolder, overrides: tuple[str, ...], on_folder: Callable[[
 def _checked(config: Config) -> Blueprint:
     """The blueprint, with all that can be known to be wrong before a process is started. Raises PenstockError."""
     set_environment(config.cluster.address)  # before a user's file imports Ray
-    blueprint = Blueprint.of(config)
+    blueprint = resolve(config)
     blueprint.strategy()
     num_workers = Split.of(config.solver.workers).workers
     require_room(blueprint, num_workers)

@@ -229,12 +229,12 @@ def test_the_exported_file_needs_torch_alone(watched, tmp_path):
     if checkpoint.best(cli.latest / "checkpoints") == 150:
         assert errors["mean"] == pytest.approx(summary["mean"], rel=1e-5)
 
-    from penstock.orchestrator.blueprint import Blueprint
     from penstock.orchestrator.cli.surrogates import load_surrogate
+    from penstock.orchestrator.plan import resolve
     from penstock.orchestrator.store.run_folder import RunFolder
 
     folder = RunFolder.open(cli.latest)
-    surrogate, _ = load_surrogate(folder, Blueprint.of(folder.config()))
+    surrogate, _ = load_surrogate(folder, resolve(folder.config()))
     with torch.no_grad():
         eager = surrogate(coefficient=tensors["fine"])["solution"]
     torch.testing.assert_close(out["fine"], eager, rtol=1e-5, atol=1e-5 * eager.abs().max().item())

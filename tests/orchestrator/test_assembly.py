@@ -25,6 +25,7 @@ from penstock.orchestrator.assembly import (
 )
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.config.config import Config
+from penstock.orchestrator.plan import resolve
 
 TRANSIENT = """
 from penstock.sample import FieldSpec
@@ -60,7 +61,7 @@ def blueprint(tmp_path):
         for name, section in sections.items():
             both = isinstance(section, dict) and isinstance(values.get(name), dict)
             values[name] = {**values[name], **section} if both else section
-        return Blueprint.of(Config.model_validate(values))
+        return resolve(Config.model_validate(values))
 
     return make
 
@@ -110,7 +111,7 @@ def test_what_is_drawn_is_what_model_and_buffer_are_made_for(blueprint, draw, ex
     ],
 )
 def test_a_draw_that_cannot_be_is_one_line(blueprint, draw, expected):
-    assert refusal(make_draw, blueprint(buffer={"draw": draw})).startswith(expected)
+    assert refusal(lambda: make_draw(blueprint(buffer={"draw": draw}))).startswith(expected)
 
 
 @pytest.mark.parametrize("num_steps", [10.0, 0, -3, "10", None])
@@ -165,7 +166,7 @@ def test_losses_are_taken_on_the_problems_domain(blueprint, tmp_path):
     ],
 )
 def test_losses_that_the_problem_has_no_use_for_are_one_line(blueprint, loss, expected):
-    assert refusal(make_loss, blueprint(training={"loss": loss})).startswith(expected)
+    assert refusal(lambda: make_loss(blueprint(training={"loss": loss}))).startswith(expected)
 
 
 MODEL = """

@@ -150,7 +150,7 @@ class Bare:
         ("either", [1, "one"], {1.5: "an integer or text", None: "an integer or text"}),
         ("table", [{}, {"a": 1}, None], {3: "a mapping or null"}),
         ("plain", [{"a": 1}, None], {"a": "a mapping or null"}),
-        ("items", [[1], "abc", 3], {}),
+        ("items", [(1,), "abc", 3], {}),
         ("mixed", [1, [1], "abc"], {}),
         ("absent", [1, "abc", None], {}),
         ("nothing", [1, "abc", None], {}),

@@ -10,8 +10,8 @@ from penstock.errors import PenstockError
 from penstock.orchestrator.actors.learner_actor import LearnerActor
 from penstock.orchestrator.actors.ray_stream import CHUNKS_AHEAD, InProcessStream, RayStream
 from penstock.orchestrator.actors.solver_actor import make_worker
-from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.config.config import Config
+from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.sample import Chunk, Lease, LeaseEnd
 
@@ -123,7 +123,7 @@ def learner(tmp_path, monkeypatch, stream):
     monkeypatch.chdir(tmp_path)
 
     def make(config):
-        blueprint = Blueprint.of(config)
+        blueprint = resolve(config)
         actor = LearnerActor(blueprint, RunFolder.create(config).path, num_threads=1, stream=stream)
         actor.prepare()
         return actor, make_worker(blueprint)
@@ -223,7 +223,7 @@ class ReusedMemory:
 def test_the_validation_set_holds_nothing_in_the_streams_memory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     chosen = config()
-    blueprint = Blueprint.of(chosen)
+    blueprint = resolve(chosen)
     leases = [tuple(range(first, first + 4)) for first in range(0, 16, 4)]
     worker = make_worker(blueprint)
     chunks = [chunk for ids in leases for chunk in worker.stream(Lease(number=0, simulations=ids, design="validation"))]

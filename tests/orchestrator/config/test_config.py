@@ -5,8 +5,8 @@ import yaml
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.actors.solver_actor import make_worker
-from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.config.config import load_config
+from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.store.run_folder import RunFolder
 
 MINIMAL = {"problem": "darcy", "training": {"stop_after": {"steps": 10}}}
@@ -168,7 +168,7 @@ def test_a_deterministic_run_refuses_what_asks_the_clock(write, override, expect
 
 def test_what_accuracy_is_relative_to_reaches_every_solver(write):
     config = load_config(write(MINIMAL), ("solver.accuracy=1e-3", "solver.accuracy_of=deviation"))
-    solvers = make_worker(Blueprint.of(config))._solvers
+    solvers = make_worker(resolve(config))._solvers
     assert {name: solver.tolerance.of_deviation for name, solver in solvers.items()} == dict.fromkeys(solvers, True)
     assert solvers["training"].tolerance.accuracy == 1e-3 > solvers["validation"].tolerance.accuracy
     assert "give accuracy with it" in complaint(write(MINIMAL), "solver.rtol=1e-6", "solver.accuracy_of=deviation")

@@ -10,6 +10,7 @@ from penstock.errors import PenstockError
 from penstock.orchestrator.assembly import require_memory, require_memory_for_draws, sample_bytes
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.config.config import Config
+from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.run.memory import Memory, least_memory, size
 
 GB = 10**9
@@ -84,7 +85,7 @@ def blueprint(**sections) -> Blueprint:
         "validation": {"simulations": 10},
         "training": {"stop_after": {"steps": 10}},
     }
-    return Blueprint.of(Config.model_validate(values | sections))
+    return resolve(Config.model_validate(values | sections))
 
 
 def refusal(chosen, memory, num_workers=2, **options) -> str:

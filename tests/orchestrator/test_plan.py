@@ -1,0 +1,144 @@
+"""The record of a run: what `config.yaml` says builds the same parts whatever becomes of the defaults in the code."""
+
+import json
+import subprocess
+import sys
+
+import yaml
+
+from penstock.orchestrator.config.config import Config, load_config
+from penstock.orchestrator.plan import resolve
+from penstock.orchestrator.store.run_folder import RunFolder
+
+DESCRIBE = """
+import json, sys
+from pathlib import Path
+
+from pydantic_core import PydanticUndefined
+
+from penstock.learner.buffers.units import DRAWS
+from penstock.learner.losses.losses import LOSSES
+from penstock.learner.models import MODELS
+from penstock.orchestrator.assembly import OF_THE_PROBLEM, make_draw, make_loss, make_surrogate
+from penstock.orchestrator.config import config
+from penstock.orchestrator.plan import resolve
+from penstock.registry import load_class
+from penstock.solvers.linear import STRATEGIES
+from penstock.solvers.problems import PROBLEMS
+
+changes, *paths = sys.argv[1:]
+
+
+def other(value):
+    if type(value) is bool:
+        return not value
+    return value + 1 if isinstance(value, int | float) else "another" if isinstance(value, str) else 3
+
+
+if changes == "changed":
+    for registry in (PROBLEMS, STRATEGIES, DRAWS, MODELS, LOSSES):
+        for name in registry:
+            function = load_class(name, registry, "").__init__
+            if function.__kwdefaults__:
+                function.__kwdefaults__ |= {
+                    key: other(value) for key, value in function.__kwdefaults__.items() if key not in OF_THE_PROBLEM
+                }
+            if function.__defaults__:
+                function.__defaults__ = tuple(other(value) for value in function.__defaults__)
+    sections = [cls for cls in vars(config).values() if isinstance(cls, type) and issubclass(cls, config.Section)]
+    config.DEFAULT_ACCURACY = 0.5
+    for section in sections:
+        for field in section.model_fields.values():
+            if field.default is not PydanticUndefined:
+                field.default = other(field.default)
+        section.model_rebuild(force=True)
+
+for path in paths:
+    blueprint = resolve(config.load_config(Path(path)))
+    loss = make_loss(blueprint)
+    print(json.dumps({
+        "config": blueprint.config.model_dump(mode="json"),
+        "weights": {name: list(value.shape) for name, value in make_surrogate(blueprint).model.state_dict().items()},
+        "problem": repr(sorted(blueprint.problem().layout.shapes.items())),
+        "strategy": {key: value for key, value in vars(blueprint.strategy()).items() if isinstance(value, str | int)},
+        "draw": repr(make_draw(blueprint)),
+        "loss": [loss.relative, getattr(loss.norm, "order", 0)],
+    }))
+"""
+
+CHOICES = [
+    {},
+    {"solver": {"strategy": "gcrodr"}, "training": {"loss": {"name": "sobolev", "order": 0.5}}, "seed": 3},
+    {"solver": {"strategy": "cg", "rtol": 1e-6}, "training": {"loss": "h1"}, "model": {"name": "fno", "width": 8}},
+    {"solver": {"strategy": {"name": "krylov", "pc": "jacobi"}}, "training": {"loss": "mse"}, "deterministic": False},
+    {"solver": {"strategy": "lagged"}},
+    {"solver": {"strategy": "direct"}},
+]
+
+
+def written(tmp_path, monkeypatch, choice):
+    """The folder of a run whose configuration names what it chooses, and little else."""
+    monkeypatch.chdir(tmp_path)
+    stop_after = {"stop_after": {"steps": 10}}
+    values = {"problem": "darcy"} | choice | {"training": choice.get("training", {}) | stop_after}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(values))
+    return RunFolder.create(resolve(load_config(tmp_path / "mine.yaml")).config)
+
+
+def described(defaults: str, *paths) -> list[dict]:
+    command = [sys.executable, "-c", DESCRIBE, defaults, *map(str, paths)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_the_record_builds_the_same_parts_after_every_default_has_changed(tmp_path, monkeypatch):
+    records, given = [], []
+    for number, choice in enumerate(CHOICES):
+        records.append(written(tmp_path, monkeypatch, choice).path / "config.yaml")
+        given.append((tmp_path / "mine.yaml").rename(tmp_path / f"{number}.yaml"))
+    for built, wanted in zip(described("changed", *records), described("kept", *given), strict=True):
+        assert built == wanted
+    with pytest.raises(AssertionError):  # what is left out would show
+        described("changed", given[2])
+
+
+MINE = """
+import enum
+
+from penstock.solvers.problems.steady.darcy import Darcy
+
+
+class Kind(enum.Enum):
+    WET = 1
+
+
+class Mine(Darcy):
+    def __init__(self, *, resolution: int = 16, shape: tuple = (1, (2, 3)), kind: Kind = Kind.WET, scale: float = 2.0):
+        assert isinstance(shape, tuple) and kind is Kind.WET
+        super().__init__(resolution=resolution)
+        self.scale = scale
+"""
+
+
+def test_what_yaml_has_no_form_for_stays_the_classs_own_and_lists_become_tuples_again(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(MINE)
+    folder = written(tmp_path, monkeypatch, {"problem": f"{tmp_path}/mine.py:Mine"})
+    values = yaml.safe_load((folder.path / "config.yaml").read_text())["problem"]
+    assert values == {"name": "./problem_mine.py:Mine", "resolution": 16, "shape": [1, [2, 3]], "scale": 2.0}
+    assert resolve(folder.config()).problem().scale == 2.0
+
+
+def test_what_a_model_takes_for_null_is_recorded(tmp_path, monkeypatch):
+    folder = written(tmp_path, monkeypatch, {"problem": {"name": "darcy", "resolution": 16}})
+    assert yaml.safe_load((folder.path / "config.yaml").read_text())["model"]["modes"] == [8, 8]
+
+
+def test_a_folder_that_recorded_less_is_read_with_todays_defaults(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = {"problem": {"name": "darcy", "resolution": 16}, "training": {"stop_after": {"steps": 10}}}
+    config = Config.model_validate(values)
+    folder = RunFolder.create(config)
+    assert "modes" not in yaml.safe_load((folder.path / "config.yaml").read_text())["model"]
+    assert resolve(folder.config()).config.model.options["layers"] == 4
+    assert resolve(folder.config(("model.layers=4",))).config == resolve(folder.config()).config
