@@ -11,10 +11,10 @@ PYTHON := $(firstword $(foreach version,$(PYTHON_VERSIONS),$(shell \
 demo: .venv/installed
 	.venv/bin/penstock train examples/darcy.yaml
 
-# Two processes for what runs in one; runs from end to end, with processes of their own, by themselves.
+# Two processes each. Runs from end to end have processes of their own, with as many threads as a user's.
 test: .venv/installed-test
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 tests/solvers tests/learner tests/orchestrator
-	.venv/bin/python -m pytest tests/end_to_end
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --ignore=tests/end_to_end
+	.venv/bin/python -m pytest -n 2 --dist loadfile tests/end_to_end
 
 lint: .venv/installed-test
 	.venv/bin/ruff check .

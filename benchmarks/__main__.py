@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks.solvers import use_one_core
 from penstock.errors import PenstockError
+from penstock.machine import use_one_core
 
 
 def main() -> None:

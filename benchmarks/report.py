@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import tempfile
 import textwrap
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,17 +34,6 @@ def write(file: str, text: str) -> None:
 
 def paragraph(text: str) -> str:
     return textwrap.fill(" ".join(text.split()), 120)
-
-
-def markdown(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
-    """A table whose columns line up in plain text too."""
-    table = [header, *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in table
-    ]
-    lines.insert(1, "|-" + "-|-".join("-" * width for width in widths) + "-|")
-    return "\n".join(lines)
 
 
 def footer(command: str, machine: str, versions: str) -> str:

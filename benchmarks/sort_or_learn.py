@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.report import footer, markdown, paragraph
+from benchmarks.report import footer, paragraph
 from penstock.errors import PenstockError
 from penstock.learner.buffers.bias import kolmogorov_smirnov
 from penstock.learner.buffers.buffer import BUFFERS
@@ -36,6 +36,7 @@ from penstock.learner.validation.validation import Validation
 from penstock.machine import processor
 from penstock.orchestrator.config.config import BufferSection, SolverSection
 from penstock.registry import load_class
+from penstock.report import markdown
 from penstock.sample import Chunk, Lease
 from penstock.solvers import mpi
 from penstock.solvers.linear import LinearSolver

@@ -16,10 +16,11 @@ from statistics import median
 import torch
 
 from benchmarks.learner.cases import LEARNING_RATE, Case
-from benchmarks.learner.section import Section, Target
-from benchmarks.learner.timing import MIN_ROUNDS, NUM_WARM_UP, spread
-from benchmarks.report import markdown, paragraph
+from benchmarks.report import paragraph
 from penstock.learner.allocator import KEEP_FREED_MEMORY
+from penstock.learner.ladder.section import Section, Target
+from penstock.learner.ladder.timing import MIN_ROUNDS, NUM_WARM_UP, spread
+from penstock.report import markdown
 
 NUM_PAIRS = 4
 PROGRAM = "from benchmarks.learner.allocator import measure_step; measure_step()"

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.ladder.samples import LEARNING_RATE, full_reservoir
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
 from penstock.learner.normalization import Normalization
 from penstock.learner.step import Step
 from penstock.learner.surrogate import Surrogate
-from penstock.sample import Chunk, FieldSpec, Layout
-
-CHUNK_BYTES = 1 << 20  # what a solver worker sends at a time, or one sample where that is larger
-POOL_BYTES = 1 << 26  # of samples: more than a processor's cache, so each is read from memory, as from a stream
-LEARNING_RATE = 1e-4  # low: the targets are noise
+from penstock.sample import FieldSpec, Layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +44,7 @@ class Case:
         return Step(self.surrogate(device), loss=LOSSES[self.loss](), learning_rate=LEARNING_RATE, **options)
 
     def full_reservoir(self, **placement: Any) -> Reservoir:
-        """All slots taken, by as few distinct samples as `chunks` has. placement: device and pin_memory."""
-        buffer = Reservoir(self.layout, capacity=self.num_slots, watermark=self.num_slots, seed=0, **placement)
-        stream = chunks(self.layout)
-        while len(buffer) < self.num_slots:
-            chunk = next(stream)
-            buffer.put_now(chunk.arrays, chunk.simulations, chunk.steps)
-        return buffer
+        return full_reservoir(self.layout, self.num_slots, **placement)
 
 
 def fno(num_points: int = 64, *, width: int = 32, modes: int = 12, batch_size: int = 16, num_slots: int = 4000) -> Case:
@@ -85,26 +74,3 @@ def mlp(num_outputs: int, *, num_slots: int, batch_size: int = 10) -> Case:
         num_slots=num_slots,
         counts_bytes=True,
     )
-
-
-def chunks(layout: Layout) -> Iterator[Chunk]:
-    """Chunks of random samples without end, one sample a simulation, read-only as those that come from another process.
-
-    The samples repeat after POOL_BYTES, the simulations never.
-    """
-    num_rows = max(1, CHUNK_BYTES // layout.sample_bytes)
-    random = np.random.default_rng(0)
-    pool = []
-    for _ in range(max(2, POOL_BYTES // (num_rows * layout.sample_bytes))):
-        arrays = {name: random.standard_normal((num_rows, *shape), np.float32) for name, shape in layout.shapes.items()}
-        for array in arrays.values():
-            array.flags.writeable = False
-        pool.append(arrays)
-    for number in itertools.count():
-        simulations = np.arange(number * num_rows, (number + 1) * num_rows)
-        yield Chunk(
-            arrays=pool[number % len(pool)],
-            simulations=simulations,
-            steps=np.zeros(num_rows, np.int64),
-            finished=tuple(simulations.tolist()),
-        )

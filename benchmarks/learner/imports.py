@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from benchmarks.learner.section import Section, Target
-from benchmarks.learner.timing import spread
+from penstock.learner.ladder.section import Section, Target
+from penstock.learner.ladder.timing import spread
 
 NUM_PROCESSES = 5
 MOST_S = 3.0

@@ -7,11 +7,11 @@ import time
 import numpy as np
 import torch
 
-from benchmarks.learner.cases import CHUNK_BYTES
-from benchmarks.learner.section import Section, Target
-from benchmarks.learner.timing import MIN_ROUNDS, Rounds, seconds_of
-from benchmarks.report import markdown
 from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.ladder.samples import CHUNK_BYTES
+from penstock.learner.ladder.section import Section, Target
+from penstock.learner.ladder.timing import MIN_ROUNDS, Rounds, seconds_of
+from penstock.report import markdown
 from penstock.sample import FieldSpec, Layout
 
 ROW_BYTES = (4_000_000, 400_000, 32_768)

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.learner.cases import LEARNING_RATE, Case
-from benchmarks.learner.section import Section, Target
-from benchmarks.learner.timing import Arm, measure
-from benchmarks.report import markdown, paragraph
+from benchmarks.report import paragraph
+from penstock.learner.ladder.section import Section, Target
+from penstock.learner.ladder.timing import Arm, measure
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.step import Step
+from penstock.report import markdown
 
 TITLE = "FNO against neuraloperator"
 INTRODUCTION = """

@@ -16,10 +16,10 @@ from benchmarks.learner import cases
 from benchmarks.learner.allocator import allocator
 from benchmarks.learner.imports import imports
 from benchmarks.learner.ingest import ingest
-from benchmarks.learner.ladder import ladder
 from benchmarks.learner.neuraloperator import against_neuraloperator
-from benchmarks.learner.section import Section, summary
 from penstock.errors import PenstockError
+from penstock.learner.ladder.ladder import ladder
+from penstock.learner.ladder.section import Section, summary
 from penstock.machine import processor
 
 SECONDS = 6.0

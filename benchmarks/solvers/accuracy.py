@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmarks.solvers.case import Case
-from benchmarks.solvers.comparison import ExactSolver, structure_of
-from benchmarks.solvers.darcy import Darcy, two_phase
+from benchmarks.solvers.cases import cases, darcy
 from benchmarks.solvers.discretisation import nested_errors
 from benchmarks.solvers.report import report
-from benchmarks.solvers.solvers import cases
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.auto.auto import Auto
-from penstock.solvers.linear.auto.calibration import FIRST, relative_error
+from penstock.solvers.linear.auto.calibration import FIRST
 from penstock.solvers.linear.auto.candidates import candidates
 from penstock.solvers.linear.direct.constant import Constant
 from penstock.solvers.linear.iterative.cg import CG
 from penstock.solvers.linear.strategy import Strategy
+from penstock.solvers.problem import LinearSystem
+from penstock.solvers.referee.case import Case
+from penstock.solvers.referee.referee import structure_of
 
 ACCURACIES = tuple(10.0**-digits for digits in range(1, 11))
 HELD_OUT_ACCURACIES = (1e-2, 1e-4, 1e-8)
@@ -76,12 +76,10 @@ def held_out(
         for make, row in zip(makes, results, strict=True)
         for result in row
     ]
-    exact_solution = ExactSolver()
-    for i in range(LEARNING + num_systems):
-        system = case.system(i)
-        reference = system.b.duplicate()
+
+    def solve(i: int, system: LinearSystem) -> None:
         if i >= LEARNING:
-            reference.array = exact_solution(system)
+            case.prepare(i, system)
         turn = i % len(arms)
         for solver, result in arms[turn:] + arms[:turn]:
             start = time.thread_time()
@@ -90,7 +88,9 @@ def held_out(
             if i >= LEARNING:
                 result.seconds.append(seconds)
                 result.iterations.append(solution.iterations)
-                result.errors.append(relative_error(system, solution.x, reference) if solution.converged else np.inf)
+                result.errors.append(case.error(i, system, solution.x) if solution.converged else np.inf)
+
+    case.visit(range(LEARNING + num_systems), solve)
     return results
 
 
@@ -100,8 +100,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def digits(num_systems: int, resolution: int) -> None:
-    case = Darcy("12/3", two_phase(resolution), resolution=resolution)
-    makes = {candidate.label: candidate.make for candidate in candidates(case.system(0))}
+    case = darcy("12/3", resolution)
+    makes = {candidate.label: candidate.make for candidate in candidates(case.first())}
     makes |= {"cg + icc": lambda: CG(pc="icc"), "auto": Auto}
     results = held_out(case, list(makes.values()), ACCURACIES, num_systems)
     errors = sorted(row[-1] for row in nested_errors(NUM_FIELDS, resolution, num_refinements=1))
@@ -157,13 +157,18 @@ def promises(num_systems: int) -> None:
 
 def practical(case: Case) -> dict[str, Callable[[], Strategy]]:
     """The candidates that solve the case's first systems in a reasonable time."""
-    seconds, makes = {}, {candidate.label: candidate.make for candidate in candidates(case.system(0))}
+    seconds, makes = {}, {candidate.label: candidate.make for candidate in candidates(case.first())}
     if structure_of(case).has_constant_matrix:
         makes["constant"] = Constant
     for label, make in makes.items():
         solver = LinearSolver(make(), accuracy=max(HELD_OUT_ACCURACIES))
-        solver(case.system(0))
-        start = time.thread_time()
-        solver(case.system(1))
-        seconds[label] = time.thread_time() - start if solver.num_retried == 0 else np.inf
+        took = []
+
+        def solve(_, system: LinearSystem, solver=solver, took=took) -> None:
+            start = time.thread_time()
+            solver(system)
+            took.append(time.thread_time() - start)
+
+        case.visit(range(2), solve)
+        seconds[label] = took[1] if solver.num_retried == 0 else np.inf
     return {label: make for label, make in makes.items() if seconds[label] <= SLOWEST * min(seconds.values())}

@@ -7,10 +7,11 @@ import argparse
 import numpy as np
 
 from benchmarks.solvers.report import report
+from penstock.solvers.discretisation.fem import DarcyDiscretisation
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.parameters.space import generator_of
-from penstock.solvers.problems.steady.darcy import Darcy, DarcyDiscretisation
+from penstock.solvers.problems.steady.darcy import Darcy
 
 SEED = 0
 RTOL = 1e-8

@@ -8,17 +8,18 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from benchmarks.report import markdown
-from benchmarks.solvers.arms import Arm, KeptKSP, Role, StrategyArm, user_arms
-from benchmarks.solvers.comparison import NUM_CALIBRATIONS, AccuracyGoal, References, structure_of
-from benchmarks.solvers.darcy import Darcy as DarcyCase
-from benchmarks.solvers.darcy import two_phase
+from benchmarks.solvers.cases import darcy
+from penstock.report import markdown
 from penstock.sample import Lease
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.auto.auto import Auto
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.parameters.space import generator_of
+from penstock.solvers.problem import LinearSystem, Outcome, Problem, Solution
 from penstock.solvers.problems.steady.darcy import Darcy
+from penstock.solvers.referee.arms import Arm, KeptKSP, Role, StrategyArm, user_arms
+from penstock.solvers.referee.goals import AccuracyGoal
+from penstock.solvers.referee.referee import NUM_CALIBRATIONS, structure_of
 from penstock.solvers.worker import SolverWorker
 
 SEED = 0
@@ -58,31 +59,43 @@ class Loop:
     new_arm: gives the solver for the next system: the same one again, or a new one.
     """
 
-    def __init__(self, problem: Darcy, new_arm: Callable[[], Arm], rtol: float):
+    def __init__(self, problem: Problem, new_arm: Callable[[], Arm], rtol: float):
         self._problem = problem
         self._new_arm = new_arm
         self._rtol = rtol
 
     def __call__(self, simulations: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        coefficients, solutions = [], []
-        for simulation in simulations:
-            coefficient = self._problem.draw(generator_of(SEED, "training", simulation))["coefficient"]
-            system = self._problem.discretisation.system(coefficient, np.ones_like(coefficient))
-            x = self._new_arm().solve(system, self._rtol).x
-            coefficients.append(coefficient.astype(np.float32))
-            solutions.append(self._problem.discretisation.cell_means(x).astype(np.float32))
-        return np.stack(coefficients), np.stack(solutions)
+        samples = [
+            sample
+            for simulation in simulations
+            for sample in self._problem.simulate(
+                self._problem.draw(generator_of(SEED, "training", simulation)), self._solve
+            )
+        ]
+        arrays = self._problem.layout.pack(samples)
+        return arrays["fields"][:, 0], arrays["targets"][:, 0]
+
+    def _solve(self, system: LinearSystem) -> Solution:
+        solved = self._new_arm().solve(system, self._rtol)
+        return Solution(
+            x=solved.x,
+            outcome=Outcome.CONVERGED,
+            relative_residual=np.nan,
+            iterations=solved.iterations,
+            seconds=solved.seconds,
+            strategy="user",
+        )
 
 
 def run(num_systems: int, accuracy: float, resolution: int = 100) -> str:
     """A section of the page. The loops take turns, a lease of `num_systems` each, three times after warming up."""
     problem = Darcy(resolution=resolution)
-    case = DarcyCase("12/3", two_phase(resolution), resolution=resolution)
-    goal = AccuracyGoal(accuracy, References(case), range(NUM_CALIBRATIONS))
+    case = darcy("12/3", resolution)
+    goal = AccuracyGoal(accuracy, case, range(NUM_CALIBRATIONS))
     product = Product(problem, accuracy)
     loops: dict[str, Produce] = {PRODUCT: product}
     for arm in user_arms(structure_of(case)):
-        goal.fit(arm, case)
+        goal.fit(arm)
         loops[arm.title] = Loop(problem, lambda arm=arm: arm, goal.asked(arm))
     loops[DEMO] = Loop(problem, lambda: KeptKSP(DEMO, Role.BASELINE, ksp="gmres", pc="ilu"), 1e-8)
     exact = Loop(problem, lambda: StrategyArm("exact", Role.BASELINE, Direct), 1e-12)

@@ -6,29 +6,19 @@ A run of some cases replaces their sections and leaves the others as they were.
 from __future__ import annotations
 
 import json
-import math
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import report
-from benchmarks.solvers.arms import MAX_GCRODR_ITERATIONS, MAX_WORK, VARIANTS_LIMIT, Role
-from benchmarks.solvers.comparison import (
-    ARM_SECONDS,
-    HOPELESS,
-    RUN_SYSTEMS,
-    AccuracyGoal,
-    Comparison,
-    Ratio,
-    Record,
-)
 from benchmarks.solvers.plots import draw_plots
-from benchmarks.solvers.report import footer
+from benchmarks.solvers.published import MAX_WORK, VARIANTS_LIMIT
 from penstock.errors import PenstockError
+from penstock.report import markdown
+from penstock.solvers.referee.arms import MAX_GCRODR_ITERATIONS
+from penstock.solvers.referee.referee import ARM_SECONDS, HOPELESS, RUN_SYSTEMS
+from penstock.solvers.referee.table import number, percent, times
 
 RAW, PAGE = "solvers.json", "solvers.md"
-HEADER = ("arm", "systems", "iterations", "set-up, ms", "solve, ms", "median, ms", "mean, ms", "end to end, ms")
-
 INTRODUCTION = f"""
 Every arm solves the same systems on one core, system by system in turns. Times are CPU seconds of the one thread that
 solves, so waiting for a core on a busy machine is left out. What an arm sets up once is left out, too: its first
@@ -67,170 +57,6 @@ IN_TWO_SEQUENCES = 1.3  # of `auto` against the best good user's loop
 TRIALS_SHARE = 0.02
 
 
-def section_of(comparison: Comparison, command: str) -> dict[str, Any]:
-    """What the page, the plots and later runs need of a comparison."""
-    case = comparison.case
-    facts = {
-        "case": case.name,
-        "title": case.title,
-        "num_unknowns": case.num_unknowns,
-        "is_sequence": case.is_sequence,
-        "goal": comparison.goal.text,
-        "measure": comparison.goal.measure,
-        "num_systems": comparison.num_systems,
-        "assembly_ms": 1e3 * comparison.assembly_s,
-        "sort_ms": 1e3 * comparison.sort_s,
-        "arms": [_arm_facts(record, comparison) for record in comparison.records],
-        "auto": _auto_facts(comparison),
-        "recycling": _recycling_facts(comparison),
-        "seconds": comparison.seconds,
-        "made_by": footer(command),
-    }
-    return facts | {"text": render(facts)}
-
-
-def _arm_facts(record: Record, comparison: Comparison) -> dict[str, Any]:
-    facts = {
-        "title": record.arm.title,
-        "role": record.arm.role,
-        "num_solved": len(record.warm),
-        "failures": dict(record.failures),
-    }
-    if not record.solved:
-        return facts
-    all_solved = list(record.solved.values())
-    facts |= {"worst": record.worst, "largest_error": record.largest_error}
-    if not record.warm:
-        return facts | {
-            "iterations": statistics.mean(one.iterations for one in all_solved),
-            "cold_ms": 1e3 * statistics.mean(one.seconds for one in all_solved),
-        }
-    mean = 1e3 * record.mean_s
-    return facts | {
-        "iterations": statistics.mean(record.solved[i].iterations for i in record.warm),
-        "setup_ms": 1e3 * record.median(lambda one: one.setup_s),
-        "solve_ms": 1e3 * record.median(lambda one: one.solve_s),
-        "median_ms": 1e3 * record.median(),
-        "mean_ms": mean,
-        "end_to_end_ms": mean + 1e3 * (comparison.assembly_s + record.arm.is_sorted * comparison.sort_s),
-    }
-
-
-def _auto_facts(comparison: Comparison) -> dict[str, Any] | None:
-    """What `auto` chose, what that took, and the ratios of other arms' times to its own.
-
-    Of several rivals the one with the lowest ratio counts; a title without ratios says what became of all of them.
-    """
-    auto = next((record for record in comparison.records if record.arm.role is Role.AUTO), None)
-    if auto is None or auto.arm.decision is None or not auto.warm:
-        return None
-    rivals = {
-        "user": [one for one in comparison.records if one.arm.role is Role.USER],
-        "unaware user": [one for one in comparison.records if one.arm.role is Role.USER and not one.arm.knows_constant],
-        "ours": [one for one in comparison.records if one.arm.role in (Role.OURS, Role.SKR)],
-        "SKR": [one for one in comparison.records if one.arm.role is Role.SKR],
-    }
-    ratios: dict[str, tuple[str, Ratio | None]] = {}
-    for name, ones in rivals.items():
-        known = [(one.arm.title, ratio) for one in ones if (ratio := one.ratio(auto))]
-        if known:
-            ratios[name] = min(known, key=lambda pair: pair[1].of_sums)
-        elif ones:
-            ratios[name] = ("cold" if any(one.solved for one in ones) else "all failed", None)
-    once = next((record for record in comparison.records if record.arm.role is Role.ASSEMBLED_ONCE), None)
-    if once is not None:
-        known = [(one.arm.title, ratio) for one in rivals["user"] if (ratio := one.ratio(once))]
-        ratios["assembled once"] = min(known, key=lambda pair: pair[1].of_sums)
-    mean = auto.mean_s
-    excess = sum(comparison.trials) - len(comparison.trials) * mean
-    if comparison.goal.measure == AccuracyGoal.measure:  # some of the systems after the decision are solved twice
-        excess += sum(comparison.settling) - len(comparison.settling) * auto.median()
-    return {
-        "strategy": auto.arm.decision.strategy,
-        "reason": auto.arm.decision.reason,
-        "num_trials": len(comparison.trials),
-        "trials_share": excess / (RUN_SYSTEMS * mean),
-        "ratios": ratios,
-    }
-
-
-def _recycling_facts(comparison: Comparison) -> list[dict[str, Any]]:
-    """What recycling saves each arm that has a control."""
-    by_title = {record.arm.title: record for record in comparison.records}
-    facts = []
-    for record in by_title.values():
-        control = by_title.get(record.arm.control)
-        if control is None or (time := control.ratio(record)) is None:
-            continue
-        iterations = control.ratio(record, lambda solved: solved.iterations)
-        names = {"arm": record.arm.title, "control": control.arm.title}
-        facts.append(names | {"time": time, "iterations": iterations and iterations.of_sums})
-    return facts
-
-
-RIVALS = {
-    "user": "the best good user's loop",
-    "unaware user": "the best loop that does not know the matrix to be constant",
-    "ours": "the best single strategy of ours",
-    "SKR": "SKR",
-    "assembled once": "the best good user's loop where the matrix is assembled once",
-}
-
-
-def render(section: dict[str, Any]) -> str:
-    """A section of the page."""
-    largest = {"residual": {"worst": "largest residual", "largest_error": "largest error"}}
-    largest = largest.get(section["measure"], {"worst": "largest error"})
-    header = [*HEADER, *largest.values(), "failures"]
-    rows = [
-        [
-            arm["title"],
-            str(arm["num_solved"]),
-            _number(arm.get("iterations"), ".1f"),
-            *(_number(arm.get(key)) for key in ("setup_ms", "solve_ms", "median_ms")),
-            f"{_number(arm['cold_ms'])} (cold)" if "cold_ms" in arm else _number(arm.get("mean_ms")),
-            _number(arm.get("end_to_end_ms")),
-            *(_number(arm.get(key), ".1e") for key in largest),
-            str(sum(arm["failures"].values())),
-        ]
-        for arm in section["arms"]
-    ]
-    lines = []
-    if auto := section["auto"]:
-        lines.append(f"`auto` chose: {auto['reason']}")
-        lines.append(
-            f"its trials took {auto['num_trials']} systems; trials and calibration cost "
-            f"{_percent(auto['trials_share'])} of the solve time of {RUN_SYSTEMS}"
-        )
-        ratios = auto["ratios"]
-        lines += [
-            f"`auto` against {RIVALS[name]} ({title}): {_times(ratio)}"
-            for name, (title, ratio) in ratios.items()
-            if name != "unaware user" or title != ratios["user"][0]
-        ]
-    lines += [
-        f"recycling's own worth, {one['arm']} against {one['control']}: {_times(one['time'])} in time, "
-        f"{_number(one['iterations'], '.2f')}x in iterations"
-        for one in section["recycling"]
-    ]
-    lines += [
-        f"failures of {arm['title']}: " + "; ".join(f"{times} x {reason}" for reason, times in arm["failures"].items())
-        for arm in section["arms"]
-        if arm["failures"]
-    ]
-    return f"""## {section["case"]}, {section["goal"]}
-
-{section["title"]}; n = {section["num_unknowns"]:,}, {section["num_systems"]} systems, assembly \
-{_number(section["assembly_ms"])} ms, sorting {_number(section["sort_ms"])} ms a system.
-
-{report.markdown(rows, header)}
-
-{chr(10).join(f"- {line}" for line in lines)}
-
-{section["made_by"]}
-"""
-
-
 def summary(sections: Sequence[dict[str, Any]]) -> str:
     """One line a case, and what must hold for several of them."""
     header = [
@@ -247,7 +73,7 @@ def summary(sections: Sequence[dict[str, Any]]) -> str:
         "trials and calibration",
         "recycling's best: time, iterations",
     ]
-    table = report.markdown([_summary_row(section) for section in sections], header)
+    table = markdown([_summary_row(section) for section in sections], header)
     return table + "\n\n" + "\n".join(f"- {line}" for line in _across(sections))
 
 
@@ -258,7 +84,7 @@ def _summary_row(section: dict[str, Any]) -> list[str]:
     if not (auto := section["auto"]):
         return [*row, "failed", "-", "-", _target(target), "no", "-", "-", _expected(expected), "-", _worth(section)]
     ratios = auto["ratios"]
-    shown = {name: _times(ratio) if ratio else title for name, (title, ratio) in ratios.items()}
+    shown = {name: times(ratio) if ratio else title for name, (title, ratio) in ratios.items()}
     if shown.get("user") != shown.get("unaware user"):
         shown["user"] += f"; {shown['unaware user']} where the matrix is not known to be constant"
     if "assembled once" in shown:
@@ -274,7 +100,7 @@ def _summary_row(section: dict[str, Any]) -> list[str]:
         shown.get("ours", "-"),
         shown.get("SKR", "-"),
         _expected(expected),
-        _percent(auto["trials_share"]) + (" (above 2 %)" if auto["trials_share"] > TRIALS_SHARE else ""),
+        percent(auto["trials_share"]) + (" (above 2 %)" if auto["trials_share"] > TRIALS_SHARE else ""),
         _worth(section),
     ]
 
@@ -307,7 +133,7 @@ def _across(sections: Sequence[dict[str, Any]]) -> list[str]:
     if shares:
         lines.append(
             f"trials and calibration at most {100 * TRIALS_SHARE:g} % of {RUN_SYSTEMS} systems: "
-            f"{_yes(max(shares) <= TRIALS_SHARE)} (largest {_percent(max(shares))})"
+            f"{_yes(max(shares) <= TRIALS_SHARE)} (largest {percent(max(shares))})"
         )
     return lines
 
@@ -329,7 +155,7 @@ def _worth(section: dict[str, Any]) -> str:
     if not section["recycling"]:
         return "-"
     best = max(section["recycling"], key=lambda one: one["time"][0])
-    return f"{_times(best['time'])}, {_number(best['iterations'], '.2f')}x: {best['arm']}"
+    return f"{times(best['time'])}, {number(best['iterations'], '.2f')}x: {best['arm']}"
 
 
 def _target(target: float | None) -> str:
@@ -342,24 +168,6 @@ def _expected(times: float | None) -> str:
 
 def _yes(is_met: bool) -> str:
     return "yes" if is_met else "no"
-
-
-def _percent(share: float) -> str:
-    """With no sign before a zero."""
-    return f"{round(100 * share, 1) + 0.0:.1f} %"
-
-
-def _times(ratio: Sequence[float] | None) -> str:
-    """Of sums, and in brackets the median of pairs."""
-    return "no ratio" if ratio is None else f"{ratio[0]:.2f}x ({ratio[1]:.2f}x)"
-
-
-def _number(value: float | None, form: str | None = None) -> str:
-    if value is None:
-        return "-"
-    if form is not None:
-        return format(value, form)
-    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if 0 < value < 100 else f"{value:.0f}"
 
 
 def known_sections() -> dict[str, dict[str, Any]]:

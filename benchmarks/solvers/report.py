@@ -9,8 +9,9 @@ import numpy as np
 import scipy
 
 import benchmarks.report
-from benchmarks.report import markdown, paragraph, write
+from benchmarks.report import paragraph, write
 from penstock.machine import processor
+from penstock.report import markdown
 from penstock.solvers import mpi
 
 

@@ -6,24 +6,25 @@ They are named "Darcy" there, but their matrix is the 5-point Laplacian times di
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.solvers.report import report
-from benchmarks.solvers.stencil import StencilMatrix
+from penstock.sample import FieldSpec, Sample
+from penstock.solvers.discretisation.stencil import StencilMatrix
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
 from penstock.solvers.linear.strategy import Tolerance
-from penstock.solvers.parameters.space import generator_of
-from penstock.solvers.problem import LinearSystem, Outcome
+from penstock.solvers.problem import LinearSystem, Outcome, Parameters, Problem, Solve
+from penstock.solvers.referee.case import Case
 from penstock.solvers.sorting.sorter import greedy_order
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
-SEED = 0
 OFFSETS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 
 
@@ -51,7 +52,7 @@ class PeriodicField:
         return n**2 * np.fft.ifft2(deviations * (real + 1j * imaginary)).real
 
 
-class SKRDarcy:
+class SKRDarcy(Problem):
     """Row i of A holds 4 a_i on the diagonal and -a_j for each neighbour j: A = L diag(a), b = h².
 
     a = exp(g), g a `PeriodicField` on (resolution + 2)² points, of which the inner ones are the unknowns, row by row.
@@ -62,22 +63,27 @@ class SKRDarcy:
     solutions are then y / a with one y.
     """
 
-    is_sequence = False
-
     def __init__(self, *, resolution: int, mended: bool = False):
         self.resolution = resolution
         self.mended = mended
-        self.num_unknowns = resolution**2
-        self.name = f"A {'mended ' if mended else ''}{self.num_unknowns}"
-        slip = "its misaligned diagonal mended" if mended else "misaligned as published"
-        self.title = f"SKR's own Darcy matrices, {resolution} x {resolution} points, {slip}"
+        self.inputs = (FieldSpec(name="coefficient", shape=(resolution, resolution)),)
+        self.outputs = (FieldSpec(name="solution", shape=(resolution, resolution)),)
 
-    def features(self, i: int) -> np.ndarray:
+    def draw(self, generator: np.random.Generator) -> Parameters:
+        return {"coefficient": np.exp(PeriodicField(self.resolution + 2).draw(generator))}
+
+    def features(self, parameters: Parameters) -> np.ndarray:
         """The coefficients, but for the outer columns: the code sets them to zero before it sorts."""
-        return self._draw(i)[:, 1:-1].ravel()
+        return parameters["coefficient"][:, 1:-1].ravel()
 
-    def system(self, i: int) -> LinearSystem:
-        n, a = self.resolution, self._draw(i)
+    def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
+        a = parameters["coefficient"]
+        x = solve(self.system(a)).x.array_r.reshape(self.resolution, self.resolution)
+        yield Sample(inputs={"coefficient": a[1:-1, 1:-1]}, outputs={"solution": x})
+
+    def system(self, a: np.ndarray) -> LinearSystem:
+        """For coefficients [n + 2, n + 2]."""
+        n = self.resolution
         inner = a[1:-1, 1:-1]
         north = a[:-2, 1:-1]
         if not self.mended:
@@ -89,9 +95,6 @@ class SKRDarcy:
         b.set(1 / (n - 1) ** 2)
         return LinearSystem(A=A, b=b, family="skr")
 
-    def _draw(self, i: int) -> np.ndarray:
-        return _coefficients(self.resolution + 2, i)
-
     @cached_property
     def _matrix(self) -> StencilMatrix:
         return StencilMatrix((self.resolution, self.resolution), OFFSETS)
@@ -101,12 +104,13 @@ class SKRDarcy:
         return self._matrix.mat.createVecLeft()
 
 
-@lru_cache(maxsize=64)
-def _coefficients(num_points: int, i: int) -> np.ndarray:
-    return np.exp(PeriodicField(num_points).draw(generator_of(SEED, f"A {num_points}", i)))
+def skr(resolution: int, *, mended: bool = False) -> Case:
+    """One size of case A."""
+    name = f"A {'mended ' if mended else ''}{resolution**2}"
+    slip = "its misaligned diagonal mended" if mended else "misaligned as published"
+    title = f"SKR's own Darcy matrices, {resolution} x {resolution} points, {slip}"
+    return Case(name, title, SKRDarcy(resolution=resolution, mended=mended), resolution**2)
 
-
-CASES = tuple(SKRDarcy(resolution=n, mended=mended) for mended in (False, True) for n in (98, 198))
 
 RTOL = 1e-8
 MAX_ITERATIONS = 10_000
@@ -133,7 +137,7 @@ def gate(num_systems: int = 40) -> bool:
     As published: from the left, stopped at ||M⁻¹ r|| <= 1e-8 ||M⁻¹ b||. Iterations are Arnoldi steps: without the k
     products that rebuild C. GMRES(40) is PETSc's; it fails after 10,000. Prints a table and writes it to gate.md.
     """
-    published, mended = SKRDarcy(resolution=98), SKRDarcy(resolution=98, mended=True)
+    published, mended = skr(98), skr(98, mended=True)
     order = greedy_order(np.stack([published.features(i) for i in range(num_systems)]))
     rows, verdicts = [], []
 
@@ -183,22 +187,30 @@ class PublishedGCRODR(GCRODR):
         super().__init__(side="left", **options)
 
 
-def _gcrodr_iterations(case: SKRDarcy, order: list[int], pc: str, recycle: bool) -> Iterations:
+def _gcrodr_iterations(case: Case, order: list[int], pc: str, recycle: bool) -> Iterations:
     strategy = PublishedGCRODR(pc=pc, max_iterations=MAX_ITERATIONS, recycle=recycle)
-    attempts = [strategy.solve(case.system(i), Tolerance(RTOL)) for i in order]
-    counts = [len(attempt.history) - 1 for attempt in attempts if attempt.outcome is Outcome.CONVERGED]
+    counts = []
+
+    def solve(_, system: LinearSystem) -> None:
+        attempt = strategy.solve(system, Tolerance(RTOL))
+        if attempt.outcome is Outcome.CONVERGED:
+            counts.append(len(attempt.history) - 1)
+
+    case.visit(order, solve)
     return Iterations(np.array(counts), len(order) - len(counts))
 
 
-def _gmres_iterations(case: SKRDarcy, order: list[int], pc: str) -> Iterations:
+def _gmres_iterations(case: Case, order: list[int], pc: str) -> Iterations:
     counts = []
-    for i in order:
-        system = case.system(i)
+
+    def solve(_, system: LinearSystem) -> None:
         ksp = _gmres(system, pc, "left")
         ksp.setTolerances(rtol=RTOL, atol=0.0, max_it=MAX_ITERATIONS)
         ksp.solve(system.b, system.b.duplicate())
         if ksp.is_converged:
             counts.append(ksp.getIterationNumber())
+
+    case.visit(order, solve)
     return Iterations(np.array(counts), len(order) - len(counts))
 
 
@@ -220,7 +232,7 @@ def cost_per_iteration(num_rounds: int = 15, num_steps: int = 200) -> None:
 
     Prints a table of medians over the rounds and writes benchmarks/tables/iteration.md.
     """
-    system = SKRDarcy(resolution=100).system(0)
+    system = skr(100).first()
     rows = []
     for pc in ("jacobi", "ilu"):
         for side in ("left", "right", "flexible"):

@@ -4,44 +4,27 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from benchmarks import report
-from benchmarks.solvers import constant, convection, darcy, end_to_end, helmholtz, page, sequences, skr
-from benchmarks.solvers.arms import (
-    Arm,
-    AssembledOnceArm,
-    AutoArm,
-    own_arms,
-    published_arms,
-    skr_arm,
-    user_arms,
-)
-from benchmarks.solvers.case import Case
-from benchmarks.solvers.comparison import (
-    AccuracyGoal,
-    Comparison,
-    Goal,
-    References,
-    ResidualGoal,
-    compare,
-    structure_of,
-)
+from benchmarks.solvers import end_to_end, page
+from benchmarks.solvers.cases import cases
+from benchmarks.solvers.published import published_arms
 from benchmarks.solvers.report import footer
 from penstock.errors import PenstockError
+from penstock.solvers.referee.arms import Arm, AssembledOnceArm, AutoArm, own_arms, skr_arms, user_arms
+from penstock.solvers.referee.case import Case
+from penstock.solvers.referee.goals import AccuracyGoal, Goal, ResidualGoal
+from penstock.solvers.referee.referee import Comparison, compare, structure_of
+from penstock.solvers.referee.table import section_of
 
 RTOL = 1e-8
 ACCURACY = 1e-4
 SYSTEMS = ((12_000, 40), (120_000, 10), (None, 3))
 """Systems of a case up to so many unknowns."""
 WINDOW = 64  # samples of a turn end to end: a lease
-
-
-def cases() -> list[Case]:
-    """All of them, in the order of the tables."""
-    return [case for module in (skr, darcy, constant, convection, helmholtz, sequences) for case in module.CASES]
 
 
 def run(selection: str | None = None, num_systems: int | None = None) -> None:
@@ -88,7 +71,7 @@ def all_jobs(num_systems: int | None, command: str) -> dict[str, Callable[[], di
     """What can be run, by name; a job returns its section of the page."""
 
     def compared(case: Case, accuracy: float | None) -> dict[str, Any]:
-        return page.section_of(compare_on(case, num_systems or default_systems(case), accuracy), command)
+        return section_of(compare_on(case, num_systems or default_systems(case), accuracy), footer(command))
 
     def produced() -> dict[str, Any]:
         start = time.process_time()
@@ -109,22 +92,22 @@ def _begins(name: str, selection: str | None) -> bool:
 
 def default_systems(case: Case) -> int:
     by_size = next(systems for limit, systems in SYSTEMS if limit is None or case.num_unknowns <= limit)
-    return getattr(case, "num_systems", by_size)
+    return case.num_systems or by_size
 
 
 def compare_on(case: Case, num_systems: int, accuracy: float | None) -> Comparison:
     structure = structure_of(case)
+    target = {"accuracy": accuracy} if accuracy else {"rtol": RTOL}
+    arms: list[Arm] = [
+        *([skr_arms(structure)[0]] if accuracy else published_arms(structure)),
+        *user_arms(structure),
+        *own_arms(structure, case.first()),
+        AutoArm(**target),
+    ]
+    if structure.has_constant_matrix:
+        arms.append(AssembledOnceArm(**target))
 
-    def arms() -> Iterator[Arm]:
-        yield from [skr_arm(structure)] if accuracy else published_arms(structure)
-        yield from user_arms(structure)
-        yield from own_arms(structure, case.system(0))
-        target = {"accuracy": accuracy} if accuracy else {"rtol": RTOL}
-        yield AutoArm(**target)
-        if structure.has_constant_matrix:
-            yield AssembledOnceArm(**target)
+    def goal(calibrations: range) -> Goal:
+        return AccuracyGoal(accuracy, case, calibrations) if accuracy else ResidualGoal(RTOL)
 
-    def goal(references: References, calibrations: range) -> Goal:
-        return AccuracyGoal(accuracy, references, calibrations) if accuracy else ResidualGoal(RTOL)
-
-    return compare(case, list(arms()), num_systems, goal)
+    return compare(case, arms, num_systems, goal)

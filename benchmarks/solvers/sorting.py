@@ -10,11 +10,11 @@ import numpy as np
 from scipy.fft import dctn
 
 from benchmarks.solvers.report import report
+from penstock.solvers.discretisation.fem import DarcyDiscretisation
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
 from penstock.solvers.parameters.fields import BinaryField, GaussianField
 from penstock.solvers.parameters.space import generator_of
-from penstock.solvers.problems.steady.darcy import DarcyDiscretisation
 from penstock.solvers.sorting.sorter import (
     GROUP_SYSTEMS,
     NUM_COMPONENTS,

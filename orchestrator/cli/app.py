@@ -24,6 +24,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+bench = typer.Typer(no_args_is_help=True, help="Measure what limits a run of yours.")
+app.add_typer(bench, name="bench")
+
 Run = Annotated[
     Path | None, typer.Argument(help="Run folder; the latest under runs/ when left out.", show_default=False)
 ]
@@ -128,6 +131,40 @@ def doctor() -> None:
     from penstock.orchestrator.cli.doctor import examine
 
     raise typer.Exit(examine())
+
+
+@bench.command()
+def solvers(
+    config: Annotated[Path, typer.Argument(help="YAML file of the run.")],
+    overrides: Overrides = None,
+    systems: Annotated[int, typer.Option(min=1, help="Systems that all ways to solve are compared on.")] = 10,
+) -> None:
+    """Compare every way to solve on the systems of a run's problem, on one core."""
+    from penstock.machine import use_one_core
+    from penstock.orchestrator.config.config import load_config
+
+    loaded = load_config(config, tuple(overrides or ()))
+    use_one_core()  # before NumPy is imported
+    from penstock.orchestrator.cli.benches import bench_solvers
+
+    bench_solvers(loaded, systems)
+
+
+@bench.command()
+def learner(
+    config: Annotated[Path, typer.Argument(help="YAML file of the run.")],
+    overrides: Overrides = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Time of each arm.")] = 6.0,
+) -> None:
+    """Measure a run's training step: alone, fed from its buffer, and while samples come in."""
+    from penstock.learner.allocator import keep_freed_memory
+    from penstock.orchestrator.config.config import load_config
+
+    loaded = load_config(config, tuple(overrides or ()))
+    keep_freed_memory()  # before torch is imported
+    from penstock.orchestrator.cli.benches import bench_learner
+
+    bench_learner(loaded, seconds)
 
 
 def _open(run: Path | None):

@@ -217,10 +217,10 @@ class _Driver:
             if fault:
                 self._tell(f"{fault}: the run ends")  # at once: Ray's shutdown takes 5 s without its control service
                 logs = f"Ray's logs are in {self.folder.logs / 'ray'}; " if self.session.folder is not None else ""
-                raise PenstockError(
-                    f"{fault}, and the run with it; {logs}go on with: {program()} resume {self._relative()}",
-                    exit_code=1,
-                ) from error
+                cause = f"{fault}, and the run with it; {logs}go on with: {program()} resume {self._relative()}"
+                with suppress(PenstockError):  # a full disk is named where the run ends
+                    self.folder.update_run(state="failed", cause=cause)
+                raise PenstockError(cause, exit_code=1) from error
             raise
 
     def _run(self) -> str:

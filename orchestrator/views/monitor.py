@@ -22,7 +22,7 @@ from rich.text import Text
 from penstock.errors import PenstockError
 from penstock.orchestrator.run.supervision import Silence
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.orchestrator.views.numbers import digits
+from penstock.orchestrator.views.numbers import digits, share_but
 from penstock.orchestrator.views.output import Output
 
 PLAIN_EVERY_S = 10.0  # without a terminal the view is one line, this often
@@ -104,9 +104,9 @@ def explained_lines(validation: Mapping[str, Any]) -> list[str]:
     """What of the variance is left, and which outputs are constants; nothing of errors of an earlier penstock."""
     lines = []
     if "vrmse" in validation:
-        share = 1 - validation["vrmse"] ** 2
-        explained = f"the share {digits(share)} of the variance is explained"
-        lines.append(f"VRMSE {_vrmse(validation)}: {explained if share > 0 else 'no better than predicting the mean'}")
+        left = validation["vrmse"] ** 2
+        explained = f"{share_but(left)} of the variance is explained"
+        lines.append(f"VRMSE {_vrmse(validation)}: {explained if left < 1 else 'no better than predicting the mean'}")
     if validation.get("constants"):
         lines.append(f"constant outputs, left out of all errors: {_constants(validation)}")
     return lines

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 
 def digits(value: float) -> str:
     """Three significant digits: what is not 0 is never shown as 0."""
     return f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def share_but(left: float) -> str:
+    """All but the share that is left, between 0 and 1, in percent: what is not all of it is never shown as 100 %."""
+    num_decimals = max(0, 1 - math.floor(math.log10(100 * left))) if left > 0 else 0
+    return f"{100 * (1 - left):.{num_decimals}f} %"

@@ -1,75 +1,99 @@
-"""Gaussian random fields on the unit square.
+"""Gaussian random fields on the unit interval, square or cube, and what is made of them.
 
-Axes:  K modes along each axis, X and Y the cells along each axis; arrays are indexed [x, y].
+Axes:  K modes along each axis, *grid the cells along each axis; arrays are indexed [x, y, z].
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import product
 
 import numpy as np
 from scipy.fft import idctn
 from scipy.special import ndtr
 
-RANKED_MODES = ((0, 1), (1, 0), (1, 1))  # of the first shell: the first that are drawn
+NUM_MODES = {1: 128, 2: 128, 3: 64}  # by dimension, along each axis
 
 
 class GaussianField:
-    """A centred Gaussian field with covariance (-Δ + τ²)^-α under Neumann conditions, at the centres of n x n cells.
+    """A centred Gaussian field with covariance (-Δ + τ²)^-α under Neumann conditions, at the centres of n^d cells.
 
     The Neumann Laplacian's eigenfunctions are cosines, so a draw is the Karhunen-Loève sum
 
-        g(x) = Σ_k (π²|k|² + τ²)^(-α/2) ξ_k φ_k(x),   φ_k(x) = c_k cos(π k₁ x₁) cos(π k₂ x₂),   ξ_k ~ N(0, 1) i.i.d.,
+        g(x) = Σ_k (π²|k|² + τ²)^(-α/2) ξ_k φ_k(x),   φ_k(x) = Π_i c_k cos(π k_i x_i),   ξ_k ~ N(0, 1) i.i.d.,
 
-    over 0 <= k₁, k₂ < K but k = 0: the mean mode is dropped. φ_k has unit L2 norm. With α = 2 and τ = 3 this is the
+    over 0 <= k_i < K but k = 0: the mean mode is dropped. φ_k has unit L2 norm. With d = 2, α = 2 and τ = 3 this is the
     prior of the Darcy set of Li et al. (2021, "Fourier neural operator", arXiv 2010.08895, A.3.2).
 
-    The ξ_k are drawn shell by shell (max(k₁, k₂) = 1, 2, ...), and K does not depend on n. So one generator gives one
+    The ξ_k are drawn shell by shell (max k_i = 1, 2, ...), and K does not depend on n. So one generator gives one
     function at every resolution, evaluated exactly at that resolution's cell centres.
 
-    resolution: n. exponent: α > 1 for a field with finite variance in 2D. inverse_length: τ, in 1/length.
-    num_modes: K along each axis; the modes left out at the default carry 4e-5 of the variance for α = 2, τ = 3.
+    resolution: n. dimension: d, 1 to 3. exponent: α > d / 2 for a field with finite variance. inverse_length: τ, in
+    1/length. num_modes: K along each axis, 128 (64 in 3D) where absent; the modes left out at that carry 4e-5 of the
+    variance for d = 2, α = 2, τ = 3.
     """
 
-    def __init__(self, resolution: int, *, exponent: float = 2.0, inverse_length: float = 3.0, num_modes: int = 128):
+    def __init__(
+        self,
+        resolution: int,
+        *,
+        dimension: int = 2,
+        exponent: float = 2.0,
+        inverse_length: float = 3.0,
+        num_modes: int | None = None,
+    ):
         self.resolution = resolution
+        self.dimension = dimension
         self.exponent = exponent
         self.inverse_length = inverse_length
-        self.num_modes = num_modes
+        self.num_modes = num_modes or NUM_MODES[dimension]
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
-        """float64 [X, Y]."""
-        normals = np.zeros((self.num_modes, self.num_modes))
-        normals[_shell_order(self.num_modes)] = self._draw_normals(generator)
+        """float64 [*grid]."""
+        normals = np.zeros((self.num_modes,) * self.dimension)
+        normals[_shell_order(self.num_modes, self.dimension)] = self._draw_normals(generator)
         return self.evaluate(self._standard_deviations * normals)
 
     def _draw_normals(self, generator: np.random.Generator) -> np.ndarray:
         """The ξ_k by growing shell."""
-        return generator.standard_normal(self.num_modes**2 - 1)
+        return generator.standard_normal(self.num_modes**self.dimension - 1)
 
     def features(self, value: np.ndarray) -> np.ndarray:
         """The field itself, scaled so that the distance of two draws is about √2."""
-        return value.ravel() / np.sqrt(value.size * np.sum(self._standard_deviations**2))
+        return value.ravel() / np.sqrt(value.size * self.variance)
+
+    @property
+    def variance(self) -> float:
+        """The mean over the domain of the variance at a point."""
+        return float(np.sum(self._standard_deviations**2))
 
     def rank_names(self, name: str) -> tuple[str, ...]:
-        return tuple(f"{name}_mode_{k1}_{k2}" for k1, k2 in RANKED_MODES)
+        return tuple("_".join([name, "mode", *map(str, mode)]) for mode in self._ranked_modes)
 
     def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """Φ(ξ_k) of the modes k = (0, 1), (1, 0), (1, 1), with Φ the normal distribution's cumulative function.
+        """Φ(ξ_k) of the modes of the first shell, k_i = 0 or 1, with Φ the normal distribution's cumulative function.
 
-        They carry 72 % of the variance for α = 2, τ = 3, so they make most of the distance that leases are sorted by.
+        They carry 72 % of the variance for d = 2, α = 2, τ = 3, so they make most of the distance that leases are
+        sorted by.
         """
-        return ndtr(self._draw_normals(generator)[: len(RANKED_MODES)])
+        return ndtr(self._draw_normals(generator)[: len(self._ranked_modes)])
+
+    @property
+    def _ranked_modes(self) -> list[tuple[int, ...]]:
+        """The first that are drawn."""
+        return list(product((0, 1), repeat=self.dimension))[1:]
 
     def evaluate(self, coefficients: np.ndarray) -> np.ndarray:
-        """[X, Y] the sum of `coefficients` [K, K] times the φ_k at the cell centres."""
+        """[*grid] the sum of `coefficients` [K, ...] times the φ_k at the cell centres."""
         n = self.resolution
-        if n >= self.num_modes:  # the orthonormal inverse DCT-II is this sum up to the factor 1/n
-            padded = np.zeros((n, n))
-            padded[: self.num_modes, : self.num_modes] = coefficients
-            return n * idctn(padded, type=2, norm="ortho")
+        if n >= self.num_modes:  # the orthonormal inverse DCT-II is this sum up to a factor
+            padded = np.zeros((n,) * self.dimension)
+            padded[(slice(self.num_modes),) * self.dimension] = coefficients
+            return n ** (self.dimension / 2) * idctn(padded, type=2, norm="ortho")
         cosines = _cosines(n, self.num_modes)
-        return cosines @ coefficients @ cosines.T
+        for _ in range(self.dimension):  # each turn brings the next axis to the front
+            coefficients = np.tensordot(coefficients, cosines, axes=(0, 1))
+        return coefficients
 
     def describe(self) -> str:
         return (
@@ -79,10 +103,9 @@ class GaussianField:
 
     @property
     def _standard_deviations(self) -> np.ndarray:
-        k = np.arange(self.num_modes)
-        eigenvalues = np.pi**2 * (k[:, None] ** 2 + k[None, :] ** 2) + self.inverse_length**2
-        deviations = eigenvalues ** (-self.exponent / 2)
-        deviations[0, 0] = 0.0  # the mean mode
+        squares = sum(axis**2 for axis in np.ix_(*[np.arange(self.num_modes)] * self.dimension))
+        deviations = (np.pi**2 * squares + self.inverse_length**2) ** (-self.exponent / 2)
+        deviations[(0,) * self.dimension] = 0.0  # the mean mode
         return deviations
 
 
@@ -99,7 +122,7 @@ class BinaryField:
         self.below = below
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
-        """float64 [X, Y]."""
+        """float64 [*grid]."""
         return np.where(self.field.draw(generator) >= 0, self.above, self.below)
 
     def features(self, value: np.ndarray) -> np.ndarray:
@@ -117,12 +140,39 @@ class BinaryField:
         return f"{self.above:g} where positive, {self.below:g} where negative: the sign of a {self.field.describe()}"
 
 
+class LogNormalField:
+    """a = exp(g), with a Gaussian field g scaled to a variance of 1.
+
+    Its features are those of g.
+    """
+
+    def __init__(self, field: GaussianField):
+        self.field = field
+
+    def draw(self, generator: np.random.Generator) -> np.ndarray:
+        """float64 [*grid]."""
+        return np.exp(self.field.draw(generator) / np.sqrt(self.field.variance))
+
+    def features(self, value: np.ndarray) -> np.ndarray:
+        return np.log(value).ravel() / np.sqrt(value.size)
+
+    def rank_names(self, name: str) -> tuple[str, ...]:
+        return self.field.rank_names(name)
+
+    def ranks(self, generator: np.random.Generator) -> np.ndarray:
+        """Those of the Gaussian field."""
+        return self.field.ranks(generator)
+
+    def describe(self) -> str:
+        return f"exponential of a field of variance 1: {self.field.describe()}"
+
+
 @lru_cache(maxsize=8)
-def _shell_order(num_modes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Index arrays (k₁, k₂) of all modes but the mean, by growing max(k₁, k₂)."""
-    k1, k2 = np.divmod(np.arange(1, num_modes**2), num_modes)
-    order = np.lexsort((k2, k1, np.maximum(k1, k2)))
-    return k1[order], k2[order]
+def _shell_order(num_modes: int, dimension: int) -> tuple[np.ndarray, ...]:
+    """Index arrays (k₁, k₂, ...) of all modes but the mean, by growing max k_i."""
+    modes = np.unravel_index(np.arange(1, num_modes**dimension), (num_modes,) * dimension)
+    order = np.lexsort((*modes[::-1], np.max(modes, axis=0)))
+    return tuple(mode[order] for mode in modes)
 
 
 @lru_cache(maxsize=8)

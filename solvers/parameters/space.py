@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from zlib import crc32
 
 import numpy as np
+from scipy.special import ndtr
 
 
 def generator_of(seed: int, design: str, simulation: int) -> np.random.Generator:
@@ -74,6 +75,34 @@ class Uniform:
 
     def describe(self) -> str:
         return f"uniform on [{self.low:g}, {self.high:g}] {self.unit}"
+
+
+@dataclass(frozen=True)
+class Normal:
+    """A scalar, normal with this mean and standard deviation."""
+
+    mean: float = 0.0
+    deviation: float = 1.0
+    unit: str = "1"
+
+    def __post_init__(self):
+        if not self.deviation > 0:
+            raise ValueError(f"deviation = {self.deviation} must be above 0: for a number that is known, draw nothing")
+
+    def draw(self, generator: np.random.Generator) -> float:
+        return float(generator.normal(self.mean, self.deviation))
+
+    def features(self, value: float) -> np.ndarray:
+        return np.array([(value - self.mean) / self.deviation])
+
+    def rank_names(self, name: str) -> tuple[str, ...]:
+        return (name,)
+
+    def ranks(self, generator: np.random.Generator) -> np.ndarray:
+        return np.array([ndtr(generator.standard_normal())])
+
+    def describe(self) -> str:
+        return f"normal with mean {self.mean:g} and standard deviation {self.deviation:g}, in {self.unit}"
 
 
 class ParameterSpace:

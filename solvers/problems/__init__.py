@@ -1,6 +1,13 @@
-"""The problems that come with penstock, one PDE a file."""
+"""The problems that come with penstock, one PDE per file."""
 
 PROBLEMS = {
+    "bratu": "penstock.solvers.problems.nonlinear.bratu:Bratu",
+    "convection_diffusion": "penstock.solvers.problems.steady.convection_diffusion:ConvectionDiffusion",
     "darcy": "penstock.solvers.problems.steady.darcy:Darcy",
+    "drifting_diffusion": "penstock.solvers.problems.transient.drifting_diffusion:DriftingDiffusion",
+    "heat": "penstock.solvers.problems.transient.heat:Heat",
+    "helmholtz": "penstock.solvers.problems.steady.helmholtz:Helmholtz",
+    "nonlinear_diffusion": "penstock.solvers.problems.nonlinear.nonlinear_diffusion:NonlinearDiffusion",
+    "poisson": "penstock.solvers.problems.steady.poisson:Poisson",
 }
 """Names for `problem.name`, with the class behind each; imported on use, so that listing them needs no solver."""

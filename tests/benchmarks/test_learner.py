@@ -11,12 +11,13 @@ import torch
 from benchmarks.learner import cases
 from benchmarks.learner.allocator import allocator
 from benchmarks.learner.ingest import ingest
-from benchmarks.learner.ladder import ITEMS, L1, Batches, Items, Producer, ladder
 from benchmarks.learner.neuraloperator import against_neuraloperator
 from benchmarks.learner.page import page, run
-from benchmarks.learner.section import Section, Target, summary
-from benchmarks.learner.timing import Rounds, Spread, measure
 from penstock.errors import PenstockError
+from penstock.learner.ladder.ladder import ITEMS, L1, Batches, Items, Producer, ladder
+from penstock.learner.ladder.samples import CHUNK_BYTES, chunks
+from penstock.learner.ladder.section import Section, Target, summary
+from penstock.learner.ladder.timing import Rounds, Spread, measure
 
 CPU = torch.device("cpu")
 FNO = cases.fno(16, width=4, modes=4, batch_size=4, num_slots=32)
@@ -81,9 +82,9 @@ def test_a_case_is_what_its_title_says():
 
 
 def test_chunks_are_of_the_size_that_travels_and_their_simulations_are_new():
-    stream = cases.chunks(cases.fno().layout)
+    stream = chunks(cases.fno().layout)
     first, second = next(stream), next(stream)
-    assert first.num_bytes == cases.CHUNK_BYTES
+    assert first.num_bytes == CHUNK_BYTES
     assert not set(first.simulations) & set(second.simulations)
     assert set(first.finished) == set(first.simulations)
     assert not first.arrays["fields"].flags.writeable

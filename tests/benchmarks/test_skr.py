@@ -8,25 +8,29 @@ import scipy.sparse.linalg
 from benchmarks.solvers.skr import PeriodicField, SKRDarcy
 
 
+def drawn(problem: SKRDarcy, i: int) -> np.ndarray:
+    return problem.draw(np.random.default_rng(i))["coefficient"]
+
+
 def laplacian(n: int) -> np.ndarray:
     line = scipy.sparse.diags_array([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], offsets=[-1, 0, 1])
     return scipy.sparse.kronsum(line, line).toarray()
 
 
 def test_the_mended_matrix_is_the_laplacian_times_the_coefficient(to_scipy):
-    case, n = SKRDarcy(resolution=7, mended=True), 7
+    problem, n = SKRDarcy(resolution=7, mended=True), 7
     for i in (0, 3):
-        system = case.system(i)
-        a = case.features(i).reshape(n + 2, n)[1:-1].ravel()
+        coefficient = drawn(problem, i)
+        system = problem.system(coefficient)
+        a = problem.features({"coefficient": coefficient}).reshape(n + 2, n)[1:-1].ravel()
         np.testing.assert_allclose(to_scipy(system.A).toarray(), laplacian(n) @ np.diag(a), rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(system.b.array_r, 1 / (n - 1) ** 2)
 
 
 def test_the_published_matrix_has_late_northern_coefficients(to_scipy):
     n = 7
-    published, mended = (
-        to_scipy(SKRDarcy(resolution=n, mended=mended).system(2).A).toarray() for mended in (False, True)
-    )
+    problems = [SKRDarcy(resolution=n, mended=mended) for mended in (False, True)]
+    published, mended = (to_scipy(problem.system(drawn(problem, 2)).A).toarray() for problem in problems)
     north = (np.arange(n, n * n), np.arange(n * (n - 1)))
     np.testing.assert_array_equal(np.argwhere(published != mended), np.column_stack(north))
     # Two late: where the mended diagonal has the coefficient of point j, the published one has that of point j - 2.
@@ -34,11 +38,12 @@ def test_the_published_matrix_has_late_northern_coefficients(to_scipy):
 
 
 def test_the_published_matrix_is_indefinite_at_full_size(to_scipy):
-    case = SKRDarcy(resolution=98)
-    A = to_scipy(case.system(0).A)
+    problem = SKRDarcy(resolution=98)
+    A = to_scipy(problem.system(drawn(problem, 0)).A)
     smallest = scipy.sparse.linalg.eigs(A, k=2, sigma=0, return_eigenvectors=False)
     assert smallest.real.min() < 0
-    mended = to_scipy(SKRDarcy(resolution=98, mended=True).system(0).A)
+    problem = SKRDarcy(resolution=98, mended=True)
+    mended = to_scipy(problem.system(drawn(problem, 0)).A)
     assert scipy.sparse.linalg.eigs(mended, k=1, sigma=0, return_eigenvectors=False).real.min() > 0
 
 

@@ -11,9 +11,12 @@ from pydantic import BaseModel
 
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
+from penstock.orchestrator.assembly import OF_THE_PROBLEM
 from penstock.orchestrator.config.config import Config, Named
 from penstock.orchestrator.views.prometheus import Metrics
+from penstock.registry import load_class
 from penstock.solvers.linear import STRATEGIES
+from penstock.solvers.problems import PROBLEMS
 
 ROOT = Path(__file__).parents[2]
 PRINT_TREE = "import tree; print(tree.tree(), end='')"
@@ -38,17 +41,20 @@ def test_configuration_page_lists_every_key():
     assert {row for row in listed if row.split(".")[0] in Config.model_fields} <= keys_of(Config)
 
 
-@pytest.mark.parametrize("registry", [STRATEGIES, MODELS, LOSSES])
+@pytest.mark.parametrize("registry", [PROBLEMS, STRATEGIES, MODELS, LOSSES])
 def test_configuration_page_lists_every_option(registry):
     text = (ROOT / "docs" / "configuration.md").read_text()
-    for cls in registry.values():
-        for parameter in inspect.signature(cls).parameters.values():
-            if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in (
-                "weights",
-                "stiffness",
-                "extent",
-            ):  # the problem's
-                assert f"| `{parameter.name}` |" in text, f"{cls.__name__}.{parameter.name}"
+    for name in registry:
+        for parameter in inspect.signature(load_class(name, registry, "")).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in OF_THE_PROBLEM:
+                assert re.search(rf"^\|.*`{parameter.name}`", text, re.M), f"{name}: {parameter.name}"
+                if registry is PROBLEMS:
+                    assert re.search(rf"^\| {name} \|.*`{parameter.name}`", text, re.M), f"{name}: {parameter.name}"
+
+
+def test_readme_lists_every_problem():
+    text = (ROOT / "README.md").read_text()
+    assert all(re.search(rf"^\|.*\b{name}\b", text, re.M) for name in PROBLEMS)
 
 
 def test_metrics_page_lists_every_metric():

@@ -34,7 +34,7 @@ def test_registered_and_dotted_names():
         ("./absent.py:Thing", "can't read ./absent.py"),
         (
             ":Thing",
-            "there is no ':Thing'; known: darcy (your own: ./file.py:Class or package.module:Class)",
+            f"there is no ':Thing'; known: {', '.join(PROBLEMS)} (your own: ./file.py:Class or package.module:Class)",
         ),
     ],
 )

@@ -1,45 +1,70 @@
-"""Steady Darcy flow through a two-phase medium."""
+"""Steady Darcy flow through a random medium."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from penstock.sample import FieldSpec, Sample
-from penstock.solvers.parameters.fields import BinaryField, GaussianField
+from penstock.solvers.discretisation.fem import DarcyDiscretisation
+from penstock.solvers.discretisation.structured import StructuredDiffusion
+from penstock.solvers.parameters.fields import BinaryField, GaussianField, LogNormalField
 from penstock.solvers.parameters.space import ParameterSpace
-from penstock.solvers.problem import Grid, LinearSystem, Parameters, Problem, Solve
+from penstock.solvers.problem import Parameters, Problem, Solve
 
-if TYPE_CHECKING:
-    from petsc4py import PETSc
+MEDIA = ("two_phase", "log_normal")
 
 
 class Darcy(Problem):
-    """-∇·(a ∇u) = f on the unit square, u = 0 on its boundary: from the permeability a to the pressure u.
+    """-∇·(a ∇u) = f on the unit square or cube, u = 0 on its boundary: from the permeability a to the pressure u.
 
     a is 12 or 3 by the sign of a Gaussian field with covariance (-Δ + 9)^-2, and f = 1. This is the distribution of
     the Darcy set of Li et al. (2021, arXiv 2010.08895); their public files hold finite differences at 421 x 421
     points, ours are finite elements at any resolution, so fields agree in law and not number by number.
 
-    A sample holds values at the centres of n x n square cells, indexed [x, y]: a, and the mean of u's four corners.
+    A sample holds values at the centres of n^d cells, indexed [x, y, z]: a, and the mean of u at a cell's corners.
 
-    resolution: n, cells along each side. Good values: 64 to 421.
+    resolution: n, cells along each side. Good values: 64 to 421, in three dimensions 16 to 64.
+    dimension: d, 2 or 3. The square is assembled by DOLFINx.
+    medium: two_phase; or log_normal, where a is the exponential of the field, scaled to a variance of 1.
+    above, below: the two phases' permeabilities. At 1 and 1e-4 iterative methods have a hard time.
     """
 
-    def __init__(self, *, resolution: int = 64):
+    def __init__(
+        self,
+        *,
+        resolution: int = 64,
+        dimension: int = 2,
+        medium: str = "two_phase",
+        above: float = 12.0,
+        below: float = 3.0,
+    ):
         if resolution < 2:
             raise ValueError(f"resolution = {resolution} is too small: a square of cells needs at least 2 a side")
+        if dimension not in (2, 3):
+            raise ValueError(f"dimension = {dimension} must be 2 or 3")
+        if medium not in MEDIA:
+            raise ValueError(f"medium = {medium!r} is not known: {' or '.join(MEDIA)}")
+        if not (above > 0 and below > 0):
+            raise ValueError(f"above = {above} and below = {below} are permeabilities: they must be above 0")
         self.resolution = resolution
-        self.space = ParameterSpace(coefficient=BinaryField(GaussianField(resolution), above=12.0, below=3.0))
-        self.inputs = (FieldSpec(name="coefficient", shape=(resolution, resolution)),)
-        self.outputs = (FieldSpec(name="solution", shape=(resolution, resolution)),)
+        self.dimension = dimension
+        field = GaussianField(resolution, dimension=dimension)
+        is_binary = medium == "two_phase"
+        self.space = ParameterSpace(
+            coefficient=BinaryField(field, above=above, below=below) if is_binary else LogNormalField(field)
+        )
+        shape = (resolution,) * dimension
+        self.inputs = (FieldSpec(name="coefficient", shape=shape),)
+        self.outputs = (FieldSpec(name="solution", shape=shape),)
 
     @cached_property
-    def discretisation(self) -> DarcyDiscretisation:
-        return DarcyDiscretisation(self.resolution)
+    def discretisation(self) -> DarcyDiscretisation | StructuredDiffusion:
+        if self.dimension == 2:
+            return DarcyDiscretisation(self.resolution)
+        return StructuredDiffusion(self.resolution, self.dimension)
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         coefficient = parameters["coefficient"]
@@ -49,77 +74,3 @@ class Darcy(Problem):
             inputs={"coefficient": coefficient},
             outputs={"solution": self.discretisation.cell_means(solution.x)},
         )
-
-
-class DarcyDiscretisation:
-    """P1 finite elements for -∇·(a ∇u) = f, u = 0 on the boundary, on n x n squares cut into two triangles each.
-
-    a and f are constant on every square (both of its triangles), so they are arrays [X, Y] of cell values.
-    One matrix and one vector are made once and overwritten by every `system`.
-    """
-
-    def __init__(self, resolution: int):
-        from mpi4py import MPI  # before dolfinx and petsc4py, which would else load another MPI
-
-        # isort: split
-        import dolfinx
-        import ufl
-        from dolfinx.fem.petsc import create_matrix, create_vector
-        from petsc4py import PETSc
-
-        self.resolution = resolution
-        mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, resolution, resolution)
-        self.space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
-        cell_values = dolfinx.fem.functionspace(mesh, ("Discontinuous Lagrange", 0))
-        self._coefficient = dolfinx.fem.Function(cell_values)
-        self._source = dolfinx.fem.Function(cell_values)
-
-        u, v = ufl.TrialFunction(self.space), ufl.TestFunction(self.space)
-        self._bilinear = dolfinx.fem.form(self._coefficient * ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx)
-        self._linear = dolfinx.fem.form(self._source * v * ufl.dx)
-
-        mesh.topology.create_connectivity(1, 2)
-        boundary = dolfinx.mesh.exterior_facet_indices(mesh.topology)
-        dofs = dolfinx.fem.locate_dofs_topological(self.space, 1, boundary)
-        self._conditions = [dolfinx.fem.dirichletbc(PETSc.ScalarType(0), dofs, self.space)]
-
-        self._matrix = create_matrix(self._bilinear)
-        self._matrix.setOption(PETSc.Mat.Option.SPD, True)
-        self._vector = create_vector(self.space)
-
-        # DOLFINx numbers cells and dofs its own way: find each one's place on the grid by its coordinates.
-        num_cells = mesh.topology.index_map(2).size_local
-        centroids = dolfinx.mesh.compute_midpoints(mesh, 2, np.arange(num_cells, dtype=np.int32))
-        i, j = np.floor(centroids[:, :2] * resolution).astype(int).T
-        self._square_of_cell = i * resolution + j
-        i, j = np.rint(self.space.tabulate_dof_coordinates()[:, :2] * resolution).astype(int).T
-        self.grid = Grid(
-            shape=(resolution + 1, resolution + 1),
-            spacing=(1 / resolution, 1 / resolution),
-            permutation=i * (resolution + 1) + j,
-        )
-
-    def system(self, coefficient: np.ndarray, source: np.ndarray) -> LinearSystem:
-        """The linear system for cell values a = `coefficient` > 0 and f = `source`, both [X, Y].
-
-        Rows of boundary dofs are identity rows, their columns are eliminated: A is symmetric positive definite.
-        """
-        from dolfinx.fem.petsc import assemble_matrix, assemble_vector, set_bc
-
-        # DG0 has one dof a cell, numbered like the cells.
-        self._coefficient.x.array[:] = coefficient.ravel()[self._square_of_cell]
-        self._source.x.array[:] = source.ravel()[self._square_of_cell]
-        self._matrix.zeroEntries()
-        assemble_matrix(self._matrix, self._bilinear, bcs=self._conditions)
-        self._matrix.assemble()
-        self._vector.zeroEntries()
-        assemble_vector(self._vector, self._linear)
-        set_bc(self._vector, self._conditions)
-        return LinearSystem(A=self._matrix, b=self._vector, is_spd=True, family="darcy", grid=self.grid)
-
-    def cell_means(self, x: PETSc.Vec) -> np.ndarray:
-        """[X, Y] the mean of the four corner values of every square."""
-        corners = np.empty(self.grid.permutation.size)
-        corners[self.grid.permutation] = x.array_r
-        corners = corners.reshape(self.grid.shape)
-        return 0.25 * (corners[:-1, :-1] + corners[1:, :-1] + corners[:-1, 1:] + corners[1:, 1:])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from penstock.solvers.parameters.fields import BinaryField, GaussianField
-from penstock.solvers.parameters.space import ParameterSpace, Uniform, generator_of
+from penstock.solvers.parameters.fields import BinaryField, GaussianField, LogNormalField
+from penstock.solvers.parameters.space import Normal, ParameterSpace, Uniform, generator_of
 
 
 def test_field_is_the_sum_of_its_cosines():
@@ -74,6 +74,20 @@ def test_uniform_stays_in_its_bounds_and_refuses_bad_ones():
         Uniform(3.0, 2.0)
 
 
+def test_normal_has_its_mean_and_deviation_and_refuses_bad_ones():
+    space = ParameterSpace(height=Normal(3.0, 0.5, "m"), angle=Normal())
+    draws = [space.draw(generator_of(0, "training", i)) for i in range(2000)]
+    heights = np.array([draw["height"] for draw in draws])
+    assert scipy.stats.kstest(heights, scipy.stats.norm(3.0, 0.5).cdf).pvalue > 1e-3
+    features = np.stack([space.features(draw) for draw in draws])
+    np.testing.assert_allclose(features[:, 0], (heights - 3.0) / 0.5)
+    assert features.std(axis=0) == pytest.approx([1.0, 1.0], rel=0.05)
+    assert Normal(3.0, 0.5, "m").describe() == "normal with mean 3 and standard deviation 0.5, in m"
+    for deviation in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"deviation = {deviation}"):
+            Normal(3.0, deviation)
+
+
 def test_ranks_of_a_field_are_the_quantiles_of_its_leading_modes():
     """By quadrature of the drawn field times each cosine; at 32 cells the 16 x 16 modes are orthogonal exactly."""
     field = GaussianField(32, num_modes=16)
@@ -88,16 +102,18 @@ def test_ranks_of_a_field_are_the_quantiles_of_its_leading_modes():
 
 
 def test_ranks_are_uniform_whatever_the_range():
-    space = ParameterSpace(speed=Uniform(2.0, 30.0), medium=BinaryField(GaussianField(8), above=2.0, below=1.0))
+    medium = BinaryField(GaussianField(8), above=2.0, below=1.0)
+    space = ParameterSpace(speed=Uniform(2.0, 30.0), height=Normal(-4.0, 3.0), medium=medium)
     ranks = np.stack([space.ranks(generator_of(0, "training", i)) for i in range(500)])
-    assert ranks.shape == (500, len(space.rank_names)) == (500, 4)
+    assert ranks.shape == (500, len(space.rank_names)) == (500, 5)
     for column in ranks.T:
         assert scipy.stats.kstest(column, "uniform").pvalue > 1e-3
-    assert np.abs(np.corrcoef(ranks.T) - np.eye(4)).max() < 0.15
+    assert np.abs(np.corrcoef(ranks.T) - np.eye(5)).max() < 0.15
 
 
 @pytest.mark.parametrize(
-    "distribution", [Uniform(2.0, 5.0), GaussianField(8), BinaryField(GaussianField(8), above=2.0, below=1.0)]
+    "distribution",
+    [Uniform(2.0, 5.0), Normal(2.0, 5.0), GaussianField(8), BinaryField(GaussianField(8), above=2.0, below=1.0)],
 )
 def test_ranks_use_the_generator_as_the_draw_does(distribution):
     """So that the ranks of the next distribution are those of its draw."""
@@ -112,6 +128,12 @@ def test_the_rank_of_a_uniform_number_is_its_place_in_the_interval():
     assert Uniform(2.0, 5.0).ranks(generator_of(0, "training", 3)) == pytest.approx([(value - 2) / 3])
 
 
+def test_the_rank_of_a_normal_number_is_its_quantile():
+    value = Normal(2.0, 5.0).draw(generator_of(0, "training", 3))
+    expected = scipy.stats.norm(2.0, 5.0).cdf(value)
+    assert Normal(2.0, 5.0).ranks(generator_of(0, "training", 3)) == pytest.approx([expected])
+
+
 def test_a_distribution_without_ranks_leaves_its_space_without():
     class Coin:
         def draw(self, generator):
@@ -119,3 +141,34 @@ def test_a_distribution_without_ranks_leaves_its_space_without():
 
     space = ParameterSpace(speed=Uniform(2.0, 3.0), coin=Coin())
     assert space.rank_names == () and space.ranks(generator_of(0, "training", 0)).shape == (0,)
+
+
+def test_gaussian_field_in_three_dimensions_has_its_covariance():
+    """Against the Karhunen-Loève sum at two points, over the modes of the grid."""
+    n, k = 8, np.arange(8)
+    field = GaussianField(n, dimension=3, num_modes=8)
+    draws = np.array([field.draw(np.random.default_rng(i)) for i in range(2000)])
+    cosines = np.sqrt(2) * np.cos(np.pi * np.outer((np.arange(n) + 0.5) / n, k))
+    cosines[:, 0] = 1.0
+    variances = 1 / (np.pi**2 * (k[:, None, None] ** 2 + k[:, None] ** 2 + k**2) + 9) ** 2
+    variances[0, 0, 0] = 0.0
+    here, there = (1, 2, 3), (3, 2, 5)
+    for point in (here, there):
+        products = [cosines[p] * cosines[q] for p, q in zip(here, point, strict=True)]
+        expected = np.einsum("xyz,x,y,z->", variances, *products)
+        seen = np.mean(draws[(slice(None), *here)] * draws[(slice(None), *point)])
+        spread = np.std(draws[(slice(None), *here)] * draws[(slice(None), *point)]) / np.sqrt(len(draws))
+        assert abs(seen - expected) < 4 * spread
+
+
+def test_in_three_dimensions_too_a_draw_is_one_function_at_every_resolution():
+    coarse, fine = (GaussianField(n, dimension=3, num_modes=16).draw(generator_of(3, "training", 7)) for n in (8, 24))
+    np.testing.assert_allclose(fine[1::3, 1::3, 1::3], coarse, atol=1e-12)
+
+
+def test_a_log_normal_field_has_the_unit_variance_of_its_logarithm():
+    field = LogNormalField(GaussianField(16, num_modes=16))
+    draws = np.log([field.draw(generator_of(0, "training", i)) for i in range(2000)])
+    assert draws.var(axis=0).mean() == pytest.approx(1.0, rel=0.05)
+    features = [field.features(np.exp(draw)) for draw in draws[:2]]
+    assert np.linalg.norm(features[0]) == pytest.approx(np.sqrt(np.mean(draws[0] ** 2)))

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from scipy.sparse.linalg import spsolve
 
+from penstock.solvers.discretisation.fem import DarcyDiscretisation
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.parameters.space import generator_of
-from penstock.solvers.problems.steady.darcy import Darcy, DarcyDiscretisation
+from penstock.solvers.problems.steady.darcy import Darcy
 
 
 def l2_error(discretisation, x, exact) -> float:

@@ -9,6 +9,7 @@ import scipy.sparse.linalg
 from mpi4py import MPI
 from petsc4py import PETSc
 
+from penstock.solvers.discretisation.fem import DarcyDiscretisation
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.iterative.cg import CG
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
@@ -16,7 +17,6 @@ from penstock.solvers.linear.iterative.petsc import Krylov
 from penstock.solvers.linear.preconditioners.by_name import set_preconditioner
 from penstock.solvers.parameters.fields import GaussianField
 from penstock.solvers.problem import Grid, LinearSystem
-from penstock.solvers.problems.steady.darcy import DarcyDiscretisation
 
 NAMES = ["multigrid", "fast_poisson"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmarks.learner.timing import Spread
-from benchmarks.report import markdown
+from penstock.learner.ladder.timing import Spread
+from penstock.report import markdown
 
 
 @dataclass(frozen=True, kw_only=True)

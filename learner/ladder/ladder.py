@@ -15,20 +15,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from benchmarks.learner.cases import LEARNING_RATE, Case, chunks
-from benchmarks.learner.section import Section, Target
-from benchmarks.learner.timing import Arm, Rounds, Spread, measure, synchronize
-from benchmarks.report import markdown
-from penstock.learner.buffers.buffer import Batch, Buffer
+from penstock.learner.buffers.buffer import Batch, Buffer, Reservoir
 from penstock.learner.feed.feed import Feed
+from penstock.learner.ladder.samples import LEARNING_RATE, chunks
+from penstock.learner.ladder.section import Section, Target
+from penstock.learner.ladder.timing import Arm, Rounds, Spread, measure, synchronize
 from penstock.learner.step import Step
 from penstock.learner.stream.ingest import Ingest
+from penstock.report import markdown
 from penstock.sample import Chunk, Layout
 
 BYTES_PER_PARAMETER = 40
@@ -39,6 +39,22 @@ LEAST = {"cpu": {"L2": 0.95, "L2p": None, "roofline": None}, "cuda": {"L2": 0.98
 
 L1, COPY = "L1: the step alone", "copy"
 ITEMS, BATCHES = "DataLoader, item by item", "DataLoader, batched"
+
+
+class Case(Protocol):
+    """What is trained, and on what."""
+
+    title: str
+    layout: Layout
+    batch_size: int
+    counts_bytes: bool
+    """The step does little but read and write its weights: it is held against the device's copy rate."""
+
+    def step(self, device: torch.device) -> Step: ...
+
+    def full_reservoir(self, **placement: Any) -> Reservoir:
+        """All slots taken. placement: device and pin_memory."""
+        ...
 
 
 def ladder(case: Case, device: torch.device, seconds: float) -> Section:

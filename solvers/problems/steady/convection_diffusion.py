@@ -1,24 +1,26 @@
-"""Convection and diffusion in a random wind: nonsymmetric systems, less diffusive with every case.
+"""Convection and diffusion in a random wind: nonsymmetric systems.
 
-Axes:  T kind of triangle, L corner of a triangle, X and Y squares or vertices; arrays are indexed [x, y].
+Axes:  T kind of triangle, L corner of a triangle; arrays are indexed [x, y].
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.solvers.stencil import StencilMatrix
+from penstock.sample import FieldSpec, Sample
+from penstock.solvers.discretisation.cells import cell_means
+from penstock.solvers.discretisation.stencil import StencilMatrix
 from penstock.solvers.parameters.fields import GaussianField
-from penstock.solvers.parameters.space import generator_of
-from penstock.solvers.problem import Grid, LinearSystem
+from penstock.solvers.parameters.space import ParameterSpace
+from penstock.solvers.problem import Grid, LinearSystem, Parameters, Problem, Solve
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
-
-SEED = 0
 
 # A square is cut from (x, y) to (x + h, y + h). Its two triangles, by their corners and by h times the gradients of the
 # corners' hat functions.
@@ -27,48 +29,65 @@ GRADIENTS_TL = np.array([[(-1, 0), (1, -1), (0, 1)], [(0, -1), (1, 0), (-1, 1)]]
 OFFSETS = ((-1, -1), (-1, 0), (0, -1), (0, 0), (0, 1), (1, 0), (1, 1))
 
 
-class ConvectionDiffusion:
-    """-ε Δu + w·∇u = f on the unit square, u = 0 on its boundary; P1 with streamline upwinding.
+class ConvectionDiffusion(Problem):
+    """-ε Δu + w·∇u = f on the unit square, u = 0 on its boundary: from the wind w to the concentration u.
 
     The wind w = (∂ψ/∂y, -∂ψ/∂x) belongs to a stream function ψ interpolated at the vertices, so it is constant on
     every triangle and free of divergence. ψ is a Gaussian field with covariance (-Δ + 49)^-3, scaled to max |w| = 1;
     its eddies cross the boundary. With ε = 1 / Pe the Péclet number is max |w| L / ε for L = 1. f = 1.
 
-    SUPG adds Σ_T τ (w·∇u - f, w·∇v)_T (Brooks and Hughes 1982, "Streamline upwind/Petrov-Galerkin formulations for
-    convection dominated flows", Comput. Methods Appl. Mech. Engrg. 32, 199-259) with their
+    P1 elements with streamline upwinding: SUPG adds Σ_T τ (w·∇u - f, w·∇v)_T (Brooks and Hughes 1982, "Streamline
+    upwind/Petrov-Galerkin formulations for convection dominated flows", Comput. Methods Appl. Mech. Engrg. 32, 199-259)
+    with their
 
         τ = h_T / (2 |w|) (coth α - 1/α),   α = |w| h_T / (2 ε),
 
     and h_T = 2 |w| / Σ_a |w·∇φ_a|, the length of the triangle along the wind (Tezduyar and Park 1986). The matrix is
     nonsymmetric; its unknowns are the inner vertices in C order.
 
-    peclet: Pe. resolution: squares along each side.
+    A sample holds values for n x n cells, indexed [x, y]: both components of w, each the mean over a cell's two
+    triangles, and the mean of u at a cell's corners.
+
+    resolution: n, cells along each side. Good values: 64 to 128.
+    peclet: Pe. Good values: 100 to 10000, where iterative methods find the systems harder the larger it is.
     """
 
-    is_sequence = False
-
-    def __init__(self, *, peclet: float, resolution: int):
-        self.peclet = peclet
+    def __init__(self, *, resolution: int = 64, peclet: float = 100.0):
+        if resolution < 2:
+            raise ValueError(f"resolution = {resolution} is too small: a square of cells needs at least 2 a side")
+        if not 0 < peclet < inf:
+            raise ValueError(f"peclet = {peclet} must be above 0 and finite: the diffusion is 1 / peclet")
         self.resolution = resolution
-        self.num_unknowns = (resolution - 1) ** 2
-        self.name = f"D convection Pe {peclet:.0e} {self.num_unknowns}".replace("e+0", "e")
-        self.title = f"convection-diffusion, SUPG P1, {resolution} x {resolution}, Péclet {peclet:g}"
+        self.peclet = peclet
+        field = GaussianField(resolution + 1, exponent=3.0, inverse_length=7.0)  # its cells stand for the vertices
+        self.space = ParameterSpace(stream=field)
+        shape = (resolution, resolution)
+        self.inputs = (FieldSpec(name="wind_x", shape=shape), FieldSpec(name="wind_y", shape=shape))
+        self.outputs = (FieldSpec(name="solution", shape=shape),)
 
-    def features(self, i: int) -> np.ndarray:
-        """The stream function, whose scale is that of the wind."""
-        return self.stream(i).ravel() / (self.resolution + 1)
+    def features(self, parameters: Parameters) -> np.ndarray:
+        """The scaled stream function, since the wind is all that a system knows of a draw."""
+        return self.scaled(parameters["stream"]).ravel() / (self.resolution + 1)
 
-    def system(self, i: int) -> LinearSystem:
-        return self.assemble(self.stream(i), np.ones((self.resolution + 1, self.resolution + 1)))
+    def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
+        stream = self.scaled(parameters["stream"])
+        solution = solve(self.assemble(stream, np.ones_like(stream)))
+        wind_x, wind_y = self.wind(stream)
+        corners = np.pad(solution.x.array_r.reshape(self._grid.shape), 1)
+        yield Sample(inputs={"wind_x": wind_x, "wind_y": wind_y}, outputs={"solution": cell_means(corners)})
 
-    def stream(self, i: int) -> np.ndarray:
-        """[X, Y] ψ of draw i at the vertices, its mean taken away."""
-        stream = self._field.draw(generator_of(SEED, "convection", i))
+    def scaled(self, stream: np.ndarray) -> np.ndarray:
+        """[n + 1, n + 1] the drawn `stream`, of the same shape, with max |w| = 1 and a mean of 0."""
         speed = max(np.max(np.hypot(*gradient)) for gradient in self._gradients(stream))
         return (stream - np.mean(stream)) / speed
 
+    def wind(self, stream: np.ndarray) -> np.ndarray:
+        """[2, n, n] the mean of w over every square, for a stream function's values at the vertices."""
+        stream_x, stream_y = np.mean(self._gradients(stream), axis=0)
+        return np.stack([stream_y, -stream_x])
+
     def assemble(self, stream: np.ndarray, source: np.ndarray) -> LinearSystem:
-        """The system for a stream function and a right-hand side f, both by their values at the vertices, [X, Y]."""
+        """The system for a stream function and f, both by their values at the vertices, [n + 1, n + 1]."""
         n, h, diffusion = self.resolution, 1 / self.resolution, 1 / self.peclet
         area = h**2 / 2
         matrix = np.zeros((len(OFFSETS), n + 1, n + 1))
@@ -86,19 +105,15 @@ class ConvectionDiffusion:
                     matrix[offset][at(row, n)] += diffusion * area * (gradient @ other_gradient) + test * other_slope
         self._vector.array = vector[1:-1, 1:-1].ravel()
         A = self._matrix.overwrite(matrix[:, 1:-1, 1:-1])
-        return LinearSystem(A=A, b=self._vector, family=self.name, grid=self._grid)
+        return LinearSystem(A=A, b=self._vector, family="convection", grid=self._grid)
 
     def _gradients(self, values: np.ndarray) -> list[np.ndarray]:
-        """[2, X, Y] for each kind of triangle: the gradient of the interpolant on every square."""
+        """[2, n, n] for each kind of triangle: the gradient of the interpolant on every square."""
         n = self.resolution
         return [
             n * sum(gradient[:, None, None] * values[at(corner, n)] for corner, gradient in zip(*triangle, strict=True))
             for triangle in zip(CORNERS_TL, GRADIENTS_TL, strict=True)
         ]
-
-    @cached_property
-    def _field(self) -> GaussianField:
-        return GaussianField(self.resolution + 1, exponent=3.0, inverse_length=7.0)
 
     @cached_property
     def _matrix(self) -> StencilMatrix:
@@ -125,6 +140,3 @@ def upwinding(speed: np.ndarray, sum_slopes: np.ndarray, diffusion: float) -> np
     alpha = np.maximum(speed**2 / (diffusion * sum_slopes), 1e-3)  # below, coth α - 1/α is α/3 to 1e-7
     slow = speed**2 / (3 * diffusion * sum_slopes)
     return np.where(alpha > 1e-3, 1 / np.tanh(alpha) - 1 / alpha, slow) / sum_slopes
-
-
-CASES = tuple(ConvectionDiffusion(peclet=peclet, resolution=n) for peclet in (1e2, 1e3, 1e4) for n in (64, 128))

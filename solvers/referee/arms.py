@@ -1,4 +1,4 @@
-"""The arms of the bench: ways to solve the systems of a case, one after another."""
+"""The arms of a comparison: ways to solve the systems of a case, one after another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from benchmarks.solvers.skr import PublishedGCRODR
 from penstock.sample import Decision
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.auto.auto import Auto
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from petsc4py import PETSc
 
 MAX_ITERATIONS = 10_000
-MAX_WORK = 2e10  # iterations x unknowns x restart of GMRES: half a minute, after which the arm leaves the case anyway
-VARIANTS_LIMIT = 100_000  # unknowns up to which GCRO-DR is run unsorted and preconditioned from the left, too
 MAX_GCRODR_ITERATIONS = 2_000  # it has given up by then: SKR's own systems take it 150
 MAX_GAMG_ITERATIONS = 500  # multigrid that has not converged by then never does: a Helmholtz system would take minutes
 FACTOR_LIMIT = 200_000  # unknowns; 64^3 take PETSc's own factorisation a minute and 3 GB, so above it is left out,
@@ -282,54 +279,15 @@ def _reason(ksp: PETSc.KSP) -> str:
     return next(name for name, value in reasons.items() if value == ksp.getConvergedReason())
 
 
-def published_arms(structure: Structure) -> list[Arm]:
-    """What SKR compares, its controls, and CG."""
+def skr_arms(structure: Structure) -> tuple[Arm, Arm]:
+    """Sorting Krylov Recycling as published, but for its true residuals; and the same with nothing recycled."""
     pc = "icc" if structure.is_spd else "ilu"
     title = f"GCRO-DR(40, 20) + {pc.upper()}"
     options = {"pc": pc, "max_iterations": MAX_GCRODR_ITERATIONS}
-    reset = f"{title}, reset"
     is_sorted = not structure.is_sequence
-    arms: list[Arm] = [
-        KeptKSP(
-            f"GMRES({restart}) + {pc.upper()}",
-            Role.BASELINE,
-            ksp="gmres",
-            pc=pc,
-            options={"ksp_gmres_restart": str(restart)},
-            max_iterations=min(MAX_ITERATIONS, int(MAX_WORK / (structure.num_unknowns * restart))),
-        )
-        for restart in (40, 200)
-    ]
-    if structure.is_spd:
-        arms.append(KeptKSP("CG + ICC", Role.BASELINE, ksp="cg", pc=pc))
-    arms.append(skr_arm(structure))
-    if structure.num_unknowns <= VARIANTS_LIMIT:
-        if is_sorted:
-            arms.append(StrategyArm(f"{title}, unsorted", Role.BASELINE, lambda: GCRODR(**options), control=reset))
-        left = f"{title}, left"
-        arms.append(StrategyArm(left, Role.BASELINE, lambda: PublishedGCRODR(**options), is_sorted=is_sorted))
-    arms.append(StrategyArm(reset, Role.BASELINE, lambda: GCRODR(**options, recycle=False), is_sorted=is_sorted))
-    if structure.is_sequence and not structure.has_constant_matrix:  # where recycling was found to be worth most
-        title = "GCRO-DR(60, 20) + SOR"
-        larger = options | {"m": 60, "pc": "sor"}
-        reset = f"{title}, reset"
-        arms.append(StrategyArm(f"{title}, in order", Role.BASELINE, lambda: GCRODR(**larger), control=reset))
-        arms.append(StrategyArm(reset, Role.BASELINE, lambda: GCRODR(**larger, recycle=False)))
-    return arms
-
-
-def skr_arm(structure: Structure) -> Arm:
-    """Sorting Krylov Recycling as published, but for its true residuals."""
-    pc = "icc" if structure.is_spd else "ilu"
-    title = f"GCRO-DR(40, 20) + {pc.upper()}"
-    options = {"pc": pc, "max_iterations": MAX_GCRODR_ITERATIONS}
-    return StrategyArm(
-        f"{title}, {'in order' if structure.is_sequence else 'sorted'}",
-        Role.SKR,
-        lambda: GCRODR(**options),
-        is_sorted=not structure.is_sequence,
-        control=f"{title}, reset",
-    )
+    how, reset = "sorted" if is_sorted else "in order", f"{title}, reset"
+    skr = StrategyArm(f"{title}, {how}", Role.SKR, lambda: GCRODR(**options), is_sorted=is_sorted, control=reset)
+    return skr, StrategyArm(reset, Role.BASELINE, lambda: GCRODR(**options, recycle=False), is_sorted=is_sorted)
 
 
 def user_arms(structure: Structure) -> list[Arm]:
@@ -363,7 +321,7 @@ def user_arms(structure: Structure) -> list[Arm]:
 def own_arms(structure: Structure, system: LinearSystem) -> list[Arm]:
     """What `auto` chooses from, and the strategies that it leaves out, recycling ones beside their controls.
 
-    GCRO-DR is among the published arms.
+    But for GCRO-DR: see `skr_arms`.
     """
     known = [candidate for candidate in candidates(system) if not candidate.label.startswith("gcrodr")]
     strategies = {candidate.label: candidate.make for candidate in known}

@@ -1,0 +1,86 @@
+"""P1 finite elements by DOLFINx, whose degrees of freedom are placed on a regular grid."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from penstock.solvers.discretisation.cells import cell_means
+from penstock.solvers.problem import Grid, LinearSystem
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
+
+
+class DarcyDiscretisation:
+    """P1 finite elements for -∇·(a ∇u) = f, u = 0 on the boundary, on n x n squares cut into two triangles each.
+
+    a and f are constant on every square (both of its triangles), so they are arrays [X, Y] of cell values.
+    One matrix and one vector are made once and overwritten by every `system`.
+    """
+
+    def __init__(self, resolution: int):
+        from mpi4py import MPI  # before dolfinx and petsc4py, which would else load another MPI
+
+        # isort: split
+        import dolfinx
+        import ufl
+        from dolfinx.fem.petsc import create_matrix, create_vector
+        from petsc4py import PETSc
+
+        self.resolution = resolution
+        mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, resolution, resolution)
+        self.space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
+        cell_values = dolfinx.fem.functionspace(mesh, ("Discontinuous Lagrange", 0))
+        self._coefficient = dolfinx.fem.Function(cell_values)
+        self._source = dolfinx.fem.Function(cell_values)
+
+        u, v = ufl.TrialFunction(self.space), ufl.TestFunction(self.space)
+        self._bilinear = dolfinx.fem.form(self._coefficient * ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx)
+        self._linear = dolfinx.fem.form(self._source * v * ufl.dx)
+
+        mesh.topology.create_connectivity(1, 2)
+        boundary = dolfinx.mesh.exterior_facet_indices(mesh.topology)
+        dofs = dolfinx.fem.locate_dofs_topological(self.space, 1, boundary)
+        self._conditions = [dolfinx.fem.dirichletbc(PETSc.ScalarType(0), dofs, self.space)]
+
+        self._matrix = create_matrix(self._bilinear)
+        self._matrix.setOption(PETSc.Mat.Option.SPD, True)
+        self._vector = create_vector(self.space)
+
+        # DOLFINx numbers cells and dofs its own way: find each one's place on the grid by its coordinates.
+        num_cells = mesh.topology.index_map(2).size_local
+        centroids = dolfinx.mesh.compute_midpoints(mesh, 2, np.arange(num_cells, dtype=np.int32))
+        i, j = np.floor(centroids[:, :2] * resolution).astype(int).T
+        self._square_of_cell = i * resolution + j
+        i, j = np.rint(self.space.tabulate_dof_coordinates()[:, :2] * resolution).astype(int).T
+        self.grid = Grid(
+            shape=(resolution + 1, resolution + 1),
+            spacing=(1 / resolution, 1 / resolution),
+            permutation=i * (resolution + 1) + j,
+        )
+
+    def system(self, coefficient: np.ndarray, source: np.ndarray) -> LinearSystem:
+        """The linear system for cell values a = `coefficient` > 0 and f = `source`, both [X, Y].
+
+        Rows of boundary dofs are identity rows, their columns are eliminated: A is symmetric positive definite.
+        """
+        from dolfinx.fem.petsc import assemble_matrix, assemble_vector, set_bc
+
+        # DG0 has one dof a cell, numbered like the cells.
+        self._coefficient.x.array[:] = coefficient.ravel()[self._square_of_cell]
+        self._source.x.array[:] = source.ravel()[self._square_of_cell]
+        self._matrix.zeroEntries()
+        assemble_matrix(self._matrix, self._bilinear, bcs=self._conditions)
+        self._matrix.assemble()
+        self._vector.zeroEntries()
+        assemble_vector(self._vector, self._linear)
+        set_bc(self._vector, self._conditions)
+        return LinearSystem(A=self._matrix, b=self._vector, is_spd=True, family="darcy", grid=self.grid)
+
+    def cell_means(self, x: PETSc.Vec) -> np.ndarray:
+        """[X, Y] the mean of the four corner values of every square."""
+        corners = np.empty(self.grid.permutation.size)
+        corners[self.grid.permutation] = x.array_r
+        return cell_means(corners.reshape(self.grid.shape))

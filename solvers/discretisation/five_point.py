@@ -1,0 +1,58 @@
+"""Five-point finite differences on the unit square.
+
+Axes:  F the five points of the stencil, X and Y inner points of the grid; arrays are indexed [x, y].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from penstock.solvers.discretisation.stencil import StencilMatrix
+from penstock.solvers.problem import Grid, LinearSystem
+
+OFFSETS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
+
+
+class FivePoint:
+    """Systems that couple each of n x n inner points with its neighbours, h = 1 / (n + 1) apart; zero on the boundary.
+
+    One matrix and one vector are made once and overwritten by every `system`.
+
+    resolution: n.
+    family: name of the systems.
+    is_spd: whether all matrices are symmetric positive definite.
+    """
+
+    def __init__(self, resolution: int, *, family: str, is_spd: bool):
+        self.family = family
+        self.is_spd = is_spd
+        spacing = 1 / (resolution + 1)
+        self.grid = Grid(
+            shape=(resolution, resolution), spacing=(spacing, spacing), permutation=np.arange(resolution**2)
+        )
+        self._matrix = StencilMatrix(self.grid.shape, OFFSETS, is_spd=is_spd)
+        self._vector = self._matrix.mat.createVecLeft()
+
+    def system(
+        self, values_FXY: np.ndarray, right_hand_side: np.ndarray, *, guess: np.ndarray | None = None
+    ) -> LinearSystem:
+        """The matrix of `values_FXY`, each at the point of its row, with b and the initial guess, both [X, Y]."""
+        self._vector.array = right_hand_side.ravel()
+        system = LinearSystem(
+            A=self._matrix.overwrite(values_FXY),
+            b=self._vector,
+            is_spd=self.is_spd,
+            family=self.family,
+            grid=self.grid,
+        )
+        if guess is not None:
+            system.guess = self._vector.duplicate()
+            system.guess.array = guess.ravel()
+        return system
+
+
+def neighbours(padded: np.ndarray) -> Iterator[np.ndarray]:
+    """[X, Y] the four neighbours of all inner points of [X + 2, Y + 2], in the order of `OFFSETS`."""
+    yield from (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])

@@ -1,0 +1,73 @@
+"""P1 finite elements on the regular simplices of a square or a cube, without a mesh."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from penstock.solvers.discretisation.cells import cell_means
+from penstock.solvers.discretisation.stencil import StencilMatrix
+from penstock.solvers.problem import Grid, LinearSystem
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
+
+
+class StructuredDiffusion:
+    """P1 finite elements for -∇·(a ∇u) = f, u = 0 on the boundary of the unit cube, for any dimension d.
+
+    Each of the n^d cubes is cut into the d! simplices whose edges climb from its lowest to its highest corner one axis
+    at a time. Only edges along an axis couple their ends: in a simplex, by a h^(d-2) / d!. An edge that starts m axes
+    above a cube's lowest corner belongs to m! (d - 1 - m)! of its simplices. So the matrix has the 2 d + 1 points of
+    finite differences, and its values are sums of shifted coefficients: 64^3 cubes take 20 ms.
+
+    The unknowns are the inner vertices in C order.
+    """
+
+    def __init__(self, resolution: int, dimension: int):
+        self.resolution = resolution
+        self.dimension = dimension
+        inner = resolution - 1
+        self.grid = Grid(
+            shape=(inner,) * dimension,
+            spacing=(1 / resolution,) * dimension,
+            permutation=np.arange(inner**dimension),
+        )
+        unit = np.eye(dimension, dtype=int)
+        offsets = [np.zeros(dimension, dtype=int), *unit, *-unit]
+        self._matrix = StencilMatrix(self.grid.shape, offsets, is_spd=True)
+        self._vector = self._matrix.mat.createVecLeft()
+
+    def system(self, coefficient: np.ndarray, source: np.ndarray) -> LinearSystem:
+        """a = `coefficient` > 0 and f = `source` are values of cells, both [n] * d."""
+        around_vertices = cell_means(source)  # a vertex is to the cells around it what a cell is to its corners
+        return self.assemble(coefficient, around_vertices / self.resolution**self.dimension)
+
+    def assemble(self, coefficient: np.ndarray, load: np.ndarray, mass: float = 0.0) -> LinearSystem:
+        """The system for b = `load` [n - 1] * d; `mass` is added to the diagonal."""
+        edges = [self.edges(coefficient, axis) for axis in range(self.dimension)]
+        upper = [-np.delete(edge, 0, axis) for axis, edge in enumerate(edges)]
+        lower = [-np.delete(edge, -1, axis) for axis, edge in enumerate(edges)]
+        values = np.stack([mass - sum(upper) - sum(lower), *upper, *lower])
+        self._vector.array = load.ravel()
+        return LinearSystem(
+            A=self._matrix.overwrite(values), b=self._vector, is_spd=True, family="darcy", grid=self.grid
+        )
+
+    def edges(self, coefficient: np.ndarray, axis: int) -> np.ndarray:
+        """[n along `axis`, n - 1 along the others]: the coupling along every edge that has an inner vertex."""
+        d, n = self.dimension, self.resolution
+        total = 0.0
+        for start in product((0, 1), repeat=d - 1):  # of the edge, in the cube that it belongs to
+            m = sum(start)
+            cubes = [slice(1 - offset, n - offset) for offset in start]
+            cubes.insert(axis, slice(None))
+            total = total + math.factorial(m) * math.factorial(d - 1 - m) * coefficient[tuple(cubes)]
+        return total / (math.factorial(d) * n ** (d - 2))
+
+    def cell_means(self, x: PETSc.Vec) -> np.ndarray:
+        """[n] * d the mean of the corner values of every cell; those on the boundary are zero."""
+        return cell_means(np.pad(x.array_r.reshape(self.grid.shape), 1))

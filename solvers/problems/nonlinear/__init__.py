@@ -1,0 +1,1 @@
+"""Nonlinear problems by Newton's method, one PDE per file."""

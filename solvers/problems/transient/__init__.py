@@ -1,0 +1,1 @@
+"""Problems in time, one PDE per file; every step is a sample."""

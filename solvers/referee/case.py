@@ -1,0 +1,179 @@
+"""What a case of the solvers' bench is: a problem, and its systems by number."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from penstock.solvers.linear.auto.calibration import can_factor, relative_error
+from penstock.solvers.linear.check import residual_of
+from penstock.solvers.linear.direct.direct import Direct
+from penstock.solvers.linear.iterative.petsc import Krylov
+from penstock.solvers.linear.strategy import Tolerance
+from penstock.solvers.parameters.space import generator_of
+from penstock.solvers.problem import LinearSystem, Outcome, Problem, Solution
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
+
+LARGEST_REFERENCE = 40_000  # unknowns up to which MUMPS makes the exact solution in three dimensions, too
+
+Visitor = Callable[[int, LinearSystem], bool | None]
+"""Is given the number of a system, and the system; true ends the visit."""
+
+
+class ExactSolver:
+    """A⁻¹ b to rounding: by MUMPS and a step of refinement, and by CG with GAMG where that would take half a minute."""
+
+    def __init__(self):
+        self._direct = Direct(solver="mumps")
+        self._krylov = Krylov(ksp="cg", pc="gamg")
+
+    def __call__(self, system: LinearSystem) -> np.ndarray:
+        """Raises ArithmeticError where there is no solution."""
+        is_direct = can_factor(system) or system.A.getSize()[0] <= LARGEST_REFERENCE
+        # Rounding may leave residuals above 1e-10, where a coefficient jumps by 1e4.
+        strategy, rtol = (self._direct, 1e-8) if is_direct else (self._krylov, 1e-10)
+        attempt = strategy.solve(system, Tolerance(rtol))
+        if attempt.outcome is not Outcome.CONVERGED:
+            raise ArithmeticError(f"no exact solution: {attempt.outcome}")
+        x = attempt.x.array_r.copy()
+        if is_direct:
+            x += strategy.solve(replace(system, b=residual_of(system, attempt.x)), Tolerance(rtol)).x.array_r
+        return x
+
+
+@dataclass
+class Case:
+    """A problem whose systems are compared, numbered 0, 1, 2, ... through its simulations.
+
+    name: short; one that ends in the number of unknowns is one size of several, and shares a plot with the others.
+    title: one line of prose. is_sequence: a simulation has many systems, which follow from one another, so they are
+    solved in order and never sorted; else it has one. num_systems: of a table, where it is not to go by size. family:
+    the only one whose systems count, where there are several. seed, design: of the draws.
+    """
+
+    name: str
+    title: str
+    problem: Problem
+    num_unknowns: int
+    is_sequence: bool = False
+    num_systems: int | None = None
+    family: str | None = None
+    seed: int = 0
+    design: str = "bench"
+    assemblies: list[float] = field(default_factory=list)
+    """Seconds that the problem took before each system, of those visited since this was cleared."""
+    _exact: dict[int, np.ndarray] = field(default_factory=dict)
+    _ends: list[int] = field(default_factory=list)
+    """Of the systems of each simulation that has been run to its end."""
+    _solver: ExactSolver = field(default_factory=ExactSolver)
+
+    def visit(self, numbers: Iterable[int], visitor: Visitor) -> None:
+        """Let the visitor see these systems; numbers rise where the systems are a sequence.
+
+        The simulation goes on with exact solutions, whatever the visitor does, so that every visit meets the same
+        systems. They are made outside of what `assemblies` times.
+        """
+        if self.is_sequence:
+            self._visit_sequence(iter(numbers), visitor)
+            return
+        for number in numbers:
+            if any(visitor(number, system) for system in self._first_system(number)):
+                return
+
+    def first(self) -> LinearSystem:
+        """System 0."""
+        found: list[LinearSystem] = []
+        self.visit([0], lambda _, system: found.append(system))
+        return found[0]
+
+    def features(self, number: int) -> np.ndarray:
+        """[F] what to sort by: those of the simulation's parameters."""
+        return self.problem.features(self._parameters(number))
+
+    def prepare(self, number: int, system: LinearSystem) -> None:
+        """Make the exact solution of this system, unless it is known."""
+        if number not in self._exact:
+            self._exact[number] = self._solver(system)
+
+    def error(self, number: int, system: LinearSystem, x: PETSc.Vec) -> float:
+        """||x - A⁻¹ b|| / ||A⁻¹ b|| of a system that was prepared."""
+        return relative_error(system, x, _vector(system, self._exact[number]))
+
+    def _parameters(self, simulation: int):
+        return self.problem.draw(generator_of(self.seed, self.design, simulation))
+
+    def _first_system(self, simulation: int) -> Iterator[LinearSystem]:
+        found: list[LinearSystem] = []
+
+        def solve(system: LinearSystem) -> Solution:
+            self.assemblies.append(time.thread_time() - start)
+            found.append(system)
+            raise _Enough
+
+        parameters = self._parameters(simulation)
+        start = time.thread_time()
+        try:
+            for _ in self.problem.simulate(parameters, solve):
+                pass
+        except _Enough:
+            yield from found
+
+    def _visit_sequence(self, numbers: Iterator[int], visitor: Visitor) -> None:
+        wanted = next(numbers, None)
+        number = simulation = 0
+
+        def solve(system: LinearSystem) -> Solution:
+            nonlocal number, wanted, start
+            if self.family not in (None, system.family):
+                return _solution(system, self._solver(system))
+            self.assemblies.append(time.thread_time() - start)
+            if number == wanted:
+                wanted = None if visitor(number, system) else next(numbers, None)
+            if wanted is None:
+                raise _Enough
+            self.prepare(number, system)
+            solution = _solution(system, self._exact[number])
+            number += 1
+            start = time.thread_time()
+            return solution
+
+        try:
+            while wanted is not None:
+                if simulation < len(self._ends) and self._ends[simulation] <= wanted:
+                    number = self._ends[simulation]
+                else:
+                    start = time.thread_time()
+                    for _ in self.problem.simulate(self._parameters(simulation), solve):
+                        pass
+                    if simulation == len(self._ends):
+                        self._ends.append(number)
+                simulation += 1
+        except _Enough:
+            return
+
+
+class _Enough(BaseException):
+    """Ends a simulation whose other systems nobody wants. No Exception: a problem may catch those."""
+
+
+def _solution(system: LinearSystem, exact: np.ndarray) -> Solution:
+    return Solution(
+        x=_vector(system, exact),
+        outcome=Outcome.CONVERGED,
+        relative_residual=0.0,
+        iterations=0,
+        seconds=0.0,
+        strategy="exact",
+    )
+
+
+def _vector(system: LinearSystem, values: np.ndarray) -> PETSc.Vec:
+    vector = system.b.duplicate()
+    vector.array = values
+    return vector

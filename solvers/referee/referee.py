@@ -1,0 +1,258 @@
+"""One case, all arms: they take turns system by system, and are timed by the CPU seconds of this thread."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
+from typing import NamedTuple
+
+import numpy as np
+
+from penstock.solvers.problem import LinearSystem
+from penstock.solvers.referee.arms import Arm, ArmError, Role, Solved, Structure
+from penstock.solvers.referee.case import Case
+from penstock.solvers.referee.goals import Goal
+from penstock.solvers.sorting.sorter import greedy_order
+
+ARM_SECONDS = 8.0  # of solving, after which an arm leaves a case
+WARM_UP_SECONDS = 4.0  # of an arm's warm-up, after which the rest of it falls on systems that are compared
+HOPELESS = 3  # systems, after which an arm that solved none leaves
+MAX_TRIALS = 60  # systems on which `auto` may try its candidates out
+SETTLING = 16  # more systems before it is compared: those that calibrate an accuracy are solved directly, too
+NUM_CALIBRATIONS = 3  # systems on which an arm's rtol is fitted to an accuracy
+RUN_SYSTEMS = 2000  # a run over which the cost of trials is spread
+
+
+@dataclass
+class Record:
+    """What an arm took, by number of the system."""
+
+    arm: Arm
+    solved: dict[int, Solved] = field(default_factory=dict)
+    """The solutions themselves are let go."""
+    cold: set[int] = field(default_factory=set)
+    """The systems among them in which it warmed up."""
+    worst: float = 0.0
+    """The largest measure of the solutions that count."""
+    largest_error: float = 0.0
+    """Of those solutions."""
+    failures: Counter[str] = field(default_factory=Counter)
+    num_turns: int = 0
+    """Failures included."""
+    seconds: float = 0.0
+    """Of all turns, failures and the warm-up included."""
+    is_out: bool = False
+    """Takes no more turns."""
+
+    @property
+    def warm(self) -> list[int]:
+        return [i for i in self.solved if i not in self.cold]
+
+    @property
+    def mean_s(self) -> float:
+        """Over warm systems."""
+        return statistics.mean(self.solved[i].seconds for i in self.warm)
+
+    def median(self, value: Callable[[Solved], float] = lambda solved: solved.seconds) -> float:
+        """Over warm systems."""
+        return statistics.median(value(self.solved[i]) for i in self.warm)
+
+    def warm_up(self, goal: Goal, case: Case, system: LinearSystem, i: int, begin_at: int) -> None:
+        """Solve system i if it is one of the last before the compared ones, which are the same for all arms."""
+        is_due = i >= begin_at - self.arm.num_cold and self.arm.max_systems is None
+        if is_due and not self.is_out and self.seconds <= WARM_UP_SECONDS:
+            self.take_turn(goal, case, system, i)
+
+    def leave_if_late(self, arm_seconds: float) -> None:
+        """SKR is what all else is compared with, so it stays for at least one warm system."""
+        is_late = self.seconds > arm_seconds and (self.arm.role is not Role.SKR or self.num_turns > self.arm.num_cold)
+        is_hopeless = not self.solved and self.num_turns >= HOPELESS
+        self.is_out = is_late or is_hopeless or self.num_turns == self.arm.max_systems
+
+    def take_turn(self, goal: Goal, case: Case, system: LinearSystem, i: int) -> None:
+        start = time.thread_time()
+        solved = None
+        try:
+            solved, measure = goal.solve(self.arm, system, i)
+        except Exception as error:  # an arm's crash is a failure of that arm, and must not end the bench
+            self.fail(error)
+        self.seconds += time.thread_time() - start
+        if solved is not None:
+            self.solved[i] = replace(solved, x=None)
+            if self.num_turns < self.arm.num_cold:
+                self.cold.add(i)
+            self.worst = max(self.worst, measure)
+            self.largest_error = max(self.largest_error, case.error(i, system, solved.x))
+        self.num_turns += 1
+
+    def fail(self, error: Exception) -> None:
+        reason = str(error) if isinstance(error, ArmError) else f"{type(error).__name__}: {error}"
+        self.failures[" ".join(reason.split())[:160]] += 1
+
+    def ratio(self, other: Record, value: Callable[[Solved], float] = lambda solved: solved.seconds) -> Ratio | None:
+        """This arm's value over the other's, on the systems that both solved warm; None if there are none."""
+        systems = [i for i in self.warm if i in other.warm]
+        pairs = [(value(self.solved[i]), value(other.solved[i])) for i in systems]
+        total = sum(theirs for _, theirs in pairs)
+        if not total:
+            return None
+        paired = [mine / theirs for mine, theirs in pairs if theirs]
+        return Ratio(sum(mine for mine, _ in pairs) / total, statistics.median(paired))
+
+
+class Ratio(NamedTuple):
+    """One arm against another on the same systems."""
+
+    of_sums: float
+    """What is set up now and then counts by its share."""
+    paired: float
+    """Median over systems."""
+
+
+@dataclass
+class Comparison:
+    """What came of one case."""
+
+    case: Case
+    goal: Goal
+    num_systems: int
+    records: list[Record]
+    assembly_s: float
+    """Median, one system."""
+    sort_s: float
+    """One system's share."""
+    trials: list[float]
+    """Seconds of the systems up to the decision of `auto`."""
+    settling: list[float]
+    """Seconds of the systems from there to those that count."""
+    seconds: float
+    """Of processor time, that all of it took."""
+
+
+def structure_of(case: Case) -> Structure:
+    """As two successive systems show it."""
+    seen: list[tuple[LinearSystem, np.ndarray, np.ndarray]] = []
+
+    def look(_, system: LinearSystem) -> None:
+        _, columns, values = system.A.getValuesCSR()
+        seen.append((system, columns.copy(), values.copy()))
+
+    case.visit(range(2), look)
+    (system, columns, values), (_, other_columns, other_values) = seen
+    return Structure(
+        num_unknowns=case.num_unknowns,
+        is_spd=system.is_spd,
+        is_spatial=system.grid is not None and len(system.grid.shape) > 2,
+        has_constant_matrix=np.array_equal(columns, other_columns) and np.array_equal(values, other_values),
+        is_sequence=case.is_sequence,
+    )
+
+
+def compare(
+    case: Case,
+    arms: list[Arm],
+    num_systems: int,
+    new_goal: Callable[[range], Goal],
+    arm_seconds: float = ARM_SECONDS,
+) -> Comparison:
+    """Let every arm solve the same `num_systems` systems, those after the ones on which `auto` makes its decision.
+
+    They take turns inside the simulation: a system is assembled, all arms solve it in random order, and the simulation
+    goes on with the exact solution.
+
+    new_goal: makes the goal, given systems that are free for calibration.
+    arm_seconds: of solving, after which an arm takes no more turns.
+    """
+    begin = time.process_time()
+    records = [Record(arm) for arm in arms]
+    trials, settling = [], []
+    for record in records:
+        if record.arm.role is Role.AUTO:
+            trials, settling = decide(record, case)
+    begin_at = len(trials) + len(settling)
+    systems = range(begin_at, begin_at + num_systems)
+    goal = new_goal(range(systems.stop, systems.stop + NUM_CALIBRATIONS))
+    for record in records:
+        calibrate(record, goal)
+
+    def warm_up(i: int, system: LinearSystem) -> None:
+        case.prepare(i, system)
+        for record in records:
+            record.warm_up(goal, case, system, i, begin_at)
+
+    case.visit(range(max(0, begin_at - max(arm.num_cold for arm in arms)), begin_at), warm_up)
+    for record in records:
+        if not record.is_out:
+            record.leave_if_late(arm_seconds)
+
+    case.assemblies.clear()
+    random = np.random.default_rng(0)
+
+    def take_turns(i: int, system: LinearSystem, among: Sequence[Record] = records) -> None:
+        case.prepare(i, system)
+        for record in random.permutation(among):  # an arm's time depends on what the one before left in the caches
+            if not record.is_out:
+                record.take_turn(goal, case, system, i)
+                record.leave_if_late(arm_seconds)
+
+    sort_s = 0.0
+    if case.is_sequence:
+        case.visit(systems, take_turns)
+    else:
+        features = np.stack([case.features(i) for i in systems])
+        start = time.thread_time()
+        order = greedy_order(features)
+        sort_s = time.thread_time() - start
+        as_drawn = [record for record in records if not record.arm.is_sorted]
+        is_sorted = [record for record in records if record.arm.is_sorted]
+        for turn, place in enumerate(order):
+            case.visit([systems[turn]], partial(take_turns, among=as_drawn))
+            case.visit([systems[place]], partial(take_turns, among=is_sorted))
+    return Comparison(
+        case=case,
+        goal=goal,
+        num_systems=num_systems,
+        records=records,
+        assembly_s=statistics.median(case.assemblies) if case.assemblies else 0.0,
+        sort_s=sort_s / num_systems,
+        trials=trials,
+        settling=settling,
+        seconds=time.process_time() - begin,
+    )
+
+
+def decide(record: Record, case: Case) -> tuple[list[float], list[float]]:
+    """Let `auto` make its decision, and settle: returns the seconds of the systems up to it, and of those after it.
+
+    What it chose then starts warm, which it would in the rest of a run.
+    """
+    trials: list[float] = []
+    settling: list[float] = []
+
+    def solve(_, system: LinearSystem) -> bool:
+        seconds = trials if record.arm.decision is None else settling
+        start = time.thread_time()
+        try:
+            record.arm.solve(system)
+        except Exception as error:
+            record.fail(error)
+            return True
+        finally:
+            seconds.append(time.thread_time() - start)
+        return len(trials) >= MAX_TRIALS or len(settling) >= SETTLING
+
+    case.visit(count(), solve)
+    return trials, settling
+
+
+def calibrate(record: Record, goal: Goal) -> None:
+    try:
+        goal.fit(record.arm)
+    except Exception as error:
+        record.fail(error)
+        record.is_out = True

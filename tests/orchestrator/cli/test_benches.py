@@ -1,0 +1,75 @@
+"""`penstock bench` on a configuration of the user's own, transient and with two families of systems."""
+
+import pytest
+
+from penstock.errors import PenstockError
+from penstock.orchestrator.cli.benches import bench_learner, bench_solvers
+from penstock.orchestrator.config.config import load_config
+
+TWO_FAMILIES = """
+import numpy as np
+
+from penstock.sample import FieldSpec, Sample
+from penstock.solvers.discretisation.structured import StructuredDiffusion
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
+from penstock.solvers.problem import Problem
+from dataclasses import replace
+
+
+class Steps(Problem):
+    num_steps = 60
+
+    def __init__(self, *, solves: bool = True):
+        self.solves = solves
+        self.space = ParameterSpace(speed=Uniform(1.0, 2.0))
+        self.inputs = (FieldSpec(name="before", shape=(9, 9)),)
+        self.outputs = (FieldSpec(name="after", shape=(9, 9)),)
+
+    def simulate(self, parameters, solve):
+        fine, coarse = StructuredDiffusion(10, 2), StructuredDiffusion(6, 2)
+        u = np.ones((9, 9))
+        for step in range(self.num_steps):
+            before = u
+            if self.solves:
+                a = np.full((10, 10), parameters["speed"] + step)
+                u = solve(replace(fine.assemble(a, before, mass=1.0), family="fine")).x.array_r.reshape(9, 9)
+                solve(replace(coarse.system(np.ones((6, 6)) + step, np.ones((6, 6))), family="coarse"))
+            yield Sample(inputs={"before": before}, outputs={"after": u})
+"""
+STOP = "training: {stop_after: {steps: 10}, device: cpu, batch_size: 4}\nbuffer: {capacity: 40, watermark: 20}\n"
+
+
+def test_all_ways_to_solve_are_compared_on_the_systems_of_a_run(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("problem: {name: darcy, resolution: 12}\n" + STOP)
+    bench_solvers(load_config(tmp_path / "mine.yaml"), 2)
+    printed = capsys.readouterr().out
+    assert "## darcy, error against the exact solution at most 0.0001" in printed
+    for arm in ("user: CG + GAMG", "user: MUMPS Cholesky", "cg + multigrid", "GCRO-DR(40, 20) + ICC, sorted", "auto"):
+        assert f"\n| {arm} " in printed
+    assert "`auto` chose: " in printed
+
+
+def test_each_family_of_a_sequence_has_its_table(tmp_path, capsys):
+    (tmp_path / "mine.py").write_text(TWO_FAMILIES)
+    (tmp_path / "mine.yaml").write_text(f"problem: ./mine.py:Steps\nsolver: {{rtol: 1.0e-8}}\n{STOP}")
+    bench_solvers(load_config(tmp_path / "mine.yaml"), 3)
+    printed = capsys.readouterr().out
+    assert "n = 81, 3 systems" in printed and "n = 25, 3 systems" in printed
+    assert "GCRO-DR(40, 20) + ICC, in order" in printed and "failures of" not in printed
+
+
+def test_a_problem_without_systems_is_refused(tmp_path):
+    (tmp_path / "mine.py").write_text(TWO_FAMILIES)
+    (tmp_path / "mine.yaml").write_text(f"problem: {{name: ./mine.py:Steps, solves: false}}\n{STOP}")
+    with pytest.raises(PenstockError, match="solves no linear system in its first simulation"):
+        bench_solvers(load_config(tmp_path / "mine.yaml"), 3)
+
+
+def test_the_ladder_is_that_of_the_runs_own_step(tmp_path, capsys):
+    model = "model: {name: fno, width: 4, modes: 3, layers: 2}\n"
+    (tmp_path / "mine.yaml").write_text("problem: {name: darcy, resolution: 12}\n" + model + STOP)
+    bench_learner(load_config(tmp_path / "mine.yaml"), 0.2)
+    printed = capsys.readouterr().out
+    assert "## fno on darcy, batch 4" in printed
+    for rung in ("L1: the step alone", "L2", "L2p", "DataLoader, batched"):
+        assert f"\n| {rung} " in printed

@@ -1,0 +1,40 @@
+"""A solver that is not ours, and a stencil summed face by face."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.sparse.linalg import spsolve
+
+
+@pytest.fixture
+def scipy_solve(to_scipy):
+    """What problems are given as `solve`, by SciPy's sparse LU."""
+
+    def solve(system):
+        x = system.b.duplicate()
+        x.array = spsolve(to_scipy(system.A).tocsc(), system.b.array_r)
+        return SimpleNamespace(x=x)
+
+    return solve
+
+
+@pytest.fixture
+def five_point():
+    """A function from n and conductance(i, j) to the matrix [n², n²] of Σ conductance(i, j) (u_i - u_j).
+
+    The sum is over faces, on n x n inner points with zero outside.
+    """
+
+    def assemble(n, conductance):
+        A = np.zeros((n**2, n**2))
+        for x in range(n):
+            for y in range(n):
+                for neighbour in ((x - 1, y), (x + 1, y), (x, y - 1), (x, y + 1)):
+                    value = conductance((x, y), neighbour)
+                    A[x * n + y, x * n + y] += value
+                    if min(neighbour) >= 0 and max(neighbour) < n:
+                        A[x * n + y, neighbour[0] * n + neighbour[1]] -= value
+        return A
+
+    return assemble

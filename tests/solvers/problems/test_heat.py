@@ -1,0 +1,82 @@
+"""Trajectories by sine transforms, orders in space and time, samples."""
+
+import numpy as np
+import pytest
+from scipy.fft import dstn, idstn
+
+from penstock.solvers.parameters.space import generator_of
+from penstock.solvers.problems.transient.heat import Heat
+
+
+def lowest_mode(n):
+    """sin(πx) sin(πy) at the inner vertices."""
+    line = np.sin(np.pi * np.arange(1, n) / n)
+    return np.outer(line, line)
+
+
+def test_trajectory_is_that_of_sine_transforms(scipy_solve):
+    """Sines diagonalise both matrices: K with h² times the five-point Laplacian's eigenvalues, M with h²."""
+    n, step = 12, 0.02
+    problem = Heat(resolution=n, num_steps=60, time_step=step)
+    parameters = problem.draw(generator_of(0, "training", 0))
+    x, y = np.meshgrid(*2 * [np.arange(1, n) / n], indexing="ij")
+    along = 2 - 2 * np.cos(np.pi * np.arange(1, n) / n)
+    eigenvalues = 1 + step * n**2 * (along[:, None] + along)
+    u = np.zeros((n - 1, n - 1))
+    for i, sample in enumerate(problem.simulate(parameters, scipy_solve), start=1):
+        angle = parameters["phase"] + 2 * np.pi * i * step
+        centre = 0.5 + parameters["radius"] * np.array([np.cos(angle), np.sin(angle)])
+        hump = np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * 0.05**2))
+        np.testing.assert_allclose(sample.inputs["before"], u, atol=1e-13)
+        np.testing.assert_allclose(sample.inputs["source"], hump, atol=1e-13)
+        u = idstn(dstn(u + step * hump, type=1) / eigenvalues, type=1)
+        np.testing.assert_allclose(sample.outputs["solution"], u, atol=1e-13)
+    assert i == 60
+
+
+def test_a_step_of_the_lowest_mode_is_of_second_order_in_space(scipy_solve):
+    """Without a source it shrinks by 1 / (1 + 2π² Δt) per step."""
+    errors = []
+    for n in (8, 16, 32):
+        problem, mode = Heat(resolution=n), lowest_mode(n)
+        u = scipy_solve(problem.assemble(mode, np.zeros_like(mode))).x.array_r.reshape(mode.shape)
+        errors.append(np.abs(u - mode / (1 + 2 * np.pi**2 * 0.01)).max())
+    assert np.log2(np.divide(errors[:-1], errors[1:])) == pytest.approx(2.0, abs=0.1)
+
+
+def test_decay_of_the_lowest_mode_is_of_first_order_in_time(scipy_solve):
+    """At t = 0.1, where it has come down to exp(-2π² t)."""
+    errors, n = [], 32
+    for num_steps in (10, 20, 40):
+        problem, u = Heat(resolution=n, time_step=0.1 / num_steps), lowest_mode(n)
+        for _ in range(num_steps):
+            u = scipy_solve(problem.assemble(u, np.zeros_like(u))).x.array_r.reshape(u.shape)
+        errors.append(np.abs(u - lowest_mode(n) * np.exp(-0.2 * np.pi**2)).max())
+    assert np.log2(np.divide(errors[:-1], errors[1:])) == pytest.approx(1.0, abs=0.1)
+
+
+def test_samples_pack(scipy_solve):
+    problem = Heat(resolution=10, num_steps=5)
+    samples = list(problem.simulate(problem.draw(generator_of(0, "training", 1)), scipy_solve))
+    arrays = problem.layout.pack(samples)
+    assert arrays["fields"].shape == (5, 2, 9, 9)
+    assert arrays["targets"].shape == (5, 1, 9, 9)
+    assert [sample.step for sample in samples] == list(range(problem.num_steps))
+    np.testing.assert_array_equal(arrays["fields"][1:, 0], arrays["targets"][:-1, 0])
+
+
+def test_matrix_is_constant_and_symmetric_and_the_guess_is_the_last_step(to_scipy):
+    problem = Heat(resolution=8)
+    before = np.random.default_rng(0).standard_normal((7, 7))
+    first = to_scipy(problem.assemble(np.zeros((7, 7)), before).A).copy()
+    system = problem.assemble(before, before)
+    assert abs(to_scipy(system.A) - first).max() == abs(first - first.T).max() == 0
+    assert system.is_spd
+    np.testing.assert_array_equal(system.guess.array_r, before.ravel())
+
+
+@pytest.mark.parametrize("options", [{"resolution": 1}, {"num_steps": 0}, {"time_step": 0.0}])
+def test_bad_options_are_refused(options):
+    (name, value), *_ = options.items()
+    with pytest.raises(ValueError, match=f"{name} = {value}"):
+        Heat(**options)
