@@ -55,7 +55,14 @@ def poisson(resolution: int) -> Case:
     """More systems than the 30 that span all right-hand sides."""
     num_unknowns = (resolution - 1) ** 2
     title = f"Poisson, constant matrix, 30 parameters in b, {resolution} x {resolution} squares"
-    return Case(f"C Poisson {num_unknowns}", title, Poisson(resolution=resolution), num_unknowns, num_systems=100)
+    return Case(
+        f"C Poisson {num_unknowns}",
+        title,
+        Poisson(resolution=resolution),
+        num_unknowns,
+        num_systems=100,
+        design="poisson",
+    )
 
 
 def heat(resolution: int) -> Case:
@@ -69,7 +76,9 @@ def convection(peclet: float, resolution: int) -> Case:
     num_unknowns = (resolution - 1) ** 2
     name = f"D convection Pe {peclet:.0e} {num_unknowns}".replace("e+0", "e")
     title = f"convection-diffusion, SUPG P1, {resolution} x {resolution}, Péclet {peclet:g}"
-    return Case(name, title, ConvectionDiffusion(resolution=resolution, peclet=peclet), num_unknowns)
+    return Case(
+        name, title, ConvectionDiffusion(resolution=resolution, peclet=peclet), num_unknowns, design="convection"
+    )
 
 
 def helmholtz(wavenumber: float, resolution: int) -> Case:
@@ -77,13 +86,13 @@ def helmholtz(wavenumber: float, resolution: int) -> Case:
     points = 2 * np.pi * resolution / wavenumber
     title = f"Helmholtz, impedance boundary, k = {wavenumber:g}, {points:.1f} points per wavelength"
     problem = Helmholtz(resolution=resolution, wavenumber=wavenumber)
-    return Case(f"D Helmholtz k {wavenumber:g} {num_unknowns}", title, problem, num_unknowns)
+    return Case(f"D Helmholtz k {wavenumber:g} {num_unknowns}", title, problem, num_unknowns, design="helmholtz")
 
 
 def newton(resolution: int) -> Case:
     title = "Newton's method for -∇·((1 + u²) ∇u) = load · s, load steps"
     problem = NonlinearDiffusion(resolution=resolution, num_levels=LONG)
-    return Case(f"D Newton {resolution**2}", title, problem, resolution**2, is_sequence=True)
+    return Case(f"D Newton {resolution**2}", title, problem, resolution**2, is_sequence=True, design="newton source")
 
 
 def continuation(resolution: int) -> Case:

@@ -109,7 +109,8 @@ def skr(resolution: int, *, mended: bool = False) -> Case:
     name = f"A {'mended ' if mended else ''}{resolution**2}"
     slip = "its misaligned diagonal mended" if mended else "misaligned as published"
     title = f"SKR's own Darcy matrices, {resolution} x {resolution} points, {slip}"
-    return Case(name, title, SKRDarcy(resolution=resolution, mended=mended), resolution**2)
+    problem = SKRDarcy(resolution=resolution, mended=mended)
+    return Case(name, title, problem, resolution**2, design=f"A {resolution + 2}")
 
 
 RTOL = 1e-8

@@ -42,7 +42,7 @@ class Form:
             return system
         _require_system(system)
         matrix = self._aij(system.A)
-        if getattr(self._strategy, "needs_entries", False) and not tells_entries(matrix):
+        if self._strategy.needs_entries and not tells_entries(matrix):
             raise SolveError(
                 f"strategy {self._strategy.name!r} needs the entries of the matrix, and one of type "
                 f"{matrix.getType()!r} tells its products alone: take auto, or cg, krylov or gcrodr with "

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from penstock.sample import Decision, keep_last
-from penstock.solvers.linear.auto.auto import Auto
 from penstock.solvers.linear.auto.calibration import calibrated, tolerance_of
 from penstock.solvers.linear.forms import Form, unflat
 from penstock.solvers.linear.ladder import Ladder
@@ -85,8 +84,8 @@ class LinearSolver:
     @property
     def decisions(self) -> tuple[Decision, ...]:
         """What strategy `auto` has decided or adopted, one a family."""
-        autos = [strategy for strategy in self._strategies.values() if isinstance(strategy, Auto)]
-        made = {auto.decision.family: auto.decision for auto in autos if auto.decision is not None}
+        found = [strategy.decision for strategy in self._strategies.values() if strategy.decision is not None]
+        made = {decision.family: decision for decision in found}
         return tuple((self._known | made).values())
 
     def adopt(self, decisions: Iterable[Decision], *, may_try: bool = True) -> None:
@@ -98,13 +97,12 @@ class LinearSolver:
             keep_last(self._known, decision.family, decision)
         self._may_try = may_try
         for family, strategy in self._strategies.items():
-            if isinstance(strategy, Auto):
-                strategy.adopt(self._known.get(family), may_try=may_try)
+            strategy.adopt(self._known.get(family), may_try=may_try)
 
     @property
     def gains_from_order(self) -> bool:
         """A system of some family met so far is solved faster after similar ones."""
-        return any(getattr(strategy, "gains_from_order", False) for strategy in self._strategies.values())
+        return any(strategy.gains_from_order for strategy in self._strategies.values())
 
     def __call__(self, system: LinearSystem) -> Solution:
         """The solution with its outcome. `iterations` are those of the attempt that gave x, `seconds` those of all."""
@@ -171,11 +169,8 @@ class LinearSolver:
 
     def _strategy(self, family: str) -> Strategy:
         strategy = copy(self._pattern)
-        if isinstance(strategy, Auto):
-            strategy.adopt(self._known.get(family), may_try=self._may_try)
-        elif self.tolerance.accuracy is not None:
-            strategy = calibrated(strategy)
-        return strategy
+        strategy.adopt(self._known.get(family), may_try=self._may_try)
+        return strategy if self.tolerance.accuracy is None else calibrated(strategy)
 
     def _without_strategy(self, system: LinearSystem, outcome: Outcome, reason: str, start: float) -> Solution:
         """x = 0: the solution for b = 0, and all that can be given for what is no system."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from penstock.sample import Decision
 from penstock.solvers.linear.check import Bound, Check, check_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
@@ -29,6 +32,8 @@ class Tolerance:
     accuracy: float | None = None
     """At ||x - A⁻¹ b|| <= accuracy ||A⁻¹ b||, for `Calibrated` and `Auto`, instead; `rtol` is then one that implies it
     for a direct solve."""
+    max_iterations: float = math.inf
+    """Products with A after which a method that iterates gives up, if it would not sooner."""
     of_deviation: bool = False
     """`accuracy` is relative to the deviation of A⁻¹ b from its mean: an offset does not count."""
 
@@ -82,40 +87,43 @@ class Attempt:
         return self.outcome is Outcome.CONVERGED and self.bound.is_kept_by(self.check)
 
 
-class Strategy(Protocol):
+class Strategy(ABC):
     """One way to solve the systems of one family, one after another.
 
     Construction takes the user's options and needs no PETSc. `LinearSolver` copies a fresh strategy for every family
-    (copy.copy), so a constructor makes nothing mutable that two families must not share.
+    (copy.copy), so a constructor makes nothing mutable that two families must not share. What is an attribute here may
+    be a property of a subclass, for it may change from system to system.
     """
 
     name: str
+    recycles: bool = False
+    """Numbers from earlier systems entered the last solve, so solving again from a reset may go better."""
+    gains_from_order: bool = False
+    """A system is solved faster after similar ones, so sorting may pay."""
+    needs_entries: bool = False
+    """Of the matrix, so that one which tells its products alone is refused."""
+    meets_accuracy: bool = False
+    """It keeps `Tolerance.accuracy` by itself. One that does not is calibrated: see `Calibrated`."""
+    num_matrices: int = 0
+    """Times that the matrix was another one than before, of a strategy that expects one matrix; 0 of all others."""
+    decision: Decision | None = None
+    """What it has decided or adopted, of a strategy that chooses among others."""
 
-    @property
-    def recycles(self) -> bool:
-        """Numbers from earlier systems entered the last solve, so solving again from a reset may go better."""
-        ...
-
-    @property
-    def gains_from_order(self) -> bool:
-        """A system is solved faster after similar ones, so sorting may pay. A strategy without this gains nothing."""
-        ...
-
-    @property
-    def needs_entries(self) -> bool:
-        """Of the matrix, so that one which tells its products alone is refused. A strategy without this does not."""
-        ...
-
+    @abstractmethod
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         """An x that meets the tolerance, or the reason why there is none.
 
         May raise PETSc.Error and LinAlgError.
         """
-        ...
 
-    def reset(self) -> None:
+    def reset(self) -> None:  # noqa: B027  nothing is kept unless a subclass keeps it
         """Forget all earlier systems."""
-        ...
+
+    def adopt(self, decision: Decision | None, *, may_try: bool) -> None:  # noqa: B027
+        """Follow a decision that was made elsewhere, if it is newer, of a strategy that decides.
+
+        may_try: whether it may try others out itself.
+        """
 
 
 def start_of(system: LinearSystem) -> PETSc.Vec:

@@ -6,10 +6,11 @@ import scipy.sparse
 import scipy.sparse.linalg
 
 from benchmarks.solvers.skr import PeriodicField, SKRDarcy
+from penstock.solvers.parameters.space import generator_of
 
 
 def drawn(problem: SKRDarcy, i: int) -> np.ndarray:
-    return problem.draw(np.random.default_rng(i))["coefficient"]
+    return problem.draw(generator_of(0, f"A {problem.resolution + 2}", i))["coefficient"]
 
 
 def laplacian(n: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from penstock.solvers.linear.auto.trial import Contender, Trial, guarded, over_r
 from penstock.solvers.linear.auto.watch import Watch
 from penstock.solvers.linear.direct.matrix_copy import MatrixCopy
 from penstock.solvers.linear.forms import tells_entries
-from penstock.solvers.linear.strategy import Attempt, Tolerance
+from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 RETRY_FRACTION = 0.05  # of all seconds that trials may have cost before others are held
 
 
-class Auto:
+class Auto(Strategy):
     """The strategy that is fastest for the family, found on its first systems.
 
     The first system is solved by the first of `candidates`. Where the second one has the same matrix, `Constant` it is.
@@ -30,6 +30,8 @@ class Auto:
 
     decision: what was found or adopted; None before.
     """
+
+    meets_accuracy = True
 
     def __init__(self):
         self.decision: Decision | None = None
@@ -51,7 +53,7 @@ class Auto:
 
     @property
     def gains_from_order(self) -> bool:
-        return self._current is not None and getattr(self._current.strategy, "gains_from_order", False)
+        return self._current is not None and self._current.strategy.gains_from_order
 
     def adopt(self, decision: Decision | None, *, may_try: bool) -> None:
         """Follow a decision that was made elsewhere, if it is newer than the own one."""
@@ -75,10 +77,10 @@ class Auto:
             self._look(system, tolerance)
         if self._trial is None:
             strategy = self._current.strategy
-            num_matrices = getattr(strategy, "num_matrices", 0)
+            num_matrices = strategy.num_matrices
             attempt = guarded(strategy.solve, system, tolerance)
             self._watch.note(attempt.iterations)
-            if 0 < num_matrices < getattr(strategy, "num_matrices", 0):
+            if 0 < num_matrices < strategy.num_matrices:
                 self._watch.note_trouble()
         else:
             attempt = self._trial.solve(system, tolerance)

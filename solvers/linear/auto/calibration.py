@@ -14,9 +14,9 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from penstock.sample import Decision
 from penstock.solvers.linear.auto.ratios import WINDOW, Ratios
 from penstock.solvers.linear.check import Bound
-from penstock.solvers.linear.direct.constant import Constant
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.forms import tells_entries
 from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance
@@ -65,7 +65,7 @@ def can_factor(system: LinearSystem) -> bool:
     return num_unknowns <= (20_000 if is_spatial else 500_000)
 
 
-class Calibrated:
+class Calibrated(Strategy):
     """A strategy that meets `Tolerance.accuracy`, a bound of ||x - A⁻¹ b|| / ||A⁻¹ b||.
 
     The strategy is asked for a tolerance t = accuracy x (a low quantile of its ratios m / error: `Ratios`), where m is
@@ -97,7 +97,18 @@ class Calibrated:
 
     @property
     def gains_from_order(self) -> bool:
-        return getattr(self.strategy, "gains_from_order", False)
+        return self.strategy.gains_from_order
+
+    @property
+    def num_matrices(self) -> int:
+        return self.strategy.num_matrices
+
+    @property
+    def decision(self) -> Decision | None:
+        return self.strategy.decision
+
+    def adopt(self, decision: Decision | None, *, may_try: bool) -> None:
+        self.strategy.adopt(decision, may_try=may_try)
 
     def reset(self) -> None:
         """Forget all earlier systems, but not the ratios: they are observations, and enter no solution."""
@@ -126,14 +137,14 @@ class Calibrated:
         direct solution: rounding made its residual, whose ratio to the error says nothing of others."""
         self._num_attempts += 1
         wanted = self.tolerance(tolerance.accuracy)
-        attempt = self._attempt(system, wanted)
+        attempt = self._attempt(system, wanted, tolerance)
         for _ in range(TIGHTENINGS):
             if attempt.outcome is not Outcome.CONVERGED or tolerance.bound.is_kept_by(attempt.check):
                 break
             before, wanted = wanted, self._wanted(system, attempt, tolerance)
             if not wanted < measure_of(attempt) < math.inf or before <= TIGHTEST:
                 break
-            attempt = self._further(system, attempt, wanted)
+            attempt = self._further(system, attempt, wanted, tolerance)
         if self._ratios.is_wide:
             attempt = self._confirmed(system, attempt, tolerance)
         if attempt.outcome is Outcome.CONVERGED and math.isfinite(log_size := log_size_of(system, attempt, tolerance)):
@@ -148,15 +159,16 @@ class Calibrated:
             attempt = replace(attempt, outcome=Outcome.STAGNATION, reason=reason)
         return replace(attempt, bound=bound)
 
-    def _attempt(self, system: LinearSystem, wanted: float) -> Attempt:
+    def _attempt(self, system: LinearSystem, wanted: float, tolerance: Tolerance) -> Attempt:
         asked = max(wanted, TIGHTEST)
-        return self.strategy.solve(system, Tolerance(asked, energy=asked)).checked(system)
+        tolerance = Tolerance(asked, energy=asked, max_iterations=tolerance.max_iterations)
+        return self.strategy.solve(system, tolerance).checked(system)
 
-    def _further(self, system: LinearSystem, attempt: Attempt, wanted: float) -> Attempt:
+    def _further(self, system: LinearSystem, attempt: Attempt, wanted: float, tolerance: Tolerance) -> Attempt:
         """The attempt, gone on with from its x."""
-        further = self._attempt(replace(system, guess=attempt.x), wanted)
+        further = self._attempt(replace(system, guess=attempt.x), wanted, tolerance)
         if further.outcome is not Outcome.CONVERGED:  # BiCG may break down near a solution
-            further = self._attempt(system, wanted)
+            further = self._attempt(system, wanted, tolerance)
         return replace(
             further,
             iterations=attempt.iterations + further.iterations,
@@ -171,7 +183,7 @@ class Calibrated:
             is_final = tolerance.bound.is_kept_by(attempt.check) or not TIGHTEST < measure < math.inf
             if attempt.outcome is not Outcome.CONVERGED or is_final:
                 return attempt
-            before, attempt = attempt, self._further(system, attempt, CONFIRMATION * measure)
+            before, attempt = attempt, self._further(system, attempt, CONFIRMATION * measure, tolerance)
             if relative_error(system, before.x, attempt.x, tolerance) <= tolerance.accuracy:
                 return attempt
         return replace(attempt, outcome=Outcome.STAGNATION, reason=STILL_CHANGES)
@@ -257,5 +269,5 @@ def relative_error(
 
 
 def calibrated(strategy: Strategy) -> Strategy:
-    """The strategy in a form that meets `Tolerance.accuracy`; direct ones do so by themselves."""
-    return strategy if isinstance(strategy, Direct | Constant) else Calibrated(strategy)
+    """The strategy in a form that meets `Tolerance.accuracy`."""
+    return strategy if strategy.meets_accuracy else Calibrated(strategy)

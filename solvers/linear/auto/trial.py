@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
-from penstock.solvers.linear.auto.calibration import Calibrated, calibrated
+from penstock.solvers.linear.auto.calibration import Calibrated
 from penstock.solvers.linear.auto.candidates import Candidate
 from penstock.solvers.linear.reasons import broken_down, numerical_failures
-from penstock.solvers.linear.strategy import Attempt, Tolerance
+from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
 
 KEPT_FIRST = 2.0  # times the best, beyond which a candidate drops out when it is first judged,
@@ -28,9 +28,10 @@ class Contender:
 
     def __init__(self, candidate: Candidate, tolerance: Tolerance):
         self.label = candidate.label
-        self.strategy = candidate.make()
-        if tolerance.accuracy is not None:
-            self.strategy = calibrated(self.strategy)
+        self.strategy: Strategy = candidate.make()
+        self.calibration: Calibrated | None = None
+        if tolerance.accuracy is not None and not self.strategy.meets_accuracy:
+            self.strategy = self.calibration = Calibrated(self.strategy)
         self.seconds: list[float] = []
         """Of the solves that count, which those while it warms up do not."""
         self.last_seconds = 0.0
@@ -72,17 +73,13 @@ class Contender:
         """One attempt, which fails if it takes more than `limit` seconds. Iterative methods are cut there; what others
         set up may take longer.
         """
-        is_calibrated = isinstance(self.strategy, Calibrated)
-        iterative = self.strategy.strategy if is_calibrated else self.strategy
-        usual = getattr(iterative, "max_iterations", None)
-        if usual is not None and limit < math.inf:
+        cut = tolerance
+        if limit < math.inf:
             possible = math.ceil(limit / max(self._iteration * product_seconds, self._iteration_seconds))
-            iterative.max_iterations = min(usual, possible)
+            cut = replace(tolerance, max_iterations=possible)
         start = time.thread_time()
-        attempt = guarded(self.strategy.attempt if is_calibrated else self.strategy.solve, system, tolerance)
+        attempt = guarded(self.strategy.solve if self.calibration is None else self.calibration.attempt, system, cut)
         seconds = self.last_seconds = over_ranks(time.thread_time() - start, system)
-        if usual is not None:
-            iterative.max_iterations = usual
 
         attempt = attempt.checked(system)
         has_met = attempt.outcome is Outcome.CONVERGED and attempt.meets(tolerance)
@@ -186,7 +183,7 @@ class Trial:
 def _best_of(solved: Mapping[Contender, Attempt], system: LinearSystem, tolerance: Tolerance) -> Attempt:
     """The best of a round's solutions. Under an accuracy, the round teaches the calibrated strategies their ratios."""
     attempt = next(iter(solved.values()))
-    learners = [contender for contender in solved if isinstance(contender.strategy, Calibrated)]
+    learners = [contender for contender in solved if contender.calibration is not None]
     if not learners:
         return attempt
     exact = [attempt for contender, attempt in solved.items() if contender not in learners]
@@ -194,9 +191,9 @@ def _best_of(solved: Mapping[Contender, Attempt], system: LinearSystem, toleranc
         reference = exact[0]
     else:
         nearest = min(learners, key=lambda learner: solved[learner].iterations)
-        reference = nearest.strategy.reference(system, solved[nearest], tolerance)
+        reference = nearest.calibration.reference(system, solved[nearest], tolerance)
     for learner in learners:
-        learner.strategy.learn(system, solved[learner], reference, tolerance)
+        learner.calibration.learn(system, solved[learner], reference, tolerance)
     return reference
 
 

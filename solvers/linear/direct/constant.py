@@ -11,7 +11,7 @@ import scipy.linalg
 
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.direct.matrix_copy import MatrixCopy
-from penstock.solvers.linear.strategy import Attempt, Tolerance
+from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ DEPENDENT = 1e-12  # of a sketch's length, what is left of a right-hand side tha
 SKETCH_SIZE = 512  # 8 numbers a direction keep the length of every vector in the span to about a third
 
 
-class Constant:
+class Constant(Strategy):
     """One factor for a matrix whose values stay, and one product for right-hand sides of low rank.
 
     The matrix is known by its values, so a problem may assemble it anew for every system. From its second system on,
@@ -37,8 +37,8 @@ class Constant:
     """
 
     name = "constant"
-    gains_from_order = False
     needs_entries = True
+    meets_accuracy = True
 
     def __init__(self):
         self.reset()
@@ -46,7 +46,6 @@ class Constant:
     def reset(self) -> None:
         self.recycles = False
         self.num_matrices = 0
-        """Times that the matrix was another one than before."""
         self._direct: Direct | None = None
         self._matrix: MatrixCopy | None = None
         self._span: Span | None = None

@@ -11,7 +11,7 @@ from penstock.solvers.linear.direct.factorisation import Factorisation
 from penstock.solvers.linear.direct.matrix_copy import serves
 from penstock.solvers.linear.preconditioners.by_name import require_known
 from penstock.solvers.linear.reasons import numerical_failures, reason_of
-from penstock.solvers.linear.strategy import Attempt, Tolerance
+from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ ESTIMATES = 8  # the error is estimated for systems 1, 8, 64, ..., at the price 
 HOPELESS = "refinement does not converge: A is singular, or nearly so"
 
 
-class Direct:
+class Direct(Strategy):
     """Cholesky where A is SPD, LU else, and steps of iterative refinement where the check of x asks for them.
 
     The symbolic factorisation is kept while the same matrix keeps its pattern: a Darcy solve then takes 1.6 ms and not
@@ -53,8 +53,8 @@ class Direct:
     """
 
     name = "direct"
-    gains_from_order = False
     needs_entries = True
+    meets_accuracy = True
 
     def __init__(self, *, solver: str | None = None):
         if solver is not None:

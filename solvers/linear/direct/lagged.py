@@ -13,7 +13,7 @@ from penstock.solvers.linear.direct.matrix_copy import MatrixCopy, serves
 from penstock.solvers.linear.iterative.petsc import iterate, new_ksp
 from penstock.solvers.linear.preconditioners.by_name import require_known
 from penstock.solvers.linear.reasons import numerical_failures
-from penstock.solvers.linear.strategy import Attempt, Tolerance, require_at_least
+from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance, require_at_least
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ KINDS = ("factor", "gamg")
 MAX_PAUSE = 64
 
 
-class Lagged:
+class Lagged(Strategy):
     """CG where A is SPD, GMRES(30) else, preconditioned by the factorisation of an earlier matrix.
 
     When to factor anew is decided in the unit of one iteration, of which a factorisation costs ρ. With s₁, ..., s_k

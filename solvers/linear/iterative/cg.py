@@ -53,7 +53,7 @@ from penstock.solvers.linear.check import check_of
 from penstock.solvers.linear.iterative.operator import Handle, Operator, SeenMatrix, preconditioner_for
 from penstock.solvers.linear.kernels import library
 from penstock.solvers.linear.preconditioners.by_name import PRECONDITIONERS, require_known
-from penstock.solvers.linear.strategy import Attempt, Tolerance, require_at_least, start_of
+from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance, require_at_least, start_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ CAUSES = (
 """Of a breakdown, in the order of cg.c."""
 
 
-class CG:
+class CG(Strategy):
     """Conjugate gradients, plain (k = 0) or deflated by a learned space, for symmetric positive definite A and M.
 
     Semidefinite A work where the system has its nullspace and b is consistent. An A or M found not to be positive
@@ -124,7 +124,7 @@ class CG:
         num_rows = system.b.getLocalSize()
         if self._memory is not None and self._memory.x.size != num_rows:
             self.reset()
-        if self._memory is None or self._memory.norms.size <= self.max_iterations:  # `auto` cuts a trial, then goes on
+        if self._memory is None:
             self._memory = _Memory(num_rows, self.k if self.recycle else 0, self.max_iterations)
         self._pc = preconditioner_for(system, self.pc, self._pc)
         with Operator(system, self._pc) as operator:
@@ -142,7 +142,7 @@ class CG:
         memory.x[:] = x.array_r
         memory.r[:] = system.b.array_r
         state = memory.state(operator, self._space)
-        state.limit = self.max_iterations
+        state.limit = min(self.max_iterations, tolerance.max_iterations)
         state.norm_b = system.b.norm()
         state.energy = -1.0 if tolerance.energy is None else tolerance.energy
         state.target_norm = state.norm_b * tolerance.rtol if tolerance.energy is None else 0.0

@@ -53,7 +53,7 @@ import scipy.linalg
 from penstock.solvers.linear.iterative.operator import Operator, SeenMatrix, preconditioner_for
 from penstock.solvers.linear.kernels import library
 from penstock.solvers.linear.preconditioners.by_name import PRECONDITIONERS, require_known
-from penstock.solvers.linear.strategy import Attempt, Tolerance, require_at_least, start_of
+from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance, require_at_least, start_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ REASONS = {
 }
 
 
-class GCRODR:
+class GCRODR(Strategy):
     """GCRO-DR(m, k) of Parks et al. (2006); any nonsingular A.
 
     `iterations` counts every product with A: the one of an initial guess, the k that rebuild C for a changed matrix,
@@ -147,7 +147,8 @@ class GCRODR:
         if space.k > 0:
             project(operator, space, x, r)
         goal = tolerance.rtol * system.b.norm() if self.side == "left" and self.stops_on_true_residual else None
-        outcome = self._cycles(operator, space, x, r, target, goal, history)
+        limit = min(self.max_iterations, tolerance.max_iterations)
+        outcome = self._cycles(operator, space, x, r, target, goal, limit, history)
         x_vec.array = x
         space.matrix.note(system.A)
         self._space = space
@@ -168,6 +169,7 @@ class GCRODR:
         r: np.ndarray,
         target: float,
         goal: float | None,
+        limit: int,
         history: list[float],
     ) -> Outcome:
         """Cycles until ||r|| <= target (steps 3 to 6), and ||b - A x|| <= goal where there is one. Overwrites x and r,
@@ -181,12 +183,12 @@ class GCRODR:
                 if goal is None or true_norm <= goal:
                     return Outcome.CONVERGED
                 target *= 0.5 * goal / true_norm
-            if operator.num_products >= self.max_iterations:
+            if operator.num_products >= limit:
                 return Outcome.ITERATION_LIMIT
             if len(norms) > STALLED_CYCLES and norms[-1] > STALLED_REDUCTION * norms[-1 - STALLED_CYCLES]:
                 return Outcome.STAGNATION
 
-            num_steps = min(self.m - space.k, self.max_iterations - operator.num_products)
+            num_steps = min(self.m - space.k, limit - operator.num_products)
             R, is_invariant = arnoldi(operator, space, r, norms[-1], num_steps, target, history)
             if not np.isfinite(R).all():
                 space.k = 0

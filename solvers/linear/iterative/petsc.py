@@ -14,7 +14,7 @@ from penstock.solvers.linear.direct.matrix_copy import serves
 from penstock.solvers.linear.kernels import library
 from penstock.solvers.linear.preconditioners.by_name import PRECONDITIONERS, require_known, set_preconditioner
 from penstock.solvers.linear.reasons import reason_of
-from penstock.solvers.linear.strategy import Attempt, Tolerance, require_at_least, start_of
+from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance, require_at_least, start_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ RESTARTED = {"gmres": "gmres", "fgmres": "gmres", "gcr": "gcr"}
 """Methods that restart, and what PETSc calls them in the option's name."""
 
 
-class Krylov:
+class Krylov(Strategy):
     """One of PETSc's Krylov methods with one of its preconditioners, set up anew for every changed matrix.
 
     The method stops on the true residual wherever PETSc lets it (right preconditioning for the GMRES and BiCG
@@ -70,7 +70,6 @@ class Krylov:
     """
 
     name = "krylov"
-    recycles = False
 
     def __init__(
         self,
@@ -186,8 +185,9 @@ def iterate(
     ksp.setInitialGuessNonzero(system.guess is not None)
     products = 0
     rtol = tolerance.rtol
+    most = min(max_iterations, tolerance.max_iterations)
     for continuation in range(MAX_CONTINUATIONS + 1):
-        ksp.setTolerances(rtol=rtol, atol=0.0, max_it=max(1, max_iterations - products))
+        ksp.setTolerances(rtol=rtol, atol=0.0, max_it=max(1, most - products))
         products += continuation > 0 or system.guess is not None  # the first residual
         with _kept_after_errors(ksp):
             ksp.solve(b, x)

@@ -18,7 +18,7 @@ from penstock.solvers.linear.direct.lagged import Lagged
 from penstock.solvers.linear.iterative.cg import CG
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
 from penstock.solvers.linear.iterative.petsc import Krylov
-from penstock.solvers.linear.strategy import Attempt
+from penstock.solvers.linear.strategy import Attempt, Strategy
 from penstock.solvers.problem import Grid, LinearSystem, Outcome
 
 SIZE = 12
@@ -75,11 +75,10 @@ def test_what_never_works_is_soon_left_out_and_its_reason_is_told(name):
     assert solver.num_retried == 5
 
 
-class Moody:
+class Moody(Strategy):
     """Solves A = 1 where `works` of the number of the system, from 1, says so; what it says of a failure is its own."""
 
     name = "moody"
-    recycles = False
 
     def __init__(self, works):
         self.works = works
@@ -87,9 +86,6 @@ class Moody:
 
     def __copy__(self):
         return self  # one for all families, for the test to look at
-
-    def reset(self):
-        pass
 
     def solve(self, system, tolerance):
         number = int(system.b.array_r[0])

@@ -19,7 +19,7 @@ from penstock.solvers.linear.direct.lagged import Lagged
 from penstock.solvers.linear.iterative.cg import CG
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
 from penstock.solvers.linear.iterative.petsc import Krylov
-from penstock.solvers.linear.strategy import Attempt
+from penstock.solvers.linear.strategy import Attempt, Strategy
 from penstock.solvers.problem import LinearSystem, Outcome
 
 SIZE = 16
@@ -135,14 +135,10 @@ def test_direct_strategies_are_not_calibrated():
     assert isinstance(calibrated(CG()), Calibrated)
 
 
-class Liar:
+class Liar(Strategy):
     """Always says that it has met every tolerance."""
 
     name = "liar"
-    recycles = False
-
-    def reset(self):
-        pass
 
     def solve(self, system, tolerance):
         x = system.b.copy()

@@ -17,7 +17,7 @@ from penstock.solvers.linear import STRATEGIES, LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
 from penstock.solvers.linear.iterative.petsc import METHODS, Krylov
-from penstock.solvers.linear.strategy import Attempt, Tolerance
+from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
 
 RTOL = 1e-8
@@ -256,14 +256,10 @@ def test_a_petsc_error_is_a_breakdown():
     np.testing.assert_allclose(solution.x.array_r, [2.0, 1.0])
 
 
-class Singular:
+class Singular(Strategy):
     """A dense step of it fails, as numpy.linalg tells it."""
 
     name = "singular"
-    recycles = False
-
-    def reset(self):
-        pass
 
     def solve(self, system, tolerance):
         np.linalg.inv(np.zeros((2, 2)))
@@ -274,7 +270,7 @@ def test_a_dense_step_that_fails_is_a_breakdown():
     assert solution.converged and solution.strategy == "direct"
 
 
-class Poisoned:
+class Poisoned(Strategy):
     """Right on the first system, wrong on all later ones until it is reset."""
 
     name = "poisoned"
