@@ -71,6 +71,17 @@ def test_the_tree_is_that_of_the_files():
     assert not re.findall(r"^.*: $", made.stdout, re.M), "a file without a docstring"
 
 
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_python_block_runs(page, tmp_path, monkeypatch):
+    """One after the other, as a reader would paste them; a class of one is there for the next."""
+    monkeypatch.chdir(tmp_path)
+    names = {"__name__": "pasted"}
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S):
+        exec(compile(block, str(page), "exec"), names)
+
+
 def test_links_between_pages_lead_somewhere():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
