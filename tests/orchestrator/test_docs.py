@@ -1,5 +1,6 @@
 """What the documentation lists is what there is."""
 
+import importlib
 import inspect
 import re
 import subprocess
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from penstock.learner.buffers.buffer import BUFFERS
+from penstock.learner.buffers.units import DRAWS
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
 from penstock.orchestrator.assembly import OF_THE_PROBLEM
@@ -55,6 +58,15 @@ def test_configuration_page_lists_every_option(registry):
 def test_readme_lists_every_problem():
     text = (ROOT / "README.md").read_text()
     assert all(re.search(rf"^\|.*\b{name}\b", text, re.M) for name in PROBLEMS)
+
+
+def test_the_reference_has_every_part_that_is_chosen_by_name():
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    modules = set(re.findall(r"^::: (\S+)$", pages, re.M))
+    for registry in (PROBLEMS, STRATEGIES, MODELS, LOSSES, DRAWS, BUFFERS):
+        assert modules >= {load_class(name, registry, "").__module__ for name in registry}
+    for module in modules:
+        importlib.import_module(module)
 
 
 def test_metrics_page_lists_every_metric():
