@@ -26,6 +26,9 @@ from penstock.solvers.referee.goals import AccuracyGoal, Goal, ResidualGoal
 from penstock.solvers.referee.referee import compare, structure_of
 from penstock.solvers.referee.table import render, section_of
 
+RUNGS = """L1 is the step on one batch that lies on the device, L2 the step fed from a full buffer, L2p the same while a thread
+puts samples in. Medians over rounds, quartiles in brackets; ratios are of pairs of one round, above 1 is faster."""
+
 
 def bench_solvers(config: Config, num_systems: int) -> None:
     """Let all strategies, and loops as a PETSc user writes them, solve the systems of the configuration's problem.
@@ -121,4 +124,4 @@ def bench_learner(config: Config, seconds: float) -> None:
     """Measure the configuration's training step alone, fed from a full buffer, and beside an ingest thread."""
     device = pick_device(config.training.device)
     section = ladder(_OwnRun(resolve(config)), device, seconds)
-    print(f"## {section.title}\n\n{section.text}")
+    print(f"## {section.title}\n\n{RUNGS}\n\n{section.text}")
