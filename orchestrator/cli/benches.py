@@ -26,8 +26,10 @@ from penstock.solvers.referee.goals import AccuracyGoal, Goal, ResidualGoal
 from penstock.solvers.referee.referee import compare, structure_of
 from penstock.solvers.referee.table import render, section_of
 
-RUNGS = """L1 is the step on one batch that lies on the device, L2 the step fed from a full buffer, L2p the same while a thread
-puts samples in. Medians over rounds, quartiles in brackets; ratios are of pairs of one round, above 1 is faster."""
+RUNGS = (
+    "L1 is the step on one batch that lies on the device, L2 the step fed from a full buffer, L2p the same while a\n"
+    "thread puts samples in. Medians over rounds, quartiles in brackets; ratios pair the rounds, above 1 is faster."
+)
 
 
 def bench_solvers(config: Config, num_systems: int) -> None:
