@@ -153,6 +153,23 @@ def test_a_default_is_taken_back_from_the_record_whatever_its_annotation_says(tm
         resolve(folder.config(("problem.resolution=16.0",))).problem()
 
 
+NAMED = """
+from penstock.solvers.problems.steady.darcy import Darcy
+
+
+class Mine(Darcy):
+    def __init__(self, *, resolution: int = 16, name: str = "mine"):
+        super().__init__(resolution=resolution)
+        self.name = name
+"""
+
+
+def test_a_class_with_an_option_called_name_keeps_its_default(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(NAMED)
+    folder = written(tmp_path, monkeypatch, {"problem": f"{tmp_path}/mine.py:Mine"})
+    assert resolve(folder.config()).problem().name == "mine"
+
+
 def test_what_a_model_takes_for_null_is_recorded(tmp_path, monkeypatch):
     folder = written(tmp_path, monkeypatch, {"problem": {"name": "darcy", "resolution": 16}})
     assert yaml.safe_load((folder.path / "config.yaml").read_text())["model"]["modes"] == [8, 8]
