@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LARGEST_REFERENCE = 40_000  # unknowns up to which MUMPS makes the exact solution in three dimensions, too
 
+MAX_ABSENT = 20  # successive simulations without a system of the family, after which it is taken to be gone
+
 Visitor = Callable[[int, LinearSystem], bool | None]
 """Is given the number of a system, and the system; true ends the visit."""
 
@@ -35,6 +37,8 @@ class ExactSolver:
 
     def __call__(self, system: LinearSystem) -> np.ndarray:
         """Raises ArithmeticError where there is no solution."""
+        if system.b.norm() == 0:
+            return np.zeros(system.b.getSize())
         is_direct = can_factor(system) or system.A.getSize()[0] <= LARGEST_REFERENCE
         # Rounding may leave residuals above 1e-10, where a coefficient jumps by 1e4.
         strategy, rtol = (self._direct, 1e-8) if is_direct else (self._krylov, 1e-10)
@@ -78,6 +82,8 @@ class Case:
 
         The simulation goes on with exact solutions, whatever the visitor does, so that every visit meets the same
         systems. They are made outside of what `assemblies` times.
+
+        Raises ArithmeticError where the family's systems end.
         """
         if self.is_sequence:
             self._visit_sequence(iter(numbers), visitor)
@@ -126,11 +132,11 @@ class Case:
 
     def _visit_sequence(self, numbers: Iterator[int], visitor: Visitor) -> None:
         wanted = next(numbers, None)
-        number = simulation = 0
+        number = simulation = num_absent = 0
 
         def solve(system: LinearSystem) -> Solution:
             nonlocal number, wanted, start
-            if self.family not in (None, system.family):
+            if self.family not in (None, system.family) or system.b.norm() == 0:  # x = 0 tells nothing
                 return _solution(system, self._solver(system))
             self.assemblies.append(time.thread_time() - start)
             if number == wanted:
@@ -148,11 +154,17 @@ class Case:
                 if simulation < len(self._ends) and self._ends[simulation] <= wanted:
                     number = self._ends[simulation]
                 else:
-                    start = time.thread_time()
+                    before, start = number, time.thread_time()
                     for _ in self.problem.simulate(self._parameters(simulation), solve):
                         pass
                     if simulation == len(self._ends):
                         self._ends.append(number)
+                    num_absent = num_absent + 1 if number == before else 0
+                    if num_absent == MAX_ABSENT:
+                        raise ArithmeticError(
+                            f"no system of family {self.family!r} in {MAX_ABSENT} successive simulations: name "
+                            "families by the kind of their systems, not by the draw"
+                        )
                 simulation += 1
         except _Enough:
             return
