@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, describe, text_of
 from penstock.learner.buffers.buffer import Reservoir
 from penstock.learner.ladder.ladder import ladder
 from penstock.learner.ladder.samples import full_reservoir
 from penstock.learner.step import Step
+from penstock.orchestrator.actors.solver_actor import reference_solver
 from penstock.orchestrator.assembly import make_draw, make_step, make_surrogate, pick_device
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import resolve
+from penstock.registry import read_source
 from penstock.sample import Layout
 from penstock.solvers import mpi
 from penstock.solvers.parameters.space import generator_of
-from penstock.solvers.problem import LinearSystem, Outcome, Problem, Solution
+from penstock.solvers.problem import LinearSystem, Problem, Solution, SolveError
 from penstock.solvers.referee.arms import Arm, AutoArm, own_arms, skr_arms, user_arms
-from penstock.solvers.referee.case import Case, ExactSolver
+from penstock.solvers.referee.case import Case
 from penstock.solvers.referee.goals import AccuracyGoal, Goal, ResidualGoal
 from penstock.solvers.referee.referee import compare, structure_of
 from penstock.solvers.referee.table import render, section_of
+
+COMPARED = ("seqaij", "mpiaij")
+"""Types of matrices: the ways to solve get a system as the problem gives it."""
 
 
 def bench_solvers(config: Config, num_systems: int) -> None:
@@ -32,17 +39,19 @@ def bench_solvers(config: Config, num_systems: int) -> None:
 
     Prints a table per family of systems. Raises PenstockError for a problem without systems.
     """
-    blueprint = resolve(config)
-    problem, name = blueprint.problem(), config.problem.name
+    name = config.problem.name
+    source = read_source(name, "problem.name")
+    problem = Blueprint(config=config, problem_source=source, model_source=None).problem()  # whatever the model
     mpi.start()
-    systems = _systems_of(problem, config.seed)
+    systems = _systems_of(problem, config)
     if not systems:
         raise PenstockError(f"problem {name!r} solves no linear system in its first simulation: nothing to compare")
-    for family in dict.fromkeys(family for family, _ in systems):
+    families = list(dict.fromkeys(family for family, _ in systems))
+    for family in families:
         sizes = [size for other, size in systems if other == family]
         case = Case(
-            name=name if family in ("default", name) else f"{name}, {family}",
-            title="Systems that follow from one another" if len(systems) > 1 else "One system per simulation",
+            name=name if len(families) == 1 else f"{name}, {family}",
+            title="Systems that follow from one another" if len(sizes) > 1 else "One system per simulation",
             problem=problem,
             num_unknowns=sizes[0],
             is_sequence=len(systems) > 1,
@@ -50,24 +59,46 @@ def bench_solvers(config: Config, num_systems: int) -> None:
             seed=config.seed,
             design="training",
         )
-        _compare(case, config, num_systems)
+        with _told(config):
+            _compare(case, config, num_systems)
 
 
-def _systems_of(problem: Problem, seed: int) -> list[tuple[str, int]]:
-    """Family and unknowns of the systems of the first simulation."""
-    found, exact = [], ExactSolver()
+def _systems_of(problem: Problem, config: Config) -> list[tuple[str, int]]:
+    """Family and unknowns of the systems of the first simulation, solved as those of the validation set are.
+
+    Raises PenstockError for what can't be solved or compared.
+    """
+    found, solver = [], reference_solver(config.solver)
 
     def solve(system: LinearSystem) -> Solution:
-        found.append((system.family, system.A.getSize()[0]))
-        x = system.b.duplicate()
-        x.array = exact(system)
-        return Solution(
-            x=x, outcome=Outcome.CONVERGED, relative_residual=0.0, iterations=0, seconds=0.0, strategy="exact"
-        )
+        solution = solver(system)
+        if not solution.converged:
+            raise SolveError(f"system {len(found)} (family {system.family!r}): {solution.reason}")
+        if system.A.getType() not in COMPARED:
+            raise SolveError(
+                f"the bench compares ways to solve for matrices of type 'aij', and that of family {system.family!r} is "
+                f"of type {system.A.getType()!r}"
+            )
+        if system.b.norm() > 0:  # else x = 0, and there is nothing to compare
+            found.append((system.family, system.A.getSize()[0]))
+        return solution
 
-    for _ in problem.simulate(problem.draw(generator_of(seed, "training", 0)), solve):
-        pass
+    with _told(config):
+        for _ in problem.simulate(problem.draw(generator_of(config.seed, "training", 0)), solve):
+            pass
     return found
+
+
+@contextmanager
+def _told(config: Config) -> Iterator[None]:
+    """What the problem's simulations raise, in one line; exit code 3, as of a run."""
+    try:
+        yield
+    except (SolveError, ArithmeticError) as error:
+        raise PenstockError(f"problem {config.problem.name!r}: {text_of(error)}", exit_code=3) from error
+    except Exception as error:
+        file = config.problem.name.rpartition(":")[0]
+        raise PenstockError(f"problem {config.problem.name!r}: {describe(error, file)}", exit_code=3) from error
 
 
 def _compare(case: Case, config: Config, num_systems: int) -> None:

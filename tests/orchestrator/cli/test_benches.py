@@ -65,6 +65,67 @@ def test_a_problem_without_systems_is_refused(tmp_path):
         bench_solvers(load_config(tmp_path / "mine.yaml"), 3)
 
 
+ODD = """
+from dataclasses import replace
+
+import numpy as np
+
+from penstock.sample import FieldSpec, Sample
+from penstock.solvers.discretisation.five_point import FivePoint
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
+from penstock.solvers.problem import LinearSystem, Problem
+
+
+class Odd(Problem):
+    def __init__(self, *, kind: str):
+        self.kind = kind
+        self.space = ParameterSpace(speed=Uniform(1.0, 2.0))
+        self.inputs = (FieldSpec(name="speed"),)
+        self.outputs = (FieldSpec(name="after", shape=(4, 4)),)
+
+    def simulate(self, parameters, solve):
+        from petsc4py import PETSc
+
+        if self.kind == "broken":
+            raise ValueError("no mesh")
+        values = np.full((5, 4, 4), -1.0)
+        values[0] = 4 + parameters["speed"]
+        if self.kind == "singular":
+            values[0] = 4 - np.pad(np.zeros((2, 2)), 1, constant_values=1.0)
+            values[0, ::3, ::3] -= 1
+        system = FivePoint(4, family="odd", is_spd=False).system(values, np.arange(16.0).reshape(4, 4))
+        if self.kind == "nest":
+            system = LinearSystem(A=PETSc.Mat().createNest([[system.A]], comm=PETSc.COMM_SELF), b=system.b)
+        if self.kind == "named by draw":
+            system.family = f"odd {parameters['speed']}"
+            solve(replace(system, family="another"))
+        yield Sample(inputs=parameters, outputs={"after": solve(system).x.array_r.reshape(4, 4)})
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "complaint"),
+    [
+        ("broken", r"problem '.*Odd': ValueError: no mesh \(.*odd.py, line 23\)"),
+        ("singular", r"problem '.*Odd': system 0 \(family 'odd'\): the matrix is singular: it takes constants to zero"),
+        ("nest", "of type 'aij', and that of family 'default' is of type 'nest'"),
+        ("named by draw", "no system of family 'odd 1.* in 20 successive simulations: name families by the kind"),
+    ],
+)
+def test_a_problem_that_can_t_be_compared_is_refused_in_one_line(tmp_path, kind, complaint):
+    (tmp_path / "odd.py").write_text(ODD)
+    (tmp_path / "odd.yaml").write_text(f"problem: {{name: ./odd.py:Odd, kind: {kind}}}\n{STOP}")
+    with pytest.raises(PenstockError, match=complaint) as caught:
+        bench_solvers(load_config(tmp_path / "odd.yaml"), 1)
+    assert caught.value.exit_code == 3
+
+
+def test_a_model_that_the_problem_does_not_suit_is_no_matter_to_its_solvers(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("problem: {name: poisson, resolution: 8}\nmodel: fno\n" + STOP)
+    bench_solvers(load_config(tmp_path / "mine.yaml"), 1)
+    assert "## poisson, error against" in capsys.readouterr().out
+
+
 def test_the_ladder_is_that_of_the_runs_own_step(tmp_path, capsys):
     model = "model: {name: fno, width: 4, modes: 3, layers: 2}\n"
     (tmp_path / "mine.yaml").write_text("problem: {name: darcy, resolution: 12}\n" + model + STOP)
