@@ -170,6 +170,38 @@ def test_a_class_with_an_option_called_name_keeps_its_default(tmp_path, monkeypa
     assert resolve(folder.config()).problem().name == "mine"
 
 
+STRATEGIES = """
+from penstock.solvers.linear.strategy import Strategy
+
+
+class Nameless(Strategy):
+    def solve(self, system, tolerance):
+        raise AssertionError
+
+
+class Mine(Nameless):
+    name = "mine"
+
+
+class Other:
+    name = "other"
+"""
+
+
+def test_a_strategy_of_the_users_own_keeps_to_the_protocol(tmp_path, monkeypatch):
+    (tmp_path / "own_strategies.py").write_text(STRATEGIES)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def strategy(name):
+        values = {"problem": "darcy", "solver": {"strategy": f"own_strategies:{name}"}}
+        return resolve(Config.model_validate(values | {"training": {"stop_after": {"steps": 10}}})).strategy()
+
+    assert strategy("Mine").name == "mine"
+    for name in ("Nameless", "Other"):
+        with pytest.raises(PenstockError, match=f"'own_strategies:{name}' must be a subclass of .*Strategy that has a"):
+            strategy(name)
+
+
 def test_what_a_model_takes_for_null_is_recorded(tmp_path, monkeypatch):
     folder = written(tmp_path, monkeypatch, {"problem": {"name": "darcy", "resolution": 16}})
     assert yaml.safe_load((folder.path / "config.yaml").read_text())["model"]["modes"] == [8, 8]
