@@ -60,7 +60,7 @@ def bench_solvers(config: Config, num_systems: int) -> None:
             design="training",
         )
         with _told(config):
-            _compare(case, config, num_systems)
+            _compare(case, config, num_systems, num_first=len(sizes))
 
 
 def _systems_of(problem: Problem, config: Config) -> list[tuple[str, int]]:
@@ -101,9 +101,10 @@ def _told(config: Config) -> Iterator[None]:
         raise PenstockError(f"problem {config.problem.name!r}: {describe(error, file)}", exit_code=3) from error
 
 
-def _compare(case: Case, config: Config, num_systems: int) -> None:
+def _compare(case: Case, config: Config, num_systems: int, num_first: int) -> None:
+    """num_first: systems of the first simulation."""
     accuracy, rtol = config.solver.accuracy, config.solver.rtol
-    structure = structure_of(case)
+    structure = structure_of(case, later=num_first if case.is_sequence else None)
     target = {"rtol": rtol} if accuracy is None else {"accuracy": accuracy}
     arms: list[Arm] = [
         *user_arms(structure),

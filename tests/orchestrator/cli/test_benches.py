@@ -120,6 +120,41 @@ def test_a_problem_that_can_t_be_compared_is_refused_in_one_line(tmp_path, kind,
     assert caught.value.exit_code == 3
 
 
+CONSTANT_BY_DRAW = """
+import numpy as np
+
+from penstock.sample import FieldSpec, Sample
+from penstock.solvers.discretisation.structured import StructuredDiffusion
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
+from penstock.solvers.problem import Problem
+
+
+class Mine(Problem):
+    num_steps = 3
+
+    def __init__(self, *, varies: bool = True):
+        self.varies = varies
+        self.space = ParameterSpace(speed=Uniform(1.0, 2.0))
+        self.inputs = (FieldSpec(name="before", shape=(5, 5)),)
+        self.outputs = (FieldSpec(name="after", shape=(5, 5)),)
+
+    def simulate(self, parameters, solve):
+        discretisation, u = StructuredDiffusion(6, 2), np.ones((5, 5))
+        coefficient = np.full((6, 6), parameters["speed"] if self.varies else 1.0)
+        for step in range(self.num_steps):
+            before, u = u, solve(discretisation.assemble(coefficient, u, mass=1.0)).x.array_r.reshape(5, 5)
+            yield Sample(inputs={"before": before}, outputs={"after": u}, step=step)
+"""
+
+
+@pytest.mark.parametrize("varies", [True, False])
+def test_a_matrix_that_stays_within_a_simulation_alone_is_not_constant(tmp_path, capsys, varies):
+    (tmp_path / "mine.py").write_text(CONSTANT_BY_DRAW)
+    (tmp_path / "mine.yaml").write_text(f"problem: {{name: ./mine.py:Mine, varies: {str(varies).lower()}}}\n{STOP}")
+    bench_solvers(load_config(tmp_path / "mine.yaml"), 4)
+    assert ("factor kept" in capsys.readouterr().out) is not varies
+
+
 def test_a_model_that_the_problem_does_not_suit_is_no_matter_to_its_solvers(tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text("problem: {name: poisson, resolution: 8}\nmodel: fno\n" + STOP)
     bench_solvers(load_config(tmp_path / "mine.yaml"), 1)
