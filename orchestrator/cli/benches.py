@@ -58,6 +58,7 @@ def bench_solvers(config: Config, num_systems: int) -> None:
             family=family,
             seed=config.seed,
             design="training",
+            of_deviation=config.solver.accuracy_of == "deviation",
         )
         with _told(config):
             _compare(case, config, num_systems, num_first=len(sizes))
@@ -105,7 +106,7 @@ def _compare(case: Case, config: Config, num_systems: int, num_first: int) -> No
     """num_first: systems of the first simulation."""
     accuracy, rtol = config.solver.accuracy, config.solver.rtol
     structure = structure_of(case, later=num_first if case.is_sequence else None)
-    target = {"rtol": rtol} if accuracy is None else {"accuracy": accuracy}
+    target = {"rtol": rtol} if accuracy is None else {"accuracy": accuracy, "of_deviation": case.of_deviation}
     arms: list[Arm] = [
         *user_arms(structure),
         *own_arms(structure, case.first()),

@@ -58,7 +58,8 @@ class Case:
     name: short; one that ends in the number of unknowns is one size of several, and shares a plot with the others.
     title: one line of prose. is_sequence: a simulation has many systems, which follow from one another, so they are
     solved in order and never sorted; else it has one. num_systems: of a table, where it is not to go by size. family:
-    the only one whose systems count, where there are several. seed, design: of the draws.
+    the only one whose systems count, where there are several. seed, design: of the draws. of_deviation: errors are
+    relative to the deviation of A⁻¹ b from its mean.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Case:
     family: str | None = None
     seed: int = 0
     design: str = "bench"
+    of_deviation: bool = False
     assemblies: list[float] = field(default_factory=list)
     """Seconds that the problem took before each system, of those visited since this was cleared."""
     _exact: dict[int, np.ndarray] = field(default_factory=dict)
@@ -108,8 +110,9 @@ class Case:
             self._exact[number] = self._solver(system)
 
     def error(self, number: int, system: LinearSystem, x: PETSc.Vec) -> float:
-        """||x - A⁻¹ b|| / ||A⁻¹ b|| of a system that was prepared."""
-        return relative_error(system, x, _vector(system, self._exact[number]))
+        """||x - A⁻¹ b|| / ||A⁻¹ b|| of a system that was prepared; or over the deviation of A⁻¹ b from its mean."""
+        size = Tolerance(0.0, of_deviation=self.of_deviation)
+        return relative_error(system, x, _vector(system, self._exact[number]), size)
 
     def _parameters(self, simulation: int):
         return self.problem.draw(generator_of(self.seed, self.design, simulation))

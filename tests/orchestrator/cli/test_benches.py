@@ -155,6 +155,46 @@ def test_a_matrix_that_stays_within_a_simulation_alone_is_not_constant(tmp_path,
     assert ("factor kept" in capsys.readouterr().out) is not varies
 
 
+OFFSET = """
+import numpy as np
+
+from penstock.sample import FieldSpec, Sample
+from penstock.solvers.discretisation.five_point import OFFSETS, FivePoint
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
+from penstock.solvers.problem import Problem
+
+
+class Mine(Problem):
+    space = ParameterSpace(reaction=Uniform(1.0, 2.0))
+    inputs = (FieldSpec(name="reaction"),)
+    outputs = (FieldSpec(name="after", shape=(9, 9)),)
+
+    def simulate(self, parameters, solve):
+        values = np.full((len(OFFSETS), 9, 9), -1.0)
+        values[0] = 4 + parameters["reaction"] + np.linspace(0, 1, 9)
+        x = np.pad(1000.0 + np.random.default_rng(0).normal(size=(9, 9)), 1)
+        b = values[0] * x[1:-1, 1:-1] - x[2:, 1:-1] - x[:-2, 1:-1] - x[1:-1, 2:] - x[1:-1, :-2]
+        solution = solve(FivePoint(9, family="mine", is_spd=True).system(values, b))
+        yield Sample(inputs=parameters, outputs={"after": solution.x.array_r.reshape(9, 9)})
+"""
+
+
+def test_errors_are_relative_to_what_the_configuration_says(tmp_path, capsys):
+    """The solutions are 1000 with a deviation of 1: what is within 1e-2 of their size may be ten deviations off."""
+    (tmp_path / "mine.py").write_text(OFFSET)
+    solver = "solver: {accuracy: 1.0e-2, accuracy_of: deviation}\n"
+    (tmp_path / "mine.yaml").write_text("problem: ./mine.py:Mine\n" + solver + STOP)
+    config = load_config(tmp_path / "mine.yaml")
+    bench_solvers(config, 3)
+    printed = capsys.readouterr().out
+    assert "error against the exact solution at most 0.01 of its deviation from its mean" in printed
+    (row,) = [line for line in printed.splitlines() if line.startswith("| cg + icc ")]
+    iterations = float(row.split("|")[3])
+    bench_solvers(load_config(tmp_path / "mine.yaml", ("solver.accuracy_of=value",)), 3)
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| cg + icc ")]
+    assert float(row.split("|")[3]) < iterations
+
+
 def test_a_model_that_the_problem_does_not_suit_is_no_matter_to_its_solvers(tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text("problem: {name: poisson, resolution: 8}\nmodel: fno\n" + STOP)
     bench_solvers(load_config(tmp_path / "mine.yaml"), 1)
