@@ -39,6 +39,11 @@ solution, as a run does whatever its strategy; the other arms' times are without
 counts as solved. Ratios are times of the arm that is named over those of auto, of the sums and in brackets the median:
 above 1 auto is the faster one."""
 
+LADDER_LEGEND = """L1 is the step on one batch that lies on the device, L2 the step fed from a full buffer, L2p the
+same while a thread puts samples into the buffer as fast as its rule admits, "feed" the batches without a step. L2
+below L1 is what feeding costs, L2p below L2 what ingestion costs beside it; a run reaches L2 at most. DataLoader is
+torch's over the same buffer. Ratios are medians of rounds, in brackets quartiles."""
+
 
 def bench_solvers(config: Config, num_systems: int) -> None:
     """Let all strategies, and loops as a PETSc user writes them, solve the systems of the configuration's problem.
@@ -167,4 +172,4 @@ def bench_learner(config: Config, seconds: float) -> None:
     """Measure the configuration's training step alone, fed from a full buffer, and beside an ingest thread."""
     device = pick_device(config.training.device)
     section = ladder(_OwnRun(resolve(config)), device, seconds)
-    print(f"## {section.title}\n\n{section.text}")
+    print(f"## {section.title}\n\n{section.text}\n\n{LADDER_LEGEND}")

@@ -216,3 +216,4 @@ def test_the_ladder_is_that_of_the_runs_own_step(tmp_path, capsys):
     assert "## fno on darcy, batch 4" in printed
     for rung in ("L1: the step alone", "L2", "L2p", "DataLoader, batched"):
         assert f"\n| {rung} " in printed
+    assert "L1 is the step on one batch" in printed
