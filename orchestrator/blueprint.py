@@ -46,4 +46,10 @@ class Blueprint:
         """A fresh strategy of `solver.strategy`. Raises PenstockError."""
         choice = self.config.solver.strategy
         cls = load_class(choice.name, STRATEGIES, "solver.strategy", takes_files=False)
-        return build(cls, choice.options, "solver.strategy")
+        strategy = build(cls, choice.options, "solver.strategy")
+        if not isinstance(strategy, Strategy) or not isinstance(getattr(strategy, "name", None), str):
+            raise PenstockError(
+                f"solver.strategy: {choice.name!r} must be a subclass of penstock.solvers.linear.strategy.Strategy "
+                "that has a name"
+            )
+        return strategy

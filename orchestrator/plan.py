@@ -28,7 +28,8 @@ def resolve(config: Config) -> Blueprint:
     mpi.make_ready()  # a user's file may import mpi4py
 
     def spelt_out(choice: Named, cls: type, **kinds: Any) -> Named:
-        return Named(name=choice.name, **with_defaults(cls, choice.options, **kinds))
+        # A class may have an option `name`, which a configuration can't give: it keeps its default.
+        return Named(**{**with_defaults(cls, choice.options, **kinds), "name": choice.name})
 
     solver, buffer, training = config.solver, config.buffer, config.training
     draw = load_class(buffer.draw.name, DRAWS, "buffer.draw", takes_files=False)

@@ -24,6 +24,9 @@ CHECKED: dict[type, tuple[tuple[type, ...], str]] = {
 }
 """Annotations of options that `build` checks: the types it takes, and what they are called in a configuration."""
 
+OPTION_KINDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+"""Parameters that a configuration can name."""
+
 
 def nearest(word: str, known) -> str:
     """' Did you mean ...?' for a misspelt word, else the list of what there is."""
@@ -80,10 +83,12 @@ def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
         parameters = list(inspect.signature(cls).parameters.values())[len(args) :]
     except (TypeError, ValueError) as error:  # what is written in C may have no signature
         raise PenstockError(f"{where}: {cls!r} can't be built from options: {error}") from error
-    known = {p.name: p for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    known = {p.name: p for p in parameters if p.kind in OPTION_KINDS}
     for key, value in options.items():
         if key not in known:
             raise PenstockError(f"{where}.{key}: unknown key; {nearest(key, known)}")
+        if _is_default(known[key], value):  # it was written down by `with_defaults`, and is not the user's to mend
+            continue
         if refusal := _refusal(_hint(cls, known[key]), value):
             raise PenstockError(f"{where}.{key} = {value!r}: {refusal}")
     if missing := [
@@ -116,7 +121,7 @@ def with_defaults(cls: type, options: Mapping[str, Any], *, given: int = 0, leav
     defaults = {
         parameter.name: plain(parameter.default)
         for parameter in parameters
-        if parameter.name not in leave_out and is_plain(parameter.default)
+        if parameter.kind in OPTION_KINDS and parameter.name not in leave_out and is_plain(parameter.default)
     }
     return dict(options) | {name: value for name, value in defaults.items() if name not in options}
 
@@ -137,8 +142,15 @@ def plain(value: Any) -> Any:
     return {key: plain(item) for key, item in value.items()} if type(value) is dict else value
 
 
+def _is_default(parameter: inspect.Parameter, value: Any) -> bool:
+    """Whether the value is the default as YAML holds it, types included: 1 is neither 1.0 nor true."""
+    return is_plain(parameter.default) and repr(plain(parameter.default)) == repr(plain(value))
+
+
 def _as_default(parameter: inspect.Parameter, value: Any) -> Any:
-    """A list as the tuple that the class has for a default."""
+    """The default itself for its form in YAML; any other list as the tuple that the class has for a default."""
+    if _is_default(parameter, value):
+        return parameter.default
     return tuple(value) if type(value) is list and type(parameter.default) is tuple else value
 
 

@@ -42,8 +42,8 @@ def make_worker(blueprint: Blueprint, **options: Any) -> SolverWorker:
             "training": LinearSolver(
                 strategy, rtol=config.rtol, accuracy=config.accuracy, of_deviation=config.accuracy_of == "deviation"
             ),
-            "validation": _reference_solver(config),
-            "prediction": _reference_solver(config),
+            "validation": reference_solver(config),
+            "prediction": reference_solver(config),
         },
         seed=blueprint.config.seed,
         sort=config.sort,
@@ -52,7 +52,8 @@ def make_worker(blueprint: Blueprint, **options: Any) -> SolverWorker:
     )
 
 
-def _reference_solver(config: SolverSection) -> LinearSolver:
+def reference_solver(config: SolverSection) -> LinearSolver:
+    """That of validation and prediction."""
     if config.accuracy_of == "deviation":
         return LinearSolver(Direct(), accuracy=REFERENCE_ACCURACY * config.accuracy, of_deviation=True)
     return LinearSolver(Direct(), rtol=REFERENCE_RTOL)

@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, describe, text_of
 from penstock.learner.buffers.buffer import Reservoir
 from penstock.learner.ladder.ladder import ladder
 from penstock.learner.ladder.samples import full_reservoir
 from penstock.learner.step import Step
+from penstock.orchestrator.actors.solver_actor import reference_solver
 from penstock.orchestrator.assembly import make_draw, make_step, make_surrogate, pick_device
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import resolve
+from penstock.registry import read_source
 from penstock.sample import Layout
 from penstock.solvers import mpi
 from penstock.solvers.parameters.space import generator_of
-from penstock.solvers.problem import LinearSystem, Outcome, Problem, Solution
-from penstock.solvers.referee.arms import Arm, AutoArm, own_arms, skr_arms, user_arms
-from penstock.solvers.referee.case import Case, ExactSolver
+from penstock.solvers.problem import LinearSystem, Problem, Solution, SolveError
+from penstock.solvers.referee.arms import Arm, AutoArm, Role, StrategyArm, own_arms, skr_arms, user_arms
+from penstock.solvers.referee.case import Case
 from penstock.solvers.referee.goals import AccuracyGoal, Goal, ResidualGoal
 from penstock.solvers.referee.referee import compare, structure_of
-from penstock.solvers.referee.table import render, section_of
+from penstock.solvers.referee.table import section_of
 
-RUNGS = (
-    "L1 is the step on one batch that lies on the device, L2 the step fed from a full buffer, L2p the same while a\n"
-    "thread puts samples in. Medians over rounds, quartiles in brackets; ratios pair the rounds, above 1 is faster."
-)
+COMPARED = ("seqaij", "mpiaij")
+"""Types of matrices: the ways to solve get a system as the problem gives it."""
+
+LEGEND = """Arms called "user" are loops as someone who knows PETSc writes them, SKR is GCRO-DR(40, 20) as Wang et al.
+(2024) use it, "reset" the same with nothing recycled, "yours" the configuration's strategy. "auto" checks every
+solution, as a run does whatever its strategy; the other arms' times are without that. An error of up to twice the goal
+counts as solved. Ratios are times of the arm that is named over those of auto, of the sums and in brackets the median:
+above 1 auto is the faster one."""
+
+LADDER_LEGEND = """L1 is the step on one batch that lies on the device, L2 the step fed from a full buffer, L2p the
+same while a thread puts samples into the buffer as fast as its rule admits, "feed" the batches without a step. L2
+below L1 is what feeding costs, L2p below L2 what ingestion costs beside it; a run reaches L2 at most. DataLoader is
+torch's over the same buffer. Ratios are medians of rounds, in brackets quartiles."""
 
 
 def bench_solvers(config: Config, num_systems: int) -> None:
@@ -37,54 +50,87 @@ def bench_solvers(config: Config, num_systems: int) -> None:
 
     Prints a table per family of systems. Raises PenstockError for a problem without systems.
     """
-    blueprint = resolve(config)
-    problem, name = blueprint.problem(), config.problem.name
+    name = config.problem.name
+    blueprint = Blueprint(  # whatever the model
+        config=config, problem_source=read_source(name, "problem.name"), model_source=None
+    )
+    problem = blueprint.problem()
+    blueprint.strategy()  # told before anything is solved
     mpi.start()
-    systems = _systems_of(problem, config.seed)
+    systems = _systems_of(problem, config)
     if not systems:
         raise PenstockError(f"problem {name!r} solves no linear system in its first simulation: nothing to compare")
-    for family in dict.fromkeys(family for family, _ in systems):
+    families = list(dict.fromkeys(family for family, _ in systems))
+    for family in families:
         sizes = [size for other, size in systems if other == family]
         case = Case(
-            name=name if family in ("default", name) else f"{name}, {family}",
-            title="Systems that follow from one another" if len(systems) > 1 else "One system per simulation",
+            name=name if len(families) == 1 else f"{name}, {family}",
+            title="Systems that follow from one another" if len(sizes) > 1 else "One system per simulation",
             problem=problem,
             num_unknowns=sizes[0],
             is_sequence=len(systems) > 1,
             family=family,
             seed=config.seed,
             design="training",
+            of_deviation=config.solver.accuracy_of == "deviation",
         )
-        _compare(case, config, num_systems)
+        with _told(config):
+            _compare(case, blueprint, num_systems, num_first=len(sizes))
+    print(LEGEND)
 
 
-def _systems_of(problem: Problem, seed: int) -> list[tuple[str, int]]:
-    """Family and unknowns of the systems of the first simulation."""
-    found, exact = [], ExactSolver()
+def _systems_of(problem: Problem, config: Config) -> list[tuple[str, int]]:
+    """Family and unknowns of the systems of the first simulation, solved as those of the validation set are.
+
+    Raises PenstockError for what can't be solved or compared.
+    """
+    found, solver = [], reference_solver(config.solver)
 
     def solve(system: LinearSystem) -> Solution:
-        found.append((system.family, system.A.getSize()[0]))
-        x = system.b.duplicate()
-        x.array = exact(system)
-        return Solution(
-            x=x, outcome=Outcome.CONVERGED, relative_residual=0.0, iterations=0, seconds=0.0, strategy="exact"
-        )
+        solution = solver(system)
+        if not solution.converged:
+            raise SolveError(f"system {len(found)} (family {system.family!r}): {solution.reason}")
+        if system.A.getType() not in COMPARED:
+            raise SolveError(
+                f"the bench compares ways to solve for matrices of type 'aij', and that of family {system.family!r} is "
+                f"of type {system.A.getType()!r}"
+            )
+        if system.b.norm() > 0:  # else x = 0, and there is nothing to compare
+            found.append((system.family, system.A.getSize()[0]))
+        return solution
 
-    for _ in problem.simulate(problem.draw(generator_of(seed, "training", 0)), solve):
-        pass
+    with _told(config):
+        for _ in problem.simulate(problem.draw(generator_of(config.seed, "training", 0)), solve):
+            pass
     return found
 
 
-def _compare(case: Case, config: Config, num_systems: int) -> None:
-    accuracy, rtol = config.solver.accuracy, config.solver.rtol
-    structure = structure_of(case)
-    target = {"rtol": rtol} if accuracy is None else {"accuracy": accuracy}
+@contextmanager
+def _told(config: Config) -> Iterator[None]:
+    """What the problem's simulations raise, in one line; exit code 3, as of a run."""
+    try:
+        yield
+    except (SolveError, ArithmeticError) as error:
+        raise PenstockError(f"problem {config.problem.name!r}: {text_of(error)}", exit_code=3) from error
+    except Exception as error:
+        file = config.problem.name.rpartition(":")[0]
+        raise PenstockError(f"problem {config.problem.name!r}: {describe(error, file)}", exit_code=3) from error
+
+
+def _compare(case: Case, blueprint: Blueprint, num_systems: int, num_first: int) -> None:
+    """num_first: systems of the first simulation."""
+    solver = blueprint.config.solver
+    accuracy, rtol = solver.accuracy, solver.rtol
+    structure = structure_of(case, later=num_first if case.is_sequence else None)
+    target = {"rtol": rtol} if accuracy is None else {"accuracy": accuracy, "of_deviation": case.of_deviation}
     arms: list[Arm] = [
         *user_arms(structure),
         *own_arms(structure, case.first()),
         *skr_arms(structure),
         AutoArm(**target),
     ]
+    if solver.strategy.name != "auto":
+        arms.append(StrategyArm(f"yours: {solver.strategy.name}", Role.OURS, blueprint.strategy))
     print(
         f"{case.name}: {len(arms)} ways to solve, {num_systems} systems of {case.num_unknowns:,} unknowns", flush=True
     )
@@ -92,7 +138,7 @@ def _compare(case: Case, config: Config, num_systems: int) -> None:
     def goal(calibrations: range) -> Goal:
         return ResidualGoal(rtol) if accuracy is None else AccuracyGoal(accuracy, case, calibrations)
 
-    print(render(section_of(compare(case, arms, num_systems, goal))))
+    print(section_of(compare(case, arms, num_systems, goal))["text"])
 
 
 @dataclass(frozen=True)
@@ -126,4 +172,4 @@ def bench_learner(config: Config, seconds: float) -> None:
     """Measure the configuration's training step alone, fed from a full buffer, and beside an ingest thread."""
     device = pick_device(config.training.device)
     section = ladder(_OwnRun(resolve(config)), device, seconds)
-    print(f"## {section.title}\n\n{RUNGS}\n\n{section.text}")
+    print(f"## {section.title}\n\n{section.text}\n\n{LADDER_LEGEND}")

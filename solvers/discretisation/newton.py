@@ -36,7 +36,7 @@ def newton(
     while True:
         F = residual(u)
         norms.append(float(np.linalg.norm(F)))
-        if norms[-1] <= max(RTOL * norms[0], ROUNDING * np.linalg.norm(u)):
+        if math.isfinite(norms[-1]) and norms[-1] <= max(RTOL * norms[0], ROUNDING * np.linalg.norm(u)):
             return u
         if len(norms) > max_steps or not math.isfinite(norms[-1]):
             raise SolveError(

@@ -236,7 +236,7 @@ class StrategyArm(Arm):
 class AutoArm(Arm):
     """The product's own solver under `strategy: auto`, its check of every solution included.
 
-    target: `rtol` or `accuracy`, as `LinearSolver` takes them.
+    target: `rtol`, or `accuracy` and `of_deviation`, as `LinearSolver` takes them.
     """
 
     def __init__(self, role: Role = Role.AUTO, num_cold: int = 0, **target: float):

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LARGEST_REFERENCE = 40_000  # unknowns up to which MUMPS makes the exact solution in three dimensions, too
 
+MAX_ABSENT = 20  # successive simulations without a system of the family, after which it is taken to be gone
+
 Visitor = Callable[[int, LinearSystem], bool | None]
 """Is given the number of a system, and the system; true ends the visit."""
 
@@ -35,6 +37,8 @@ class ExactSolver:
 
     def __call__(self, system: LinearSystem) -> np.ndarray:
         """Raises ArithmeticError where there is no solution."""
+        if system.b.norm() == 0:
+            return np.zeros(system.b.getSize())
         is_direct = can_factor(system) or system.A.getSize()[0] <= LARGEST_REFERENCE
         # Rounding may leave residuals above 1e-10, where a coefficient jumps by 1e4.
         strategy, rtol = (self._direct, 1e-8) if is_direct else (self._krylov, 1e-10)
@@ -54,7 +58,8 @@ class Case:
     name: short; one that ends in the number of unknowns is one size of several, and shares a plot with the others.
     title: one line of prose. is_sequence: a simulation has many systems, which follow from one another, so they are
     solved in order and never sorted; else it has one. num_systems: of a table, where it is not to go by size. family:
-    the only one whose systems count, where there are several. seed, design: of the draws.
+    the only one whose systems count, where there are several. seed, design: of the draws. of_deviation: errors are
+    relative to the deviation of A⁻¹ b from its mean.
     """
 
     name: str
@@ -66,6 +71,7 @@ class Case:
     family: str | None = None
     seed: int = 0
     design: str = "bench"
+    of_deviation: bool = False
     assemblies: list[float] = field(default_factory=list)
     """Seconds that the problem took before each system, of those visited since this was cleared."""
     _exact: dict[int, np.ndarray] = field(default_factory=dict)
@@ -78,6 +84,8 @@ class Case:
 
         The simulation goes on with exact solutions, whatever the visitor does, so that every visit meets the same
         systems. They are made outside of what `assemblies` times.
+
+        Raises ArithmeticError where the family's systems end.
         """
         if self.is_sequence:
             self._visit_sequence(iter(numbers), visitor)
@@ -102,8 +110,9 @@ class Case:
             self._exact[number] = self._solver(system)
 
     def error(self, number: int, system: LinearSystem, x: PETSc.Vec) -> float:
-        """||x - A⁻¹ b|| / ||A⁻¹ b|| of a system that was prepared."""
-        return relative_error(system, x, _vector(system, self._exact[number]))
+        """||x - A⁻¹ b|| / ||A⁻¹ b|| of a system that was prepared; or over the deviation of A⁻¹ b from its mean."""
+        size = Tolerance(0.0, of_deviation=self.of_deviation)
+        return relative_error(system, x, _vector(system, self._exact[number]), size)
 
     def _parameters(self, simulation: int):
         return self.problem.draw(generator_of(self.seed, self.design, simulation))
@@ -126,11 +135,11 @@ class Case:
 
     def _visit_sequence(self, numbers: Iterator[int], visitor: Visitor) -> None:
         wanted = next(numbers, None)
-        number = simulation = 0
+        number = simulation = num_absent = 0
 
         def solve(system: LinearSystem) -> Solution:
             nonlocal number, wanted, start
-            if self.family not in (None, system.family):
+            if self.family not in (None, system.family) or system.b.norm() == 0:  # x = 0 tells nothing
                 return _solution(system, self._solver(system))
             self.assemblies.append(time.thread_time() - start)
             if number == wanted:
@@ -148,11 +157,17 @@ class Case:
                 if simulation < len(self._ends) and self._ends[simulation] <= wanted:
                     number = self._ends[simulation]
                 else:
-                    start = time.thread_time()
+                    before, start = number, time.thread_time()
                     for _ in self.problem.simulate(self._parameters(simulation), solve):
                         pass
                     if simulation == len(self._ends):
                         self._ends.append(number)
+                    num_absent = num_absent + 1 if number == before else 0
+                    if num_absent == MAX_ABSENT:
+                        raise ArithmeticError(
+                            f"no system of family {self.family!r} in {MAX_ABSENT} successive simulations: name "
+                            "families by the kind of their systems, not by the draw"
+                        )
                 simulation += 1
         except _Enough:
             return

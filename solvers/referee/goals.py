@@ -81,7 +81,8 @@ class AccuracyGoal:
 
     def __init__(self, accuracy: float, case: Case, calibrations: range):
         self.accuracy = accuracy
-        self.text = f"error against the exact solution at most {accuracy:g}"
+        of_what = " of its deviation from its mean" if case.of_deviation else ""
+        self.text = f"error against the exact solution at most {accuracy:g}{of_what}"
         self._case = case
         self._calibrations = calibrations
         self._asked: dict[Arm, float] = {}

@@ -134,21 +134,30 @@ class Comparison:
     """Of processor time, that all of it took."""
 
 
-def structure_of(case: Case) -> Structure:
-    """As two successive systems show it."""
+def structure_of(case: Case, later: int | None = None) -> Structure:
+    """As two successive systems show it.
+
+    later: number of a system of another simulation, where the matrix may be constant within each of them alone.
+    """
     seen: list[tuple[LinearSystem, np.ndarray, np.ndarray]] = []
 
     def look(_, system: LinearSystem) -> None:
         _, columns, values = system.A.getValuesCSR()
         seen.append((system, columns.copy(), values.copy()))
 
+    def is_constant() -> bool:
+        (_, columns, values), *others = seen
+        return all(np.array_equal(columns, other[1]) and np.array_equal(values, other[2]) for other in others)
+
     case.visit(range(2), look)
-    (system, columns, values), (_, other_columns, other_values) = seen
+    if later is not None and is_constant():
+        case.visit([later], look)
+    system = seen[0][0]
     return Structure(
         num_unknowns=case.num_unknowns,
         is_spd=system.is_spd,
         is_spatial=system.grid is not None and len(system.grid.shape) > 2,
-        has_constant_matrix=np.array_equal(columns, other_columns) and np.array_equal(values, other_values),
+        has_constant_matrix=is_constant(),
         is_sequence=case.is_sequence,
     )
 

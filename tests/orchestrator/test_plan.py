@@ -7,6 +7,7 @@ import sys
 import pytest
 import yaml
 
+from penstock.errors import PenstockError
 from penstock.orchestrator.config.config import Config, load_config
 from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.store.run_folder import RunFolder
@@ -128,6 +129,77 @@ def test_what_yaml_has_no_form_for_stays_the_classs_own_and_lists_become_tuples_
     values = yaml.safe_load((folder.path / "config.yaml").read_text())["problem"]
     assert values == {"name": "./problem_mine.py:Mine", "resolution": 16, "shape": [1, [2, 3]], "scale": 2.0}
     assert resolve(folder.config()).problem().scale == 2.0
+
+
+ODD_DEFAULTS = """
+from penstock.solvers.problems.steady.darcy import Darcy
+
+
+class Mine(Darcy):
+    def __init__(self, seed: int = 7, /, *, resolution: int = 16, levels: int = None, pairs=((1, 2), (3, 4))):
+        super().__init__(resolution=resolution)
+        self.seed, self.levels, self.pairs = seed, levels, {pair: 1 for pair in pairs}
+"""
+
+
+def test_a_default_is_taken_back_from_the_record_whatever_its_annotation_says(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(ODD_DEFAULTS)
+    folder = written(tmp_path, monkeypatch, {"problem": f"{tmp_path}/mine.py:Mine"})
+    problem = resolve(folder.config()).problem()
+    assert (problem.seed, problem.levels, list(problem.pairs)) == (7, None, [(1, 2), (3, 4)])
+    with pytest.raises(PenstockError, match=r"problem\.levels = 'many': must be an integer"):
+        resolve(folder.config(("problem.levels=many",))).problem()
+    with pytest.raises(PenstockError, match=r"problem\.resolution = 16\.0: must be an integer"):
+        resolve(folder.config(("problem.resolution=16.0",))).problem()
+
+
+NAMED = """
+from penstock.solvers.problems.steady.darcy import Darcy
+
+
+class Mine(Darcy):
+    def __init__(self, *, resolution: int = 16, name: str = "mine"):
+        super().__init__(resolution=resolution)
+        self.name = name
+"""
+
+
+def test_a_class_with_an_option_called_name_keeps_its_default(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(NAMED)
+    folder = written(tmp_path, monkeypatch, {"problem": f"{tmp_path}/mine.py:Mine"})
+    assert resolve(folder.config()).problem().name == "mine"
+
+
+STRATEGIES = """
+from penstock.solvers.linear.strategy import Strategy
+
+
+class Nameless(Strategy):
+    def solve(self, system, tolerance):
+        raise AssertionError
+
+
+class Mine(Nameless):
+    name = "mine"
+
+
+class Other:
+    name = "other"
+"""
+
+
+def test_a_strategy_of_the_users_own_keeps_to_the_protocol(tmp_path, monkeypatch):
+    (tmp_path / "own_strategies.py").write_text(STRATEGIES)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def strategy(name):
+        values = {"problem": "darcy", "solver": {"strategy": f"own_strategies:{name}"}}
+        return resolve(Config.model_validate(values | {"training": {"stop_after": {"steps": 10}}})).strategy()
+
+    assert strategy("Mine").name == "mine"
+    for name in ("Nameless", "Other"):
+        with pytest.raises(PenstockError, match=f"'own_strategies:{name}' must be a subclass of .*Strategy that has a"):
+            strategy(name)
 
 
 def test_what_a_model_takes_for_null_is_recorded(tmp_path, monkeypatch):

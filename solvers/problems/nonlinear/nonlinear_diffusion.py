@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property, partial
+from math import inf
 
 import numpy as np
 
@@ -37,8 +38,8 @@ class NonlinearDiffusion(Problem):
             raise ValueError(f"resolution = {resolution} is too small: the grid needs at least 1 inner point per axis")
         if num_levels < 1:
             raise ValueError(f"num_levels = {num_levels} is too small: a simulation needs at least 1 level")
-        if not load_step > 0:
-            raise ValueError(f"load_step = {load_step} must be above 0")
+        if not 0 < load_step < inf:
+            raise ValueError(f"load_step = {load_step} must be above 0 and finite")
         self.resolution = resolution
         self.num_steps = num_levels
         self.load_step = load_step

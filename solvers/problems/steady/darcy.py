@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from math import inf
 
 import numpy as np
 
@@ -47,8 +48,8 @@ class Darcy(Problem):
             raise ValueError(f"dimension = {dimension} must be 2 or 3")
         if medium not in MEDIA:
             raise ValueError(f"medium = {medium!r} is not known: {' or '.join(MEDIA)}")
-        if not (above > 0 and below > 0):
-            raise ValueError(f"above = {above} and below = {below} are permeabilities: they must be above 0")
+        if not (0 < above < inf and 0 < below < inf):
+            raise ValueError(f"above = {above} and below = {below} are permeabilities: they must be above 0 and finite")
         self.resolution = resolution
         self.dimension = dimension
         field = GaussianField(resolution, dimension=dimension)

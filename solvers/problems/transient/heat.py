@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
+from math import inf
 
 import numpy as np
 
@@ -40,8 +41,8 @@ class Heat(Problem):
             raise ValueError(f"resolution = {resolution} is too small: an inner vertex needs 2 squares per side")
         if num_steps < 1:
             raise ValueError(f"num_steps = {num_steps} is too small: a simulation needs at least 1 step")
-        if not time_step > 0:
-            raise ValueError(f"time_step = {time_step} must be above 0")
+        if not 0 < time_step < inf:
+            raise ValueError(f"time_step = {time_step} must be above 0 and finite")
         self.resolution = resolution
         self.num_steps = num_steps
         self.time_step = time_step

@@ -67,6 +67,14 @@ def test_what_has_no_solution_is_refused_in_one_line():
     assert len(given) == 12
 
 
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_start_whose_residual_is_not_finite_is_no_solution(value):
+    solve, given = solve_with()
+    with pytest.raises(SolveError, match=r"step 0 leaves a residual of (inf|nan)"):
+        newton(lambda u: np.full_like(u, value), lambda u: None, np.zeros((2, 2)), solve, name="level 1")
+    assert not given
+
+
 def test_what_overflows_is_refused_at_once():
     solve, given = solve_with()
     with pytest.raises(SolveError, match=r"step 1 leaves a residual of nan"):

@@ -112,6 +112,12 @@ def test_matrix_is_symmetric_positive_definite(to_scipy):
     assert np.linalg.eigvalsh(A).min() > 0
 
 
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_permeabilities_are_above_0_and_finite(value):
+    with pytest.raises(ValueError, match=f"above = {value} and below = 3"):
+        Darcy(above=value)
+
+
 def test_too_coarse_a_grid_is_refused():
     with pytest.raises(ValueError, match="resolution = 1"):
         Darcy(resolution=1)

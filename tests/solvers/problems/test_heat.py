@@ -75,7 +75,7 @@ def test_matrix_is_constant_and_symmetric_and_the_guess_is_the_last_step(to_scip
     np.testing.assert_array_equal(system.guess.array_r, before.ravel())
 
 
-@pytest.mark.parametrize("options", [{"resolution": 1}, {"num_steps": 0}, {"time_step": 0.0}])
+@pytest.mark.parametrize("options", [{"resolution": 1}, {"num_steps": 0}, {"time_step": 0.0}, {"time_step": np.inf}])
 def test_bad_options_are_refused(options):
     (name, value), *_ = options.items()
     with pytest.raises(ValueError, match=f"{name} = {value}"):

@@ -83,7 +83,7 @@ def test_samples_pack(scipy_solve):
     assert [sample.step for sample in samples] == list(range(problem.num_steps))
 
 
-@pytest.mark.parametrize("options", [{"resolution": 0}, {"num_levels": 0}, {"load_step": 0.0}])
+@pytest.mark.parametrize("options", [{"resolution": 0}, {"num_levels": 0}, {"load_step": 0.0}, {"load_step": np.inf}])
 def test_bad_options_are_refused(options):
     (name, value), *_ = options.items()
     with pytest.raises(ValueError, match=f"{name} = {value}"):
