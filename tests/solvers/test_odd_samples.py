@@ -187,8 +187,8 @@ def test_a_shape_that_is_none_is_refused_with_one_that_would_do(shape):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("lambda", "no word of Python's own"),
-        ("class", "no word of Python's own"),
+        ("lambda", "no keyword of Python"),
+        ("class", "no keyword of Python"),
         ("pore pressure", "it must be an identifier"),
         ("", "it must be an identifier"),
         (3, "it must be an identifier"),
