@@ -11,8 +11,8 @@
 #define WINDOW 1e-4      /* iterations count as the recent past up to where ||e_l||^2 was so small against theirs */
 #define ROUNDING 1e-15   /* ||r|| / ||b|| below which there is nothing left to gain */
 #define DIVERGED 1e8     /* ||r|| grows by sqrt(cond(A)) at the most while A is positive definite: here it is not */
-#define GROWN 3.0        /* times the least ||r||: growth of it that tells of an outlying mode, found late; */
-#define CAUTION 30.0     /* more of them may come, so the error is taken to be so many times larger then */
+#define GROWN 3.0        /* ||r|| of 3 times its least value shows an outlying mode, found late */
+#define CAUTION 30.0     /* more such modes may come, so the error is then taken to be 30 times larger */
 #define STALLED 1000     /* iterations without a new least ||r|| after which there will not be one */
 
 enum { CONVERGED, ITERATION_LIMIT, BREAKDOWN, STAGNATION, NOT_FINITE }; /* in the order of OUTCOMES in cg.py */

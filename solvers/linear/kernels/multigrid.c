@@ -24,7 +24,7 @@ enum {
     VECTOR = 8,        /* `length` is a multiple of it */
     MAX_LEVELS = 40,
     MAX_COARSEST = 32, /* points of the last level */
-    WEAKEST = 2        /* axes with a coupling so many times weaker than the strongest are not halved */
+    WEAKEST = 2        /* axes with a coupling 2 times weaker than the strongest are not halved */
 };
 static const int AXES[NUM_AXES] = {Y, Z, X}; /* as they are coarsened: rows stay whole until the last */
 

@@ -93,7 +93,7 @@ def test_candidates_drop_out_where_they_fall_behind():
 
 def test_the_line_says_what_was_chosen_over_what_by_how_much():
     line = describe("b", {"a": 0.009, "b": 0.003, "c": None, "d": 0.0045})
-    assert line == "b, 3 ms a solve, over d 4.5 (1.5x), a 9 (3.0x); failed or too slow to time: c"
+    assert line == "b, 3 ms per solve, over d 4.5 (1.5x), a 9 (3.0x); failed or too slow to time: c"
     assert describe("constant", {}) == "constant, untimed: the matrix stays the same"
     assert describe("a", {"a": None, "b": None}).startswith("a, untimed: no candidate solved the first systems")
 
