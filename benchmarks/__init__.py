@@ -1,1 +1,1 @@
-"""What penstock's parts cost and how accurate they are: `python -m benchmarks`, from a checkout."""
+"""Benches of penstock's cost and accuracy: `python -m benchmarks`, from a checkout."""

@@ -219,7 +219,7 @@ def _without_length(b: PETSc.Vec) -> tuple[Outcome, str]:
     if not math.isfinite(largest):
         return Outcome.NOT_FINITE, "the right-hand side holds values that are not finite"
     raise SolveError(
-        f"the largest value of the right-hand side is {largest:.1e}; its square is out of the range of double "
+        f"the largest value of the right-hand side is {largest:.1e}, whose square is out of the range of double "
         "precision: choose other units"
     )
 
