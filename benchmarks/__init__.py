@@ -1,1 +1,4 @@
-"""Benches of penstock's cost and accuracy: `python -m benchmarks`, from a checkout."""
+"""Benches of penstock's cost and accuracy, run from a checkout.
+
+The command is `python -m benchmarks`.
+"""

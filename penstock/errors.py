@@ -58,7 +58,7 @@ def text_of(error: BaseException) -> str:
     try:
         text = str(error)
     except BaseException as raised:  # a user's class may raise anything
-        return f"its text can't be had, for that raises {type(raised).__name__}"
+        return f"its text can't be read: that raises {type(raised).__name__}"
     if len(text) > MAX_CHARACTERS:
         text = f"{text[: MAX_CHARACTERS // 2]} ... {text[-MAX_CHARACTERS // 2 :]}"
     return one_line(text) or "no message"

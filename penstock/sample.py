@@ -76,7 +76,7 @@ class FieldSpec:
     """
 
     name: str
-    """Key of the quantity in `Sample.inputs` or `Sample.outputs`, and in an exported file."""
+    """Key in `Sample.inputs` or `Sample.outputs`, and in an exported file."""
     shape: tuple[int, ...] = ()
     """Points along each axis of the grid; () for a scalar."""
     unit: str = "1"

@@ -27,7 +27,7 @@ class Grid:
     shape: tuple[int, ...]
     """Points along each axis."""
     spacing: tuple[float, ...]
-    """Distance of neighbouring points along each axis, in the problem's unit of length."""
+    """Distance of neighbours along each axis, in the problem's unit of length."""
     permutation: np.ndarray
     """The C-order grid point of each degree of freedom, int [number of dofs]."""
 

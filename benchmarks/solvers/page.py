@@ -56,7 +56,7 @@ The keys are the letter of the case and the measure.
 """
 AGAINST_SKR = {"A 9604": 7, "A 39204": 10, "B 12/3 10201": 5, "B 12/3 66049": 8, "B 12/3 178084": 20, "B 3D": 4}
 AGAINST_SKR |= {"A mended 9604": 7, "A mended 39204": 10, "C": 45, "D": 2}
-"""Ratios that are expected of `auto` against SKR, by the beginning of a case's name."""
+"""Ratios expected of `auto` against SKR, by the beginning of a case's name."""
 WORTH = 1.5  # ratio of times that makes recycling worth it
 IN_TWO_SEQUENCES = 1.3  # ratio of `auto` against the best good user's loop, wanted in two sequences
 TRIALS_SHARE = 0.02

@@ -1,4 +1,7 @@
-"""The form in which strategies get a system: an AIJ matrix with plain vectors, or a product alone."""
+"""The forms in which strategies get a system.
+
+A system has an AIJ matrix with plain vectors, or a matrix that only multiplies.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +87,10 @@ class Form:
 
 
 def flat(vector: PETSc.Vec, matrix: PETSc.Mat) -> PETSc.Vec:
-    """The vector itself, or a plain copy of one that is nested, in the order of the matrix's rows."""
+    """A plain copy of a nested vector, or the vector itself.
+
+    The copy is in the order of the matrix's rows.
+    """
     from petsc4py import PETSc
 
     if vector.getType() != "nest":

@@ -1,4 +1,4 @@
-"""Singular systems: the nullspace that was given, and the one that should have been.
+"""Singular systems: the nullspace that is given, and the one that is missing.
 
 A vector z counts as one of A's nullspace by its backward error
 

@@ -76,7 +76,7 @@ def is_symmetric(system: LinearSystem) -> bool:
 
 
 def reason_of(ksp: PETSc.KSP) -> str:
-    """PETSc's names for why a KSP diverged and its preconditioner failed; "" if neither."""
+    """PETSc's names for the failure of a KSP and its preconditioner; "" if none."""
     from petsc4py import PETSc
 
     reason, failure = ksp.getConvergedReason(), ksp.getPC().getFailedReason()

@@ -80,7 +80,7 @@ class Attempt:
     Products inside a preconditioner do not count.
     """
     bound: Bound | None = None
-    """The bounds that x must keep to meet the tolerance, where the strategy deduced them.
+    """The bounds on x that the strategy deduced from the tolerance, if it did.
 
     Where absent, `Tolerance.bound` counts.
     """

@@ -168,9 +168,9 @@ class ParameterSpace:
         return tuple(rank for name in distributions for rank in distributions[name].rank_names(name))
 
     def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """The ranks [F] of the draw that this generator gives, in the order of `rank_names`.
+        """The ranks [F] of the draw that this generator gives.
 
-        They are independent and uniform on [0, 1].
+        They are in the order of `rank_names`, independent and uniform on [0, 1].
         """
         if not self.rank_names:
             return np.empty(0)

@@ -1,4 +1,4 @@
-"""The arms of a comparison: ways to solve the systems of a case, one after another."""
+"""The arms of a comparison: ways to solve the systems of a case in turn."""
 
 from __future__ import annotations
 

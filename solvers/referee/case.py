@@ -86,10 +86,10 @@ class Case:
     _solver: ExactSolver = field(default_factory=ExactSolver)
 
     def visit(self, numbers: Iterable[int], visitor: Visitor) -> None:
-        """Let the visitor see these systems; numbers rise where the systems are a sequence.
+        """Let the visitor see these systems.
 
-        The simulation goes on with exact solutions, whatever the visitor does, so that every visit meets the same
-        systems. They are made outside of what `assemblies` times.
+        Numbers must rise where the systems are a sequence. The simulation goes on with exact solutions, whatever the
+        visitor does, so that every visit meets the same systems. They are made outside of what `assemblies` times.
         """
         if self.is_sequence:
             self._visit_sequence(iter(numbers), visitor)

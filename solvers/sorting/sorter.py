@@ -79,7 +79,7 @@ def greedy_order(features: np.ndarray, start: np.ndarray | None = None) -> list[
 
 
 def fast_order(features: np.ndarray, start: np.ndarray | None = None) -> list[int]:
-    """Greedy nearest neighbours in principal components, in groups along Hilbert's curve.
+    """Greedy nearest neighbours of principal components, grouped by Hilbert's curve.
 
     A window of at most `GROUP_SYSTEMS` is one group. O(N F + N log N) time, O(N F) memory. Arguments as for
     `greedy_order`.

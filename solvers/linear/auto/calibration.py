@@ -78,12 +78,13 @@ def can_factor(system: LinearSystem) -> bool:
 
 
 class Calibrated(Strategy):
-    """A strategy that meets `Tolerance.accuracy`, a bound on ||x - A⁻¹ b|| / ||A⁻¹ b||.
+    """A strategy that meets `Tolerance.accuracy`.
 
-    The strategy is asked for a tolerance t = accuracy x (a low quantile of its ratios m / error: `Ratios`). Its measure
-    m is the number that it stops on: its estimate of the relative energy error ||x - A⁻¹ b||_A / ||A⁻¹ b||_A if it has
-    one, else the relative residual. Where x shows that its system needs a smaller m, the strategy goes on from there;
-    where ratios differ too much, it goes on until a ten times smaller m changes x by less than the accuracy.
+    That is a bound on ||x - A⁻¹ b|| / ||A⁻¹ b||. The strategy is asked for a tolerance t = accuracy x (a low quantile
+    of its ratios m / error: `Ratios`). Its measure m is the number that it stops on: its estimate of the relative
+    energy error ||x - A⁻¹ b||_A / ||A⁻¹ b||_A if it has one, else the relative residual. Where x shows that its system
+    needs a smaller m, the strategy goes on from there; where ratios differ too much, it goes on until a ten times
+    smaller m changes x by less than the accuracy.
 
     The ratios come from the first 8 systems, except those that were solved to rounding, and from some later ones. Each
     of these systems is solved a second time, directly. Where there is an estimate, or `can_factor` says no, the
@@ -125,7 +126,10 @@ class Calibrated(Strategy):
         self.strategy.adopt(decision, may_try=may_try)
 
     def reset(self) -> None:
-        """Forget all earlier systems, but not the ratios: they are observations, and enter no solution."""
+        """Forget all earlier systems, but not the ratios.
+
+        Those are observations, and enter no solution.
+        """
         self.strategy.reset()
         self._direct.reset()
 

@@ -47,7 +47,7 @@ class Ratios:
 
     def __init__(self):
         self.is_wide = False
-        """Whether the systems differ so much that some say little about the others."""
+        """Whether the systems differ too widely for some to say much about the others."""
         self._ratios: deque[tuple[float, float]] = deque(maxlen=WINDOW)  # log(m / error), log ν
         self._log_sizes: deque[float] = deque(maxlen=SIZES)  # log ν
         self._num_noted = 0

@@ -106,11 +106,12 @@ class Contender:
 
 
 class Trial:
-    """Candidates that solve the same systems in turns, until one is left or all have been timed.
+    """A trial: candidates solve the same systems in turns, until the fastest is known.
 
-    A candidate that fails or is far too slow drops out at once, one that falls behind a little later. First solves are
-    not timed, because set-up and learning are paid once. Under an accuracy, all solve to the same error. Times are
-    processor times, so other programs on the machine have no influence.
+    It ends when one is left or all have been timed. A candidate that fails or is far too slow drops out at once, one
+    that falls behind a little later. First solves are not timed, because set-up and learning are paid once. Under an
+    accuracy, all solve to the same error. Times are processor times, so other programs on the machine have no
+    influence.
 
     Args:
         contenders: the likeliest first, so that a good bound on the others is known early.

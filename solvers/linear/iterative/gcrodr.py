@@ -359,7 +359,7 @@ def correction(space: Space, R: np.ndarray, norm_r: float, x: np.ndarray) -> Non
 
 
 def deflate(operator: Operator, space: Space, R: np.ndarray, k: int) -> None:
-    """Reduce the space to k harmonic Ritz vectors of the cycle's search space (step 6).
+    """Reduce the search space of a cycle to k harmonic Ritz vectors (step 6).
 
     They are those of smallest |θ|. This is done after every cycle, as published, though it is a third of a cycle's time
     with k = 20. On case A of the bench, ILU from the right, deflating after every other cycle took 222 steps per system

@@ -23,7 +23,7 @@ typedef struct {
     const Operator *operator;
     double *W, *AW, *inverse_E;             /* [num_rows, k] twice, [k, k] */
     double *c, *g;                          /* [k] */
-    double *x, *r, *p, *q;                  /* [num_rows]; q holds z as well, for one is dead while the other lives */
+    double *x, *r, *p, *q;                  /* [num_rows]; q holds z as well: one is dead while the other lives */
     double *iterates;                       /* [num_rows, max_iterates] x at multiples of `stride` */
     double *decreases, *norms;              /* [limit + 1] alpha_j r_j'z_j; ||r_j|| */
     double norm_b, target_norm;

@@ -30,7 +30,7 @@ OFFSETS = ((-1, -1), (-1, 0), (0, -1), (0, 0), (0, 1), (1, 0), (1, 1))
 
 
 class ConvectionDiffusion(Problem):
-    """Convection and diffusion on the unit square: from the wind w to the concentration u.
+    """Convection and diffusion on the unit square: from wind w to concentration u.
 
     -ε Δu + w·∇u = f, u = 0 on the boundary.
 

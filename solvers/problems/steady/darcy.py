@@ -18,7 +18,7 @@ MEDIA = ("two_phase", "log_normal")
 
 
 class Darcy(Problem):
-    """Darcy flow on the unit square or cube: from the permeability a to the pressure u.
+    """Darcy flow on the unit square or cube: from permeability a to pressure u.
 
     -∇·(a ∇u) = f, u = 0 on the boundary.
 

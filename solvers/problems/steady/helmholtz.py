@@ -26,7 +26,7 @@ OFFSETS = ((0, 0, 0), (-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, 1), (
 
 
 class Helmholtz(Problem):
-    """Helmholtz's equation on the unit square: from the medium c to the complex amplitude u.
+    """Helmholtz's equation on the unit square: from medium c to complex amplitude u.
 
     -Δu - k² (1 + c) u = f, with an absorbing boundary.
 
@@ -82,9 +82,12 @@ class Helmholtz(Problem):
         return AMPLITUDE * field / np.sqrt(self._field.variance)
 
     def assemble(self, medium: np.ndarray, source: np.ndarray, impedance: np.ndarray) -> LinearSystem:
-        """The system for c, f (complex or real) and the integral of g over each vertex's boundary.
+        """The system for one medium, source and impedance.
 
-        All are [n + 1, n + 1].
+        Args:
+            medium: c, [n + 1, n + 1].
+            source: f, complex or real, [n + 1, n + 1].
+            impedance: the integral of g over each vertex's boundary, [n + 1, n + 1].
         """
         k = self.wavenumber
         values = np.empty((len(OFFSETS), *self._shape, 2))

@@ -160,7 +160,7 @@ def test_distance_gain_of_a_walk_around_a_square():
 
 
 def windows_of(worth, num_windows, *, drawn, sorted, sort=1e-4):
-    """Which of the windows were sorted, and the sentences that came."""
+    """The windows that were sorted, and the sentences returned."""
     is_sorted, sentences = [], []
     for _ in range(num_windows):
         is_sorted.append(worth.next_is_sorted)
