@@ -44,8 +44,14 @@ def _rebuild(message: str, exit_code: int) -> PenstockError:
 def describe(error: BaseException, user_file: str | None = None) -> str:
     """An unexpected error as one line: its type, its message and a place.
 
-    The place is the last one in `user_file`, else where the error was raised. Never raises, whatever the error's own
-    code does.
+    Never raises, whatever the error's methods do.
+
+    Args:
+        error: the error.
+        user_file: the place is the last one in this file; where absent, the place where the error was raised.
+
+    Returns:
+        The line.
     """
     frames = traceback.extract_tb(error.__traceback__)
     frame = next((frame for frame in reversed(frames) if frame.filename == user_file), frames[-1] if frames else None)

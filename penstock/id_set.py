@@ -34,6 +34,7 @@ class IdSet:
         return [[start, end] for start, end in zip(self._starts, self._ends, strict=True)]
 
     def add(self, simulation: int) -> None:
+        """Add an id."""
         if simulation in self:
             return
         after = bisect_right(self._starts, simulation)

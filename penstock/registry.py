@@ -32,7 +32,15 @@ The names are those that a configuration's author knows.
 
 
 def nearest(word: str, known) -> str:
-    """The known word closest to a misspelt one, else a list of all of them."""
+    """A hint for a misspelt word.
+
+    Args:
+        word: the misspelt word.
+        known: the words that would be right.
+
+    Returns:
+        "did you mean ...?" with the closest word, or a list of all of them if none is close.
+    """
     known = sorted(known)
     close = get_close_matches(str(word), known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
@@ -77,7 +85,14 @@ def load_class(
 
 
 def read_source(name: str, where: str) -> str | None:
-    """The text of the file in `./file.py:Class`; None for a name of another form.
+    """The text of the file in `./file.py:Class`.
+
+    Args:
+        name: the name of a class, as in `load_class`.
+        where: the configuration's key, for messages.
+
+    Returns:
+        The text; None for a name of another form.
 
     Raises:
         PenstockError: the file can't be read.

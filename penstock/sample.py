@@ -198,6 +198,7 @@ class Layout:
 
     @property
     def sample_bytes(self) -> int:
+        """Bytes of one packed sample."""
         return DTYPE.itemsize * sum(prod(shape) for shape in self.shapes.values())
 
     @np.errstate(over="ignore")  # a value beyond float32 becomes infinite, and is refused
@@ -422,4 +423,5 @@ class Chunk:
 
     @property
     def num_bytes(self) -> int:
+        """Bytes of the chunk's arrays."""
         return sum(array.nbytes for array in self.arrays.values())

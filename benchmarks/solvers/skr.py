@@ -113,7 +113,7 @@ def skr(resolution: int, *, mended: bool = False) -> Case:
     """One size of case A."""
     name = f"A {'mended ' if mended else ''}{resolution**2}"
     slip = "its misaligned diagonal mended" if mended else "misaligned as published"
-    title = f"SKR's own Darcy matrices, {resolution} x {resolution} points, {slip}"
+    title = f"SKR's Darcy matrices, {resolution} x {resolution} points, {slip}"
     problem = SKRDarcy(resolution=resolution, mended=mended)
     return Case(name, title, problem, resolution**2, design=f"A {resolution + 2}")
 

@@ -7,13 +7,13 @@ A vector z counts as one of A's nullspace by its backward error
 the least relative change of A's entries that makes A z = 0 (W. Oettli, W. Prager, Numer. Math. 6 (1964) 405-409). No
 scaling of rows or columns changes it, so a penalty of 1e30 or a beam in SI units can't pass for a singular matrix: a
 small ω is proof. To find such a z, some random w is solved for: z = w - A⁻¹ (A w) is zero up to rounding where A is
-regular, and w's part in the nullspace where it is not. One more step from there cleans z of the rest, and shows whether
-it stays.
+regular, and w's part in the nullspace where it is not. One more step from there cleans z of the rest, and shows what
+fraction of it stays.
 
-Of 40 singular matrices (Laplacians, elasticity, Stokes flow; elements of order 1 to 4; coefficients over 8 decades,
-rows and columns scaled over 24) ω(z) was 6e-13 at most, and what stayed of z 6e-3 at least. Of 50 regular ones
-(cantilevers up to 1000 : 1, beams of 8000 points, penalties, resonances) what stayed was 5e-4 at most: the error that a
-direct solution has there.
+With 40 singular matrices (Laplacians, elasticity, Stokes flow; elements of order 1 to 4; coefficients over 8 decades,
+rows and columns scaled over 24) ω(z) was 6e-13 at most, and the fraction 6e-3 at least. With 50 regular ones
+(cantilevers up to 1000 : 1, beams of 8000 points, penalties, resonances) the fraction was 5e-4 at most: the error that
+a direct solution has there.
 """
 
 from __future__ import annotations

@@ -151,13 +151,15 @@ class BinaryField:
         return signs / np.sqrt(signs.size)
 
     def rank_names(self, name: str) -> tuple[str, ...]:
+        """The names of `ranks`, which are those of the Gaussian field."""
         return self.field.rank_names(name)
 
     def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """Those of the Gaussian field."""
+        """The ranks of the Gaussian field."""
         return self.field.ranks(generator)
 
     def describe(self) -> str:
+        """One line of prose for the card of an exported model."""
         return f"{self.above:g} where positive, {self.below:g} where negative: the sign of a {self.field.describe()}"
 
 
@@ -182,13 +184,15 @@ class LogNormalField:
         return np.log(value).ravel() / np.sqrt(value.size)
 
     def rank_names(self, name: str) -> tuple[str, ...]:
+        """The names of `ranks`, which are those of the Gaussian field."""
         return self.field.rank_names(name)
 
     def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """Those of the Gaussian field."""
+        """The ranks of the Gaussian field."""
         return self.field.ranks(generator)
 
     def describe(self) -> str:
+        """One line of prose for the card of an exported model."""
         return f"exponential of a field of variance 1: {self.field.describe()}"
 
 

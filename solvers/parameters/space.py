@@ -87,18 +87,23 @@ class Uniform:
             raise ValueError(f"low = {self.low} must be below high = {self.high}")
 
     def draw(self, generator: np.random.Generator) -> float:
+        """One value."""
         return float(generator.uniform(self.low, self.high))
 
     def features(self, value: float) -> np.ndarray:
+        """The value, scaled to [0, 1]."""
         return np.array([(value - self.low) / (self.high - self.low)])
 
     def rank_names(self, name: str) -> tuple[str, ...]:
+        """The name itself, because there is one rank."""
         return (name,)
 
     def ranks(self, generator: np.random.Generator) -> np.ndarray:
+        """The rank of the value that `draw` returns for this generator, [1]."""
         return np.array([generator.random()])
 
     def describe(self) -> str:
+        """One line of prose for the card of an exported model."""
         return f"uniform on [{self.low:g}, {self.high:g}] {self.unit}"
 
 
@@ -122,18 +127,23 @@ class Normal:
             raise ValueError(f"deviation = {self.deviation} must be above 0: for a number that is known, draw nothing")
 
     def draw(self, generator: np.random.Generator) -> float:
+        """One value."""
         return float(generator.normal(self.mean, self.deviation))
 
     def features(self, value: float) -> np.ndarray:
+        """The value, scaled to a mean of 0 and a standard deviation of 1."""
         return np.array([(value - self.mean) / self.deviation])
 
     def rank_names(self, name: str) -> tuple[str, ...]:
+        """The name itself, because there is one rank."""
         return (name,)
 
     def ranks(self, generator: np.random.Generator) -> np.ndarray:
+        """The rank of the value that `draw` returns for this generator, [1]."""
         return np.array([ndtr(generator.standard_normal())])
 
     def describe(self) -> str:
+        """One line of prose for the card of an exported model."""
         return f"normal with mean {self.mean:g} and standard deviation {self.deviation:g}, in {self.unit}"
 
 

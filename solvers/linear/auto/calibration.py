@@ -46,7 +46,7 @@ CLOSER = 1e-3
 # Such a reference is accepted if its residual is below 100 times the one asked for.
 CREDIBLE = 100.0
 STILL_CHANGES = "the solution still changes"
-# An x fails whose residual or backward error exceeds 10 times the largest seen at this accuracy.
+# An x fails if its residual or backward error exceeds 10 times the largest seen at this accuracy.
 STRAY = 10.0
 
 

@@ -221,6 +221,7 @@ def _best_of(solved: Mapping[Contender, Attempt], system: LinearSystem, toleranc
 
 
 def guarded(solve: Callable[[LinearSystem, Tolerance], Attempt], system: LinearSystem, tolerance: Tolerance) -> Attempt:
+    """The attempt of a solve, which counts as a breakdown if it raises."""
     try:
         return solve(system, tolerance)
     except (*numerical_failures(), ValueError) as error:  # the strategy does not suit such systems or this PETSc

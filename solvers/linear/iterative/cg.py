@@ -7,18 +7,18 @@ Deflation. Adding W E⁻¹ Wᵀ r to x makes the error A-orthogonal to W, and p 
 sees the spectrum of M⁻¹ A without W's part (Y. Saad, M. Yeung, J. Erhel, F. Guyomarc'h, "A deflated version of the
 conjugate gradient algorithm", SIAM J. Sci. Comput. 21 (2000) 1909-1926, Algorithm 3.5). Doing so to every p can double
 the time of an iteration, and the nearer W comes to being invariant under M⁻¹ A, the less it changes p. So only the
-first p is deflated here. Now and then the error's part in W is weighed, whose squared energy norm is gᵀ E⁻¹ g with
-g = Wᵀ r; once it delays convergence it is projected out, and CG starts again from there. Poisson on 265 x 265 points,
-ICC, k = 20, 1e-8: 141 iterations, against 116 with every p deflated and 273 with none; in time 0.73 and 0.90 of the
-last. Every p is deflated only while the space is being learned, and in a system that needed 50 projections.
+first p is deflated here. Now and then the error's part in W is weighed: its squared energy norm is gᵀ E⁻¹ g with
+g = Wᵀ r. Once that part delays convergence it is projected out, and CG starts again from there. Poisson on 265 x 265
+points, ICC, k = 20, 1e-8: 141 iterations, against 116 with every p deflated and 273 with none; in time 0.73 and 0.90 of
+the last. Every p is deflated only while the space is being learned, and in a system that needed 50 projections.
 
 g would be zero in exact arithmetic if every p were deflated. Its rounding errors are relative to ||b|| and nothing in
 the iteration reduces them: in single precision the method stalls or diverges once ||r|| is down to them, below
 1e-6 ||b||. Double precision leaves room for 1e-12 as long as E and A W belong to the very W in use, and the weighing
 removes what has accumulated. In the end the true residual is formed; where it misses rtol, CG starts again from it.
 
-Learning. The slow modes are what CG takes its whole run to find, so its steps x_j - x_i over many iterations consist of
-little else. Between k and 2 k such steps, evenly spaced over the run, and the old W span the candidates, from which the
+Learning. CG takes its whole run to find the slow modes, so its steps x_j - x_i over many iterations consist of little
+else. Between k and 2 k such steps, evenly spaced over the run, and the old W span the candidates, from which the
 new W takes the k vectors of smallest vᵀ Ā v / vᵀ D v: Ritz vectors of the mean operator Ā of the systems learned from,
 with D its diagonal. To a next independent draw the mean is nearer than any one system, and neither of the two needs
 M's inner product, which PETSc can't form. Darcy 12/3 with 100 x 100 cells, Jacobi, k = 20, 1e-8, every p deflated: 376
@@ -32,9 +32,10 @@ Algorithms 88 (2021) 1337-1359). To stop on e_l would be late by the delay, up t
 64 x 64 cells. So the present error is estimated, as S d / (1 - 1/4) with d the latest decrease and S the largest ratio
 ||e_i||² / d_i of the recent iterations i <= l, which the same sums give. In 750 stops (25 fields; no preconditioner,
 Jacobi, ICC, GAMG, with and without W; 1e-1 to 1e-6) the error was at most 0.9 of what was asked, 1 to 9 iterations late
-on average. It is no bound: modes that CG has not begun to reduce are unseen, and of matrices made to have them a fifth
-were stopped too early. One that is found late makes ||r|| grow, and where there is one there may be more, or the same
-again: M in single precision brings it back 7 digits later. So once ||r|| has grown by 3, e counts for 30 times as much.
+on average. It is no bound: modes that CG has not begun to reduce are unseen, and with matrices made to have them a
+fifth of the stops were too early. A mode that is found late makes ||r|| grow, and where there is one there may be more,
+or the same again: M in single precision brings it back 7 digits later. So once ||r|| has grown by a factor of 3, the
+estimate is multiplied by 30.
 With multigrid at contrast 1e4 (100 x 100 cells) ||r|| grows in 26 of 200 systems, and those were the ones stopped at an
 error up to 140 times larger than others at the same estimate; for 12/3 and log-normal fields it never does.
 """

@@ -194,7 +194,7 @@ class FastPoisson:
 
     It applies z = M⁻¹ r by sine and cosine transforms. M has A's mean coupling along each axis, its mean row sum, and
     its boundary conditions: Dirichlet or Neumann, the same at both ends of an axis, at grid points or half-way between,
-    as the first matrix shows them. Points with rows of the identity around the others are solved on their own.
+    as the first matrix shows them. Points with rows of the identity around the others are solved separately.
 
     Exact where the coefficient is constant. Where it changes little from point to point, M⁻¹ is scaled by a^(-1/2) on
     both sides: CG takes 15 to 17 iterations to 1e-8 with a = exp(g), g of unit variance and smooth, and up to 285

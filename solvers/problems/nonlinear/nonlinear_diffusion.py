@@ -1,4 +1,4 @@
-"""Diffusion whose coefficient grows with the solution."""
+"""Diffusion with a coefficient that grows with the solution."""
 
 from __future__ import annotations
 
