@@ -35,9 +35,9 @@ CURVE_DIMENSIONS = 6
 BUDGET_FRACTION = 0.02
 # Safety factor on the estimate of sorting time.
 MARGIN = 2.0
-# Time to stack and reduce, per feature of a system: a typical value, used until the worker has sorted a window.
+# Time to stack and reduce, per feature of a system, as measured once; used until the worker has sorted a window.
 REDUCE_SECONDS = 5e-9
-# Time to order, per system: likewise.
+# Time to order, per system, as measured once; used until the worker has sorted a window.
 STEP_SECONDS = 6e-6
 # Pairs of a window in drawn order and a sorted one, before sorting is kept or left.
 NUM_PAIRS = 5

@@ -1,4 +1,4 @@
-/* The loop of the deflated conjugate gradients: see cg.py, whose letters these are. */
+/* The loop of the deflated conjugate gradients, in the letters of cg.py. */
 #include <math.h>
 #include <string.h>
 
@@ -28,7 +28,7 @@ typedef struct {
     double *decreases, *norms;              /* [limit + 1] alpha_j r_j'z_j; ||r_j|| */
     double norm_b, target_norm;
     double energy;           /* negative where ||r|| alone decides */
-    double squared_solution; /* what is known of ||A^-1 b||_A^2 */
+    double squared_solution; /* the known part of ||A^-1 b||_A^2 */
     double energy_error;     /* the last estimate, */
     double caution;          /* with this factor */
     int k, deflates_directions, num_projections;
@@ -86,7 +86,7 @@ EVERY_CPU static void new_direction(int n, double beta, const double *restrict z
     for (int i = 0; i < n; i++) p[i] = z[i] + beta * p[i];
 }
 
-/* g = X'y, c = E^-1 g. A rank may own no rows, for which BLAS would leave g as it was. */
+/* g = X'y, c = E^-1 g. A rank may own no rows: BLAS would leave g as it was. */
 static void coefficients(State *s, double *X, double *y) {
     double one = 1.0, zero = 0.0;
     int stride = 1, n = s->operator->num_rows;
