@@ -1,1 +1,4 @@
-"""What penstock's parts cost and how accurate they are: `python -m benchmarks`, from a checkout."""
+"""Benches of penstock's cost and accuracy, run from a checkout.
+
+The command is `python -m benchmarks`.
+"""

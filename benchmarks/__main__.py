@@ -1,7 +1,7 @@
 """Every bench by name: `python -m benchmarks solvers`, from a checkout.
 
-Each is imported when it is run: those of the solvers after `use_one_core`, that of the learner where there are torch
-and NumPy alone.
+Each is imported when it is run: those of the solvers after `use_one_core`, that of the learner in an environment that
+may have torch and NumPy alone.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def main() -> None:
     options = add(solvers, "every way to solve, on every case")
     options.add_argument("--case", help="the beginning of the names of the cases to run; all when left out")
     options.add_argument("--systems", type=_positive, help="systems of a case; 40, 10 or 3 by size when left out")
-    add(gate, "whether our GCRO-DR is SKR's: iterations on its own systems", systems=40)
+    add(gate, "whether our GCRO-DR is SKR's: iterations on SKR's systems", systems=40)
     add(iteration, "what an iteration of GCRO-DR costs against PETSc's GMRES")
     add(sorting, "orders of a window: cost, steps, and the solve time they save", systems=256, resolution=64)
-    add(accuracy, "what each digit costs, and whether accuracy is kept", systems=200, resolution=64)
+    add(accuracy, "the cost of each digit, and whether accuracy is kept", systems=200, resolution=64)
     add(discretisation, "order and error of the finite elements on nested meshes", systems=5, resolution=64)
     options = add(learner, "what limits training: the step, its feed, ingest")
     options.add_argument("--device", choices=("cpu", "cuda"), help="cuda where there is one, when left out")
@@ -65,7 +65,7 @@ def solvers(arguments: argparse.Namespace) -> None:
 
 
 def gate(arguments: argparse.Namespace) -> int:
-    """1 where the gate is not passed."""
+    """The exit status of the gate: 1 where it is not passed."""
     use_one_core()
     from benchmarks.solvers.skr import gate as passes
 

@@ -1,4 +1,4 @@
-"""The benches' tables, for the terminal and for benchmarks/tables/."""
+"""Tables of the benches, for the terminal and for benchmarks/tables/."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOLDER = Path("benchmarks") / "tables"
 
 
 def require_folder() -> None:
-    """Raises PenstockError unless benchmarks/tables/ can be written to."""
+    """Raise PenstockError unless benchmarks/tables/ can be written to."""
     try:
         FOLDER.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=FOLDER):
@@ -24,7 +24,7 @@ def require_folder() -> None:
 
 
 def write(file: str, text: str) -> None:
-    """Into benchmarks/tables/ of the current folder, in one piece."""
+    """Write a file to benchmarks/tables/ of the current folder, in one piece."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     partial = FOLDER / f"{file}.part"
     partial.write_text(text)
@@ -37,7 +37,7 @@ def paragraph(text: str) -> str:
 
 
 def footer(command: str, machine: str, versions: str) -> str:
-    """What a table was made by, on, with and when."""
+    """The lines under a table: command, machine, versions and date."""
     return f"""- Command: `{command}`
 - Machine: {machine}
 - Versions: {versions}

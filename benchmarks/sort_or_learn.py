@@ -1,4 +1,4 @@
-"""What sorted leases do to what is learned: `python -m benchmarks sort-or-learn`.
+"""The effect of sorted leases on learning: `python -m benchmarks sort-or-learn`.
 
 Similar systems one after another are cheap to solve and make a biased stream. Here the same samples pass through each
 kind of buffer in the order in which they were drawn, and sorted in windows that are small or large against the buffer.
@@ -67,14 +67,17 @@ class Draws:
 
     chunk: Chunk
     features: np.ndarray
-    """[N, F]"""
+    """Features of the draws, [N, F]."""
 
     def __len__(self) -> int:
         return len(self.chunk)
 
     @cached_property
     def orders(self) -> dict[int, list[int]]:
-        """The order of the samples by window; 1 is as drawn. Every window follows on from the one before."""
+        """The order of the samples by window; 1 is as drawn.
+
+        Every window goes on from the one before.
+        """
         orders = {1: list(range(len(self)))}
         for window in WINDOWS:
             order, last = [], None
@@ -86,7 +89,13 @@ class Draws:
 
 
 class Replay:
-    """The stream of a worker that solves draws in a given order. on_chunk() is called after each."""
+    """The stream of a worker that solves draws in a given order.
+
+    Args:
+        draws: the solved simulations.
+        order: rows in the order in which they are sent.
+        on_chunk: is called after each chunk.
+    """
 
     def __init__(self, draws: Draws, order: list[int], on_chunk: Callable[[], None]):
         self._draws = draws
@@ -117,7 +126,7 @@ class Replay:
 
 
 def solve(problem: Problem, seed: int, design: str, count: int) -> Draws:
-    """Solve `count` simulations of a design, of one sample each."""
+    """Solve `count` simulations of a design, with one sample each."""
     worker = SolverWorker(problem, {design: LinearSolver(Direct(), rtol=1e-8)}, seed=seed, sort=False)
     chunks = list(worker.stream(Lease(number=0, simulations=tuple(range(count)), design=design)))
     if failed := {i: reason for chunk in chunks for i, reason in chunk.failed.items()}:
@@ -134,12 +143,15 @@ def solve(problem: Problem, seed: int, design: str, count: int) -> Draws:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an arm came to with one seed."""
+    """The result of an arm with one seed."""
 
     error: float
     """Mean relative L2 validation error."""
     distance: float
-    """KS distance of the buffer's population, of the parameter that is furthest off; mean over the run."""
+    """KS distance of the buffer's population, mean over the run.
+
+    It is that of the parameter that is furthest off.
+    """
 
 
 def learn(
@@ -173,11 +185,14 @@ def learn(
     return Outcome(trainer.validation_errors["relative_l2"]["mean"], float(np.mean(distances)))
 
 
-Results = dict[tuple[str, int, int], list[Outcome]]  # a seed each, by kind, reuse and window
+Results = dict[tuple[str, int, int], list[Outcome]]  # one outcome per seed, by kind, reuse and window
 
 
 def compare(problem: Problem, num_samples: int, seeds: Sequence[int]) -> Results:
-    """All arms on one problem. A seed is one set of draws, one start of the weights and one sequence of batches."""
+    """Run all arms on one problem.
+
+    A seed is one set of draws, one start of the weights and one sequence of batches.
+    """
     validation = Validation(solve(problem, seeds[0], "validation", NUM_VALIDATION).chunk.arrays)
     results: Results = defaultdict(list)
     for seed in seeds:
@@ -192,9 +207,10 @@ def compare(problem: Problem, num_samples: int, seeds: Sequence[int]) -> Results
 
 
 def run(num_samples: int, seeds: Sequence[int]) -> None:
-    """Compare on two problems, one of fields and one with a scalar that sorting sweeps, and write the page in docs/.
+    """Compare on two problems, and write the page in docs/.
 
-    Raises PenstockError where that is not to be found.
+    One problem has fields alone, the other a scalar that sorting sweeps. Raises PenstockError where docs/ is not to be
+    found.
     """
     example = Path("examples/screened_poisson.py")
     if not FOLDER.is_dir() or not example.exists():
@@ -240,12 +256,15 @@ def rows_of(title: str, arms: Results) -> list[list[str]]:
 
 
 def is_within(arms: Results, kind: str, reuse: int, window: int) -> bool:
-    """The mean error lies within the seeds' spread of that of the samples as drawn, or below it."""
+    """Whether the mean error lies within or below the seeds' spread as drawn."""
     return np.mean([o.error for o in arms[kind, reuse, window]]) <= max(o.error for o in arms[kind, reuse, 1])
 
 
 def draw_errors(results: dict[str, Results], path: Path) -> None:
-    """A panel a problem: error by window, a line a buffer, with the seeds' spread as bars."""
+    """Draw one panel per problem: error by window, with the seeds' spread as bars.
+
+    There is one line per buffer.
+    """
     import matplotlib
 
     matplotlib.use("agg")
@@ -257,7 +276,7 @@ def draw_errors(results: dict[str, Results], path: Path) -> None:
             errors = np.array([[o.error for o in arms[kind, reuse, window]] for window in (1, *WINDOWS)])
             means = errors.mean(axis=1)
             ax.errorbar(
-                np.arange(len(means)) + 0.06 * (number - 1.5),  # beside each other, so that the bars can be told apart
+                np.arange(len(means)) + 0.06 * (number - 1.5),  # side by side, so that the bars do not overlap
                 means,
                 yerr=[means - errors.min(axis=1), errors.max(axis=1) - means],
                 marker="os^D"[number],
@@ -288,15 +307,15 @@ def page(table: str, results: dict[str, Results], num_samples: int, seeds: Seque
         Sorted systems are cheap to solve and make a biased stream; the buffer is there to take the bias out again. Here
         the same {num_samples} samples, solved once, pass through each kind of buffer (capacity {CAPACITY}, watermark
         {WATERMARK}): as drawn, and sorted greedily in windows of {DEFAULT_SHARE:.2g} of the capacity, as the default
-        window is, of a quarter of it, of all of it, and of four times it. That is one worker, whose windows follow each
-        other; the windows of several workers would mix on their way and be biased less. All arms of a reuse take equal
+        window is, of a quarter of it, of all of it, and of four times it. That is one worker with successive windows;
+        the windows of several workers would mix on their way and be biased less. All arms of a reuse take equal
         steps of {BATCH_SIZE} samples on equal unique samples, in lockstep, so no timing enters: an FNO of width {WIDTH}
         with {MODES} modes, AdamW, peak {LEARNING_RATE:g}, a cosine to zero.
 
         "error" is the mean relative L2 error on {NUM_VALIDATION} held-out simulations, mean over {len(seeds)} seeds of
         draws, weights and batches, with the least and largest. "KS distance" is the largest Kolmogorov-Smirnov distance
         of a parameter's distribution in the buffer from the one it is drawn from, mean over the run; {CAPACITY}
-        independent draws have about {unbiased:.3f} a parameter. "within": the mean error is not above the largest of
+        independent draws have about {unbiased:.3f} per parameter. "within": the mean error is not above the largest of
         the samples as drawn."""
     conclusion = f"""
         With the reservoir, windows of {shares} capacities are within the seeds' spread of the stream as drawn, on both

@@ -1,4 +1,6 @@
-"""A PDE of your own in one file: penstock train examples/screened_poisson.yaml
+"""A user-defined PDE in one file.
+
+It is trained by `penstock train examples/screened_poisson.yaml`:
 
     -Δu + k² u = f on the unit square, u = 0 on its boundary,
 
@@ -17,7 +19,11 @@ from penstock.solvers.problem import LinearSystem, Problem
 
 
 class ScreenedPoisson(Problem):
-    """-Δu + k² u = f, u = 0 on the boundary. resolution: n, interior points along each side."""
+    """The screened Poisson equation -Δu + k² u = f on the unit square.
+
+    Args:
+        resolution: n, interior points along each side.
+    """
 
     def __init__(self, *, resolution: int = 32):
         self.resolution = resolution
@@ -28,7 +34,10 @@ class ScreenedPoisson(Problem):
 
     @cached_property
     def laplacian(self):
-        """-Δ by the 5-point stencil, as a SciPy matrix; built on first use, in the worker."""
+        """The SciPy matrix of -Δ by the 5-point stencil.
+
+        It is built on first use, in the worker.
+        """
         n = self.resolution
         second = diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(n, n)) * (n + 1) ** 2
         return (kron(second, eye_array(n)) + kron(eye_array(n), second)).tocsr()

@@ -1,4 +1,4 @@
-"""python -m penstock, and the `penstock` command."""
+"""The `penstock` command, also started by python -m penstock."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The one exception of expected faults: a line that says what is wrong, where, and what to do."""
+"""Expected faults: one line that says what is wrong, where, and what to do."""
 
 import dis
 import signal
@@ -6,14 +6,19 @@ import traceback
 from collections.abc import Iterator
 from types import CodeType
 
-MAX_CHARACTERS = 500  # of a text that is not ours, in a line for the user; the log has all of it
+# The longest text of other people's code that a line for the user quotes; the log has all of it.
+MAX_CHARACTERS = 500
 
 
 class PenstockError(Exception):
-    """An expected fault (bad input, a full disk, a port in use). Its text is one line for the user.
+    """An expected fault, such as bad input, a full disk or a port in use.
 
-    `exit_code` is what the command line ends with: 2 for input that can be mended before the run,
-    1 for a fault of the run, 3 where the problem's solves fail.
+    Its text is one line for the user.
+
+    Args:
+        message: what is wrong, where, and what to do; it is brought to one line.
+        exit_code: exit status of the command line: 2 for input that can be mended before the run, 1 for a fault of the
+            run, 3 where the problem's solves fail.
     """
 
     def __init__(self, message: str, *, exit_code: int = 2):
@@ -26,7 +31,10 @@ class PenstockError(Exception):
 
 
 class Refused(ValueError):
-    """What a user's code gave and can't be taken. Its text says all: no place in penstock's own code helps."""
+    """A value from a user's code that penstock cannot use.
+
+    Its text says everything, because no line number in penstock's code would help.
+    """
 
 
 def _rebuild(message: str, exit_code: int) -> PenstockError:
@@ -34,9 +42,16 @@ def _rebuild(message: str, exit_code: int) -> PenstockError:
 
 
 def describe(error: BaseException, user_file: str | None = None) -> str:
-    """An unexpected error as one line: type, message, and the last place in `user_file`, else where it was raised.
+    """An unexpected error as one line: its type, its message and a place.
 
-    Never raises, whatever the error's own code does.
+    Never raises, whatever the error's methods do.
+
+    Args:
+        error: the error.
+        user_file: the place is the last one in this file; where absent, the place where the error was raised.
+
+    Returns:
+        The line.
     """
     frames = traceback.extract_tb(error.__traceback__)
     frame = next((frame for frame in reversed(frames) if frame.filename == user_file), frames[-1] if frames else None)
@@ -45,37 +60,40 @@ def describe(error: BaseException, user_file: str | None = None) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """The error's message as one line of at most about MAX_CHARACTERS."""
+    """The error's message as one line of about MAX_CHARACTERS at most."""
     try:
         text = str(error)
-    except BaseException as raised:  # of a user's class
-        return f"its text can't be had, for that raises {type(raised).__name__}"
+    except BaseException as raised:  # a user's class may raise anything
+        return f"its text can't be read: that raises {type(raised).__name__}"
     if len(text) > MAX_CHARACTERS:
         text = f"{text[: MAX_CHARACTERS // 2]} ... {text[-MAX_CHARACTERS // 2 :]}"
     return one_line(text) or "no message"
 
 
 def one_line(text: str) -> str:
-    """The text on one line that every terminal and file takes: what can't be printed is escaped."""
+    """The text on one line, with unprintable characters escaped.
+
+    Every terminal and every file can show it.
+    """
     characters = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in characters)
 
 
 def raised_by_signal(error: BaseException) -> bool:
-    """Whether a signal's handler raised the error, and not the code that it interrupted."""
+    """Whether a signal's handler raised the error, not the interrupted code."""
     frames = list(_frames(error))
     if not frames:
         return False
     handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()}
     if any(code in handlers for code, _ in frames):
         return True
-    # Python's own handler of SIGINT is written in C and has no frame; a user's KeyboardInterrupt comes of a `raise`.
+    # Python's handler of SIGINT is written in C and has no frame; a user's KeyboardInterrupt comes from a `raise`.
     code, at = frames[-1]
     return isinstance(error, KeyboardInterrupt) and dis.opname[code.co_code[at]] != "RAISE_VARARGS"
 
 
 def _frames(error: BaseException) -> Iterator[tuple[CodeType, int]]:
-    """What was running, outermost first: the code, and the offset of its instruction."""
+    """The running code objects and instruction offsets, outermost first."""
     at = error.__traceback__
     while at is not None:
         yield at.tb_frame.f_code, at.tb_lasti

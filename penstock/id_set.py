@@ -9,7 +9,10 @@ import numpy as np
 
 
 class IdSet:
-    """A set of simulation ids as sorted intervals: ids end nearly in order, so a million take a few intervals."""
+    """A set of simulation ids, kept as sorted intervals.
+
+    Simulations end nearly in order, so a million ids take a few intervals.
+    """
 
     def __init__(self):
         self._starts: list[int] = []
@@ -18,7 +21,7 @@ class IdSet:
 
     @classmethod
     def from_intervals(cls, intervals: Iterable[tuple[int, int]]) -> IdSet:
-        """The inverse of `to_intervals`."""
+        """The set that `to_intervals` has written."""
         ids = cls()
         for start, end in intervals:
             ids._starts.append(start)
@@ -27,10 +30,11 @@ class IdSet:
         return ids
 
     def to_intervals(self) -> list[list[int]]:
-        """[[start, end], ...], ends exclusive: JSON."""
+        """The intervals [[start, end], ...] for JSON, with exclusive ends."""
         return [[start, end] for start, end in zip(self._starts, self._ends, strict=True)]
 
     def add(self, simulation: int) -> None:
+        """Add an id."""
         if simulation in self:
             return
         after = bisect_right(self._starts, simulation)
@@ -49,7 +53,7 @@ class IdSet:
         self._count += 1
 
     def update(self, simulations: np.ndarray) -> None:
-        """Add many at once, at a cost that hardly grows with their number."""
+        """Add many ids at once, at a cost that hardly grows with their number."""
         new = np.unique(simulations[~self.contains(simulations)])
         if not len(new):
             return
@@ -67,15 +71,15 @@ class IdSet:
         return before >= 0 and simulation < self._ends[before]
 
     def contains(self, simulations: np.ndarray) -> np.ndarray:
-        """Which of many ids are in: bool, in the shape of `simulations`."""
+        """Membership of many ids: bool, in the shape of `simulations`."""
         before = np.searchsorted(np.array(self._starts, np.int64), simulations, side="right")
-        return simulations < np.array([-1, *self._ends], np.int64)[before]  # of no interval, the end is below any id
+        return simulations < np.array([-1, *self._ends], np.int64)[before]  # -1 where no interval starts before
 
     def __len__(self) -> int:
         return self._count
 
     def discard(self, simulation: int) -> None:
-        """Take an id out, if it is in."""
+        """Remove an id if the set holds it."""
         if simulation not in self:
             return
         at = bisect_right(self._starts, simulation) - 1

@@ -1,4 +1,4 @@
-"""The machine that this runs on."""
+"""The machine that the process runs on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""From a name in a configuration to a class and its options: problems, strategies and models alike."""
+"""Classes built from names and options in a configuration.
+
+Problems, strategies, models and losses are all found and built here.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,25 @@ CHECKED: dict[type, tuple[tuple[type, ...], str]] = {
     Mapping: ((Mapping,), "a mapping"),
     NoneType: ((NoneType,), "null"),
 }
-"""Annotations of options that `build` checks: the types it takes, and what they are called in a configuration."""
+"""Annotations that `build` checks: the types it accepts and their names.
+
+The names are those that a configuration's author knows.
+"""
 
 OPTION_KINDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 """Parameters that a configuration can name."""
 
 
 def nearest(word: str, known) -> str:
-    """' Did you mean ...?' for a misspelt word, else the list of what there is."""
+    """A hint for a misspelt word.
+
+    Args:
+        word: the misspelt word.
+        known: the words that would be right.
+
+    Returns:
+        "did you mean ...?" with the closest word, or a list of all of them if none is close.
+    """
     known = sorted(known)
     close = get_close_matches(str(word), known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known) or 'none'}"
@@ -38,11 +52,21 @@ def nearest(word: str, known) -> str:
 def load_class(
     name: str, registry: Mapping[str, Any], where: str, source: str | None = None, *, takes_files: bool = True
 ) -> type:
-    """The class called `name`: a key of `registry`, `package.module:Class` or `./file.py:Class`.
+    """The class that a name in a configuration stands for.
 
-    where: the configuration's key, for messages. source: the text of the file, where the file itself is elsewhere.
-    takes_files: a run keeps a copy of the file; where it does not, a class comes from a module that is installed.
-    Raises PenstockError when there is none.
+    Args:
+        name: a key of `registry`, `package.module:Class` or `./file.py:Class`.
+        registry: the classes that penstock offers by name, each as a class or as "module:Class".
+        where: the configuration's key, for messages.
+        source: the text of the file, where the file itself is elsewhere.
+        takes_files: whether `./file.py:Class` is allowed. A run keeps a copy of such a file; where no copy is kept, the
+            class must come from an installed module.
+
+    Returns:
+        The class.
+
+    Raises:
+        PenstockError: there is no such class, or its file or module can't be read or imported.
     """
     if name in registry:
         target = registry[name]
@@ -64,7 +88,18 @@ def load_class(
 
 
 def read_source(name: str, where: str) -> str | None:
-    """The text of the file in `./file.py:Class`; None for a name of another form."""
+    """The text of the file in `./file.py:Class`.
+
+    Args:
+        name: the name of a class, as in `load_class`.
+        where: the configuration's key, for messages.
+
+    Returns:
+        The text; None for a name of another form.
+
+    Raises:
+        PenstockError: the file can't be read.
+    """
     path, _, _ = name.rpartition(":")
     if not path.endswith(".py"):
         return None
@@ -75,13 +110,26 @@ def read_source(name: str, where: str) -> str | None:
 
 
 def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
-    """cls(*args, **options), with options that the signature lacks, or a value it refuses, named to the user.
+    """An object of the class, built from options in a configuration.
 
-    Values are checked against the annotations that are in `CHECKED`, alone or joined by |; others are the class's own.
+    Values are checked against annotations that are in `CHECKED`, alone or joined by |; other annotations are left to
+    the class.
+
+    Args:
+        cls: the class.
+        options: keyword arguments, as read from the configuration.
+        where: the configuration's key of the options, for messages.
+        *args: positional arguments that don't come from the configuration.
+
+    Returns:
+        cls(*args, **options), with lists turned into tuples where the default is a tuple.
+
+    Raises:
+        PenstockError: an option is unknown, missing or refused by the class; the message names it.
     """
     try:
         parameters = list(inspect.signature(cls).parameters.values())[len(args) :]
-    except (TypeError, ValueError) as error:  # what is written in C may have no signature
+    except (TypeError, ValueError) as error:  # a class written in C may have no signature
         raise PenstockError(f"{where}: {cls!r} can't be built from options: {error}") from error
     known = {p.name: p for p in parameters if p.kind in OPTION_KINDS}
     for key, value in options.items():
@@ -100,7 +148,7 @@ def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
         return cls(*args, **options)
     except (ValueError, TypeError) as error:
         raise PenstockError(f"{where}: {text_of(error)}") from error
-    except (RuntimeError, MemoryError) as error:  # sizes that no memory holds
+    except (RuntimeError, MemoryError) as error:  # sizes beyond the memory
         raise PenstockError(f"{where}: {type(error).__name__}: {text_of(error)}") from error
     except BaseException as error:
         if raised_by_signal(error):
@@ -109,10 +157,18 @@ def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
 
 
 def with_defaults(cls: type, options: Mapping[str, Any], *, given: int = 0, leave_out: Collection[str] = ()) -> dict:
-    """The options, and after them the default of each that is absent, as YAML holds them.
+    """The options, followed by the default of every option that is absent.
 
-    given: positional arguments that don't come from the configuration. leave_out: nor do these. A default that YAML
-    has no form for stays the class's own.
+    Defaults that YAML cannot hold are left out.
+
+    Args:
+        cls: the class that takes the options.
+        options: the options given in the configuration.
+        given: number of positional arguments that don't come from the configuration.
+        leave_out: names of keyword arguments that don't come from it either.
+
+    Returns:
+        The completed options, as YAML holds them.
     """
     try:
         parameters = list(inspect.signature(cls).parameters.values())[given:]
@@ -127,7 +183,10 @@ def with_defaults(cls: type, options: Mapping[str, Any], *, given: int = 0, leav
 
 
 def is_plain(value: Any) -> bool:
-    """YAML holds it: null, true, numbers, text, and lists and mappings of those."""
+    """Whether YAML can hold the value.
+
+    It can hold null, true and false, numbers, text, and lists and mappings of those.
+    """
     if type(value) in (list, tuple):
         return all(is_plain(item) for item in value)
     if type(value) is dict:
@@ -136,7 +195,7 @@ def is_plain(value: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """The same with lists for tuples, which YAML doesn't tell apart."""
+    """The value with lists in place of tuples, which YAML does not distinguish."""
     if type(value) in (list, tuple):
         return [plain(item) for item in value]
     return {key: plain(item) for key, item in value.items()} if type(value) is dict else value
@@ -148,31 +207,34 @@ def _is_default(parameter: inspect.Parameter, value: Any) -> bool:
 
 
 def _as_default(parameter: inspect.Parameter, value: Any) -> Any:
-    """The default itself for its form in YAML; any other list as the tuple that the class has for a default."""
+    """The default itself for its form in YAML; any other list as a tuple if the default is a tuple."""
     if _is_default(parameter, value):
         return parameter.default
     return tuple(value) if type(value) is list and type(parameter.default) is tuple else value
 
 
 def _hint(cls: type, parameter: inspect.Parameter) -> Any:
-    """The parameter's annotation; Any where it has none, or names what exists for type checkers alone."""
+    """The parameter's annotation, or Any.
+
+    Any stands for a missing annotation, and for one that names what exists for type checkers alone.
+    """
     constructor = inspect.unwrap(cls.__init__) if isinstance(cls, type) else cls
     annotated = SimpleNamespace(__annotations__={parameter.name: parameter.annotation})
     try:
         hint = get_type_hints(annotated, getattr(constructor, "__globals__", {}))[parameter.name]
-    except Exception:  # evaluating a user's annotation may raise anything; the class's own checks are left then
+    except Exception:  # evaluating a user's annotation may raise anything; then the class alone checks the value
         return Any
     return Any if hint is inspect.Parameter.empty else hint
 
 
 def _refusal(hint: Any, value: Any) -> str | None:
-    """What the value must be; None when it is that, or nothing is known."""
+    """What the value must be; None when it is that, or can't be checked."""
     alternatives = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     kinds = [get_origin(alternative) or alternative for alternative in alternatives]
     checks = [CHECKED[kind] for kind in kinds if isinstance(kind, type) and kind in CHECKED]
     if len(checks) < len(kinds):
         return None
-    # Python's bool is an int
+    # Python's bool is an int, which a configuration's author does not mean.
     if any(isinstance(value, types) and (bool in types or not isinstance(value, bool)) for types, _ in checks):
         return None
     return "must be " + " or ".join(word for _, word in checks)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def markdown(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
-    """A table whose columns line up in plain text too."""
+    """A Markdown table with columns that line up in plain text too."""
     table = [header, *rows]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     lines = [

@@ -1,4 +1,4 @@
-"""The vocabulary that solvers, learner and orchestrator share: what a sample is and how samples travel.
+"""Samples, and how they travel: the types that all parts of penstock share.
 
 Axes:  N samples of a chunk, C channels (one per field), S scalars, *grid the axes of the fields' grid.
 """
@@ -21,9 +21,12 @@ from penstock.errors import Refused
 RESERVED_NAMES = ("simulation", "step", "relative_l2", "self")  # columns of the stores that hold samples
 DTYPE = np.dtype(np.float32)  # what the learner sees; solvers compute in float64
 LEAST, MOST = float(np.finfo(DTYPE).tiny), float(np.finfo(DTYPE).max)
-PLAIN_RANGE = 1e-4  # of the largest value: a field with more keeps 3 digits and more of its variation in float32
-ROUNDING = 1e-10  # of the largest value: what varies by less in float64 does so by a direct solve's own rounding
-OTHER_KINDS = {  # NumPy's letters for what is no real number
+# A field that spans more than this fraction of its largest value keeps at least 3 digits of its variation in float32.
+PLAIN_RANGE = 1e-4
+# A float64 field that varies by less than this fraction of its largest value varies by a direct solve's rounding alone.
+ROUNDING = 1e-10
+# NumPy's letters for arrays that hold no real numbers.
+OTHER_KINDS = {
     "c": "is complex: give its real and its imaginary part as two quantities",
     "M": "holds dates: give a number, such as seconds",
     "m": "holds durations: give a number, such as seconds",
@@ -34,18 +37,26 @@ OTHER_KINDS = {  # NumPy's letters for what is no real number
 
 
 def as_numbers(name: str, value: Any) -> np.ndarray:
-    """The value as an array of real numbers, in the dtype that it has.
+    """The value as an array of real numbers, in its present dtype.
 
-    Raises Refused, with the name and what to give instead, for whatever else it is.
+    Args:
+        name: name of the value, for messages.
+        value: an array, a number, or a list of numbers.
+
+    Returns:
+        The array.
+
+    Raises:
+        Refused: the value is anything else, such as complex, masked or text; the message says what to give instead.
     """
     try:
         array = np.ma.asarray(value) if isinstance(value, list | tuple) else np.asanyarray(value)
-    except Exception as error:  # of ragged lists, or of another library's tensor that lies on a GPU
+    except Exception as error:  # a ragged list, or another library's tensor on a GPU
         raise Refused(f"{name!r} can't be read as an array: {str(error).partition('\n')[0]}") from error
     if num_masked := np.ma.count_masked(array) if isinstance(array, np.ma.MaskedArray) else 0:
         raise Refused(
             f"{name!r} is masked at {num_masked} of {array.size} points: fill them, for instance with 0, and give the "
-            "mask as a field of its own if it differs between samples"
+            "mask as a separate field if it differs between samples"
         )
     if array.dtype.kind in "fiub":
         return np.asarray(array)
@@ -59,17 +70,22 @@ def as_numbers(name: str, value: Any) -> np.ndarray:
 class FieldSpec:
     """One quantity of a sample: a field on a grid, or a scalar.
 
-    Raises ValueError for a shape or an extent that is none.
+    Raises:
+        ValueError: `shape` holds anything but whole numbers from 1 on, `extent` does not match it, or `unit` is not
+            text.
     """
 
     name: str
-    """Key of the quantity in `Sample.inputs` or `Sample.outputs`, and in an exported file."""
+    """Key in `Sample.inputs` or `Sample.outputs`, and in an exported file."""
     shape: tuple[int, ...] = ()
     """Points along each axis of the grid; () for a scalar."""
     unit: str = "1"
     """Physical unit, for people; "1" when dimensionless."""
     extent: tuple[float, ...] = ()
-    """Length of the domain along each axis, in the problem's unit of length: gradients are per that. () for 1 each."""
+    """Length of the domain along each axis, in the problem's unit of length.
+
+    Gradients are per that unit. () stands for length 1 along every axis.
+    """
 
     def __post_init__(self):
         try:
@@ -97,15 +113,23 @@ class FieldSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What a simulation yields once a step: named arrays in physical units, shaped as their FieldSpecs say.
+    """The named arrays of one step of a simulation, in physical units.
 
-    Raises ValueError for a step that is no number of a sample.
+    Arrays have the shapes of their FieldSpecs.
+
+    Raises:
+        ValueError: `step` is no integer from 0 on.
     """
 
     inputs: Mapping[str, np.ndarray | float]
+    """The network's inputs by name: fields as arrays, scalars as numbers."""
     outputs: Mapping[str, np.ndarray]
+    """The fields that the network learns to predict, by name."""
     step: int = 0
-    """Number of the sample inside its simulation, from 0: an integer, for a second copy is known by it."""
+    """Number of the sample within its simulation, from 0.
+
+    It is an integer because a second copy of a sample is recognised by it.
+    """
 
     def __post_init__(self):
         try:
@@ -122,17 +146,20 @@ class Sample:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the named quantities of a problem's samples lie in arrays: `fields`, `scalars` and `targets`.
+    """The arrays that hold a problem's samples, and their channels.
 
-    fields [C, *grid]: the input fields, scalars [S]: the input scalars, targets [C, *grid]: the output fields.
-    What a problem lacks is absent from every mapping. All are float32.
+    `fields` [C, *grid] holds the input fields, `scalars` [S] the input scalars, `targets` [C, *grid] the output fields,
+    all in float32. An array that a problem lacks is absent from every mapping.
 
-    Raises ValueError when the fields do not share one grid, an output is no field, or a name can't be one or occurs
-    twice.
+    Raises:
+        ValueError: the fields do not share one grid, an output is a scalar or there is none, or a name is not valid or
+            occurs twice.
     """
 
     inputs: tuple[FieldSpec, ...]
+    """Quantities that the network is given, in channel order."""
     outputs: tuple[FieldSpec, ...]
+    """Fields that the network predicts, in channel order."""
 
     def __post_init__(self):
         for what, specs in (("inputs", self.inputs), ("outputs", self.outputs)):
@@ -161,24 +188,32 @@ class Layout:
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each array for one sample."""
+        """Shape of each array for a single sample."""
         return {name: (len(specs), *specs[0].shape) for name, specs in self.groups.items()}
 
     @property
     def extent(self) -> tuple[float, ...]:
-        """Lengths of the fields' domain."""
+        """Length of the fields' domain along each axis."""
         return self.outputs[0].extent
 
     @property
     def sample_bytes(self) -> int:
+        """Bytes of one packed sample."""
         return DTYPE.itemsize * sum(prod(shape) for shape in self.shapes.values())
 
-    @np.errstate(over="ignore")  # what float32 can't hold becomes infinite, and is refused
+    @np.errstate(over="ignore")  # a value beyond float32 becomes infinite, and is refused
     def pack(self, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
-        """Samples as float32 arrays [N, C, *grid] and [N, S].
+        """Pack samples into float32 arrays.
 
-        Raises Refused with the quantity's name when one is missing, misshapen, not finite, no real number, or what
-        float32 does not hold.
+        Args:
+            samples: N samples of the problem.
+
+        Returns:
+            `fields` and `targets` [N, C, *grid] and `scalars` [N, S], those that the problem has.
+
+        Raises:
+            Refused: a quantity is missing, misshapen, not finite, no real number, or one that float32 does not hold;
+                the message names it.
         """
         arrays = {name: np.empty((len(samples), *shape), DTYPE) for name, shape in self.shapes.items()}
         for row, sample in enumerate(samples):
@@ -198,10 +233,13 @@ class Layout:
 
 
 def _check_name(name: Any) -> None:
-    """Raises ValueError unless it can be a key, an array of a store and an argument of the exported module."""
+    """Raise ValueError unless the name suits every place where it is used.
+
+    It is a key, an array of a store, and an argument of the exported module.
+    """
     if not isinstance(name, str) or not name.isidentifier() or iskeyword(name) or name in RESERVED_NAMES:
         raise ValueError(
-            f"{name!r} can't name a quantity: it must be an identifier, no word of Python's own, and none of "
+            f"{name!r} can't name a quantity: it must be an identifier, no keyword of Python, and none of "
             f"{', '.join(RESERVED_NAMES)}"
         )
     plain = unicodedata.normalize("NFKC", name)
@@ -210,7 +248,7 @@ def _check_name(name: Any) -> None:
 
 
 def _require_kept(name: str, values: np.ndarray, packed: np.ndarray) -> None:
-    """Raises Refused, with the name, where the float32 array `packed` is not what `values` are."""
+    """Raise Refused where the float32 array `packed` has lost what `values` hold."""
     lowest, highest = (float(packed.min()), float(packed.max())) if values.ndim else (float(packed),) * 2
     largest = max(-lowest, highest)
     if highest - lowest > max(PLAIN_RANGE * largest, LEAST) and values.dtype.kind == "f":  # False for NaN and infinity
@@ -240,7 +278,10 @@ def _require_range(name: str, values: np.ndarray) -> None:
 
 
 def _require_variation(name: str, values: np.ndarray, largest: float) -> None:
-    """Raises Refused where the field varies by more than its own rounding and float32 loses half of that."""
+    """Raise Refused where float32 loses half of a field's variation.
+
+    A variation no larger than the field's rounding does not count.
+    """
     mean = values.mean()
     deviation = values.std()
     lost = np.sqrt(np.mean((values.astype(DTYPE) - values) ** 2))
@@ -253,24 +294,32 @@ def _require_variation(name: str, values: np.ndarray, largest: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What `strategy: auto` found fastest for the systems of a family; made once in a run and shared by its workers."""
+    """The strategy that `auto` found fastest for a family of systems.
+
+    It is made once in a run and shared by the run's workers.
+    """
 
     family: str
+    """Name of the family."""
     number: int = 0
-    """Counts the decisions about the family: a later one replaces an earlier one."""
+    """Count of the decisions about the family: a later one replaces an earlier one."""
     strategy: str
     """Label of the choice, for instance "cg + multigrid"."""
     seconds: Mapping[str, float | None]
-    """Median time of a solve by label, of all that were tried; None for one that failed or was cut short."""
+    """Median time of a solve, in seconds, by label of every strategy tried.
+
+    None stands for one that failed or was cut short.
+    """
     reason: str
     """One line for people: what was chosen, over what, by how much."""
 
 
-MAX_FAMILIES = 32  # of systems that are remembered: those met last, for a problem may name a new one for every draw
+# Only the families met last are remembered, because a problem may name a new one for every draw.
+MAX_FAMILIES = 32
 
 
 def keep_last[Key, Value](kept: dict[Key, Value], key: Key, value: Value) -> None:
-    """Make the key the last of the dictionary, from which the first ones go once there are more than 32."""
+    """Set the key as the last one, and drop the first ones beyond MAX_FAMILIES."""
     kept.pop(key, None)
     kept[key] = value
     while len(kept) > MAX_FAMILIES:
@@ -282,73 +331,88 @@ class Lease:
     """The simulations that a worker takes at a time: its look-ahead window."""
 
     number: int
-    """Counts the leases of a run."""
+    """Count of the leases of a run."""
     simulations: tuple[int, ...]
     design: str = "training"
     """Second word of every draw's seed; "validation" draws are never trained on."""
     decisions: tuple[Decision, ...] = ()
-    """What is known about strategies by now, one a family."""
+    """Decisions about strategies so far, one per family."""
     may_try: bool = True
-    """Whether this worker may try strategies out; others follow `decisions`."""
+    """Whether this worker may try strategies; if not, it follows `decisions`."""
     lane: int = 0
-    """The worker's place among those of the run; a worker that replaces a dead one takes over its lane."""
+    """The worker's place among those of the run.
+
+    A worker that replaces a dead one takes over its lane.
+    """
 
 
 @dataclass(frozen=True)
 class LeaseEnd:
-    """Comes out of the stream after a lease's last chunk."""
+    """The end of a lease, sent through the stream after its last chunk."""
 
     lease_number: int
     error: str | None = None
-    """How the worker died before all its simulations had ended; None for a whole lease."""
+    """How the worker died before the lease was complete; None if it was."""
     outgrown_bytes: int | None = None
-    """Memory of a worker that has outgrown its bound and solves nothing more: simulations may have been left out."""
+    """Memory in bytes of a worker that has outgrown its bound; None for others.
+
+    It solves nothing more, and may have left simulations out.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class SolveRecord:
-    """What one linear solve cost; rides in chunk headers."""
+    """The cost of one linear solve, sent with the chunks."""
 
     strategy: str
-    """The strategy that gave the solution, which after a retry is not the configured one."""
+    """The strategy that gave the solution; after a retry, not the configured one."""
     seconds: float
     iterations: int
     """Products with A; 0 for a direct solve."""
     relative_residual: float
     """True relative residual ||b - A x|| / ||b||."""
     family: str = "default"
+    """Name of the system's family."""
     reason: str = ""
     """Why it took more than one strategy; "" where the first one worked."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Samples packed as arrays, the unit that travels, and what became of the simulations since the last one."""
+    """Packed samples, the unit that travels, with news of their simulations.
+
+    The news is what happened since the chunk before: simulations finished and failed, solves, decisions.
+    """
 
     design: str = "training"
     """Design of the lease that the samples belong to."""
     arrays: dict[str, np.ndarray]
-    """`Layout.pack` of the chunk's samples."""
+    """The samples as arrays, packed by `Layout.pack`."""
     simulations: np.ndarray
-    """int64 [N]: the simulation each sample belongs to."""
+    """The simulation that each sample belongs to, int64 [N]."""
     steps: np.ndarray
-    """int64 [N]"""
+    """The number of each sample within its simulation, int64 [N]."""
     parameters: np.ndarray | None = None
-    """float32 [N, F]: rank of each parameter of the sample's draw, in [0, 1], uniform under the target distribution;
-    [N, 0] where none is given."""
+    """Rank of each parameter of the sample's draw, float32 [N, F].
+
+    Ranks lie in [0, 1] and are uniform under the target distribution; [N, 0] where none is given.
+    """
     finished: tuple[int, ...] = ()
     """Simulations whose last sample is in this chunk."""
     failed: Mapping[int, str] = field(default_factory=dict)
-    """Simulations that were given up, with the reason. None of their samples is in this or a later chunk."""
+    """Simulations that were given up, with the reason.
+
+    None of their samples is in this or a later chunk.
+    """
     solves: tuple[SolveRecord, ...] = ()
     decisions: tuple[Decision, ...] = ()
-    """What the worker knows about strategies, but for what its lease told it."""
+    """Decisions the worker has made or adopted beyond those in its lease."""
     retried: int = 0
-    """Simulations in which a system had to be solved again by a more robust strategy."""
+    """Number of simulations in which a system needed a more robust strategy."""
     blocked_seconds: float = 0.0
-    """Time the worker waited for its last chunk to be taken."""
+    """Time the worker waited for its last chunk to be taken, in seconds."""
     outgrown_bytes: int | None = None
-    """As in the `LeaseEnd` that will follow."""
+    """The `outgrown_bytes` of the `LeaseEnd` that will follow."""
 
     def __post_init__(self):
         if self.parameters is None:
@@ -359,4 +423,5 @@ class Chunk:
 
     @property
     def num_bytes(self) -> int:
+        """Bytes of the chunk's arrays."""
         return sum(array.nbytes for array in self.arrays.values())

@@ -1,4 +1,4 @@
-"""MPI in a process of its own: no rank of the launcher that penstock was started by, no heir of a dead process."""
+"""MPI in a single process, apart from any launcher and from dead processes."""
 
 from __future__ import annotations
 
@@ -9,21 +9,26 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
-# What mpirun, srun and their like tell the processes that they start. Our processes are not those: an MPI that reads it
-# looks for a launcher that does not know them, and ends the process. What the user sets (OMPI_MCA_btl, ...) stays.
+# Environment variables that mpirun, srun and their like set for the processes that they start. Our processes are not
+# those: an MPI that reads the variables looks for a launcher that does not know it, and ends the process. Variables
+# that the user sets (OMPI_MCA_btl, ...) stay.
 LAUNCHER = re.compile(
     r"PMI\w*_|HYDI_|MPI_LOCAL(NRANKS|RANKID)|MPISPAWN_|MV2_COMM_WORLD_|I_MPI_(HYDRA|MPIRUN)|PALS_|ALPS_APP_|JSM_"
     r"|OMPI_(?!MCA_)|OMPI_MCA_(ess|orte|pmix|prte)|PRTE_(?!MCA_)|FLUX_(JOB|TASK|PMI)_|SLURM_(STEP|PROCID|LOCALID)"
 )
 SHARED_MEMORY = Path("/dev/shm")
-QUIET = "-no_signal_handler"  # PETSc's ends the process at a closed pipe, and makes a page about a crash of a SIGTERM
+# PETSc's signal handler ends the process at a closed pipe, and prints a page about a crash at a SIGTERM.
+QUIET = "-no_signal_handler"
 
 
 def start() -> None:
-    """Start MPI, before petsc4py and dolfinx, which would else load another one. Raises ImportError without mpi4py.
+    """Start MPI, before petsc4py and dolfinx, which would otherwise load another one.
 
-    MPICH 5 keeps a file of 1 MB in /dev/shm under the process's id, and one that is killed leaves it. Nobody else opens
-    the file of a single process, so its name is taken away at once.
+    MPICH 5 keeps a file of 1 MB in /dev/shm under the process's id, and a process that is killed leaves it. Nobody else
+    opens the file of a single process, so it is unlinked at once.
+
+    Raises:
+        ImportError: there is no mpi4py.
     """
     make_ready()
     from mpi4py import MPI  # noqa: F401
@@ -32,7 +37,7 @@ def start() -> None:
 
 
 def make_ready() -> None:
-    """What MPI and PETSc need to start well in this process; for places where a user's file may start them.
+    """Prepare this process for MPI and PETSc, which a user's file may start.
 
     MPICH takes a file that is there already for that of a process that is starting too, and waits for it without end:
     so files of this process's id and those that were left over are removed.
@@ -55,14 +60,16 @@ def _remove_own_files() -> None:
 
 
 def _remove_unless_open(path: Path) -> None:
-    """Remove a file that no process has open or mapped. Raises OSError where one has, or where it is another user's.
+    """Remove a file that no process has open or mapped.
 
-    The kernel refuses a read lease on a file that is open for writing anywhere, in other process namespaces (containers
-    that share /dev/shm) too, where process ids say nothing.
+    Raises OSError where one has, or where it is another user's. The kernel refuses a read lease on a file that is open
+    for writing anywhere, in other process namespaces (containers that share /dev/shm) too, where process ids say
+    nothing.
     """
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # who opens it meanwhile must not end us, as SIGIO would
+        # A process that opens the file meanwhile must not end us, as SIGIO would.
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         path.unlink()
     finally:

@@ -1,4 +1,4 @@
-"""What a problem is, and what passes between a problem and the linear solver."""
+"""Problems, and what passes between a problem and the linear solver."""
 
 from __future__ import annotations
 
@@ -27,28 +27,40 @@ class Grid:
     shape: tuple[int, ...]
     """Points along each axis."""
     spacing: tuple[float, ...]
-    """Distance of neighbouring points along each axis, in the problem's unit of length."""
+    """Distance of neighbours along each axis, in the problem's unit of length."""
     permutation: np.ndarray
-    """int [number of dofs]: the C-order grid point of each degree of freedom."""
+    """The C-order grid point of each degree of freedom, int [number of dofs]."""
 
 
 @dataclass(kw_only=True, eq=False)  # frozen takes 1 us longer
 class LinearSystem:
-    """One A x = b. A and b belong to the problem and may be overwritten once `solve` has returned."""
+    """One system A x = b.
+
+    A and b belong to the problem and may be overwritten once `solve` has returned.
+    """
 
     A: PETSc.Mat
+    """The matrix, of any of PETSc's types."""
     b: PETSc.Vec
+    """The right-hand side."""
     is_spd: bool = False
-    """A is symmetric positive definite."""
+    """Whether A is symmetric positive definite."""
     family: str = "default"
-    """Systems of one size that share a recycle space."""
+    """Name of the family: systems of one size that share a recycle space."""
     guess: PETSc.Vec | None = None
     """Initial guess; zero where absent."""
     grid: Grid | None = None
+    """The regular grid behind the unknowns, if there is one."""
     nullspace: PETSc.NullSpace | None = None
-    """What A takes to zero, by orthonormal vectors; where absent, that of A.getNullSpace(). x is orthogonal to it."""
+    """The vectors that A takes to zero, orthonormal; x is orthogonal to them.
+
+    Where absent, A.getNullSpace() counts.
+    """
     near_nullspace: PETSc.NullSpace | None = None
-    """For algebraic multigrid: what A takes nearly to zero; where absent, that of A.getNearNullSpace()."""
+    """The vectors that A takes nearly to zero, for algebraic multigrid.
+
+    Where absent, A.getNearNullSpace() counts.
+    """
 
 
 class Outcome(StrEnum):
@@ -60,7 +72,7 @@ class Outcome(StrEnum):
     STAGNATION = "stagnation"
     NOT_FINITE = "not finite"
     REFUSED = "refused"
-    """The system is none, or has no solution or many: no strategy was tried."""
+    """No strategy was tried: the system is malformed, or has no solution or many."""
 
 
 @dataclass(kw_only=True, eq=False)  # frozen takes 1 us longer
@@ -68,29 +80,41 @@ class Solution:
     """The outcome of a solve, as a value."""
 
     x: PETSc.Vec
-    """The caller's own from here on."""
+    """The solution, which belongs to the caller."""
     outcome: Outcome
+    """How the solve ended."""
     relative_residual: float
-    """True relative residual ||b - A x|| / ||b||, by a product made for this purpose alone."""
+    """True relative residual ||b - A x|| / ||b||, from a separate product with A."""
     iterations: int
     """Products with A that the method made; 0 for a direct solve."""
     seconds: float
+    """Wall-clock time of all attempts, in seconds."""
     strategy: str
+    """Name of the strategy that gave x."""
     reason: str = ""
-    """What each strategy said that failed on the system, in the order they were tried; "" where the first one worked.
-    One line."""
+    """The reports of the strategies that failed on the system, on one line.
+
+    They stand in the order of the attempts; "" where the first strategy worked.
+    """
 
     @property
     def converged(self) -> bool:
+        """Whether x may be used."""
         return self.outcome is Outcome.CONVERGED
 
 
 Solve = Callable[[LinearSystem], Solution]
-"""What a problem is given. Raises `SolveError` for a system that no strategy of the retry ladder solves."""
+"""The function that a problem is given to solve its systems.
+
+It raises `SolveError` for a system that no strategy of the retry ladder solves.
+"""
 
 
 class SolveError(Exception):
-    """A system that could not be solved; its simulation is refused and counted, and the run goes on."""
+    """A system that could not be solved.
+
+    Its simulation is refused and counted, and the run goes on.
+    """
 
 
 class Problem(ABC):
@@ -101,34 +125,64 @@ class Problem(ABC):
     """
 
     space: ParameterSpace
-    """What is drawn for a simulation."""
+    """The parameters that are drawn for a simulation, with their distributions."""
     inputs: tuple[FieldSpec, ...]
+    """The quantities of a sample that the network is given."""
     outputs: tuple[FieldSpec, ...]
+    """The fields of a sample that the network predicts."""
     num_steps: int = 1
-    """Samples of every simulation, steps 0 to num_steps - 1, where trajectories or pairs are to be drawn: a simulation
-    that yields another number then fails. At 1 any number may come, for single samples don't mind."""
+    """Number of samples of every simulation, steps 0 to num_steps - 1.
+
+    Above 1, for trajectories and pairs, a simulation that yields another number fails. At 1 it may yield any number,
+    because single samples do not depend on one another.
+    """
 
     @abstractmethod
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
-        """Solve for one draw and yield its samples in the order of their steps."""
+        """Solve for one draw and yield its samples in the order of their steps.
+
+        Args:
+            parameters: the draw.
+            solve: solves one `LinearSystem` and returns its `Solution`.
+
+        Yields:
+            The samples, with steps 0, 1, 2, ...
+
+        Raises:
+            SolveError: a system could not be solved; raised by `solve`.
+        """
 
     def draw(self, generator: np.random.Generator) -> Parameters:
-        """One draw; `generator` is seeded by the simulation, so that any worker can redo it."""
+        """Draw the parameters of one simulation.
+
+        Args:
+            generator: is seeded by the simulation, so that any worker can redo it.
+
+        Returns:
+            The parameters by name.
+        """
         return self.space.draw(generator)
 
     def features(self, parameters: Parameters) -> np.ndarray:
-        """[F] the vector by whose Euclidean distance a lease is sorted."""
+        """The vector [F] of a draw; leases are sorted by Euclidean distances of these."""
         return self.space.features(parameters)
 
     @property
     def rank_names(self) -> tuple[str, ...]:
-        """Names of `ranks`: those of the space, and none where `draw` is overridden, since draws then are not its."""
+        """The names of `ranks`, which are those of the space.
+
+        There are none where `draw` is overridden, because the space then does not describe the draws.
+        """
         return self.space.rank_names if type(self).draw is Problem.draw else ()
 
     def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """[F] the ranks, uniform on [0, 1], of what `draw` makes of such a generator: they show a stream's bias."""
+        """The ranks [F] of the draw that this generator gives.
+
+        They are uniform on [0, 1] over draws, so they show the bias of a stream.
+        """
         return self.space.ranks(generator) if self.rank_names else np.empty(0)
 
     @cached_property
     def layout(self) -> Layout:
+        """The arrays that hold the problem's samples."""
         return Layout(self.inputs, self.outputs)

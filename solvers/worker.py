@@ -22,23 +22,34 @@ from penstock.solvers.sorting.sorter import Sorter
 
 logger = logging.getLogger(__name__)
 
-CHUNK_BYTES = 1_000_000  # an actor call costs about 1 ms whatever its size, so samples travel together
-CHUNK_SECONDS = 1.0  # and still reach the learner soon
-GROWTH = 1.5  # of a worker's memory, at least, before it is replaced: one that needs its bound always gains nothing
-MAX_TRACE_CHARACTERS = 20_000  # of a failure in the log: a message may hold a whole matrix
+# An actor call costs about 1 ms whatever its size, so samples travel together, in chunks of this size.
+CHUNK_BYTES = 1_000_000
+# A chunk is sent after this time even if it is small, so that samples reach the learner soon.
+CHUNK_SECONDS = 1.0
+# A worker is replaced only if its memory has grown by this factor: replacing one that always needs its bound is no use.
+GROWTH = 1.5
+# The longest traceback of a failure in the log; an error's message may hold a whole matrix.
+MAX_TRACE_CHARACTERS = 20_000
 
 
 class SolverWorker:
-    """Draws, sorts, solves and packs; lives as long as its process, and its linear solvers with it.
+    """A worker that draws, sorts, solves and packs the simulations of its leases.
 
-    solvers: the LinearSolver of each design, "training" being the one for designs not named.
-    sort: as `Sorter` has it; True for greedy nearest-neighbour order in every lease, "auto" for sorting where it pays.
-    deterministic: a lease gives the same chunks, bit for bit, whatever was solved before it and however long it takes:
-        linear solver and sorter begin every lease from nothing, and chunks are cut by their size alone. The strategy
-        must ask no clock, nor must `sort`, and the problem must keep nothing of earlier simulations.
-    max_bytes: of the process's own memory. One that has grown to it, by half at least since its first chunk, ends the
-        lease at hand and solves nothing more: somebody is to replace it.
-    on_begin: told (lease number, simulation) before each one, and (lease number, None) while in none.
+    It lives as long as its process, and its linear solvers with it.
+
+    Args:
+        problem: the problem.
+        solvers: the LinearSolver of each design; "training" is used for designs not named.
+        seed: seed of the run.
+        sort: the argument of `Sorter`: True for greedy nearest-neighbour order in every lease, "auto" for sorting where
+            it pays.
+        deterministic: a lease gives the same chunks, bit for bit, whatever was solved before it and however long it
+            takes: linear solver and sorter begin every lease from nothing, and chunks are cut by their size alone. The
+            strategy must ask no clock, nor must `sort`, and the problem must keep nothing of earlier simulations.
+        max_bytes: bound on the process's private memory. A worker that has grown to it, by half at least since its
+            first chunk, ends the lease at hand and solves nothing more: somebody has to replace it.
+        on_begin: called with (lease number, simulation) before each simulation, and with (lease number, None) between
+            simulations.
     """
 
     def __init__(
@@ -63,13 +74,17 @@ class SolverWorker:
         self._on_begin = on_begin
         self._blocked_seconds = 0.0
         self._is_sending = False
-        """It waits at a `yield`: what is raised there (a generator's close) comes from whoever takes the chunks."""
+        """Whether it waits at a `yield`.
+
+        An error raised there (a generator's close) comes from the receiver of the chunks.
+        """
 
     def stream(self, lease: Lease) -> Iterator[Chunk]:
-        """Chunks of the lease's samples; every simulation is `finished` or `failed` in exactly one of them.
+        """Solve a lease and yield its samples in chunks.
 
-        A simulation fails alone, whatever its code raises: the reason travels in the chunk, the traceback is logged.
-        A worker that has outgrown its memory leaves those that it has not begun; a deterministic one ends the lease.
+        Every simulation is `finished` or `failed` in exactly one chunk. A simulation fails alone, whatever its code
+        raises: the reason travels in the chunk, the traceback is logged. A worker that has outgrown its memory leaves
+        out the simulations that it has not begun; a deterministic one completes the lease.
         """
         if self._outgrown_bytes is not None:
             return
@@ -144,7 +159,10 @@ class SolverWorker:
             yield from self._send(chunk, lease.number)
 
     def _ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """Of a draw. Raises Refused for what is not a number in [0, 1] for each of the problem's `rank_names`."""
+        """The ranks of a draw.
+
+        Raises Refused unless there is a number in [0, 1] for each of the problem's `rank_names`.
+        """
         ranks = as_numbers("ranks", self.problem.ranks(generator))
         names = self.problem.rank_names
         if ranks.shape != (len(names),) or not ((ranks >= 0) & (ranks <= 1)).all():
@@ -152,7 +170,7 @@ class SolverWorker:
         return ranks
 
     def _simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
-        """The problem's samples. Raises Refused for what it gives in their place."""
+        """The problem's samples. Raises Refused for anything else it yields."""
         samples = self.problem.simulate(parameters, solve)
         if not isinstance(samples, Iterable) or isinstance(samples, Sample):
             raise Refused(f"simulate returned a {type(samples).__name__}: it must yield Samples")
@@ -162,7 +180,10 @@ class SolverWorker:
             yield sample
 
     def _fail(self, chunk: _ChunkBuilder, simulation: int, error: BaseException) -> None:
-        """Book what the problem's code raised, be it KeyboardInterrupt; what ends the worker itself is raised again."""
+        """Record what the problem's code raised, be it KeyboardInterrupt.
+
+        An error that is meant to end the worker is raised again.
+        """
         if self._is_sending or raised_by_signal(error):
             raise error
         trace = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
@@ -173,7 +194,7 @@ class SolverWorker:
         error.__traceback__ = None  # it holds the simulation's arrays, and grows where one error is raised again
 
     def _reason(self, error: BaseException) -> str:
-        """One line; for errors of the problem's own code with the last place in its file."""
+        """The error in one line, with the last place in the problem's file."""
         if isinstance(error, SolveError | Refused):
             return text_of(error)
         return describe(error, getattr(sys.modules.get(type(self.problem).__module__), "__file__", None))
@@ -190,7 +211,10 @@ class SolverWorker:
         self._blocked_seconds = time.perf_counter() - before  # until the stream lets the worker go on
 
     def _weigh(self) -> None:
-        """Whether the process has outgrown its bound. One that needs as much from the start on would not be mended."""
+        """Note whether the process has outgrown its bound.
+
+        Replacing one that needs as much from the start would not help.
+        """
         now = _own_bytes()
         if self._first_bytes is None:
             self._first_bytes = now
@@ -216,7 +240,7 @@ class _ChunkBuilder:
         self._clear()
 
     def restart_clock(self) -> None:
-        """Count the chunk's seconds from now: those for which it was held up are not its own."""
+        """Count the chunk's seconds from now: time that it was held up does not count."""
         self._since = time.monotonic()
 
     def _clear(self) -> None:
@@ -243,7 +267,7 @@ class _ChunkBuilder:
         return full or (not self.is_empty() and time.monotonic() - self._since >= self._max_seconds)
 
     def take(self, blocked_seconds: float, outgrown_bytes: int | None) -> Chunk:
-        """What was gathered, as a chunk; the next one starts empty."""
+        """The gathered samples as a chunk; the next one starts empty."""
         rows = [arrays for *_, arrays in self._rows]
         empty = {name: np.empty((0, *shape), np.float32) for name, shape in self._layout.shapes.items()}
         chunk = Chunk(

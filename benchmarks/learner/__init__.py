@@ -1,1 +1,1 @@
-"""What limits training, as a page. Torch and NumPy alone."""
+"""The bench of what limits training, as a page; torch and NumPy alone."""

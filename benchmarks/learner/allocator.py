@@ -1,4 +1,7 @@
-"""The step with and without what a training process tells its allocator, each time in a process of its own."""
+"""The step with and without the allocator settings of training.
+
+Each measurement runs in a separate process.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,21 @@ NUM_PAIRS = 4
 PROGRAM = "from benchmarks.learner.allocator import measure_step; measure_step()"
 INTRODUCTION = """
 L1 once more, in a process whose glibc keeps freed memory for the next step ({settings}) as that of a run does, and in
-one whose glibc gives it back, in turns. "faults" are the pages that the system mapped a step, "system" the time that it
-took, "peak" the most memory that the process had.
+one with a glibc that gives it back, in turns. "faults" are the pages that the system mapped per step, "system" the time
+that it took, "peak" the most memory that the process had.
 """
 KEYS = ("ms", "faults", "system_ms", "peak_mb")
 
 
 def allocator(cases: Mapping[str, Case], device: torch.device, seconds: float, num_pairs: int = NUM_PAIRS) -> Section:
-    """seconds: of steps in all processes of an arm together."""
+    """The section on the allocator.
+
+    Args:
+        cases: the cases by name.
+        device: the device of the steps.
+        seconds: seconds of steps in all processes of an arm together.
+        num_pairs: number of processes per arm.
+    """
     rows, targets = [], []
     for name, case in cases.items():
         pairs = [[_step(case, device, seconds / num_pairs, keep) for keep in (True, False)] for _ in range(num_pairs)]
@@ -42,7 +52,7 @@ def allocator(cases: Mapping[str, Case], device: torch.device, seconds: float, n
         ratio = spread([given_back["ms"] / kept["ms"] for kept, given_back in pairs])
         targets.append(Target(what=f"{name}: memory kept against given back", measured=ratio, least=1.0))
     settings = ", ".join(f"{name}={value}" for name, value in KEEP_FREED_MEMORY.items())
-    table = markdown(rows, ["case", "freed memory is", "ms a step", "faults", "system, ms", "peak, MB"])
+    table = markdown(rows, ["case", "freed memory is", "ms per step", "faults", "system, ms", "peak, MB"])
     return Section("Allocator", f"{paragraph(INTRODUCTION.format(settings=settings))}\n\n{table}", tuple(targets))
 
 
@@ -59,13 +69,16 @@ def _step(case: Case, device: torch.device, seconds: float, keep: bool) -> dict[
 
 
 def peak_mb() -> float:
-    """The most memory that this process had, in MiB; getrusage counts its parent's in."""
+    """The most memory that this process had, in MiB; getrusage adds its parent's."""
     fields = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     return int(fields["VmHWM"].split()[0]) / 1024
 
 
 def measure_step() -> None:
-    """The program of a process: `_step`'s arguments from the standard input, figures to the standard output."""
+    """Measure the step in this process, and print the figures.
+
+    It reads `_step`'s arguments from the standard input, and writes JSON to the standard output.
+    """
     case, device, seconds, num_threads = pickle.load(sys.stdin.buffer)
     torch.set_num_threads(num_threads)
     step = case.step(device)

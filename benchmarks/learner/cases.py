@@ -1,4 +1,4 @@
-"""What is trained in the bench: a model, a batch, a buffer, and samples that cost nothing to make."""
+"""Cases of the learner's bench: a model, a batch, a buffer, and free samples."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ class Case:
     title: str
     layout: Layout
     model: str
-    """Of MODELS."""
+    """Name of the model in MODELS."""
     options: Mapping[str, Any] = field(default_factory=dict)
     loss: str
-    """Of LOSSES."""
+    """Name of the loss in LOSSES."""
     batch_size: int
     num_slots: int
     counts_bytes: bool = False
-    """The step does little but read and write its weights: it is held against the device's copy rate."""
+    """Whether the step does little more than read and write its weights.
+
+    It is then held against the device's copy rate.
+    """
 
     def surrogate(self, device: torch.device) -> Surrogate:
         torch.manual_seed(0)
@@ -63,7 +66,10 @@ def fno(num_points: int = 64, *, width: int = 32, modes: int = 12, batch_size: i
 
 
 def mlp(num_outputs: int, *, num_slots: int, batch_size: int = 10) -> Case:
-    """The net of Meyer et al. (SC 2023, arXiv 2309.16743): five temperatures and the time to a temperature field."""
+    """The net of Meyer et al. (SC 2023, arXiv 2309.16743).
+
+    It maps five temperatures and the time to a temperature field.
+    """
     inputs = tuple(FieldSpec(name=name) for name in ("initial", "left", "right", "bottom", "top", "time"))
     return Case(
         title=f"MLP, 6-256-256-{num_outputs:,}, batch {batch_size}, {num_slots:,} slots",

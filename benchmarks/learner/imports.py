@@ -1,4 +1,4 @@
-"""How long the learner's own modules take to import once torch is there."""
+"""The time that the learner's modules take to import, without torch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ print(time.perf_counter() - start)
 
 
 def imports() -> Section:
-    """All modules of penstock.learner, each time in a new process."""
+    """The section on imports: all modules of penstock.learner, in new processes."""
     command = [sys.executable, "-c", PROGRAM]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(NUM_PROCESSES)]
     took = spread([float(run.stdout) for run in runs])
-    text = f"All modules of `penstock.learner` take {took} s to import, torch's own import left out."
-    return Section("Import", text, (Target(what="seconds beyond torch's own import", measured=took, most=MOST_S),))
+    text = f"All modules of `penstock.learner` take {took} s to import, not counting torch."
+    return Section("Import", text, (Target(what="seconds beyond the import of torch", measured=took, most=MOST_S),))

@@ -1,4 +1,4 @@
-"""Ingest: from a chunk's NumPy arrays into slots, against a plain copy of the same bytes."""
+"""Ingest of a chunk's NumPy arrays into slots, against a copy of the same bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ LEAST = 0.8
 
 
 def ingest(device: torch.device, seconds: float, buffer_bytes: int = BUFFER_BYTES) -> Section:
-    """Chunks of 1 MB, or of one row where that is larger, replace seen samples of a full reservoir."""
+    """The section on ingest.
+
+    Chunks of 1 MB, or of one row where that is larger, replace seen samples of a full reservoir.
+    """
     rows, targets = [], []
     for place, placement in _placements(device).items():
         for row_bytes in ROW_BYTES:
@@ -29,7 +32,7 @@ def ingest(device: torch.device, seconds: float, buffer_bytes: int = BUFFER_BYTE
             rates = [f"{rounds.rate(arm, amount / 1e9).median:.3g}" for arm in ("put_now", "copy")]
             rows.append([f"{row_bytes:,}", place, *rates, str(ratio)])
             targets.append(Target(what=f"rows of {row_bytes:,} bytes, {place}", measured=ratio, least=LEAST))
-    table = markdown(rows, ["bytes a row", "buffer in", "put_now, GB/s", "copy, GB/s", "put_now against it"])
+    table = markdown(rows, ["bytes per row", "buffer in", "put_now, GB/s", "copy, GB/s", "put_now against it"])
     return Section("Ingest", table, tuple(targets))
 
 
@@ -43,9 +46,12 @@ def _placements(device: torch.device) -> dict[str, dict]:
 def _rounds(
     row_bytes: int, num_slots: int, placement: dict, device: torch.device, seconds: float
 ) -> tuple[Rounds, float]:
-    """put_now through all slots, and copies of the same chunks to memory of the same kind; and the bytes of either.
+    """Times of put_now through all slots and of copies of the same chunks.
 
-    The copies go to places one after another, which is the easiest way through memory.
+    The copies go to memory of the same kind, to places one after another, which is the easiest way through memory.
+
+    Returns:
+        The times, and the bytes of either.
     """
     layout = Layout((), (FieldSpec(name="field", shape=(row_bytes // 4,)),))
     buffer = Reservoir(layout, capacity=num_slots, watermark=1, seed=0, **placement)
@@ -75,8 +81,8 @@ def _rounds(
     times: dict[str, list[float]] = {"put_now": [], "copy": []}
     end = time.perf_counter() + 2 * seconds
     while len(times["copy"]) <= MIN_ROUNDS or time.perf_counter() < end:
-        buffer.draw(num_slots, 0.0)  # marks all as seen, so that each may be replaced
+        buffer.draw(num_slots, 0.0)  # marks all samples as seen, so that each may be replaced
         times["put_now"].append(seconds_of(put, device))
         times["copy"].append(seconds_of(copy, device))
-    # the first round is the first to touch the memory
+    # The first round is left out, because it is the first to touch the memory.
     return Rounds({arm: values[1:] for arm, values in times.items()}), len(chunks) * num_rows * row_bytes

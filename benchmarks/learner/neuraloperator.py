@@ -1,4 +1,7 @@
-"""The step of penstock's FNO against that of the `neuraloperator` package at equal shape, where it is installed."""
+"""The step of penstock's FNO against that of the `neuraloperator` package.
+
+Both have equal shapes. The comparison is left out where the package is not installed.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,11 @@ from penstock.report import markdown
 TITLE = "FNO against neuraloperator"
 INTRODUCTION = """
 Forward, loss, backward and AdamW at equal width, layers, kept wave numbers and projection, on one batch that lies on
-the device. neuraloperator {version} is given what makes it fastest: the plain einsum for opt_einsum's, no positional
-embedding, no channel MLPs, a lifting of one layer, no normalisation around it, and fused AdamW but for its complex
-weights, for which there is none. Of either package the faster of eager and compiled counts. Its {theirs:,} parameters
-are {ours:,} in penstock, which keeps the wave numbers 0 of either sign apart and has the grid's coordinates as inputs.
+the device. neuraloperator {version} has the settings that make it fastest: the plain einsum instead of opt_einsum's, no
+positional embedding, no channel MLPs, a lifting of one layer, no normalisation around it, and fused AdamW except for
+its complex weights, for which there is none. The faster of eager and compiled counts for either package. Its {theirs:,}
+parameters are {ours:,} in penstock, which keeps the wave numbers 0 of either sign apart and has the grid's coordinates
+as inputs.
 """
 
 
@@ -44,7 +48,7 @@ def against_neuraloperator(case: Case, device: torch.device, seconds: float) -> 
         try:
             arm = build()
             arm(1)
-        except Exception as error:  # torch.compile raises whatever a model or a machine makes it stumble over
+        except Exception as error:  # torch.compile may raise anything
             failures.append(f"- {name} fails: {' '.join(f'{type(error).__name__}: {error}'.split())[:160]}")
         else:
             arms[name] = arm
@@ -114,5 +118,5 @@ def _theirs(case: Case, model: nn.Module, forward: Callable[[Tensor], Tensor], a
 
 
 def _num_parameters(model: nn.Module) -> int:
-    """Real numbers."""
+    """The number of a model's parameters, as real numbers."""
     return sum(parameter.numel() * (2 if parameter.is_complex() else 1) for parameter in model.parameters())

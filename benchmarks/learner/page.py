@@ -1,4 +1,4 @@
-"""benchmarks/tables/learner-cpu.md and learner-gpu.md: all sections of one run."""
+"""The pages benchmarks/tables/learner-cpu.md and learner-gpu.md."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ MLPS = {
 
 INTRODUCTION = """
 Each arm was measured for about {seconds:g} seconds, in rounds of all arms in turns. Figures are medians over rounds,
-in brackets the quartiles; ratios are paired by round, so what else the machine does meets both arms. "Speed against"
+in brackets the quartiles; ratios are paired by round, so other work of the machine meets both arms. "Speed against"
 is the inverse ratio of times. L1 is the step on one batch that lies on the device; L2 the step fed from a full
 Reservoir without producers; L2p the same while a thread ingests as fast as the buffer's rule admits, chunk by chunk as
 in a run. torch's DataLoader reads the same buffer's arrays without lock or account, in the training process
-(num_workers=0, as the SC 2023 paper's artefact): item by item with the default collate, and a batch in one gather
-through `__getitems__`, with pinned memory for a GPU.
+(num_workers=0, as in the SC 2023 paper's artefact): item by item with the default collate, and batch by batch in one
+gather through `__getitems__`, with pinned memory for a GPU.
 """
 TWO_CORES = " Training's threads and the producer share the processor's cores: L2p has fewer of them than L1."
 
@@ -66,7 +66,7 @@ def run(device_name: str | None = None, case: str | None = None, seconds: float 
         report.require_folder()
     sections = []
     start = time.perf_counter()
-    # On a GPU tensors are in memory of torch's own, whatever the allocator of the host does.
+    # On a GPU tensors are in torch's memory pool, whatever the allocator of the host does.
     names = [case] if case else [name for name in SECTIONS if name != "allocator" or device.type == "cpu"]
     for name in names:
         print(f"{(time.perf_counter() - start) / 60:5.1f} min: {name}", file=sys.stderr)

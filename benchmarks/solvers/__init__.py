@@ -1,1 +1,1 @@
-"""What the solvers cost and how accurate they are, as tables."""
+"""Benches of the solvers' cost and accuracy, as tables."""

@@ -1,4 +1,4 @@
-"""What a digit costs, and whether `accuracy` holds what it promises."""
+"""The cost of a digit, and whether `accuracy` holds what it promises."""
 
 from __future__ import annotations
 
@@ -26,23 +26,28 @@ from penstock.solvers.referee.referee import structure_of
 
 ACCURACIES = tuple(10.0**-digits for digits in range(1, 11))
 HELD_OUT_ACCURACIES = (1e-2, 1e-4, 1e-8)
-LARGEST = 100_000  # unknowns of the cases that are held out,
-LARGEST_OF_ALL = 30_000  # and of those that are so with all candidates, not with `auto` alone
-LEARNING = 2 * FIRST  # systems before those that are judged: from them strategies are chosen and calibrated
-NUM_FIELDS = 10  # on which the discretisation is judged
-SLOWEST = 20.0  # times the fastest strategy of a case, beyond which one is not held out
+# The most unknowns of a case that is tested.
+LARGEST = 100_000
+# The most unknowns of a case that is tested with all candidates, not with `auto` alone.
+LARGEST_OF_ALL = 30_000
+# Systems before those that are judged: strategies are chosen and calibrated on them.
+LEARNING = 2 * FIRST
+# Fields on which the discretisation is judged.
+NUM_FIELDS = 10
+# A strategy is not tested if it takes more than 20 times as long as the fastest of the case.
+SLOWEST = 20.0
 TITLES = ["ms", "iterations", "error, median", "error, max", "looser"]
 
 
 @dataclass
 class HeldOut:
-    """What a strategy made of systems that it was not calibrated on."""
+    """The results of a strategy on systems that it was not calibrated on."""
 
     accuracy: float
     seconds: list[float] = field(default_factory=list)
     iterations: list[int] = field(default_factory=list)
     errors: list[float] = field(default_factory=list)
-    """||x - A⁻¹ b|| / ||A⁻¹ b|| of every system; infinite where there is no solution."""
+    """The error ||x - A⁻¹ b|| / ||A⁻¹ b|| of every system; infinite where unsolved."""
 
     @property
     def num_looser(self) -> int:
@@ -50,7 +55,10 @@ class HeldOut:
 
     @property
     def has_held(self) -> bool:
-        """The error was above the accuracy in at most 1 % of the systems, and never above twice of it."""
+        """Whether the accuracy was kept.
+
+        The error may be above it in at most 1 % of the systems, and never above twice of it.
+        """
         return self.num_looser <= 0.01 * len(self.errors) and max(self.errors) <= 2 * self.accuracy
 
     def row(self) -> list[str]:
@@ -66,9 +74,13 @@ class HeldOut:
 def held_out(
     case: Case, makes: Sequence[Callable[[], Strategy]], accuracies: Sequence[float], num_systems: int = 200
 ) -> list[list[HeldOut]]:
-    """Solve `num_systems` systems by every strategy to every accuracy, after those from which they learn.
+    """Solve `num_systems` systems by every strategy to every accuracy.
 
-    All take turns on each system, whose exact solution is made once. [strategy][accuracy]
+    The strategies learn from the systems before those. All take turns on each system, and its exact solution is made
+    once.
+
+    Returns:
+        The results, [strategy][accuracy].
     """
     results = [[HeldOut(accuracy) for accuracy in accuracies] for _ in makes]
     arms = [
@@ -112,9 +124,9 @@ def digits(num_systems: int, resolution: int) -> None:
         {case.title}: {num_systems} systems by every strategy to every `accuracy`, which bounds the algebraic error
         ||x - A^-1 b|| / ||A^-1 b||, after {LEARNING} that it learned from. Milliseconds are a median of processor time,
         set-up and the check of the residual included. "looser" counts the systems whose error was above the accuracy:
-        at most 1 % may be, and none by more than twice. The systems that are solved directly as a recheck are among
-        them. Beside all of this stands the error of the discretisation, {errors[0]} to {errors[-1]} for {NUM_FIELDS}
-        fields: that of their solutions against those on the mesh of half the width, for the same coefficient.
+        at most 1 % may be, and none by more than twice. They include the systems that are solved directly as a recheck.
+        For comparison, the error of the discretisation is {errors[0]} to {errors[-1]} for {NUM_FIELDS} fields: that of
+        their solutions against those on the mesh of half the width, for the same coefficient.
         """,
         ["strategy", "accuracy", *TITLES],
         [
@@ -146,7 +158,7 @@ def promises(num_systems: int) -> None:
         f"""
         {num_systems} systems of every case up to {LARGEST:,} unknowns, as in accuracy-digits.md, against direct solves
         by MUMPS with a step of refinement: by `auto`, and up to {LARGEST_OF_ALL:,} unknowns by every strategy that it
-        considers; of these are left out those that fail or take more than {SLOWEST:g} times as long as the fastest one.
+        considers, except those that fail or take more than {SLOWEST:g} times as long as the fastest one.
         Of {len(rows)} rows {num_failed} failed. Not covered: {left_out}.
         """,
         ["case", "strategy", "accuracy", *TITLES],

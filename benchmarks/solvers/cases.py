@@ -1,4 +1,4 @@
-"""The cases: SKR's own systems, Darcy flow, constant matrices, and where recycling should win."""
+"""The cases: SKR's systems, Darcy flow, constant matrices, and slow changes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ MEDIA = {
     "3D 12/3": {"dimension": 3},
 }
 WAVES = {20.0: (32, 64), 40.0: (64, 96), 60.0: (96, 128)}  # the smaller ones have 10 points per wavelength
-LONG = 200  # steps or levels of a sequence: more than any comparison takes
+LONG = 200  # steps or levels of a sequence, more than any comparison takes
 
 
 def cases() -> list[Case]:
-    """All of them, in the order of the tables."""
+    """All cases, in the order of the tables."""
     return [
         *(skr(n, mended=mended) for mended in (False, True) for n in (98, 198)),
         *(darcy("12/3", n) for n in (100, 256, 421)),
@@ -44,7 +44,10 @@ def cases() -> list[Case]:
 
 
 def darcy(medium: str, resolution: int) -> Case:
-    """The square's unknowns include the vertices of the boundary, the cube's do not."""
+    """A case of Darcy flow on the square or the cube.
+
+    The square's unknowns include the vertices of the boundary, the cube's do not.
+    """
     problem = Darcy(resolution=resolution, **MEDIA[medium])
     num_unknowns = (resolution + 1) ** 2 if problem.dimension == 2 else (resolution - 1) ** 3
     cells = " x ".join([str(resolution)] * problem.dimension)
@@ -52,7 +55,10 @@ def darcy(medium: str, resolution: int) -> Case:
 
 
 def poisson(resolution: int) -> Case:
-    """More systems than the 30 that span all right-hand sides."""
+    """A case of Poisson's equation.
+
+    It has more systems than the 30 that span all right-hand sides.
+    """
     num_unknowns = (resolution - 1) ** 2
     title = f"Poisson, constant matrix, 30 parameters in b, {resolution} x {resolution} squares"
     return Case(

@@ -1,4 +1,4 @@
-"""The order of convergence and the error of the finite elements for drawn Darcy fields."""
+"""Order of convergence and error of the finite elements for drawn Darcy fields."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> None:
         "discretisation.md",
         "Order and error of the finite elements for drawn Darcy fields",
         f"""
-        The 12/3 Darcy problem, P1 on nested meshes of {n}, {2 * n}, {4 * n} and {8 * n} cells a side; the coefficient
+        The 12/3 Darcy problem, P1 on nested meshes of {n}, {2 * n}, {4 * n} and {8 * n} cells per side; the coefficient
         stays the drawn one of {n} x {n} cells. Orders are log2 of the ratio of successive differences in L2: a
         coefficient that jumps across corners leaves a solution too rough for the second order that smooth and
         interface-aligned cases have (tests/solvers/problems/test_darcy.py). The error is that of the {n} x {n}
@@ -37,9 +37,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def nested_errors(num_fields: int, resolution: int, num_refinements: int = 3) -> list[list[str]]:
-    """Rows of orders and errors: each field's coefficient stays that of `resolution` cells, the mesh is halved.
+    """Rows of orders and errors on nested meshes.
 
-    Orders are log2(||u_h - u_h/2|| / ||u_h/2 - u_h/4||) in L2, the error is that of the coarsest against the finest.
+    Each field's coefficient stays that of `resolution` cells, while the mesh is halved. Orders are log2(||u_h - u_h/2||
+    / ||u_h/2 - u_h/4||) in L2, the error is that of the coarsest against the finest.
     """
     solve = LinearSolver(Direct(), rtol=RTOL)
     meshes = [DarcyDiscretisation(resolution * 2**level) for level in range(num_refinements + 1)]
@@ -62,9 +63,10 @@ def nested_errors(num_fields: int, resolution: int, num_refinements: int = 3) ->
 
 
 def refine(values: np.ndarray) -> np.ndarray:
-    """The same piecewise linear function [n + 1, n + 1] at the vertices of the halved mesh, [2 n + 1, 2 n + 1].
+    """A piecewise linear function at the vertices of the halved mesh.
 
-    Squares are cut from (x, y) to (x + h, y + h), so their centres lie on an edge between these two.
+    Its values [n + 1, n + 1] become [2 n + 1, 2 n + 1]. Squares are cut from (x, y) to (x + h, y + h), so their centres
+    lie on an edge between these two.
     """
     n = len(values) - 1
     fine = np.empty((2 * n + 1, 2 * n + 1))

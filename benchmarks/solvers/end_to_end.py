@@ -1,4 +1,4 @@
-"""Samples a second and core: draw, sort, assemble, solve, pack."""
+"""Samples per second and core: draw, sort, assemble, solve, pack."""
 
 from __future__ import annotations
 
@@ -27,14 +27,18 @@ PRODUCT = "penstock's worker, auto"
 DEMO = "fresh GMRES(30) + ILU, residual 1e-8 (demo settings)"
 WARM_UP = 2  # leases in which `auto` decides and calibrates
 NUM_TURNS = 3
-NUM_CHECKED = 8  # systems of a lease whose error is looked at, and those that the slow demo settings get
+# The error is measured in 8 systems of a lease, which are all that the slow demo settings get.
+NUM_CHECKED = 8
 
 Produce = Callable[[Sequence[int]], tuple[np.ndarray, np.ndarray]]
-"""Solves simulations and returns what a learner takes: coefficients and solutions, float32 [N, X, Y]."""
+"""A function that solves simulations and returns the learner's arrays.
+
+These are coefficients and solutions, float32 [N, X, Y].
+"""
 
 
 class Product:
-    """penstock's own worker with `strategy: auto`."""
+    """The worker of penstock with `strategy: auto`."""
 
     def __init__(self, problem: Darcy, accuracy: float):
         self._solver = LinearSolver(Auto(), accuracy=accuracy)
@@ -54,9 +58,14 @@ class Product:
 
 
 class Loop:
-    """What a good user would write: a form compiled once, a matrix overwritten in place, cell means packed.
+    """The loop that a good user would write.
 
-    new_arm: gives the solver for the next system: the same one again, or a new one.
+    The form is compiled once, the matrix is overwritten in place, and cell means are packed.
+
+    Args:
+        problem: the problem.
+        new_arm: gives the solver for the next system: the same one again, or a new one.
+        rtol: relative residual to solve to.
     """
 
     def __init__(self, problem: Problem, new_arm: Callable[[], Arm], rtol: float):
@@ -88,7 +97,10 @@ class Loop:
 
 
 def run(num_systems: int, accuracy: float, resolution: int = 100) -> str:
-    """A section of the page. The loops take turns, a lease of `num_systems` each, three times after warming up."""
+    """The section of the page.
+
+    The loops take turns, with a lease of `num_systems` each, three times after warming up.
+    """
     problem = Darcy(resolution=resolution)
     case = darcy("12/3", resolution)
     goal = AccuracyGoal(accuracy, case, range(NUM_CALIBRATIONS))
@@ -120,10 +132,11 @@ def run(num_systems: int, accuracy: float, resolution: int = 100) -> str:
         rows.append(
             [title, f"{1 / per_sample:.0f}", f"{1e3 * per_sample:.2f}", f"{errors[title]:.1e}", f"{ratio:.2f}x"]
         )
-    table = markdown(rows, ["loop", "samples/s", "ms a sample", "largest error", "worker against it"])
+    table = markdown(rows, ["loop", "samples/s", "ms per sample", "largest error", "worker against it"])
     return f"""## End to end: draw, sort, assemble, solve, pack
 
-{case.title}, accuracy {accuracy:g}, but for the demo settings; CPU seconds, {NUM_TURNS} turns of {num_systems} samples.
+{case.title}, accuracy {accuracy:g}, except for the demo settings; CPU seconds, {NUM_TURNS} turns of {num_systems}
+samples.
 
 {table}
 

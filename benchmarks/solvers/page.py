@@ -1,4 +1,6 @@
-"""benchmarks/tables/solvers.md: one section a case, and what all of them are drawn from, solvers.json.
+"""The page benchmarks/tables/solvers.md, with one section per case.
+
+All sections are drawn from solvers.json.
 
 A run of some cases replaces their sections and leaves the others as they were.
 """
@@ -21,24 +23,24 @@ from penstock.solvers.referee.table import number, percent, times
 RAW, PAGE = "solvers.json", "solvers.md"
 INTRODUCTION = f"""
 Every arm solves the same systems on one core, system by system in turns. Times are CPU seconds of the one thread that
-solves, so waiting for a core on a busy machine is left out. What an arm sets up once is left out, too: its first
+solves, so waiting for a core on a busy machine is left out. Set-up that an arm makes once is left out, too: its first
 systems (1; as many as it learns from where it recycles) are others than those compared where time allows, and enter no
-figure; an arm without a warm solve is marked "cold". What it sets up anew from time to time is in means and in ratios.
-"set-up" is what comes before the first iteration or back-solve: preconditioner, factor, a recycle space brought to the
-new matrix, the comparison with the matrix before. "end to end" is the mean, one assembly, and one system's share of
-sorting where an arm sorts. "iterations" are PETSc's own for its methods and all products with A for GCRO-DR and
+figure; an arm without a warm solve is marked "cold". Set-up that it repeats from time to time is in means and in
+ratios. "set-up" is the time before the first iteration or back-solve: preconditioner, factor, a recycle space brought
+to the new matrix, the comparison with the matrix before. "end to end" is the mean, one assembly, and one system's share
+of sorting where an arm sorts. "iterations" are PETSc's count for its methods and all products with A for GCRO-DR and
 penstock's CG. Every solution is checked; one that misses the goal is a failure, is listed with its reason, and enters
 no other column. "largest error" is that of ||x - A^-1 b|| / ||A^-1 b|| against a direct solve by MUMPS with a step of
 refinement (for 64^3 cells CG with GAMG to 1e-10), made outside of all timing. "systems" are those solved warm: an arm
 leaves a case after {ARM_SECONDS:g} s with its warm-up, or {HOPELESS} failures and no success, and MUMPS does after one
 system of 64^3 cells; GMRES is given up after {MAX_WORK:.0e} / (n restart) iterations, GCRO-DR after
 {MAX_GCRODR_ITERATIONS:,}. Arms called "user" are loops that a good PETSc user would write: one KSP kept, the matrix
-overwritten in place. SKR is GCRO-DR(40, 20) in sorted order; its variants are run up to n = {VARIANTS_LIMIT:,}.
-Ratios are those of the sums of times over the systems that both arms solved warm, paired by system; in brackets the
-median of the ratios system by system. `auto` has made its decision, and settled, on systems before those of the table.
-Its trials and calibration are what these systems took above its mean, as a share of {RUN_SYSTEMS} systems. Times at an
-accuracy are those of arms whose tolerance was fitted on other systems. "auto, assembled once" is `auto` for a problem
-that assembles its constant matrix once, as the user who keeps his factor would, and not anew for every system.
+overwritten in place. SKR is GCRO-DR(40, 20) in sorted order; its variants are run up to n = {VARIANTS_LIMIT:,}. Ratios
+are those of the sums of times over the systems that both arms solved warm, paired by system; in brackets the median of
+the ratios system by system. `auto` has made its decision, and settled, on systems before those of the table. Its trials
+and calibration are the time of these systems above its mean, as a share of {RUN_SYSTEMS} systems. Times at an accuracy
+are those of arms with a tolerance fitted on other systems. "auto, assembled once" is `auto` for a problem that
+assembles its constant matrix once, as the user who keeps his factor would, instead of again for every system.
 """
 
 AGAINST_USER = {
@@ -48,17 +50,20 @@ AGAINST_USER = {
     ("C", "residual"): 3.0,
     ("D", "residual"): 0.95,
 }
-"""What `auto` must reach against the best good user's loop, by the letter of the case and what is judged."""
+"""Ratios that `auto` must reach against the best good user's loop.
+
+The keys are the letter of the case and the measure.
+"""
 AGAINST_SKR = {"A 9604": 7, "A 39204": 10, "B 12/3 10201": 5, "B 12/3 66049": 8, "B 12/3 178084": 20, "B 3D": 4}
 AGAINST_SKR |= {"A mended 9604": 7, "A mended 39204": 10, "C": 45, "D": 2}
-"""What is expected of `auto` against SKR, by the beginning of the case's name."""
-WORTH = 1.5  # of recycling, in time
-IN_TWO_SEQUENCES = 1.3  # of `auto` against the best good user's loop
+"""Ratios expected of `auto` against SKR, by the beginning of a case's name."""
+WORTH = 1.5  # ratio of times that makes recycling worth it
+IN_TWO_SEQUENCES = 1.3  # ratio of `auto` against the best good user's loop, wanted in two sequences
 TRIALS_SHARE = 0.02
 
 
 def summary(sections: Sequence[dict[str, Any]]) -> str:
-    """One line a case, and what must hold for several of them."""
+    """One line per case, and the targets over several cases."""
     header = [
         "case",
         "goal",
@@ -106,7 +111,7 @@ def _summary_row(section: dict[str, Any]) -> list[str]:
 
 
 def _across(sections: Sequence[dict[str, Any]]) -> list[str]:
-    """What the targets over several cases have come to."""
+    """The results of the targets over several cases, one line per target."""
     sequences = [section for section in sections if section["case"].startswith("D") and section["is_sequence"]]
     fast = [
         section
@@ -143,7 +148,7 @@ def _cases(sections: Sequence[dict[str, Any]]) -> str:
 
 
 def _num_series(sections: Sequence[dict[str, Any]]) -> int:
-    """Those that differ in more than their size."""
+    """The number of cases that differ in more than their size."""
     return len({section["case"].removesuffix(f" {section['num_unknowns']}") for section in sections})
 
 
@@ -171,7 +176,7 @@ def _yes(is_met: bool) -> str:
 
 
 def known_sections() -> dict[str, dict[str, Any]]:
-    """Raises PenstockError when the file can't be read."""
+    """The sections of earlier runs. Raises PenstockError when the file can't be read."""
     path = report.FOLDER / RAW
     try:
         return json.loads(path.read_text()) if path.exists() else {}
@@ -180,7 +185,7 @@ def known_sections() -> dict[str, dict[str, Any]]:
 
 
 def publish(name: str, section: dict[str, Any]) -> None:
-    """Put a section in the place of the old one, then write page and plots anew."""
+    """Replace the old section of this name, then write page and plots again."""
     sections = known_sections() | {name: section}
     sections = dict(sorted(sections.items(), key=_place))
     report.write(RAW, json.dumps(sections, indent=1) + "\n")
@@ -199,7 +204,7 @@ def publish(name: str, section: dict[str, Any]) -> None:
 
 
 def _place(item: tuple[str, dict[str, Any]]) -> tuple:
-    """Cases by letter and name, sizes by number."""
+    """The sorting key of a section: cases by letter and name, sizes by number."""
     name, section = item
     number = section.get("num_unknowns", 0)
     return section.get("case", "~").removesuffix(str(number)), number, name

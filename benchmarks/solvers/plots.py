@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-# Okabe and Ito's colours, which can be told apart with every kind of colour vision, and a marker each. All other arms
-# are in the tables alone: twenty lines can't be read.
+# Okabe and Ito's colours, which are distinct with every kind of colour vision, and one marker each. All other arms are
+# in the tables alone: twenty lines can't be read.
 STYLES = (
     (r"GMRES\(40\).*", "GMRES(40) + ICC or ILU", "#999999", "v"),
     (r"GCRO-DR\(40, 20\).*, (sorted|in order)", "SKR: GCRO-DR(40, 20) + ICC or ILU", "#D55E00", "s"),
@@ -24,7 +24,7 @@ NUM_COLUMNS = 3
 
 
 def draw_plots(sections: Iterable[dict[str, Any]], folder: Path) -> list[tuple[str, str]]:
-    """Write the pictures; returns their files and what they show."""
+    """Write the pictures, and return their files and captions."""
     pictures: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
     for section in sections:
         pictures[section["case"][0], section["measure"]].append(section)
@@ -73,7 +73,7 @@ def _draw(letter: str, measure: str, sections: list[dict[str, Any]], folder: Pat
 
 
 def _draw_arms(ax, places: Sequence[int], sections: list[dict[str, Any]], lines: dict[str, Any], linestyle: str):
-    """A line an arm; `lines` gathers one of each for the legend."""
+    """Draw one line per arm; `lines` gathers one of each for the legend."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     for pattern, label, colour, marker in STYLES:
@@ -86,7 +86,7 @@ def _draw_arms(ax, places: Sequence[int], sections: list[dict[str, Any]], lines:
         if points:
             style = {"color": colour, "marker": marker, "markersize": 6, "alpha": 0.9, "linestyle": linestyle}
             (lines[label],) = ax.plot(*zip(*points, strict=True), label=label, **style)
-    ax.set(yscale="log", ylabel="time a system [ms]")
+    ax.set(yscale="log", ylabel="time per system [ms]")
     low, high = ax.get_ylim()
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
     ax.yaxis.set_major_formatter("{x:g}")

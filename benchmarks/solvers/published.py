@@ -15,12 +15,14 @@ from penstock.solvers.referee.arms import (
     skr_arms,
 )
 
-MAX_WORK = 2e10  # iterations x unknowns x restart of GMRES: half a minute, after which the arm leaves the case anyway
-VARIANTS_LIMIT = 100_000  # unknowns up to which GCRO-DR is run unsorted and preconditioned from the left, too
+# Iterations x unknowns x restart of GMRES: half a minute, after which the arm leaves the case anyway.
+MAX_WORK = 2e10
+# Unknowns up to which GCRO-DR is run unsorted and preconditioned from the left, too.
+VARIANTS_LIMIT = 100_000
 
 
 def published_arms(structure: Structure) -> list[Arm]:
-    """What SKR compares, its controls, and CG."""
+    """The arms that SKR compares, its controls, and CG."""
     pc = "icc" if structure.is_spd else "ilu"
     title = f"GCRO-DR(40, 20) + {pc.upper()}"
     options = {"pc": pc, "max_iterations": MAX_GCRODR_ITERATIONS}

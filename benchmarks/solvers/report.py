@@ -1,4 +1,4 @@
-"""Tables of the solvers, with what it takes to repeat them."""
+"""Tables of the solvers, with the data needed to repeat them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def report(file: str, title: str, introduction: str, header: list[str], rows: li
 
 
 def footer(command: str) -> str:
-    """What a table was made by, with, on and when."""
+    """The lines under a table: command, machine, versions and date."""
     machine = f"{processor()}, one of {os.cpu_count()} cores, one process"
     return benchmarks.report.footer(f"OMP_NUM_THREADS=1 python -m benchmarks {command}", machine, _versions())
 

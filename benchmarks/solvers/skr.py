@@ -1,6 +1,7 @@
-"""Case A: the systems of the public code of SKR (Wang et al., ICLR 2024, arXiv 2401.09516), and the gate to pass.
+"""Case A, the systems of SKR's public code, and the gate to pass.
 
-They are named "Darcy" there, but their matrix is the 5-point Laplacian times diag(a), with one diagonal misaligned.
+SKR is Wang et al., ICLR 2024, arXiv 2401.09516. The systems are named "Darcy" there, but their matrix is the 5-point
+Laplacian times diag(a), with one diagonal misaligned.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ OFFSETS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 
 
 class PeriodicField:
-    """g = Re Σ_k λ_k^(1/2) (ξ_k + i η_k) exp(2πi k·x) at n x n points of the periodic unit square, ξ, η ~ N(0, 1/2).
+    """A Gaussian field at n x n points of the periodic unit square.
 
+        g = Re Σ_k λ_k^(1/2) (ξ_k + i η_k) exp(2πi k·x),   ξ, η ~ N(0, 1/2),
         λ_k^(1/2) = √2 τ^(α-1) (4π²|k|² + τ²)^(-α/2),   -n/2 <= k₁, k₂ < n/2,   λ_0 = 0,
 
     with α = 2.5 and τ = 7: the field of Li et al.'s (2021) generator for the torus. Its standard deviation is 0.16.
@@ -43,7 +45,7 @@ class PeriodicField:
         self.num_points = num_points
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
-        """float64 [n, n]."""
+        """One field, float64 [n, n]."""
         n, alpha, tau = self.num_points, self.EXPONENT, self.INVERSE_LENGTH
         k = np.fft.fftfreq(n, 1 / n)
         deviations = (4 * np.pi**2 * (k[:, None] ** 2 + k**2) + tau**2) ** (-alpha / 2) * tau ** (alpha - 1)
@@ -53,12 +55,12 @@ class PeriodicField:
 
 
 class SKRDarcy(Problem):
-    """Row i of A holds 4 a_i on the diagonal and -a_j for each neighbour j: A = L diag(a), b = h².
+    """The systems A x = b of SKR's public code: A = L diag(a), b = h².
 
-    a = exp(g), g a `PeriodicField` on (resolution + 2)² points, of which the inner ones are the unknowns, row by row.
-    h = 1 / (resolution - 1), as the code has it.
+    Row i of A holds 4 a_i on the diagonal and -a_j for each neighbour j. a = exp(g), g a `PeriodicField` on (resolution
+    + 2)² points, of which the inner ones are the unknowns, row by row. h = 1 / (resolution - 1), as the code has it.
 
-    In the code the coefficients of the northern neighbours (those a row back) are two points late: A[i, i - resolution]
+    In the code the coefficients of the northern neighbours (one row back) are two points late: A[i, i - resolution]
     is -a of the point two before that neighbour. This makes A indefinite. `mended` puts them right; all of the
     solutions are then y / a with one y.
     """
@@ -73,7 +75,10 @@ class SKRDarcy(Problem):
         return {"coefficient": np.exp(PeriodicField(self.resolution + 2).draw(generator))}
 
     def features(self, parameters: Parameters) -> np.ndarray:
-        """The coefficients, but for the outer columns: the code sets them to zero before it sorts."""
+        """The coefficients except the outer columns.
+
+        The code sets those to zero before it sorts.
+        """
         return parameters["coefficient"][:, 1:-1].ravel()
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
@@ -82,7 +87,7 @@ class SKRDarcy(Problem):
         yield Sample(inputs={"coefficient": a[1:-1, 1:-1]}, outputs={"solution": x})
 
     def system(self, a: np.ndarray) -> LinearSystem:
-        """For coefficients [n + 2, n + 2]."""
+        """The system for coefficients [n + 2, n + 2]."""
         n = self.resolution
         inner = a[1:-1, 1:-1]
         north = a[:-2, 1:-1]
@@ -108,7 +113,7 @@ def skr(resolution: int, *, mended: bool = False) -> Case:
     """One size of case A."""
     name = f"A {'mended ' if mended else ''}{resolution**2}"
     slip = "its misaligned diagonal mended" if mended else "misaligned as published"
-    title = f"SKR's own Darcy matrices, {resolution} x {resolution} points, {slip}"
+    title = f"SKR's Darcy matrices, {resolution} x {resolution} points, {slip}"
     problem = SKRDarcy(resolution=resolution, mended=mended)
     return Case(name, title, problem, resolution**2, design=f"A {resolution + 2}")
 
@@ -121,7 +126,7 @@ MARGIN = 0.15
 
 @dataclass(frozen=True)
 class Iterations:
-    """What a method took for the systems that it solved, and how many it did not."""
+    """A method's iterations in the systems that it solved, and its failures."""
 
     counts: np.ndarray
     num_failed: int
@@ -133,10 +138,11 @@ class Iterations:
 
 
 def gate(num_systems: int = 40) -> bool:
-    """Whether our GCRO-DR is SKR's: iterations on SKR's own systems, n = 9604, against those that it published.
+    """Whether our GCRO-DR is SKR's, by its iterations on SKR's systems.
 
-    As published: from the left, stopped at ||M⁻¹ r|| <= 1e-8 ||M⁻¹ b||. Iterations are Arnoldi steps: without the k
-    products that rebuild C. GMRES(40) is PETSc's; it fails after 10,000. Prints a table and writes it to gate.md.
+    Iterations at n = 9604 are compared with the published ones. The method is as published: from the left, stopped at
+    ||M⁻¹ r|| <= 1e-8 ||M⁻¹ b||. Iterations are Arnoldi steps, without the k products that rebuild C. GMRES(40) is
+    PETSc's; it fails after 10,000. Prints a table and writes it to gate.md.
     """
     published, mended = skr(98), skr(98, mended=True)
     order = greedy_order(np.stack([published.features(i) for i in range(num_systems)]))
@@ -180,7 +186,7 @@ def gate(num_systems: int = 40) -> bool:
 
 
 class PublishedGCRODR(GCRODR):
-    """Preconditioned from the left, and stopped at a preconditioned residual."""
+    """GCRO-DR from the left, stopped at a preconditioned residual, as published."""
 
     stops_on_true_residual = False
 
@@ -229,9 +235,10 @@ def _gmres(system: LinearSystem, pc: str, side: str) -> PETSc.KSP:
 
 
 def cost_per_iteration(num_rounds: int = 15, num_steps: int = 200) -> None:
-    """What an iteration of GCRO-DR(40, k) costs against one of PETSc's GMRES(40), n = 1e4, in one process by turns.
+    """The cost of an iteration of GCRO-DR(40, k) against one of PETSc's GMRES(40).
 
-    Prints a table of medians over the rounds and writes benchmarks/tables/iteration.md.
+    Both run in one process by turns, at n = 1e4. Prints a table of medians over the rounds and writes
+    benchmarks/tables/iteration.md.
     """
     system = skr(100).first()
     rows = []
@@ -252,7 +259,7 @@ def cost_per_iteration(num_rounds: int = 15, num_steps: int = 200) -> None:
         {num_steps} products each, {num_rounds} times by turns in one process. Processor time over iterations,
         everything included: restarts, eigenproblems, the recycle space from cycle to cycle. Medians, ratios of pairs.
         """,
-        ["preconditioner", "side", "GMRES(40), us an iteration", "ratio, k = 0", "ratio, k = 20"],
+        ["preconditioner", "side", "GMRES(40), us per iteration", "ratio, k = 0", "ratio, k = 20"],
         rows,
         "iteration",
     )

@@ -1,4 +1,4 @@
-"""`python -m benchmarks solvers`: every way to solve, on every case."""
+"""Every way to solve, on every case: `python -m benchmarks solvers`."""
 
 from __future__ import annotations
 
@@ -23,15 +23,19 @@ from penstock.solvers.referee.table import section_of
 RTOL = 1e-8
 ACCURACY = 1e-4
 SYSTEMS = ((12_000, 40), (120_000, 10), (None, 3))
-"""Systems of a case up to so many unknowns."""
-WINDOW = 64  # samples of a turn end to end: a lease
+"""Numbers of systems of a case, by the largest number of unknowns."""
+WINDOW = 64  # samples of a lease, which is a turn end to end
 
 
 def run(selection: str | None = None, num_systems: int | None = None) -> None:
-    """Compare all arms on the cases whose names begin with `selection`; print their tables and publish them.
+    """Compare all arms on the selected cases; print their tables and publish them.
 
-    A case that fails is told, and the next one goes on. Raises PenstockError in the end if there was one, and when it
-    is interrupted.
+    A case that fails is reported, and the next one goes on. Raises PenstockError in the end if there was one, and when
+    it is interrupted.
+
+    Args:
+        selection: beginning of the names of the cases; absent for all.
+        num_systems: systems of a case; absent for a number by size.
     """
     if num_systems is not None and num_systems < 1:
         raise PenstockError(f"--systems {num_systems}: must be at least 1")
@@ -68,7 +72,7 @@ def run(selection: str | None = None, num_systems: int | None = None) -> None:
 
 
 def all_jobs(num_systems: int | None, command: str) -> dict[str, Callable[[], dict[str, Any]]]:
-    """What can be run, by name; a job returns its section of the page."""
+    """The jobs by name; a job returns its section of the page."""
 
     def compared(case: Case, accuracy: float | None) -> dict[str, Any]:
         return section_of(compare_on(case, num_systems or default_systems(case), accuracy), footer(command))

@@ -1,4 +1,7 @@
-"""What orders of a window cost, how much shorter their steps are, and what they save a strategy that recycles."""
+"""Orders of a window: their cost, their steps, and the time that they save.
+
+The time saved is that of a strategy that recycles.
+"""
 
 from __future__ import annotations
 
@@ -38,22 +41,25 @@ def run(arguments: argparse.Namespace) -> None:
         "Orders of a window: their cost, their steps, and the solve time they save",
         f"""
         Windows of draws on {n} x {n} cells: the 12/3 field of Darcy, and exp(g) of the Gaussian field g with unit
-        variance, both by a covariance (-Laplacian + 9)^-2. "steps" is the mean distance of successive systems over
-        that of any two, in all {n * n} features. "greedy" is SKR's order, O(N^2) in all features; the other orders see
-        {NUM_COMPONENTS} numbers of each system: the leading cosine coefficients of the grid, or principal components
-        of the window. All seconds are processor time of one thread; those of
-        sorting start at the stacked features. Windows of at most
-        {arguments.systems} systems are solved, too: P1 elements, GCRO-DR(40, 20), Jacobi, true relative residual
-        {RTOL:g}; the orders take turns system by system. "saved" is of the solve time as drawn, sorting taken off.
+        variance, both by a covariance (-Laplacian + 9)^-2. "steps" is the mean distance of successive systems over that
+        of any two, in all {n * n} features. "greedy" is SKR's order, O(N^2) in all features; the other orders see
+        {NUM_COMPONENTS} numbers of each system: the leading cosine coefficients of the grid, or principal components of
+        the window. All seconds are processor time of one thread; those of sorting start at the stacked features.
+        Windows of at most {arguments.systems} systems are solved, too: P1 elements, GCRO-DR(40, 20), Jacobi, true
+        relative residual {RTOL:g}; the orders take turns system by system. "saved" is a share of the solve time as
+        drawn, with sorting subtracted.
         """,
-        ["field", "systems", "order", "sorting, s", "us a system", "steps", "products", "ms a system", "saved"],
+        ["field", "systems", "order", "sorting, s", "us per system", "steps", "products", "ms per system", "saved"],
         [row for kind in ("12/3", "exp(g)") for row in rows_of(kind, n, arguments.systems)],
         f"sorting --systems {arguments.systems} --resolution {n}",
     )
 
 
 def rows_of(kind: str, resolution: int, num_solved: int) -> list[list[str]]:
-    """Rows for the windows of one kind of field. Those of at most `num_solved` systems are solved."""
+    """The rows for the windows of one kind of field.
+
+    Windows of at most `num_solved` systems are solved.
+    """
     gaussian = GaussianField(resolution)
     field = BinaryField(gaussian, above=12.0, below=3.0) if kind == "12/3" else gaussian
     values = [field.draw(generator_of(SEED, "bench", i)) for i in range(WINDOWS[-1])]
@@ -85,7 +91,7 @@ def rows_of(kind: str, resolution: int, num_solved: int) -> list[list[str]]:
 
 
 def orders_of(num_systems: int, resolution: int) -> dict[str, OrderOf]:
-    """Orders by title; each takes the features [N, F] of a window."""
+    """The orders by title; each takes the features [N, F] of a window."""
 
     def cosine_coefficients(features: np.ndarray) -> np.ndarray:
         side = round(NUM_COMPONENTS**0.5)
@@ -108,7 +114,7 @@ def orders_of(num_systems: int, resolution: int) -> dict[str, OrderOf]:
 
 
 def solve_in(orders: dict[str, list[int]], coefficients: list, resolution: int) -> dict[str, tuple[int, float]]:
-    """Products with A and seconds of solving all systems in each of the orders."""
+    """The products with A and the seconds to solve all systems in each order."""
     discretisation = DarcyDiscretisation(resolution)
     source = np.ones((resolution, resolution))
     solvers = {title: LinearSolver(GCRODR(pc="jacobi"), rtol=RTOL) for title in orders}

@@ -1,1 +1,4 @@
-"""From a PDE to its linear systems: finite elements by DOLFINx, simplices and stencils on regular grids."""
+"""Discretisations, which turn a PDE into linear systems.
+
+Finite elements by DOLFINx, simplices and stencils on regular grids, and Newton's method.
+"""

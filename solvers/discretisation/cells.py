@@ -1,4 +1,4 @@
-"""From the corners of a regular grid's cells to the cells."""
+"""Cell values from the values at the corners of a regular grid's cells."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ import numpy as np
 
 
 def cell_means(corners: np.ndarray) -> np.ndarray:
-    """[n] * d the mean over the 2^d corners of every cell, from `corners` [n + 1] * d."""
+    """The mean over the 2^d corners of every cell.
+
+    Args:
+        corners: values at the grid's vertices, [n + 1] * d.
+
+    Returns:
+        Values of the cells, [n] * d.
+    """
     shifts = product((slice(None, -1), slice(1, None)), repeat=corners.ndim)
     return sum(corners[shift] for shift in shifts) / 2**corners.ndim

@@ -1,4 +1,4 @@
-"""P1 finite elements by DOLFINx, whose degrees of freedom are placed on a regular grid."""
+"""P1 finite elements by DOLFINx, with degrees of freedom on a regular grid."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ if TYPE_CHECKING:
 
 
 class DarcyDiscretisation:
-    """P1 finite elements for -∇·(a ∇u) = f, u = 0 on the boundary, on n x n squares cut into two triangles each.
+    """P1 finite elements for Darcy flow on the unit square.
 
-    a and f are constant on every square (both of its triangles), so they are arrays [X, Y] of cell values.
-    One matrix and one vector are made once and overwritten by every `system`.
+    The equation is -∇·(a ∇u) = f, u = 0 on the boundary, on n x n squares cut into two triangles each. a and f are
+    constant on every square (both of its triangles), so they are arrays [X, Y] of cell values. One matrix and one
+    vector are made once and overwritten by every `system`.
+
+    Args:
+        resolution: n.
     """
 
     def __init__(self, resolution: int):
-        from mpi4py import MPI  # before dolfinx and petsc4py, which would else load another MPI
+        from mpi4py import MPI  # before dolfinx and petsc4py, which would otherwise load another MPI
 
         # isort: split
         import dolfinx
@@ -49,7 +53,7 @@ class DarcyDiscretisation:
         self._matrix.setOption(PETSc.Mat.Option.SPD, True)
         self._vector = create_vector(self.space)
 
-        # DOLFINx numbers cells and dofs its own way: find each one's place on the grid by its coordinates.
+        # DOLFINx numbers cells and dofs in another order: find each one's place on the grid by its coordinates.
         num_cells = mesh.topology.index_map(2).size_local
         centroids = dolfinx.mesh.compute_midpoints(mesh, 2, np.arange(num_cells, dtype=np.int32))
         i, j = np.floor(centroids[:, :2] * resolution).astype(int).T
@@ -62,13 +66,20 @@ class DarcyDiscretisation:
         )
 
     def system(self, coefficient: np.ndarray, source: np.ndarray) -> LinearSystem:
-        """The linear system for cell values a = `coefficient` > 0 and f = `source`, both [X, Y].
+        """The linear system for one coefficient and one source.
 
         Rows of boundary dofs are identity rows, their columns are eliminated: A is symmetric positive definite.
+
+        Args:
+            coefficient: cell values of a > 0, [X, Y].
+            source: cell values of f, [X, Y].
+
+        Returns:
+            The system, whose A and b the next call overwrites.
         """
         from dolfinx.fem.petsc import assemble_matrix, assemble_vector, set_bc
 
-        # DG0 has one dof a cell, numbered like the cells.
+        # DG0 has one dof per cell, numbered like the cells.
         self._coefficient.x.array[:] = coefficient.ravel()[self._square_of_cell]
         self._source.x.array[:] = source.ravel()[self._square_of_cell]
         self._matrix.zeroEntries()
@@ -80,7 +91,7 @@ class DarcyDiscretisation:
         return LinearSystem(A=self._matrix, b=self._vector, is_spd=True, family="darcy", grid=self.grid)
 
     def cell_means(self, x: PETSc.Vec) -> np.ndarray:
-        """[X, Y] the mean of the four corner values of every square."""
+        """The mean of x over the four corners of every square, [X, Y]."""
         corners = np.empty(self.grid.permutation.size)
         corners[self.grid.permutation] = x.array_r
         return cell_means(corners.reshape(self.grid.shape))

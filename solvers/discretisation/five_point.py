@@ -16,13 +16,15 @@ OFFSETS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 
 
 class FivePoint:
-    """Systems that couple each of n x n inner points with its neighbours, h = 1 / (n + 1) apart; zero on the boundary.
+    """Systems that couple each of n x n inner points with its four neighbours.
 
-    One matrix and one vector are made once and overwritten by every `system`.
+    Points are h = 1 / (n + 1) apart, and values on the boundary are zero. One matrix and one vector are made once and
+    overwritten by every `system`.
 
-    resolution: n.
-    family: name of the systems.
-    is_spd: whether all matrices are symmetric positive definite.
+    Args:
+        resolution: n.
+        family: name of the systems.
+        is_spd: whether all matrices are symmetric positive definite.
     """
 
     def __init__(self, resolution: int, *, family: str, is_spd: bool):
@@ -38,7 +40,16 @@ class FivePoint:
     def system(
         self, values_FXY: np.ndarray, right_hand_side: np.ndarray, *, guess: np.ndarray | None = None
     ) -> LinearSystem:
-        """The matrix of `values_FXY`, each at the point of its row, with b and the initial guess, both [X, Y]."""
+        """The system with these entries.
+
+        Args:
+            values_FXY: entries of the matrix, each at the point of its row.
+            right_hand_side: b, [X, Y].
+            guess: initial guess, [X, Y].
+
+        Returns:
+            The system, whose A and b the next call overwrites.
+        """
         self._vector.array = right_hand_side.ravel()
         system = LinearSystem(
             A=self._matrix.overwrite(values_FXY),
@@ -54,5 +65,12 @@ class FivePoint:
 
 
 def neighbours(padded: np.ndarray) -> Iterator[np.ndarray]:
-    """[X, Y] the four neighbours of all inner points of [X + 2, Y + 2], in the order of `OFFSETS`."""
+    """The four neighbours of all inner points, in the order of `OFFSETS`.
+
+    Args:
+        padded: values at the inner points and around them, [X + 2, Y + 2].
+
+    Yields:
+        Four arrays [X, Y].
+    """
     yield from (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])

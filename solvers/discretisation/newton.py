@@ -1,4 +1,4 @@
-"""Newton's method, whose linear systems are solved by what a problem is given."""
+"""Newton's method, with linear systems solved by the `solve` of a problem."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 
 from penstock.solvers.problem import LinearSystem, Solve, SolveError
 
-RTOL = 1e-8  # ||F(u)|| against ||F|| at the start
-ROUNDING = 1e-14  # or against ||u||: below it F is rounding, as at a start that is already the solution
+# The method stops once ||F(u)|| is below this fraction of ||F|| at the start.
+RTOL = 1e-8
+# It also stops below this fraction of ||u||, where F is rounding, as at a start that is already the solution.
+ROUNDING = 1e-14
 
 
 def newton(
@@ -22,15 +24,24 @@ def newton(
     name: str,
     max_steps: int = 50,
 ) -> np.ndarray:
-    """u with F(u) = 0 in the shape of `start`, by full steps u = u + δ with J(u) δ = -F(u).
+    """Solve F(u) = 0 by full Newton steps u = u + δ with J(u) δ = -F(u).
 
     There is no line search, so `start` must be close enough, for instance the solution for a smaller load. Solves to
-    a relative error ε make it converge by a factor of about ε per step, where exact ones make it converge
-    quadratically.
+    a relative error ε make it converge by a factor of about ε per step; exact solves make it converge quadratically.
 
-    residual: F(u), an array like u. linearise: the system J(u) δ = -F(u), its unknowns being those of u in C order.
-    name: of the equation, for the error. max_steps: enough for solves with an error of 0.5.
-    Raises SolveError where F(u) is not small after `max_steps` or not finite, besides what `solve` raises.
+    Args:
+        residual: F(u), an array like u.
+        linearise: the system J(u) δ = -F(u), its unknowns being those of u in C order.
+        start: the first u.
+        solve: solves one `LinearSystem`.
+        name: name of the equation, for the error.
+        max_steps: the most steps; 50 are enough for solves with an error of 0.5.
+
+    Returns:
+        u, in the shape of `start`.
+
+    Raises:
+        SolveError: F(u) is not small after `max_steps` or not finite, or `solve` raises it.
     """
     u, norms = start, []
     while True:

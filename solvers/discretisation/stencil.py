@@ -1,4 +1,4 @@
-"""One PETSc matrix for a stencil on a regular grid, whose values are overwritten in place."""
+"""One PETSc matrix for a stencil on a regular grid, overwritten in place."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 
 
 class StencilMatrix:
-    """A matrix that couples every point of a grid with the points at the same few offsets from it.
+    """A matrix that couples grid points at the same few offsets from each other.
 
     Rows and columns are the grid's points in C order. Neighbours outside the grid have no entry. New values for 40,000
     rows of 5 points take 1 ms.
 
-    shape: points along each axis.
-    offsets: distance of the coupled points along each axis, in points; (0, ..., 0) among them.
-    absent: bool [offsets, *shape], the entries that shall not be part of the pattern.
-    block_size: unknowns of a point, where the last axis counts them.
+    Args:
+        shape: points along each axis.
+        offsets: distance of the coupled points along each axis, in points; (0, ..., 0) among them.
+        absent: bool [offsets, *shape], the entries that shall not be part of the pattern.
+        block_size: unknowns of a point, where the last axis counts them.
+        is_spd: whether all matrices are symmetric positive definite.
     """
 
     def __init__(
@@ -55,7 +57,14 @@ class StencilMatrix:
         self.mat.setOption(PETSc.Mat.Option.SPD, is_spd)
 
     def overwrite(self, values: np.ndarray) -> PETSc.Mat:
-        """Set the entries to `values` [offsets, *shape], each indexed by the point of its row."""
+        """Set all entries.
+
+        Args:
+            values: [offsets, *shape], each entry indexed by the point of its row.
+
+        Returns:
+            The matrix, always the same object.
+        """
         # Values written behind PETSc's back, in arrays shared with it, leave the inverted diagonal of pbjacobi stale.
         self.mat.setValuesCSR(self._row_starts, self._columns, values.ravel()[self._places])
         self.mat.assemble()

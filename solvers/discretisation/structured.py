@@ -1,4 +1,4 @@
-"""P1 finite elements on the regular simplices of a square or a cube, without a mesh."""
+"""P1 finite elements on the regular simplices of a square or cube, without mesh."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 class StructuredDiffusion:
-    """P1 finite elements for -∇·(a ∇u) = f, u = 0 on the boundary of the unit cube, for any dimension d.
+    """P1 finite elements for diffusion in the unit cube of any dimension d.
+
+    The equation is -∇·(a ∇u) = f, u = 0 on the boundary.
 
     Each of the n^d cubes is cut into the d! simplices whose edges climb from its lowest to its highest corner one axis
     at a time. Only edges along an axis couple their ends: in a simplex, by a h^(d-2) / d!. An edge that starts m axes
@@ -25,6 +27,10 @@ class StructuredDiffusion:
     finite differences, and its values are sums of shifted coefficients: 64^3 cubes take 20 ms.
 
     The unknowns are the inner vertices in C order.
+
+    Args:
+        resolution: n.
+        dimension: d.
     """
 
     def __init__(self, resolution: int, dimension: int):
@@ -42,12 +48,23 @@ class StructuredDiffusion:
         self._vector = self._matrix.mat.createVecLeft()
 
     def system(self, coefficient: np.ndarray, source: np.ndarray) -> LinearSystem:
-        """a = `coefficient` > 0 and f = `source` are values of cells, both [n] * d."""
+        """The system for one coefficient and one source.
+
+        Args:
+            coefficient: cell values of a > 0, [n] * d.
+            source: cell values of f, [n] * d.
+        """
         around_vertices = cell_means(source)  # a vertex is to the cells around it what a cell is to its corners
         return self.assemble(coefficient, around_vertices / self.resolution**self.dimension)
 
     def assemble(self, coefficient: np.ndarray, load: np.ndarray, mass: float = 0.0) -> LinearSystem:
-        """The system for b = `load` [n - 1] * d; `mass` is added to the diagonal."""
+        """The system for one coefficient and one right-hand side.
+
+        Args:
+            coefficient: cell values of a > 0, [n] * d.
+            load: b, [n - 1] * d.
+            mass: number that is added to the diagonal.
+        """
         edges = [self.edges(coefficient, axis) for axis in range(self.dimension)]
         upper = [-np.delete(edge, 0, axis) for axis, edge in enumerate(edges)]
         lower = [-np.delete(edge, -1, axis) for axis, edge in enumerate(edges)]
@@ -58,10 +75,18 @@ class StructuredDiffusion:
         )
 
     def edges(self, coefficient: np.ndarray, axis: int) -> np.ndarray:
-        """[n along `axis`, n - 1 along the others]: the coupling along every edge that has an inner vertex."""
+        """The coupling along every edge that has an inner vertex.
+
+        Args:
+            coefficient: cell values of a, [n] * d.
+            axis: the axis along which the edges lie.
+
+        Returns:
+            Couplings, n along `axis` and n - 1 along the others.
+        """
         d, n = self.dimension, self.resolution
         total = 0.0
-        for start in product((0, 1), repeat=d - 1):  # of the edge, in the cube that it belongs to
+        for start in product((0, 1), repeat=d - 1):  # the edge's start in the cube that it belongs to
             m = sum(start)
             cubes = [slice(1 - offset, n - offset) for offset in start]
             cubes.insert(axis, slice(None))
@@ -69,5 +94,5 @@ class StructuredDiffusion:
         return total / (math.factorial(d) * n ** (d - 2))
 
     def cell_means(self, x: PETSc.Vec) -> np.ndarray:
-        """[n] * d the mean of the corner values of every cell; those on the boundary are zero."""
+        """The mean of x over the corners of every cell, [n] * d; zero on the boundary."""
         return cell_means(np.pad(x.array_r.reshape(self.grid.shape), 1))

@@ -20,4 +20,7 @@ STRATEGIES: dict[str, type] = {
     "krylov": Krylov,
     "gcrodr": GCRODR,
 }
-"""Names for `solver.strategy`; the options of the configuration are the constructor's keyword arguments."""
+"""Names for `solver.strategy`, with the class behind each.
+
+The options of the configuration are the constructor's keyword arguments.
+"""

@@ -1,4 +1,7 @@
-"""The form in which strategies get a system: an AIJ matrix with plain vectors, or a product alone."""
+"""The forms in which strategies get a system.
+
+A system has an AIJ matrix with plain vectors, or a matrix that only multiplies.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,8 @@ if TYPE_CHECKING:
 
     from penstock.solvers.linear.strategy import Strategy
 
-PRODUCTS = ("python", "shell")  # all that such a matrix tells is its product with a vector
+# PETSc's types of matrices that only multiply and have no entries to read.
+PRODUCTS = ("python", "shell")
 
 
 def tells_entries(matrix: PETSc.Mat) -> bool:
@@ -22,13 +26,14 @@ def tells_entries(matrix: PETSc.Mat) -> bool:
 
 
 class Form:
-    """Of one family.
+    """The form in which the strategy of one family gets its systems.
 
-    A matrix of another type (MATNEST, BAIJ, SBAIJ, dense, ...) is copied to AIJ, which takes as long as some products,
-    for most preconditioners and factorisations serve that type alone. The copy is one object while its pattern stays,
-    so that what strategies keep for it lives on. Vectors of type "nest" are copied, too.
+    A matrix of another type (MATNEST, BAIJ, SBAIJ, dense, ...) is copied to AIJ, because most preconditioners and
+    factorisations serve that type alone; the copy takes as long as some products. It is one object while its pattern
+    stays, so that strategies can keep their data about it. Vectors of type "nest" are copied, too.
 
-    strategy: that of the family.
+    Args:
+        strategy: the family's strategy.
     """
 
     def __init__(self, strategy: Strategy):
@@ -37,7 +42,7 @@ class Form:
         self._copy: PETSc.Mat | None = None
 
     def of(self, system: LinearSystem) -> LinearSystem:
-        """The system in its form. Raises SolveError where it is none."""
+        """The system in that form. Raises SolveError where it is malformed."""
         if self._plain is not None and self._plain == system.A and _fits(system):
             return system
         _require_system(system)
@@ -45,7 +50,7 @@ class Form:
         if self._strategy.needs_entries and not tells_entries(matrix):
             raise SolveError(
                 f"strategy {self._strategy.name!r} needs the entries of the matrix, and one of type "
-                f"{matrix.getType()!r} tells its products alone: take auto, or cg, krylov or gcrodr with "
+                f"{matrix.getType()!r} only multiplies: take auto, or cg, krylov or gcrodr with "
                 "pc none or jacobi"
             )
         if matrix == system.A:
@@ -69,11 +74,11 @@ class Form:
         if kind in ("seqaij", *PRODUCTS) or (kind == "mpiaij" and num_ranks > 1):
             return matrix
         if kind == "mpiaij":
-            return matrix.getDiagonalBlock()  # all of it, and the same memory
+            return matrix.getDiagonalBlock()  # the whole matrix, in the same memory
         try:
             converted = matrix.convert("aij", PETSc.Mat())
         except PETSc.Error:
-            raise SolveError(f"penstock has no use for a matrix of type {kind!r}: make it one of type 'aij'") from None
+            raise SolveError(f"penstock can't use a matrix of type {kind!r}: make it one of type 'aij'") from None
         if self._copy is not None and _have_one_pattern(self._copy, converted):
             converted.copy(self._copy, PETSc.Mat.Structure.SAME_NONZERO_PATTERN)
         else:
@@ -82,7 +87,10 @@ class Form:
 
 
 def flat(vector: PETSc.Vec, matrix: PETSc.Mat) -> PETSc.Vec:
-    """The vector itself, or a plain copy of one that is nested, in the order of the matrix's rows."""
+    """A plain copy of a nested vector, or the vector itself.
+
+    The copy is in the order of the matrix's rows.
+    """
     from petsc4py import PETSc
 
     if vector.getType() != "nest":
@@ -94,7 +102,10 @@ def flat(vector: PETSc.Vec, matrix: PETSc.Mat) -> PETSc.Vec:
 
 
 def unflat(plain: PETSc.Vec, like: PETSc.Vec, matrix: PETSc.Mat) -> PETSc.Vec:
-    """A vector laid out like another one; the plain one itself where that is plain."""
+    """The values of a plain vector, laid out like another one.
+
+    Where that one is plain too, the vector itself is returned.
+    """
     if like.getType() != "nest":
         return plain
     nested = like.duplicate()
@@ -130,7 +141,10 @@ def _have_one_pattern(one: PETSc.Mat, other: PETSc.Mat) -> bool:
 
 
 def _fits(system: LinearSystem) -> bool:
-    """All there is are plain vectors that suit the matrix, which does not change its size."""
+    """Whether all vectors of the system are plain and suit the matrix.
+
+    A matrix does not change its size.
+    """
     if not system.A.isAssembled() or system.nullspace is not None or system.near_nullspace is not None:
         return False
     size, b, guess = system.A.getSizes()[0], system.b, system.guess
@@ -140,7 +154,7 @@ def _fits(system: LinearSystem) -> bool:
 
 
 def _require_system(system: LinearSystem) -> None:
-    """Raises SolveError with what is wrong."""
+    """Raise SolveError with the fault if the system is malformed."""
     from petsc4py import PETSc
 
     if PETSc.ScalarType is not np.float64:

@@ -1,4 +1,4 @@
-"""The way back from failure: what is tried for a system after a strategy has failed, and what is learned from that."""
+"""The retry ladder: strategies to try for a system after one has failed."""
 
 from __future__ import annotations
 
@@ -11,31 +11,34 @@ from penstock.solvers.linear.reasons import is_symmetric
 from penstock.solvers.linear.strategy import Strategy
 from penstock.solvers.problem import LinearSystem
 
-FAILURES = 3  # in a row, after which a way to solve is left out
-FIRST_PAUSE, LONGEST_PAUSE = 4, 1024  # systems that it is left out for: at first, and after doubling again and again
+# A rung is left out after this many failures in a row.
+FAILURES = 3
+# Numbers of systems that a rung is left out for: at first, and at most, after repeated doubling.
+FIRST_PAUSE, LONGEST_PAUSE = 4, 1024
 
 
 class Ladder:
-    """Of one family: the strategy, the strategy again with nothing recycled, a direct solve by LU.
+    """The rungs of one family, tried in order until one solves the system.
 
-    A rung that has failed three systems in a row is left out for the next four: what worked after it comes first. It is
-    then tried again, and left out for twice as many each time that it still fails. So a strategy that never works is
-    tried for 10 of 1000 systems, and one that fails now and then is not given up.
+    They are the strategy, the strategy again with nothing recycled, and a direct solve by LU. A rung that has failed
+    three systems in a row is left out for the next four, so the one that worked comes first. It is then tried again,
+    and left out for twice as many each time that it still fails. So a strategy that never works is tried for 10 of 1000
+    systems, and one that fails now and then is not given up.
     """
 
     def __init__(self, strategy: Strategy):
         self.strategy = strategy
         self.is_told = False
-        """Why a system had to climb has been said."""
+        """Whether the log has a reason why a system had to climb; one is enough."""
         self._num_systems = 0
-        self._is_general = False  # though its systems are said to be SPD
+        self._is_general = False  # whether a system that was said to be SPD was not symmetric
         self._lu = Direct(solver="mumps")
         self._as_it_is, self._with_nothing_recycled = _Trust(), _Trust()
 
     def believed(self, system: LinearSystem) -> LinearSystem:
-        """The system, and no longer SPD for this family once one that was said to be so is not symmetric.
+        """The system, no longer as SPD once one of the family was found nonsymmetric.
 
-        Looked at in the systems 1, 2, 4, 8, ...: PETSc's ICC of a nonsymmetric matrix may never end.
+        Symmetry is tested in the systems 1, 2, 4, 8, ..., because PETSc's ICC of a nonsymmetric matrix may never end.
         """
         self._num_systems += 1
         if system.is_spd and not self._is_general and self._num_systems & (self._num_systems - 1) == 0:
@@ -43,7 +46,10 @@ class Ladder:
         return replace(system, is_spd=False) if self._is_general else system
 
     def rungs(self, system: LinearSystem) -> Iterator[tuple[Strategy, LinearSystem]]:
-        """What to try, in order; each is asked for only when the one before it has failed."""
+        """The strategies to try, in order, with the system as each is given it.
+
+        Each is asked for only when the one before it has failed.
+        """
         strategy = self.strategy
         if not self._with_nothing_recycled.is_due() and tells_entries(system.A):
             yield self._lu, replace(system, is_spd=False)
@@ -52,7 +58,7 @@ class Ladder:
             strategy.reset()
         yield strategy, system
         has_recycled = strategy.recycles
-        strategy.reset()  # what led to a failure must not lead the next attempt, nor the next system
+        strategy.reset()  # recycled data that led to a failure must not enter the next attempt or system
         if has_recycled:
             self._as_it_is.note_failure()
             yield strategy, system
@@ -60,19 +66,22 @@ class Ladder:
         self._with_nothing_recycled.note_failure()
         if tells_entries(system.A):
             self._lu.reset()
-            yield self._lu, replace(system, is_spd=False)  # for it may be that A is not SPD
+            yield self._lu, replace(system, is_spd=False)  # LU, in case A is not SPD after all
 
 
 class _Trust:
-    """In a way to solve: whether it is worth trying."""
+    """A count of a rung's failures, which decides whether it is worth trying."""
 
     def __init__(self):
         self._num_failures = 0  # in a row
-        self._num_before = 0  # the system that is being solved
+        self._num_before = 0  # failures in a row before the present system
         self._pause = 0
 
     def is_due(self) -> bool:
-        """For the next system, which it is taken to solve unless `note_failure` is called."""
+        """Whether to try the rung for the next system.
+
+        It counts as having solved that system unless `note_failure` is called.
+        """
         if self._pause > 0:
             self._pause -= 1
             return False

@@ -1,4 +1,4 @@
-"""The `solve` that problems are given: a strategy, the check of every solution, and the way back from failure."""
+"""The `solve` of problems: a strategy, a check of every solution, and retries."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Family:
-    """What is kept of one."""
+    """The state that is kept for one family."""
 
     form: Form
     examiner: Examiner
@@ -35,19 +35,24 @@ class _Family:
 
 
 class LinearSolver:
-    """Solves systems of any number of families; lives as long as its worker.
+    """The solver of all systems of a worker, in any number of families.
 
-    Every x that is returned was checked by a product of its own with the system's own A (`Check`), and only what keeps
-    its bound counts as converged, whatever the strategy said: ||b - A x|| <= rtol ||b|| and a backward error to match,
-    or a direct solution that can't be had better in double precision; under `accuracy`, what was deduced from it
-    (`Calibrated`). A system that did not converge climbs the `Ladder`. The last result is returned as it is, with what
-    each strategy said that failed.
-    What was learned of a family is kept for the 32 that were met last.
+    Every x that is returned was checked by a separate product with the A that the problem gave (`Check`). It counts as
+    converged only if it keeps its bounds, whatever the strategy reported: ||b - A x|| <= rtol ||b|| and a backward
+    error to match, or a direct solution that double precision can't improve; under `accuracy`, the bounds deduced from
+    it (`Calibrated`). A system that did not converge climbs the `Ladder`. The last result is returned as it is, with
+    the report of each strategy that failed.
 
-    strategy: a fresh one of `STRATEGIES`; it serves as the pattern for one strategy a family.
-    rtol: largest relative residual, between 0 and 1.
-    accuracy: largest algebraic error ||x - A⁻¹ b|| / ||A⁻¹ b||, between 0 and 1. Give one of the two.
-    of_deviation: `accuracy` is relative to the deviation of A⁻¹ b from its mean, and not to all of it.
+    Data about families is kept for the 32 that were met last.
+
+    Args:
+        strategy: a fresh one of `STRATEGIES`; it serves as the pattern for one strategy per family.
+        rtol: largest relative residual, between 0 and 1.
+        accuracy: largest algebraic error ||x - A⁻¹ b|| / ||A⁻¹ b||, between 0 and 1. Give either this or `rtol`.
+        of_deviation: whether `accuracy` is relative to the deviation of A⁻¹ b from its mean, instead of to A⁻¹ b.
+
+    Raises:
+        ValueError: neither or both of `rtol` and `accuracy` are given, or one is out of range.
     """
 
     def __init__(
@@ -68,9 +73,9 @@ class LinearSolver:
         else:
             self.tolerance = tolerance_of(accuracy, of_deviation=of_deviation)
         self.num_retried = 0
-        """Systems that had to be solved again."""
+        """Number of systems that had to be solved again."""
         self.setup_seconds = 0.0
-        """Of all attempts so far, as in `Attempt`."""
+        """Sum of `Attempt.setup_seconds` over all attempts so far."""
         self._pattern = strategy
         self._known: dict[str, Decision] = {}
         self._may_try = True
@@ -83,15 +88,20 @@ class LinearSolver:
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
-        """What strategy `auto` has decided or adopted, one a family."""
+        """The decisions that strategy `auto` has made or adopted, one per family."""
         found = [strategy.decision for strategy in self._strategies.values() if strategy.decision is not None]
         made = {decision.family: decision for decision in found}
         return tuple((self._known | made).values())
 
     def adopt(self, decisions: Iterable[Decision], *, may_try: bool = True) -> None:
-        """Let strategy `auto` follow decisions that were made elsewhere, where they are newer than its own.
+        """Let strategy `auto` follow decisions that were made elsewhere.
 
-        may_try: whether it may try strategies out itself; else it goes by structure alone until it adopts a decision.
+        Only those count that are newer than the present ones.
+
+        Args:
+            decisions: the decisions.
+            may_try: whether it may try strategies itself; if not, it goes by structure alone until it adopts a
+                decision.
         """
         for decision in sorted((*self.decisions, *decisions), key=lambda decision: decision.number):
             keep_last(self._known, decision.family, decision)
@@ -101,11 +111,19 @@ class LinearSolver:
 
     @property
     def gains_from_order(self) -> bool:
-        """A system of some family met so far is solved faster after similar ones."""
+        """Whether systems of some family met so far are solved faster after similar ones."""
         return any(strategy.gains_from_order for strategy in self._strategies.values())
 
     def __call__(self, system: LinearSystem) -> Solution:
-        """The solution with its outcome. `iterations` are those of the attempt that gave x, `seconds` those of all."""
+        """Solve one system.
+
+        Args:
+            system: the system; it may be overwritten once this returns.
+
+        Returns:
+            The solution with its outcome. `iterations` are those of the attempt that gave x, `seconds` those of all
+            attempts.
+        """
         start = time.perf_counter()
         given = system
         family = self._family(system.family)
@@ -120,7 +138,7 @@ class LinearSolver:
         return replace(solution, x=unflat(solution.x, given.b, given.A))
 
     def _solve(self, system: LinearSystem, family: _Family, start: float) -> Solution:
-        system.b.stateIncrease()  # PETSc may remember the norm of what an array that it shares held before
+        system.b.stateIncrease()  # PETSc may remember the norm of earlier values in an array that it shares
         norm_b = system.b.norm()
         if norm_b == 0 or not math.isfinite(norm_b):
             return self._without_strategy(system, *_without_length(system.b), start)
@@ -131,7 +149,7 @@ class LinearSolver:
             self.num_retried += climbed == 1
             attempt = _attempt(strategy, rung, self.tolerance)
             self.setup_seconds += attempt.setup_seconds
-            if system.nullspace is not None:  # a kept factor leaves in x what its pivots made of it
+            if system.nullspace is not None:  # the x of a kept factor has a part in the nullspace
                 system.nullspace.remove(attempt.x)
             attempt = attempt.checked(system)
             outcome = _judge(attempt, self.tolerance)
@@ -173,7 +191,7 @@ class LinearSolver:
         return strategy if self.tolerance.accuracy is None else calibrated(strategy)
 
     def _without_strategy(self, system: LinearSystem, outcome: Outcome, reason: str, start: float) -> Solution:
-        """x = 0: the solution for b = 0, and all that can be given for what is no system."""
+        """The result x = 0: the solution for b = 0, and a stand-in for a bad system."""
         x = system.b.duplicate()
         x.zeroEntries()
         return Solution(
@@ -188,7 +206,11 @@ class LinearSolver:
 
 
 def _without_length(b: PETSc.Vec) -> tuple[Outcome, str]:
-    """Outcome and reason for a b whose norm is 0 or not finite. Raises SolveError where no value of b is to blame."""
+    """Outcome and reason for a b whose norm is 0 or not finite.
+
+    Raises:
+        SolveError: the values of b are finite, but the square of the largest is out of range.
+    """
     from petsc4py import PETSc
 
     largest = b.norm(PETSc.NormType.NORM_INFINITY)
@@ -211,7 +233,7 @@ def _judge(attempt: Attempt, tolerance: Tolerance) -> Outcome:
 
 
 def _why(strategy: Strategy, attempt: Attempt, outcome: Outcome, tolerance: Tolerance) -> str:
-    """One line: who failed, how, which bound was missed by what, and what was said of it."""
+    """One line: which strategy failed, how, by how much, and its reason."""
     missed = (attempt.bound or tolerance.bound).missed_by(attempt.check)
     line = ", ".join([f"{strategy.name}: {outcome}", *missed])
     if attempt.iterations > 0:

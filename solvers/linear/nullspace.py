@@ -1,19 +1,19 @@
-"""Singular systems: the nullspace that was given, and the one that should have been.
+"""Singular systems: the nullspace that is given, and the one that is missing.
 
-A vector z is taken for one of A's nullspace by its backward error
+A vector z counts as one of A's nullspace by its backward error
 
     ω(z) = max |A z|_i / (|A||z|)_i,
 
 the least relative change of A's entries that makes A z = 0 (W. Oettli, W. Prager, Numer. Math. 6 (1964) 405-409). No
 scaling of rows or columns changes it, so a penalty of 1e30 or a beam in SI units can't pass for a singular matrix: a
-small ω is proof. To find such a z, some random w is solved for: z = w - A⁻¹ (A w) is zero but for rounding where A is
-regular, and w's part in the nullspace where it is not. One more step from there cleans z of the rest, and shows whether
-it stays.
+small ω is proof. To find such a z, some random w is solved for: z = w - A⁻¹ (A w) is zero up to rounding where A is
+regular, and w's part in the nullspace where it is not. One more step from there cleans z of the rest, and shows what
+fraction of it stays.
 
-Of 40 singular matrices (Laplacians, elasticity, Stokes flow; elements of order 1 to 4; coefficients over 8 decades,
-rows and columns scaled over 24) ω(z) was 6e-13 at most, and what stayed of z 6e-3 at least. Of 50 regular ones
-(cantilevers up to 1000 : 1, beams of 8000 points, penalties, resonances) what stayed was 5e-4 at most: the error that a
-direct solution has there.
+With 40 singular matrices (Laplacians, elasticity, Stokes flow; elements of order 1 to 4; coefficients over 8 decades,
+rows and columns scaled over 24) ω(z) was 6e-13 at most, and the fraction 6e-3 at least. With 50 regular ones
+(cantilevers up to 1000 : 1, beams of 8000 points, penalties, resonances) the fraction was 5e-4 at most: the error that
+a direct solution has there.
 """
 
 from __future__ import annotations
@@ -38,18 +38,25 @@ from penstock.solvers.problem import LinearSystem, SolveError
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
-GIVEN = 1e-10  # ω of a vector of the nullspace that was given: rounding leaves 1e-13
-ROUNDED = 1e-12  # of ||A||n|||, what rounding leaves of ||A n||
-FOUND = 1e-12  # ω of a vector that was found, and
-STAYS = 1e-3  # what a step leaves of it at least: where A is regular, no solution would have more digits
-HIDDEN = 3e-3  # of a random vector, the least part in the nullspace, times the square root of the unknowns
+# Largest ω of a vector of the nullspace that was given; rounding leaves 1e-13.
+GIVEN = 1e-10
+# Largest ||A n|| that counts as rounding, as a fraction of |||A||n|||.
+ROUNDED = 1e-12
+# Largest ω of a vector that was found.
+FOUND = 1e-12
+# Smallest fraction of such a vector that a step must leave: where A is regular, no solution would have more digits.
+STAYS = 1e-3
+# Smallest part of a random vector in the nullspace, times the square root of the unknowns.
+HIDDEN = 3e-3
 ORTHONORMAL = 1e-8
 EXACT = Tolerance(1e-10)
 
 NUM_STEPS = 5
 NUM_SWEEPS = 5
-THOROUGH = 4  # kinds of systems in a family that are examined whatever it costs
-MAX_FACTORED = 50_000  # unknowns, for which it takes half a second (P1 in 2D)
+# The first 4 kinds of systems in a family are examined whatever it costs.
+THOROUGH = 4
+# The most unknowns for which the examination factors the matrix, which then takes half a second (P1 in 2D).
+MAX_FACTORED = 50_000
 
 ADVICE = (
     "give all of its nullspace (constants, the level of a pressure, the rigid-body modes of an elastic body) as "
@@ -61,16 +68,18 @@ CONSTANTS = (
 )
 
 UNKNOWN = (
-    "the right-hand side may not be consistent: as A is not symmetric, that is up to the nullspace of its transpose, "
-    "which A.setTransposeNullSpace would tell"
+    "the right-hand side may not be consistent: as A is not symmetric, that is up to the nullspace of its transpose; "
+    "give that by A.setTransposeNullSpace"
 )
 
 Solve = Callable[["LinearSystem", Tolerance], Attempt]
 
 
 def with_nullspaces(system: LinearSystem) -> LinearSystem:
-    """The system with what its matrix carries: A.setNullSpace and A.setNearNullSpace count where the system says
-    nothing."""
+    """The system with the nullspaces of its matrix where it has none.
+
+    They are those set by A.setNullSpace and A.setNearNullSpace.
+    """
     nullspace = system.nullspace or system.A.getNullSpace()
     near_nullspace = system.near_nullspace or system.A.getNearNullSpace()
     if not nullspace and not near_nullspace:
@@ -79,9 +88,12 @@ def with_nullspaces(system: LinearSystem) -> LinearSystem:
 
 
 def attached(system: LinearSystem) -> AbstractContextManager[None]:
-    """PETSc's methods find the system's nullspaces on A, and the problem finds A as it was."""
+    """A context in which A carries the system's nullspaces, for PETSc's methods.
+
+    The problem finds A as it was.
+    """
     has_none = system.nullspace is None and system.near_nullspace is None
-    return nullcontext() if has_none else _attached(system)  # 2 us less for a system of 100 unknowns, which takes 130
+    return nullcontext() if has_none else _attached(system)  # saves 2 us of 130 at 100 unknowns
 
 
 @contextmanager
@@ -95,30 +107,31 @@ def _attached(system: LinearSystem) -> Iterator[None]:
     try:
         yield
     finally:
-        A.setNullSpace(before[0])  # of a symmetric A that of the transpose, too
+        A.setNullSpace(before[0])  # for a symmetric A this sets that of the transpose, too
         A.setTransposeNullSpace(before[1])
         A.setNearNullSpace(before[2])
 
 
 class Examiner:
-    """Of one family: what its systems have for a nullspace.
+    """The examination of one family's systems for their nullspaces.
 
-    The first system of each kind (size, dimension of the nullspace) is examined, which costs a factorisation, or two
-    solves where that is too dear, as much as three or four solutions; so that is left out of the fifth kind, of the
-    sixth, seventh, ninth and so on, for the mesh may be another one in each system. Each that was not solved is
-    examined, to say why. Every system is asked whether its matrix takes constants to zero, which the first row of most
-    denies, or whether its right-hand side is consistent.
+    The first system of each kind (size, dimension of the nullspace) is examined. That costs a factorisation, or two
+    solves where a factorisation is too dear, as much as three or four solutions. The fifth kind, the sixth, seventh,
+    ninth and so on are not examined, because each system may have another mesh. Each system that was not solved is
+    examined, to say why. Every system is tested: does its matrix take constants to zero, which the first row of most
+    rules out, or is its right-hand side consistent?
 
-    make: a strategy for this alone, where a factorisation is too dear.
+    Args:
+        make: makes a strategy for the examination alone, where a factorisation is too dear.
     """
 
     def __init__(self, make: Callable[[], Strategy]):
         self._make = make
-        self._left_is_known: dict[tuple[int, int], bool] = {}  # of the kinds that were examined
+        self._left_is_known: dict[tuple[int, int], bool] = {}  # one entry per kind that was examined
         self._num_examined = 0
 
     def admit(self, system: LinearSystem, rtol: float) -> None:
-        """Raises SolveError for a system that has no solution, or many."""
+        """Raise SolveError for a system that has no solution, or many."""
         kind = _kind_of(system)
         if kind not in self._left_is_known:
             is_thorough = self._is_due(kind)
@@ -135,7 +148,7 @@ class Examiner:
         return is_new or number <= THOROUGH or number & (number - 1) == 0
 
     def diagnosis(self, system: LinearSystem) -> list[str]:
-        """Why the system may not have been solved, as far as its nullspace goes."""
+        """The reasons for an unsolved system that lie in its nullspace."""
         try:
             left_is_known = self._examine(system, is_thorough=True)
         except SolveError as error:
@@ -145,8 +158,10 @@ class Examiner:
         return [] if system.nullspace is None or left_is_known else [UNKNOWN]
 
     def _examine(self, system: LinearSystem, *, is_thorough: bool) -> bool:
-        """Whether the nullspace of A's transpose is known. Raises SolveError as `admit` does; for a nullspace that is
-        not all of A's, only if it is thorough."""
+        """Whether the nullspace of A's transpose is known.
+
+        Raises SolveError as `admit` does; for a nullspace that is not all of A's, only if it is thorough.
+        """
         if system.nullspace is not None:
             _require_orthonormal(system)
         if not tells_entries(system.A):
@@ -163,7 +178,7 @@ class Examiner:
 
 
 def basis_of(nullspace: PETSc.NullSpace, like: PETSc.Vec) -> list[PETSc.Vec]:
-    """Its vectors; none where it is given by a function."""
+    """The vectors of a nullspace; none where it is given by a function."""
     vectors = list(nullspace.getVecs())
     if nullspace.hasConstant():
         constant = like.duplicate()
@@ -173,14 +188,17 @@ def basis_of(nullspace: PETSc.NullSpace, like: PETSc.Vec) -> list[PETSc.Vec]:
 
 
 def backward_error(A: PETSc.Mat, vector: PETSc.Vec) -> float:
-    """ω, as the module has it."""
+    """The backward error ω(z) of a vector, as defined at the top of this file."""
     zero = vector.duplicate()
     zero.zeroEntries()
     return check_of(LinearSystem(A=A, b=zero), vector).strict_backward_error
 
 
 def null_vector_of(system: LinearSystem, make: Callable[[], Strategy]) -> PETSc.Vec | None:
-    """A vector that A takes to zero, orthogonal to the system's nullspace; None where none was found."""
+    """A vector that A takes to zero, or None where none was found.
+
+    It is orthogonal to the system's nullspace.
+    """
     A, z, solve = system.A, system.b.duplicate(), _way_to_solve(system, make)
     scale = _sums(A)[1]
     z.array = np.random.default_rng(0).standard_normal(z.getLocalSize()) * _reciprocal(scale)
@@ -202,7 +220,10 @@ def null_vector_of(system: LinearSystem, make: Callable[[], Strategy]) -> PETSc.
 
 
 def _way_to_solve(system: LinearSystem, make: Callable[[], Strategy]) -> Solve:
-    """LU, which takes null pivots for no fault, of the balanced matrix; or the strategy where that is too dear."""
+    """The function that solves with A: LU of the balanced matrix.
+
+    Null pivots are no fault there. Where LU is too dear, the strategy solves.
+    """
     from petsc4py import PETSc
 
     if system.A.getSize()[0] > MAX_FACTORED or not can_factor(system):
@@ -221,10 +242,11 @@ def _way_to_solve(system: LinearSystem, make: Callable[[], Strategy]) -> Solve:
 
 
 def _balanced(A: PETSc.Mat) -> tuple[PETSc.Mat, PETSc.Vec, PETSc.Vec]:
-    """diag(l) A diag(r), the rows and columns of whose absolute values add up to about one, with l and r.
+    """The balanced matrix diag(l) A diag(r), with l and r.
 
-    Rows and columns in turns (R. Sinkhorn, P. Knopp, Pacific J. Math. 21 (1967) 343-348): Stokes flow whose rows differ
-    by 24 decades is singular for MUMPS's own scaling only half of the time.
+    The absolute values in each of its rows and columns add up to about one. Rows and columns are scaled in turns
+    (R. Sinkhorn, P. Knopp, Pacific J. Math. 21 (1967) 343-348). With MUMPS's scaling, Stokes flow with rows that differ
+    by 24 decades is found singular only half of the time.
     """
     balanced = A.copy()
     left, right = A.createVecLeft(), A.createVecRight()
@@ -248,7 +270,7 @@ def _kind_of(system: LinearSystem) -> tuple[int, int]:
 
 
 def _has_constants(system: LinearSystem) -> bool:
-    """A takes constants to zero; False where its entries can't be read fast."""
+    """Whether A takes constants to zero; False where reading its entries is slow."""
     kernels = kernels_for(system.A)
     if kernels is None:
         return False
@@ -259,7 +281,7 @@ def _has_constants(system: LinearSystem) -> bool:
 
 
 def _is_finite(A: PETSc.Mat) -> bool:
-    """PETSc's norms pass over NaN, or overflow."""
+    """Whether all entries are finite; PETSc's norms pass over NaN, or overflow."""
     is_finite = bool(np.isfinite(A.getValuesCSR()[2]).all())
     return is_finite if A.comm.size == 1 else A.comm.tompi4py().allreduce(not is_finite) == 0
 
@@ -271,7 +293,7 @@ def _one():
 
 
 def _sums(A: PETSc.Mat) -> tuple[np.ndarray, np.ndarray]:
-    """Of |A|, over each local row, and over each column that belongs to this rank."""
+    """The sums of |A| over each local row, and over each column of this rank."""
     starts, columns, values = A.getValuesCSR()
     magnitudes = np.abs(values)
     over_rows = np.bincount(np.repeat(np.arange(len(starts) - 1), np.diff(starts)), magnitudes, len(starts) - 1)
@@ -286,7 +308,7 @@ def _reciprocal(sums: np.ndarray) -> np.ndarray:
 
 
 def _size(z: PETSc.Vec, scale: np.ndarray) -> float:
-    """||z||, each entry by the scale of its column."""
+    """The norm of z, with each entry multiplied by the scale of its column."""
     scaled = z.duplicate()
     scaled.array = z.array_r * scale
     return scaled.norm()
@@ -315,16 +337,16 @@ def _require_null(system: LinearSystem) -> None:
 
 
 def _is_null(A: PETSc.Mat, vector: PETSc.Vec) -> bool:
-    """A takes the vector to zero, each row for itself or all of them together.
+    """Whether A takes the vector to zero, in each row or in all rows together.
 
-    Together, because rows may hold nothing but what rounding left of them: with quadratic velocities some rows of a
-    pressure gradient are 1e-18 where the others are 1e-2. An eigensolver's vectors are so inexact, too.
+    All together count because some rows may hold nothing but rounding: with quadratic velocities some rows of a
+    pressure gradient are 1e-18 where the others are 1e-2. An eigensolver's vectors are that inexact, too.
     """
     return backward_error(A, vector) <= GIVEN or _share_left(A, vector) <= ROUNDED
 
 
 def _share_left(A: PETSc.Mat, vector: PETSc.Vec) -> float:
-    """||A n|| / |||A||n|||, of sums of absolute values."""
+    """The fraction ||A n|| / |||A||n|||, in sums of absolute values."""
     image, sizes = vector.duplicate(), vector.copy()
     A.mult(vector, image)
     sizes.array = np.abs(vector.array_r) * _sums(A)[1]
@@ -346,7 +368,7 @@ def _knows_left(system: LinearSystem) -> bool:
 
 
 def _require_rows(system: LinearSystem) -> None:
-    """Raises SolveError where constants, or rows of zeros, tell that A is singular."""
+    """Raise SolveError where constants or rows of zeros show that A is singular."""
     zero_rows = system.A.findZeroRows()
     if zero_rows:  # NULL where there is none
         raise SolveError(f"the matrix is singular: {_named(zero_rows)}: each unknown needs an equation")
@@ -357,7 +379,7 @@ def _require_rows(system: LinearSystem) -> None:
 
 
 def _require_complete(system: LinearSystem, make: Callable[[], Strategy]) -> None:
-    """Raises SolveError where A takes more to zero than the system says."""
+    """Raise SolveError where A takes more to zero than the system says."""
     try:
         found = null_vector_of(system, make)
     except numerical_failures():  # the strategy will have a reason

@@ -1,4 +1,4 @@
-"""Why a system was not solved: what PETSc knows of it, in one line."""
+"""Reasons why a system was not solved, in one line each."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def numerical_failures() -> tuple[type[Exception], ...]:
-    """What PETSc and NumPy raise where the system is at fault: a zero pivot, say, or a dense step that fails.
+    """The exceptions of PETSc and NumPy for which the system is at fault.
 
-    Named so in an `except`, which is evaluated only once something was raised: to import PETSc in a function takes a
-    third of a microsecond.
+    Examples are a zero pivot, and a dense step that fails. The function is called in an `except`, which is evaluated
+    only once something was raised: importing PETSc in a function takes a third of a microsecond.
     """
     from petsc4py import PETSc
 
@@ -26,17 +26,17 @@ def numerical_failures() -> tuple[type[Exception], ...]:
 
 
 def broken_down(system: LinearSystem, error: Exception) -> Attempt:
-    """What is left of an attempt that an error ended: x = 0, and what the error said."""
+    """The result of an attempt that an error ended: x = 0, and the error's message."""
     x = system.b.duplicate()
     x.zeroEntries()
     return Attempt(x=x, outcome=Outcome.BREAKDOWN, reason=said_by(error))
 
 
 def said_by(error: Exception) -> str:
-    """The message of an error, without the places that PETSc came through.
+    """The message of an error, without PETSc's traceback.
 
-    Python's errors below PETSc are the cause of its own, whose text is "error code 73", a line "[0] PCSetUp() at ..."
-    for each function, and the message last.
+    An error in Python code below PETSc is the cause of PETSc's error. PETSc's text is "error code 73", then one line
+    "[0] PCSetUp() at ..." per function, and the message last.
     """
     error = error.__cause__ or error
     lines = [line.removeprefix("[0] ").strip() for line in str(error).splitlines()]
@@ -45,7 +45,10 @@ def said_by(error: Exception) -> str:
 
 
 def advice(system: LinearSystem, x: PETSc.Vec) -> list[str]:
-    """What the problem says of the system and is not so, as two products and x show, if that is its solution."""
+    """A wrong statement of the problem about its system, if there is one.
+
+    Two products with A show it, and x, if that is the solution.
+    """
     if not system.is_spd:
         return []
     if not is_symmetric(system):
@@ -58,7 +61,10 @@ def advice(system: LinearSystem, x: PETSc.Vec) -> list[str]:
 
 
 def is_symmetric(system: LinearSystem) -> bool:
-    """A v = Aᵀ v for a random v, but for rounding; what tells its product with A alone is taken at its word."""
+    """Whether A v = Aᵀ v for a random v, up to rounding.
+
+    A matrix that only multiplies is taken to be symmetric, as the problem says.
+    """
     if not tells_entries(system.A):
         return True
     v, difference, product = system.b.duplicate(), system.b.duplicate(), system.b.duplicate()
@@ -70,7 +76,7 @@ def is_symmetric(system: LinearSystem) -> bool:
 
 
 def reason_of(ksp: PETSc.KSP) -> str:
-    """PETSc's names for why a KSP has diverged, and for what was wrong with its preconditioner; "" where it has not."""
+    """PETSc's names for the failure of a KSP and its preconditioner; "" if none."""
     from petsc4py import PETSc
 
     reason, failure = ksp.getConvergedReason(), ksp.getPC().getFailedReason()

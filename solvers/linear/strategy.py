@@ -1,4 +1,4 @@
-"""What a strategy for linear systems is: the one role that `LinearSolver` knows."""
+"""Strategies for linear systems: the one role that `LinearSolver` knows."""
 
 from __future__ import annotations
 
@@ -17,25 +17,35 @@ if TYPE_CHECKING:
     from petsc4py import PETSc
 
 
-ROWS = 10.0  # times rtol, the largest backward error: one row may be off by more than all are on average
-ROWS_OF_DIRECT = 1e-3  # the same where it must imply an accuracy: errors may be 1e6 times a backward error
+# The largest backward error, in units of rtol: one row may be off by more than all are on average.
+ROWS = 10.0
+# The same where it must imply an accuracy, because errors may be 1e6 times a backward error.
+ROWS_OF_DIRECT = 1e-3
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """When a strategy may stop."""
+    """The condition on which a strategy may stop."""
 
     rtol: float
-    """At ||b - A x|| <= rtol ||b||."""
+    """Largest relative residual: ||b - A x|| <= rtol ||b||."""
     energy: float | None = None
-    """At an estimated ||x - A⁻¹ b||_A <= energy ||A⁻¹ b||_A, for the strategies that have such an estimate, instead."""
+    """Largest estimated energy error: ||x - A⁻¹ b||_A <= energy ||A⁻¹ b||_A.
+
+    It replaces `rtol` for strategies that have such an estimate.
+    """
     accuracy: float | None = None
-    """At ||x - A⁻¹ b|| <= accuracy ||A⁻¹ b||, for `Calibrated` and `Auto`, instead; `rtol` is then one that implies it
-    for a direct solve."""
+    """Largest error: ||x - A⁻¹ b|| <= accuracy ||A⁻¹ b||.
+
+    It replaces `rtol` for `Calibrated` and `Auto`; `rtol` then implies it for a direct solve.
+    """
     max_iterations: float = math.inf
-    """Products with A after which a method that iterates gives up, if it would not sooner."""
+    """Products with A after which an iterative method gives up, if not sooner."""
     of_deviation: bool = False
-    """`accuracy` is relative to the deviation of A⁻¹ b from its mean: an offset does not count."""
+    """Whether `accuracy` is relative to the deviation of A⁻¹ b from its mean.
+
+    An offset does not count then.
+    """
 
     def size_of(self, x: PETSc.Vec) -> float:
         """The length that errors of this x are relative to."""
@@ -47,41 +57,60 @@ class Tolerance:
 
     @cached_property
     def bound(self) -> Bound:
-        """What every x must keep for which its strategy deduced nothing else."""
+        """The bounds on every x for which its strategy has deduced no others."""
         return Bound(self.rtol, (ROWS if self.accuracy is None else ROWS_OF_DIRECT) * self.rtol)
 
 
 @dataclass(kw_only=True, eq=False)  # frozen takes 1 us longer
 class Attempt:
-    """What a strategy made of one system."""
+    """The result of one strategy on one system."""
 
     x: PETSc.Vec
-    """A vector of its own, never one that the strategy keeps."""
+    """The solution, in a separate vector that the strategy does not keep."""
     outcome: Outcome
+    """How the method ended."""
     reason: str = ""
-    """Why there is no solution, where more is known than the outcome says: what PETSc said, say. One line."""
+    """Why there is no solution, where more is known than the outcome says.
+
+    One line, for instance PETSc's message.
+    """
     iterations: int = 0
-    """Products with A that the method made, its own residuals included; those inside a preconditioner are not."""
+    """Products with A that the method made, those for its residuals included.
+
+    Products inside a preconditioner do not count.
+    """
     bound: Bound | None = None
-    """What x must keep to meet the tolerance, where the strategy deduced it; else `Tolerance.bound`."""
+    """The bounds on x that the strategy deduced from the tolerance, if it did.
+
+    Where absent, `Tolerance.bound` counts.
+    """
     check: Check | None = None
-    """Of x, where the strategy has made it."""
+    """The check of x, where the strategy has made it."""
     energy_error: float | None = None
     """The estimated ||x - A⁻¹ b||_A / ||A⁻¹ b||_A, where the strategy has one."""
     history: Sequence[float] = ()
-    """Residual norms ||b - A x|| as the method estimated them, from the first on; () where it keeps none."""
+    """Residual norms ||b - A x|| as the method estimated them, from the first on.
+
+    () where the method keeps none.
+    """
     setup_seconds: float = 0.0
-    """Processor time before the first iteration or back-solve: preconditioner, factor, a space brought to a new matrix,
-    the comparison with the matrix before."""
+    """Processor time before the first iteration or back-solve, in seconds.
+
+    It covers the preconditioner, the factor, a space brought to a new matrix, and the comparison with the matrix
+    before.
+    """
 
     def checked(self, system: LinearSystem) -> Attempt:
-        """With the check of this x for this system, which is made unless it is there."""
+        """The attempt with the check of its x, which is made unless it is there."""
         if self.check is not None and self.check.is_of(system, self.x):
             return self
         return replace(self, check=check_of(system, self.x))
 
     def meets(self, tolerance: Tolerance) -> bool:
-        """Once it is checked: where nothing was deduced x counts, and not what the strategy thinks of it."""
+        """Whether x meets the tolerance, once it is checked.
+
+        Where the strategy deduced no bounds, the check of x decides, whatever the strategy's outcome.
+        """
         if self.bound is None:
             return tolerance.bound.is_kept_by(self.check)
         return self.outcome is Outcome.CONVERGED and self.bound.is_kept_by(self.check)
@@ -91,38 +120,61 @@ class Strategy(ABC):
     """One way to solve the systems of one family, one after another.
 
     Construction takes the user's options and needs no PETSc. `LinearSolver` copies a fresh strategy for every family
-    (copy.copy), so a constructor makes nothing mutable that two families must not share. What is an attribute here may
-    be a property of a subclass, for it may change from system to system.
+    (copy.copy), so a constructor makes nothing mutable that two families must not share. An attribute of this class may
+    be a property of a subclass, because it may change from system to system.
     """
 
     name: str
+    """Name of the strategy, for records and messages."""
     recycles: bool = False
-    """Numbers from earlier systems entered the last solve, so solving again from a reset may go better."""
+    """Whether numbers from earlier systems entered the last solve.
+
+    If so, solving again after a reset may go better.
+    """
     gains_from_order: bool = False
-    """A system is solved faster after similar ones, so sorting may pay."""
+    """Whether a system is solved faster after similar ones, so that sorting may pay."""
     needs_entries: bool = False
-    """Of the matrix, so that one which tells its products alone is refused."""
+    """Whether it needs the entries of the matrix; one that only multiplies is refused."""
     meets_accuracy: bool = False
-    """It keeps `Tolerance.accuracy` by itself. One that does not is calibrated: see `Calibrated`."""
+    """Whether it keeps `Tolerance.accuracy` by itself.
+
+    One that does not is calibrated: see `Calibrated`.
+    """
     num_matrices: int = 0
-    """Times that the matrix was another one than before, of a strategy that expects one matrix; 0 of all others."""
+    """Number of different matrices seen by a strategy that expects a constant one.
+
+    0 for all other strategies.
+    """
     decision: Decision | None = None
-    """What it has decided or adopted, of a strategy that chooses among others."""
+    """The decision made or adopted by a strategy that chooses among others."""
 
     @abstractmethod
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
-        """An x that meets the tolerance, or the reason why there is none.
+        """Solve one system.
 
-        May raise PETSc.Error and LinAlgError.
+        Args:
+            system: the system, its matrix of type AIJ or one that only multiplies.
+            tolerance: when the strategy may stop.
+
+        Returns:
+            An x that meets the tolerance, or the reason why there is none.
+
+        Raises:
+            PETSc.Error: PETSc failed on the system.
+            LinAlgError: a dense step failed on the system.
         """
 
     def reset(self) -> None:  # noqa: B027  nothing is kept unless a subclass keeps it
         """Forget all earlier systems."""
 
     def adopt(self, decision: Decision | None, *, may_try: bool) -> None:  # noqa: B027
-        """Follow a decision that was made elsewhere, if it is newer, of a strategy that decides.
+        """Follow a decision that was made elsewhere, if it is newer.
 
-        may_try: whether it may try others out itself.
+        Strategies that do not choose among others ignore it.
+
+        Args:
+            decision: the decision; None if there is none.
+            may_try: whether the strategy may try others itself.
         """
 
 
@@ -137,6 +189,6 @@ def start_of(system: LinearSystem) -> PETSc.Vec:
 
 
 def require_at_least(name: str, value: int, lowest: int) -> None:
-    """Raises ValueError unless `value` >= lowest."""
+    """Raise ValueError unless `value` >= `lowest`."""
     if value < lowest:
         raise ValueError(f"{name} = {value} must be at least {lowest}")

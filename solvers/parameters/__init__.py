@@ -1,1 +1,1 @@
-"""What is drawn for a simulation: parameter spaces, and random fields as their entries."""
+"""The parameters drawn for a simulation: scalars, random fields, spaces."""

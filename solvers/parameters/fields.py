@@ -1,4 +1,4 @@
-"""Gaussian random fields on the unit interval, square or cube, and what is made of them.
+"""Gaussian random fields on the unit interval, square or cube, and their kin.
 
 Axes:  K modes along each axis, *grid the cells along each axis; arrays are indexed [x, y, z].
 """
@@ -12,25 +12,31 @@ import numpy as np
 from scipy.fft import idctn
 from scipy.special import ndtr
 
-NUM_MODES = {1: 128, 2: 128, 3: 64}  # by dimension, along each axis
+# Default number of modes along each axis, by dimension.
+NUM_MODES = {1: 128, 2: 128, 3: 64}
 
 
 class GaussianField:
-    """A centred Gaussian field with covariance (-Δ + τ²)^-α under Neumann conditions, at the centres of n^d cells.
+    """A centred Gaussian field with covariance (-Δ + τ²)^-α.
 
-    The Neumann Laplacian's eigenfunctions are cosines, so a draw is the Karhunen-Loève sum
+    Its values are those at the centres of n^d cells; the Laplacian has Neumann conditions. Its eigenfunctions are
+    cosines, so a draw is the Karhunen-Loève sum
 
         g(x) = Σ_k (π²|k|² + τ²)^(-α/2) ξ_k φ_k(x),   φ_k(x) = Π_i c_k cos(π k_i x_i),   ξ_k ~ N(0, 1) i.i.d.,
 
-    over 0 <= k_i < K but k = 0: the mean mode is dropped. φ_k has unit L2 norm. With d = 2, α = 2 and τ = 3 this is the
-    prior of the Darcy set of Li et al. (2021, "Fourier neural operator", arXiv 2010.08895, A.3.2).
+    over 0 <= k_i < K except k = 0: the mean mode is dropped. φ_k has unit L2 norm. With d = 2, α = 2 and τ = 3 this is
+    the prior of the Darcy set of Li et al. (2021, "Fourier neural operator", arXiv 2010.08895, A.3.2).
 
     The ξ_k are drawn shell by shell (max k_i = 1, 2, ...), and K does not depend on n. So one generator gives one
     function at every resolution, evaluated exactly at that resolution's cell centres.
 
-    resolution: n. dimension: d, 1 to 3. exponent: α > d / 2 for a field with finite variance. inverse_length: τ, in
-    1/length. num_modes: K along each axis, 128 (64 in 3D) where absent; the modes left out at that carry 4e-5 of the
-    variance for d = 2, α = 2, τ = 3.
+    Args:
+        resolution: n, cells along each axis.
+        dimension: d, 1 to 3.
+        exponent: α, above d / 2 for a field with finite variance.
+        inverse_length: τ, in 1/length.
+        num_modes: K, modes along each axis; 128 (64 in 3D) where absent. The modes left out at 128 carry 4e-5 of the
+            variance for d = 2, α = 2, τ = 3.
     """
 
     def __init__(
@@ -49,42 +55,50 @@ class GaussianField:
         self.num_modes = num_modes or NUM_MODES[dimension]
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
-        """float64 [*grid]."""
+        """One field, float64 [*grid]."""
         normals = np.zeros((self.num_modes,) * self.dimension)
         normals[_shell_order(self.num_modes, self.dimension)] = self._draw_normals(generator)
         return self.evaluate(self._standard_deviations * normals)
 
     def _draw_normals(self, generator: np.random.Generator) -> np.ndarray:
-        """The ξ_k by growing shell."""
+        """The coefficients ξ_k, in the order of growing shells."""
         return generator.standard_normal(self.num_modes**self.dimension - 1)
 
     def features(self, value: np.ndarray) -> np.ndarray:
-        """The field itself, scaled so that the distance of two draws is about √2."""
+        """The field, flattened and scaled so that two draws are about √2 apart."""
         return value.ravel() / np.sqrt(value.size * self.variance)
 
     @property
     def variance(self) -> float:
-        """The mean over the domain of the variance at a point."""
+        """The pointwise variance, averaged over the domain."""
         return float(np.sum(self._standard_deviations**2))
 
     def rank_names(self, name: str) -> tuple[str, ...]:
+        """The names of `ranks`: one per mode of the first shell."""
         return tuple("_".join([name, "mode", *map(str, mode)]) for mode in self._ranked_modes)
 
     def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """Φ(ξ_k) of the modes of the first shell, k_i = 0 or 1, with Φ the normal distribution's cumulative function.
+        """The ranks Φ(ξ_k) of the modes of the first shell, k_i = 0 or 1.
 
-        They carry 72 % of the variance for d = 2, α = 2, τ = 3, so they make most of the distance that leases are
-        sorted by.
+        Φ is the normal distribution's cumulative function. These modes carry 72 % of the variance for d = 2, α = 2,
+        τ = 3, so they make most of the distance that leases are sorted by.
         """
         return ndtr(self._draw_normals(generator)[: len(self._ranked_modes)])
 
     @property
     def _ranked_modes(self) -> list[tuple[int, ...]]:
-        """The first that are drawn."""
+        """The modes of the first shell, which are drawn first."""
         return list(product((0, 1), repeat=self.dimension))[1:]
 
     def evaluate(self, coefficients: np.ndarray) -> np.ndarray:
-        """[*grid] the sum of `coefficients` [K, ...] times the φ_k at the cell centres."""
+        """The field Σ_k c_k φ_k at the cell centres.
+
+        Args:
+            coefficients: c_k, [K] * d.
+
+        Returns:
+            Values [*grid].
+        """
         n = self.resolution
         if n >= self.num_modes:  # the orthonormal inverse DCT-II is this sum up to a factor
             padded = np.zeros((n,) * self.dimension)
@@ -96,9 +110,10 @@ class GaussianField:
         return coefficients
 
     def describe(self) -> str:
+        """One line of prose for the card of an exported model."""
         return (
             f"Gaussian field, covariance (-Laplacian + {self.inverse_length**2:g})^-{self.exponent:g}, Neumann, "
-            f"no mean mode, {self.num_modes} modes an axis"
+            f"no mean mode, {self.num_modes} modes per axis"
         )
 
     @property
@@ -110,10 +125,15 @@ class GaussianField:
 
 
 class BinaryField:
-    """A field of two values by the sign of a Gaussian field: `above` where it is >= 0, else `below`.
+    """A field of two values, chosen by the sign of a Gaussian field.
 
     Its features are the signs, ±1/√(number of cells) at every cell, so that the distance of
     two draws is twice the square root of the area where they differ.
+
+    Args:
+        field: the Gaussian field.
+        above: value where the Gaussian field is >= 0.
+        below: value elsewhere.
     """
 
     def __init__(self, field: GaussianField, *, above: float, below: float):
@@ -122,54 +142,63 @@ class BinaryField:
         self.below = below
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
-        """float64 [*grid]."""
+        """One field, float64 [*grid]."""
         return np.where(self.field.draw(generator) >= 0, self.above, self.below)
 
     def features(self, value: np.ndarray) -> np.ndarray:
+        """The signs, flattened and scaled."""
         signs = np.where(value == self.above, 1.0, -1.0).ravel()
         return signs / np.sqrt(signs.size)
 
     def rank_names(self, name: str) -> tuple[str, ...]:
+        """The names of `ranks`, which are those of the Gaussian field."""
         return self.field.rank_names(name)
 
     def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """Those of the Gaussian field."""
+        """The ranks of the Gaussian field."""
         return self.field.ranks(generator)
 
     def describe(self) -> str:
+        """One line of prose for the card of an exported model."""
         return f"{self.above:g} where positive, {self.below:g} where negative: the sign of a {self.field.describe()}"
 
 
 class LogNormalField:
-    """a = exp(g), with a Gaussian field g scaled to a variance of 1.
+    """The exponential of a Gaussian field that is scaled to a variance of 1.
 
-    Its features are those of g.
+    Its features are those of the Gaussian field.
+
+    Args:
+        field: the Gaussian field.
     """
 
     def __init__(self, field: GaussianField):
         self.field = field
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
-        """float64 [*grid]."""
+        """One field, float64 [*grid]."""
         return np.exp(self.field.draw(generator) / np.sqrt(self.field.variance))
 
     def features(self, value: np.ndarray) -> np.ndarray:
+        """The logarithm of the field, flattened and scaled."""
         return np.log(value).ravel() / np.sqrt(value.size)
 
     def rank_names(self, name: str) -> tuple[str, ...]:
+        """The names of `ranks`, which are those of the Gaussian field."""
         return self.field.rank_names(name)
 
     def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """Those of the Gaussian field."""
+        """The ranks of the Gaussian field."""
         return self.field.ranks(generator)
 
     def describe(self) -> str:
+        """One line of prose for the card of an exported model."""
         return f"exponential of a field of variance 1: {self.field.describe()}"
 
 
 @lru_cache(maxsize=8)
 def _shell_order(num_modes: int, dimension: int) -> tuple[np.ndarray, ...]:
-    """Index arrays (k₁, k₂, ...) of all modes but the mean, by growing max k_i."""
+    """Index arrays (k₁, k₂, ...) of all modes except the mean, by growing max k_i."""
     modes = np.unravel_index(np.arange(1, num_modes**dimension), (num_modes,) * dimension)
     order = np.lexsort((*modes[::-1], np.max(modes, axis=0)))
     return tuple(mode[order] for mode in modes)
@@ -177,7 +206,7 @@ def _shell_order(num_modes: int, dimension: int) -> tuple[np.ndarray, ...]:
 
 @lru_cache(maxsize=8)
 def _cosines(resolution: int, num_modes: int) -> np.ndarray:
-    """[X, K] the one-dimensional φ_k at the cell centres."""
+    """The one-dimensional φ_k at the cell centres, [X, K]."""
     centres = (np.arange(resolution) + 0.5) / resolution
     cosines = np.sqrt(2) * np.cos(np.pi * np.outer(centres, np.arange(num_modes)))
     cosines[:, 0] = 1.0

@@ -11,17 +11,30 @@ from scipy.special import ndtr
 
 
 def generator_of(seed: int, design: str, simulation: int) -> np.random.Generator:
-    """The random generator of one simulation: a function of (seed, design, simulation) and of nothing else."""
+    """The random generator of one simulation.
+
+    It depends on nothing else, so any worker can redo the simulation.
+
+    Args:
+        seed: seed of the run.
+        design: name of the design, such as "training" or "validation".
+        simulation: number of the simulation.
+
+    Returns:
+        A fresh generator.
+    """
     return np.random.default_rng(np.random.SeedSequence((seed, crc32(design.encode()), simulation)))
 
 
 class Distribution(Protocol):
     """One random quantity of a problem."""
 
-    def draw(self, generator: np.random.Generator) -> Any: ...
+    def draw(self, generator: np.random.Generator) -> Any:
+        """One value."""
+        ...
 
     def features(self, value: Any) -> np.ndarray:
-        """[F] what to sort by, scaled so that draws spread by about 1."""
+        """The vector [F] to sort values by, scaled so that draws spread by about 1."""
         ...
 
     def describe(self) -> str:
@@ -31,108 +44,148 @@ class Distribution(Protocol):
 
 @runtime_checkable
 class Ranked(Protocol):
-    """What a distribution also has where the bias of a stream of its draws can be told.
+    """A distribution that can be tested for bias in a stream of its draws.
 
     The rank of a scalar x with cumulative distribution F is F(x), the probability integral transform: uniform on
     [0, 1] over draws, whatever the distribution. So one measure serves all parameters.
     """
 
     def rank_names(self, name: str) -> tuple[str, ...]:
-        """A name for each rank of the quantity `name`."""
+        """The names of the ranks of the quantity `name`."""
         ...
 
     def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """[F] independent ranks of what `draw` makes of such a generator, which is left as `draw` leaves it.
+        """The independent ranks [F] of the value that `draw` returns for this generator.
 
-        Not of the drawn value, because that may tell less than was drawn: the sign of a field hides its modes.
+        Args:
+            generator: a generator in the state that `draw` would be given; it is left as `draw` leaves it.
+
+        Returns:
+            Ranks that are uniform on [0, 1] over draws. They are computed from the random numbers, because the drawn
+            value may show less than was drawn: the sign of a field hides its modes.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """A scalar, uniform on [low, high]."""
+    """A scalar, uniform on [low, high].
+
+    Raises:
+        ValueError: `low` is not below `high`.
+    """
 
     low: float
+    """The smallest value."""
     high: float
+    """The largest value."""
     unit: str = "1"
+    """Physical unit, for people; "1" when dimensionless."""
 
     def __post_init__(self):
         if not self.low < self.high:
             raise ValueError(f"low = {self.low} must be below high = {self.high}")
 
     def draw(self, generator: np.random.Generator) -> float:
+        """One value."""
         return float(generator.uniform(self.low, self.high))
 
     def features(self, value: float) -> np.ndarray:
+        """The value, scaled to [0, 1]."""
         return np.array([(value - self.low) / (self.high - self.low)])
 
     def rank_names(self, name: str) -> tuple[str, ...]:
+        """The name itself, because there is one rank."""
         return (name,)
 
     def ranks(self, generator: np.random.Generator) -> np.ndarray:
+        """The rank of the value that `draw` returns for this generator, [1]."""
         return np.array([generator.random()])
 
     def describe(self) -> str:
+        """One line of prose for the card of an exported model."""
         return f"uniform on [{self.low:g}, {self.high:g}] {self.unit}"
 
 
 @dataclass(frozen=True)
 class Normal:
-    """A scalar, normal with this mean and standard deviation."""
+    """A scalar, normal with this mean and standard deviation.
+
+    Raises:
+        ValueError: `deviation` is not above 0.
+    """
 
     mean: float = 0.0
+    """The mean."""
     deviation: float = 1.0
+    """The standard deviation."""
     unit: str = "1"
+    """Physical unit, for people; "1" when dimensionless."""
 
     def __post_init__(self):
         if not self.deviation > 0:
             raise ValueError(f"deviation = {self.deviation} must be above 0: for a number that is known, draw nothing")
 
     def draw(self, generator: np.random.Generator) -> float:
+        """One value."""
         return float(generator.normal(self.mean, self.deviation))
 
     def features(self, value: float) -> np.ndarray:
+        """The value, scaled to a mean of 0 and a standard deviation of 1."""
         return np.array([(value - self.mean) / self.deviation])
 
     def rank_names(self, name: str) -> tuple[str, ...]:
+        """The name itself, because there is one rank."""
         return (name,)
 
     def ranks(self, generator: np.random.Generator) -> np.ndarray:
+        """The rank of the value that `draw` returns for this generator, [1]."""
         return np.array([ndtr(generator.standard_normal())])
 
     def describe(self) -> str:
+        """One line of prose for the card of an exported model."""
         return f"normal with mean {self.mean:g} and standard deviation {self.deviation:g}, in {self.unit}"
 
 
 class ParameterSpace:
-    """Named distributions, drawn in the order given: ParameterSpace(wavenumber=Uniform(1, 5), ...)."""
+    """Named distributions, drawn in the order given.
+
+    For instance ParameterSpace(wavenumber=Uniform(1, 5), ...).
+
+    Args:
+        **distributions: the distribution of each parameter, by its name.
+    """
 
     def __init__(self, **distributions: Distribution):
         self.distributions = distributions
 
     def draw(self, generator: np.random.Generator) -> dict[str, Any]:
+        """One value of every parameter, by name."""
         return {name: distribution.draw(generator) for name, distribution in self.distributions.items()}
 
     def features(self, parameters: dict[str, Any]) -> np.ndarray:
+        """The features [F] of all parameters, in their order."""
         return np.concatenate(
             [distribution.features(parameters[name]) for name, distribution in self.distributions.items()]
         )
 
     @property
     def rank_names(self) -> tuple[str, ...]:
-        """Names of `ranks`; none when one of the distributions is not `Ranked`."""
+        """The names of `ranks`; none when one of the distributions is not `Ranked`."""
         distributions = self.distributions
         if not all(isinstance(distribution, Ranked) for distribution in distributions.values()):
             return ()
         return tuple(rank for name in distributions for rank in distributions[name].rank_names(name))
 
     def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """[F] the ranks of what `draw` makes of such a generator, by `rank_names`: independent, uniform on [0, 1]."""
+        """The ranks [F] of the draw that this generator gives.
+
+        They are in the order of `rank_names`, independent and uniform on [0, 1].
+        """
         if not self.rank_names:
             return np.empty(0)
         return np.concatenate([distribution.ranks(generator) for distribution in self.distributions.values()])
 
     def describe(self) -> dict[str, str]:
-        """One line of prose for each parameter, as an exported model's card prints it."""
+        """One line of prose per parameter, as an exported model's card prints it."""
         return {name: distribution.describe() for name, distribution in self.distributions.items()}

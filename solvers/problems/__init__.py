@@ -10,4 +10,7 @@ PROBLEMS = {
     "nonlinear_diffusion": "penstock.solvers.problems.nonlinear.nonlinear_diffusion:NonlinearDiffusion",
     "poisson": "penstock.solvers.problems.steady.poisson:Poisson",
 }
-"""Names for `problem.name`, with the class behind each; imported on use, so that listing them needs no solver."""
+"""Names for `problem.name`, with the class behind each.
+
+Classes are imported on use, so that listing the names needs no solver.
+"""

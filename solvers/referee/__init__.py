@@ -1,1 +1,1 @@
-"""All ways to solve, on the systems of one problem: who is fastest, and what `auto` makes of it."""
+"""The referee: all ways to solve, compared with `auto` on one problem's systems."""

@@ -1,4 +1,4 @@
-"""The arms of a comparison: ways to solve the systems of a case, one after another."""
+"""The arms of a comparison: ways to solve the systems of a case in turn."""
 
 from __future__ import annotations
 
@@ -27,14 +27,17 @@ if TYPE_CHECKING:
     from petsc4py import PETSc
 
 MAX_ITERATIONS = 10_000
-MAX_GCRODR_ITERATIONS = 2_000  # it has given up by then: SKR's own systems take it 150
-MAX_GAMG_ITERATIONS = 500  # multigrid that has not converged by then never does: a Helmholtz system would take minutes
-FACTOR_LIMIT = 200_000  # unknowns; 64^3 take PETSc's own factorisation a minute and 3 GB, so above it is left out,
-# and MUMPS, which takes half a minute there, is run once
+# GCRO-DR that has not converged by then never does: SKR's systems take it 150 iterations.
+MAX_GCRODR_ITERATIONS = 2_000
+# Multigrid that has not converged by then never does: a Helmholtz system would take minutes.
+MAX_GAMG_ITERATIONS = 500
+# Unknowns above which PETSc's factorisation is left out, because 64^3 take it a minute and 3 GB. MUMPS, which takes
+# half a minute there, is run once.
+FACTOR_LIMIT = 200_000
 
 
 class Role(StrEnum):
-    """Whose way of solving it is."""
+    """The role of an arm in a comparison."""
 
     BASELINE = "baseline"
     SKR = "SKR"
@@ -46,12 +49,12 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Structure:
-    """What decides which arms make sense for a case."""
+    """The structure of a case's systems, which decides which arms make sense."""
 
     num_unknowns: int
     is_spd: bool
     is_spatial: bool
-    """In three dimensions."""
+    """Whether the grid has three dimensions."""
     has_constant_matrix: bool
     is_sequence: bool
 
@@ -62,7 +65,10 @@ class ArmError(Exception):
 
 @dataclass(frozen=True)
 class Solved:
-    """What an arm made of one system. Set-up is what comes before the first iteration or back-solve."""
+    """The solution of one system by an arm, with its costs.
+
+    Set-up is everything before the first iteration or back-solve.
+    """
 
     x: PETSc.Vec | None
     iterations: int
@@ -74,18 +80,22 @@ class Solved:
         return self.setup_s + self.solve_s
 
     def __add__(self, later: Solved) -> Solved:
-        """One system in two solves, the later one from the x of the first."""
+        """The costs of one system in two solves, the later one from the x of the first."""
         return Solved(
             later.x, self.iterations + later.iterations, self.solve_s + later.solve_s, self.setup_s + later.setup_s
         )
 
 
 class Arm(ABC):
-    """One way to solve. Keeps what it learns from system to system.
+    """One way to solve, which may keep and learn from system to system.
 
-    control: title of the arm that differs by its lack of recycling alone.
-    num_cold: first systems in which it sets up what it keeps, or learns.
-    max_systems: after which it leaves a case, warming up included.
+    Args:
+        title: name of the arm in tables.
+        role: its role.
+        is_sorted: whether it solves the systems in sorted order.
+        control: title of the arm that differs by its lack of recycling alone.
+        num_cold: number of first systems in which it sets up data that it keeps, or learns.
+        max_systems: number of systems after which it leaves a case, warming up included.
     """
 
     def __init__(
@@ -107,7 +117,7 @@ class Arm(ABC):
 
     @abstractmethod
     def solve(self, system: LinearSystem, rtol: float) -> Solved:
-        """Raises ArmError, and what PETSc raises."""
+        """Solve a system. Raises ArmError, and PETSc's errors."""
 
     def improve(self, system: LinearSystem, x: PETSc.Vec, rtol: float) -> Solved:
         """Go on from an x that is not good enough."""
@@ -115,15 +125,21 @@ class Arm(ABC):
 
 
 class KeptKSP(Arm):
-    """The loop of someone who knows PETSc: one KSP, set up once, for one matrix whose values are overwritten in place.
+    """The loop of someone who knows PETSc: one KSP for one matrix.
 
-    So symbolic factorisations and GAMG's aggregates are made once. CG stops on the true residual's norm, GMRES is
-    preconditioned from the right.
+    The KSP is set up once, and the matrix is overwritten in place. So symbolic factorisations and GAMG's aggregates are
+    made once. CG stops on the true residual's norm, GMRES is preconditioned from the right.
 
-    package: for a direct solve, "petsc" or "mumps".
-    options: PETSc's, without dash or prefix.
-    knows_constant: the first factor or preconditioner serves all systems.
-    max_iterations: after which a system is given up.
+    Args:
+        title: name of the arm in tables.
+        role: its role.
+        ksp: PETSc's name of the method.
+        pc: PETSc's name of the preconditioner.
+        package: for a direct solve, "petsc" or "mumps".
+        options: PETSc's options, without dash or prefix.
+        knows_constant: the first factor or preconditioner serves all systems.
+        max_iterations: iterations after which a system is given up.
+        max_systems: number of systems after which it leaves a case.
     """
 
     def __init__(
@@ -169,7 +185,10 @@ class KeptKSP(Arm):
         return Solved(x, iterations, end - ready, ready - start)
 
     def improve(self, system: LinearSystem, x: PETSc.Vec, rtol: float) -> Solved:
-        """A step of iterative refinement where the solve is direct: the same back-solve again would change nothing."""
+        """Go on from an x: by a step of iterative refinement where the solve is direct.
+
+        The same back-solve again would change nothing.
+        """
         if self.type != "preonly":
             return super().improve(system, x, rtol)
         start = time.thread_time()
@@ -200,14 +219,17 @@ class KeptKSP(Arm):
             table.setValue(key, value)
         ksp.setOperators(system.A)
         ksp.setFromOptions()
-        ksp.setUp()  # the smoothers on GAMG's levels read theirs here
+        ksp.setUp()  # the smoothers on GAMG's levels read their options here
         for key in self.options:
             table.delValue(key)
         return ksp
 
 
 class StrategyArm(Arm):
-    """A strategy of penstock's, asked for a residual. The bench does for it what `LinearSolver` does in a run."""
+    """A strategy of penstock's, asked for a residual.
+
+    The bench checks its solutions, as `LinearSolver` does in a run.
+    """
 
     def __init__(
         self,
@@ -234,9 +256,12 @@ class StrategyArm(Arm):
 
 
 class AutoArm(Arm):
-    """The product's own solver under `strategy: auto`, its check of every solution included.
+    """The `LinearSolver` of a run under `strategy: auto`, its checks included.
 
-    target: `rtol`, or `accuracy` and `of_deviation`, as `LinearSolver` takes them.
+    Args:
+        role: its role, which is its title too.
+        num_cold: number of first systems in which it sets up data that it keeps, or learns.
+        **target: `rtol`, or `accuracy` and `of_deviation`, as `LinearSolver` takes them.
     """
 
     def __init__(self, role: Role = Role.AUTO, num_cold: int = 0, **target: float):
@@ -249,7 +274,7 @@ class AutoArm(Arm):
         return decisions[0] if decisions else None
 
     def solve(self, system: LinearSystem, rtol: float | None = None) -> Solved:
-        """The target is what was given at the start, not `rtol`."""
+        """Solve to the target that was given at the start; `rtol` is ignored."""
         setup_before = self._solver.setup_seconds
         start = time.thread_time()
         solution = self._solver(system)
@@ -261,7 +286,10 @@ class AutoArm(Arm):
 
 
 class AssembledOnceArm(AutoArm):
-    """`auto` for a problem that assembles its constant matrix once, so that there are no values to compare."""
+    """`auto` for a problem that assembles its constant matrix once.
+
+    There are no values to compare then.
+    """
 
     def __init__(self, **target: float):
         super().__init__(Role.ASSEMBLED_ONCE, num_cold=16, **target)  # about as many systems as `auto` settles on
@@ -280,7 +308,10 @@ def _reason(ksp: PETSc.KSP) -> str:
 
 
 def skr_arms(structure: Structure) -> tuple[Arm, Arm]:
-    """Sorting Krylov Recycling as published, but for its true residuals; and the same with nothing recycled."""
+    """Sorting Krylov Recycling (SKR), and the same with nothing recycled.
+
+    It is as published, except that it stops on true residuals.
+    """
     pc = "icc" if structure.is_spd else "ilu"
     title = f"GCRO-DR(40, 20) + {pc.upper()}"
     options = {"pc": pc, "max_iterations": MAX_GCRODR_ITERATIONS}
@@ -291,7 +322,7 @@ def skr_arms(structure: Structure) -> tuple[Arm, Arm]:
 
 
 def user_arms(structure: Structure) -> list[Arm]:
-    """The good user's loops.
+    """The loops that a good user of PETSc would write.
 
     Reusing GAMG's interpolation is worth 3 to 8 % of CG + GAMG on Darcy 12/3; in three dimensions, Richardson with SOR
     for a smoother instead of Chebyshev with Jacobi another 8 to 9 %.
@@ -319,9 +350,9 @@ def user_arms(structure: Structure) -> list[Arm]:
 
 
 def own_arms(structure: Structure, system: LinearSystem) -> list[Arm]:
-    """What `auto` chooses from, and the strategies that it leaves out, recycling ones beside their controls.
+    """The strategies that `auto` chooses from or leaves out, except GCRO-DR.
 
-    But for GCRO-DR: see `skr_arms`.
+    Recycling ones stand beside their controls. For GCRO-DR see `skr_arms`.
     """
     known = [candidate for candidate in candidates(system) if not candidate.label.startswith("gcrodr")]
     strategies = {candidate.label: candidate.make for candidate in known}

@@ -1,4 +1,4 @@
-"""What a case of the solvers' bench is: a problem, and its systems by number."""
+"""Cases of the solvers' bench: a problem, and its systems by number."""
 
 from __future__ import annotations
 
@@ -20,23 +20,27 @@ from penstock.solvers.problem import LinearSystem, Outcome, Problem, Solution
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
-LARGEST_REFERENCE = 40_000  # unknowns up to which MUMPS makes the exact solution in three dimensions, too
+# Unknowns up to which MUMPS makes the exact solution in three dimensions, too.
+LARGEST_REFERENCE = 40_000
 
 MAX_ABSENT = 20  # successive simulations without a system of the family, after which it is taken to be gone
 
 Visitor = Callable[[int, LinearSystem], bool | None]
-"""Is given the number of a system, and the system; true ends the visit."""
+"""A function of a system's number and the system; a true result ends the visit."""
 
 
 class ExactSolver:
-    """A⁻¹ b to rounding: by MUMPS and a step of refinement, and by CG with GAMG where that would take half a minute."""
+    """The solver of exact solutions A⁻¹ b, up to rounding.
+
+    It uses MUMPS and a step of refinement, and CG with GAMG where MUMPS would take half a minute.
+    """
 
     def __init__(self):
         self._direct = Direct(solver="mumps")
         self._krylov = Krylov(ksp="cg", pc="gamg")
 
     def __call__(self, system: LinearSystem) -> np.ndarray:
-        """Raises ArithmeticError where there is no solution."""
+        """The exact solution. Raises ArithmeticError where there is none."""
         if system.b.norm() == 0:
             return np.zeros(system.b.getSize())
         is_direct = can_factor(system) or system.A.getSize()[0] <= LARGEST_REFERENCE
@@ -53,13 +57,21 @@ class ExactSolver:
 
 @dataclass
 class Case:
-    """A problem whose systems are compared, numbered 0, 1, 2, ... through its simulations.
+    """A problem with its systems, numbered 0, 1, 2, ... through its simulations.
 
-    name: short; one that ends in the number of unknowns is one size of several, and shares a plot with the others.
-    title: one line of prose. is_sequence: a simulation has many systems, which follow from one another, so they are
-    solved in order and never sorted; else it has one. num_systems: of a table, where it is not to go by size. family:
-    the only one whose systems count, where there are several. seed, design: of the draws. of_deviation: errors are
-    relative to the deviation of A⁻¹ b from its mean.
+    Args:
+        name: short name; one that ends in the number of unknowns is one size of several, and shares a plot with the
+            others.
+        title: one line of prose.
+        problem: the problem.
+        num_unknowns: unknowns of each system.
+        is_sequence: a simulation has many systems, which follow from one another, so they are solved in order and
+            never sorted; otherwise it has one.
+        num_systems: number of systems in a table; where absent, it goes by size.
+        family: the only family that counts, where there are several.
+        seed: seed of the draws.
+        design: design of the draws.
+        of_deviation: errors are relative to the deviation of A⁻¹ b from its mean.
     """
 
     name: str
@@ -73,17 +85,17 @@ class Case:
     design: str = "bench"
     of_deviation: bool = False
     assemblies: list[float] = field(default_factory=list)
-    """Seconds that the problem took before each system, of those visited since this was cleared."""
+    """Seconds that the problem took before each system visited since this was cleared."""
     _exact: dict[int, np.ndarray] = field(default_factory=dict)
     _ends: list[int] = field(default_factory=list)
-    """Of the systems of each simulation that has been run to its end."""
+    """Number of the first system after each simulation that was run to its end."""
     _solver: ExactSolver = field(default_factory=ExactSolver)
 
     def visit(self, numbers: Iterable[int], visitor: Visitor) -> None:
-        """Let the visitor see these systems; numbers rise where the systems are a sequence.
+        """Let the visitor see these systems.
 
-        The simulation goes on with exact solutions, whatever the visitor does, so that every visit meets the same
-        systems. They are made outside of what `assemblies` times.
+        Numbers must rise where the systems are a sequence. The simulation goes on with exact solutions, whatever the
+        visitor does, so that every visit meets the same systems. They are made outside of what `assemblies` times.
 
         Raises ArithmeticError where the family's systems end.
         """
@@ -95,13 +107,13 @@ class Case:
                 return
 
     def first(self) -> LinearSystem:
-        """System 0."""
+        """The system with number 0."""
         found: list[LinearSystem] = []
         self.visit([0], lambda _, system: found.append(system))
         return found[0]
 
     def features(self, number: int) -> np.ndarray:
-        """[F] what to sort by: those of the simulation's parameters."""
+        """The vector [F] to sort by: the features of the simulation's parameters."""
         return self.problem.features(self._parameters(number))
 
     def prepare(self, number: int, system: LinearSystem) -> None:
@@ -110,7 +122,7 @@ class Case:
             self._exact[number] = self._solver(system)
 
     def error(self, number: int, system: LinearSystem, x: PETSc.Vec) -> float:
-        """||x - A⁻¹ b|| / ||A⁻¹ b|| of a system that was prepared; or over the deviation of A⁻¹ b from its mean."""
+        """The error of a system that was prepared: ||x - A⁻¹ b|| over ||A⁻¹ b||, or over its deviation."""
         size = Tolerance(0.0, of_deviation=self.of_deviation)
         return relative_error(system, x, _vector(system, self._exact[number]), size)
 
@@ -174,7 +186,10 @@ class Case:
 
 
 class _Enough(BaseException):
-    """Ends a simulation whose other systems nobody wants. No Exception: a problem may catch those."""
+    """The signal that ends a simulation when no more of its systems are wanted.
+
+    It is no Exception, because a problem may catch those.
+    """
 
 
 def _solution(system: LinearSystem, exact: np.ndarray) -> Solution:

@@ -1,4 +1,4 @@
-"""What all arms of a comparison must reach."""
+"""The goals that all arms of a comparison must reach."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from penstock.solvers.problem import LinearSystem
 from penstock.solvers.referee.arms import Arm, ArmError, AutoArm, Solved
 from penstock.solvers.referee.case import Case
 
-FIT_SECONDS = 4.0  # of fitting an arm to an accuracy, after which one system has to do
-MAX_TIGHTENINGS = 3  # of a method whose own measure of the residual let it stop too soon
+# After 4 seconds of fitting an arm to an accuracy, one system has to do.
+FIT_SECONDS = 4.0
+# A method is asked at most 3 more times if its measure of the residual let it stop too soon.
+MAX_TIGHTENINGS = 3
 MAX_FITS = 6
-EXACT = 1e-6  # times the accuracy: no tolerance explains so small an error
+# No tolerance explains an error below this fraction of the accuracy: the solve was direct.
+EXACT = 1e-6
 
 
 class Goal(Protocol):
-    """What all arms must reach, and what their solutions are judged by."""
+    """A goal that all arms must reach, with the measure that judges solutions."""
 
     text: str
     measure: str
-    """Name of what is judged."""
+    """Name of the measure."""
 
     def fit(self, arm: Arm) -> None:
         """Find out what to ask the arm for."""
@@ -37,7 +40,7 @@ class Goal(Protocol):
 class ResidualGoal:
     """Equal true relative residuals ||b - A x|| / ||b||.
 
-    An arm that stops too soon by a measure of its own goes on from its x, and is asked for less.
+    An arm that stops too soon by its internal measure goes on from its x, and is asked for less.
     """
 
     measure = "residual"
@@ -74,7 +77,10 @@ class AccuracyGoal:
     asked for the accuracy itself. Methods of few iterations may jump over that range: then the first rtol that gives at
     most 0.8 after one that gave more is taken. An error above twice the accuracy is a failure.
 
-    calibrations: the other systems.
+    Args:
+        accuracy: the largest error.
+        case: the case.
+        calibrations: numbers of the three other systems.
     """
 
     measure = "error"
@@ -105,7 +111,7 @@ class AccuracyGoal:
             rtol = min(0.5, 0.6 * rtol * self.accuracy / max(largest, 1e-3 * self.accuracy))
 
     def _errors(self, arm: Arm, rtol: float, until: float) -> list[float]:
-        """Of one system or more: as many as there is time for."""
+        """The errors in one system or more, as many as there is time for."""
         errors: list[float] = []
 
         def solve(i: int, system: LinearSystem) -> bool:

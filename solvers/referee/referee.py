@@ -1,4 +1,7 @@
-"""One case, all arms: they take turns system by system, and are timed by the CPU seconds of this thread."""
+"""The comparison of all arms on one case.
+
+They take turns system by system, and are timed by the CPU seconds of this thread.
+"""
 
 from __future__ import annotations
 
@@ -19,35 +22,42 @@ from penstock.solvers.referee.case import Case
 from penstock.solvers.referee.goals import Goal
 from penstock.solvers.sorting.sorter import greedy_order
 
-ARM_SECONDS = 8.0  # of solving, after which an arm leaves a case
-WARM_UP_SECONDS = 4.0  # of an arm's warm-up, after which the rest of it falls on systems that are compared
-HOPELESS = 3  # systems, after which an arm that solved none leaves
-MAX_TRIALS = 60  # systems on which `auto` may try its candidates out
-SETTLING = 16  # more systems before it is compared: those that calibrate an accuracy are solved directly, too
-NUM_CALIBRATIONS = 3  # systems on which an arm's rtol is fitted to an accuracy
-RUN_SYSTEMS = 2000  # a run over which the cost of trials is spread
+# An arm leaves a case after 8 seconds of solving.
+ARM_SECONDS = 8.0
+# After 4 seconds of an arm's warm-up, the rest of it falls on systems that are compared.
+WARM_UP_SECONDS = 4.0
+# An arm leaves after 3 systems if it solved none.
+HOPELESS = 3
+# `auto` may try its candidates on 60 systems.
+MAX_TRIALS = 60
+# It solves 16 more systems before it is compared, because those that calibrate an accuracy are solved directly, too.
+SETTLING = 16
+# An arm's rtol is fitted to an accuracy on 3 systems.
+NUM_CALIBRATIONS = 3
+# The cost of trials is spread over a run of 2000 systems.
+RUN_SYSTEMS = 2000
 
 
 @dataclass
 class Record:
-    """What an arm took, by number of the system."""
+    """The record of one arm, by number of the system."""
 
     arm: Arm
     solved: dict[int, Solved] = field(default_factory=dict)
-    """The solutions themselves are let go."""
+    """The solved systems; their solutions x are dropped."""
     cold: set[int] = field(default_factory=set)
-    """The systems among them in which it warmed up."""
+    """The solved systems in which it warmed up."""
     worst: float = 0.0
     """The largest measure of the solutions that count."""
     largest_error: float = 0.0
-    """Of those solutions."""
+    """The largest error of the solutions that count."""
     failures: Counter[str] = field(default_factory=Counter)
     num_turns: int = 0
-    """Failures included."""
+    """Number of turns, failures included."""
     seconds: float = 0.0
-    """Of all turns, failures and the warm-up included."""
+    """Seconds of all turns, failures and the warm-up included."""
     is_out: bool = False
-    """Takes no more turns."""
+    """Whether it takes no more turns."""
 
     @property
     def warm(self) -> list[int]:
@@ -55,21 +65,27 @@ class Record:
 
     @property
     def mean_s(self) -> float:
-        """Over warm systems."""
+        """The mean seconds over warm systems."""
         return statistics.mean(self.solved[i].seconds for i in self.warm)
 
     def median(self, value: Callable[[Solved], float] = lambda solved: solved.seconds) -> float:
-        """Over warm systems."""
+        """The median of a value over warm systems."""
         return statistics.median(value(self.solved[i]) for i in self.warm)
 
     def warm_up(self, goal: Goal, case: Case, system: LinearSystem, i: int, begin_at: int) -> None:
-        """Solve system i if it is one of the last before the compared ones, which are the same for all arms."""
+        """Solve system i if it is one of the last before the compared ones.
+
+        The compared systems are the same for all arms.
+        """
         is_due = i >= begin_at - self.arm.num_cold and self.arm.max_systems is None
         if is_due and not self.is_out and self.seconds <= WARM_UP_SECONDS:
             self.take_turn(goal, case, system, i)
 
     def leave_if_late(self, arm_seconds: float) -> None:
-        """SKR is what all else is compared with, so it stays for at least one warm system."""
+        """Take no more turns if the arm is late or hopeless.
+
+        SKR, with which everything is compared, stays for at least one warm system.
+        """
         is_late = self.seconds > arm_seconds and (self.arm.role is not Role.SKR or self.num_turns > self.arm.num_cold)
         is_hopeless = not self.solved and self.num_turns >= HOPELESS
         self.is_out = is_late or is_hopeless or self.num_turns == self.arm.max_systems
@@ -95,7 +111,10 @@ class Record:
         self.failures[" ".join(reason.split())[:160]] += 1
 
     def ratio(self, other: Record, value: Callable[[Solved], float] = lambda solved: solved.seconds) -> Ratio | None:
-        """This arm's value over the other's, on the systems that both solved warm; None if there are none."""
+        """This arm's value over the other's, on the systems that both solved warm.
+
+        None if there are no such systems.
+        """
         systems = [i for i in self.warm if i in other.warm]
         pairs = [(value(self.solved[i]), value(other.solved[i])) for i in systems]
         total = sum(theirs for _, theirs in pairs)
@@ -106,38 +125,40 @@ class Record:
 
 
 class Ratio(NamedTuple):
-    """One arm against another on the same systems."""
+    """The ratio of one arm to another on the same systems."""
 
     of_sums: float
-    """What is set up now and then counts by its share."""
+    """Ratio of sums, in which occasional set-up counts by its share."""
     paired: float
-    """Median over systems."""
+    """Median over systems of the ratios."""
 
 
 @dataclass
 class Comparison:
-    """What came of one case."""
+    """The result of a comparison on one case."""
 
     case: Case
     goal: Goal
     num_systems: int
     records: list[Record]
     assembly_s: float
-    """Median, one system."""
+    """Median seconds to assemble one system."""
     sort_s: float
-    """One system's share."""
+    """One system's share of the seconds of sorting."""
     trials: list[float]
     """Seconds of the systems up to the decision of `auto`."""
     settling: list[float]
     """Seconds of the systems from there to those that count."""
     seconds: float
-    """Of processor time, that all of it took."""
+    """Processor seconds of the whole comparison."""
 
 
 def structure_of(case: Case, later: int | None = None) -> Structure:
-    """As two successive systems show it.
+    """The structure of a case, read off two successive systems.
 
-    later: number of a system of another simulation, where the matrix may be constant within each of them alone.
+    Args:
+        case: the case.
+        later: number of a system of another simulation, where the matrix may be constant within each of them alone.
     """
     seen: list[tuple[LinearSystem, np.ndarray, np.ndarray]] = []
 
@@ -169,13 +190,17 @@ def compare(
     new_goal: Callable[[range], Goal],
     arm_seconds: float = ARM_SECONDS,
 ) -> Comparison:
-    """Let every arm solve the same `num_systems` systems, those after the ones on which `auto` makes its decision.
+    """Let every arm solve the same systems of a case.
 
-    They take turns inside the simulation: a system is assembled, all arms solve it in random order, and the simulation
-    goes on with the exact solution.
+    They are the systems after those on which `auto` makes its decision. The arms take turns inside the simulation: a
+    system is assembled, all arms solve it in random order, and the simulation goes on with the exact solution.
 
-    new_goal: makes the goal, given systems that are free for calibration.
-    arm_seconds: of solving, after which an arm takes no more turns.
+    Args:
+        case: the case.
+        arms: the arms.
+        num_systems: number of systems that are compared.
+        new_goal: makes the goal, given systems that are free for calibration.
+        arm_seconds: seconds of solving after which an arm takes no more turns.
     """
     begin = time.process_time()
     records = [Record(arm) for arm in arms]
@@ -236,9 +261,12 @@ def compare(
 
 
 def decide(record: Record, case: Case) -> tuple[list[float], list[float]]:
-    """Let `auto` make its decision, and settle: returns the seconds of the systems up to it, and of those after it.
+    """Let `auto` make its decision, and settle.
 
-    What it chose then starts warm, which it would in the rest of a run.
+    Its choice then starts warm, as it would in the rest of a run.
+
+    Returns:
+        The seconds of the systems up to the decision, and of those after it.
     """
     trials: list[float] = []
     settling: list[float] = []

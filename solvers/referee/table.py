@@ -1,4 +1,4 @@
-"""What came of a comparison, as facts and as a section of text."""
+"""The result of a comparison, as facts and as a section of text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEADER = ("arm", "systems", "iterations", "set-up, ms", "solve, ms", "median, ms
 
 
 def section_of(comparison: Comparison, made_by: str = "") -> dict[str, Any]:
-    """What the page, the plots and later runs need of a comparison."""
+    """The facts of a comparison that the page, the plots and later runs need."""
     case = comparison.case
     facts = {
         "case": case.name,
@@ -65,9 +65,9 @@ def _arm_facts(record: Record, comparison: Comparison) -> dict[str, Any]:
 
 
 def _auto_facts(comparison: Comparison) -> dict[str, Any] | None:
-    """What `auto` chose, what that took, and the ratios of other arms' times to its own.
+    """The choice of `auto`, its cost, and the ratios of other arms' times to its time.
 
-    Of several rivals the one with the lowest ratio counts; a title without ratios says what became of all of them.
+    Of several rivals the one with the lowest ratio counts. An entry without ratio says "cold" or "all failed".
     """
     auto = next((record for record in comparison.records if record.arm.role is Role.AUTO), None)
     if auto is None or auto.arm.decision is None or not auto.warm:
@@ -103,7 +103,7 @@ def _auto_facts(comparison: Comparison) -> dict[str, Any] | None:
 
 
 def _recycling_facts(comparison: Comparison) -> list[dict[str, Any]]:
-    """What recycling saves each arm that has a control."""
+    """The savings by recycling of each arm that has a control."""
     by_title = {record.arm.title: record for record in comparison.records}
     facts = []
     for record in by_title.values():
@@ -126,7 +126,7 @@ RIVALS = {
 
 
 def render(section: dict[str, Any]) -> str:
-    """A section of the page."""
+    """The text of a section of the page."""
     largest = {"residual": {"worst": "largest residual", "largest_error": "largest error"}}
     largest = largest.get(section["measure"], {"worst": "largest error"})
     header = [*HEADER, *largest.values(), "failures"]
@@ -157,7 +157,7 @@ def render(section: dict[str, Any]) -> str:
             if name != "unaware user" or title != ratios["user"][0]
         ]
     lines += [
-        f"recycling's own worth, {one['arm']} against {one['control']}: {times(one['time'])} in time, "
+        f"worth of recycling alone, {one['arm']} against {one['control']}: {times(one['time'])} in time, "
         f"{number(one['iterations'], '.2f')}x in iterations"
         for one in section["recycling"]
     ]
@@ -170,7 +170,7 @@ def render(section: dict[str, Any]) -> str:
         f"""## {section["case"]}, {section["goal"]}
 
 {section["title"]}; n = {section["num_unknowns"]:,}, {section["num_systems"]} systems, assembly \
-{number(section["assembly_ms"])} ms, sorting {number(section["sort_ms"])} ms a system.
+{number(section["assembly_ms"])} ms, sorting {number(section["sort_ms"])} ms per system.
 
 {markdown(rows, header)}
 
@@ -183,12 +183,12 @@ def render(section: dict[str, Any]) -> str:
 
 
 def percent(share: float) -> str:
-    """With no sign before a zero."""
+    """A share as percent, with no sign before a zero."""
     return f"{round(100 * share, 1) + 0.0:.1f} %"
 
 
 def times(ratio: Sequence[float] | None) -> str:
-    """Of sums, and in brackets the median of pairs."""
+    """The ratio of sums, and in brackets the median of pairs."""
     return "no ratio" if ratio is None else f"{ratio[0]:.2f}x ({ratio[1]:.2f}x)"
 
 

@@ -1,7 +1,7 @@
 """The order in which the systems of a window are solved.
 
-`greedy_order` is the published one; the cost of `fast_order` grows with the number of systems and not with its square.
-`Sorter` gives a worker's windows their order where that pays, as `Worth` says.
+`greedy_order` is the published one; the cost of `fast_order` grows with the number of systems, not with its square.
+`Sorter` orders a worker's windows where that pays, and `Worth` judges whether it does.
 
 Letters:  N systems, F features, D leading components of the features.
 """
@@ -22,32 +22,47 @@ from penstock.solvers.problem import Parameters
 
 logger = logging.getLogger(__name__)
 
-NUM_COMPONENTS = 16  # D: steps on 12/3 and smooth fields are then within 3 % of those found with all F
-FITTED_SYSTEMS = 64  # N of which the components are found: with 256 the steps are the same to 0.5 %
-GROUP_SYSTEMS = (
-    1000  # greedy inside a group costs 6 us a system then; 1e4 at once would cost 29 for 2 to 4 % shorter steps
-)
-CURVE_DIMENSIONS = 6  # with 3 or 10 of them the curve's own steps are longer
+# D: steps on 12/3 and smooth fields are then within 3 % of those found with all F.
+NUM_COMPONENTS = 16
+# The components are found from 64 systems; with 256 the steps are the same to 0.5 %.
+FITTED_SYSTEMS = 64
+# Greedy order inside a group costs 6 us per system then; 1e4 at once would cost 29 for 2 to 4 % shorter steps.
+GROUP_SYSTEMS = 1000
+# With 3 or 10 dimensions the curve has longer steps.
+CURVE_DIMENSIONS = 6
 
-BUDGET_FRACTION = 0.02  # of a window's solve time
-MARGIN = 2.0  # an estimate must fit the budget so many times
-REDUCE_SECONDS = 5e-9  # to stack and reduce, per feature of a system, and
-STEP_SECONDS = 6e-6  # to order, per system: as measured once, until a window of one's own has been sorted
-NUM_PAIRS = 5  # windows in drawn order against sorted ones, before sorting is kept or left
-WINS_TO_KEEP = 4  # of the pairs; chance alone would keep it 6 times in 32
-WINDOWS_BETWEEN_TRIALS = 200  # the strategy may have changed its ways, or the draws theirs
+# Sorting may take this fraction of a window's solve time.
+BUDGET_FRACTION = 0.02
+# Safety factor on the estimate of sorting time.
+MARGIN = 2.0
+# Time to stack and reduce, per feature of a system, as measured once; used until the worker has sorted a window.
+REDUCE_SECONDS = 5e-9
+# Time to order, per system, as measured once; used until the worker has sorted a window.
+STEP_SECONDS = 6e-6
+# Pairs of a window in drawn order and a sorted one, before sorting is kept or left.
+NUM_PAIRS = 5
+# Sorting is kept if it wins 4 of the pairs; chance alone would keep it 6 times in 32.
+WINS_TO_KEEP = 4
+# The trial is repeated after 200 windows, because the strategy or the draws may have changed.
+WINDOWS_BETWEEN_TRIALS = 200
 
 
 def greedy_order(features: np.ndarray, start: np.ndarray | None = None) -> list[int]:
-    """Greedy nearest neighbours: from one system always to the nearest that is left (SKR's Algorithm 1, Wang et al.,
-    ICLR 2024, arXiv 2401.09516).
+    """Greedy nearest neighbours: from one system always to the nearest that is left.
 
-    features: [N, F], one row a system; distances are Euclidean. O(N² F) time, O(N F) memory.
-    start: [F] the last system solved; the order begins with the system nearest to it, and with system 0 without it.
+    This is SKR's Algorithm 1 (Wang et al., ICLR 2024, arXiv 2401.09516). O(N² F) time, O(N F) memory.
+
+    Args:
+        features: [N, F], one row per system; distances are Euclidean.
+        start: [F], the last system solved; the order begins with the system nearest to it, and with system 0 without
+            it.
+
+    Returns:
+        The rows in order.
     """
     if len(features) == 0:
         return []
-    # ||f - c||² - ||c||² = ||f||² - 2 f·c needs no [N, F] temporary a step; centring keeps its cancellation small.
+    # ||f - c||² - ||c||² = ||f||² - 2 f·c needs no [N, F] temporary per step; centring keeps its cancellation small.
     centre = features.mean(axis=0)
     features = features - centre
     squares = np.einsum("nf,nf->n", features, features)
@@ -64,7 +79,7 @@ def greedy_order(features: np.ndarray, start: np.ndarray | None = None) -> list[
 
 
 def fast_order(features: np.ndarray, start: np.ndarray | None = None) -> list[int]:
-    """Greedy nearest neighbours of the leading principal components, group by group along Hilbert's curve.
+    """Greedy nearest neighbours of principal components, grouped by Hilbert's curve.
 
     A window of at most `GROUP_SYSTEMS` is one group. O(N F + N log N) time, O(N F) memory. Arguments as for
     `greedy_order`.
@@ -76,10 +91,13 @@ def fast_order(features: np.ndarray, start: np.ndarray | None = None) -> list[in
 
 
 def principal_components(features: np.ndarray) -> np.ndarray:
-    """[F, D] orthonormal columns, D <= `NUM_COMPONENTS`: the directions in which features [N, F] spread most.
+    """The directions in which features [N, F] spread most.
 
-    Found among at most `FITTED_SYSTEMS` of the systems. No distance grows under a projection. For draws of a Gaussian
-    field on a grid the same number of leading cosine coefficients serves as well, but asks for the grid.
+    They are found from at most `FITTED_SYSTEMS` of the systems. No distance grows under a projection. For draws of a
+    Gaussian field on a grid the same number of leading cosine coefficients serves as well, but needs the grid.
+
+    Returns:
+        Orthonormal columns [F, D], D <= `NUM_COMPONENTS`.
     """
     sample = features[:: -(-len(features) // FITTED_SYSTEMS)]
     sample = sample - sample.mean(axis=0)
@@ -89,10 +107,17 @@ def principal_components(features: np.ndarray) -> np.ndarray:
 
 
 def hilbert_order(points: np.ndarray, start: np.ndarray | None = None, *, group: int = GROUP_SYSTEMS) -> list[int]:
-    """Points [N, D] along Hilbert's curve through their first `CURVE_DIMENSIONS` coordinates; inside groups of
-    `group` successive ones in greedy order. O(N log N + N D group) time.
+    """Points along Hilbert's curve, and in greedy order inside groups.
 
-    start: [D] the curve is followed from the end that is nearer to it.
+    The curve runs through the first `CURVE_DIMENSIONS` coordinates. O(N log N + N D group) time.
+
+    Args:
+        points: [N, D].
+        start: [D]; the curve is followed from the end that is nearer to it.
+        group: number of successive points that are put in greedy order.
+
+    Returns:
+        The rows in order.
     """
     if len(points) <= group or points.shape[1] == 0:
         return greedy_order(points, start)
@@ -112,11 +137,18 @@ def hilbert_order(points: np.ndarray, start: np.ndarray | None = None, *, group:
 
 
 def hilbert_index(cells: np.ndarray, bits: int) -> np.ndarray:
-    """int64 [N] the places on Hilbert's curve of integer cells [N, D], each coordinate below 2^bits, D bits <= 63.
+    """The places of integer cells on Hilbert's curve.
 
-    Cells that follow each other on the curve are neighbours. By J. Skilling, "Programming the Hilbert curve", AIP
-    Conf. Proc. 707 (2004) 381-387: the rotations and reflections of all levels of the curve are undone from the
-    coarsest to the finest level, each an exchange or a flip of the lower bits; then Gray's code is.
+    Cells that follow each other on the curve are neighbours. The method is J. Skilling's, "Programming the Hilbert
+    curve", AIP Conf. Proc. 707 (2004) 381-387: the rotations and reflections of all levels of the curve are undone from
+    the coarsest to the finest level, each an exchange or a flip of the lower bits; then Gray's code is undone.
+
+    Args:
+        cells: [N, D], each coordinate below 2^bits.
+        bits: bits of a coordinate; D bits <= 63.
+
+    Returns:
+        Places, int64 [N].
     """
     x = np.array(cells.T, dtype=np.int64)
     for level in range(bits - 1, 0, -1):
@@ -139,7 +171,10 @@ def hilbert_index(cells: np.ndarray, bits: int) -> np.ndarray:
 
 
 def distance_gain(features: np.ndarray, order: list[int]) -> float:
-    """Mean step along the order over the root mean square distance of two systems; about 1 for independent draws."""
+    """The mean step along the order over the root mean square distance of two systems.
+
+    It is about 1 for independent draws.
+    """
     if len(order) < 2:
         return 1.0
     steps = [np.linalg.norm(features[here] - features[there]) for here, there in pairwise(order)]
@@ -148,20 +183,20 @@ def distance_gain(features: np.ndarray, order: list[int]) -> float:
 
 
 class Worth:
-    """Whether the next window is to be sorted: a judge of seconds per system, without a clock of its own.
+    """The judge whether the next window is to be sorted.
 
-    The first window is solved as drawn, for it warms up. Then follow `NUM_PAIRS` pairs of windows, one as drawn and one
-    sorted, the drawn one first in every other pair, so that a drift favours neither. Sorting is kept if the sorted
-    windows win `WINS_TO_KEEP` of them, sorting included, until the next trial. A window is solved as drawn, whatever a
-    trial said, if sorting it would take more than `BUDGET_FRACTION` of its solve time by `MARGIN` times the estimate;
-    a trial ends with that.
+    It goes by the seconds per system that it is given, and reads no clock. The first window is solved as drawn, because
+    it warms up. Then follow `NUM_PAIRS` pairs of windows, one as drawn and one sorted, the drawn one first in every
+    other pair, so that a drift favours neither. Sorting is kept if the sorted windows win `WINS_TO_KEEP` of them,
+    sorting included, until the next trial. A window is solved as drawn, whatever the last trial decided, if `MARGIN`
+    times the estimated time of sorting it exceeds `BUDGET_FRACTION` of its solve time; a trial ends with that.
     """
 
     def __init__(self):
         self.is_kept: bool | None = None
-        """What the last trial said; None while one goes on."""
-        self._solve_seconds: float | None = None  # of the last window
-        self._sort_seconds: float | None = None  # the least seen: interruptions by others are not sorting's cost
+        """The decision of the last trial; None while one goes on."""
+        self._solve_seconds: float | None = None  # per system of the last window
+        self._sort_seconds: float | None = None  # the least seen, so that interruptions by other processes don't count
         self._begin_trial()
 
     def _begin_trial(self) -> None:
@@ -190,12 +225,17 @@ class Worth:
         return MARGIN * self._sort_seconds <= BUDGET_FRACTION * self._solve_seconds
 
     def record(self, solve_seconds: float, sort_seconds: float | None, *, is_sorted: bool) -> str | None:
-        """A window is done. Returns what a trial said when it ends with this window.
+        """Note the times of a window.
 
-        solve_seconds: a system's, without sorting.
-        sort_seconds: a system's; for a window as drawn an estimate, None where there is none.
+        Args:
+            solve_seconds: seconds per system, without sorting.
+            sort_seconds: seconds per system; for a window as drawn an estimate, None where there is none.
+            is_sorted: whether the window was sorted.
+
+        Returns:
+            The result of a trial in a sentence, when one ends with this window.
         """
-        counts = self._is_known  # the first does not
+        counts = self._is_known  # the first window does not count
         too_dear = counts and self._wants_order and not is_sorted
         self._solve_seconds = solve_seconds
         if sort_seconds is not None:
@@ -210,7 +250,7 @@ class Worth:
         if too_dear:
             self._end_trial(is_kept=False)
             return (
-                f"windows are solved as drawn: sorting would take {1e3 * self._sort_seconds:.2g} ms a system "
+                f"windows are solved as drawn: sorting would take {1e3 * self._sort_seconds:.2g} ms per system "
                 f"and solving takes {1e3 * solve_seconds:.3g}"
             )
         (self._sorted if is_sorted else self._drawn).append(solve_seconds + (sort_seconds if is_sorted else 0.0))
@@ -220,7 +260,7 @@ class Worth:
         self._end_trial(is_kept=wins >= WINS_TO_KEEP)
         return (
             f"windows are {'sorted' if self.is_kept else 'solved as drawn'}: {1e3 * np.mean(self._sorted):.3g} ms "
-            f"a system sorted, {1e3 * self._sort_seconds:.2g} of it for sorting, {1e3 * np.mean(self._drawn):.3g} as "
+            f"per system sorted, {1e3 * self._sort_seconds:.2g} of it for sorting, {1e3 * np.mean(self._drawn):.3g} as "
             f"drawn; the sorted ones were faster in {wins} of {NUM_PAIRS} pairs"
         )
 
@@ -230,14 +270,16 @@ class Worth:
 
 
 class Sorter:
-    """Orders one window of systems after another, each on from the last system of the one before.
+    """The order of one window of systems after another.
 
-    sort: True for `greedy_order`, always; False for the order of the draws; "auto" for `fast_order` where it pays: the
-        strategy must use something of earlier systems, and `Worth` is asked.
-    features: makes the vector [F] of one draw.
-    name: what the windows are of, for the log.
+    Each window goes on from the last system of the one before. A window takes `begin`, `add` for each of its systems,
+    `order`, and `end` when they are solved.
 
-    A window takes `begin`, `add` for each of its systems, `order`, and `end` when they are solved.
+    Args:
+        sort: True for `greedy_order`, always; False for the order of the draws; "auto" for `fast_order` where it pays:
+            the strategy must use data of earlier systems, and `Worth` decides.
+        features: makes the vector [F] of one draw.
+        name: name of the windows' design, for the log.
     """
 
     def __init__(self, sort: bool | Literal["auto"], features: Callable[[Parameters], np.ndarray], name: str):
@@ -253,7 +295,12 @@ class Sorter:
         self._last: np.ndarray | None = None  # [F] features of the last system of the window before
 
     def begin(self, systems: Sequence[int], *, gains_from_order: bool) -> None:
-        """A window comes, for a strategy that uses something of earlier systems or does not."""
+        """Begin a window.
+
+        Args:
+            systems: the numbers of its systems.
+            gains_from_order: whether the strategy uses data of earlier systems.
+        """
         self._last_drawn = systems[-1] if systems else None
         self._systems: list[int] = []
         self._features: list[np.ndarray] = []
@@ -262,11 +309,14 @@ class Sorter:
         self._is_judged = self._sort == "auto" and gains_from_order and len(systems) > 1
         self._is_sorted = self._sort is True or (self._is_judged and self._worth.next_is_sorted)
         if not gains_from_order:
-            self._worth = Worth()  # what was timed was another strategy
+            self._worth = Worth()  # the times were those of another strategy
 
     def add(self, system: int, parameters: Parameters) -> None:
-        """Raises what `features` raises, and Refused where it gives anything but finite vectors of one length."""
-        # In drawn order the last system's features tell what features cost, and where the next window goes on.
+        """Add a system to the window.
+
+        Raises the errors of `features`, and Refused where it gives anything but finite vectors of one length.
+        """
+        # In drawn order the last system's features show what features cost, and where the next window goes on.
         if self._is_sorted or (self._is_judged and system == self._last_drawn):
             start = time.perf_counter()
             features = as_numbers("features", self._make_features(parameters)).astype(float)
@@ -300,7 +350,7 @@ class Sorter:
         return [self._systems[position] for position in order]
 
     def end(self, solve_seconds: float) -> None:
-        """The window's solves took `solve_seconds` together."""
+        """End the window, with the total time of its solves."""
         if not self._is_judged or not self._systems:
             return
         sort_seconds = None

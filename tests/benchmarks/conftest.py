@@ -1,4 +1,4 @@
-"""The command line of the benches, in a folder of its own."""
+"""The command line of the benches, in an empty folder."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def bench(tmp_path):
-    """A function that runs `python -m benchmarks` with some arguments in an empty folder."""
+    """A function that runs `python -m benchmarks` in an empty folder."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", "benchmarks", *arguments]

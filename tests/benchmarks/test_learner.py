@@ -1,4 +1,7 @@
-"""Every section of the learner's bench in small, and the arithmetic of its ratios. What they measure is no test."""
+"""Every section of the learner's bench in small, and the arithmetic of its ratios.
+
+The measured figures are not tested.
+"""
 
 import importlib.util
 import re
@@ -25,7 +28,10 @@ MLP = cases.mlp(3000, num_slots=40)
 
 
 def test_speed_is_the_median_of_paired_ratios():
-    """Round 3 is slow for both: pairs don't see it, the ratio of medians or means would."""
+    """A round that is slow for both arms does not enter the ratio of pairs.
+
+    It would enter the ratio of medians or means.
+    """
     rounds = Rounds({"ours": [1.0, 1.0, 9.0, 1.1, 1.0], "theirs": [2.0, 2.0, 18.0, 2.2, 2.0]})
     assert rounds.speed("ours", "theirs") == pytest.approx((2.0, 2.0, 2.0))
     assert rounds.speed("theirs", "ours").median == pytest.approx(0.5)
@@ -95,7 +101,7 @@ def test_a_producer_refills_what_was_drawn_and_rests_outside_with():
     buffer = FNO.full_reservoir()
     producer = Producer(buffer, FNO.layout)
     try:
-        for _ in range(8):  # a seen sample among few is drawn again: what is replaced may be less than 8 x 4
+        for _ in range(8):  # seen samples among few are drawn again, so fewer than 8 x 4 may be replaced
             assert buffer.draw(4, 1.0) is not None
         assert producer.num_unique == 0
         with producer:

@@ -34,7 +34,7 @@ def test_the_published_matrix_has_late_northern_coefficients(to_scipy):
     published, mended = (to_scipy(problem.system(drawn(problem, 2)).A).toarray() for problem in problems)
     north = (np.arange(n, n * n), np.arange(n * (n - 1)))
     np.testing.assert_array_equal(np.argwhere(published != mended), np.column_stack(north))
-    # Two late: where the mended diagonal has the coefficient of point j, the published one has that of point j - 2.
+    # Two points late: where the mended diagonal has the coefficient of point j, the published one has that of j - 2.
     np.testing.assert_array_equal(published[north][2:], mended[north][:-2])
 
 
@@ -55,4 +55,4 @@ def test_the_field_has_the_spectrum_of_its_formula():
     assert power[0, 0] == pytest.approx(0, abs=1e-30)
     for k in ((0, 1), (1, 0), (2, 3), (5, 1)):
         root = np.sqrt(2) * 7**1.5 * (4 * np.pi**2 * (k[0] ** 2 + k[1] ** 2) + 49) ** -1.25
-        assert power[k] == pytest.approx(root**2 / 2, rel=0.1)  # half of it: the real part of a complex field
+        assert power[k] == pytest.approx(root**2 / 2, rel=0.1)  # half, because it is the real part of a complex field

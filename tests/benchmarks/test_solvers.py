@@ -77,7 +77,10 @@ def test_a_reference_too_large_to_factor_is_iterated(to_scipy):
 
 
 def test_a_method_that_jumps_over_the_accuracy_is_asked_for_more():
-    """Its error is 30 times what the goal allows, or a thirtieth of it, as that of a method of two or three steps."""
+    """An arm with an error of 30 times the goal, or of a thirtieth of it.
+
+    A method of two or three steps has such errors.
+    """
     case = small_case()
 
     class Stepping(Arm):
@@ -158,7 +161,10 @@ def test_a_failing_arm_is_told_and_enters_no_mean():
 
 
 def test_an_arm_that_stops_on_another_norm_is_tightened():
-    """Stopped on the preconditioned norm, whose ratio to the true one is far from 1 at contrast 1e6."""
+    """An arm that stops on the preconditioned norm.
+
+    The ratio of that norm to the true one is far from 1 at contrast 1e6.
+    """
     problem = Darcy(resolution=16, above=1.0, below=1e-6)
     case = Case("contrast 1e6", "Darcy", problem, 17**2)
     arms = [KeptKSP("left", Role.BASELINE, ksp="gmres", pc="jacobi", options={"ksp_pc_side": "left"})]
@@ -169,7 +175,7 @@ def test_an_arm_that_stops_on_another_norm_is_tightened():
 
 
 def record_of(seconds: dict[int, float], num_cold: int = 0) -> Record:
-    """An arm that took so long for these systems."""
+    """The record of an arm that took these times for its systems."""
     record = Record(KeptKSP("arm", Role.USER, ksp="cg", pc="icc"))
     record.solved = {i: Solved(None, 1, took) for i, took in seconds.items()}
     record.cold = set(list(seconds)[:num_cold])
@@ -177,7 +183,7 @@ def record_of(seconds: dict[int, float], num_cold: int = 0) -> Record:
 
 
 def test_ratios_are_of_sums_over_the_systems_that_both_solved_warm():
-    auto = record_of({3: 9.0, 1: 1.0, 2: 2.0, 0: 1.0}, num_cold=1)  # in an order of its own
+    auto = record_of({3: 9.0, 1: 1.0, 2: 2.0, 0: 1.0}, num_cold=1)  # in another order
     other = record_of({0: 2.0, 1: 8.0, 2: 2.0, 3: 100.0})
     ratio = other.ratio(auto)
     assert ratio.of_sums == (2 + 8 + 2) / (1 + 1 + 2)
@@ -194,7 +200,10 @@ def test_an_arm_without_a_warm_solve_is_cold():
 
 
 def test_a_direct_arm_that_misses_refines():
-    """The same back-solve again could not mend the loss of digits that a pivot of 1e-9 brings about."""
+    """Refinement mends the loss of digits by a pivot of 1e-9.
+
+    The same back-solve again could not.
+    """
     from petsc4py import PETSc
 
     A = PETSc.Mat().createAIJ((3, 3), nnz=3, comm=MPI.COMM_SELF)

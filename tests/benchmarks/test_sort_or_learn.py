@@ -1,4 +1,4 @@
-"""The study at a tiny size: what it compares are the same samples, and it tells a biased stream from another."""
+"""The study at a tiny size: it compares equal samples and finds a biased stream."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,10 @@ LAYOUT = Layout((FieldSpec(name="a", shape=(16, 16)),), (FieldSpec(name="u", sha
 
 
 class Square:
-    """u = 1 + a² with a = x everywhere: a sample is one number, and sorting sweeps it."""
+    """A problem with u = 1 + a² and a = x everywhere.
+
+    A sample is one number, and sorting sweeps it.
+    """
 
     layout = LAYOUT
 
@@ -32,7 +35,7 @@ def draws(seed: int, count: int = N) -> Draws:
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    """A buffer of 64 samples, and windows of a quarter of it, of it, and of four times it."""
+    """The study with a buffer of 64 samples, and windows of 1/4, 1 and 4 times that."""
     for name, value in {"CAPACITY": CAPACITY, "WATERMARK": 32, "WIDTH": 4, "MODES": 2}.items():
         monkeypatch.setattr(sort_or_learn, name, value)
     monkeypatch.setattr(sort_or_learn, "WINDOWS", (CAPACITY // 4, CAPACITY, 4 * CAPACITY))
@@ -51,7 +54,10 @@ def test_orders_are_permutations_that_sort_within_each_window():
 
 
 def test_the_buffers_population_is_further_from_its_target_the_more_it_is_sorted():
-    """As drawn, KS distances are those of independent draws; a FIFO shows a sweep whole, a reservoir mixes it."""
+    """KS distances show a sweep in a FIFO; a reservoir mixes it.
+
+    As drawn, they are those of independent draws.
+    """
     training, validation = draws(1), Validation(draws(2, 64).chunk.arrays)
     arms = [("fifo", 1), ("fifo", 4 * CAPACITY), ("reservoir", 1), ("reservoir", 4 * CAPACITY)]
     outcomes = {arm: learn(Square(), training, validation, 0, arm[0], 1, arm[1]) for arm in arms}

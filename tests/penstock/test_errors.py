@@ -1,4 +1,4 @@
-"""Errors of a user's code as lines, whatever their text does, and signals told from them."""
+"""Errors of a user's code as lines, and signals distinguished from them."""
 
 import os
 import pickle
@@ -29,7 +29,7 @@ class Hostile(Exception):
 
 
 class Text(str):
-    """A text that does not travel."""
+    """An error with a text that can't be pickled."""
 
     def __reduce__(self):
         raise TypeError("not to be pickled")
@@ -50,9 +50,9 @@ def test_any_text_becomes_one_line_that_a_terminal_takes(text):
         (ValueError("a\n  b\r\n"), "ValueError: a b ("),
         (ValueError("\x1b[2Jgone\x00"), r"ValueError: \x1b[2Jgone\x00 ("),
         (ValueError(), "ValueError: no message ("),
-        (Hostile(7), "Hostile: its text can't be had, for that raises TypeError ("),
-        (Hostile(RecursionError()), "Hostile: its text can't be had, for that raises RecursionError ("),
-        (Hostile(KeyboardInterrupt()), "Hostile: its text can't be had, for that raises KeyboardInterrupt ("),
+        (Hostile(7), "Hostile: its text can't be read: that raises TypeError ("),
+        (Hostile(RecursionError()), "Hostile: its text can't be read: that raises RecursionError ("),
+        (Hostile(KeyboardInterrupt()), "Hostile: its text can't be read: that raises KeyboardInterrupt ("),
         (SystemExit("no licence"), "SystemExit: no licence ("),
         (KeyError("x"), "KeyError: 'x' ("),
         (BaseExceptionGroup("two", [ValueError(1), KeyboardInterrupt()]), "BaseExceptionGroup: two (2 sub-exceptions)"),
@@ -88,7 +88,7 @@ def test_signals_are_told_from_the_same_error_of_a_users_code(monkeypatch):
     def leave(number, frame):
         raise SystemExit(128 + number)
 
-    assert raised_by_signal(signalled(signal.SIGINT))  # Python's own handler
+    assert raised_by_signal(signalled(signal.SIGINT))  # the handler of Python itself
     before = signal.signal(signal.SIGTERM, leave)
     try:
         assert raised_by_signal(signalled(signal.SIGTERM))

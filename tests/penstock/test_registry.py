@@ -110,7 +110,7 @@ def test_values_of_another_type_are_one_line(cls, where, options, expected):
 
 
 class Mine:
-    """Hints of every kind, one of which can't be resolved."""
+    """A class with hints of every kind, one of them unresolvable."""
 
     def __init__(
         self,

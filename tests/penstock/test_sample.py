@@ -1,4 +1,4 @@
-"""Layouts and what packing refuses."""
+"""Layouts, and values that packing refuses."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_layout_groups_fields_scalars_and_targets():
     layout = Layout((A, K, B), (U,))
     assert layout.shapes == {"fields": (2, 2, 3), "scalars": (1,), "targets": (1, 2, 3)}
     assert layout.sample_bytes == 4 * (12 + 1 + 6)
-    assert "scalars" not in Layout((A,), (U,)).shapes  # what a problem lacks is absent
+    assert "scalars" not in Layout((A,), (U,)).shapes  # an array that a problem lacks is absent
 
 
 def test_pack_puts_every_quantity_in_its_channel():

@@ -13,7 +13,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # BLAS threads would fight over t
 
 @pytest.fixture
 def run_on_ranks():
-    """A function that runs a script on so many MPI ranks and returns what it printed; the MPI must be there."""
+    """A function that runs a script on several MPI ranks and returns its output.
+
+    The MPI must be installed.
+    """
 
     def run(num_ranks: int, script: str, *arguments: str) -> str:
         beside = Path(sys.executable).parent / "mpiexec"

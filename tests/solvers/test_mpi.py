@@ -1,4 +1,4 @@
-"""How MPI starts in one process: under launchers, over what dead processes left, leaving nothing itself."""
+"""MPI in one process: under launchers, over leftover files, leaving none itself."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ DEADLY = [  # each one ends MPI_Init of a process that the launcher does not kno
 
 
 def python(script, **environment):
-    """The finished process; one that hangs fails the test."""
+    """The finished process of a script; one that hangs fails the test."""
     return subprocess.run(
         [sys.executable, "-c", script], env=os.environ | environment, capture_output=True, text=True, timeout=60
     )
@@ -31,12 +31,18 @@ def test_mpi_starts_alone_whatever_launched_the_process(launcher):
 
 
 def test_those_launchers_are_deadly():
-    """Or the test above would show nothing: MPICH's own MPI_Init ends the process."""
+    """The variables are deadly for a plain MPI_Init.
+
+    If they were not, the test above would show nothing.
+    """
     assert python("from mpi4py import MPI", **DEADLY[0]).returncode != 0
 
 
 def test_what_users_set_stays():
-    """The first name of each pair is a launcher's word to its process, the second a user's to MPI or to a script."""
+    """Variables of launchers are removed, those of users stay.
+
+    The first name of each pair is a launcher's, the second a user's for MPI or for a script.
+    """
     pairs = {
         "OMPI_COMM_WORLD_RANK": "OMPI_MCA_btl",
         "OMPI_MCA_orte_hnp_uri": "OMPI_MCA_pml",
@@ -53,14 +59,20 @@ def test_what_users_set_stays():
 
 
 def test_petsc_leaves_signals_alone():
-    """By itself it catches SIGPIPE, which Python ignores, and ends the process at it."""
+    """PETSc must not end the process at SIGPIPE.
+
+    By default it catches that signal, which Python ignores.
+    """
     script = "from mpi4py import MPI; from petsc4py import PETSc; import signal; signal.raise_signal(signal.SIGPIPE)"
     assert python(f"from penstock.solvers import mpi; mpi.make_ready(); {script}").returncode == 0
     assert python(script, PETSC_OPTIONS="").returncode != 0
 
 
 def test_a_file_left_by_a_dead_process_of_the_same_id_is_no_hindrance():
-    """Half a start: the file is there, its owner died before it was ready. MPI_Init alone waits for it without end."""
+    """A file left by a process that died while it started.
+
+    MPI_Init alone waits for it without end.
+    """
     left = "import os; open(f'/dev/shm/mpich_shm_{os.getpid():x}_0', 'wb').write(bytes(1061440)); "
     answer = python(left + ALONE)
     assert (answer.returncode, answer.stdout) == (0, "1\n"), answer.stderr
@@ -74,7 +86,10 @@ def test_a_killed_process_leaves_nothing():
 
 
 def test_only_files_that_nobody_has_open_are_removed():
-    """In use: by a descriptor, or by a mapping alone, as MPICH's may be. The process ids in the names are nobody's."""
+    """Files in use stay: by a descriptor, or by a mapping alone, as MPICH's may be.
+
+    The process ids in the names are nobody's.
+    """
     holder = (
         "import mmap, os, sys\n"
         "opened, mapped = (open(f'/dev/shm/mpich_shm_7ffffff{i}_0', 'w+b') for i in (1, 2))\n"

@@ -1,4 +1,7 @@
-"""Sixty odd samples as users bring them: each is packed as NumPy has it in float64, or refused by name."""
+"""Sixty odd samples as users bring them, packed exactly or refused by name.
+
+Packed values are compared with NumPy's in float64.
+"""
 
 import decimal
 import fractions
@@ -19,7 +22,7 @@ LAYOUT = Layout((FieldSpec(name="k"),), (FieldSpec(name="u", shape=SHAPE),))
 
 
 class Lazy:
-    """Another library's array."""
+    """An array of another library."""
 
     def __init__(self, values):
         self.values = values
@@ -109,7 +112,7 @@ REFUSED = {
 
 def pack(u, k=1.0):
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # what NumPy only warns of, such as a lost imaginary part, passes here neither
+        warnings.simplefilter("error")  # NumPy's warnings, such as that of a lost imaginary part, fail the test
         return LAYOUT.pack([Sample(inputs={"k": k}, outputs={"u": u})])
 
 
@@ -148,7 +151,10 @@ def test_scalars_are_numbers_too():
 
 @pytest.mark.parametrize("seed", range(30))
 def test_what_is_packed_keeps_its_variation(seed):
-    """Any offset, any variation: float32's rounding is below half of it, or the field is refused or no variation."""
+    """A field of any offset and variation is kept by float32, or refused.
+
+    Kept means that float32's rounding is below half of the variation, or that this is no more than rounding.
+    """
     random = np.random.default_rng(seed)
     offset, scale = 10 ** random.uniform(-12, 12, 2)
     values = offset + scale * random.normal(size=SHAPE)
@@ -187,8 +193,8 @@ def test_a_shape_that_is_none_is_refused_with_one_that_would_do(shape):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("lambda", "no word of Python's own"),
-        ("class", "no word of Python's own"),
+        ("lambda", "no keyword of Python"),
+        ("class", "no keyword of Python"),
         ("pore pressure", "it must be an identifier"),
         ("", "it must be an identifier"),
         (3, "it must be an identifier"),

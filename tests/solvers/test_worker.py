@@ -1,4 +1,4 @@
-"""Lease in, chunks out: sizes, failures, order."""
+"""Leases in, chunks out: sizes, failures, order."""
 
 import re
 import signal
@@ -18,7 +18,10 @@ from penstock.solvers.worker import CHUNK_BYTES, SolverWorker
 
 
 class Steps(Problem):
-    """Three samples a simulation, of one number each; fails where the test says so."""
+    """A problem with three samples per simulation, of one number each.
+
+    It fails where the test says so.
+    """
 
     def __init__(self, size=4, fail=None):
         self.space = ParameterSpace(x=Uniform(0.0, 1.0))
@@ -43,7 +46,7 @@ def lease(*simulations, design="training") -> Lease:
 
 
 def joined(chunks):
-    """All rows of chunks as (simulation, step) -> target value."""
+    """The rows of all chunks as (simulation, step) -> target value."""
     return {
         (int(i), int(step)): target.flat[0]
         for chunk in chunks
@@ -247,11 +250,14 @@ def test_values_that_are_not_finite_never_leave():
 
 
 class Singular(Darcy):
-    """Every system is singular and inconsistent: no strategy of the ladder may claim a solution."""
+    """A problem with singular and inconsistent systems.
+
+    No strategy of the ladder may claim a solution.
+    """
 
     def simulate(self, parameters, solve):
         system = self.discretisation.system(parameters["coefficient"], np.ones_like(parameters["coefficient"]))
-        solve(LinearSystem(A=system.A, b=system.b))  # the family's first, which is examined before it is solved
+        solve(LinearSystem(A=system.A, b=system.b))  # the first of the family, which is examined before it is solved
         system.A.zeroRows([0], diag=0.0)
         system.b.setValue(0, 1.0)
         system.b.assemble()
@@ -316,7 +322,10 @@ def test_sorting_shortens_the_way_and_goes_on_from_the_last_system():
 
 
 def test_a_deterministic_lease_gives_the_same_bits_whatever_came_before():
-    """GCRO-DR and the sorter keep something of earlier systems, and a clock cuts chunks, where they may."""
+    """A deterministic lease gives the same bits, whatever came before.
+
+    Otherwise GCRO-DR and the sorter keep data of earlier systems, and a clock cuts chunks.
+    """
 
     def chunks(deterministic, *leases):
         solvers = {"training": LinearSolver(GCRODR(m=10, k=5), rtol=1e-4)}
@@ -343,7 +352,7 @@ def test_deterministic_chunks_are_cut_by_their_size_alone(monkeypatch):
 
 
 class Yields(Steps):
-    """Gives `what(sample)` in place of its samples."""
+    """A problem that yields `what(sample)` in place of its samples."""
 
     def __init__(self, what):
         super().__init__()

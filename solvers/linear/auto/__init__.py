@@ -1,1 +1,1 @@
-"""The strategy that chooses, and the calibration of those that stop on a residual or an energy error."""
+"""The strategy that chooses among others, and their calibration to an accuracy."""

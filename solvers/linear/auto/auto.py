@@ -1,4 +1,7 @@
-"""`strategy: auto`: structure says which strategies make sense for a family of systems, their times which to take."""
+"""`strategy: auto`, which takes the fastest strategy for a family of systems.
+
+The family's structure says which strategies make sense, their times which one to take.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,17 @@ from penstock.solvers.problem import LinearSystem
 
 logger = logging.getLogger(__name__)
 
-RETRY_FRACTION = 0.05  # of all seconds that trials may have cost before others are held
+# A new trial is held only while trials have cost no more than this fraction of all solving time.
+RETRY_FRACTION = 0.05
 
 
 class Auto(Strategy):
     """The strategy that is fastest for the family, found on its first systems.
 
-    The first system is solved by the first of `candidates`. Where the second one has the same matrix, `Constant` it is.
-    Else all candidates solve the next systems (`Trial`), and from then on the fastest one does. It is watched: they are
-    tried again where its iterations grow by half, it fails, or a constant matrix does not stay so.
-
-    decision: what was found or adopted; None before.
+    The first system is solved by the first of `candidates`. Where the second one has the same matrix, `Constant` is
+    taken. Otherwise all candidates solve the next systems (`Trial`), and from then on the fastest one does. It is
+    watched: the candidates are tried again if its iterations grow by half, it fails, or a constant matrix does not stay
+    constant. The result is in `decision`, which is None before.
     """
 
     meets_accuracy = True
@@ -44,7 +47,7 @@ class Auto(Strategy):
 
     @property
     def name(self) -> str:
-        """That of the choice; "auto" while there is none."""
+        """The name of the strategy chosen; "auto" while there is none."""
         return "auto" if self.decision is None or self._trial is not None else self.decision.strategy
 
     @property
@@ -56,13 +59,16 @@ class Auto(Strategy):
         return self._current is not None and self._current.strategy.gains_from_order
 
     def adopt(self, decision: Decision | None, *, may_try: bool) -> None:
-        """Follow a decision that was made elsewhere, if it is newer than the own one."""
+        """Follow a decision that was made elsewhere, if it is newer than the current one."""
         self._may_try = may_try
         if decision is not None and (self.decision is None or decision.number > self.decision.number):
             self.decision, self._current, self._trial, self._matrix = decision, None, None, None
 
     def reset(self) -> None:
-        """Forget all earlier systems, but not what was timed. `LinearSolver` resets what has failed, so it counts."""
+        """Forget all earlier systems, but not the times.
+
+        `LinearSolver` resets a strategy that has failed, so a reset counts as a failure.
+        """
         if self._trial is not None:
             self._trial.reset()
         elif self._current is not None:
@@ -91,17 +97,17 @@ class Auto(Strategy):
         return attempt
 
     def _follow(self, system: LinearSystem, tolerance: Tolerance) -> None:
-        """Take what was decided, or the likeliest candidate."""
+        """Take the strategy that was decided on, or the likeliest candidate."""
         known = {candidate.label: candidate for candidate in (*candidates(system), CONSTANT)}
-        if self.decision is not None and self.decision.strategy not in known:  # another version's
+        if self.decision is not None and self.decision.strategy not in known:  # a label of another version
             self.decision = None
         label = next(iter(known)) if self.decision is None else self.decision.strategy
         self._current, self._watch = Contender(known[label], tolerance), Watch()
 
     def _look(self, system: LinearSystem, tolerance: Tolerance) -> None:
-        """Compare the matrix with the one before where that matters, and begin a trial where it is time for one."""
+        """Compare the matrix with the one before if that matters; begin a trial if due."""
         if self.decision is None:
-            if not tells_entries(system.A):  # whether it stays the same can't be seen
+            if not tells_entries(system.A):  # no comparison is possible
                 if self._may_try:
                     self._begin_trial(system, tolerance)
             elif self._matrix is None:
@@ -131,13 +137,13 @@ class Auto(Strategy):
 
 
 def describe(choice: str, seconds: Mapping[str, float | None]) -> str:
-    """One line: what was chosen, over what, by how much."""
+    """One line of prose: the choice, its rivals, and the ratios of their times."""
     best = seconds.get(choice)
     if best is None:
         untimed = "no candidate solved the first systems" if seconds else "the matrix stays the same"
         return f"{choice}, untimed: {untimed}"
     others = sorted((value, label) for label, value in seconds.items() if value is not None and label != choice)
-    line = f"{choice}, {1e3 * best:.3g} ms a solve"
+    line = f"{choice}, {1e3 * best:.3g} ms per solve"
     if others:
         line += ", over " + ", ".join(f"{label} {1e3 * value:.3g} ({value / best:.1f}x)" for value, label in others)
     failed = [label for label, value in seconds.items() if value is None]

@@ -1,4 +1,4 @@
-"""Errors instead of residuals: what a strategy must be asked for, so that its solutions are as accurate as wanted.
+"""Calibration: the tolerance that makes a strategy's solutions accurate enough.
 
 How small the residual must be for an error ||x - A⁻¹ b|| / ||A⁻¹ b|| depends on the systems and on the strategy: at
 64 x 64 cells of Darcy 12/3 the relative residual is 8 to 22 times the error with CG and ICC, 39 to 105 times with
@@ -25,35 +25,47 @@ from penstock.solvers.problem import LinearSystem, Outcome
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
-FIRST = 8  # systems that are solved twice; then those after 16, 32, 64, 128
-EVERY = 200  # and each 200: 21 of the first 2000 systems;
-EVERY_WIDE = 20  # each 20 where they differ much
-TIGHTENINGS = 3  # of a solve at most, once x shows what its system needs
-CONFIRMATION = 0.1  # times the measure, at which x must be the same where ratios say too little,
-CONFIRMATIONS = 5  # in so many steps
-LOOSEST = 0.5  # of the tolerances asked for: x = 0 has a residual and an energy error of 1
-TIGHTEST = 1e-12  # rounding may hide residuals below
-CLOSER = 1e-3  # times the energy error or the residual: how a strategy without direct solves makes its own references,
-CREDIBLE = 100.0  # whose residual may exceed a thousandth of the first one so many times
+# The first 8 systems are solved twice, then those after 16, 32, 64 and 128 others.
+FIRST = 8
+# After that, every 200th system is solved twice, which makes 21 of the first 2000.
+EVERY = 200
+# Where the systems differ much, every 20th is.
+EVERY_WIDE = 20
+# A solve is tightened at most 3 times, once x shows what its system needs.
+TIGHTENINGS = 3
+# Where ratios of other systems say too little, x must stay the same at a tenth of its measure.
+CONFIRMATION = 0.1
+# That is tried with at most 5 such steps.
+CONFIRMATIONS = 5
+# No tolerance above this is asked for: x = 0 has a residual and an energy error of 1.
+LOOSEST = 0.5
+# No tolerance below this is asked for, because rounding may hide smaller residuals.
+TIGHTEST = 1e-12
+# A strategy without direct solves makes its references by going on to a thousandth of the energy error or residual.
+CLOSER = 1e-3
+# Such a reference is accepted if its residual is below 100 times the one asked for.
+CREDIBLE = 100.0
 STILL_CHANGES = "the solution still changes"
-STRAY = 10.0  # times the largest residual and backward error seen at this accuracy: such an x is none of these
+# An x fails if its residual or backward error exceeds 10 times the largest seen at this accuracy.
+STRAY = 10.0
 
 
 def tolerance_of(accuracy: float, *, of_deviation: bool = False) -> Tolerance:
-    """For any strategy: direct ones, which are not calibrated, meet the error by a residual far below it.
+    """The tolerance for an accuracy, good for any strategy.
 
-    Rounding leaves them residuals up to 1e-11 at 66,000 unknowns, or at 9,604 where the matrix is nearly singular, and
-    above 1e-10 where the coefficient jumps by 1e4, although their errors are 1e-14.
+    Direct strategies are not calibrated: they meet the accuracy by a residual far below it. Rounding leaves them
+    residuals up to 1e-11 at 66,000 unknowns, or at 9,604 where the matrix is nearly singular, and above 1e-10 where the
+    coefficient jumps by 1e4, although their errors are 1e-14.
     """
     rtol = 1e-9 if of_deviation else max(1e-3 * accuracy, 1e-9)
     return Tolerance(rtol, accuracy=accuracy, of_deviation=of_deviation)
 
 
 def can_factor(system: LinearSystem) -> bool:
-    """A direct solve is no dearer than the calibration is worth.
+    """Whether a direct solve costs no more than the calibration is worth.
 
-    In three dimensions the work grows with the square of the unknowns: 64^3 take half a minute and not half a second.
-    Without a grid a long row tells: linear elements have 7 entries a row in 2D, 15 in 3D.
+    In three dimensions the work grows with the square of the unknowns: 64^3 take half a minute, not half a second.
+    Without a grid, long rows show three dimensions: linear elements have 7 entries per row in 2D, 15 in 3D.
     """
     if not tells_entries(system.A):
         return False
@@ -66,18 +78,21 @@ def can_factor(system: LinearSystem) -> bool:
 
 
 class Calibrated(Strategy):
-    """A strategy that meets `Tolerance.accuracy`, a bound of ||x - A⁻¹ b|| / ||A⁻¹ b||.
+    """A strategy that meets `Tolerance.accuracy`.
 
-    The strategy is asked for a tolerance t = accuracy x (a low quantile of its ratios m / error: `Ratios`), where m is
-    what it stops on: its estimate of the relative energy error ||x - A⁻¹ b||_A / ||A⁻¹ b||_A if it has one, else the
-    relative residual. Where x shows that its system needs a smaller m, it goes on from there; where ratios differ too
-    much, until a ten times smaller m changes x by less than the accuracy. The ratios come from the first 8 systems, but
-    for those that it solved to rounding, and from some later ones, which are solved directly, too. Where there is an
-    estimate, or `can_factor` says no, the strategy itself does that, to a thousandth of the energy error or the
-    residual, and where that moves x far and nothing can be factored, to a thousandth of that. Those systems are given
-    the better solution.
+    That is a bound on ||x - A⁻¹ b|| / ||A⁻¹ b||. The strategy is asked for a tolerance t = accuracy x (a low quantile
+    of its ratios m / error: `Ratios`). Its measure m is the number that it stops on: its estimate of the relative
+    energy error ||x - A⁻¹ b||_A / ||A⁻¹ b||_A if it has one, else the relative residual. Where x shows that its system
+    needs a smaller m, the strategy goes on from there; where ratios differ too much, it goes on until a ten times
+    smaller m changes x by less than the accuracy.
 
-    strategy: a fresh one, which becomes this one's own.
+    The ratios come from the first 8 systems, except those that were solved to rounding, and from some later ones. Each
+    of these systems is solved a second time, directly. Where there is an estimate, or `can_factor` says no, the
+    strategy itself makes the second solution: it goes on to a thousandth of the energy error or the residual, and where
+    that moves x far and nothing can be factored, to a thousandth of that. Those systems are given the better solution.
+
+    Args:
+        strategy: a fresh one, which is not used elsewhere.
     """
 
     def __init__(self, strategy: Strategy):
@@ -111,7 +126,10 @@ class Calibrated(Strategy):
         self.strategy.adopt(decision, may_try=may_try)
 
     def reset(self) -> None:
-        """Forget all earlier systems, but not the ratios: they are observations, and enter no solution."""
+        """Forget all earlier systems, but not the ratios.
+
+        Those are observations, and enter no solution.
+        """
         self.strategy.reset()
         self._direct.reset()
 
@@ -128,13 +146,23 @@ class Calibrated(Strategy):
         return replace(reference, iterations=attempt.iterations, setup_seconds=setup_seconds)
 
     def tolerance(self, accuracy: float, log_size: float | None = None) -> float:
-        """What the strategy's measure must be, for a system of this log ν if that is known; no strategy is asked for
-        less than `TIGHTEST`."""
+        """The measure that the strategy must reach.
+
+        Args:
+            accuracy: the accuracy asked for.
+            log_size: log ν of the system, if it is known.
+
+        Returns:
+            The measure; it may be below `TIGHTEST`, but no strategy is asked for less than that.
+        """
         return min(accuracy * math.exp(self._ratios.least(log_size)), LOOSEST)
 
     def attempt(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
-        """One solve by the strategy, to what is known of its ratios; checked. Without a bound where x is as good as a
-        direct solution: rounding made its residual, whose ratio to the error says nothing of others."""
+        """One solve by the strategy, to the tolerance that its ratios suggest; checked.
+
+        It has no bound where x is as good as a direct solution: its residual is then rounding, and the ratio of that to
+        the error says nothing about other systems.
+        """
         self._num_attempts += 1
         wanted = self.tolerance(tolerance.accuracy)
         attempt = self._attempt(system, wanted, tolerance)
@@ -165,7 +193,7 @@ class Calibrated(Strategy):
         return self.strategy.solve(system, tolerance).checked(system)
 
     def _further(self, system: LinearSystem, attempt: Attempt, wanted: float, tolerance: Tolerance) -> Attempt:
-        """The attempt, gone on with from its x."""
+        """The attempt continued from its x."""
         further = self._attempt(replace(system, guess=attempt.x), wanted, tolerance)
         if further.outcome is not Outcome.CONVERGED:  # BiCG may break down near a solution
             further = self._attempt(system, wanted, tolerance)
@@ -176,8 +204,11 @@ class Calibrated(Strategy):
         )
 
     def _confirmed(self, system: LinearSystem, attempt: Attempt, tolerance: Tolerance) -> Attempt:
-        """Where ratios of other systems say too little: an x that differs by less than the accuracy from the one with a
-        measure ten times as large, which was then as accurate as that."""
+        """An attempt with an x that no longer changes, for systems that differ much.
+
+        It differs by less than the accuracy from an x with a measure ten times as large, which shows that even that x
+        was accurate enough.
+        """
         for _ in range(CONFIRMATIONS):
             measure = measure_of(attempt)
             is_final = tolerance.bound.is_kept_by(attempt.check) or not TIGHTEST < measure < math.inf
@@ -189,19 +220,25 @@ class Calibrated(Strategy):
         return replace(attempt, outcome=Outcome.STAGNATION, reason=STILL_CHANGES)
 
     def _wanted(self, system: LinearSystem, attempt: Attempt, tolerance: Tolerance) -> float:
-        """What the measure must be for this x; before there are ratios, as if they were 1 for errors of all of x."""
+        """The measure that this x must reach.
+
+        Before there are ratios, they are taken to be 1, with errors relative to all of x.
+        """
         if self._ratios or not tolerance.of_deviation:
             return self.tolerance(tolerance.accuracy, log_size_of(system, attempt, tolerance))
         return min(tolerance.accuracy * tolerance.size_of(attempt.x) / attempt.x.norm(), LOOSEST)
 
     def _bound(self, accuracy: float) -> Bound:
-        """What x keeps unless the strategy's measure has failed."""
+        """The bounds that x keeps unless the strategy's measure has failed."""
         residual = max((stray.relative_residual for stray in self._strays), default=math.inf)
         backward_error = max((stray.backward_error for stray in self._strays), default=math.inf)
         return Bound(STRAY * accuracy * residual, STRAY * accuracy * backward_error)
 
     def reference(self, system: LinearSystem, attempt: Attempt, tolerance: Tolerance) -> Attempt:
-        """A⁻¹ b, or as good as that for this purpose; checked."""
+        """A solution to compare the attempt's x with, checked.
+
+        It is A⁻¹ b up to rounding, or far closer to that than the attempt's x.
+        """
         factors = can_factor(system)
         if factors and attempt.energy_error is None:
             return self._direct.solve(system, tolerance).checked(system)
@@ -210,14 +247,14 @@ class Calibrated(Strategy):
             if not attempt.meets(tolerance):
                 break
             error = relative_error(system, before.x, attempt.x, tolerance)
-            if error <= CREDIBLE * tolerance.accuracy:  # its own error may be a thousandth of that
+            if error <= CREDIBLE * tolerance.accuracy:  # the error of the closer x may be a thousandth of this
                 return attempt
         else:
             attempt = replace(attempt, outcome=Outcome.STAGNATION, reason=STILL_CHANGES)
         return self._direct.solve(system, tolerance).checked(system) if factors else attempt
 
     def _closer(self, system: LinearSystem, attempt: Attempt, tolerance: Tolerance) -> Attempt:
-        """What the strategy itself makes of an attempt when it goes on."""
+        """The attempt continued by the strategy itself, to a thousandth of its measure."""
         residual = CLOSER * attempt.check.relative_residual
         energy = None if attempt.energy_error is None else CLOSER * attempt.energy_error
         asked = Tolerance(max(residual, TIGHTEST), energy=energy)
@@ -229,7 +266,7 @@ class Calibrated(Strategy):
         return replace(closer, outcome=outcome, bound=bound)
 
     def learn(self, system: LinearSystem, attempt: Attempt, reference: Attempt, tolerance: Tolerance) -> None:
-        """Take the ratio of one solved system into account, if the reference is one."""
+        """Take the ratio of one solved system into account, if its reference is good."""
         if not reference.meets(tolerance) or tolerance.bound.is_kept_by(attempt.check):
             return
         residual, backward_error = attempt.check.relative_residual, attempt.check.backward_error
@@ -241,13 +278,16 @@ class Calibrated(Strategy):
 
 
 def measure_of(attempt: Attempt) -> float:
-    """What its strategy stopped on; infinite where that was nothing: the estimate of the energy error is 0 once
-    ||r|| is down to the rounding of ||b||, which may be that of a few large entries."""
+    """The measure that the attempt's strategy stopped on; infinite where it has none.
+
+    The estimate of the energy error is 0 once ||r|| is down to the rounding of ||b||, which may come from a few large
+    entries.
+    """
     return attempt.check.relative_residual if attempt.energy_error is None else attempt.energy_error or math.inf
 
 
 def log_size_of(system: LinearSystem, attempt: Attempt, tolerance: Tolerance) -> float:
-    """log ν of `Ratios`; not finite where one of the lengths is 0."""
+    """The log ν of `Ratios`; not finite where one of the lengths is 0."""
     x = attempt.x
     length = attempt.check.norm_b if attempt.energy_error is None else math.sqrt(abs(x.dot(system.b)))
     size = tolerance.size_of(x)
@@ -257,7 +297,10 @@ def log_size_of(system: LinearSystem, attempt: Attempt, tolerance: Tolerance) ->
 def relative_error(
     system: LinearSystem, x: PETSc.Vec, reference: PETSc.Vec, tolerance: Tolerance | None = None
 ) -> float:
-    """||x - reference|| over the size of the reference, but for what lies in the nullspace."""
+    """The length of x - reference over the size of the reference.
+
+    Parts in the system's nullspace do not count.
+    """
     error = x.copy()
     error.axpy(-1.0, reference)
     if system.nullspace is not None:

@@ -1,4 +1,4 @@
-"""The strategies that make sense for a family of systems, by its structure."""
+"""Candidates: the strategies that make sense for a family, by its structure."""
 
 from __future__ import annotations
 
@@ -21,27 +21,41 @@ from penstock.solvers.problem import LinearSystem
 
 @dataclass(frozen=True)
 class Candidate:
-    """A strategy that makes sense."""
+    """A strategy that makes sense for a family, with what is known of its cost."""
 
     label: str
+    """Name of the candidate, for decisions and the log."""
     make: Callable[[], Strategy]
+    """Function that makes a fresh strategy."""
     least: float = 0.0
-    """Products with A that a solve was never seen to undercut in time, set-up that later solves keep left out."""
+    """Least time of a solve ever seen, in products with A.
+
+    Set-up that later solves keep is left out.
+    """
     iteration: float = 2.0
-    """Products with A that an iteration takes at least."""
+    """Least time of an iteration, in products with A."""
     warm_up: int = 1
-    """Systems before its solves are worth timing: set-up that later solves keep, a space that must be learned."""
+    """Number of systems before its solves are worth timing.
+
+    In these it does set-up that later solves keep, or learns a space.
+    """
     num_timed: int = 3
-    """Systems then that it is timed on; it may drop out from the third last of them on."""
+    """Number of systems that it is timed on after the warm-up.
+
+    It may drop out from the third last of them on.
+    """
     upkeep: float = 1.0
-    """What a solve takes in the long run, by the median of those timed: what is made anew from time to time."""
+    """Mean time of a solve in the long run, in medians of those timed.
+
+    It is above 1 for a strategy that repeats its set-up from time to time.
+    """
 
 
 CONSTANT = Candidate("constant", Constant)
 
 
 def candidates(system: LinearSystem) -> list[Candidate]:
-    """The strategies that make sense for the system, the likeliest first."""
+    """The strategies that make sense for a system like this, the likeliest first."""
     num_unknowns = system.A.getSize()[0]
     is_parallel = system.A.comm.size > 1
     if not tells_entries(system.A):
@@ -49,7 +63,7 @@ def candidates(system: LinearSystem) -> list[Candidate]:
     direct, iterative = [], []
     if can_factor(system):
         least = math.sqrt(num_unknowns)  # nested dissection in 2D: 110 products at 1e4 unknowns, 255 at 6.5e4
-        if not is_parallel and system.nullspace is None:  # PETSc's own factorisations take neither
+        if not is_parallel and system.nullspace is None:  # PETSc's factorisations support neither ranks nor nullspaces
             direct.append(Candidate("direct (petsc)", lambda: Direct(solver="petsc"), least))
         direct.append(Candidate("direct (mumps)", lambda: Direct(solver="mumps"), least))
     incomplete = "bjacobi" if is_parallel else "icc" if system.is_spd else "ilu"
@@ -75,7 +89,10 @@ def candidates(system: LinearSystem) -> list[Candidate]:
 
 
 def _of_products(system: LinearSystem) -> list[Candidate]:
-    """For a matrix that tells no entries; its diagonal it may tell, or else Jacobi drops out."""
+    """The candidates for a matrix that only multiplies.
+
+    It may give its diagonal; if not, Jacobi drops out.
+    """
     if system.is_spd:
         return [Candidate(f"cg + {pc}", partial(CG, pc=pc)) for pc in ("none", "jacobi")]
     gcrodr = [Candidate(f"gcrodr + {pc}", partial(GCRODR, pc=pc), warm_up=3) for pc in ("none", "jacobi")]

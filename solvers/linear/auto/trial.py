@@ -14,17 +14,24 @@ from penstock.solvers.linear.reasons import broken_down, numerical_failures
 from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
 
-KEPT_FIRST = 2.0  # times the best, beyond which a candidate drops out when it is first judged,
-KEPT = 1.5  # and from the next system on
-CUT = 3.0  # times the best so far: a timed trial is cut there,
-FIRST_CUT = 5.0  # and a first one there, for it holds what later ones keep
-HOPELESS = 1.5  # times the best so far: no trial begins for a candidate that was never seen to take less
-BUDGET = 30.0  # solves of the best candidate after which no other trial begins: with the last ones 2 % of 2000 systems
-FRUITLESS_ROUNDS = 3  # systems that no candidate solved, before the first candidate is taken untimed
+# A candidate drops out beyond 2 times the best, when it is first judged.
+KEPT_FIRST = 2.0
+# From the next system on, it drops out beyond 1.5 times the best.
+KEPT = 1.5
+# A timed trial is cut at 3 times the best so far.
+CUT = 3.0
+# A first trial is cut at 5 times: it includes set-up that later solves reuse.
+FIRST_CUT = 5.0
+# No trial begins for a candidate that was never seen to take less than 1.5 times the best so far.
+HOPELESS = 1.5
+# No trial begins after the time of 30 solves by the best candidate; with the last trials that is 2 % of 2000 systems.
+BUDGET = 30.0
+# After 3 systems that no candidate solved, the first candidate is taken untimed.
+FRUITLESS_ROUNDS = 3
 
 
 class Contender:
-    """A candidate at work, and what its solves took."""
+    """A candidate at work, with the times of its solves."""
 
     def __init__(self, candidate: Candidate, tolerance: Tolerance):
         self.label = candidate.label
@@ -33,7 +40,7 @@ class Contender:
         if tolerance.accuracy is not None and not self.strategy.meets_accuracy:
             self.strategy = self.calibration = Calibrated(self.strategy)
         self.seconds: list[float] = []
-        """Of the solves that count, which those while it warms up do not."""
+        """Times of the solves that count; those of the warm-up do not."""
         self.last_seconds = 0.0
         self.least = candidate.least
         self._iteration = candidate.iteration
@@ -47,7 +54,7 @@ class Contender:
         return self._num_cold == 0
 
     def begin_warm(self) -> None:
-        """It has solved systems before: the next one is timed."""
+        """Skip the warm-up, because it has solved systems before."""
         self._num_cold = 0
         self.seconds.clear()
 
@@ -61,17 +68,21 @@ class Contender:
 
     @property
     def cost(self) -> float:
-        """Seconds of a solve in the long run; infinite as long as none was timed."""
+        """The seconds of a solve in the long run; infinite until one was timed."""
         return self._upkeep * median(self.seconds) if self.seconds else math.inf
 
     def is_behind(self, best: float) -> bool:
-        """It costs too much against the best one, for the number of systems that it was timed on."""
+        """Whether it costs too much against the best one.
+
+        The limit depends on the number of systems that it was timed on.
+        """
         kept = KEPT_FIRST if len(self.seconds) == self._num_timed - 2 else KEPT
         return self.is_judged and self.cost > kept * best
 
     def solve(self, system: LinearSystem, tolerance: Tolerance, limit: float, product_seconds: float) -> Attempt:
-        """One attempt, which fails if it takes more than `limit` seconds. Iterative methods are cut there; what others
-        set up may take longer.
+        """One attempt, which fails if it takes more than `limit` seconds.
+
+        Iterative methods are cut there; the set-up of others may take longer.
         """
         cut = tolerance
         if limit < math.inf:
@@ -95,13 +106,15 @@ class Contender:
 
 
 class Trial:
-    """Candidates that solve the same systems in turns, until one is left or all have been timed.
+    """A trial: candidates solve the same systems in turns, until the fastest is known.
 
-    One that fails or is far too slow drops out at once, one that falls behind a little later. First solves are not
-    timed: set-up and learning are paid once. Under an accuracy, all solve to the same error. Times are those of the
-    processor: what else runs on the machine has no say.
+    It ends when one is left or all have been timed. A candidate that fails or is far too slow drops out at once, one
+    that falls behind a little later. First solves are not timed, because set-up and learning are paid once. Under an
+    accuracy, all solve to the same error. Times are processor times, so other programs on the machine have no
+    influence.
 
-    contenders: the likeliest first, so that a good bound for the others is known early.
+    Args:
+        contenders: the likeliest first, so that a good bound on the others is known early.
     """
 
     def __init__(self, contenders: Sequence[Contender]):
@@ -117,7 +130,10 @@ class Trial:
 
     @property
     def seconds(self) -> dict[str, float | None]:
-        """What a solve takes by label; None for a contender that failed or was never timed."""
+        """The seconds of a solve by label; None for a contender without a time.
+
+        That is one that failed or was never timed.
+        """
         timed = {contender.label: contender.cost for contender in self._left if contender.seconds}
         return self._seconds | timed
 
@@ -126,7 +142,11 @@ class Trial:
             contender.strategy.reset()
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
-        """A round: every contender that is left solves the system. Returns the best solution."""
+        """Hold one round: every contender that is left solves the system.
+
+        Returns:
+            The best solution.
+        """
         if self._num_rounds == 0:
             self._product_seconds = _seconds_of_product(system)
         attempts: dict[Contender, Attempt] = {}
@@ -160,18 +180,18 @@ class Trial:
         return _best_of(solved, system, tolerance)
 
     def _best(self, solved: Iterable[Contender]) -> float:
-        """The least seconds of a solve that are known by now."""
+        """The least seconds of a solve so far."""
         return min(self.winner.cost, min((contender.last_seconds for contender in solved), default=math.inf))
 
     def _is_too_dear(self, contender: Contender, solved: Iterable[Contender]) -> bool:
-        """It need not be tried at all."""
+        """Whether it need not be tried at all."""
         best = self._best(solved)
         return self._spent > BUDGET * best or contender.least * self._product_seconds > HOPELESS * best
 
     def _attempt(
         self, contender: Contender, system: LinearSystem, tolerance: Tolerance, solved: dict[Contender, Attempt]
     ) -> Attempt:
-        """One solve, noted in `solved` if it is one."""
+        """One attempt, noted in `solved` if it converged."""
         limit = CUT * self.winner.cost if contender.is_warm else FIRST_CUT * self._best(solved)
         attempt = contender.solve(system, tolerance, limit, self._product_seconds)
         self._spent += contender.last_seconds
@@ -181,7 +201,10 @@ class Trial:
 
 
 def _best_of(solved: Mapping[Contender, Attempt], system: LinearSystem, tolerance: Tolerance) -> Attempt:
-    """The best of a round's solutions. Under an accuracy, the round teaches the calibrated strategies their ratios."""
+    """The best of a round's solutions.
+
+    Under an accuracy, the calibrated strategies learn their ratios from it.
+    """
     attempt = next(iter(solved.values()))
     learners = [contender for contender in solved if contender.calibration is not None]
     if not learners:
@@ -198,9 +221,10 @@ def _best_of(solved: Mapping[Contender, Attempt], system: LinearSystem, toleranc
 
 
 def guarded(solve: Callable[[LinearSystem, Tolerance], Attempt], system: LinearSystem, tolerance: Tolerance) -> Attempt:
+    """The attempt of a solve, which counts as a breakdown if it raises."""
     try:
         return solve(system, tolerance)
-    except (*numerical_failures(), ValueError) as error:  # not for such systems, or not in this PETSc
+    except (*numerical_failures(), ValueError) as error:  # the strategy does not suit such systems or this PETSc
         return broken_down(system, error)
 
 
@@ -215,7 +239,7 @@ def _seconds_of_product(system: LinearSystem) -> float:
 
 
 def over_ranks(seconds: float, system: LinearSystem) -> float:
-    """The largest of all ranks' times, so that they decide alike."""
+    """The largest of all ranks' times, so that all ranks decide alike."""
     if system.A.comm.size == 1:
         return seconds
     from mpi4py import MPI

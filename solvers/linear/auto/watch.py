@@ -1,18 +1,22 @@
-"""Whether a decision still holds."""
+"""The watch over a decision, which sees when it no longer holds."""
 
 from __future__ import annotations
 
 from collections import deque
 from statistics import median
 
-WATCHED = 20  # systems whose median is compared with that of the first ones after the decision
-DRIFT = 1.5  # times the iterations at the decision, and at least
-DRIFT_ITERATIONS = 3  # more of them
-TOLERATED = 3  # failures, or changes of a matrix taken to be constant, among the systems watched
+# The median iterations of the last 20 systems are compared with those of the first 20 after the decision.
+WATCHED = 20
+# Iterations have drifted beyond 1.5 times those at the decision.
+DRIFT = 1.5
+# They must also have grown by more than 3.
+DRIFT_ITERATIONS = 3
+# The alarm is raised at 3 failures, or changes of a matrix taken to be constant, among the systems watched.
+TOLERATED = 3
 
 
 class Watch:
-    """Tells when a decision is to be made anew: iterations that drift, or trouble."""
+    """A watch that says when to decide again: iterations drift, or there is trouble."""
 
     def __init__(self):
         self._recent: deque[int | None] = deque(maxlen=WATCHED)
@@ -22,7 +26,7 @@ class Watch:
         self._recent.append(iterations)
 
     def note_trouble(self) -> None:
-        """A failure, or a matrix that was taken to be constant and changed."""
+        """Note a failure, or a change of a matrix that was taken to be constant."""
         self._recent.append(None)
 
     @property

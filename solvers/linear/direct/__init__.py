@@ -1,1 +1,1 @@
-"""Strategies that factor a matrix: anew, once, or now and then."""
+"""Strategies that factor a matrix: every time, once, or now and then."""

@@ -1,4 +1,4 @@
-"""Many right-hand sides for one matrix."""
+"""The strategy for many right-hand sides with one matrix."""
 
 from __future__ import annotations
 
@@ -17,21 +17,25 @@ from penstock.solvers.problem import LinearSystem, Outcome
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
+# The most right-hand sides that are kept.
 MAX_RANK = 64
-ROUNDING = 1e-12  # of ||b||, a distance from the span that says nothing
-DEPENDENT = 1e-12  # of a sketch's length, what is left of a right-hand side that the others make up
-SKETCH_SIZE = 512  # 8 numbers a direction keep the length of every vector in the span to about a third
+# A distance from the span below this fraction of ||b|| is rounding.
+ROUNDING = 1e-12
+# A right-hand side depends on the others if they leave less than this fraction of its sketch's length.
+DEPENDENT = 1e-12
+# 8 numbers per direction keep the length of every vector in the span to about a third.
+SKETCH_SIZE = 512
 
 
 class Constant(Strategy):
-    """One factor for a matrix whose values stay, and one product for right-hand sides of low rank.
+    """One factor for a constant matrix, one product for right-hand sides of low rank.
 
-    The matrix is known by its values, so a problem may assemble it anew for every system. From its second system on,
-    right-hand sides B [n, r] and their solutions X = A⁻¹ B are kept: then b = B c gives x = X c, which for r = 30 and
-    n = 7e4 takes 0.5 ms where a back-solve takes 1.7 (PETSc) or 8.4 (MUMPS). A b that is not in the span is solved, and
-    joins it. Once there are 64, or so many that the product would cost as much as the back-solve, the right-hand sides
-    of this matrix are taken to have no low rank, and each costs a back-solve. A matrix with other values drops factor
-    and span; while it keeps changing this is `Direct`.
+    The matrix is recognised by its values, so a problem may assemble it again for every system. From its second system
+    on, right-hand sides B [n, r] and their solutions X = A⁻¹ B are kept: then b = B c gives x = X c, which for r = 30
+    and n = 7e4 takes 0.5 ms where a back-solve takes 1.7 (PETSc) or 8.4 (MUMPS). A b that is not in the span is solved,
+    and joins it. Once there are 64, or enough that the product would cost as much as the back-solve, the right-hand
+    sides of this matrix are taken to have no low rank, and each costs a back-solve. A matrix with other values drops
+    factor and span; while it keeps changing this is `Direct`.
 
     Memory: the matrix, its factor, and r vectors.
     """
@@ -76,14 +80,14 @@ class Constant(Strategy):
 
     def _solve_in_span(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         if self._span is None:
-            # A back-solve reads 24 bytes for every entry of a triangle, the product 8 r a row.
+            # A back-solve reads 24 bytes for every entry of a triangle, the product 8 r bytes per row.
             self._span = Span(system.b, max_rank=int(min(MAX_RANK, 2 * self._direct.fill)))
-        # What an error is made of may be small in b: where the error counts, b must be in the span but for rounding.
+        # A large part of the error may be small in b: where the error counts, b must be in the span up to rounding.
         max_distance = ROUNDING if tolerance.accuracy is not None else 0.25 * tolerance.rtol
         x = self._span.solution(system.b, max_distance, 0.25 * tolerance.rtol)
         if x is not None:
             attempt = Attempt(x=x, outcome=Outcome.CONVERGED).checked(system)
-            if attempt.meets(tolerance):  # the length of b hides the rest of it behind its largest entries
+            if attempt.meets(tolerance):  # a part of b outside the span may be small next to its largest entries
                 self.recycles = True
                 return attempt
         attempt = self._solve_directly(system, tolerance)
@@ -95,11 +99,11 @@ class Constant(Strategy):
 
 
 class Span:
-    """Solutions X [n, r] of right-hand sides B [n, r], which themselves are not kept.
+    """The solutions X [n, r] of right-hand sides B [n, r], which are not kept.
 
     Lengths and angles are those of sketches s(b) = Θ b, where Θ [512, n] gives every entry a random sign and adds up
-    every 512th: s(B) = S R with orthonormal S, c = R⁻¹ Sᵀ s(b), and ||s(b) - S Sᵀ s(b)|| tells how far b is from the
-    span (randomised Gram-Schmidt, Balabanov and Grigori, SIAM J. Sci. Comput. 44 (2022) A1450, algorithm 2). So to know
+    every 512th: s(B) = S R with orthonormal S, c = R⁻¹ Sᵀ s(b), and ||s(b) - S Sᵀ s(b)|| is the distance of b from the
+    span (randomised Gram-Schmidt, Balabanov and Grigori, SIAM J. Sci. Comput. 44 (2022) A1450, algorithm 2). So to find
     c takes 0.06 ms at n = 7e4, and a b outside the span costs little more than its solution.
     """
 
@@ -118,12 +122,15 @@ class Span:
 
     @property
     def is_full(self) -> bool:
-        """It takes up no more."""
+        """Whether it takes no more solutions."""
         return self.rank + self._num_dependent >= self.max_rank
 
     def solution(self, b: PETSc.Vec, max_distance: float, max_error: float) -> PETSc.Vec | None:
-        """x for the part of b in the span, or None where the rest is longer than max_distance ||b||, or the residuals
-        of X make ||b - A x|| larger than (max_distance + max_error) ||b||."""
+        """The x for the part of b in the span, or None where that is not good enough.
+
+        None if the part of b outside is longer than max_distance ||b||, or if the residuals of X make ||b - A x||
+        larger than (max_distance + max_error) ||b||.
+        """
         s = self._sketch(b.array_r)
         coordinates, outside = self._split(s)
         c = scipy.linalg.solve_triangular(self._R[: self.rank, : self.rank], coordinates)
@@ -136,7 +143,7 @@ class Span:
         return x
 
     def append(self, b: PETSc.Vec, x: PETSc.Vec, residual_norm: float) -> None:
-        """Take up one more solution, with ||b - A x|| = residual_norm, unless b depends on the others."""
+        """Add a solution with ||b - A x|| = residual_norm, unless b depends on the others."""
         s = self._sketch(b.array_r)
         coordinates, outside = self._split(s)
         length = np.linalg.norm(outside)
@@ -151,7 +158,10 @@ class Span:
         self.rank += 1
 
     def _split(self, s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sᵀ s, and what of s is outside the span; twice, for what rounding leaves the first time."""
+        """The product Sᵀ s, and the part of s outside the span.
+
+        The projection is made twice, because rounding leaves a part the first time.
+        """
         S = self._S[:, : self.rank]
         first = S.T @ s
         outside = s - S @ first

@@ -1,4 +1,4 @@
-"""Sparse direct solves."""
+"""The strategy of sparse direct solves."""
 
 from __future__ import annotations
 
@@ -19,37 +19,43 @@ if TYPE_CHECKING:
 
 SOLVERS = ("mumps", "petsc")
 
-# PETSc factors row by row, MUMPS in dense blocks, each of which costs a start. Time of a solve with new values, PETSc's
-# by MUMPS's on one core: 0.4 at 1,024 unknowns of a 5-point stencil, 0.65 at 4,096, 0.85 at 9,604, 1.1 at 65,536;
-# 0.65 at 4,225 of P1 elements (25 entries of the factor a row), 1.15 at 10,000 (29 a row); 1.1 for 1,728 of a 7-point
-# stencil in 3D (41 a row).
+# PETSc factors row by row, MUMPS in dense blocks, each of which costs a start. Ratio of PETSc's to MUMPS's time of a
+# solve with new values, on one core: 0.4 at 1,024 unknowns of a 5-point stencil, 0.65 at 4,096, 0.85 at 9,604, 1.1 at
+# 65,536; 0.65 at 4,225 of P1 elements (25 entries of the factor per row), 1.15 at 10,000 (29 per row); 1.1 for 1,728 of
+# a 7-point stencil in 3D (41 per row).
 MAX_ROWS_OF_PETSC = 10_000
 MAX_FILL_OF_PETSC = 27.0
 
 # Once a factor is kept, only the back-solve counts. PETSc's takes 1.7 ms where MUMPS's takes 8.4 (256 x 256 cells,
-# 5-point stencil, 40 entries of MUMPS's factor a row), and the new factorisation 50. In 3D that takes longer than what
-# it gains: 0.96 s, for 5.0 and not 11.7 ms, at 32 x 32 x 32 (195 entries a row).
+# 5-point stencil, 40 entries of MUMPS's factor per row), and the new factorisation 50. In 3D that takes longer than it
+# gains: 0.96 s, for 5.0 instead of 11.7 ms, at 32 x 32 x 32 (195 entries per row).
 MIN_USES_OF_A_KEPT_FACTOR = 8
 MAX_FILL_OF_A_KEPT_FACTOR = 100.0
 
 MAX_REFINEMENTS = 3
-BACKWARD_STABLE = Bound(math.inf, ROUNDING)  # what no x can be better than; its error is 1e-16 times A's condition
-SINGULAR = 1e-3  # of ||x||, a refinement that shows it to have no digits worth the name
-ESTIMATES = 8  # the error is estimated for systems 1, 8, 64, ..., at the price of a back-solve each
+# No x can be better than this; its error is 1e-16 times A's condition.
+BACKWARD_STABLE = Bound(math.inf, ROUNDING)
+# A refinement that is longer than this fraction of ||x|| shows that x has no digits worth the name.
+SINGULAR = 1e-3
+# The error is estimated for systems 1, 8, 64, ..., at the price of one back-solve each.
+ESTIMATES = 8
 HOPELESS = "refinement does not converge: A is singular, or nearly so"
 
 
 class Direct(Strategy):
-    """Cholesky where A is SPD, LU else, and steps of iterative refinement where the check of x asks for them.
+    """Direct solves: Cholesky where A is SPD, otherwise LU.
 
-    The symbolic factorisation is kept while the same matrix keeps its pattern: a Darcy solve then takes 1.6 ms and not
-    4.3 at 4,225 unknowns, 66 and not 256 at 65,536 (one core). The numeric factor is kept while the values stay, too.
-    For PETSc a new matrix object has a new pattern: overwrite one matrix to gain. MUMPS is 8 % faster where the option
-    SPD of the matrix itself is set.
+    Steps of iterative refinement follow where the check of x asks for them.
 
-    solver: "mumps"; "petsc", PETSc's own, which needs one rank and does not pivot; or None: PETSc's for small matrices
-    and, in 2D, for a factor that serves many right-hand sides; MUMPS else, and from the first system on that PETSc's
-    does not solve.
+    The symbolic factorisation is kept while the same matrix keeps its pattern: a Darcy solve then takes 1.6 ms instead
+    of 4.3 at 4,225 unknowns, 66 instead of 256 at 65,536 (one core). The numeric factor is kept while the values stay,
+    too. For PETSc a new matrix object has a new pattern: overwrite one matrix to gain. MUMPS is 8 % faster where the
+    option SPD of the matrix itself is set.
+
+    Args:
+        solver: "mumps"; "petsc", which needs one rank and does not pivot; or None, which takes PETSc for small matrices
+            and, in 2D, for a factor that serves many right-hand sides. Otherwise, and from the first system on that
+            PETSc does not solve, None takes MUMPS.
     """
 
     name = "direct"
@@ -69,9 +75,9 @@ class Direct(Strategy):
         self._petsc_serves = True
         self._num_solved = 0
         self._next_estimate = 1
-        self._matrix: PETSc.Mat | None = None  # the one, and the state of its values, that the factor belongs to
+        self._matrix: PETSc.Mat | None = None  # the factored matrix, with the state of its values
         self._matrix_state = -1
-        self._num_uses = 0  # of that factor
+        self._num_uses = 0  # systems that the factor has served
 
     @property
     def recycles(self) -> bool:
@@ -79,7 +85,7 @@ class Direct(Strategy):
 
     @property
     def fill(self) -> float:
-        """Entries a row of the kept factor, or of one of the two."""
+        """Entries per row of the kept factor; of one triangle where it is LU."""
         return self._factorisation.fill
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
@@ -91,7 +97,7 @@ class Direct(Strategy):
         may_change = self.solver is None and self._package == "petsc"
         try:
             attempt = self._solve(system, tolerance)
-        except numerical_failures():  # PETSc's needs every diagonal entry in the pattern
+        except numerical_failures():  # PETSc needs every diagonal entry in the pattern
             if not may_change:
                 raise
             attempt = None
@@ -138,10 +144,11 @@ class Direct(Strategy):
         return self._refined(system, x, tolerance, setup_seconds)
 
     def _refined(self, system: LinearSystem, x: PETSc.Vec, tolerance: Tolerance, setup_seconds: float) -> Attempt:
-        """x, or what iterative refinement makes of it, as long as a step is less than half as long as the one before.
+        """The attempt for x, after iterative refinement where that is needed.
 
-        A step's length tells the error before it. Where an accuracy is asked for some are made only to know that: with
-        a condition of 1e13, residuals of 1e-16 leave errors of 1e-3.
+        Refinement goes on while each step is less than half as long as the one before. A step's length is the error
+        before it. Where an accuracy is asked for, some steps are made only to measure that: with a condition of 1e13,
+        residuals of 1e-16 leave errors of 1e-3.
         """
         largest = tolerance.accuracy or SINGULAR
         is_due = tolerance.accuracy is not None and self._num_solved >= self._next_estimate

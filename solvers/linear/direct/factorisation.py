@@ -1,4 +1,4 @@
-"""Sparse factorisations: PETSc's own, and MUMPS with what it must be told and what it says."""
+"""Sparse factorisations by PETSc, and by MUMPS with its settings and errors."""
 
 from __future__ import annotations
 
@@ -12,22 +12,27 @@ from penstock.solvers.problem import LinearSystem
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
-MAX_WORKSPACE_PERCENT = 5000  # Stokes flow with a viscosity of 1e-6 needs 80 to 160 of MUMPS's 20
+# MUMPS begins with 20 %; Stokes flow with a viscosity of 1e-6 needs 80 to 160 %.
+MAX_WORKSPACE_PERCENT = 5000
 
-WORKSPACE, NULL_PIVOTS = 14, 24  # of MUMPS's ICNTL
-OUT_OF_WORKSPACE = (-8, -9, -11, -14, -15, -17, -20)  # INFOG(1): a larger ICNTL(14) is the manual's remedy
+# Indices of MUMPS's ICNTL.
+WORKSPACE, NULL_PIVOTS = 14, 24
+# Values of INFOG(1). For those of the workspace the manual's remedy is a larger ICNTL(14).
+OUT_OF_WORKSPACE = (-8, -9, -11, -14, -15, -17, -20)
 OUT_OF_MEMORY = (-7, -13, -22)
 SINGULAR = (-6, -10)
 
 
 class Factorisation:
-    """One of `direct.SOLVERS` as a PC: Cholesky where A is SPD, else LU.
+    """A factorisation by one of `direct.SOLVERS`: Cholesky where A is SPD, else LU.
 
-    PETSc makes a new factor for a new matrix object or pattern, and MUMPS's settings with it, so they are given anew
-    then. The settings: null pivots are no fault where the system has a nullspace; and more workspace where MUMPS ran
-    out of it, doubled until it is enough, and kept for what comes.
+    PETSc makes a new factor for a new matrix object or pattern, without MUMPS's settings, so they are set again then.
+    The settings are: null pivots are no fault where the system has a nullspace; and more workspace where MUMPS ran out
+    of it, doubled until it is enough, and kept for later factorisations.
 
-    pc: without a type as yet.
+    Args:
+        pc: a PC without a type as yet.
+        package: one of `direct.SOLVERS`.
     """
 
     def __init__(self, pc: PETSc.PC, package: str):
@@ -37,11 +42,11 @@ class Factorisation:
         self._matrix: PETSc.Mat | None = None
         self._pattern = -1
         self._is_spd = False
-        self._fill: float | None = None  # once it was asked for
+        self._fill: float | None = None  # computed on first use
 
     @property
     def fill(self) -> float:
-        """Entries a row that the factor holds; of one triangle where it is LU."""
+        """Entries per row of the factor; of one triangle where it is LU."""
         if self._fill is None:
             factor = self._pc.getFactorMatrix()
             num_triangles = 2 if self._pc.getType() == self._pc.Type.LU else 1
@@ -49,7 +54,10 @@ class Factorisation:
         return self._fill
 
     def set_up(self, matrix: PETSc.Mat, system: LinearSystem) -> None:
-        """Factor the matrix, which has the values of the system's A. Raises LinAlgError with what MUMPS said."""
+        """Factor the matrix, which has the values of the system's A.
+
+        Raises LinAlgError with MUMPS's error.
+        """
         is_known = self._matrix == matrix and self._pattern == pattern_of(matrix) and self._is_spd == system.is_spd
         has_settings = system.nullspace is None or NULL_PIVOTS in self._settings
         if not has_settings:
@@ -85,7 +93,7 @@ class Factorisation:
             self._pc.setUp()
 
     def _complaint(self, said: int) -> str:
-        """MUMPS's error in one line, with what to do."""
+        """The error of MUMPS in one line, with a remedy."""
         factor = self._pc.getFactorMatrix()
         line = f"MUMPS ended with INFOG(1) = {said}, INFOG(2) = {factor.getMumpsInfog(2)}: "
         if said in OUT_OF_MEMORY:

@@ -1,4 +1,4 @@
-"""A preconditioner that outlives the matrix it was made from."""
+"""The strategy with a preconditioner that outlives the matrix it was made from."""
 
 from __future__ import annotations
 
@@ -20,25 +20,29 @@ if TYPE_CHECKING:
     from petsc4py import PETSc
 
 KINDS = ("factor", "gamg")
+# The most systems in a row that are factored before lagging is tried again.
 MAX_PAUSE = 64
 
 
 class Lagged(Strategy):
-    """CG where A is SPD, GMRES(30) else, preconditioned by the factorisation of an earlier matrix.
+    """CG or GMRES(30), preconditioned by the factorisation of an earlier matrix.
 
-    When to factor anew is decided in the unit of one iteration, of which a factorisation costs ρ. With s₁, ..., s_k
+    CG serves where A is SPD, GMRES(30) otherwise.
+
+    When to factor again is decided in units of one iteration; a factorisation costs ρ of them. With s₁, ..., s_k
     iterations for the k systems since the last one, the next system is factored if s_k > (ρ + s₁ + ... + s_k) / k: if
     one more like the last would cost more than all have cost on average. A system that has taken ρ + s₁ iterations is
     factored on the spot, and goes on from its x; from the second time in a row on, the next 1, 2, 4, ..., 64 systems
     are factored before lagging is tried again.
 
-    Worth it where matrices change slowly. For a coefficient exp(g) that a rotation g = g₁ cos t + g₂ sin t turns by two
-    degrees a system, against factoring each (one core, 100 x 100 cells): 1.7 times as fast at rtol 1e-8 (8.5 iterations
-    on average), 2.4 times at 1e-4. For independent 12/3 draws, sorted, which take 40 iterations, 0.8 times.
+    It pays where matrices change slowly. For a coefficient exp(g) that a rotation g = g₁ cos t + g₂ sin t turns by two
+    degrees per system, against factoring each (one core, 100 x 100 cells): 1.7 times as fast at rtol 1e-8 (8.5
+    iterations on average), 2.4 times at 1e-4. For independent 12/3 draws, sorted, which take 40 iterations, 0.8 times.
 
-    pc: "factor", or "gamg" for algebraic multigrid.
-    refresh_cost: ρ; None measures it, so that the same systems need not take the same iterations twice.
-    max_iterations: products with A after which a system is given up.
+    Args:
+        pc: "factor", or "gamg" for algebraic multigrid.
+        refresh_cost: ρ; None measures it, so that the same systems need not take the same iterations twice.
+        max_iterations: products with A after which a system is given up.
     """
 
     name = "lagged"
@@ -60,8 +64,8 @@ class Lagged(Strategy):
         self._ksp: PETSc.KSP | None = None
         self._kept: KeptPreconditioner | None = None
         self._costs: Costs | None = None
-        self._num_failures = 0  # of the kept preconditioner, in a row
-        self._pause = 0  # systems still to be factored because of them
+        self._num_failures = 0  # failures of the kept preconditioner, in a row
+        self._pause = 0  # systems still to be factored because of failures
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         if not serves(self._ksp, system.A):
@@ -100,7 +104,7 @@ class Lagged(Strategy):
             attempt = self._refresh_and_iterate(system, tolerance)
             if attempt.outcome is Outcome.CONVERGED or not self._kept.replace_petsc():
                 return attempt
-        except numerical_failures():  # PETSc's factorisation needs every diagonal entry in the pattern
+        except numerical_failures():  # PETSc needs every diagonal entry in the pattern
             if not self._kept.replace_petsc():
                 raise
         return self._refresh_and_iterate(system, tolerance)
@@ -122,10 +126,11 @@ class Lagged(Strategy):
 
 
 class KeptPreconditioner:
-    """A preconditioner with a matrix of its own, as the context of PETSc's PC of type "python".
+    """A preconditioner with a private copy of its matrix.
 
-    The copy of the matrix is both operators of the PC inside. With the new matrix as the first of the two, which is
-    what a KSP sets, GAMG mixes the old with the new, and CG breaks down on an indefinite preconditioner.
+    It is the context of a PETSc PC of type "python". The copy of the matrix is both operators of the PC inside. With
+    the new matrix as the first of the two, which is what a KSP sets, GAMG mixes the old with the new, and CG breaks
+    down on an indefinite preconditioner.
     """
 
     def __init__(self, kind: str):
@@ -134,13 +139,13 @@ class KeptPreconditioner:
         self._petsc_serves = True
         self._matrix: MatrixCopy | None = None
         self._pc: PETSc.PC | None = None
-        self._factorisation: Factorisation | None = None  # what sets the PC up; GAMG does so itself
+        self._factorisation: Factorisation | None = None  # it sets the PC up; None for GAMG, which sets itself up
 
     def apply(self, outer: PETSc.PC, x: PETSc.Vec, y: PETSc.Vec) -> None:
         self._pc.apply(x, y)
 
     def refresh(self, system: LinearSystem) -> bool:
-        """Take up the values of `system`; True where this meant to begin from nothing."""
+        """Rebuild it for the values of `system`; True where it was built from nothing."""
         if self._matrix is None:
             self._matrix = MatrixCopy(system.A)
         else:
@@ -160,13 +165,16 @@ class KeptPreconditioner:
         return is_new
 
     def replace_petsc(self) -> bool:
-        """Take MUMPS for good from the next `refresh` on; False where nothing changes."""
+        """Use MUMPS for good from the next `refresh` on; False where nothing changes."""
         changes = self._package == "petsc"
         self._petsc_serves = False
         return changes
 
     def _choice(self, system: LinearSystem) -> str:
-        """As in `Direct`: an iteration is a back-solve, in which PETSc is faster where the factor is thin."""
+        """The package to factor with, chosen as in `Direct`.
+
+        An iteration is a back-solve, in which PETSc is faster where the factor is thin.
+        """
         if system.A.comm.size > 1 or system.nullspace is not None or not self._petsc_serves:
             return "mumps"
         if self._package is None:
@@ -185,9 +193,9 @@ class KeptPreconditioner:
 
 
 class Costs:
-    """Of iterations and refreshes, in the unit of one iteration.
+    """The costs of iterations and refreshes, in units of one iteration.
 
-    Times are the thread's own, and means: what else runs on the machine slows refreshes and iterations alike.
+    They come from means of the thread's time: other programs on the machine slow refreshes and iterations alike.
     """
 
     def __init__(self, refresh: int | None):
@@ -198,7 +206,7 @@ class Costs:
 
     @property
     def refresh(self) -> float:
-        """ρ; infinite until a refresh has been measured."""
+        """The cost ρ of a refresh; infinite until one has been measured."""
         return self._given or self._refresh_s.value / self._iteration_s.value
 
     @property
@@ -207,11 +215,16 @@ class Costs:
 
     @property
     def limit(self) -> int:
-        """Iterations that cost as much as a refresh and what the system took that had the last one."""
+        """Iterations that cost as much as a refresh and the first system after it."""
         return math.ceil(self.refresh) + self._first
 
     def note_refresh(self, seconds: float, *, is_new: bool) -> None:
-        """is_new: all that was kept was made anew, which no later refresh will cost."""
+        """Note the time of a refresh.
+
+        Args:
+            seconds: the time that it took.
+            is_new: everything was built from nothing, which no later refresh will cost.
+        """
         if is_new:
             self._refresh_s, self._iteration_s = Mean(), Mean()
         else:
@@ -226,12 +239,12 @@ class Costs:
         self._num_systems += 1
 
     def _begin(self) -> None:
-        """With the systems since the last refresh: s₁, s_k, their sum and k."""
+        """Begin to count the systems since a refresh: s₁, s_k, their sum and k."""
         self._first = self._last = self._total = self._num_systems = 0
 
 
 class Mean:
-    """Infinite as long as it is of nothing."""
+    """A running mean; infinite as long as nothing was added."""
 
     def __init__(self):
         self._total = 0.0
@@ -247,5 +260,5 @@ class Mean:
 
 
 def _total(seconds: float, system: LinearSystem) -> float:
-    """The sum over all ranks, so that they decide alike."""
+    """The sum over all ranks, so that all ranks decide alike."""
     return system.A.comm.tompi4py().allreduce(seconds) if system.A.comm.size > 1 else seconds

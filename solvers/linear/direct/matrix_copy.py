@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 class MatrixCopy:
-    """Tells by its values whether a matrix is still the one that was copied.
+    """A copy of a matrix, to compare a later matrix with by its values.
 
-    Problems may assemble the same values anew for every system, so that the matrix's state says nothing. To compare
-    all entries takes 0.02 ms at 7e4 of them, 0.3 ms at 7e5: less than an iteration of any method.
+    Problems may assemble the same values again for every system, so the matrix's state says nothing. To compare all
+    entries takes 0.02 ms at 7e4 of them, 0.3 ms at 7e5: less than an iteration of any method.
 
-    matrix: the copy. It stays one object, with its pattern, until a matrix with another pattern comes, so what a
-    preconditioner keeps for it lives on.
+    The copy, `matrix`, stays one object, with its pattern, until a matrix with another pattern comes, so that a
+    preconditioner can keep its data about it.
     """
 
     def __init__(self, original: PETSc.Mat):
@@ -47,14 +47,20 @@ class MatrixCopy:
 
 
 def pattern_of(matrix: PETSc.Mat) -> int:
-    """PETSc's count of the changes to a matrix's pattern, for which petsc4py has no name."""
+    """The number of changes to a matrix's pattern, by PETSc's count.
+
+    petsc4py has no function for it.
+    """
     state = ctypes.c_int64()
     _nonzero_state()(matrix.handle, state)
     return state.value
 
 
 def serves(method: PETSc.KSP | PETSc.PC | None, matrix: PETSc.Mat) -> bool:
-    """It is there, and was made for matrices of this size: PETSc lets it have no others."""
+    """Whether a method is there and was made for matrices of this size.
+
+    PETSc accepts no others for it.
+    """
     return method is not None and method.getOperators()[0].getSizes() == matrix.getSizes()
 
 

@@ -1,1 +1,1 @@
-"""Krylov methods: conjugate gradients and GCRO-DR, which recycle, and PETSc's by name."""
+"""Krylov methods: CG and GCRO-DR, which recycle, and PETSc's methods by name."""

@@ -1,4 +1,4 @@
-"""CG: preconditioned conjugate gradients, deflated by a space that is learned from the first systems of a family.
+"""Preconditioned conjugate gradients, deflated by a space learned from a family.
 
 n local rows, M the preconditioner, r = b - A x, z = M⁻¹ r, p the directions, W [n, k] the space, E = Wᵀ A W [k, k].
 Vectors are arrays over the local rows; the loop is compiled (kernels/cg.c).
@@ -7,18 +7,18 @@ Deflation. Adding W E⁻¹ Wᵀ r to x makes the error A-orthogonal to W, and p 
 sees the spectrum of M⁻¹ A without W's part (Y. Saad, M. Yeung, J. Erhel, F. Guyomarc'h, "A deflated version of the
 conjugate gradient algorithm", SIAM J. Sci. Comput. 21 (2000) 1909-1926, Algorithm 3.5). Doing so to every p can double
 the time of an iteration, and the nearer W comes to being invariant under M⁻¹ A, the less it changes p. So only the
-first p is deflated here. Now and then the error's part in W is weighed, whose squared energy norm is gᵀ E⁻¹ g with
-g = Wᵀ r; once it holds up convergence it is projected out, and CG starts anew from there. Poisson on 265 x 265 points,
-ICC, k = 20, 1e-8: 141 iterations, against 116 with every p deflated and 273 with none; in time 0.73 and 0.90 of the
-last. Every p is deflated only while the space is being learned, and in a system that needed 50 projections.
+first p is deflated here. Now and then the error's part in W is weighed: its squared energy norm is gᵀ E⁻¹ g with
+g = Wᵀ r. Once that part delays convergence it is projected out, and CG starts again from there. Poisson on 265 x 265
+points, ICC, k = 20, 1e-8: 141 iterations, against 116 with every p deflated and 273 with none; in time 0.73 and 0.90 of
+the last. Every p is deflated only while the space is being learned, and in a system that needed 50 projections.
 
 g would be zero in exact arithmetic if every p were deflated. Its rounding errors are relative to ||b|| and nothing in
 the iteration reduces them: in single precision the method stalls or diverges once ||r|| is down to them, below
 1e-6 ||b||. Double precision leaves room for 1e-12 as long as E and A W belong to the very W in use, and the weighing
-takes off what has gathered. In the end the true residual is formed; where it misses rtol, CG starts anew from it.
+removes what has accumulated. In the end the true residual is formed; where it misses rtol, CG starts again from it.
 
-Learning. The slow modes are what CG takes its whole run to find, so its steps x_j - x_i over many iterations consist of
-little else. Between k and 2 k such steps, evenly spaced over the run, and the old W span the candidates, from which the
+Learning. CG takes its whole run to find the slow modes, so its steps x_j - x_i over many iterations consist of little
+else. Between k and 2 k such steps, evenly spaced over the run, and the old W span the candidates, from which the
 new W takes the k vectors of smallest vᵀ Ā v / vᵀ D v: Ritz vectors of the mean operator Ā of the systems learned from,
 with D its diagonal. To a next independent draw the mean is nearer than any one system, and neither of the two needs
 M's inner product, which PETSc can't form. Darcy 12/3 with 100 x 100 cells, Jacobi, k = 20, 1e-8, every p deflated: 376
@@ -32,9 +32,10 @@ Algorithms 88 (2021) 1337-1359). To stop on e_l would be late by the delay, up t
 64 x 64 cells. So the present error is estimated, as S d / (1 - 1/4) with d the latest decrease and S the largest ratio
 ||e_i||² / d_i of the recent iterations i <= l, which the same sums give. In 750 stops (25 fields; no preconditioner,
 Jacobi, ICC, GAMG, with and without W; 1e-1 to 1e-6) the error was at most 0.9 of what was asked, 1 to 9 iterations late
-on average. It is no bound: modes that CG has not begun to reduce are unseen, and of matrices made to have them a fifth
-were stopped too early. One that is found late makes ||r|| grow, and where there is one there may be more, or the same
-again: M in single precision brings it back 7 digits later. So once ||r|| has grown by 3, e counts for 30 times as much.
+on average. It is no bound: modes that CG has not begun to reduce are unseen, and with matrices made to have them a
+fifth of the stops were too early. A mode that is found late makes ||r|| grow, and where there is one there may be more,
+or the same again: M in single precision brings it back 7 digits later. So once ||r|| has grown by a factor of 3, the
+estimate is multiplied by 30.
 With multigrid at contrast 1e4 (100 x 100 cells) ||r|| grows in 26 of 200 systems, and those were the ones stopped at an
 error up to 140 times larger than others at the same estimate; for 12/3 and log-normal fields it never does.
 """
@@ -59,10 +60,14 @@ from penstock.solvers.problem import LinearSystem, Outcome
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
-NUM_LEARNED = 5  # systems that a space is learned from; iterations hardly fall after the third
-DRIFTED = 1.5  # times the iterations of the first system after learning: the systems are others now
-DEPENDENT = 1e-12  # candidates whose share in the Gram matrix is smaller, against the largest, are dependent
-PROGRESS = 0.5  # of the true residual, from one start to the next: less is rounding
+# A space is learned from 5 systems; iterations hardly fall after the third.
+NUM_LEARNED = 5
+# Beyond 1.5 times the iterations of the first system after learning, the systems are taken to have changed.
+DRIFTED = 1.5
+# Candidates are dependent if their share in the Gram matrix is below this fraction of the largest.
+DEPENDENT = 1e-12
+# The true residual must fall by this factor from one start to the next; if it does not, rounding has the last word.
+PROGRESS = 0.5
 
 OUTCOMES = (
     Outcome.CONVERGED,
@@ -71,7 +76,7 @@ OUTCOMES = (
     Outcome.STAGNATION,
     Outcome.NOT_FINITE,
 )
-"""In the order of cg.c."""
+"""The outcomes that `cg_iterate` returns, in the order of cg.c."""
 
 CAUSES = (
     "",
@@ -79,22 +84,24 @@ CAUSES = (
     "the preconditioner is not positive definite: rᵀ M⁻¹ r <= 0",
     "A is not positive definite: pᵀ A p <= 0",
 )
-"""Of a breakdown, in the order of cg.c."""
+"""The causes of a breakdown, in the order of cg.c."""
 
 
 class CG(Strategy):
-    """Conjugate gradients, plain (k = 0) or deflated by a learned space, for symmetric positive definite A and M.
+    """Conjugate gradients, plain or deflated by a learned space.
 
-    Semidefinite A work where the system has its nullspace and b is consistent. An A or M found not to be positive
-    definite is a BREAKDOWN. `iterations` counts every product with A: those of a guess, of A W for a changed matrix, of
-    the iterations, of true residuals and of learning (2 k to 3 k for each of the first 5 systems). Memory:
-    4 + 4 k vectors, 4 + 7 k while it learns, and a matrix while k > 0.
+    A and the preconditioner M must be symmetric positive definite. Semidefinite A work where the system has its
+    nullspace and b is consistent. An A or M found not to be positive definite is a BREAKDOWN. `iterations` counts every
+    product with A: those of a guess, of A W for a changed matrix, of the iterations, of true residuals and of learning
+    (2 k to 3 k for each of the first 5 systems). Memory: 4 + 4 k vectors, 4 + 7 k while it learns, and a matrix while
+    k > 0.
 
-    k: dimension of the space. Good values: 10 to 20 where 50 iterations or more are needed without it, else 0. A
-       changed matrix costs k products and 2 k² n operations, an unchanged one nothing.
-    pc: name in `PRECONDITIONERS`; by default "icc", and "bjacobi" on several ranks.
-    max_iterations: after which a system is given up.
-    recycle: False forgets the space before every system, which leaves plain CG: the control to compare with.
+    Args:
+        k: dimension of the space; 0 gives plain CG. Good values: 10 to 20 where 50 iterations or more are needed
+            without it, else 0. A changed matrix costs k products and 2 k² n operations, an unchanged one nothing.
+        pc: name in `PRECONDITIONERS`; by default "icc", and "bjacobi" on several ranks.
+        max_iterations: iterations after which a system is given up.
+        recycle: False forgets the space before every system, which leaves plain CG: the control to compare with.
     """
 
     name = "cg"
@@ -115,7 +122,7 @@ class CG(Strategy):
         self._pc: PETSc.PC | None = None
         self._memory: _Memory | None = None
         self._space: _Space | None = None
-        self._mean: PETSc.Mat | None = None  # of the matrices learned from
+        self._mean: PETSc.Mat | None = None  # mean of the matrices learned from
         self._num_learned = 0
         self._usual_iterations: int | None = None
 
@@ -181,7 +188,7 @@ class CG(Strategy):
         )
 
     def _learn(self, A: PETSc.Mat, state: _State, operator: Operator) -> None:
-        """Better the space by what this solve found, if the systems are new or others than before."""
+        """Improve the space by this solve, if the systems are new or have changed."""
         if self._num_learned == NUM_LEARNED:
             if self._usual_iterations is None:
                 self._usual_iterations = state.iterations
@@ -212,7 +219,7 @@ class CG(Strategy):
         for row, candidate in enumerate(kept):
             np.divide(candidates[candidate], math.sqrt(squares[candidate]), out=candidates[row])
         candidates = candidates[: kept.size]
-        self._space = None  # it is among the candidates, and its memory is wanted
+        self._space = None  # it is among the candidates; this frees its memory
         ritz = ritz_vectors(*gram_matrices(candidates, self._mean, diagonal, self.k, operator), self.k)
         self._space = _Space((ritz.T @ candidates).T)
 
@@ -229,7 +236,10 @@ def iterate(state: _State) -> Outcome:
 def gram_matrices(
     rows: np.ndarray, matrix: PETSc.Mat, diagonal: np.ndarray, block_size: int, operator: Operator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The inner products of the rows by the matrix and by the diagonal, in blocks for the sake of memory."""
+    """The inner products of the rows in the matrix and in the diagonal.
+
+    They are formed in blocks of rows, to save memory.
+    """
     by_matrix, by_diagonal = np.empty((2, len(rows), len(rows)))
     images = np.empty((block_size, operator.num_rows))
     for start in range(0, len(rows), block_size):
@@ -244,7 +254,10 @@ def gram_matrices(
 
 
 def ritz_vectors(G: np.ndarray, F: np.ndarray, k: int) -> np.ndarray:
-    """[candidates, k] the eigenvectors of G y = θ F y with smallest θ, on the part of space where F is regular."""
+    """The eigenvectors of G y = θ F y with smallest θ, [candidates, k].
+
+    They lie in the part of space where F is regular.
+    """
     scales, rotation = scipy.linalg.eigh(F)
     is_kept = scales > DEPENDENT * scales[-1]
     basis = rotation[:, is_kept] / np.sqrt(scales[is_kept])
@@ -252,13 +265,13 @@ def ritz_vectors(G: np.ndarray, F: np.ndarray, k: int) -> np.ndarray:
 
 
 class _Space:
-    """W, and what deflation needs for the one matrix that it holds for."""
+    """The space W, with the products that deflation needs for one matrix."""
 
     def __init__(self, W: np.ndarray):
         self.W = W
         self.AW = np.empty_like(W)
         self.inverse_E: np.ndarray | None = None
-        """None where E is not positive definite, nor A then."""
+        """The inverse of E; None where E, and so A, is not positive definite."""
         self._matrix = SeenMatrix()
 
     def hold_for(self, A: PETSc.Mat, operator: Operator) -> None:
@@ -282,7 +295,7 @@ _COUNTS += ("num_iterates", "max_iterates", "stride", "delayed", "error", "cause
 
 
 class _State(ctypes.Structure):
-    """`State` of cg.c."""
+    """The struct `State` of cg.c."""
 
     _fields_ = (
         ("operator", ctypes.POINTER(Handle)),
@@ -293,7 +306,7 @@ class _State(ctypes.Structure):
 
 
 class _Memory:
-    """What the loop works in, used again for every system."""
+    """The working memory of the loop, used again for every system."""
 
     def __init__(self, num_rows: int, k: int, max_iterations: int):
         self.k = k

@@ -1,4 +1,4 @@
-"""GCRO-DR: GMRES with deflated restarts, whose deflation space lives on from system to system.
+"""GCRO-DR: GMRES with deflated restarts and a space kept from system to system.
 
 M. L. Parks, E. de Sturler, G. Mackey, D. D. Johnson, S. Maiti, "Recycling Krylov subspaces for sequences of linear
 systems", SIAM J. Sci. Comput. 28 (2006) 1651-1674: the method GCRO-DR(m, k) of its appendix, in these steps.
@@ -10,7 +10,7 @@ systems", SIAM J. Sci. Comput. 28 (2006) 1651-1674: the method GCRO-DR(m, k) of 
     5  harmonic_ritz_vectors    the k smallest harmonic Ritz values θ, their vectors z in the columns of P
     6  deflate      [Q, R] = qr(G P), C = W Q, U = S P R⁻¹; on with 3 until ||r|| is small enough
 
-Letters as in the paper, but for S, its V̂:  n local rows, m dimension of the search space, k recycled vectors, j Arnoldi
+Letters as in the paper, except S, its V̂:  n local rows, m dimension of the search space, k recycled vectors, j Arnoldi
 steps of a cycle, M the preconditioner. Vectors are columns of Fortran-ordered arrays over the local rows.
 
     W [n, k+j+1] = [C V]    orthonormal
@@ -31,14 +31,14 @@ From the right the vectors wanted are those of A M⁻¹, y = M S z. They would n
 M U carried along would be right for the old M alone. Instead the space carries T = M⁻¹ C and asks for the defect to be
 orthogonal in a way that needs nothing else, (W G)ᵀ M⁻¹ (A S z - θ M S z) = 0, with M⁻¹ W = [T Z]. For SPD M this is the
 harmonic Ritz projection of A M⁻¹ in the inner product of M⁻¹, in which A M⁻¹ is symmetric when A is. T costs k
-applications of M⁻¹ for a new system and one a cycle, no product.
+applications of M⁻¹ for a new system and one per cycle, no product.
 
 Flexible takes the harmonic Ritz vectors of A itself in the span of S. Neither they nor the search space ask M to stay
 the same from one application to the next. Z is kept on the right, too: M⁻¹ (V y) instead would save its memory and
-cost k applications of M⁻¹ a cycle; on the left, because of what arnoldi.c says of its Gram-Schmidt.
+cost k applications of M⁻¹ per cycle; on the left, for the reason that arnoldi.c gives at its Gram-Schmidt.
 
-Arnoldi steps a system, 30 draws of Darcy 12/3 at 100 x 100, sorted (reset before every system), to 1e-8: with ICC left
-37 (71), right 41 (68), flexible 48 (68); with Jacobi 274 (396), 249 (386), 257 (386).
+Arnoldi steps per system, 30 draws of Darcy 12/3 at 100 x 100, sorted (reset before every system), to 1e-8: with ICC
+left 37 (71), right 41 (68), flexible 48 (68); with Jacobi 274 (396), 249 (386), 257 (386).
 """
 
 from __future__ import annotations
@@ -60,8 +60,10 @@ if TYPE_CHECKING:
     from petsc4py import PETSc
 
 SIDES = ("left", "right", "flexible")
-DEPENDENT = 1e-13  # a Gram matrix's eigenvalues below this fraction of the largest are rounding
-STALLED_CYCLES = 5  # a residual that shrank by less than 1 % in so many cycles will not converge any more
+# A Gram matrix's eigenvalues below this fraction of the largest are rounding.
+DEPENDENT = 1e-13
+# A residual that shrank by less than 1 % in 5 cycles will not converge any more.
+STALLED_CYCLES = 5
 STALLED_REDUCTION = 0.99
 REASONS = {
     Outcome.BREAKDOWN: "A or the preconditioner is singular on the search space",
@@ -70,25 +72,31 @@ REASONS = {
 
 
 class GCRODR(Strategy):
-    """GCRO-DR(m, k) of Parks et al. (2006); any nonsingular A.
+    """GCRO-DR(m, k) of Parks et al. (2006), for any nonsingular A.
 
     `iterations` counts every product with A: the one of an initial guess, the k that rebuild C for a changed matrix,
-    one an Arnoldi step, and those for the residual at the ends of the cycles. `history` holds the norms ||r|| of the
-    method's own residual, the preconditioned one on the left: one for the start and one an Arnoldi step.
+    one per Arnoldi step, and those for the residual at the ends of the cycles. `history` holds the norms ||r|| of the
+    method's residual, the preconditioned one on the left: one for the start and one per Arnoldi step.
+
     Memory: 2 (m + 1) + k vectors, and k more on the right.
 
-    m: largest dimension of the search space, recycled vectors included. Good values: 30 to 60.
-    k: recycled vectors, below m; 0 gives GMRES(m). Good values: about m / 2.
-    pc: name in `PRECONDITIONERS`; by default "icc" where A is SPD, else "ilu", and "bjacobi" on several ranks.
-    side: where the preconditioner acts, one of `SIDES`; "flexible" where it changes from application to application.
-    max_iterations: products with A after which a system is given up.
-    recycle: False empties the space before every system: deflated restarts alone, the control to compare with.
+    Args:
+        m: largest dimension of the search space, recycled vectors included. Good values: 30 to 60.
+        k: recycled vectors, below m; 0 gives GMRES(m). Good values: about m / 2.
+        pc: name in `PRECONDITIONERS`; by default "icc" where A is SPD, else "ilu", and "bjacobi" on several ranks.
+        side: where the preconditioner acts, one of `SIDES`; "flexible" where it changes from application to
+            application.
+        max_iterations: products with A after which a system is given up.
+        recycle: False empties the space before every system: deflated restarts alone, the control to compare with.
     """
 
     name = "gcrodr"
     stops_on_true_residual = True
-    """False, for the left, stops at ||M⁻¹ (b - A x)|| <= rtol ||M⁻¹ b|| as SKR does (the benches count its steps):
-    true residuals are then looser than asked for, and `LinearSolver` takes none of them."""
+    """Whether preconditioning from the left, too, stops on the true residual.
+
+    False stops at ||M⁻¹ (b - A x)|| <= rtol ||M⁻¹ b|| as SKR does (the benches count its steps): true residuals are
+    then looser than asked for, and `LinearSolver` accepts none of them.
+    """
 
     def __init__(
         self,
@@ -172,9 +180,11 @@ class GCRODR(Strategy):
         limit: int,
         history: list[float],
     ) -> Outcome:
-        """Cycles until ||r|| <= target (steps 3 to 6), and ||b - A x|| <= goal where there is one. Overwrites x and r,
-        appends to `history`."""
-        norms = [operator.norm(r)]  # at the ends of the cycles
+        """Run cycles (steps 3 to 6) until ||r|| <= target.
+
+        Where there is a goal, ||b - A x|| <= goal must hold, too. Overwrites x and r, appends to `history`.
+        """
+        norms = [operator.norm(r)]  # ||r|| at the ends of the cycles
         while True:
             if not np.isfinite(norms[-1]):
                 return Outcome.NOT_FINITE
@@ -207,19 +217,20 @@ class GCRODR(Strategy):
 
 
 class Space:
-    """The recycle space, and the bases of the search space that grows from it: memory used again and again.
+    """The recycle space, and the bases of the search space that grows from it.
 
-    Holds K U = C, CᵀC = I and T = M⁻¹ C for the A and M it was made with; `rebuild` makes it hold for others. T alone
-    is inexact, for z = M⁻¹ v is made of a v that is orthogonalised once more after that.
+    The memory is used again for every system. K U = C, CᵀC = I and T = M⁻¹ C hold for the A and M it was made with;
+    `rebuild` makes them hold for others. T alone is inexact, because z = M⁻¹ v is made from a v that is orthogonalised
+    once more after that.
     """
 
     def __init__(self, num_rows: int, m: int, max_k: int, side: str):
         self.num_rows = num_rows
         self.side = side
         self.k = 0
-        """Recycled vectors that it holds now."""
+        """Number of recycled vectors that it holds now."""
         self.matrix = SeenMatrix()
-        """The A of the last solve."""
+        """The matrix A of the last solve."""
         self.W = np.zeros((num_rows, m + 1), order="F")
         self._U = np.zeros((num_rows, max_k), order="F")
         self._T = np.zeros((num_rows, max_k if side == "right" else 0), order="F")
@@ -238,7 +249,10 @@ class Space:
         return self._T[:, : self.k]
 
     def recombine(self, Q: np.ndarray, F: np.ndarray) -> None:
-        """C = [C V] Q, U = [U Z] F, T = [T Z] Q, each in its place. Q and F have one column for each new vector."""
+        """Set C = [C V] Q, U = [U Z] F and T = [T Z] Q in place.
+
+        Q and F have one column per new vector.
+        """
         Q, F = np.asfortranarray(Q), np.asfortranarray(F)
         T = address(self._T) if self.side == "right" else None
         sizes = (self.num_rows, len(Q), len(F), self.k, Q.shape[1])
@@ -253,11 +267,12 @@ def address(array: np.ndarray) -> ctypes.c_void_p:
 
 
 def rebuild(operator: Operator, space: Space) -> None:
-    """The space for the operator's A and M: C = K U, made orthonormal (step 1), without dependent columns. k products.
+    """Rebuild the space for the operator's A and M (step 1), by k products.
 
-    Orthonormal by the eigenvectors of the Gram matrix, CᵀC = Y Λ Yᵀ, C = C Y Λ^-1/2, and so a second time (Stathopoulos
-    and Wu 2002, "A block orthogonalization procedure with constant synchronization requirements", SIAM J. Sci. Comput.
-    23, SVQB): products of blocks alone, and what depends on the other columns shows as an eigenvalue near zero.
+    C = K U is made orthonormal, and dependent columns are dropped. It is made so by the eigenvectors of the Gram
+    matrix, CᵀC = Y Λ Yᵀ, C = C Y Λ^-1/2, and so a second time (Stathopoulos and Wu 2002, "A block orthogonalization
+    procedure with constant synchronization requirements", SIAM J. Sci. Comput. 23, SVQB): that takes products of blocks
+    alone, and dependent columns show as eigenvalues near zero.
     """
     for column in range(space.k):
         operator.multiply(space.U[:, column], space.C[:, column])
@@ -293,10 +308,13 @@ def arnoldi(
     target: float,
     history: list[float],
 ) -> tuple[np.ndarray, bool]:
-    """Arnoldi steps from r (step 3), until the least residual is at most `target`: see arnoldi.c.
+    """Make Arnoldi steps from r (step 3) until the least residual is at most `target`.
 
-    Fills V and Z. Returns R = Wᵀ [r / ||r||, K Z] [k+j+1, 1+j], whose first column is e_k+1 but for the part of r in C
-    that rounding left, and whether the search space became invariant.
+    Fills V and Z; see arnoldi.c.
+
+    Returns:
+        R = Wᵀ [r / ||r||, K Z] [k+j+1, 1+j], and whether the search space became invariant. The first column of R is
+        e_k+1, except for the part of r in C that rounding left.
     """
     from petsc4py import PETSc
 
@@ -313,7 +331,7 @@ def arnoldi(
         ctypes.c_double(target),
         address(space.W),
         address(space.Z),
-        address(space.Z[:, -1]),  # free on the left, where alone it is needed
+        address(space.Z[:, -1]),  # needed on the left alone, where it is free
         address(R),
         len(R),
         address(norms),
@@ -328,7 +346,7 @@ def arnoldi(
 
 
 def correction(space: Space, R: np.ndarray, norm_r: float, x: np.ndarray) -> None:
-    """Add to x the dx in span [U Z] that makes ||r - K dx|| least (step 4).
+    """Add to x the dx in the span of [U Z] that minimises ||r - K dx|| (step 4).
 
     With dx = U y₁ + Z y₂ and r = W ρ the residual is C (ρ₁ - y₁ - B y₂) + V (ρ₂ - H y₂).
     """
@@ -341,16 +359,16 @@ def correction(space: Space, R: np.ndarray, norm_r: float, x: np.ndarray) -> Non
 
 
 def deflate(operator: Operator, space: Space, R: np.ndarray, k: int) -> None:
-    """Make the space that of k harmonic Ritz vectors of smallest |θ| in the cycle's search space (step 6).
+    """Reduce the search space of a cycle to k harmonic Ritz vectors (step 6).
 
-    After every cycle, as published, though that is a third of a cycle's time with k = 20. On case A of the bench, ILU
-    from the right, after every other one took 222 steps a system and not 146, and once a system, at its end, left 3 of
-    12 systems unsolved.
+    They are those of smallest |θ|. This is done after every cycle, as published, though it is a third of a cycle's time
+    with k = 20. On case A of the bench, ILU from the right, deflating after every other cycle took 222 steps per system
+    instead of 146, and deflating once per system, at its end, left 3 of 12 systems unsolved.
 
     D scales U's columns to unit norm, which balances the eigenproblem: G = [D B; 0 H], S = [U D, Z].
 
     The products overflow where A's rows differ by a hundred orders of magnitude or so. The space is then empty, and the
-    next cycle is one of GMRES. All that decides it is the same on every rank.
+    next cycle is one of GMRES. Every rank decides alike, from the same numbers.
     """
     old_k, num_steps = space.k, R.shape[1] - 1
     size = old_k + num_steps
@@ -383,9 +401,10 @@ def deflate(operator: Operator, space: Space, R: np.ndarray, k: int) -> None:
 
 
 def harmonic_ritz_vectors(G: np.ndarray, WMW: np.ndarray, WS: np.ndarray, k: int) -> np.ndarray:
-    """[size, k] real basis of the eigenvectors of Gᵀ (WᵀM⁻¹W) G z = θ Gᵀ (WᵀS) z with k smallest |θ| (step 5).
+    """A real basis of the harmonic Ritz vectors with the k smallest |θ| (step 5).
 
-    Solved for 1/θ, for which the left-hand matrix is the regular one. A complex pair enters by real and imaginary
+    It has shape [size, k], and spans eigenvectors of Gᵀ (WᵀM⁻¹W) G z = θ Gᵀ (WᵀS) z. The problem is solved for 1/θ,
+    where the left-hand matrix is the regular one. A complex pair enters by real and imaginary
     part, both or neither; where pairs alone are left to fill an odd k, there are k - 1 columns. Matrices that are not
     finite have no eigenvectors: there are no columns then.
     """

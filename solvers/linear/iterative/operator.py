@@ -1,4 +1,4 @@
-"""What our methods iterate with: A and M⁻¹ on arrays over the local rows, and what is kept from system to system."""
+"""The operators that our methods iterate with: A and M⁻¹ on local arrays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SUM = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_double), ctypes.c_int)
 
 
 class Handle(ctypes.Structure):
-    """`Operator` of kernels.h."""
+    """The struct `Operator` of kernels.h."""
 
     _fields_ = [
         ("A", ctypes.c_void_p),
@@ -35,9 +35,10 @@ class Handle(ctypes.Structure):
 
 
 class Operator:
-    """A, M⁻¹ and K on local arrays, inner products over all ranks, and the count of products with A.
+    """A system's A, M⁻¹ and K on local arrays, with inner products over all ranks.
 
-    K is A M⁻¹, or M⁻¹ A where M acts from the left. `handle` is for the kernels; it lives as long as its operator.
+    K is A M⁻¹, or M⁻¹ A where M acts from the left. Products with A are counted. `handle` is for the kernels; it lives
+    as long as its operator.
 
     Leaving `with operator:` by an error of PETSc keeps M and the vectors for ever: PETSc 3.25's multigrid still holds
     them after an error inside it, and would crash once they were destroyed.
@@ -73,7 +74,7 @@ class Operator:
                 kept.incRef()
 
     def multiply(self, source: np.ndarray, target: np.ndarray) -> None:
-        """target = K source, but without M⁻¹ from the right."""
+        """Set target = K source, with M⁻¹ left out where it acts from the right."""
         if self.is_left:
             between = np.empty_like(target)
             self.multiply_by(self._system.A, source, between)
@@ -82,30 +83,30 @@ class Operator:
             self.multiply_by(self._system.A, source, target)
 
     def multiply_by(self, matrix: PETSc.Mat, source: np.ndarray, target: np.ndarray) -> None:
-        """target = matrix source, for A or one that is laid out like it."""
+        """Set target = matrix source, for A or a matrix laid out like it."""
         self.num_products += 1
         self._on_vectors(matrix.mult, source, target)
 
     def precondition(self, source: np.ndarray, target: np.ndarray) -> None:
-        """target = M⁻¹ source."""
+        """Set target = M⁻¹ source."""
         self._on_vectors(self._precondition, source, target)
 
     def right_hand_side(self) -> np.ndarray:
-        """b, and M⁻¹ b on the left."""
+        """The right-hand side b, or M⁻¹ b on the left."""
         return self._of_residual(self._system.b.array_r.copy())
 
     def residual(self, x: np.ndarray) -> np.ndarray:
-        """b - A x, and M⁻¹ (b - A x) on the left."""
+        """The residual b - A x, or M⁻¹ (b - A x) on the left."""
         return self._of_residual(self.true_residual(x))
 
     def true_residual(self, x: np.ndarray) -> np.ndarray:
-        """b - A x."""
+        """The residual b - A x, on every side."""
         r = np.empty_like(x)
         self.multiply_by(self._system.A, x, r)
         return np.subtract(self._system.b.array_r, r, out=r)
 
     def inner(self, X: np.ndarray, Y: np.ndarray) -> np.ndarray:
-        """Xᵀ Y for matrices or vectors."""
+        """The product Xᵀ Y of matrices or vectors, over all ranks."""
         return self.sum(X.T @ Y)
 
     def sum(self, local: np.ndarray) -> np.ndarray:
@@ -141,7 +142,10 @@ class Operator:
 
 
 def _sum_over(comm: MPI.Comm) -> Callable:
-    """The sum over all ranks for the kernels: through Python, for MPI's handles differ from build to build."""
+    """The sum over all ranks, as a function for the kernels.
+
+    It goes through Python, because MPI's handles differ from build to build.
+    """
 
     @_SUM
     def sum_in_place(values, count):
@@ -152,7 +156,10 @@ def _sum_over(comm: MPI.Comm) -> Callable:
 
 
 def preconditioner_for(system: LinearSystem, name: str | None, kept: PETSc.PC | None) -> PETSc.PC:
-    """The system's M, set up: of this name, made of the one kept from the last system where there is one."""
+    """The system's preconditioner of this name, set up.
+
+    It reuses the PC kept from the last system, if there is one.
+    """
     from petsc4py import PETSc
 
     pc = kept if serves(kept, system.A) else PETSc.PC().create(system.A.comm)
@@ -163,7 +170,7 @@ def preconditioner_for(system: LinearSystem, name: str | None, kept: PETSc.PC | 
 
 
 class SeenMatrix:
-    """The matrix that something was last made for, and the state of its values, which problems overwrite in place."""
+    """A matrix with the state of its values, which problems overwrite in place."""
 
     def __init__(self):
         self._matrix: PETSc.Mat | None = None

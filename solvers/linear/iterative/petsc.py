@@ -20,29 +20,33 @@ from penstock.solvers.problem import LinearSystem, Outcome
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
-PREFIX = "penstock_krylov_"  # of options in PETSc's global table
-PROGRESS = "penstock_progress"  # name of the attribute of a KSP
-STALLED = 2000  # iterations without 1 % of progress after which there will be none: 97 at most with GMRES(30), 245 with
-# BiCGStab and 1396 with TFQMR in about 100 solves of the bench, most of which converged after that
-MAX_CONTINUATIONS = 3  # of a solve whose true residual missed rtol although the method's own had met it
+# Prefix of our options in PETSc's global table.
+PREFIX = "penstock_krylov_"
+# Name of the attribute of a KSP that holds its `_Progress`.
+PROGRESS = "penstock_progress"
+# After 2000 iterations without 1 % of progress there will be none. In about 100 solves of the bench such pauses were 97
+# iterations at most with GMRES(30), 245 with BiCGStab and 1396 with TFQMR, and most solves converged after them.
+STALLED = 2000
+# A solve goes on at most 3 times if its true residual missed rtol although the method's residual had met it.
+MAX_CONTINUATIONS = 3
 
 
 @dataclass(frozen=True)
 class _Method:
-    """How PETSc's implementation measures and counts."""
+    """The way PETSc's implementation of a method measures and counts."""
 
     products: int = 1
-    """Products with A an iteration."""
+    """Products with A per iteration."""
     right: bool = False
-    """Preconditioned from the right, which makes its residual the true one."""
+    """Whether it is preconditioned from the right: then its residual is the true one."""
     true_norm: bool = True
-    """Stops on ||b - A x||; else on the preconditioned residual's norm."""
+    """Whether it stops on ||b - A x||; if not, on the preconditioned residual's norm."""
 
 
 METHODS = {
     "cg": _Method(),
     "fcg": _Method(),
-    "minres": _Method(true_norm=False),  # the true norm would cost a second product an iteration
+    "minres": _Method(true_norm=False),  # the true norm would cost a second product per iteration
     "gmres": _Method(right=True),
     "fgmres": _Method(right=True),
     "gcr": _Method(right=True),
@@ -53,20 +57,23 @@ METHODS = {
 }
 
 RESTARTED = {"gmres": "gmres", "fgmres": "gmres", "gcr": "gcr"}
-"""Methods that restart, and what PETSc calls them in the option's name."""
+"""Methods that restart, with their names in PETSc's option."""
 
 
 class Krylov(Strategy):
-    """One of PETSc's Krylov methods with one of its preconditioners, set up anew for every changed matrix.
+    """One of PETSc's Krylov methods with one of its preconditioners.
 
-    The method stops on the true residual wherever PETSc lets it (right preconditioning for the GMRES and BiCG
-    families, the unpreconditioned norm for CG), so that one rtol means one accuracy. Where rounding or the norm left
-    the true residual above rtol, it goes on from its x with a tighter tolerance, up to three times.
+    The preconditioner is set up again for every changed matrix. The method stops on the true residual wherever PETSc
+    lets it (right preconditioning for the GMRES and BiCG families, the unpreconditioned norm for CG), so that one rtol
+    means one accuracy. Where rounding or the norm left the true residual above rtol, it goes on from its x with a
+    tighter tolerance, up to three times.
 
-    ksp: name in `METHODS`; by default "cg" where A is SPD, else "gmres".
-    pc: name in `PRECONDITIONERS`; by default "icc" where A is SPD, else "ilu", and "bjacobi" on several ranks.
-    restart: iterations between restarts of "gmres", "fgmres" and "gcr".
-    options: further PETSc options, without dash or prefix: {"pc_factor_levels": "2"}.
+    Args:
+        ksp: name in `METHODS`; by default "cg" where A is SPD, else "gmres".
+        pc: name in `PRECONDITIONERS`; by default "icc" where A is SPD, else "ilu", and "bjacobi" on several ranks.
+        max_iterations: products with A after which a system is given up.
+        restart: iterations between restarts of "gmres", "fgmres" and "gcr".
+        options: further PETSc options, without dash or prefix: {"pc_factor_levels": "2"}.
     """
 
     name = "krylov"
@@ -95,7 +102,7 @@ class Krylov(Strategy):
 
     def reset(self) -> None:
         self._ksp: PETSc.KSP | None = None
-        self._is_spd = False  # what it was made for
+        self._is_spd = False  # whether the KSP was made for SPD systems
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         start = time.thread_time()
@@ -122,8 +129,11 @@ class Krylov(Strategy):
 
     @contextmanager
     def _options_held(self, ksp: PETSc.KSP) -> Iterator[None]:
-        """In PETSc's global table, for what is set up meanwhile: the solvers inside a preconditioner read theirs there,
-        and PETSc makes them anew, with MUMPS's settings, for each matrix object or pattern."""
+        """Hold the options in PETSc's global table while the KSP is set up.
+
+        The solvers inside a preconditioner read their options there. PETSc makes those solvers again, with MUMPS's
+        settings, for each matrix object or pattern.
+        """
         from petsc4py import PETSc
 
         table = PETSc.Options(PREFIX)
@@ -138,7 +148,7 @@ class Krylov(Strategy):
                 table.delValue(key)
 
     def _require_used(self, ksp: PETSc.KSP) -> None:
-        """Raises ValueError for an option that nothing has read."""
+        """Raise ValueError for an option that nothing has read."""
         from petsc4py import PETSc
 
         for key in self.options:
@@ -147,7 +157,10 @@ class Krylov(Strategy):
 
 
 def new_ksp(name: str | None, system: LinearSystem) -> PETSc.KSP:
-    """A method of `METHODS` that stops on the true residual where it can; by default CG where A is SPD, else GMRES."""
+    """A method of `METHODS` that stops on the true residual where it can.
+
+    The default is CG where A is SPD, else GMRES.
+    """
     from petsc4py import PETSc
 
     ksp = PETSc.KSP().create(system.A.comm)
@@ -159,12 +172,12 @@ def new_ksp(name: str | None, system: LinearSystem) -> PETSc.KSP:
     progress = _Progress(window=STALLED)
     if error := library().progress_watch(ctypes.c_void_p(ksp.handle), ctypes.byref(progress)):
         raise PETSc.Error(error)
-    ksp.setAttr(PROGRESS, progress)  # lives as long
+    ksp.setAttr(PROGRESS, progress)  # so it lives as long as the KSP
     return ksp
 
 
 class _Progress(ctypes.Structure):
-    """`Progress` of progress.c."""
+    """The struct `Progress` of progress.c."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("test", "context")),
@@ -176,12 +189,22 @@ class _Progress(ctypes.Structure):
 def iterate(
     ksp: PETSc.KSP, system: LinearSystem, tolerance: Tolerance, *, max_iterations: int, restart: int = 30
 ) -> Attempt:
-    """Solve by a `ksp` that has its operators. Where its own norm is small enough and the true residual is not, it goes
-    on with a tighter tolerance, up to three times. restart: that of "gmres" and "fgmres", for the count of products."""
+    """Solve by a `ksp` that has its operators.
+
+    Where the method's norm is small enough and the true residual is not, it goes on with a tighter tolerance, up to
+    three times.
+
+    Args:
+        ksp: the method.
+        system: the system.
+        tolerance: when to stop.
+        max_iterations: products with A after which the system is given up.
+        restart: restart of "gmres" and "fgmres", for the count of products.
+    """
     method = METHODS[ksp.getType()]
     target = tolerance.rtol * system.b.norm()
     x = start_of(system)
-    b = system.b.copy()  # an error leaves it locked for ever, and the problem needs its own
+    b = system.b.copy()  # an error leaves it locked for ever, and the problem needs its vector
     ksp.setInitialGuessNonzero(system.guess is not None)
     products = 0
     rtol = tolerance.rtol
@@ -193,7 +216,7 @@ def iterate(
             ksp.solve(b, x)
         iterations = ksp.getIterationNumber()
         products += method.products * iterations
-        if RESTARTED.get(ksp.getType()) == "gmres":  # forms its residual anew at every restart
+        if RESTARTED.get(ksp.getType()) == "gmres":  # it forms its residual again at every restart
             products += max(0, iterations - 1) // restart
         outcome, reason = _outcome(ksp.getConvergedReason()), reason_of(ksp)
         if ksp.getAttr(PROGRESS).has_stalled:
@@ -210,8 +233,10 @@ def iterate(
 
 @contextmanager
 def _kept_after_errors(ksp: PETSc.KSP) -> Iterator[None]:
-    """Multigrid in which an error occurs keeps vectors of the method's, and PETSc 3.25 crashes when both are destroyed.
-    So this KSP never is."""
+    """Keep the KSP for ever after an error in it.
+
+    Multigrid in which an error occurs keeps vectors of the method, and PETSc 3.25 crashes when both are destroyed.
+    """
     from petsc4py import PETSc
 
     try:

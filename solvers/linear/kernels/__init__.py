@@ -1,4 +1,4 @@
-"""The compiled loops, and how they reach PETSc and BLAS.
+"""The compiled loops, and the way they reach PETSc and BLAS.
 
 The C files beside this one build into `_kernels` without PETSc's headers: they call `MatMult`, `PCApply` and BLAS
 through the addresses that `library` hands them, on handles such as `PETSc.Mat.handle`.
@@ -13,7 +13,7 @@ from penstock.errors import PenstockError
 
 
 class _Api(ctypes.Structure):
-    """`Api` of kernels.h."""
+    """The struct `Api` of kernels.h."""
 
     _fields_ = [
         (name, ctypes.c_void_p)
@@ -40,9 +40,10 @@ class _Api(ctypes.Structure):
 
 @cache
 def library() -> ctypes.PyDLL:
-    """The kernels, ready to be called. Holds the GIL, because preconditioners may be written in Python.
+    """The kernels, ready to be called.
 
-    Raises PenstockError where they were not built.
+    Calls hold the GIL, because preconditioners may be written in Python. Raises PenstockError where the kernels were
+    not built.
     """
     try:
         from penstock.solvers.linear.kernels import _kernels
@@ -53,7 +54,7 @@ def library() -> ctypes.PyDLL:
     from petsc4py import PETSc
     from scipy.linalg import cython_blas
 
-    petsc = ctypes.CDLL(PETSc.__file__)  # finds what its libraries define, too
+    petsc = ctypes.CDLL(PETSc.__file__)  # it also finds the symbols of its libraries
     kernels = ctypes.PyDLL(_kernels.__file__)
     api = _Api.in_dll(kernels, "api")
     for name, _ in _Api._fields_:

@@ -1,4 +1,4 @@
-/* GCRO-DR's loops over the rows: see gcrodr.py, whose letters these are. Matrices are columns of num_rows numbers. */
+/* GCRO-DR's loops over the rows, in the letters of gcrodr.py. Matrices are columns of num_rows numbers. */
 #include <math.h>
 #include <string.h>
 

@@ -1,4 +1,4 @@
-/* The loop of the deflated conjugate gradients: see cg.py, whose letters these are. */
+/* The loop of the deflated conjugate gradients, in the letters of cg.py. */
 #include <math.h>
 #include <string.h>
 
@@ -11,8 +11,8 @@
 #define WINDOW 1e-4      /* iterations count as the recent past up to where ||e_l||^2 was so small against theirs */
 #define ROUNDING 1e-15   /* ||r|| / ||b|| below which there is nothing left to gain */
 #define DIVERGED 1e8     /* ||r|| grows by sqrt(cond(A)) at the most while A is positive definite: here it is not */
-#define GROWN 3.0        /* times the least ||r||: growth of it that tells of an outlying mode, found late; */
-#define CAUTION 30.0     /* more of them may come, so the error is taken to be so many times larger then */
+#define GROWN 3.0        /* ||r|| of 3 times its least value shows an outlying mode, found late */
+#define CAUTION 30.0     /* more such modes may come, so the error is then taken to be 30 times larger */
 #define STALLED 1000     /* iterations without a new least ||r|| after which there will not be one */
 
 enum { CONVERGED, ITERATION_LIMIT, BREAKDOWN, STAGNATION, NOT_FINITE }; /* in the order of OUTCOMES in cg.py */
@@ -23,12 +23,12 @@ typedef struct {
     const Operator *operator;
     double *W, *AW, *inverse_E;             /* [num_rows, k] twice, [k, k] */
     double *c, *g;                          /* [k] */
-    double *x, *r, *p, *q;                  /* [num_rows]; q holds z as well, for one is dead while the other lives */
+    double *x, *r, *p, *q;                  /* [num_rows]; q holds z as well: one is dead while the other lives */
     double *iterates;                       /* [num_rows, max_iterates] x at multiples of `stride` */
     double *decreases, *norms;              /* [limit + 1] alpha_j r_j'z_j; ||r_j|| */
     double norm_b, target_norm;
     double energy;           /* negative where ||r|| alone decides */
-    double squared_solution; /* what is known of ||A^-1 b||_A^2 */
+    double squared_solution; /* the known part of ||A^-1 b||_A^2 */
     double energy_error;     /* the last estimate, */
     double caution;          /* with this factor */
     int k, deflates_directions, num_projections;
@@ -86,7 +86,7 @@ EVERY_CPU static void new_direction(int n, double beta, const double *restrict z
     for (int i = 0; i < n; i++) p[i] = z[i] + beta * p[i];
 }
 
-/* g = X'y, c = E^-1 g. A rank may own no rows, for which BLAS would leave g as it was. */
+/* g = X'y, c = E^-1 g. A rank may own no rows: BLAS would leave g as it was. */
 static void coefficients(State *s, double *X, double *y) {
     double one = 1.0, zero = 0.0;
     int stride = 1, n = s->operator->num_rows;

@@ -1,5 +1,6 @@
-/* What every kernel may call. PETSc's objects are opaque handles and its functions are found at run time, so that the
- * extension builds without PETSc's or MPI's headers and serves whatever build of PETSc the user has. */
+/* Functions and types that every kernel may use. PETSc's objects are opaque handles and its functions are found at
+ * run time, so that the extension builds without PETSc's or MPI's headers and serves whatever build of PETSc the user
+ * has. */
 #ifndef PENSTOCK_KERNELS_H
 #define PENSTOCK_KERNELS_H
 

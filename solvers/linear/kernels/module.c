@@ -1,4 +1,4 @@
-/* The extension module: an empty one, for the kernels are called through ctypes (see __init__.py). */
+/* The extension module: an empty one, because the kernels are called through ctypes (see __init__.py). */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 

@@ -24,7 +24,7 @@ enum {
     VECTOR = 8,        /* `length` is a multiple of it */
     MAX_LEVELS = 40,
     MAX_COARSEST = 32, /* points of the last level */
-    WEAKEST = 2        /* axes with a coupling so many times weaker than the strongest are not halved */
+    WEAKEST = 2        /* axes with a coupling 2 times weaker than the strongest are not halved */
 };
 static const int AXES[NUM_AXES] = {Y, Z, X}; /* as they are coarsened: rows stay whole until the last */
 
@@ -89,7 +89,7 @@ static int num_codes_of(const Grid *grid) { return grid->is_3d ? 14 : 5; }
 
 /* ---- Smoothing: Gauss-Seidel row after row, even points before odd ones; upwards from zero, downwards after ---- */
 
-/* Sums over the couplings of point m of half p with other points: of rows before, of its own row, of rows after. */
+/* Sums over the couplings of point m of half p with other points: of rows before, of the same row, of rows after. */
 #define AFTER(code, dr, dx) POINTS(c[code], grid, row, p)[m] * POINTS(x, grid, row + (dr), p + (dx))[m]
 #define BEFORE(code, dr, dx)                                                                                           \
     POINTS(c[code], grid, row - (dr), p - (dx))[m] * POINTS(x, grid, row - (dr), p - (dx))[m]

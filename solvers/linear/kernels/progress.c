@@ -1,4 +1,4 @@
-/* An end for a method of PETSc's that gets nowhere any more, beside PETSc's own test of convergence: see petsc.py. */
+/* A stop for PETSc's methods that make no more progress, beside PETSc's test of convergence: see petsc.py. */
 #include "kernels.h"
 
 #define REDUCTION 0.99 /* of the least residual norm, which is progress */
@@ -9,7 +9,7 @@ typedef int Test(KSP method, long iteration, double norm, int *reason, void *con
 
 /* `_Progress` of petsc.py. */
 typedef struct {
-    Test *test; /* PETSc's own */
+    Test *test; /* PETSc's test */
     void *context;
     double least;
     int since, window, has_stalled;

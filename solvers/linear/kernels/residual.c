@@ -1,4 +1,4 @@
-/* What is left of A x = b, row by row: see check.py. Sequential AIJ with indices of 32 bits. */
+/* The residual of A x = b, row by row: see check.py. Sequential AIJ with indices of 32 bits. */
 #include <math.h>
 #include <stddef.h>
 

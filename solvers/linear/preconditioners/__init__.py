@@ -1,1 +1,1 @@
-"""Preconditioners: PETSc's by name, and two for regular grids."""
+"""Preconditioners: those of PETSc by name, and two for regular grids."""

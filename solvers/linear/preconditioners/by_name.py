@@ -1,4 +1,4 @@
-"""PETSc preconditioners by name."""
+"""Preconditioners by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from penstock.solvers.problem import LinearSystem
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
-# Written down, for options are checked in the driver, where PETSc need not exist.
+# Written down, because options are checked in the driver, where PETSc need not exist.
 PRECONDITIONERS = (
     "none",
     "jacobi",
@@ -33,19 +33,25 @@ PRECONDITIONERS = (
     "multigrid",
     "fast_poisson",
 )
-"""Names of preconditioners. Not every PETSc is built with "hypre" and "ml"; the last two are `grid`'s."""
+"""Names of preconditioners.
+
+Not every PETSc is built with "hypre" and "ml"; the last two names are those of grid.py.
+"""
 
 UNKNOWN_TYPE = 86  # PETSC_ERR_UNKNOWN_TYPE
 
 
 def require_known(name: str, value: str, known) -> None:
-    """Raises ValueError with the nearest name unless `value` is one of `known`."""
+    """Raise ValueError with the nearest name unless `value` is one of `known`."""
     if value not in known:
         raise ValueError(f"{name} = {value!r} is not known; {nearest(value, known)}")
 
 
 def default_preconditioner(system: LinearSystem) -> str:
-    """Incomplete factorisation; PETSc's is sequential, so by blocks where A is distributed. None for products alone."""
+    """The name of the default preconditioner, an incomplete factorisation.
+
+    PETSc's is sequential, so it is by blocks where A is distributed. A matrix that only multiplies has none.
+    """
     if not tells_entries(system.A):
         return "none"
     if system.A.comm.size > 1:
@@ -54,10 +60,10 @@ def default_preconditioner(system: LinearSystem) -> str:
 
 
 def set_preconditioner(pc: PETSc.PC, name: str | None, system: LinearSystem) -> None:
-    """Give `pc` its type, before its operators. A `pc` kept from an earlier system stays as it is where it can: those
-    of `grid` begin anew for another grid.
+    """Give `pc` its type, before its operators.
 
-    Raises ValueError when this PETSc lacks the type, and see `require_grid`.
+    A `pc` kept from an earlier system stays as it is where it can; those of grid.py are made again for another grid.
+    Raises ValueError when this PETSc lacks the type, and the errors of `require_grid`.
     """
     from petsc4py import PETSc
 

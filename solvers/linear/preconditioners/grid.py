@@ -1,7 +1,8 @@
-"""Preconditioners for regular grids, as contexts of PETSc's PC of type "python".
+"""Preconditioners for regular grids, as contexts of a PETSc PC of type "python".
 
 Both serve symmetric positive definite matrices on one rank that couple a grid point with its 3^d neighbourhood; the
-rows of boundary points may be rows of the identity. New values in the same matrix are seen, a new pattern is read anew.
+rows of boundary points may be rows of the identity. New values in the same matrix are noticed, and a new pattern is
+read again.
 """
 
 from __future__ import annotations
@@ -23,14 +24,19 @@ if TYPE_CHECKING:
     from petsc4py import PETSc
 
 MAX_AXES = 3
-SMOOTH = 0.4  # steps of log(a) from point to point below which a counts as smooth; a jump by 4 makes one of 0.9
+# a counts as smooth if log(a) changes by less than this from point to point; a jump by 4 makes a step of 0.9.
+SMOOTH = 0.4
 
-_NOT_FINITE, _OUT_OF_MEMORY, _NO_HIERARCHY = -1, -2, -3  # of multigrid.c
+# Error codes of multigrid.c.
+_NOT_FINITE, _OUT_OF_MEMORY, _NO_HIERARCHY = -1, -2, -3
 
 
 def require_grid(name: str, system: LinearSystem) -> Grid:
-    """The system's grid. Raises ValueError where the preconditioner `name` is not made for such systems, LinAlgError
-    where this one is not said to be SPD, as others of its family may be."""
+    """The system's grid, if the preconditioner `name` suits the system.
+
+    Raises ValueError where it does not suit such systems at all, and LinAlgError where only this one is not said to be
+    SPD, as others of its family may be.
+    """
     if system.grid is None:
         raise ValueError(f"pc = {name!r} needs a regular grid, and this system has none")
     if system.A.comm.size > 1:
@@ -55,13 +61,12 @@ def is_same(grid: Grid, other: Grid) -> bool:
 
 
 class Stencils:
-    """Where a matrix keeps its couplings: read once for a pattern, while values come and go.
+    """The places of a matrix's couplings among its values, read once per pattern.
 
-    An offset (dz, dy, dx) of the 3^d neighbourhood has the code 9 dz + 3 dy + dx; A is symmetric, so codes >= 0 do.
-
-    codes: int32 [C], the codes that occur, 0 first.
-    positions: int32 [C, number of points], the place among the CSR values of a point's coupling at each code, -1 where
-    there is none; points in the order of `points`.
+    An offset (dz, dy, dx) of the 3^d neighbourhood has the code 9 dz + 3 dy + dx; A is symmetric, so codes >= 0
+    suffice. `codes`, int32 [C], holds the codes that occur, 0 first. `positions`, int32 [C, number of points], holds
+    the place among the CSR values of a point's coupling at each code, -1 where there is none; points are in the order
+    of the argument `points`.
 
     Raises LinAlgError for a coupling that reaches farther than the 3^d neighbourhood.
     """
@@ -94,17 +99,17 @@ class Stencils:
 
 
 class Multigrid:
-    """One V-cycle of geometric multigrid, symmetric and positive definite: z = M⁻¹ r.
+    """One V-cycle of geometric multigrid, symmetric and positive definite.
 
-    Before and after every coarse correction one sweep of Gauss-Seidel, downwards the adjoint of upwards. Interpolation
-    is made from A one axis after another (see `weights` in multigrid.c) and coarse matrices are Galerkin products
-    PᵀAP, so jumps of the coefficient need not lie on coarse grid lines. CG takes 9 or 10 iterations to 1e-8 with
-    contrast 4 as with Poisson's equation, at every size, and 11 to 17 with smooth interfaces of contrast 1e4. A high
-    contrast that is rough down to the grid takes many more. Axes along which A couples weakly are not coarsened, so
-    that stretched grids do as well.
+    It applies z = M⁻¹ r. Before and after every coarse correction one sweep of Gauss-Seidel, downwards the adjoint of
+    upwards. Interpolation is made from A one axis after another (see `weights` in multigrid.c) and coarse matrices are
+    Galerkin products PᵀAP, so jumps of the coefficient need not lie on coarse grid lines. CG takes 9 or 10 iterations
+    to 1e-8 with contrast 4 as with Poisson's equation, at every size, and 11 to 17 with smooth interfaces of contrast
+    1e4. A high contrast that is rough down to the grid takes many more. Axes along which A couples weakly are not
+    coarsened, so that stretched grids do as well.
 
-    All in single precision, which CG, in double precision, does not notice: it needs M⁻¹ to be one fixed operator, SPD
-    to about seven digits.
+    All of it is in single precision, which does not hurt CG in double precision: M⁻¹ only has to be one fixed operator,
+    SPD to about seven digits.
 
     `setUp` raises LinAlgError for matrices that it cannot serve: see `Stencils`.
     """
@@ -143,21 +148,22 @@ class Multigrid:
 
 @dataclass(frozen=True)
 class Boundary:
-    """A condition at both ends of an axis of m points, and the transform that diagonalises -d²/dx² under it.
+    """A condition at both ends of an axis of m points, with its transform.
 
-    The eigenvalues of the stencil (-1, 2, -1) are then 2 - 2 cos(π k / (m + period)), k = first, ..., first + m - 1.
+    The transform diagonalises -d²/dx² under the condition. The eigenvalues of the stencil (-1, 2, -1) are then
+    2 - 2 cos(π k / (m + period)), k = first, ..., first + m - 1.
     """
 
     transform: Callable
     inverse: Callable
     kind: int
-    """Which of the four sine or cosine transforms."""
+    """Number of the sine or cosine transform, 1 to 4."""
     period: int
     first: int
     end: float
-    """The diagonal at an end point, 2 inside."""
+    """The diagonal entry at an end point; it is 2 inside."""
     halves_ends: bool = False
-    """End points have half a cell: half the couplings across the axis."""
+    """Whether end points have half a cell, and so half the couplings across the axis."""
 
     def eigenvalues(self, m: int) -> np.ndarray:
         k = np.arange(self.first, self.first + m)
@@ -169,7 +175,7 @@ class Boundary:
         return diagonal
 
     def weights(self, m: int) -> np.ndarray:
-        """The part of a cell that each point has."""
+        """The part of a cell that each point of the axis has."""
         weights = np.ones(m)
         if self.halves_ends:
             weights[[0, -1]] = 0.5
@@ -184,19 +190,19 @@ NEUMANN_BETWEEN = Boundary(*_COSINE, kind=2, period=0, first=0, end=1.0)  # half
 
 
 class FastPoisson:
-    """The inverse of a constant-coefficient operator by fast sine and cosine transforms: z = M⁻¹ r.
+    """The inverse of a constant-coefficient operator by fast transforms.
 
-    M has A's mean coupling along each axis, its mean row sum, and its boundary conditions: Dirichlet or Neumann, the
-    same at both ends of an axis, at grid points or half-way between, as the first matrix shows them. Points with rows
-    of the identity around the others are solved on their own.
+    It applies z = M⁻¹ r by sine and cosine transforms. M has A's mean coupling along each axis, its mean row sum, and
+    its boundary conditions: Dirichlet or Neumann, the same at both ends of an axis, at grid points or half-way between,
+    as the first matrix shows them. Points with rows of the identity around the others are solved separately.
 
     Exact where the coefficient is constant. Where it changes little from point to point, M⁻¹ is scaled by a^(-1/2) on
     both sides: CG takes 15 to 17 iterations to 1e-8 with a = exp(g), g of unit variance and smooth, and up to 285
     without. With jumps it is not: contrast 4 takes 17 to 20 iterations at every size, and 25 to 60 with the scaling.
 
-    In double precision, for a matrix of constant coefficients is then solved in one iteration; single precision would
-    take half the time. Lengths m + period with small factors serve the transforms best: 255 x 255 points take 0.8 ms
-    there and back, 420 x 420 take 35, for 421 is prime.
+    It uses double precision, so that constant coefficients take one iteration; single precision would take half the
+    time. Lengths m + period with small factors serve the transforms best: 255 x 255 points take 0.8 ms there and back,
+    420 x 420 take 35, because 421 is prime.
 
     `setUp` raises LinAlgError for matrices that it cannot serve: see `Stencils` and `boundary_of`.
     """
@@ -207,7 +213,7 @@ class FastPoisson:
         self._stencils: Stencils | None = None
 
     def _read(self, matrix: PETSc.Mat) -> None:
-        """Where the unknowns lie, and their boundary conditions."""
+        """Find out where the unknowns lie, and their boundary conditions."""
         self._stencils = None  # until all is read
         stencils = Stencils(matrix, self.grid, np.arange(self.grid.permutation.size))
         diagonal, couplings = self._values(matrix, stencils)
@@ -272,7 +278,7 @@ class FastPoisson:
         z.array = target.ravel()[self.grid.permutation]
 
     def _values(self, matrix: PETSc.Mat, stencils: Stencils) -> tuple[np.ndarray, list[np.ndarray]]:
-        """The diagonal, and along each axis the couplings -A[g, g + 1] with the next point, each [shape]."""
+        """The diagonal, and the couplings -A[g, g + 1] along each axis, each [shape]."""
         values = np.append(matrix.getValuesCSR()[2], 0.0)  # a position of -1 reads this zero
         shape = self.grid.shape
         of_code = dict(zip(stencils.codes.tolist(), stencils.positions, strict=True))
@@ -283,8 +289,10 @@ class FastPoisson:
 
 
 def boundary_of(axis: int, couplings: list[np.ndarray], row_sums: np.ndarray) -> Boundary:
-    """The condition at both ends of an axis, by what row sums there exceed those inside, in units of the coupling
-    along the axis: 0 with Neumann conditions, 1 with Dirichlet conditions a spacing outside, 2 with half a spacing.
+    """The boundary condition at both ends of an axis.
+
+    It is recognised by how much row sums there exceed those inside, in units of the coupling along the axis: by 0 with
+    Neumann conditions, 1 with Dirichlet conditions a spacing outside, 2 with half a spacing.
 
     Raises LinAlgError where the two ends differ.
     """
@@ -323,7 +331,10 @@ def _row_sums(diagonal: np.ndarray, couplings: list[np.ndarray]) -> np.ndarray:
 
 
 def _inner_mean(row_sums: np.ndarray) -> float:
-    """Of points that no boundary condition touches; zero but for rounding without a reaction term."""
+    """The mean row sum of points that no boundary condition touches.
+
+    It is zero up to rounding without a reaction term.
+    """
     return row_sums[tuple(slice(1, -1) if m > 2 else slice(None) for m in row_sums.shape)].mean()
 
 
@@ -365,4 +376,4 @@ def _check(status: int) -> None:
 
 
 GRID_PRECONDITIONERS = {"multigrid": Multigrid, "fast_poisson": FastPoisson}
-"""By name; each is made for one grid."""
+"""The preconditioners by name; each is made for one grid."""

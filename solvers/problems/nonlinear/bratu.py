@@ -1,4 +1,4 @@
-"""Bratu's problem: a reaction that heats itself, up to the rate at which it would run away."""
+"""Bratu's problem: a reaction that heats itself, up to its runaway."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from penstock.solvers.discretisation.newton import newton
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
 
-REMAINDER = 0.9  # what is left of the way to the largest rate, per level
+REMAINDER = 0.9  # fraction of the distance to the largest rate that each level leaves
 
 
 class Bratu(Problem):
-    """-Δu = λ e^u on the unit square, u = 0 on its boundary, on the lower branch: from the rate λ to u.
+    """Bratu's problem on the unit square: from the rate λ to the solution u.
+
+    -Δu = λ e^u, u = 0 on the boundary, on the lower branch.
 
     There is a solution up to the fold at λ = 6.808, where the branch turns back. The rate approaches λ_max, which is
     drawn uniformly from [6.6, 6.8], level by level: λ_l = λ_max (1 - 0.9^l), l = 1, 2, ..., and Newton's method starts
@@ -31,8 +33,10 @@ class Bratu(Problem):
     A simulation yields a sample per level, the scalar `rate` λ to `solution` u at the inner points: an array [n, n]
     indexed [x, y].
 
-    resolution: n, inner points along each axis. Good values: 32 to 256; the fold of a grid lies below 6.8 where n < 13.
-    num_levels: samples per simulation. Good values: 10 to 40, at which the last rate is 0.65 to 0.985 of λ_max.
+    Args:
+        resolution: n, inner points along each axis. Good values: 32 to 256; the fold of a grid lies below 6.8 where
+            n < 13.
+        num_levels: samples per simulation. Good values: 10 to 40, at which the last rate is 0.65 to 0.985 of λ_max.
     """
 
     def __init__(self, *, resolution: int = 64, num_levels: int = 20):
@@ -62,17 +66,17 @@ class Bratu(Problem):
 
     @np.errstate(over="ignore")  # Newton's method refuses an infinite residual
     def residual(self, u: np.ndarray, rate: float) -> np.ndarray:
-        """[n, n] F(u) = -h² (Δu + λ e^u)."""
+        """The residual F(u) = -h² (Δu + λ e^u), [n, n]."""
         return 4 * u - sum(neighbours(np.pad(u, 1))) - rate * np.exp(u) / (self.resolution + 1) ** 2
 
     def jacobian(self, u: np.ndarray, rate: float) -> np.ndarray:
-        """[F, n, n] ∂F/∂u by the five points of the stencil."""
+        """The Jacobian ∂F/∂u by the five points of the stencil, [F, n, n]."""
         values_FXY = np.full((len(OFFSETS), *u.shape), -1.0)
         values_FXY[0] = 4 - rate * np.exp(u) / (self.resolution + 1) ** 2
         return values_FXY
 
     def assemble(self, u: np.ndarray, rate: float) -> LinearSystem:
-        """Newton's step J(u) δ = -F(u) from u [n, n] for λ = `rate`."""
+        """The system of Newton's step J(u) δ = -F(u) from u [n, n] for λ = `rate`."""
         return self.discretisation.system(self.jacobian(u, rate), -self.residual(u, rate))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Diffusion whose coefficient grows with the solution."""
+"""Diffusion with a coefficient that grows with the solution."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
 
 
 class NonlinearDiffusion(Problem):
-    """-∇·((1 + u²) ∇u) = load · s on the unit square, u = 0 on its boundary: from the load and s to u.
+    """Nonlinear diffusion on the unit square: from the load and the source s to u.
+
+    -∇·((1 + u²) ∇u) = load · s, u = 0 on the boundary.
 
     s = exp(g) with a Gaussian field g of covariance (-Δ + 9)^-2, scaled to a variance of 1. The load grows level by
     level: level l = 1, 2, ... has load l · load_step. Newton's method starts from the last level's solution, at first
@@ -28,9 +30,10 @@ class NonlinearDiffusion(Problem):
     A simulation yields a sample per level, the scalar `load` and the field `source` s to `solution` u at the inner
     points: arrays [n, n] indexed [x, y].
 
-    resolution: n, inner points along each axis. Good values: 64 to 256.
-    num_levels: samples per simulation. Good values: 5 to 20.
-    load_step: growth of the load per level. Good values: 5 to 20; at a load of 200 u rises to 3 to 6.
+    Args:
+        resolution: n, inner points along each axis. Good values: 64 to 256.
+        num_levels: samples per simulation. Good values: 5 to 20.
+        load_step: growth of the load per level. Good values: 5 to 20; at a load of 200 u rises to 3 to 6.
     """
 
     def __init__(self, *, resolution: int = 64, num_levels: int = 10, load_step: float = 20.0):
@@ -62,14 +65,14 @@ class NonlinearDiffusion(Problem):
             yield Sample(inputs={"load": load, "source": source}, outputs={"solution": u}, step=step)
 
     def residual(self, u: np.ndarray, forcing: np.ndarray) -> np.ndarray:
-        """[n, n] F(u) = -h² (∇·((1 + u²) ∇u) + `forcing`)."""
+        """The residual F(u) = -h² (∇·((1 + u²) ∇u) + `forcing`), [n, n]."""
         total = -forcing / (self.resolution + 1) ** 2
         for neighbour in neighbours(np.pad(u, 1)):
             total -= (1 + (u**2 + neighbour**2) / 2) * (neighbour - u)
         return total
 
     def jacobian(self, u: np.ndarray) -> np.ndarray:
-        """[F, n, n] ∂F/∂u by the five points of the stencil."""
+        """The Jacobian ∂F/∂u by the five points of the stencil, [F, n, n]."""
         values_FXY = np.zeros((len(OFFSETS), *u.shape))
         for values, neighbour in zip(values_FXY[1:], neighbours(np.pad(u, 1)), strict=True):
             mean, jump = 1 + (u**2 + neighbour**2) / 2, neighbour - u
@@ -78,7 +81,10 @@ class NonlinearDiffusion(Problem):
         return values_FXY
 
     def assemble(self, u: np.ndarray, forcing: np.ndarray) -> LinearSystem:
-        """Newton's step J(u) δ = -F(u) from u, for the right-hand side `forcing` of the PDE, both [n, n]."""
+        """The system of Newton's step J(u) δ = -F(u) from u [n, n].
+
+        `forcing` [n, n] is the right-hand side of the PDE.
+        """
         return self.discretisation.system(self.jacobian(u), -self.residual(u, forcing))
 
     @cached_property

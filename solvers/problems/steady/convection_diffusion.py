@@ -22,15 +22,17 @@ from penstock.solvers.problem import Grid, LinearSystem, Parameters, Problem, So
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
-# A square is cut from (x, y) to (x + h, y + h). Its two triangles, by their corners and by h times the gradients of the
-# corners' hat functions.
+# A square is cut from (x, y) to (x + h, y + h). These are its two triangles, described by their corners and by h times
+# the gradients of the corners' hat functions.
 CORNERS_TL = (((0, 0), (1, 0), (1, 1)), ((0, 0), (1, 1), (0, 1)))
 GRADIENTS_TL = np.array([[(-1, 0), (1, -1), (0, 1)], [(0, -1), (1, 0), (-1, 1)]])
 OFFSETS = ((-1, -1), (-1, 0), (0, -1), (0, 0), (0, 1), (1, 0), (1, 1))
 
 
 class ConvectionDiffusion(Problem):
-    """-ε Δu + w·∇u = f on the unit square, u = 0 on its boundary: from the wind w to the concentration u.
+    """Convection and diffusion on the unit square: from wind w to concentration u.
+
+    -ε Δu + w·∇u = f, u = 0 on the boundary.
 
     The wind w = (∂ψ/∂y, -∂ψ/∂x) belongs to a stream function ψ interpolated at the vertices, so it is constant on
     every triangle and free of divergence. ψ is a Gaussian field with covariance (-Δ + 49)^-3, scaled to max |w| = 1;
@@ -48,13 +50,14 @@ class ConvectionDiffusion(Problem):
     A sample holds values for n x n cells, indexed [x, y]: both components of w, each the mean over a cell's two
     triangles, and the mean of u at a cell's corners.
 
-    resolution: n, cells along each side. Good values: 64 to 128.
-    peclet: Pe. Good values: 100 to 10000, where iterative methods find the systems harder the larger it is.
+    Args:
+        resolution: n, cells along each side. Good values: 64 to 128.
+        peclet: Pe. Good values: 100 to 10000; the larger it is, the harder are the systems for iterative methods.
     """
 
     def __init__(self, *, resolution: int = 64, peclet: float = 100.0):
         if resolution < 2:
-            raise ValueError(f"resolution = {resolution} is too small: a square of cells needs at least 2 a side")
+            raise ValueError(f"resolution = {resolution} is too small: a square of cells needs at least 2 per side")
         if not 0 < peclet < inf:
             raise ValueError(f"peclet = {peclet} must be above 0 and finite: the diffusion is 1 / peclet")
         self.resolution = resolution
@@ -66,7 +69,7 @@ class ConvectionDiffusion(Problem):
         self.outputs = (FieldSpec(name="solution", shape=shape),)
 
     def features(self, parameters: Parameters) -> np.ndarray:
-        """The scaled stream function, since the wind is all that a system knows of a draw."""
+        """The scaled stream function: a system depends on a draw by its wind alone."""
         return self.scaled(parameters["stream"]).ravel() / (self.resolution + 1)
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
@@ -77,17 +80,20 @@ class ConvectionDiffusion(Problem):
         yield Sample(inputs={"wind_x": wind_x, "wind_y": wind_y}, outputs={"solution": cell_means(corners)})
 
     def scaled(self, stream: np.ndarray) -> np.ndarray:
-        """[n + 1, n + 1] the drawn `stream`, of the same shape, with max |w| = 1 and a mean of 0."""
+        """The drawn `stream` [n + 1, n + 1], scaled to max |w| = 1 and a mean of 0."""
         speed = max(np.max(np.hypot(*gradient)) for gradient in self._gradients(stream))
         return (stream - np.mean(stream)) / speed
 
     def wind(self, stream: np.ndarray) -> np.ndarray:
-        """[2, n, n] the mean of w over every square, for a stream function's values at the vertices."""
+        """The mean of w over every square, [2, n, n], for `stream` at the vertices."""
         stream_x, stream_y = np.mean(self._gradients(stream), axis=0)
         return np.stack([stream_y, -stream_x])
 
     def assemble(self, stream: np.ndarray, source: np.ndarray) -> LinearSystem:
-        """The system for a stream function and f, both by their values at the vertices, [n + 1, n + 1]."""
+        """The system for a stream function and f, given at the vertices.
+
+        Both are [n + 1, n + 1].
+        """
         n, h, diffusion = self.resolution, 1 / self.resolution, 1 / self.peclet
         area = h**2 / 2
         matrix = np.zeros((len(OFFSETS), n + 1, n + 1))
@@ -108,7 +114,7 @@ class ConvectionDiffusion(Problem):
         return LinearSystem(A=A, b=self._vector, family="convection", grid=self._grid)
 
     def _gradients(self, values: np.ndarray) -> list[np.ndarray]:
-        """[2, n, n] for each kind of triangle: the gradient of the interpolant on every square."""
+        """The interpolant's gradient on every square, [2, n, n] per kind of triangle."""
         n = self.resolution
         return [
             n * sum(gradient[:, None, None] * values[at(corner, n)] for corner, gradient in zip(*triangle, strict=True))
@@ -130,12 +136,15 @@ class ConvectionDiffusion(Problem):
 
 
 def at(corner: tuple[int, int], num_squares: int) -> tuple[slice, slice]:
-    """Where the vertices hold the values of this corner of all squares."""
+    """The index that picks this corner of all squares from values at the vertices."""
     return slice(corner[0], corner[0] + num_squares), slice(corner[1], corner[1] + num_squares)
 
 
 def upwinding(speed: np.ndarray, sum_slopes: np.ndarray, diffusion: float) -> np.ndarray:
-    """τ = (coth α - 1/α) / Σ_a |w·∇φ_a|, with α = |w|² / (ε Σ_a |w·∇φ_a|); 0 where there is no wind."""
+    """The parameter τ of SUPG; 0 where there is no wind.
+
+    τ = (coth α - 1/α) / Σ_a |w·∇φ_a|, with α = |w|² / (ε Σ_a |w·∇φ_a|).
+    """
     sum_slopes = np.maximum(sum_slopes, np.finfo(float).tiny)
     alpha = np.maximum(speed**2 / (diffusion * sum_slopes), 1e-3)  # below, coth α - 1/α is α/3 to 1e-7
     slow = speed**2 / (3 * diffusion * sum_slopes)

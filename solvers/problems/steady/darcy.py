@@ -19,7 +19,9 @@ MEDIA = ("two_phase", "log_normal")
 
 
 class Darcy(Problem):
-    """-∇·(a ∇u) = f on the unit square or cube, u = 0 on its boundary: from the permeability a to the pressure u.
+    """Darcy flow on the unit square or cube: from permeability a to pressure u.
+
+    -∇·(a ∇u) = f, u = 0 on the boundary.
 
     a is 12 or 3 by the sign of a Gaussian field with covariance (-Δ + 9)^-2, and f = 1. This is the distribution of
     the Darcy set of Li et al. (2021, arXiv 2010.08895); their public files hold finite differences at 421 x 421
@@ -27,10 +29,12 @@ class Darcy(Problem):
 
     A sample holds values at the centres of n^d cells, indexed [x, y, z]: a, and the mean of u at a cell's corners.
 
-    resolution: n, cells along each side. Good values: 64 to 421, in three dimensions 16 to 64.
-    dimension: d, 2 or 3. The square is assembled by DOLFINx.
-    medium: two_phase; or log_normal, where a is the exponential of the field, scaled to a variance of 1.
-    above, below: the two phases' permeabilities. At 1 and 1e-4 iterative methods have a hard time.
+    Args:
+        resolution: n, cells along each side. Good values: 64 to 421, in three dimensions 16 to 64.
+        dimension: d, 2 or 3. The square is assembled by DOLFINx.
+        medium: two_phase; or log_normal, where a is the exponential of the field, scaled to a variance of 1.
+        above: permeability of the phase where the field is >= 0.
+        below: permeability of the other phase. With 1 above and 1e-4 below, iterative methods have a hard time.
     """
 
     def __init__(
@@ -43,7 +47,7 @@ class Darcy(Problem):
         below: float = 3.0,
     ):
         if resolution < 2:
-            raise ValueError(f"resolution = {resolution} is too small: a square of cells needs at least 2 a side")
+            raise ValueError(f"resolution = {resolution} is too small: a square of cells needs at least 2 per side")
         if dimension not in (2, 3):
             raise ValueError(f"dimension = {dimension} must be 2 or 3")
         if medium not in MEDIA:

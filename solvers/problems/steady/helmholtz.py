@@ -1,4 +1,4 @@
-"""Time-harmonic waves in a random medium that leave through the boundary: indefinite systems in real form."""
+"""Time-harmonic waves in a random medium: indefinite systems in real form."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     from petsc4py import PETSc
 
 AMPLITUDE = 0.1  # standard deviation of c
-LEAST_POINTS = 5  # per wavelength
+LEAST_POINTS = 5  # fewest points per wavelength that are accepted
 
-# On the grid [x, y, part] of real and imaginary parts: the five points of the Laplacian, then the other part.
+# Offsets on the grid [x, y, part] of real and imaginary parts: the five points of the Laplacian, then the other part.
 OFFSETS = ((0, 0, 0), (-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, 1), (0, 0, -1))
 
 
 class Helmholtz(Problem):
-    """-Δu - k² (1 + c) u = f on the unit square, an absorbing boundary: from the medium c to the complex amplitude u.
+    """Helmholtz's equation on the unit square: from medium c to complex amplitude u.
+
+    -Δu - k² (1 + c) u = f, with an absorbing boundary.
 
     On the boundary ∂u/∂n - i k √(1 + c) u = g with g = 0, the absorbing condition of first order. c is a Gaussian field
     of covariance (-Δ + 9)^-2, scaled to a standard deviation of 0.1 in law. f is a Gaussian hump a tenth of the side
@@ -41,18 +43,19 @@ class Helmholtz(Problem):
         [Q   P] [w] = [s],
 
     with v and w interleaved: blocks of two unknowns per vertex. Only boundary vertices have entries of Q, and no zeros
-    are stored for the others: PETSc's LU takes 55 ms and not 75 at k = 60. K1's spectrum is that of P + i Q and its
+    are stored for the others: PETSc's LU takes 55 ms instead of 75 at k = 60. K1's spectrum is that of P + i Q and its
     conjugate, with real parts of both signs: nonsymmetric and indefinite.
 
     A sample holds values at the (n + 1)² vertices, indexed [x, y]: c, and the real and the imaginary part of u.
 
-    resolution: n, squares along each side. Good values: 10 points per wavelength or more, n >= 1.6 k.
-    wavenumber: k. Good values: 20 to 60. A wave has 2π n / k points; fewer than 5 are refused.
+    Args:
+        resolution: n, squares along each side. Good values: 10 points per wavelength or more, n >= 1.6 k.
+        wavenumber: k. Good values: 20 to 60. A wave has 2π n / k points; fewer than 5 are refused.
     """
 
     def __init__(self, *, resolution: int = 64, wavenumber: float = 20.0):
         if resolution < 2:
-            raise ValueError(f"resolution = {resolution} is too small: a square of cells needs at least 2 a side")
+            raise ValueError(f"resolution = {resolution} is too small: a square of cells needs at least 2 per side")
         if not 0 < wavenumber < inf:
             raise ValueError(f"wavenumber = {wavenumber} must be above 0 and finite")
         if (points := 2 * pi * resolution / wavenumber) < LEAST_POINTS:
@@ -75,13 +78,16 @@ class Helmholtz(Problem):
         yield Sample(inputs={"medium": medium}, outputs={"real": parts[..., 0], "imaginary": parts[..., 1]})
 
     def scaled(self, field: np.ndarray) -> np.ndarray:
-        """[n + 1, n + 1] c for a drawn `field` of the same shape."""
+        """The medium c [n + 1, n + 1] for a drawn `field` of the same shape."""
         return AMPLITUDE * field / np.sqrt(self._field.variance)
 
     def assemble(self, medium: np.ndarray, source: np.ndarray, impedance: np.ndarray) -> LinearSystem:
-        """The system for c, f (complex or real) and the integral of g over each vertex's boundary.
+        """The system for one medium, source and impedance.
 
-        All are [n + 1, n + 1].
+        Args:
+            medium: c, [n + 1, n + 1].
+            source: f, complex or real, [n + 1, n + 1].
+            impedance: the integral of g over each vertex's boundary, [n + 1, n + 1].
         """
         k = self.wavenumber
         values = np.empty((len(OFFSETS), *self._shape, 2))
@@ -96,31 +102,37 @@ class Helmholtz(Problem):
 
     @cached_property
     def _source(self) -> np.ndarray:
-        """[n + 1, n + 1] f."""
+        """The source f at the vertices, [n + 1, n + 1]."""
         x, y = np.indices(self._shape) / self.resolution
         return np.exp(-((x - 0.3) ** 2 + (y - 0.4) ** 2) / (2 * 0.05**2))
 
     @cached_property
     def _side(self) -> np.ndarray:
-        """[n + 1] the share of a step that belongs to each point of a side: 1/2 at the ends."""
+        """The share of a step that each point of a side has, [n + 1]; 1/2 at the ends."""
         side = np.ones(self.resolution + 1)
         side[[0, -1]] = 0.5
         return side
 
     @cached_property
     def _weights(self) -> np.ndarray:
-        """[n + 1, n + 1] the area of every vertex, the diagonal of M for c = 0."""
+        """The area of every vertex [n + 1, n + 1], the diagonal of M for c = 0."""
         return np.outer(self._side, self._side) / self.resolution**2
 
     @cached_property
     def _boundary(self) -> np.ndarray:
-        """[n + 1, n + 1] the length of the boundary that belongs to each vertex, the diagonal of B for c = 0."""
+        """The length of boundary that each vertex has, [n + 1, n + 1].
+
+        It is the diagonal of B for c = 0.
+        """
         end = np.where(self._side < 1, 1.0, 0.0)
         return (np.outer(end, self._side) + np.outer(self._side, end)) / self.resolution
 
     @cached_property
     def _laplacian(self) -> np.ndarray:
-        """[5, n + 1, n + 1, 1] K: the face between two neighbours is half as long on the boundary."""
+        """The matrix K by its stencil, [5, n + 1, n + 1, 1].
+
+        The face between two neighbours is half as long on the boundary.
+        """
         along_x = np.broadcast_to(self._side, self._shape)
         along_y = along_x.T
         return np.stack([4 * along_x * along_y, -along_x, -along_x, -along_y, -along_y])[..., None]

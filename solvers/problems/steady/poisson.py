@@ -1,4 +1,4 @@
-"""Poisson's equation with polynomial boundary values and sources: one matrix for all draws."""
+"""Poisson's equation with polynomial data: one matrix for all draws."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ NAMES = tuple(f"{polynomial}_{k}" for polynomial in POLYNOMIALS for k in range(N
 
 
 class Poisson(Problem):
-    """-Δu = f on the unit square, u = g on its boundary: from 30 coefficients of g and f to the solution u.
+    """Poisson's equation on the unit square: from 30 coefficients to the solution u.
+
+    -Δu = f, u = g on the boundary; the coefficients are those of g and f.
 
     On each side g is a Chebyshev polynomial Σ_k c_k T_k of degree 5, and f = Σ_k c_k T_k(x) T_k(y) with k up to 5, x
     and y scaled to [-1, 1]. All coefficients are standard normal. This is the Poisson set of Wang et al. (2024, arXiv
@@ -34,12 +36,13 @@ class Poisson(Problem):
     south_5 (y = 0), north_0 to north_5 (y = 1) and source_0 to source_5 (f); and for n x n cells, indexed [x, y], the
     mean of u at a cell's corners.
 
-    resolution: n, cells along each side. Good values: 64 to 264.
+    Args:
+        resolution: n, cells along each side. Good values: 64 to 264.
     """
 
     def __init__(self, *, resolution: int = 64):
         if resolution < 2:
-            raise ValueError(f"resolution = {resolution} is too small: a square of cells needs at least 2 a side")
+            raise ValueError(f"resolution = {resolution} is too small: a square of cells needs at least 2 per side")
         self.resolution = resolution
         self.space = ParameterSpace(**{name: Normal() for name in NAMES})
         self.inputs = tuple(FieldSpec(name=name) for name in NAMES)
@@ -57,7 +60,11 @@ class Poisson(Problem):
         )
 
     def load(self, coefficients: np.ndarray) -> np.ndarray:
-        """[n - 1, n - 1] b, linear in `coefficients` [5, 6]: of g at x = 0, x = 1, y = 0, y = 1, and of f."""
+        """The right-hand side b [n - 1, n - 1], linear in the coefficients.
+
+        Args:
+            coefficients: [5, 6], those of g at x = 0, x = 1, y = 0 and y = 1, and those of f.
+        """
         inner = self._chebyshev[1:-1]
         load = np.einsum("k,xk,yk->xy", coefficients[4], inner, inner) / self.resolution**2
         boundary = self.boundary(coefficients)
@@ -68,7 +75,11 @@ class Poisson(Problem):
         return load
 
     def boundary(self, coefficients: np.ndarray) -> np.ndarray:
-        """[n + 1, n + 1] g at the vertices of the boundary, zero inside, for `coefficients` [5, 6] as in `load`."""
+        """The boundary values g at the vertices [n + 1, n + 1], zero inside.
+
+        Args:
+            coefficients: [5, 6], as in `load`.
+        """
         n = self.resolution
         west, east, south, north = coefficients[:4] @ self._chebyshev.T
         values = np.zeros((n + 1, n + 1))
@@ -89,5 +100,5 @@ class Poisson(Problem):
 
     @cached_property
     def _chebyshev(self) -> np.ndarray:
-        """[n + 1, 6] T_k at the vertices of a side."""
+        """The polynomials T_k at the vertices of a side, [n + 1, 6]."""
         return chebyshev.chebvander(np.linspace(-1, 1, self.resolution + 1), NUM_COEFFICIENTS - 1)

@@ -16,7 +16,9 @@ from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
 
 
 class DriftingDiffusion(Problem):
-    """∂u/∂t = ∇·(a(x, t) ∇u) + 1 on the unit square, u = 0 on its boundary and at first: one step, from u and a to u.
+    """Diffusion in a changing medium on the unit square: one step, from u and a to u.
+
+    ∂u/∂t = ∇·(a(x, t) ∇u) + 1, u = 0 on the boundary and at first.
 
     a = exp(g₀ cos(2πt) + g₁ sin(2πt)), where `first` and `second`, two draws of a Gaussian field of covariance
     (-Δ + 9)^-2, are g₀ and g₁ once they are scaled to a variance of 1. So a has the same law at all times, that of
@@ -30,9 +32,10 @@ class DriftingDiffusion(Problem):
     A simulation yields a sample per step, `before` u_{i-1} and `coefficient` a(x, t_i) to `solution` u_i, at the inner
     points: arrays [n, n] indexed [x, y].
 
-    resolution: n, inner points along each axis. Good values: 64 to 256.
-    num_steps: time steps per simulation. Good values: 1 / time_step, after which a begins again.
-    time_step: Δt. Good values: 0.001 to 0.05, that is Δt / h² = 40 to 2000 at 200 points per axis.
+    Args:
+        resolution: n, inner points along each axis. Good values: 64 to 256.
+        num_steps: time steps per simulation. Good values: 1 / time_step, after which a begins again.
+        time_step: Δt. Good values: 0.001 to 0.05, that is Δt / h² = 40 to 2000 at 200 points per axis.
     """
 
     def __init__(self, *, resolution: int = 64, num_steps: int = 100, time_step: float = 0.01):
@@ -62,14 +65,16 @@ class DriftingDiffusion(Problem):
             before = solution
 
     def coefficient(self, parameters: Parameters, time: float) -> np.ndarray:
-        """[n + 2, n + 2] a at the points of the grid, those on the boundary included."""
+        """The medium a at all points of the grid, boundary included, [n + 2, n + 2]."""
         field = np.cos(2 * np.pi * time) * parameters["first"] + np.sin(2 * np.pi * time) * parameters["second"]
         return np.exp(field / self._deviation)
 
     def assemble(self, before: np.ndarray, coefficient: np.ndarray) -> LinearSystem:
-        """The step from u_{i-1} = `before` [n, n] through a(x, t_i) = `coefficient` [n + 2, n + 2].
+        """The system of one time step; the guess is u_{i-1}.
 
-        The guess is u_{i-1}.
+        Args:
+            before: u_{i-1}, [n, n].
+            coefficient: a(x, t_i), [n + 2, n + 2].
         """
         inner, ratio = coefficient[1:-1, 1:-1], self.time_step * (self.resolution + 1) ** 2
         values_FXY = np.ones((len(OFFSETS), *inner.shape))

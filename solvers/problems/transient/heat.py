@@ -18,7 +18,9 @@ WIDTH = 0.05  # standard deviation of the hump
 
 
 class Heat(Problem):
-    """∂u/∂t - Δu = f on the unit square, u = 0 on its boundary and at first: one step of time, from u and f to u.
+    """The heat equation on the unit square: one step of time, from u and f to u.
+
+    ∂u/∂t - Δu = f, u = 0 on the boundary and at first.
 
     f is a hump of height 1, a tenth of the side wide, that circles the centre once per unit of time. Drawn are the
     circle's radius, uniform on [0.2, 0.4], and the angle at which the hump begins.
@@ -31,9 +33,10 @@ class Heat(Problem):
     vertices of n x n squares: arrays [n - 1, n - 1] indexed [x, y]. The matrix is the same at every step, and is
     assembled again at every step, as by a code that doesn't know it to be constant.
 
-    resolution: n, squares along each side. Good values: 64 to 256.
-    num_steps: time steps per simulation. Good values: 1 / time_step, which is one turn of the hump.
-    time_step: Δt. Good values: 0.002 to 0.02; the slowest mode decays by 1 / (1 + 20 Δt) per step.
+    Args:
+        resolution: n, squares along each side. Good values: 64 to 256.
+        num_steps: time steps per simulation. Good values: 1 / time_step, which is one turn of the hump.
+        time_step: Δt. Good values: 0.002 to 0.02; the slowest mode decays by 1 / (1 + 20 Δt) per step.
     """
 
     def __init__(self, *, resolution: int = 64, num_steps: int = 100, time_step: float = 0.01):
@@ -60,7 +63,7 @@ class Heat(Problem):
             before = solution
 
     def source(self, parameters: Parameters, time: float) -> np.ndarray:
-        """[n - 1, n - 1] f at a time."""
+        """The source f at a time, [n - 1, n - 1]."""
         angle = parameters["phase"] + 2 * np.pi * time
         points = np.arange(1, self.resolution) / self.resolution
         x = points[:, None] - 0.5 - parameters["radius"] * np.cos(angle)
@@ -68,8 +71,13 @@ class Heat(Problem):
         return np.exp(-(x**2 + y**2) / (2 * WIDTH**2))
 
     def assemble(self, before: np.ndarray, source: np.ndarray) -> LinearSystem:
-        """The step from u_{i-1} = `before` under f(t_i) = `source`, both [n - 1, n - 1]; the guess is u_{i-1}."""
-        area = 1 / self.resolution**2  # that a vertex has of the mass
+        """The system of one time step; the guess is u_{i-1}.
+
+        Args:
+            before: u_{i-1}, [n - 1, n - 1].
+            source: f(t_i), [n - 1, n - 1].
+        """
+        area = 1 / self.resolution**2  # a vertex's part of the mass
         conductivity = np.full((self.resolution, self.resolution), self.time_step)
         load = area * (before + self.time_step * source)
         system = self.discretisation.assemble(conductivity, load, mass=area)

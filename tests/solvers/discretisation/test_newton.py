@@ -1,4 +1,4 @@
-"""Newton's method on equations with known solutions, and where it ends otherwise."""
+"""Newton's method on equations with known solutions, and its failures."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ TARGET = np.array([[1.0, 2.0], [3.0, 4.0]])
 
 
 def residual(u):
-    """u² = TARGET, point by point."""
+    """The equation u² = TARGET, point by point."""
     return u**2 - TARGET
 
 
@@ -21,7 +21,7 @@ def jacobian(u):
 
 
 def solve_with(error=0.0):
-    """A solve whose solutions are off by a relative error, and the list of those that it gave."""
+    """A solve with a relative error, and the list of its solutions."""
     given = []
 
     def solve(system):
@@ -53,7 +53,7 @@ def test_start_is_left_as_it_was():
 
 
 def test_what_has_no_solution_is_refused_in_one_line():
-    """u² + 1 = 0."""
+    """The equation u² + 1 = 0, which has no solution."""
     solve, given = solve_with()
     with pytest.raises(SolveError, match=r"^Newton's method, load 7: step 12 leaves a residual of \d[^\n]*$"):
         newton(

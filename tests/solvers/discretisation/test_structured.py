@@ -1,4 +1,4 @@
-"""Simplices on regular grids against Kronecker sums, DOLFINx and a smooth solution."""
+"""Simplices on regular grids against Kronecker sums, DOLFINx and exact solutions."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def solve(system) -> np.ndarray:
 
 
 def smooth(n: int, offset: float) -> tuple[np.ndarray, ...]:
-    """Coordinates of the points of the unit cube that lie `offset` behind the multiples of 1/n."""
+    """The coordinates of points in the unit cube, `offset` after multiples of 1/n."""
     points = (np.arange(n) + offset) / n
     return np.meshgrid(points, points, points, indexing="ij")
 
@@ -65,7 +65,7 @@ def test_structured_diffusion_is_what_dolfinx_assembles(dimension, to_scipy):
 
 
 def test_second_order_in_three_dimensions():
-    """u = sin πx sin πy sin πz with a = 1 + x, by its own right-hand side."""
+    """The order of convergence for u = sin πx sin πy sin πz with a = 1 + x."""
     errors = []
     for n in (8, 16, 32):
         x, y, z = smooth(n, 0.5)

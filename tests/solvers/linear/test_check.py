@@ -1,4 +1,7 @@
-"""Solutions are taken by what scaling can't fool: against dense references in extended precision."""
+"""Solutions are accepted by a check that scaling can't fool.
+
+References are dense, in extended precision.
+"""
 
 from functools import cache
 
@@ -32,7 +35,7 @@ def system_of(A, b, **properties) -> LinearSystem:
 
 
 def exact(A, b) -> np.ndarray:
-    """A⁻¹ b, by refinement with residuals in extended precision."""
+    """The solution A⁻¹ b, by refinement with residuals in extended precision."""
     dense = np.asarray(A.todense())
     inverse, x = np.linalg.inv(dense), np.zeros(len(b))
     for _ in range(6):
@@ -53,7 +56,7 @@ def differences():
 
 
 def diffusion(generator, coefficient):
-    """-∇·(a ∇u) with a by points, and a right-hand side."""
+    """The matrix of -∇·(a ∇u) with a by points, and a right-hand side."""
     to_edges = abs(differences())
     a = to_edges.sum(axis=1) / (to_edges @ (1 / coefficient))
     A = differences().T @ scipy.sparse.diags_array(a) @ differences()
@@ -77,7 +80,10 @@ def scaled(generator, rows, columns, *, wind=0.0, shift=0.0):
 
 
 def penalised(generator, penalty):
-    """u = 1 on the boundary, as elimination has it: the penalty is off by its inverse."""
+    """The condition u = 1 on the boundary by a penalty, against elimination.
+
+    The penalty is off by its inverse.
+    """
     A, b = diffusion(generator, np.exp(generator.standard_normal(NUM_UNKNOWNS)))
     A, b = A / 8, b / SIZE**2
     index = np.arange(NUM_UNKNOWNS).reshape(SIZE, SIZE)
@@ -90,7 +96,10 @@ def penalised(generator, penalty):
 
 
 def jumping(generator, jump):
-    """The coefficient of a disc somewhere inside is so many times that around it."""
+    """Systems with a disc somewhere inside.
+
+    `contrast` is the ratio of the coefficient there to that around it.
+    """
     middle = generator.integers(2, SIZE - 2, (2, 1, 1))
     inside = ((np.indices((SIZE, SIZE)) - middle) ** 2).sum(axis=0) < 5
     A, b = diffusion(generator, np.where(inside, jump, 1.0).ravel() * np.exp(generator.standard_normal(NUM_UNKNOWNS)))
@@ -98,7 +107,10 @@ def jumping(generator, jump):
 
 
 def beam(generator, num_points):
-    """EI u'''' = q, simply supported: a condition of num_points^4."""
+    """The beam EI u'''' = q, simply supported.
+
+    Its condition is num_points^4.
+    """
     second = scipy.sparse.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(num_points, num_points))
     A = (1 + generator.random()) * num_points**4 * (second @ second)
     b = np.exp(-((np.linspace(0, 1, num_points) - generator.random()) ** 2) / 0.01)
@@ -121,7 +133,10 @@ KINDS = {
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_taken_is_as_accurate_as_asked_and_what_can_be_solved_is_taken(kind, strategy):
-    """The rule of docs/solvers.md: at most 1 % of the systems are off, and none by more than twice."""
+    """The rule of docs/solvers.md for errors above the accuracy.
+
+    At most 1 % of the systems are off, and none by more than twice.
+    """
     for tolerance in ({"accuracy": 1e-4}, {"rtol": 1e-8}):
         generator, solver = np.random.default_rng(3), LinearSolver(STRATEGIES[strategy](), **tolerance)
         for _ in range(11):
@@ -133,7 +148,10 @@ def test_what_is_taken_is_as_accurate_as_asked_and_what_can_be_solved_is_taken(k
 
 @pytest.mark.parametrize("strategy", ["auto", "constant", "lagged"])
 def test_a_penalty_does_not_hide_the_rest_of_right_hand_sides_of_low_rank(strategy):
-    """One matrix: all of them look alike beside a penalty of 1e30, and their differences count."""
+    """A penalty of 1e30 does not hide the differences of right-hand sides.
+
+    All systems share one matrix, and all right-hand sides look alike in norm.
+    """
     generator = np.random.default_rng(0)
     A, b, _, _ = penalised(generator, 1e30)
     edge, basis = b > 1e20, np.exp(generator.standard_normal((3, NUM_UNKNOWNS))) / SIZE**2
@@ -152,7 +170,10 @@ def test_a_penalty_does_not_hide_the_rest_of_right_hand_sides_of_low_rank(strate
 
 @pytest.mark.parametrize("strategy", ["cg", "krylov", "gcrodr"])
 def test_a_penalty_does_not_hide_the_rest_where_a_factorisation_is_too_dear(strategy, monkeypatch):
-    """The strategy makes its own references then: a thousandth of a residual may still be that of the boundary."""
+    """A strategy that makes its references by itself is accurate beside a penalty.
+
+    A thousandth of a residual may still be that of the boundary.
+    """
     monkeypatch.setattr(accuracy, "can_factor", lambda system: False)
     for penalty in (1e1, 1e3, 1e5, 1e7, 1e9, 1e12):
         generator, solver = np.random.default_rng(3), LinearSolver(STRATEGIES[strategy](), accuracy=1e-4)
@@ -173,7 +194,7 @@ def test_a_beam_is_right_to_more_digits_than_its_condition_leaves():
 
 @pytest.mark.parametrize("size", [14, 20, 40])
 def test_a_condition_that_leaves_no_digits_is_told(size):
-    """Though the backward error is that of rounding, and so is the residual."""
+    """A nearly singular system is refused although its residuals are rounding."""
     A = scipy.linalg.hilbert(size)
     system = system_of(A, A @ np.random.default_rng(0).standard_normal(size))
     tolerance = tolerance_of(1e-4)
@@ -185,7 +206,10 @@ def test_a_condition_that_leaves_no_digits_is_told(size):
 
 @pytest.mark.parametrize("strategy", ["cg", "krylov", "gcrodr"])
 def test_a_local_source_is_no_fault(strategy):
-    """Far from it no iterative method gets the terms of a row right relative to themselves."""
+    """Solutions of a local source are accepted.
+
+    Far from it no iterative method gets the terms of a row right relative to themselves.
+    """
     generator = np.random.default_rng(0)
     A, _ = diffusion(generator, np.ones(NUM_UNKNOWNS))
     b = np.zeros(NUM_UNKNOWNS)
@@ -199,14 +223,17 @@ def test_a_local_source_is_no_fault(strategy):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_values_that_count_are_those_that_the_system_has_now(strategy):
-    """Arrays that PETSc shares are overwritten, and it is not told: a mistake that the check is there for."""
+    """A matrix is overwritten in an array that PETSc shares, without notice to PETSc.
+
+    The check must find that mistake.
+    """
     A, b = diffusion(np.random.default_rng(0), np.ones(NUM_UNKNOWNS))
     A, x, values, rights = A.tocsr(), exact(A, b), A.data.copy(), np.zeros(NUM_UNKNOWNS)
     arrays = (A.indptr.astype(np.int32), A.indices.astype(np.int32), values)
     matrix = PETSc.Mat().createAIJWithArrays(A.shape, arrays, comm=MPI.COMM_SELF)
     matrix.assemble()
     vector = PETSc.Vec().createWithArray(rights, comm=MPI.COMM_SELF)
-    assert vector.norm() == 0.0  # which it remembers
+    assert vector.norm() == 0.0  # PETSc remembers this norm
     solver = LinearSolver(STRATEGIES[strategy](), accuracy=1e-4)
     for i in range(1, 12):
         values[:], rights[:] = i * A.data, b
@@ -251,7 +278,7 @@ def test_the_check_is_that_of_its_definition(scale):
     assert check.residual_norm == pytest.approx(scale * float(np.linalg.norm(residual)), rel=1e-13)
     assert check.relative_residual == pytest.approx(float(np.linalg.norm(residual)) / np.linalg.norm(b), rel=1e-13)
     assert check.strict_backward_error == pytest.approx(float((abs(residual) / sizes).max()), rel=1e-13)
-    assert check.backward_error == check.strict_backward_error  # no floor, for the least diagonal entry is 0
+    assert check.backward_error == check.strict_backward_error  # no floor, because the least diagonal entry is 0
     assert not Bound(1.0, np.inf).is_kept_by(check) and Bound(np.inf, 1.0).is_kept_by(check)
     check = check_of(system_of(dense.astype(float) + np.eye(50), scale * b), vector)
     dense += np.eye(50)

@@ -1,4 +1,4 @@
-"""Every type of matrix by every strategy; systems that are none."""
+"""Every type of matrix by every strategy, and malformed systems."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def nest_of(A) -> PETSc.Mat:
 
 
 class Product:
-    """A as its product, for PETSc's type "python"."""
+    """A matrix that only multiplies, for PETSc's type "python"."""
 
     def __init__(self, A):
         self.A = A
@@ -69,7 +69,10 @@ TYPES = {
 @pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize("kind", TYPES)
 def test_every_strategy_serves_every_type(kind, name):
-    """With values that change, in a new matrix object each time; by none but the strategy."""
+    """Every type with changing values, in a new matrix object each time.
+
+    The strategy solves all systems without retries.
+    """
     solver = LinearSolver(STRATEGIES[name](), rtol=RTOL)
     b = np.random.default_rng(0).standard_normal(n * n)
     for scale in (1.0, 1.0, 1.2, 1.5):
@@ -102,7 +105,7 @@ def test_a_product_alone_is_solved_or_refused_by_name(name, is_spd, tolerance):
 
 @pytest.mark.parametrize("name", ["auto", "direct", "krylov"])
 def test_nested_vectors_come_back_nested(name):
-    """As DOLFINx makes them for blocks; the nullspace's, too."""
+    """Nested vectors as DOLFINx makes them for blocks, in the nullspace too."""
     line = scipy.sparse.diags_array([-np.ones(8), np.r_[1, 2 * np.ones(7), 1], -np.ones(8)], offsets=[-1, 0, 1])
     A = scipy.sparse.kronsum(line, line).tocsr()
     matrix, b = nest_of(A), A @ np.random.default_rng(0).standard_normal(81)
@@ -152,7 +155,7 @@ NONE = {
 @pytest.mark.parametrize("name", ["auto", "direct", "gcrodr"])
 @pytest.mark.parametrize("said", NONE)
 def test_what_is_no_system_is_named(said, name):
-    """By whatever strategy, and also after a system that was one."""
+    """A malformed system is refused by every strategy, also after a good one."""
     solver = LinearSolver(STRATEGIES[name](), accuracy=1e-4)
     for _ in range(2):
         solution = solver(NONE[said]())
@@ -188,7 +191,7 @@ def test_a_nullspace_that_comes_later_is_looked_at():
 
 
 def test_a_plain_matrix_may_come_with_nested_vectors():
-    """After plain ones, too."""
+    """Nested vectors with a plain matrix are accepted, also after plain vectors."""
     A, b = laplacian(1.0), np.arange(144.0)
     matrix, solver = petsc_of(A), LinearSolver(Krylov(), rtol=RTOL)
     assert solver(LinearSystem(A=matrix, b=vector_of(b))).converged

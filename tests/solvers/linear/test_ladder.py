@@ -1,4 +1,7 @@
-"""What is tried after a failure, what is learned from it, and what is said of it. References are SciPy's."""
+"""Retries after a failure, their effect on later systems, and their reports.
+
+References are SciPy's.
+"""
 
 import gc
 from dataclasses import replace
@@ -26,7 +29,10 @@ N = SIZE**2
 
 
 def laplacian(*, wind: float = 0.0, is_periodic: bool = False) -> scipy.sparse.csr_array:
-    """Of SIZE x SIZE points, with upwind transport along the first axis, or periodic with a reaction term."""
+    """The matrix of -Δu on SIZE x SIZE points.
+
+    It has upwind transport along the first axis, or is periodic with a reaction term.
+    """
     second = scipy.sparse.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(SIZE, SIZE)).tolil()
     if is_periodic:
         second[0, -1] = second[-1, 0] = -1.0
@@ -76,7 +82,10 @@ def test_what_never_works_is_soon_left_out_and_its_reason_is_told(name):
 
 
 class Moody(Strategy):
-    """Solves A = 1 where `works` of the number of the system, from 1, says so; what it says of a failure is its own."""
+    """A strategy for A = 1 that works where `works`(number of the system) says so.
+
+    Numbers count from 1. It always reports convergence, and a reason where it failed.
+    """
 
     name = "moody"
 
@@ -85,7 +94,7 @@ class Moody(Strategy):
         self.tried = []
 
     def __copy__(self):
-        return self  # one for all families, for the test to look at
+        return self  # one for all families, so that the test can inspect it
 
     def solve(self, system, tolerance):
         number = int(system.b.array_r[0])
@@ -97,7 +106,7 @@ class Moody(Strategy):
 
 
 def taken_by(moody: Moody, num_systems: int) -> list[str]:
-    """The strategies that solved the systems."""
+    """The names of the strategies that solved the systems."""
     solver, system, taken = LinearSolver(moody, rtol=1e-8), system_of(scipy.sparse.eye_array(3)), []
     for number in range(1, num_systems + 1):
         system.b.set(number)
@@ -148,7 +157,10 @@ def test_what_the_problem_says_and_is_not_so_is_told_once_with_what_to_do(strate
 @pytest.mark.parametrize("strategy", [Krylov(), Lagged(), Direct(), GCRODR(), Auto()], ids=lambda s: s.name)
 @pytest.mark.parametrize("late", [False, True])
 def test_a_matrix_that_is_not_symmetric_is_solved_as_what_it_is(strategy, late):
-    """From the first system that shows it; PETSc's ICC of it may never end."""
+    """A nonsymmetric matrix is recognised in the first system that shows it.
+
+    PETSc's ICC of it may never end.
+    """
     solver = LinearSolver(strategy, rtol=1e-8)
     if late:
         assert solver(system_of(laplacian(), is_spd=True)).reason == ""
@@ -163,7 +175,10 @@ def test_a_matrix_that_is_not_symmetric_is_solved_as_what_it_is(strategy, late):
 
 
 def test_a_method_that_gets_nowhere_is_stopped_before_its_limit():
-    """CG on a nonsymmetric matrix wanders; a slow solve that gets somewhere is not cut."""
+    """A stagnating solve is cut, a slow one that makes progress is not.
+
+    CG on a nonsymmetric matrix wanders.
+    """
     solution = LinearSolver(Krylov(ksp="cg", pc="none"), rtol=1e-8)(system_of(CONVECTION, is_spd=False))
     assert solution.strategy == "direct" and "fell by less than 1 % in 2000 iterations" in solution.reason
     slow = scipy.sparse.diags_array([np.full(2999, -1.0), np.ones(3000)], offsets=[-1, 0])  # of 3000 steps, or none
@@ -185,7 +200,7 @@ def test_a_true_is_spd_is_not_blamed():
 
 @pytest.mark.parametrize("strategy", [Direct(), Auto(), Lagged()], ids=["direct", "auto", "lagged"])
 def test_families_that_are_no_longer_met_are_released(strategy):
-    """A problem may name a family for every draw: what is kept of them does not grow."""
+    """A problem may name a family for every draw: the kept data does not grow."""
     solver, matrices = LinearSolver(strategy, rtol=1e-8), []
     for number in range(3 * MAX_FAMILIES // 2):
         system = system_of(laplacian(), family=f"draw {number}", is_spd=True)

@@ -16,7 +16,10 @@ RTOL = 1e-8
 
 
 def neumann(*shape: int, coefficient=None):
-    """-div(a grad u) on cells of a grid without flux through its boundary, and the constants [n, 1]."""
+    """The matrix of -div(a grad u) without flux through the boundary.
+
+    Its nullspace is that of the constants [n, 1].
+    """
     a = np.ones(shape) if coefficient is None else coefficient
     cells = np.arange(a.size).reshape(shape)
     left = [np.take(cells, np.arange(n - 1), axis).ravel() for axis, n in enumerate(shape)]
@@ -29,7 +32,10 @@ def neumann(*shape: int, coefficient=None):
 
 
 def elastic_body(*shape: int, length: float = 1.0):
-    """Linear elements of steel on a jittered grid whose first axis has this length, and its rigid-body modes."""
+    """Linear elements of steel on a jittered grid, and the rigid-body modes.
+
+    The grid's first axis has this length.
+    """
     generator = np.random.default_rng(0)
     axes = [np.linspace(0, length if axis == 0 else 1.0, n) for axis, n in enumerate(shape)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(shape))
@@ -57,7 +63,10 @@ def elastic_body(*shape: int, length: float = 1.0):
 
 
 def stokes(n: int, viscosity: float = 1.0):
-    """Flow between walls on a staggered n x n grid, velocity before pressure, and the pressure's level."""
+    """Flow between walls on a staggered n x n grid, and the pressure's level.
+
+    Velocity comes before pressure.
+    """
     identity, inner = scipy.sparse.eye_array(n), scipy.sparse.eye_array(n - 1)
 
     def second(m: int, is_centred: bool):
@@ -75,8 +84,11 @@ def stokes(n: int, viscosity: float = 1.0):
 
 
 def upwind(n: int, wind: float = 20.0):
-    """Transport and diffusion between walls on n x n cells: columns add up to zero, the rows' nullspace is no constant.
-    It, and that of the transpose."""
+    """Transport and diffusion between walls on n x n cells, with both nullspaces.
+
+    Columns add up to zero, and the nullspace of the rows is not constant. The second nullspace is that of the
+    transpose.
+    """
     diffusion, constants = neumann(n, n)
     flux = scipy.sparse.diags_array([np.append(np.ones(n - 1), 0.0), -np.ones(n - 1)], offsets=[0, -1])
     A = (diffusion + wind * scipy.sparse.kron(flux, scipy.sparse.eye_array(n))).tocsr()
@@ -84,7 +96,10 @@ def upwind(n: int, wind: float = 20.0):
 
 
 def solution_of(A, b, null, left=None):
-    """The x orthogonal to the nullspace, by a bordered system (Keller): [A L; Nᵀ 0] [x; 0] = [b; 0]."""
+    """The x orthogonal to the nullspace, by a bordered system.
+
+    By Keller, [A L; Nᵀ 0] [x; 0] = [b; 0].
+    """
     bordered = scipy.sparse.block_array([[A, null if left is None else left], [null.T, None]]).tocsc()
     scale = abs(A).max()
     bordered[: A.shape[0]] /= scale
@@ -92,19 +107,19 @@ def solution_of(A, b, null, left=None):
 
 
 def beam(n: int, stiffness: float = 1.0):
-    """EI u'''' on n points, simply supported: condition 0.16 n⁴."""
+    """The beam EI u'''' on n points, simply supported: condition 0.16 n⁴."""
     second = n**2 * scipy.sparse.diags_array([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], offsets=[-1, 0, 1])
     return stiffness * (second @ second).tocsr()
 
 
 def penalised(n: int, penalty: float):
-    """`neumann` with values on one side, set by a penalty."""
+    """The matrix of `neumann` with values on one side, set by a penalty."""
     A = neumann(n, n)[0]
     return A + scipy.sparse.diags_array(np.where(np.arange(n * n) < n, penalty, 0.0))
 
 
 def scaled(A, null, generator, *, rows: bool, columns: bool, decades: float = 12.0):
-    """Rows and columns times 10 to random powers, and the nullspace that is left."""
+    """A matrix with rows and columns times random powers of 10, and its nullspace."""
     left, right = 10.0 ** generator.uniform(-decades, decades, (2, A.shape[0]))
     if rows:
         A = scipy.sparse.diags_array(left) @ A
@@ -134,7 +149,10 @@ def system_of(A, b, **properties) -> LinearSystem:
 
 
 def two_bodies():
-    """Without a connection: what is constant on one of them and zero on the other."""
+    """The matrix of two unconnected bodies, and its nullspace.
+
+    Its vectors are constant on one body and zero on the other.
+    """
     (one, null), (other, other_null) = neumann(6, 6), neumann(9, 5)
     return scipy.sparse.block_diag([one, other]).tocsr(), scipy.linalg.block_diag(null, other_null)
 
@@ -162,14 +180,20 @@ def error(solution, expected) -> float:
 
 
 def consistent(A, generator) -> np.ndarray:
-    """A right-hand side with a solution: differences of a smooth one, so that a condition of 1e8 leaves digits."""
+    """A consistent right-hand side.
+
+    It comes from differences of a smooth solution, so that a condition of 1e8 leaves digits.
+    """
     return A @ generator.standard_normal(A.shape[0])
 
 
 @pytest.mark.parametrize("where", ["attached", "given"])
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_nullspace_is_used_wherever_it_is_and_left_where_it_was(name, where):
-    """Six systems, so that `auto` tries and `lagged` keeps; MUMPS and PETSc's methods each have a matrix object."""
+    """Six systems, so that `auto` tries and `lagged` keeps.
+
+    MUMPS and PETSc's methods each have a matrix object.
+    """
     generator = np.random.default_rng(0)
     solver = LinearSolver(STRATEGIES[name](), accuracy=1e-6)
     for _ in range(6):
@@ -202,7 +226,7 @@ def test_the_systems_nullspace_wins_and_the_matrix_keeps_its_own():
 
 @pytest.mark.parametrize("where", ["attached", "given"])
 def test_a_near_nullspace_is_used_wherever_it_is(where):
-    """Rigid-body modes halve the iterations of GAMG on a body of steel that is held at one side."""
+    """Rigid-body modes halve the iterations of GAMG on steel held at one side."""
     A, modes = elastic_body(20, 20)
     free = np.arange(A.shape[0]) >= 40
     A, near = A[free][:, free], space_of(np.linalg.qr(modes[free])[0])
@@ -229,7 +253,10 @@ def test_every_nullspace_is_served_by_a_direct_solve(kind):
 @pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize("kind", ["no flux", "two bodies", "elastic, 2D", "Stokes"])
 def test_a_singular_matrix_is_refused_whatever_the_strategy(kind, name):
-    """Most strategies converge there, each to an x of its own."""
+    """A singular matrix without its nullspace is refused by every strategy.
+
+    Most strategies would converge, each to a different x.
+    """
     A, _ = SINGULAR[kind]()
     solver = LinearSolver(STRATEGIES[name](), accuracy=1e-4)
     for _ in range(2):
@@ -250,7 +277,10 @@ def test_constants_are_seen_in_any_system_of_a_family():
 @pytest.mark.parametrize("columns", [False, True])
 @pytest.mark.parametrize("kind", SINGULAR)
 def test_scaling_hides_no_nullspace(kind, rows, columns):
-    """By 8 decades in each direction; and with the nullspace that is left no more is found."""
+    """Scaling by 8 decades in each direction hides no nullspace.
+
+    With the scaled nullspace given, no more is found.
+    """
     A, null = scaled(*SINGULAR[kind](), np.random.default_rng(1), rows=rows, columns=columns, decades=4)
     found = found_in(A)
     assert found is not None
@@ -301,7 +331,7 @@ def test_a_mesh_that_is_another_one_each_time_is_not_factored_each_time(monkeypa
     for size in range(10, 50):
         A = scipy.sparse.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(size, size))
         assert solver(system_of(A.tocsr(), np.ones(size), is_spd=True)).converged
-    assert len(factored) == 4 + 3  # and those with number 8, 16, 32
+    assert len(factored) == 4 + 3  # plus those with number 8, 16 and 32
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -313,7 +343,10 @@ def test_a_nullspace_that_is_none_is_named(name):
 
 
 def test_rows_of_rounding_make_no_nullspace_wrong():
-    """Where the integral of a basis function's divergence is zero, assembly leaves some 1e-16 of it."""
+    """Rows that hold rounding alone make no nullspace wrong.
+
+    Where the integral of a basis function's divergence is zero, assembly leaves some 1e-16 of it.
+    """
     A, null = stokes(10, viscosity=1e-6)
     A = A.tolil()
     pressures = np.flatnonzero(null[:, 0])
@@ -349,7 +382,7 @@ def test_a_right_hand_side_that_is_not_consistent_is_named_with_its_figure(name)
     assert solution.outcome is Outcome.REFUSED
     assert "not consistent: its part along the nullspace is 1.0e-03" in solution.reason
     system = system_of(A, off, is_spd=True, nullspace=space)
-    space.remove(system.b)  # what the text says
+    space.remove(system.b)  # as the error says
     assert error(solver(system), solution_of(A, b, null)) <= 1e-5
 
 
@@ -367,7 +400,7 @@ def test_consistency_is_a_matter_of_the_transposes_nullspace():
             outcomes.append(solver(system))
         assert outcomes[0].converged and error(outcomes[0], solution_of(A, b, null, left)) <= 1e-7
         assert not outcomes[1].converged
-        assert ("is not consistent" if says_left else "A.setTransposeNullSpace would tell") in outcomes[1].reason
+        assert ("is not consistent" if says_left else "give that by A.setTransposeNullSpace") in outcomes[1].reason
     system.A.setTransposeNullSpace(space_of(null))
     assert (
         "A.setTransposeNullSpace is none of the transpose"

@@ -1,4 +1,4 @@
-"""What holds for every strategy, whatever the system."""
+"""Properties of every strategy, whatever the system."""
 
 import gc
 import math
@@ -33,7 +33,7 @@ KINDS = ("spd", "nonsymmetric", "indefinite", "saddle point", "singular", "nearl
 
 
 def matrix_of(kind: str, n: int, generator: np.random.Generator, pattern) -> np.ndarray:
-    """[n, n] dense, with entries on `pattern` alone."""
+    """A dense matrix [n, n] with entries on `pattern` alone."""
     A = np.where(pattern, generator.standard_normal((n, n)), 0.0)
     if kind == "nonsymmetric":
         return A + np.diag(1.5 * np.abs(A).sum(axis=1) + 0.1)
@@ -54,7 +54,10 @@ def matrix_of(kind: str, n: int, generator: np.random.Generator, pattern) -> np.
 
 @st.composite
 def sequences(draw):
-    """Systems of one pattern, one after another: (is_spd, matrices [N, n, n], right-hand sides [N, n])."""
+    """Sequences of systems of one pattern.
+
+    (is_spd, matrices [N, n, n], right-hand sides [N, n]).
+    """
     kind = draw(st.sampled_from(KINDS))
     n = draw(st.integers(1, 24))
     scale = 10.0 ** draw(st.integers(-8, 8))
@@ -87,7 +90,7 @@ def test_outcomes_are_true(variant, sequence):
     kind, matrices, rights = sequence
     n = len(rights[0])
     solver = solver_of(variant)
-    held = (np.abs(np.sum(np.abs(matrices), axis=0)) > 0) | np.eye(n, dtype=bool)  # the diagonal even where it is zero
+    held = (np.abs(np.sum(np.abs(matrices), axis=0)) > 0) | np.eye(n, dtype=bool)  # the diagonal, zeros included
     rows, columns = np.nonzero(held)
     indptr = np.concatenate([[0], np.cumsum(held.sum(axis=1))]).astype(np.int32)
     A = PETSc.Mat().createAIJ((n, n), csr=(indptr, columns.astype(np.int32), np.zeros(rows.size)), comm=MPI.COMM_SELF)
@@ -131,7 +134,7 @@ def one_dimensional(n: int, *, ends: float = 2.0):
 
 
 def laplacian(*shape: int, ends: float = 2.0):
-    """ends = 1 makes the conditions Neumann's, and constants the nullspace."""
+    """The one-dimensional stencil; ends = 1 is Neumann, with constants as nullspace."""
     return reduce(scipy.sparse.kronsum, [one_dimensional(n, ends=ends) for n in reversed(shape)]).tocsr()
 
 
@@ -141,18 +144,18 @@ def grid_of(generator: np.random.Generator, *shape: int) -> Grid:
 
 @dataclass(frozen=True)
 class Link:
-    """What a system of a changing family is."""
+    """The kind of one system in a changing family."""
 
     shape: tuple[int, ...]
     reaction: float
     wind: float = 0.0
     shift: float = 0.0
-    """Taken off the diagonal, which makes the matrix indefinite."""
+    """Number subtracted from the diagonal, which makes the matrix indefinite."""
     is_singular: bool = False
     says_spd: bool = False
 
     def system(self, generator: np.random.Generator) -> tuple[LinearSystem, np.ndarray]:
-        """It, and its solution."""
+        """The system, and its solution."""
         n = int(np.prod(self.shape))
         grid = grid_of(generator, *self.shape)
         A = laplacian(*self.shape, ends=1.0 if self.is_singular else 2.0)
@@ -187,7 +190,7 @@ def links(draw):
 @settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(sequence=st.lists(links(), min_size=2, max_size=6), seed=st.integers(0, 2**32 - 1))
 def test_what_changes_within_a_family_is_followed(variant, sequence, seed):
-    """Size, grid, kind, nullspace and the SPD flag, from one system to the next."""
+    """A family that changes size, grid, kind, nullspace and SPD flag between systems."""
     generator = np.random.default_rng(seed)
     solver = solver_of(variant)
     for link in sequence:
@@ -204,7 +207,7 @@ def test_what_changes_within_a_family_is_followed(variant, sequence, seed):
 
 @pytest.mark.parametrize("variant", VARIANTS | ON_GRIDS)
 def test_a_matrix_that_is_not_spd_as_it_says_is_solved_by_the_ladder(variant):
-    """Its last rung takes no word for it."""
+    """The last rung of the ladder ignores a wrong SPD flag."""
     generator = np.random.default_rng(0)
     for shift in (2.7, 100.0):
         A = laplacian(6, 6) - shift * scipy.sparse.eye_array(36)
@@ -217,10 +220,13 @@ def test_a_matrix_that_is_not_spd_as_it_says_is_solved_by_the_ladder(variant):
 
 @pytest.mark.parametrize("variant", VARIANTS | ON_GRIDS)
 def test_nullspaces_come_and_go_on_one_matrix(variant):
-    """The nullspace of the last system must not enter the next; a solution is orthogonal to that of its own."""
+    """The nullspace of the last system must not enter the next.
+
+    A solution is orthogonal to the nullspace of its system.
+    """
     generator = np.random.default_rng(0)
     grid = Grid(shape=(6, 6), spacing=(1.0, 1.0), permutation=np.arange(36))
-    # Of one pattern; the nullspaces of constants and of alternating signs are those of A and S A S.
+    # All have one pattern; constants and alternating signs are the nullspaces of A and S A S.
     signs = scipy.sparse.diags_array(np.where(np.indices((6, 6)).sum(axis=0) % 2, -1.0, 1.0).ravel())
     neumann, dirichlet = laplacian(6, 6, ends=1.0), laplacian(6, 6)
     solver = solver_of(variant)
@@ -257,7 +263,7 @@ def test_nullspaces_come_and_go_on_one_matrix(variant):
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_memory_stays_flat_over_2000_systems(name):
-    """One leaked vector or matrix a system would be 2 MB or more."""
+    """Memory does not grow: one leaked vector per system would be 2 MB or more."""
     n = 12
     system = assembled(laplacian(n, n), np.zeros(n * n), is_spd=True)
     indptr, indices, values = system.A.getValuesCSR()
@@ -265,7 +271,7 @@ def test_memory_stays_flat_over_2000_systems(name):
     solver = LinearSolver(STRATEGIES[name](), rtol=RTOL)
 
     def solve(num_systems: int) -> int:
-        """Resident bytes afterwards."""
+        """The resident bytes after the systems are solved."""
         for i in range(num_systems):
             if i % 3:  # every third system has the matrix of the one before
                 system.A.setValuesCSR(indptr, indices, values * (1 + 0.1 * generator.random()))
@@ -281,7 +287,7 @@ def test_memory_stays_flat_over_2000_systems(name):
 
 @pytest.mark.parametrize("name", ["krylov", "cg", "lagged", "gcrodr"])
 def test_an_error_inside_multigrid_is_survived(name):
-    """GAMG of one level has a smoother that divides by the diagonal."""
+    """An error in GAMG of one level, which divides by a zero diagonal, is survived."""
     A = PETSc.Mat().createAIJ((16, 16), nnz=1, comm=MPI.COMM_SELF)
     A.setDiagonal(A.createVecLeft())
     b = A.createVecLeft()

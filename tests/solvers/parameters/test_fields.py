@@ -9,7 +9,10 @@ from penstock.solvers.parameters.space import Normal, ParameterSpace, Uniform, g
 
 
 def test_field_is_the_sum_of_its_cosines():
-    """The fast evaluations against the Karhunen-Loève sum written out, below and above the number of modes."""
+    """The fast evaluations against the Karhunen-Loève sum written out.
+
+    Resolutions are below and above the number of modes.
+    """
     for resolution in (5, 8, 12):
         field = GaussianField(resolution, num_modes=8)
         coefficients = np.random.default_rng(1).standard_normal((8, 8))
@@ -31,7 +34,10 @@ def test_a_draw_is_one_function_at_every_resolution():
 
 
 def test_variance_and_mean_mode():
-    """Pointwise variance against the sum of the eigenvalues of (-Laplacian + 9)^-2, and the cell mean against 0."""
+    """The pointwise variance against the sum of eigenvalues, and the mean against 0.
+
+    The eigenvalues are those of (-Laplacian + 9)^-2.
+    """
     field = GaussianField(16, num_modes=16)
     draws = np.stack([field.draw(generator_of(0, "training", i)) for i in range(4000)])
     k = np.arange(16)
@@ -89,7 +95,10 @@ def test_normal_has_its_mean_and_deviation_and_refuses_bad_ones():
 
 
 def test_ranks_of_a_field_are_the_quantiles_of_its_leading_modes():
-    """By quadrature of the drawn field times each cosine; at 32 cells the 16 x 16 modes are orthogonal exactly."""
+    """Ranks against quadrature of the drawn field times each cosine.
+
+    At 32 cells the 16 x 16 modes are orthogonal exactly.
+    """
     field = GaussianField(32, num_modes=16)
     value, ranks = field.draw(generator_of(0, "training", 7)), field.ranks(generator_of(0, "training", 7))
     cosine = np.sqrt(2) * np.cos(np.pi * (np.arange(32) + 0.5) / 32)
@@ -116,7 +125,10 @@ def test_ranks_are_uniform_whatever_the_range():
     [Uniform(2.0, 5.0), Normal(2.0, 5.0), GaussianField(8), BinaryField(GaussianField(8), above=2.0, below=1.0)],
 )
 def test_ranks_use_the_generator_as_the_draw_does(distribution):
-    """So that the ranks of the next distribution are those of its draw."""
+    """The generator is left as `draw` leaves it.
+
+    So the ranks of the next distribution are those of its draw.
+    """
     first, second = generator_of(0, "training", 1), generator_of(0, "training", 1)
     distribution.draw(first)
     distribution.ranks(second)
@@ -144,7 +156,10 @@ def test_a_distribution_without_ranks_leaves_its_space_without():
 
 
 def test_gaussian_field_in_three_dimensions_has_its_covariance():
-    """Against the Karhunen-Loève sum at two points, over the modes of the grid."""
+    """The covariance against the Karhunen-Loève sum at two points.
+
+    The sum is over the modes of the grid.
+    """
     n, k = 8, np.arange(8)
     field = GaussianField(n, dimension=3, num_modes=8)
     draws = np.array([field.draw(np.random.default_rng(i)) for i in range(2000)])

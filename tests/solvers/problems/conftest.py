@@ -9,7 +9,7 @@ from scipy.sparse.linalg import spsolve
 
 @pytest.fixture
 def scipy_solve(to_scipy):
-    """What problems are given as `solve`, by SciPy's sparse LU."""
+    """The `solve` that problems are given, by SciPy's sparse LU."""
 
     def solve(system):
         x = system.b.duplicate()
@@ -21,9 +21,10 @@ def scipy_solve(to_scipy):
 
 @pytest.fixture
 def five_point():
-    """A function from n and conductance(i, j) to the matrix [n², n²] of Σ conductance(i, j) (u_i - u_j).
+    """A function that assembles a five-point matrix from conductances.
 
-    The sum is over faces, on n x n inner points with zero outside.
+    From n and conductance(i, j) it makes the matrix [n², n²] of Σ conductance(i, j) (u_i - u_j). The sum is over faces,
+    on n x n inner points with zero outside.
     """
 
     def assemble(n, conductance):

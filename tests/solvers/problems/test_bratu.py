@@ -1,4 +1,4 @@
-"""The lower branch against SciPy and a spectral solution, definite Jacobians, the fold; samples."""
+"""Bratu's lower branch against SciPy and a spectral solution, and its fold."""
 
 from functools import partial
 
@@ -25,7 +25,7 @@ def test_levels_agree_with_scipy(scipy_solve, five_point):
 
 
 def test_second_order_in_space(scipy_solve):
-    """The centre's value against that of a collocation on 21 x 21 Chebyshev points, at λ = 5."""
+    """The centre's value at λ = 5 against collocation on 21 x 21 Chebyshev points."""
     points = np.cos(np.pi * np.arange(21) / 20)
     weights = (-1.0) ** np.arange(21) * np.r_[2.0, np.ones(19), 2.0]
     D = np.outer(weights, 1 / weights) / (points[:, None] - points + np.eye(21))

@@ -1,4 +1,4 @@
-"""Convection and diffusion: order of convergence, elements summed one by one, the wind."""
+"""Convection and diffusion: order of convergence, elements one by one, the wind."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,10 @@ from penstock.solvers.problems.steady.convection_diffusion import ConvectionDiff
 
 
 def triangles(n):
-    """Vertex numbers [3] and hat-function gradients [3, 2] of every triangle of n x n squares, one by one."""
+    """The triangles of n x n squares, one by one.
+
+    Each has vertex numbers [3] and hat-function gradients [3, 2].
+    """
     for x in range(n):
         for y in range(n):
             for corners in (((x, y), (x + 1, y), (x + 1, y + 1)), ((x, y), (x + 1, y + 1), (x, y + 1))):
@@ -24,7 +27,7 @@ def inner_vertices(n):
 
 
 def elements_summed(peclet, stream, source):
-    """A and b of the inner vertices."""
+    """The A and b of the inner vertices, summed triangle by triangle."""
     n, epsilon = len(stream) - 1, 1 / peclet
     area = 1 / (2 * n**2)
     A, b = np.zeros(2 * [(n + 1) ** 2]), np.zeros((n + 1) ** 2)
@@ -49,7 +52,7 @@ def draw(problem, i=0):
 
 
 def test_second_order(to_scipy):
-    """ε = 1/5, ψ = sin(2x + y)/3, u = sin(πx) sin(πy)."""
+    """The order for ε = 1/5, ψ = sin(2x + y)/3, u = sin(πx) sin(πy)."""
     errors = []
     for n in (16, 32, 64):
         problem = ConvectionDiffusion(peclet=5.0, resolution=n)
@@ -99,7 +102,10 @@ def test_wind_is_scaled_to_the_peclet_number():
 
 @pytest.mark.parametrize("peclet", [1e2, 1e4])
 def test_sample_of_a_draw_against_elements_summed_one_by_one(peclet, scipy_solve):
-    """The elements' solution with zeros around, at the corners of cells, and the wind of each cell's two triangles."""
+    """A sample against the solution at the corners of cells and the wind of triangles.
+
+    The solution has zeros around.
+    """
     n = 8
     problem = ConvectionDiffusion(peclet=peclet, resolution=n)
     parameters = draw(problem, 1)
@@ -115,7 +121,10 @@ def test_sample_of_a_draw_against_elements_summed_one_by_one(peclet, scipy_solve
 
 
 def test_concentration_is_carried_downwind(scipy_solve):
-    """ψ = y blows along x: the concentration gathers at the far end, and evenly in y."""
+    """The wind of ψ = y blows along x.
+
+    The concentration gathers at the far end, and evenly in y.
+    """
     problem = ConvectionDiffusion(resolution=16)
     stream = np.broadcast_to(np.linspace(0.0, 2.0, 17), (17, 17))
     (sample,) = problem.simulate({"stream": stream}, scipy_solve)

@@ -12,7 +12,10 @@ from penstock.solvers.problems.steady.darcy import Darcy
 
 
 def l2_error(discretisation, x, exact) -> float:
-    """||u_h - exact|| in L2, exact being a function of UFL's spatial coordinate."""
+    """The error ||u_h - exact|| in L2.
+
+    `exact` is a function of UFL's spatial coordinate.
+    """
     import dolfinx
     import ufl
     from mpi4py import MPI
@@ -37,7 +40,7 @@ def observed_orders(coefficient, source, exact, resolutions=(16, 32, 64, 128)) -
 
 
 def test_second_order_for_a_smooth_coefficient():
-    """a = 1 + x + y², u = sin(πx) sin(πy), f = -∇·(a ∇u)."""
+    """The order for a = 1 + x + y², u = sin(πx) sin(πy), f = -∇·(a ∇u)."""
     import ufl
 
     pi = np.pi
@@ -53,9 +56,10 @@ def test_second_order_for_a_smooth_coefficient():
 
 
 def test_second_order_for_an_interface_on_mesh_edges():
-    """a = 12 | 3 left and right of x = 1/2 and a kinked u = g(x) sin(πy) with continuous flux a g'.
+    """The order for a kinked solution with a jump of a on mesh edges.
 
-    g = x - 0.8 x² on the left, 2 (1-x) - 2.8 (1-x)² on the right: g(1/2) = 0.3, g' = 0.2 | 0.8, so a g' = 2.4 on both.
+    a = 12 | 3 left and right of x = 1/2, u = g(x) sin(πy) with continuous flux a g'. g = x - 0.8 x² on the left, 2
+    (1-x) - 2.8 (1-x)² on the right: g(1/2) = 0.3, g' = 0.2 | 0.8, so a g' = 2.4 on both.
     """
     import ufl
 
@@ -78,7 +82,10 @@ def test_second_order_for_an_interface_on_mesh_edges():
 
 
 def test_sample_against_scipy(to_scipy):
-    """A whole sample: SciPy solves the exported system, and the corner means are taken on the grid by hand."""
+    """A whole sample against SciPy's solution of the exported system.
+
+    The corner means are taken on the grid by hand.
+    """
     problem = Darcy(resolution=20)
     solve = LinearSolver(Direct(), rtol=1e-10)
     parameters = problem.draw(generator_of(0, "training", 0))
@@ -95,7 +102,7 @@ def test_sample_against_scipy(to_scipy):
 
 
 def test_coefficients_lie_where_the_grid_says():
-    """A coefficient large in one quadrant only: the solution is smallest there, at the right [x, y]."""
+    """The solution is smallest where the coefficient is large, at the right [x, y]."""
     problem = Darcy(resolution=16)
     coefficient = np.ones((16, 16))
     coefficient[10:, :6] = 1e4

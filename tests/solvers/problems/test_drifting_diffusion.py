@@ -1,4 +1,4 @@
-"""Steps against dense matrices, order in space, the steady state, the law of the coefficient."""
+"""Drifting diffusion: steps, order in space, steady state, law of the coefficient."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,10 @@ from penstock.solvers.problems.transient.drifting_diffusion import DriftingDiffu
 
 
 def test_steps_agree_with_dense_matrices(scipy_solve, five_point):
-    """Steps of u' = -A(t) u + 1; g has covariance (-Δ + 9)^-2 on 128 x 128 modes, without the mean one."""
+    """Steps of u' = -A(t) u + 1 against dense matrices.
+
+    g has covariance (-Δ + 9)^-2 on 128 x 128 modes, without the mean.
+    """
     n, step = 7, 0.02
     problem = DriftingDiffusion(resolution=n, num_steps=5, time_step=step)
     parameters = problem.draw(generator_of(0, "training", 0))
@@ -27,7 +30,10 @@ def test_steps_agree_with_dense_matrices(scipy_solve, five_point):
 
 
 def test_a_step_is_of_second_order_in_space(scipy_solve):
-    """a = 1 + x + y², and the `before` from which a step leads to u = sin(πx) sin(πy)."""
+    """The order in space for a = 1 + x + y².
+
+    A step leads from `before` to u = sin(πx) sin(πy).
+    """
     errors, step = [], 0.1
     for n in (15, 31, 63):
         x, y = np.meshgrid(*2 * [np.arange(n + 2) / (n + 1)], indexing="ij")
@@ -41,7 +47,7 @@ def test_a_step_is_of_second_order_in_space(scipy_solve):
 
 
 def test_heat_equation_decays_to_its_steady_state(scipy_solve):
-    """With a = 1 and a large step, u is the solution of -Δu = 1, 0.0736713 at the centre."""
+    """A large step with a = 1 gives the solution of -Δu = 1, 0.0736713 at the centre."""
     problem = DriftingDiffusion(resolution=31, num_steps=4, time_step=10.0)
     *_, last = problem.simulate({"first": np.zeros((33, 33)), "second": np.zeros((33, 33))}, scipy_solve)
     assert last.outputs["solution"][15, 15] == pytest.approx(0.0736713, rel=2e-3)

@@ -9,13 +9,16 @@ from penstock.solvers.problems.transient.heat import Heat
 
 
 def lowest_mode(n):
-    """sin(πx) sin(πy) at the inner vertices."""
+    """The mode sin(πx) sin(πy) at the inner vertices."""
     line = np.sin(np.pi * np.arange(1, n) / n)
     return np.outer(line, line)
 
 
 def test_trajectory_is_that_of_sine_transforms(scipy_solve):
-    """Sines diagonalise both matrices: K with h² times the five-point Laplacian's eigenvalues, M with h²."""
+    """Steps against sine transforms, which diagonalise both matrices.
+
+    K has h² times the five-point Laplacian's eigenvalues, M has h².
+    """
     n, step = 12, 0.02
     problem = Heat(resolution=n, num_steps=60, time_step=step)
     parameters = problem.draw(generator_of(0, "training", 0))
@@ -35,7 +38,7 @@ def test_trajectory_is_that_of_sine_transforms(scipy_solve):
 
 
 def test_a_step_of_the_lowest_mode_is_of_second_order_in_space(scipy_solve):
-    """Without a source it shrinks by 1 / (1 + 2π² Δt) per step."""
+    """The slowest mode shrinks by 1 / (1 + 2π² Δt) per step without a source."""
     errors = []
     for n in (8, 16, 32):
         problem, mode = Heat(resolution=n), lowest_mode(n)
@@ -45,7 +48,7 @@ def test_a_step_of_the_lowest_mode_is_of_second_order_in_space(scipy_solve):
 
 
 def test_decay_of_the_lowest_mode_is_of_first_order_in_time(scipy_solve):
-    """At t = 0.1, where it has come down to exp(-2π² t)."""
+    """The orders in space and time at t = 0.1, where u has fallen to exp(-2π² t)."""
     errors, n = [], 32
     for num_steps in (10, 20, 40):
         problem, u = Heat(resolution=n, time_step=0.1 / num_steps), lowest_mode(n)

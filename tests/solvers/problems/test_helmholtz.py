@@ -15,7 +15,10 @@ def draw(problem, i=0):
 
 
 def plane_wave(problem):
-    """u = exp(i k d·x) at the vertices, and ∫ g φ ds for its impedance data by the trapezoidal rule."""
+    """The plane wave u = exp(i k d·x) at the vertices, and its impedance data.
+
+    The data is ∫ g φ ds by the trapezoidal rule.
+    """
     n, k = problem.resolution, problem.wavenumber
     direction = np.array([np.cos(0.4), np.sin(0.4)])
     x, y = np.meshgrid(*2 * [np.arange(n + 1) / n], indexing="ij")
@@ -31,7 +34,10 @@ def plane_wave(problem):
 
 
 def cells_summed(k, medium, source):
-    """Complex A and real b: each square gives a quarter of its area to its corners, half a face to neighbours."""
+    """The complex A and real b, summed square by square.
+
+    Each square gives a quarter of its area to its corners, half a face to neighbours.
+    """
     n = len(medium) - 1
     grid = np.arange((n + 1) ** 2).reshape(n + 1, n + 1)
     A, b = np.zeros(2 * [grid.size], dtype=complex), np.zeros(grid.size)

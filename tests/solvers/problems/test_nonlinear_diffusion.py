@@ -1,4 +1,4 @@
-"""Newton's method: its order, the order in space, SciPy's root, the Jacobian; samples."""
+"""Nonlinear diffusion: orders of Newton and in space, SciPy's root, the Jacobian."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ from penstock.solvers.problems.nonlinear.nonlinear_diffusion import NonlinearDif
 
 
 def test_newton_converges_quadratically_to_a_manufactured_solution(scipy_solve):
-    """u = 2 sin(πx) sin(πy), and ∇·((1 + u²) ∇u) = Δ(u + u³/3)."""
+    """The order for u = 2 sin(πx) sin(πy), by ∇·((1 + u²) ∇u) = Δ(u + u³/3)."""
     errors = []
     for n in (15, 31, 63):
         x, y = np.meshgrid(*2 * [np.arange(1, n + 1) / (n + 1)], indexing="ij")

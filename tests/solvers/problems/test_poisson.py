@@ -13,7 +13,10 @@ SIDES = ("west", "east", "south", "north")
 
 
 def parameters_of(u, **source) -> dict[str, float]:
-    """Those whose boundary values are u(X, Y), a polynomial on [-1, 1]²; f by its own, zero but for `source`."""
+    """The coefficients for boundary values u(X, Y), a polynomial on [-1, 1]².
+
+    f is given by `source`, and zero without it.
+    """
     points = np.linspace(-1, 1, 6)
     values = u(-1, points), u(1, points), u(points, -1), u(points, 1)
     boundary = {
@@ -30,12 +33,12 @@ def corners_mean(values):
 
 
 def vertices(n):
-    """X and Y, in [-1, 1]."""
+    """The coordinates X and Y, in [-1, 1]."""
     return np.meshgrid(*2 * [np.linspace(-1, 1, n + 1)], indexing="ij")
 
 
 def test_linear_boundary_values_are_met(scipy_solve):
-    """u = X is harmonic, and P1 elements hold it exactly."""
+    """The harmonic u = X is exact in P1 elements."""
     n = 8
     problem = Poisson(resolution=n)
     (sample,) = problem.simulate(parameters_of(lambda x, y: x + 0 * y), scipy_solve)
@@ -44,7 +47,10 @@ def test_linear_boundary_values_are_met(scipy_solve):
 
 
 def test_cubic_solutions_are_exact_at_the_vertices(scipy_solve):
-    """u = X² - Y² + 3 Y + X³ Y + X Y³ has -Δu = -48 T₁(X) T₁(Y), since X = 2x - 1; the five points are exact for it."""
+    """The five points are exact for u = X² - Y² + 3 Y + X³ Y + X Y³.
+
+    It has -Δu = -48 T₁(X) T₁(Y), since X = 2x - 1.
+    """
     problem = Poisson(resolution=7)
 
     def u(x, y):
@@ -55,7 +61,10 @@ def test_cubic_solutions_are_exact_at_the_vertices(scipy_solve):
 
 
 def test_second_order(scipy_solve):
-    """u = Re (X + iY)⁴ + X³ Y + X Y³: the first part is harmonic, and the five points have an error of h² on it."""
+    """The order for u = Re (X + iY)⁴ + X³ Y + X Y³.
+
+    The first part is harmonic, and the five points have an error of h² on it.
+    """
 
     def u(x, y):
         return x**4 - 6 * x**2 * y**2 + y**4 + x * y**3 + x**3 * y
@@ -68,7 +77,10 @@ def test_second_order(scipy_solve):
 
 
 def test_sample_of_a_draw_against_scipy(scipy_solve):
-    """Five points on all vertices with the boundary's given, T_k as cosines, and the corners' means."""
+    """A draw against five points on all vertices.
+
+    Boundary values are given, T_k are cosines, and corners are averaged.
+    """
     n = 12
     problem = Poisson(resolution=n)
     parameters = problem.draw(generator_of(0, "training", 0))

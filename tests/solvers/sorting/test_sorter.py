@@ -160,7 +160,7 @@ def test_distance_gain_of_a_walk_around_a_square():
 
 
 def windows_of(worth, num_windows, *, drawn, sorted, sort=1e-4):
-    """Which of the windows were sorted, and the sentences that came."""
+    """The windows that were sorted, and the sentences returned."""
     is_sorted, sentences = [], []
     for _ in range(num_windows):
         is_sorted.append(worth.next_is_sorted)
@@ -174,7 +174,7 @@ def test_sorting_is_kept_where_it_pays_and_tried_again():
     trial, sentences = windows_of(worth, 1 + 2 * NUM_PAIRS, drawn=0.03, sorted=0.027)
     assert trial == [False, False, True, True, False, False, True, True, False, False, True]
     assert worth.is_kept and len(sentences) == 1
-    assert sentences[0].startswith("windows are sorted: 27.1 ms a system sorted, 0.1 of it for sorting, 30 as drawn")
+    assert sentences[0].startswith("windows are sorted: 27.1 ms per system sorted, 0.1 of it for sorting, 30 as drawn")
     later, _ = windows_of(worth, WINDOWS_BETWEEN_TRIALS, drawn=0.03, sorted=0.027)
     assert all(later)
     again, sentences = windows_of(worth, 2 * NUM_PAIRS, drawn=0.03, sorted=0.031)

@@ -1,4 +1,4 @@
-"""What is tried, chosen, shared and tried again."""
+"""Strategies tried, chosen, shared and tried again."""
 
 import itertools
 import json
@@ -31,7 +31,10 @@ SIZE = 12
 
 
 class Family:
-    """-∇·(a ∇u) + wind ∂u/∂x = f on SIZE x SIZE points, a random on every edge; one matrix, overwritten in place."""
+    """Systems of -∇·(a ∇u) + wind ∂u/∂x = f on SIZE x SIZE points.
+
+    a is random on every edge. One matrix is overwritten in place.
+    """
 
     def __init__(self, *, wind=0.0, seed=0, **properties):
         self.generator = np.random.default_rng(seed)
@@ -74,7 +77,7 @@ def decision(strategy: str, *, number=0, family="default") -> Decision:
     return Decision(family=family, number=number, strategy=strategy, seconds={}, reason="told")
 
 
-# What to make of times.
+# Decisions by times.
 
 
 def is_behind(*seconds: float, best=1.0, num_timed=3) -> bool:
@@ -93,7 +96,7 @@ def test_candidates_drop_out_where_they_fall_behind():
 
 def test_the_line_says_what_was_chosen_over_what_by_how_much():
     line = describe("b", {"a": 0.009, "b": 0.003, "c": None, "d": 0.0045})
-    assert line == "b, 3 ms a solve, over d 4.5 (1.5x), a 9 (3.0x); failed or too slow to time: c"
+    assert line == "b, 3 ms per solve, over d 4.5 (1.5x), a 9 (3.0x); failed or too slow to time: c"
     assert describe("constant", {}) == "constant, untimed: the matrix stays the same"
     assert describe("a", {"a": None, "b": None}).startswith("a, untimed: no candidate solved the first systems")
 
@@ -125,7 +128,7 @@ def test_repeated_trouble_alarms():
     assert watch.is_alarmed
 
 
-# What the structure says.
+# Candidates by structure.
 
 
 def labels(system) -> list[str]:
@@ -285,7 +288,7 @@ def test_a_worker_that_may_not_try_waits_for_a_decision():
     assert solution.converged and solution.iterations > 5  # no longer direct
     solver.adopt([decision("direct (mumps)", number=1)], may_try=False)
     assert solver(family.system()).iterations == 0
-    solver.adopt([decision("cg + icc")], may_try=False)  # late news
+    solver.adopt([decision("cg + icc")], may_try=False)  # a late decision
     assert solver(family.system()).iterations == 0
     assert [known.number for known in solver.decisions] == [1]
 
@@ -303,7 +306,7 @@ def test_failures_climb_the_ladder_and_lead_to_a_new_decision():
     solver.adopt([decision("cg + icc")])
     for _ in range(20):
         system = family.system()
-        system.A.scale(-1.0)  # negative definite, whatever the problem says: not for CG
+        system.A.scale(-1.0)  # now negative definite, so CG must fail
         solution = solver(system)
         assert solution.converged and error(system, solution.x) <= 1e-6
     assert solver.num_retried >= 3
@@ -341,7 +344,7 @@ def test_a_decision_travels_from_worker_to_worker():
     second = SolverWorker(Flow(), {"training": second_solver}, seed=0, sort=False)
     chunks = list(second.stream(lease(20, 21, decisions=(made[-1],), may_try=False)))
     assert second_solver.decisions == (made[-1],)
-    assert not any(chunk.decisions for chunk in chunks)  # it says nothing that it was told
+    assert not any(chunk.decisions for chunk in chunks)  # it does not report decisions that it was given
 
 
 TWO_RANKS = """

@@ -1,4 +1,4 @@
-"""Errors against direct solves."""
+"""Errors of calibrated strategies against direct solves."""
 
 import math
 from dataclasses import replace
@@ -26,7 +26,10 @@ SIZE = 16
 
 
 def random_systems(num_systems: int, *, wind=0.0, contrast=4.0, seed=0):
-    """Dense A and b of -∇·(a ∇u) + wind ∂u/∂x = 1 on SIZE x SIZE points, a random by edge; one matrix for all."""
+    """Dense A and b of -∇·(a ∇u) + wind ∂u/∂x = 1 on SIZE x SIZE points.
+
+    a is random on every edge. All systems share one matrix.
+    """
     generator = np.random.default_rng(seed)
     difference = scipy.sparse.diags_array([np.ones(SIZE), -np.ones(SIZE)], offsets=[0, -1], shape=(SIZE + 1, SIZE))
     difference, eye = difference.tocsr(), scipy.sparse.eye_array(SIZE)
@@ -79,7 +82,7 @@ def test_the_error_is_what_was_asked_for(strategy, wind, accuracy):
 @pytest.mark.parametrize("strategy", [CG(pc="jacobi"), Krylov(ksp="cg", pc="jacobi")], ids=["energy", "residual"])
 def test_no_digits_are_wasted(strategy):
     accuracy = 1e-4
-    errors = errors_of(strategy, accuracy)[20:]  # some of which are rechecks
+    errors = errors_of(strategy, accuracy)[20:]  # some of them are rechecks
     assert np.median(errors) >= 0.05 * accuracy
 
 
@@ -136,7 +139,7 @@ def test_direct_strategies_are_not_calibrated():
 
 
 class Liar(Strategy):
-    """Always says that it has met every tolerance."""
+    """A strategy that always reports to have met the tolerance."""
 
     name = "liar"
 
@@ -157,8 +160,10 @@ def test_a_system_that_cannot_be_solved_is_an_outcome():
 
 
 def cooled_plates(num_systems: int, *, offset: float):
-    """A and b of -∇·(a ∇u) = q on SIZE x SIZE points with u = offset around them, and u, exact where offset is large:
-    offset + A⁻¹ q, for A maps a constant to what the walls give."""
+    """Systems of -∇·(a ∇u) = q on SIZE x SIZE points with u = offset around, and u.
+
+    u = offset + A⁻¹ q is exact where the offset is large, because A maps a constant to the contribution of the walls.
+    """
     for A, system in random_systems(num_systems):
         q = 0.01 * np.random.default_rng(1).uniform(0, 1, SIZE**2)
         system.b.array = offset * A.sum(axis=1) + q
@@ -179,7 +184,7 @@ def test_an_offset_does_not_count_where_the_deviation_is_asked_for(strategy):
             assert solution.converged
             into.append(np.linalg.norm(solution.x.array_r - x) / np.linalg.norm(x - x.mean()))
     assert max(errors) <= 1e-3 and solver.num_retried == 0
-    if isinstance(strategy, CG | Krylov):  # the signal is a thousandth of the offset: what is asked for hardly holds it
+    if isinstance(strategy, CG | Krylov):  # the tolerance hardly resolves a signal of a thousandth
         assert max(plain_errors) > 0.1
 
 
@@ -192,7 +197,7 @@ SPREADS = {
 
 
 def unlike_systems(num_systems, *, is_local=False, is_mixed=False, scales=0.0, reactions=0.0):
-    """Of fields whose contrast goes from 1 to 1e5 from edge to edge."""
+    """Systems with a contrast from 1 to 1e5 between edges."""
     generator = np.random.default_rng(7)
     for number, (A, system) in enumerate(random_systems(num_systems, contrast=1e5, seed=3)):
         A = 10 ** generator.uniform(-scales, scales) * A
@@ -219,7 +224,10 @@ def test_systems_that_differ_much_are_as_accurate_as_asked_for(name, strategy):
 
 
 def test_a_measure_is_compared_by_what_makes_systems_differ():
-    """log(m / error) is 1 - log ν and a little, as with a source anywhere: once ν is known, so is what x needs."""
+    """Ratios that depend on ν, as with a source anywhere.
+
+    log(m / error) is 1 - log ν plus a little: once ν is known, so is the measure that x needs.
+    """
     ratios, generator = Ratios(), np.random.default_rng(0)
     for _ in range(20):
         log_size = generator.normal(0.0, 2.0)
@@ -230,7 +238,10 @@ def test_a_measure_is_compared_by_what_makes_systems_differ():
 
 
 def test_alike_systems_are_held_to_their_ratios_alone():
-    """Whatever ν says of them: A may come in any scale."""
+    """Systems with alike ratios are held to these, whatever ν says.
+
+    A may come in any scale.
+    """
     alike, scaled, generator = Ratios(), Ratios(), np.random.default_rng(0)
     for _ in range(20):
         log_ratio = generator.normal(0.0, 0.2)

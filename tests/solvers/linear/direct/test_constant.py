@@ -17,7 +17,10 @@ RANK = 10
 
 
 class Poisson:
-    """The 5-point Laplacian on n x n points; right-hand sides F c; counts PETSc's back-solves."""
+    """The 5-point Laplacian on n x n points with right-hand sides F c.
+
+    It counts PETSc's back-solves.
+    """
 
     def __init__(self):
         line = scipy.sparse.diags_array([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], offsets=[-1, 0, 1])
@@ -38,7 +41,7 @@ class Poisson:
         return self.F @ self.generator.standard_normal(RANK)
 
     def solve(self, solver: LinearSolver, right: np.ndarray, *, scale: float = 1.0) -> dict[str, int]:
-        """How many of PETSc's events the solve took; its x is compared with SciPy's."""
+        """The number of PETSc's events in the solve; its x is compared with SciPy's."""
         names = ("MatSolve", "MatCholFctrNum", "MatCholFctrSym")
         counts = [PETSc.Log.Event(name).getPerfInfo()["count"] for name in names]
         self.b.array = right
@@ -58,10 +61,10 @@ def test_right_hand_sides_of_low_rank_cost_as_many_back_solves_as_their_rank():
     poisson, solver = Poisson(), LinearSolver(Constant(), rtol=RTOL)
     counts = []
     for _ in range(30):
-        poisson.assemble()  # the same values anew, as a problem that knows nothing of this would
+        poisson.assemble()  # the same values again, as from a problem that does not know them to be constant
         counts.append(poisson.solve(solver, poisson.low_rank()))
     assert sum(count["MatCholFctrNum"] for count in counts) == 1
-    assert sum(count["MatSolve"] for count in counts) <= 1 + RANK + 1  # with the look at the first system
+    assert sum(count["MatSolve"] for count in counts) <= 1 + RANK + 1  # with the examination of the first system
     assert all(count["MatSolve"] == 0 for count in counts[-10:])
 
 
@@ -97,7 +100,10 @@ def test_full_rank_is_given_up_for_good():
 
 @pytest.mark.parametrize("size", [1e-3, 1e-7, 1e-9])
 def test_what_is_outside_the_span_is_seen(size):
-    """One entry, far from all others; below RTOL it need not be."""
+    """A right-hand side with one entry far from all others.
+
+    It need not be resolved below RTOL.
+    """
     poisson, solver = Poisson(), LinearSolver(Constant(), rtol=RTOL)
     for _ in range(RANK + 3):
         poisson.solve(solver, poisson.low_rank())

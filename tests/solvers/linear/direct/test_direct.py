@@ -1,4 +1,4 @@
-"""Factorisations kept and made anew, on one rank and two."""
+"""Factorisations kept and made again, on one rank and two."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def system_of(A, **properties) -> LinearSystem:
 
 
 def laplacian(n: int):
-    """5-point, on n x n interior points."""
+    """The 5-point Laplacian on n x n interior points."""
     one_dimensional = scipy.sparse.diags_array([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], offsets=[-1, 0, 1])
     return scipy.sparse.kronsum(one_dimensional, one_dimensional)
 
@@ -40,7 +40,7 @@ def assert_solves(direct: Direct, system: LinearSystem, to_scipy) -> None:
 
 
 def package_of(direct: Direct) -> str:
-    """What made the factor that it keeps."""
+    """The package that made the kept factor."""
     return direct._ksp.getPC().getFactorSolverType()
 
 
@@ -60,7 +60,7 @@ def test_one_symbolic_factorisation_serves_all_values(solver, is_spd, to_scipy):
         system.A.setDiagonal(system.A.getDiagonal() * 1.1)
         assert_solves(direct, system, to_scipy)
     assert (counts() - before).tolist() == [1, 4]
-    for _ in range(3):  # and the numeric one serves while the values stay
+    for _ in range(3):  # the numeric factor serves while the values stay
         system.b.array = GENERATOR.standard_normal(400)
         assert_solves(direct, system, to_scipy)
     assert (counts() - before).tolist() == [1, 4]
@@ -74,7 +74,10 @@ def test_one_symbolic_factorisation_serves_all_values(solver, is_spd, to_scipy):
 
 @pytest.mark.parametrize("diagonal", [None, 0.0, 1e-30])
 def test_mumps_takes_over_where_pivots_are_needed(diagonal, to_scipy):
-    """Pairs of unknowns, each row's one entry off the diagonal; None leaves the diagonal out of the pattern."""
+    """A matrix of pairs of unknowns, with one entry per row off the diagonal.
+
+    None leaves the diagonal out of the pattern.
+    """
     rows = np.arange(10)
     A = scipy.sparse.coo_array((1.0 + rows, (rows, rows ^ 1)), shape=(10, 10))
     if diagonal is not None:
@@ -101,7 +104,7 @@ def test_a_small_matrix_and_one_that_stays_are_petscs(to_scipy):
     assert package_of(direct) == "petsc"
     large.A.scale(1.1)
     assert_solves(direct, large, to_scipy)
-    assert package_of(direct) == "petsc"  # for what stayed so long may stay again
+    assert package_of(direct) == "petsc"  # a matrix that stayed for 8 systems may stay for more
     large.A.scale(1.1)
     assert_solves(direct, large, to_scipy)
     assert package_of(direct) == "mumps"
@@ -119,7 +122,7 @@ def test_a_thick_factor_is_mumpss(to_scipy):
 
 
 def test_a_residual_out_of_reach_is_told():
-    """Of a matrix without a digit left; of another it is no fault."""
+    """A residual out of reach is no fault, unless the matrix leaves no digits."""
     assert Direct().solve(system_of(laplacian(20), is_spd=True), Tolerance(1e-18)).outcome is Outcome.CONVERGED
     hilbert = scipy.sparse.csr_array(scipy.linalg.hilbert(14))
     assert Direct().solve(system_of(hilbert), Tolerance(1e-18)).outcome is Outcome.STAGNATION

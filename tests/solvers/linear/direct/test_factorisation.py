@@ -1,4 +1,4 @@
-"""MUMPS's workspace, null pivots and complaints."""
+"""The workspace, null pivots and errors of MUMPS."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,10 @@ def laplacian(n: int, ends: float = 2.0):
 
 
 def saddle_point(viscosity: float):
-    """500 rows whose pivots MUMPS puts off, as those of Stokes flow: with its settings it runs out of workspace."""
+    """A matrix of 500 rows with pivots that MUMPS delays, as in Stokes flow.
+
+    With its default settings MUMPS runs out of workspace.
+    """
     stiffness = laplacian(20)
     constraints = scipy.sparse.eye_array(400).tocsr()[::4] @ (stiffness @ stiffness)
     constraints = constraints + 0.1 * abs(constraints)
@@ -49,7 +52,7 @@ def saddle_point(viscosity: float):
 
 
 def workspace_error(A) -> int:
-    """INFOG(1) of MUMPS as it comes."""
+    """The INFOG(1) of MUMPS with its default settings."""
     pc = PETSc.PC().create(MPI.COMM_SELF)
     pc.setOperators(petsc_of(A))
     pc.setType("lu")
@@ -60,7 +63,7 @@ def workspace_error(A) -> int:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_workspace_too_small_is_enlarged_and_stays_so(name):
-    """A new matrix object each time, for which PETSc makes a new factor with MUMPS's own settings."""
+    """A new matrix object each time gets a new factor, with MUMPS's default settings."""
     assert workspace_error(saddle_point(1e-4)) == -9
     solver = LinearSolver(STRATEGIES[name](), rtol=1e-9)
     for viscosity in (1e-4, 3e-5, 1e-5, 1e-6):
@@ -93,7 +96,10 @@ def test_what_mumps_said_is_told_with_what_to_do(monkeypatch):
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_null_pivots_are_no_fault_of_any_new_matrix(name):
-    """Graph Laplacians with whole numbers, in which the last pivot is exactly zero, each another object."""
+    """Graph Laplacians with whole numbers, each another object.
+
+    The last pivot is exactly zero.
+    """
     constants = PETSc.NullSpace().create(constant=True, comm=MPI.COMM_SELF)
     strategy = STRATEGIES[name]()
     solver = LinearSolver(strategy, rtol=1e-8)
@@ -123,7 +129,10 @@ def test_a_nullspace_that_comes_later_is_told_to_mumps():
 
 
 def test_symmetry_may_come_and_go_on_one_matrix():
-    """A kept Cholesky factorisation would take the upper triangle for all of A."""
+    """A system that is no longer SPD must not use the kept Cholesky factorisation.
+
+    That would take the upper triangle for all of A.
+    """
     A = laplacian(8)
     system = system_of(A, GENERATOR.standard_normal(64), is_spd=True)
     direct = Direct(solver="mumps")

@@ -1,4 +1,4 @@
-"""When an earlier factorisation serves, and when not."""
+"""Systems that an earlier factorisation serves, and those that it does not."""
 
 from copy import copy
 
@@ -19,7 +19,10 @@ n = 24
 
 
 class Diffusion:
-    """-∇·(a ∇u) + wind ∂u/∂x₁ = f by finite volumes on n x n cells, into one matrix; a = exp(field)."""
+    """Systems of -∇·(a ∇u) + wind ∂u/∂x₁ = f by finite volumes on n x n cells.
+
+    a = exp(field). One matrix is overwritten.
+    """
 
     def __init__(self, wind: float = 0.0):
         self.is_spd = wind == 0.0
@@ -43,7 +46,7 @@ class Diffusion:
         return matrix
 
     def field(self) -> np.ndarray:
-        """Smooth, of unit variance."""
+        """A smooth field of unit variance."""
         k = np.arange(n)
         decay = 1 / (4 + k[:, None] ** 2 + k[None, :] ** 2)
         cosines = np.cos(np.pi * np.outer((k + 0.5) / n, k))
@@ -51,7 +54,10 @@ class Diffusion:
         return (field - field.mean()) / field.std()
 
     def solve(self, solver: LinearSolver, field) -> tuple[int, int]:
-        """Iterations, and how often it factored but for the look at its first system; x is compared with SciPy's."""
+        """The iterations, and the number of factorisations.
+
+        The examination of the first system does not count. x is compared with SciPy's.
+        """
         matrix = self.matrix(field)
         self.A.setValuesCSR(*self.csr, matrix.data)
         self.A.assemble()
@@ -123,7 +129,7 @@ def test_unrelated_matrices_are_factored_each_after_a_few_trials():
 
 
 def test_zeros_on_the_diagonal():
-    """PETSc's own factorisation has no pivots; MUMPS takes over."""
+    """PETSc's factorisation does not pivot; MUMPS takes over."""
     swap = scipy.sparse.csr_array(np.kron(np.eye(5), [[0.0, 1.0], [1.0, 0.0]]))
     A = PETSc.Mat().createAIJ(
         swap.shape, csr=(swap.indptr.astype(np.int32), swap.indices.astype(np.int32), swap.data), comm=MPI.COMM_SELF

@@ -34,7 +34,10 @@ def relative_residual(A, system, x) -> float:
 
 
 def laplacian(n: int):
-    """5-point, h² = 1, on n x n interior points; 1.5 times as stiff along one axis, so no eigenvalue is double."""
+    """The 5-point matrix on n x n interior points, h² = 1.
+
+    It is 1.5 times as stiff along one axis, so no eigenvalue is double.
+    """
     line = scipy.sparse.diags_array([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], offsets=[-1, 0, 1])
     return scipy.sparse.kronsum(line, 1.5 * line).tocsr()
 
@@ -74,7 +77,7 @@ def test_k_zero_is_petsc_cg(pc):
     ksp.solve(system.b, x)
     np.testing.assert_allclose(attempt.history, ksp.getConvergenceHistory(), rtol=1e-6)
     np.testing.assert_allclose(attempt.x.array_r, x.array_r, rtol=1e-9)
-    assert attempt.iterations == ksp.getIterationNumber() + 1  # and the true residual at the end
+    assert attempt.iterations == ksp.getIterationNumber() + 1  # plus the true residual at the end
 
 
 @pytest.mark.parametrize("pc", [None, "none", "jacobi", "gamg", "bjacobi"])
@@ -95,7 +98,7 @@ def test_sequences_against_scipy(k, pc):
 
 @pytest.mark.parametrize("k", [0, 10])
 def test_ill_conditioned_systems_to_twelve_digits(k):
-    """cond(A) = 1e8, and a true residual that single precision could not even express."""
+    """A system with cond(A) = 1e8 is solved to a residual below single precision."""
     A, _ = with_spectrum(np.concatenate([np.geomspace(1e-8, 1e-4, 10), np.linspace(0.1, 1, 190)]))
     strategy = CG(k=k, pc="none")
     for seed in range(8):
@@ -106,7 +109,10 @@ def test_ill_conditioned_systems_to_twelve_digits(k):
 
 
 def test_exact_eigenvectors_take_their_part_of_the_spectrum_away():
-    """As many iterations as CG takes with what is left of A, fewer than its condition number's bound."""
+    """Deflated CG takes the iterations of CG on the rest of A.
+
+    They are fewer than the bound by the condition number.
+    """
     eigenvalues = np.concatenate([np.geomspace(1e-6, 1e-3, 12), np.linspace(0.2, 1, 288)])
     A, Q = with_spectrum(eigenvalues)
     b = np.random.default_rng(1).standard_normal(300)
@@ -166,7 +172,7 @@ def test_a_constant_matrix_pays_no_products_for_its_space_once_learned():
     system.b.array = generator.standard_normal(1600)
     attempt = strategy.solve(system, Tolerance(RTOL))
     plain = CG(pc="icc").solve(system, Tolerance(RTOL))
-    assert attempt.iterations == len(attempt.history)  # the iterations, and the true residual
+    assert attempt.iterations == len(attempt.history)  # one product per iteration, plus the true residual
     assert attempt.iterations < 0.6 * plain.iterations
     system.A.scale(2.0)  # the values have been written
     assert strategy.solve(system, Tolerance(RTOL)).iterations == pytest.approx(attempt.iterations + 12, abs=3)
@@ -184,7 +190,7 @@ def test_a_family_that_becomes_another_is_learned_anew():
         deflated, alone = (len(method.solve(system, Tolerance(RTOL)).history) for method in (strategy, plain))
         ratios.append(deflated / alone)
     assert max(ratios[6:8]) < 0.75 and max(ratios[-4:]) < 0.75
-    assert ratios[8] > 0.9  # what was learned from A serves no more
+    assert ratios[8] > 0.9  # the space learned from A is of no use any more
 
 
 def energy_norm(A, x) -> float:
@@ -215,7 +221,10 @@ def test_the_energy_error_is_what_it_says(pc, k, to_scipy):
 @pytest.mark.parametrize("k", [0, 2])
 @pytest.mark.parametrize("diagonal", [[1.0], [3.0], [1.0, 2.0, 5.0], [1e-3, 1.0, 1.0, 1.0, 7.0]])
 def test_early_convergence_has_no_energy_error(k, diagonal):
-    """b in an invariant subspace of few dimensions: the residual is zero before there is anything to estimate from."""
+    """A b in an invariant subspace of few dimensions.
+
+    The residual is zero before there is anything to estimate from.
+    """
     A = np.diag(np.concatenate([diagonal, np.linspace(10, 20, 30)]))
     b = np.concatenate([np.ones(len(diagonal)), np.zeros(30)])
     strategy = CG(pc="none", k=k)
@@ -238,7 +247,7 @@ def test_products_are_counted(k):
             system = replace(system, guess=system.b)
         before = event.getPerfInfo()["count"]
         attempt = strategy.solve(system, Tolerance(RTOL))
-        # PETSc counts its own: the last one is our check's.
+        # PETSc counts its products; the last one is that of our check.
         assert event.getPerfInfo()["count"] - before == attempt.iterations - 1
 
 
@@ -264,7 +273,7 @@ def test_an_indefinite_matrix_is_a_breakdown(k):
     indefinite, _ = with_spectrum(np.linspace(-1, 1, 60))
     attempt = strategy.solve(system_of(indefinite, np.ones(60)), Tolerance(RTOL))
     assert attempt.outcome is Outcome.BREAKDOWN and np.isfinite(attempt.x.array_r).all()
-    attempt = CG(k=k, pc="jacobi").solve(system_of(-A, np.ones(60)), Tolerance(RTOL))  # M is negative as well
+    attempt = CG(k=k, pc="jacobi").solve(system_of(-A, np.ones(60)), Tolerance(RTOL))  # M is negative definite, too
     assert attempt.outcome is Outcome.BREAKDOWN
 
 
@@ -399,6 +408,6 @@ def test_two_ranks_work_as_one(run_on_ranks):
     for ranks, owners in (("1", "all"), ("2", "all"), ("2", "first")):
         num_ranks, *products[ranks, owners] = [int(word) for word in run_on_ranks(ranks, TWO_RANKS, owners).split()]
         assert num_ranks == int(ranks)
-    # Sums are rounded in another order, which can move a projection by a look.
+    # Sums are rounded in another order, which can move a projection to the next look at the error.
     np.testing.assert_allclose(products["2", "all"], products["1", "all"], rtol=0.1, atol=2)
     np.testing.assert_allclose(products["2", "first"], products["1", "all"], rtol=0.1, atol=2)

@@ -36,7 +36,7 @@ def relative_residual(A, system, x) -> float:
 
 
 def convection_diffusion(n: int, wind: float):
-    """-Δu + wind ∂u/∂x on n x n interior points, upwind, h² = 1."""
+    """The matrix of -Δu + wind ∂u/∂x on n x n interior points, upwind, h² = 1."""
     second = scipy.sparse.diags_array([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], offsets=[-1, 0, 1])
     first = scipy.sparse.diags_array([-np.ones(n - 1), np.ones(n)], offsets=[-1, 0])
     identity = scipy.sparse.eye_array(n)
@@ -60,7 +60,7 @@ def test_a_hundred_darcy_systems(is_sorted, to_scipy):
 
 
 def preconditioner(matrix, name: str):
-    """v -> M⁻¹ v."""
+    """The function v -> M⁻¹ v."""
     pc = PETSc.PC().create(MPI.COMM_SELF)
     pc.setType(name)
     pc.setOperators(matrix)
@@ -78,7 +78,10 @@ def preconditioner(matrix, name: str):
 @pytest.mark.parametrize("side", ["left", "right", "flexible"])
 @pytest.mark.parametrize("pc", ["none", "jacobi", "ilu"])
 def test_a_cycle_finds_the_least_residual_of_its_space(pc, side):
-    """Over the span of U and of the Krylov space of (I - C Cᵀ) K, both built here without the method."""
+    """The residual is least over U and the Krylov space of (I - C Cᵀ) K.
+
+    Both spaces are built here without the method.
+    """
     A = convection_diffusion(12, 20.0)
     generator = np.random.default_rng(0)
     strategy = GCRODR(m=16, k=6, pc=pc, side=side)
@@ -111,7 +114,7 @@ def test_a_cycle_finds_the_least_residual_of_its_space(pc, side):
 
 
 class Restless:
-    """A preconditioner that is another one every time, and keeps what it was asked and answered."""
+    """A preconditioner that changes every time, and records its inputs and outputs."""
 
     def __init__(self):
         self.answers = []
@@ -123,7 +126,7 @@ class Restless:
 
 
 def test_a_flexible_cycle_finds_the_least_residual_of_its_space():
-    """Over the span of U and of all that the preconditioner, here another one every time, has answered."""
+    """The residual is least over U and all outputs of a changing preconditioner."""
     A, generator = convection_diffusion(12, 20.0), np.random.default_rng(0)
     system, restless = system_of(A, generator.standard_normal(144)), Restless()
     strategy = GCRODR(m=16, k=6, side="flexible")
@@ -144,7 +147,10 @@ def test_a_flexible_cycle_finds_the_least_residual_of_its_space():
 
 @pytest.mark.parametrize("side", ["left", "right", "flexible"])
 def test_what_a_cycle_hands_on(side):
-    """K U = C, CᵀC = I, T = M⁻¹ C, and U spans eigenvectors once the cycles have had time to find them."""
+    """The space keeps K U = C, CᵀC = I and T = M⁻¹ C.
+
+    U spans eigenvectors once the cycles have had time to find them.
+    """
     # Anisotropic: of a double eigenvalue a Krylov space holds one eigenvector alone.
     line = scipy.sparse.diags_array([-np.ones(19), 2 * np.ones(20), -np.ones(19)], offsets=[-1, 0, 1])
     A = scipy.sparse.kronsum(line, 1.5 * line)
@@ -186,7 +192,10 @@ def test_k_zero_is_petsc_gmres(pc, side):
 
 
 def test_the_left_side_stops_on_the_norm_that_was_asked_for():
-    """Rows over four decades: Jacobi's preconditioned residual is met long before the true one."""
+    """The left method stops on the true residual.
+
+    With rows over four decades, the residual preconditioned by Jacobi is met long before the true one.
+    """
     scale = 10.0 ** np.random.default_rng(6).uniform(-2, 2, 400)
     A = scipy.sparse.diags_array(scale) @ convection_diffusion(20, 10.0)
     system = system_of(A, np.random.default_rng(7).standard_normal(400))
@@ -228,7 +237,10 @@ def test_an_error_in_a_preconditioner_is_raised():
 
 
 def slowly_changing(num_systems: int):
-    """A + i eps E of 400 rows: 20 eigenvalues in [1e-3, 2e-2], isolated from the others in [1, 10]."""
+    """The matrices A + i eps E of 400 rows.
+
+    20 eigenvalues lie in [1e-3, 2e-2], isolated from the others in [1, 10].
+    """
     generator = np.random.default_rng(3)
     eigenvalues = np.concatenate([np.linspace(1e-3, 2e-2, 20), np.linspace(1, 10, 380)])
     Q = np.linalg.qr(generator.standard_normal((400, 400)))[0]
@@ -256,7 +268,7 @@ def test_an_unchanged_matrix_costs_no_products_for_its_space():
     strategy = GCRODR(m=20, k=10, pc="jacobi")
     strategy.solve(system, Tolerance(RTOL))
     system.A.scale(2.0)
-    system.A.scale(0.5)  # the same values, but they have been written
+    system.A.scale(0.5)  # the values have been written again
     changed = strategy.solve(system, Tolerance(RTOL)).iterations
     assert changed - strategy.solve(system, Tolerance(RTOL)).iterations >= 8
 
@@ -278,7 +290,10 @@ def test_sequences_with_a_new_preconditioner_each(wind, pc, side):
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid", "ignore:divide")
 @pytest.mark.parametrize(("pc", "side"), [("none", "right"), ("jacobi", "flexible"), ("ilu", "right"), ("ilu", "left")])
 def test_badly_scaled_sequences_end_in_a_named_outcome(pc, side, to_scipy):
-    """Rows, columns or diagonals over up to 300 orders of magnitude: products in the deflation overflow."""
+    """Matrices over up to 300 orders of magnitude.
+
+    Products in the deflation overflow.
+    """
     outcomes, strategies = Counter(), Counter()
     for seed in range(60):
         generator = np.random.default_rng(seed)
@@ -306,7 +321,7 @@ def test_badly_scaled_sequences_end_in_a_named_outcome(pc, side, to_scipy):
 
 @pytest.mark.parametrize("k", [1, 2, 3, 7])
 def test_complex_pairs_stay_together(k):
-    """A rotation-like operator, all of whose eigenvalues are complex."""
+    """A rotation-like operator with complex eigenvalues only."""
     blocks = [scipy.sparse.coo_array([[1.0, s], [-s, 1.0]]) for s in np.linspace(0.5, 20, 60)]
     A = scipy.sparse.block_diag(blocks)
     strategy = GCRODR(m=12, k=k, pc="none")
@@ -385,7 +400,7 @@ def test_breakdown_is_an_outcome(k):
 
 @pytest.mark.parametrize("side", ["left", "right", "flexible"])
 def test_a_known_nullspace(side):
-    """The Laplacian of a ring, whose nullspace is the constants."""
+    """The Laplacian of a ring, with the constants as nullspace."""
     A = 2 * np.eye(60) - np.roll(np.eye(60), 1, axis=0) - np.roll(np.eye(60), -1, axis=0)
     b = np.random.default_rng(8).standard_normal(60)
     b -= b.mean()

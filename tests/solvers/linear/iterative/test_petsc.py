@@ -1,4 +1,4 @@
-"""PETSc's methods and preconditioners by name, against SciPy, and where they end."""
+"""The methods and preconditioners of PETSc by name, against SciPy, and their ends."""
 
 import math
 import subprocess
@@ -25,7 +25,7 @@ GENERATOR = np.random.default_rng(0)
 
 
 def system_of(A, b=None, **properties) -> LinearSystem:
-    """A scipy matrix as a system; its b is random where none is given."""
+    """A SciPy matrix as a system, with a random b where none is given."""
     A = scipy.sparse.csr_array(A)
     matrix = PETSc.Mat().createAIJ(A.shape, csr=(A.indptr, A.indices, A.data), comm=MPI.COMM_SELF)
     vector = matrix.createVecLeft()
@@ -44,7 +44,7 @@ def relative_residual(system: LinearSystem, x) -> float:
 
 
 def convection_diffusion(n: int, wind: float):
-    """-Δu + wind·∇u on n x n interior points, upwind; wind = 0 is SPD."""
+    """The matrix of -Δu + wind·∇u on n x n interior points, upwind; wind = 0 is SPD."""
     second = scipy.sparse.diags_array([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], offsets=[-1, 0, 1])
     first = scipy.sparse.diags_array([-np.ones(n - 1), np.ones(n)], offsets=[-1, 0])
     one_dimensional = second + wind / (n + 1) * first
@@ -52,7 +52,7 @@ def convection_diffusion(n: int, wind: float):
 
 
 def with_boundary_rows(A, rows):
-    """Rows and columns replaced by those of the identity, as Dirichlet conditions do."""
+    """The matrix with some rows and columns of the identity, as with Dirichlet values."""
     keep = np.ones(A.shape[0])
     keep[rows] = 0.0
     return scipy.sparse.diags_array(keep) @ A @ scipy.sparse.diags_array(keep) + scipy.sparse.diags_array(1 - keep)
@@ -94,9 +94,9 @@ def test_a_matrix_overwritten_in_place_is_solved_anew(name):
     second = solver(system)
     assert second.converged and solver.num_retried == 0
     assert relative_residual(system, second.x) <= RTOL
-    np.testing.assert_array_equal(first.x.array_r, kept)  # x is the caller's own
+    np.testing.assert_array_equal(first.x.array_r, kept)  # x belongs to the caller
     system.A.setOption(PETSc.Mat.Option.NEW_NONZERO_ALLOCATION_ERR, False)
-    system.A.setValue(3, 300, 0.5)  # and a new pattern, still SPD
+    system.A.setValue(3, 300, 0.5)  # a new pattern, still SPD
     system.A.setValue(300, 3, 0.5)
     system.A.assemble()
     third = solver(system)
@@ -140,7 +140,7 @@ def test_options_reach_petsc():
     filled = Krylov(ksp="cg", pc="icc", options={"pc_factor_levels": "3"}).solve(system, Tolerance(RTOL))
     assert filled.iterations < 0.8 * plain.iterations
     misspelt = Krylov(ksp="cg", pc="icc", options={"pc_factor_level": "3"})
-    for _ in range(2):  # each time, not the first time alone
+    for _ in range(2):  # each time, not just the first time
         with pytest.raises(ValueError, match="pc_factor_level'"):
             misspelt.solve(system, Tolerance(RTOL))
 
@@ -165,7 +165,10 @@ OPTIONS_INSIDE = {
 
 @pytest.mark.parametrize("pc", OPTIONS_INSIDE)
 def test_options_hold_for_every_new_matrix_object(pc):
-    """Against one matrix that is overwritten: the same products, and PETSc's own word for the option."""
+    """New matrix objects take the same products as one that is overwritten.
+
+    PETSc confirms that it read the option.
+    """
     options, are_held = OPTIONS_INSIDE[pc]
     A = convection_diffusion(20, 0.0)
     kept, iterations = system_of(A), {}
@@ -227,7 +230,7 @@ def test_values_that_are_not_finite_are_an_outcome(name):
     A = SPD.copy()
     A.data[7] = math.nan
     assert not solver(system_of(A)).converged
-    assert solver(system_of(SPD)).converged  # and the next system is solved as ever
+    assert solver(system_of(SPD)).converged  # the next system is solved as usual
 
 
 def test_the_ladder_ends_in_a_direct_solve():
@@ -257,7 +260,7 @@ def test_a_petsc_error_is_a_breakdown():
 
 
 class Singular(Strategy):
-    """A dense step of it fails, as numpy.linalg tells it."""
+    """A strategy with a dense step that fails, reported by numpy.linalg."""
 
     name = "singular"
 
@@ -271,7 +274,7 @@ def test_a_dense_step_that_fails_is_a_breakdown():
 
 
 class Poisoned(Strategy):
-    """Right on the first system, wrong on all later ones until it is reset."""
+    """A strategy that is right on the first system, and then wrong until it is reset."""
 
     name = "poisoned"
 
@@ -365,7 +368,7 @@ def test_strategies_need_no_petsc_to_be_constructed():
 @pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize("target", [{"rtol": RTOL}, {"accuracy": 1e-4}])
 def test_set_up_is_part_of_the_time_of_a_solve(name, target):
-    """With new values, with the same ones, and with a new matrix."""
+    """Solves with new values, with the same ones, and with a new matrix."""
     solver = LinearSolver(STRATEGIES[name](), **target)
     system = system_of(SPD, is_spd=True)
     others = (system, system, system_of(1.5 * SPD, is_spd=True), system_of(SPD, is_spd=True))
@@ -398,4 +401,4 @@ def test_a_product_that_raises_leaves_the_right_hand_side_to_the_problem():
     failing = PETSc.Mat().createPython((9, 9), Failing(), comm=MPI.COMM_SELF)
     with pytest.raises(PETSc.Error):
         Krylov(pc="none").solve(replace(system, A=failing), Tolerance(RTOL))
-    system.b.set(1.0)  # PETSc locks what it was working with
+    system.b.set(1.0)  # PETSc locks the vectors that it was working with

@@ -22,7 +22,10 @@ NAMES = ["multigrid", "fast_poisson"]
 
 
 def system_of(A, shape, spacing=None, permutation=None, is_spd=True) -> LinearSystem:
-    """A scipy matrix over the points of a grid in C order; `permutation` says which point each dof is."""
+    """A SciPy matrix over the points of a grid in C order as a system.
+
+    `permutation` says which point each dof is.
+    """
     A = scipy.sparse.csr_array(A)
     permutation = np.arange(A.shape[0]) if permutation is None else permutation
     A = A[permutation][:, permutation].tocsr()
@@ -42,7 +45,7 @@ def scipy_of(system):
 
 
 def laplacian(num_points, boundary="dirichlet", coupling=1.0):
-    """One-dimensional -d²/dx², and the points' weights: parts of a cell."""
+    """The one-dimensional -d²/dx², and the parts of a cell that points have."""
     main = np.full(num_points, 2.0)
     weights = np.ones(num_points)
     if boundary == "dirichlet between":
@@ -59,7 +62,7 @@ def laplacian(num_points, boundary="dirichlet", coupling=1.0):
 
 
 def tensor_operator(shape, boundaries, couplings, reaction=0.0):
-    """The sum over axes of one-dimensional operators, each times the weights of the other axes."""
+    """The sum over axes of one-dimensional operators, times the other axes' weights."""
     one_dimensional = [laplacian(*arguments) for arguments in zip(shape, boundaries, couplings, strict=True)]
     total = 0.0
     for axis in [*range(len(shape)), None]:
@@ -71,7 +74,10 @@ def tensor_operator(shape, boundaries, couplings, reaction=0.0):
 
 
 def diffusion(coefficient):
-    """Seven- or five-point -∇·(a ∇u) on the cells of an array, zero half a spacing outside; harmonic means."""
+    """The seven- or five-point -∇·(a ∇u) on the cells of an array.
+
+    It takes harmonic means, and zero half a spacing outside.
+    """
     shape = coefficient.shape
     points = np.arange(coefficient.size).reshape(shape)
     padded = np.pad(coefficient, 1, mode="edge")
@@ -113,7 +119,7 @@ def preconditioner(system, name):
 
 
 def dense_inverse(pc, num_unknowns):
-    """M⁻¹, column by column."""
+    """The matrix M⁻¹, column by column."""
     source, target = (PETSc.Vec().createSeq(num_unknowns, comm=MPI.COMM_SELF) for _ in range(2))
     columns = []
     for column in np.eye(num_unknowns):
@@ -403,7 +409,7 @@ def test_another_grid_of_as_many_points_is_followed(strategy, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_another_grid_for_the_same_matrix_is_followed(name):
-    """Nothing tells PETSc that the preconditioner must be set up again."""
+    """A pattern changes, and PETSc is not notified to set up again."""
     one_dimensional = tensor_operator((144,), (D,), (1.0,))
     system = system_of(one_dimensional, (144,))
     pc = preconditioner(system, name)
@@ -418,7 +424,7 @@ def test_another_grid_for_the_same_matrix_is_followed(name):
 
 
 def mass_matrix(*shape):
-    """Q1 elements; every coupling is positive."""
+    """The matrix of Q1 elements, with positive couplings only."""
     product = scipy.sparse.eye_array(1)
     for n in shape:
         one_dimensional = scipy.sparse.diags_array(
