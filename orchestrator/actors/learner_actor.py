@@ -34,6 +34,7 @@ from penstock.orchestrator.run.logs import log_to
 from penstock.orchestrator.store import zarr_store
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.sample import Layout, Lease, LeaseEnd
+from penstock.status import Account, BufferStatus, Ended, LearnerStatus, News, Prepared, TrainingStatus
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ class LearnerActor:
         self._cause: str | None = None
         self._error: Exception | None = None
 
-    def prepare(self) -> dict[str, Any]:
+    def prepare(self) -> Prepared:
         """Build model, buffer and trainer, restored from the newest checkpoint if there is one.
 
         Returns what the driver announces, and where both designs stand. Raises PenstockError.
@@ -83,7 +84,7 @@ class LearnerActor:
                 raise
             raise self._told(error) from error
 
-    def _prepare(self) -> dict[str, Any]:
+    def _prepare(self) -> Prepared:
         config = self._blueprint.config
         if config.deterministic:
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # torch asks for it
@@ -107,18 +108,18 @@ class LearnerActor:
         self._model_file = file_of(trainer.surrogate)
         self._restore()
         device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU"
-        return {
-            "pid": os.getpid(),
-            "device": device_name,
-            "conditions": conditions.of_this_process()
+        return Prepared(
+            pid=os.getpid(),
+            conditions=conditions.of_this_process()
             | {"torch": torch.__version__, "torch threads": self._num_threads, "device": device_name},
-            "buffer_bytes": buffer.storage.num_bytes,
-            "buffer_place": _place(buffer.storage),
-            "weight_bytes": trainer.surrogate.weight_bytes,
-            "step": self._trainer.step,
-            "training": (self._ingest.delivered_intervals, self._ingest.failed),
-            "validation": (self._validation_delivered, self._validation_failed),
-        }
+            device=device_name,
+            buffer_bytes=buffer.storage.num_bytes,
+            buffer_place=_place(buffer.storage),
+            weight_bytes=trainer.surrogate.weight_bytes,
+            step=trainer.step,
+            training=Ended(delivered=self._ingest.delivered_intervals, failed=self._ingest.failed),
+            validation=Ended(delivered=self._validation_delivered, failed=self._validation_failed),
+        )
 
     def start(self) -> None:
         """Begin: first the validation set, then training. Leases may be given from here on."""
@@ -149,7 +150,7 @@ class LearnerActor:
         """Checkpoint at the next step and end."""
         self._stop.set()
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> LearnerStatus:
         """Where training stands. Solves, decisions, notes and ended leases come once. Raises what ended a thread."""
         done = self._done.is_set()  # before the error is looked at: what fails in between is told next time
         if self._error is not None:
@@ -163,36 +164,38 @@ class LearnerActor:
         is_training = self._validation is not None
         # Before the ids are read: a lease that has ended must find all its deliveries in the same status.
         lease_ends = _drain(self._lease_ends) + ingest.drain_lease_ends()
-        return {
-            "state": trainer.state if is_training else "solving the validation set",
-            "done": done,
-            "cause": self._cause,
-            "step": trainer.step,
-            "progress": trainer.progress,
-            "unique": ingest.num_unique,
-            "trained": trainer.num_trained,
-            "delivered": ingest.delivered_intervals,
-            "failed": dict(ingest.failed),
-            "retried": ingest.num_retried,
-            "dropped": ingest.num_dropped,
-            "validation_delivered": self._validation_delivered,
-            "validation_failed": self._validation_failed,
-            "lease_ends": lease_ends,
-            "silences": self._stream.silences(),
-            "solves": ingest.drain_solves(),
-            "decisions": ingest.drain_decisions(),
-            "notes": _drain(self._notes) + remarks,
-            "buffer_samples": len(buffer),
-            "buffer_capacity": buffer.capacity,
-            "bias": self._bias,
-            "loss": trainer.loss,
-            "warning": trainer.warning,
-            "learning_rate": trainer.learning_rate,
-            "validation": trainer.validation_errors,
-            "learner_wait_seconds": trainer.learner_wait_seconds,
-            "solver_blocked_seconds": ingest.solver_blocked_seconds,
-            "train_seconds": trainer.train_seconds,
-        }
+        return LearnerStatus(
+            training=TrainingStatus(
+                state=trainer.state if is_training else "solving the validation set",
+                step=trainer.step,
+                progress=trainer.progress,
+                trained=trainer.num_trained,
+                loss=trainer.loss,
+                learning_rate=trainer.learning_rate,
+                warning=trainer.warning,
+                validation=trainer.validation_errors,
+                wait_seconds=trainer.learner_wait_seconds,
+                seconds=trainer.train_seconds,
+            ),
+            account=Account(
+                training=Ended(delivered=ingest.delivered_intervals, failed=dict(ingest.failed)),
+                validation=Ended(delivered=self._validation_delivered, failed=self._validation_failed),
+                unique=ingest.num_unique,
+                dropped=ingest.num_dropped,
+                retried=ingest.num_retried,
+                solver_blocked_seconds=ingest.solver_blocked_seconds,
+            ),
+            buffer=BufferStatus(samples=len(buffer), capacity=buffer.capacity, bias=self._bias),
+            news=News(
+                solves=tuple(ingest.drain_solves()),
+                decisions=tuple(ingest.drain_decisions()),
+                lease_ends=tuple(lease_ends),
+                notes=(*_drain(self._notes), *remarks),
+            ),
+            silences=self._stream.silences(),
+            is_done=done,
+            cause=self._cause,
+        )
 
     def _work(self) -> None:
         try:

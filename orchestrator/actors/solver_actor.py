@@ -17,6 +17,7 @@ from penstock.solvers import mpi
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.worker import SolverWorker
+from penstock.status import Ready
 
 WHERE_BYTES = 48
 REFERENCE_RTOL = 1e-8  # of the solutions that surrogates are measured on, whatever the training's,
@@ -93,17 +94,17 @@ class SolverActor:
         self._blueprint = blueprint
         self._options = {"max_bytes": max_bytes} | ({} if where is None else {"on_begin": say_where(where)})
 
-    def prepare(self) -> dict[str, Any]:
-        """Build the worker; returns what the driver keeps of it. Raises PenstockError, for instance without PETSc."""
+    def prepare(self) -> Ready:
+        """Build the worker. Raises PenstockError, for instance without PETSc."""
         self._worker = make_worker(self._blueprint, **self._options)
         from petsc4py import PETSc
 
         petsc = ".".join(map(str, PETSc.Sys.getVersion()))
         threads = os.environ.get("OMP_NUM_THREADS")  # of BLAS; Ray sets it to 1 where the user has not set it
-        return {
-            "pid": os.getpid(),
-            "conditions": conditions.of_this_process() | {"PETSc": petsc, "OMP_NUM_THREADS": threads},
-        }
+        return Ready(
+            pid=os.getpid(),
+            conditions=conditions.of_this_process() | {"PETSc": petsc, "OMP_NUM_THREADS": threads},
+        )
 
     def stream(self, lease: Lease) -> Iterator[Chunk]:
         yield from self._worker.stream(lease)

@@ -9,6 +9,7 @@ from typing import Any
 
 from penstock.id_set import IdSet
 from penstock.sample import Lease
+from penstock.status import Ended
 
 RECENT = 200  # simulations over which solver.max_failed_fraction is taken
 DEATHS = 3  # of workers, after which a simulation is given up
@@ -19,7 +20,7 @@ class Ledger:
     """Hands out simulation ids and knows where each one is: leased, delivered or failed.
 
     Ids are given out in order, those of lost leases first. A rebuilt ledger (after a resume) knows the delivered and
-    failed ids of the checkpoint and gives out every other one below the highest before new ones.
+    failed ids of the checkpoint (`ended`) and gives out every other one below the highest before new ones.
 
     limit: ids are 0 ... limit - 1; None for no end.
     """
@@ -28,13 +29,12 @@ class Ledger:
         self,
         design: str,
         limit: int | None = None,
-        delivered: Iterable[tuple[int, int]] = (),
-        failed: dict[int, str] | None = None,
+        ended: Ended = Ended(),  # noqa: B008 (frozen)
     ):
         self.design = design
         self.limit = limit
-        self.delivered = IdSet.from_intervals(delivered)
-        self.failed: dict[int, str] = dict(failed or {})
+        self.delivered = IdSet.from_intervals(ended.delivered)
+        self.failed: dict[int, str] = dict(ended.failed)
         self.num_lost = 0
         self._leased: dict[int, set[int]] = {}
         self._deaths: Counter[int] = Counter()
@@ -90,12 +90,12 @@ class Ledger:
     def _below_limit(self, end: int) -> int:
         return end if self.limit is None else min(end, self.limit)
 
-    def settle(self, delivered: Iterable[tuple[int, int]], failed: dict[int, str]) -> None:
-        """Take over the learner's account: intervals of the ids delivered so far, and all ids that failed."""
-        now = IdSet.from_intervals(delivered)
-        self._recent.extend([True] * (len(failed) - len(self.failed)))
+    def settle(self, ended: Ended) -> None:
+        """Take over the learner's account of all that ended so far."""
+        now = IdSet.from_intervals(ended.delivered)
+        self._recent.extend([True] * (len(ended.failed) - len(self.failed)))
         self._recent.extend([False] * min(RECENT, len(now) - len(self.delivered)))
-        self.delivered, self.failed = now, dict(failed)
+        self.delivered, self.failed = now, dict(ended.failed)
 
     @property
     def num_left(self) -> float:

@@ -49,6 +49,7 @@ from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices, Families
 from penstock.orchestrator.views.monitor import Screen, View, program, summary_lines
 from penstock.orchestrator.views.prometheus import Metrics
+from penstock.status import LearnerStatus, Prepared, Record
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ class _Driver:
         if self.stop_signal:
             self.console.print(f"{cause}; go on with: {program()} resume {self._relative()}", soft_wrap=True)
             raise SystemExit(128 + self.stop_signal)
-        for line in summary_lines(self.folder.read("summary.json"), self.folder):
+        for line in summary_lines(self.folder):
             self.console.print(line, soft_wrap=True)
 
     def _run_watched(self) -> str:
@@ -238,13 +239,13 @@ class _Driver:
             memory_kills=self.memory_kills,
             tell=self._tell,
         )
-        facts = self._wait_for(self.learner.prepare.remote())
+        prepared = self._wait_for(self.learner.prepare.remote())
         if config.deterministic:
-            conditions.require_same(self.folder, "learner", facts["conditions"])
-        self.folder.update_run(learner_pid=facts["pid"])
-        self._announce(facts)
-        validation = Ledger("validation", config.validation.simulations, *facts["validation"])
-        training = Ledger("training", config.training.stop_after.simulations, *facts["training"])
+            conditions.require_same(self.folder, "learner", prepared.conditions)
+        self.folder.update_run(learner_pid=prepared.pid)
+        self._announce(prepared)
+        validation = Ledger("validation", config.validation.simulations, prepared.validation)
+        training = Ledger("training", config.training.stop_after.simulations, prepared.training)
         journal, choices, families = Journal(self.folder), Choices(self.folder), Families(self.folder)
         self.metrics.choose(choices.decisions)
         self.learner.start.remote()
@@ -259,35 +260,36 @@ class _Driver:
                 pending = pending or self.learner.status.remote()
                 if ray.wait([pending], timeout=TICK_S)[0]:
                     status, pending = self._get(pending), None
-                    validation.settle(status["validation_delivered"], status["validation_failed"])
-                    training.settle(status["delivered"], status["failed"])
-                    workers.close_leases(status["lease_ends"])
+                    account, news = status.account, status.news
+                    validation.settle(account.validation)
+                    training.settle(account.training)
+                    workers.close_leases(news.lease_ends)
                     num_ended = validation.num_ended + training.num_ended
-                    done = (status["unique"], status["train_seconds"])
-                    is_over = idle.is_over(num_ended, done, time.monotonic()) and status["state"] in WAITING
-                    workers.watch(status["silences"], has_progress=idle.has_progress)
+                    done = (account.unique, status.training.seconds)
+                    is_over = idle.is_over(num_ended, done, time.monotonic()) and status.training.state in WAITING
+                    workers.watch(status.silences, has_progress=idle.has_progress)
                     record = journal.record(status, training, workers.num_ready, workers.silent)
-                    self.metrics.update(record, status["solves"])
-                    for decision in choices.take(status["decisions"]):
+                    self.metrics.update(record, news.solves)
+                    for decision in choices.take(news.decisions):
                         self.console.print(f"{decision.family}: {decision.reason}", soft_wrap=True)
-                    for line in families.news(status["solves"]):
+                    for line in families.news(news.solves):
                         self.console.print(line, soft_wrap=True)
                     self.metrics.choose(choices.decisions)
-                    for note in status["notes"]:
+                    for note in news.notes:
                         self.console.print(f"note: {note}", soft_wrap=True)
                         self.folder.event("note", note=note)
-                    if status["warning"] not in (None, warning):
-                        warning = status["warning"]
+                    if record.warning not in (None, warning):
+                        warning = record.warning
                         self.console.print(f"warning: {warning}", soft_wrap=True)
                         self.folder.event("warning", warning=warning)
                     view.show(record)
                     if fault := validation.fault(1.0) or training.fault(config.solver.max_failed_fraction):
                         raise PenstockError(f"{fault}; the traceback is in {self.folder.logs}", exit_code=3)
-                    if status["done"]:
+                    if status.is_done:
                         return self._end(record, status, training, journal)
                     if is_over:
                         self._stop(None, training, journal, "training.stop_after.minutes")
-                        raise PenstockError(self._idle_cause(status, workers), exit_code=1)
+                        raise PenstockError(self._idle_cause(record, workers), exit_code=1)
                     ledger = training if validation.is_complete() else validation
                     workers.lease_ahead(ledger, config.solver.window, choices.decisions)
                     if training.is_complete() and not stream_ended:
@@ -297,21 +299,21 @@ class _Driver:
         self._tell(f"{self.stop_signal.name}: writing a checkpoint (again to end at once)")
         return self._stop(pending, training, journal, f"stopped by {self.stop_signal.name}")
 
-    def _end(self, record: dict[str, Any], status: dict[str, Any], training: Ledger, journal: Journal) -> str:
-        journal.finish(record, status, training, status["cause"])
-        if status["step"] == 0:
+    def _end(self, record: Record, status: LearnerStatus, training: Ledger, journal: Journal) -> str:
+        journal.finish(record, status, training, status.cause)
+        if record.step == 0:
             raise PenstockError(
-                f"the stream ended with {status['unique']} samples and nothing was trained: "
+                f"the stream ended with {record.unique} samples and nothing was trained: "
                 "raise training.stop_after.simulations",
                 exit_code=1,
             )
-        return status["cause"]
+        return status.cause
 
-    def _idle_cause(self, status: dict[str, Any], workers: WorkerPool) -> str:
+    def _idle_cause(self, record: Record, workers: WorkerPool) -> str:
         silent = "".join(f"; {silence}" for silence in workers.silent)
         return (
             f"training.stop_after.minutes: for {self.config.training.stop_after.minutes:g} minutes nothing was solved, "
-            f"and nothing could be trained with {status['unique']} samples (buffer.watermark: "
+            f"and nothing could be trained with {record.unique} samples (buffer.watermark: "
             f"{self.config.buffer.watermark}){silent}; go on with: {program()} resume {self._relative()}"
         )
 
@@ -322,8 +324,8 @@ class _Driver:
         pending = pending or self.learner.status.remote()
         while (left := deadline - time.monotonic()) > 0 and self.ray.wait([pending], timeout=left)[0]:
             status = self._get(pending)
-            if status["done"]:
-                training.settle(status["delivered"], status["failed"])
+            if status.is_done:
+                training.settle(status.account.training)
                 journal.finish(journal.record(status, training, 0, []), status, training, cause)
                 return cause
             time.sleep(0.1)
@@ -333,7 +335,7 @@ class _Driver:
     def _tell(self, line: str) -> None:
         self.console.print(line, soft_wrap=True)
 
-    def _wait_for(self, preparing: Any) -> dict[str, Any]:
+    def _wait_for(self, preparing: Any) -> Prepared:
         """What the learner's `prepare` returns; a joined cluster may take its time to give it a place."""
         began, told = time.monotonic(), False
         while not self.ray.wait([preparing], timeout=TICK_S)[0]:
@@ -385,15 +387,15 @@ class _Driver:
             signal.signal(signal.SIGHUP, hang_up)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
-    def _announce(self, facts: dict[str, Any]) -> None:
+    def _announce(self, prepared: Prepared) -> None:
         """The split of the cores and the memory bound, before anything is solved."""
         num_rows, row_bytes = validation_size(self.blueprint)
         is_averaged = self.config.training.ema_decay is not None
         parts = {
-            f"buffer in {facts['buffer_place']}": facts["buffer_bytes"],
+            f"buffer in {prepared.buffer_place}": prepared.buffer_bytes,
             "in flight": self.bytes_in_flight,
             f"validation set of {num_rows} rows": num_rows * row_bytes,
-            "weights, gradients, optimizer and their copies": num_weights(self.config) * facts["weight_bytes"],
+            "weights, gradients, optimizer and their copies": num_weights(self.config) * prepared.weight_bytes,
         }
         data_bytes = sum(parts.values())
         self.folder.update_run(data_bytes=data_bytes)
@@ -401,7 +403,7 @@ class _Driver:
         self.console.print(f"run folder: {self.folder.path}", soft_wrap=True)
         self.console.print(
             f"{self.split.cores} cores: {self.split.workers} solver worker{plural}, "
-            f"{self.split.learner_threads} learner threads on {facts['device']}"
+            f"{self.split.learner_threads} learner threads on {prepared.device}"
         )
         self.console.print(
             f"memory: the run's data take at most {size(data_bytes)} ("
@@ -409,13 +411,13 @@ class _Driver:
             + "); the programs and a training step take theirs besides",
             soft_wrap=True,
         )
-        checkpoint_bytes = (4 if is_averaged else 3) * facts["weight_bytes"]
-        checkpoint_bytes += facts["buffer_bytes"] if self.config.checkpoint.buffer else 0
+        checkpoint_bytes = (4 if is_averaged else 3) * prepared.weight_bytes
+        checkpoint_bytes += prepared.buffer_bytes if self.config.checkpoint.buffer else 0
         if remark := few_simulations(self.blueprint):
             self.console.print(remark, soft_wrap=True)
         self.console.print(f"disk: the newest checkpoint takes about {size(checkpoint_bytes)}", soft_wrap=True)
-        if facts["training"][0]:
-            self.console.print(f"resumed at step {facts['step']}")
+        if prepared.training.delivered:
+            self.console.print(f"resumed at step {prepared.step}")
 
     def _relative(self) -> str:
         return os.path.relpath(self.folder.path)

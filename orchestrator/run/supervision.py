@@ -19,20 +19,6 @@ KILLED_WITHIN_S = 10.0  # Ray tells a death some seconds after it
 MEMORY_SHARE = 0.8  # of the machine, for all workers together
 
 
-@dataclass(frozen=True)
-class Silence:
-    """A worker that has given nothing for longer than others take."""
-
-    worker: str
-    seconds: float
-    simulation: int | None
-    """The one that it is in; None where that is not known."""
-
-    def __str__(self) -> str:
-        place = "" if self.simulation is None else f" in simulation {self.simulation}"
-        return f"{self.worker} silent for {self.seconds:.0f} s{place}"
-
-
 class Silences:
     """How long each worker has been silent, and what is too long.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.ledger import DEATHS, Ledger
 from penstock.orchestrator.run.logs import last_line
 from penstock.orchestrator.run.memory import size
-from penstock.orchestrator.run.supervision import MemoryKills, Place, Silence, Silences, memory_bound
+from penstock.orchestrator.run.supervision import MemoryKills, Place, Silences, memory_bound
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.sample import Decision, Lease, LeaseEnd
+from penstock.status import Ready, Silence
 
 logger = logging.getLogger(__name__)
 
@@ -101,20 +102,19 @@ class WorkerPool:
             del self._due[index]
             self._start(self._places[index])
         for worker in [worker for worker in self._workers if worker.pid is None]:
-            ready, _ = self._ray.wait([worker.preparing], timeout=0)
-            if not ready:
+            if not self._ray.wait([worker.preparing], timeout=0)[0]:
                 self._watch_start(worker)
                 continue
             try:
-                facts = self._ray.get(worker.preparing)
+                ready: Ready = self._ray.get(worker.preparing)
             except self._ray.exceptions.RayTaskError as error:
                 raise error.cause from error
             except self._ray.exceptions.RayError as error:
                 self._fail_start(worker, str(error).splitlines()[0])
                 continue
             if self._deterministic:
-                conditions.require_same(self._folder, "solver", facts["conditions"])
-            worker.pid = facts["pid"]
+                conditions.require_same(self._folder, "solver", ready.conditions)
+            worker.pid = ready.pid
             self._folder.event("worker started", worker=worker.name, pid=worker.pid)
             self._write_pids()
 
@@ -166,7 +166,7 @@ class WorkerPool:
             return ledger.lease_block(self._num_leases, window, self._index(worker), len(self._places))
         return ledger.lease(self._num_leases, math.ceil(min(window, ledger.num_left / num_ready)))
 
-    def close_leases(self, ends: list[LeaseEnd]) -> None:
+    def close_leases(self, ends: Iterable[LeaseEnd]) -> None:
         """Book the leases that ended. Workers that died are replaced, and those that have outgrown their memory."""
         for end in ends:
             worker = next((worker for worker in self._workers if end.lease_number in worker.leases), None)
@@ -181,7 +181,7 @@ class WorkerPool:
             if worker.outgrown_bytes is not None and not worker.leases:
                 self._renew(worker)
 
-    def watch(self, silences: dict[int, float], *, has_progress: bool) -> None:
+    def watch(self, silences: Mapping[int, float], *, has_progress: bool) -> None:
         """End workers that are silent for too long; their deaths come with the ends of their leases.
 
         silences: see `RayStream`. has_progress: some simulation has ended in the run's present life.
@@ -202,7 +202,7 @@ class WorkerPool:
                 worker.hung_s = silence.seconds
                 self._ray.kill(worker.actor)  # Ray's raylet ends it by SIGKILL where it does not end by itself
 
-    def _look(self, worker: Worker, silences: dict[int, float]) -> Silence | None:
+    def _look(self, worker: Worker, silences: Mapping[int, float]) -> Silence | None:
         """How long a worker has been silent; None for one that has nothing to do, or is told to end."""
         number = next(iter(worker.leases), None)
         if number not in silences or worker.hung_s is not None:

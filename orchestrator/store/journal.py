@@ -4,39 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterable
 
 from penstock.orchestrator.ledger.ledger import Ledger
-from penstock.orchestrator.run.supervision import Silence
 from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.status import LearnerStatus, Record, Silence, Summary
 
 RATES_OVER_S = 5.0
 LEDGER_EVERY_S = 5.0
-
-RECORDED = [
-    *("state", "step", "progress", "unique", "trained", "dropped", "buffer_samples", "buffer_capacity", "loss"),
-    *(
-        "bias",
-        "learning_rate",
-        "warning",
-        "validation",
-        "learner_wait_seconds",
-        "solver_blocked_seconds",
-        "train_seconds",
-    ),
-]
-SUMMARISED = [
-    *("step", "elapsed_seconds", "train_seconds", "delivered", "failed", "retried", "unique", "trained", "dropped"),
-    *(
-        "loss",
-        "warning",
-        "learner_wait_seconds",
-        "solver_blocked_seconds",
-        "iterations_per_system",
-        "seconds_per_system",
-    ),
-]
 
 
 class Journal:
@@ -51,49 +26,54 @@ class Journal:
         self._seconds = 0.0
         self._ledger_at = -LEDGER_EVERY_S
 
-    def record(self, status: dict[str, Any], ledger: Ledger, num_workers: int, silent: list[Silence]) -> dict[str, Any]:
+    def record(self, status: LearnerStatus, ledger: Ledger, num_workers: int, silent: Iterable[Silence]) -> Record:
         """One line of metrics.jsonl: everything that views and metrics show."""
         now = time.monotonic()
-        self._counts.append((now, status["unique"], status["trained"]))
+        training, account, solves = status.training, status.account, status.news.solves
+        self._counts.append((now, account.unique, training.trained))
         while now - self._counts[0][0] > RATES_OVER_S:
             self._counts.popleft()
         since, unique, trained = self._counts[0]
         seconds = max(now - since, 1e-9)
-        self._num_solves += len(status["solves"])
-        self._iterations += sum(solve.iterations for solve in status["solves"])
-        self._seconds += sum(solve.seconds for solve in status["solves"])
-        record = {key: status[key] for key in RECORDED} | {
-            "time": time.time(),
-            "elapsed_seconds": now - self._started,
-            "delivered": len(ledger.delivered),
-            "failed": len(ledger.failed),
-            "retried": status["retried"] + ledger.num_lost,
-            "unique_per_s": (status["unique"] - unique) / seconds,
-            "trained_per_s": (status["trained"] - trained) / seconds,
-            "iterations_per_system": self._iterations / self._num_solves if self._num_solves else None,
-            "seconds_per_system": self._seconds / self._num_solves if self._num_solves else None,
-            "workers": num_workers,
-            "silent": [asdict(silence) for silence in silent],
-        }
-        self._folder.append("metrics.jsonl", record)
+        self._num_solves += len(solves)
+        self._iterations += sum(solve.iterations for solve in solves)
+        self._seconds += sum(solve.seconds for solve in solves)
+        record = Record(
+            state=training.state,
+            step=training.step,
+            progress=training.progress,
+            unique=account.unique,
+            trained=training.trained,
+            dropped=account.dropped,
+            buffer_samples=status.buffer.samples,
+            buffer_capacity=status.buffer.capacity,
+            loss=training.loss,
+            bias=status.buffer.bias,
+            learning_rate=training.learning_rate,
+            warning=training.warning,
+            validation=training.validation,
+            learner_wait_seconds=training.wait_seconds,
+            solver_blocked_seconds=account.solver_blocked_seconds,
+            train_seconds=training.seconds,
+            time=time.time(),
+            elapsed_seconds=now - self._started,
+            delivered=len(ledger.delivered),
+            failed=len(ledger.failed),
+            retried=account.retried + ledger.num_lost,
+            unique_per_s=(account.unique - unique) / seconds,
+            trained_per_s=(training.trained - trained) / seconds,
+            iterations_per_system=self._iterations / self._num_solves if self._num_solves else None,
+            seconds_per_system=self._seconds / self._num_solves if self._num_solves else None,
+            workers=num_workers,
+            silent=tuple(silent),
+        )
+        self._folder.append("metrics.jsonl", record.to_json())
         if now - self._ledger_at >= LEDGER_EVERY_S:
             self._ledger_at = now
             self._folder.write("ledger.json", ledger.to_json())
         return record
 
-    def finish(self, record: dict[str, Any], status: dict[str, Any], ledger: Ledger, cause: str) -> None:
+    def finish(self, record: Record, status: LearnerStatus, ledger: Ledger, cause: str) -> None:
         """The last state of the ledger, and summary.json from the last record and status."""
         self._folder.write("ledger.json", ledger.to_json())
-        seconds = record["train_seconds"]
-        summary = {key: record[key] for key in SUMMARISED} | {
-            "cause": cause,
-            "reuse": record["trained"] / record["unique"] if record["unique"] else None,
-            "unique_per_train_s": record["unique"] / seconds if seconds else None,
-            "trained_per_train_s": record["trained"] / seconds if seconds else None,
-        }
-        if record["validation"]:
-            summary["validation"] = {
-                "simulations": sum(end - start for start, end in status["validation_delivered"]),
-                **record["validation"],
-            }
-        self._folder.write("summary.json", summary)
+        self._folder.write("summary.json", Summary.of(record, status, cause).to_json())

@@ -20,10 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.errors import PenstockError
-from penstock.orchestrator.run.supervision import Silence
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.numbers import digits, share_but
 from penstock.orchestrator.views.output import Output
+from penstock.status import Record, Summary
 
 PLAIN_EVERY_S = 10.0  # without a terminal the view is one line, this often
 
@@ -68,7 +68,7 @@ class View:
         finally:
             self._console.drain()  # before the line on standard error that may be the cause of the end
 
-    def show(self, record: Mapping[str, Any]) -> None:
+    def show(self, record: Record) -> None:
         if self._live is not None:
             self._live.update(_table(self._title, record))
         elif time.monotonic() - self._plain_at >= PLAIN_EVERY_S:
@@ -76,25 +76,26 @@ class View:
             self._console.print(_line(record), highlight=False, soft_wrap=True)
 
 
-def summary_lines(summary: Mapping[str, Any], folder: RunFolder, arguments: str = "") -> list[str]:
+def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
     """The end of a run in a few lines, with the commands to type next."""
-    if not summary:
+    summary = Summary.from_json(written) if (written := folder.read("summary.json")) else None
+    if summary is None:
         return [f"stopped before there was anything to sum up; go on with: {program()} resume{arguments}"]
-    lines = [f"ended: {summary['cause']}, after {_duration(summary['train_seconds'])} of training"]
-    if summary.get("validation"):
-        errors = summary["validation"]["relative_l2"]
+    lines = [f"ended: {summary.cause}, after {_duration(summary.train_seconds)} of training"]
+    if summary.validation:
+        errors = summary.validation["relative_l2"]
         lines.append(
-            f"validation relative L2 error over {summary['validation']['simulations']} simulations: "
+            f"validation relative L2 error over {summary.validation['simulations']} simulations: "
             f"mean {digits(errors['mean'])}, p99 {digits(errors['p99'])}, max {digits(errors['max'])}"
         )
-        lines += explained_lines(summary["validation"])
+        lines += explained_lines(summary.validation)
     lines.append(
-        f"{summary['delivered']} simulations delivered, {summary['failed']} failed, {summary['retried']} retried; "
-        f"{summary['unique']} unique samples, {summary['trained']} trained (reuse {_reuse(summary)})"
-        + (f", {summary['dropped']} second copies dropped" if summary["dropped"] else "")
+        f"{summary.delivered} simulations delivered, {summary.failed} failed, {summary.retried} retried; "
+        f"{summary.unique} unique samples, {summary.trained} trained (reuse {_reuse(summary.reuse)})"
+        + (f", {summary.dropped} second copies dropped" if summary.dropped else "")
     )
-    if warning := summary.get("warning"):
-        lines.append(warning)
+    if summary.warning:
+        lines.append(summary.warning)
     lines.append(f"run folder: {folder.path}")
     lines += [f"next: {program()} {command}{arguments}" for command in ("monitor", "export", "predict")]
     return lines
@@ -135,12 +136,12 @@ def monitor(folder: RunFolder, console: Screen) -> int:
     if run["state"] == "failed":
         console.print(f"the run failed: {run['cause']}", soft_wrap=True, highlight=False)
         return 1
-    for line in summary_lines(folder.read("summary.json"), folder, f" {os.path.relpath(folder.path)}"):
+    for line in summary_lines(folder, f" {os.path.relpath(folder.path)}"):
         console.print(line, highlight=False, soft_wrap=True)
     return 0
 
 
-def _last_record(folder: RunFolder) -> dict[str, Any] | None:
+def _last_record(folder: RunFolder) -> Record | None:
     """The last whole line of metrics.jsonl; its last 64 kB are enough to hold one."""
     try:
         with folder.metrics.open("rb") as file:
@@ -149,82 +150,82 @@ def _last_record(folder: RunFolder) -> dict[str, Any] | None:
             lines = file.read().split(b"\n")
     except FileNotFoundError:
         return None
-    return json.loads(lines[-2]) if len(lines) > 1 else None
+    return Record.from_json(json.loads(lines[-2])) if len(lines) > 1 else None
 
 
-def _line(record: Mapping[str, Any]) -> str:
+def _line(record: Record) -> str:
     troubles = _troubles(record)
     parts = [
-        f"{_duration(record['elapsed_seconds'])} {record['state']}",
-        f"simulations {record['delivered']}" + (f" ({troubles})" if troubles else ""),
+        f"{_duration(record.elapsed_seconds)} {record.state}",
+        f"simulations {record.delivered}" + (f" ({troubles})" if troubles else ""),
         f"samples/s {_rates(record)}",
-        f"buffer {record['buffer_samples']}/{record['buffer_capacity']}",
+        f"buffer {record.buffer_samples}/{record.buffer_capacity}",
     ]
-    if record["dropped"]:
-        parts.append(f"dropped {record['dropped']} second copies")
-    if record["iterations_per_system"] is not None:
-        parts.append(f"iterations {digits(record['iterations_per_system'])}/system")
-    if record["loss"] is not None:
-        parts.append(f"step {record['step']} loss {digits(record['loss'])}")
-    if record["validation"]:
-        parts.append(f"error {digits(record['validation']['relative_l2']['mean'])}")
-        if "vrmse" in record["validation"]:  # absent from what an earlier penstock recorded
-            parts.append(f"VRMSE {digits(record['validation']['vrmse'])}")
-    parts.append(f"learner wait {digits(record['learner_wait_seconds'])} s")
-    parts.append(f"solver blocked {digits(record['solver_blocked_seconds'])} s")
+    if record.dropped:
+        parts.append(f"dropped {record.dropped} second copies")
+    if record.iterations_per_system is not None:
+        parts.append(f"iterations {digits(record.iterations_per_system)}/system")
+    if record.loss is not None:
+        parts.append(f"step {record.step} loss {digits(record.loss)}")
+    if record.validation:
+        parts.append(f"error {digits(record.validation['relative_l2']['mean'])}")
+        if "vrmse" in record.validation:  # absent from what an earlier penstock recorded
+            parts.append(f"VRMSE {digits(record.validation['vrmse'])}")
+    parts.append(f"learner wait {digits(record.learner_wait_seconds)} s")
+    parts.append(f"solver blocked {digits(record.solver_blocked_seconds)} s")
     return " | ".join([*parts, *_warnings(record)])
 
 
-def _warnings(record: Mapping[str, Any]) -> list[str]:
-    """What is to be said of a loss and of workers; absent from what an earlier penstock recorded."""
-    warning = record.get("warning")
-    return [*([warning] if warning else []), *(str(Silence(**silence)) for silence in record.get("silent", ()))]
+def _warnings(record: Record) -> list[str]:
+    """What is to be said of a loss and of workers."""
+    return [*([record.warning] if record.warning else []), *map(str, record.silent)]
 
 
-def _table(title: str, record: Mapping[str, Any]) -> Panel:
-    simulations = ", ".join(filter(None, (f"{record['delivered']} delivered", _troubles(record))))
+def _table(title: str, record: Record) -> Panel:
+    simulations = ", ".join(filter(None, (f"{record.delivered} delivered", _troubles(record))))
     left, right = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
     for label, value in (
         ("simulations", simulations),
         ("samples/s", _rates(record)),
-        ("reuse", f"{_reuse(record)} trained / unique"),
-        ("buffer", f"{record['buffer_samples']} of {record['buffer_capacity']} samples"),
-        ("dropped", f"{record['dropped']} second copies of samples"),
+        ("reuse", f"{_reuse(record.reuse)} trained / unique"),
+        ("buffer", f"{record.buffer_samples} of {record.buffer_capacity} samples"),
+        ("dropped", f"{record.dropped} second copies of samples"),
         ("stream bias", _bias(record)),
         ("solves", _solves(record)),
-        ("solver blocked", f"{digits(record['solver_blocked_seconds'])} s, {record['workers']} worker(s)"),
+        ("solver blocked", f"{digits(record.solver_blocked_seconds)} s, {record.workers} worker(s)"),
     ):
         left.add_row(Text(label, style="dim"), value)
-    validation = record["validation"] or {}
+    validation = record.validation or {}
     errors, h1 = validation.get("relative_l2"), validation.get("h1")
     for label, value in (
-        ("step", f"{record['step']}"),
-        ("training loss", "-" if record["loss"] is None else digits(record["loss"])),
-        ("learning rate", f"{record['learning_rate']:.1e}"),
+        ("step", f"{record.step}"),
+        ("training loss", "-" if record.loss is None else digits(record.loss)),
+        ("learning rate", f"{record.learning_rate:.1e}"),
         ("validation error", f"{digits(errors['mean'])} mean" if errors else "-"),
         ("", f"{digits(errors['p99'])} p99, {digits(errors['max'])} max" if errors else ""),
         ("", f"{digits(h1['mean'])} mean in H1" if h1 else ""),
         ("VRMSE", _vrmse(validation) if "vrmse" in validation else "-"),
         *([("constant", _constants(validation))] if validation.get("constants") else []),
-        ("learner wait", f"{digits(record['learner_wait_seconds'])} s"),
+        ("learner wait", f"{digits(record.learner_wait_seconds)} s"),
     ):
         right.add_row(Text(label, style="dim"), value)
     columns = Table.grid(expand=True)
     columns.add_column(ratio=1)
     columns.add_column(ratio=1)
     columns.add_row(left, right)
-    head = Text(f"{record['state']}  {_duration(record['elapsed_seconds'])}", style="bold")
+    head = Text(f"{record.state}  {_duration(record.elapsed_seconds)}", style="bold")
     warnings = [Text(warning, style="yellow") for warning in _warnings(record)]
     return Panel(
-        Group(head, ProgressBar(total=1.0, completed=record["progress"]), *warnings, Text(), columns),
+        Group(head, ProgressBar(total=1.0, completed=record.progress), *warnings, Text(), columns),
         title=title,
         title_align="left",
         width=100,
     )
 
 
-def _troubles(record: Mapping[str, Any]) -> str:
-    return ", ".join(f"{record[outcome]} {outcome}" for outcome in ("failed", "retried") if record[outcome])
+def _troubles(record: Record) -> str:
+    troubles = {"failed": record.failed, "retried": record.retried}
+    return ", ".join(f"{count} {outcome}" for outcome, count in troubles.items() if count)
 
 
 def _vrmse(validation: Mapping[str, Any]) -> str:
@@ -239,29 +240,29 @@ def _constants(validation: Mapping[str, Any]) -> str:
     return ", ".join(constants[:3]) + (f" and {len(constants) - 3} more" if len(constants) > 3 else "")
 
 
-def _rates(record: Mapping[str, Any]) -> str:
-    seconds = record["train_seconds"]
-    if record["state"] == "ended" and seconds:  # the last seconds of a run are validation and a checkpoint
-        return f"{digits(record['unique'] / seconds)} unique, {digits(record['trained'] / seconds)} trained"
-    return f"{digits(record['unique_per_s'])} unique, {digits(record['trained_per_s'])} trained"
+def _rates(record: Record) -> str:
+    seconds = record.train_seconds
+    if record.state == "ended" and seconds:  # the last seconds of a run are validation and a checkpoint
+        return f"{digits(record.unique / seconds)} unique, {digits(record.trained / seconds)} trained"
+    return f"{digits(record.unique_per_s)} unique, {digits(record.trained_per_s)} trained"
 
 
-def _solves(record: Mapping[str, Any]) -> str:
-    if record["iterations_per_system"] is None:
+def _solves(record: Record) -> str:
+    if record.iterations_per_system is None:
         return "-"
-    iterations, milliseconds = digits(record["iterations_per_system"]), digits(1e3 * record["seconds_per_system"])
+    iterations, milliseconds = digits(record.iterations_per_system), digits(1e3 * record.seconds_per_system)
     return f"{iterations} iterations, {milliseconds} ms per system"
 
 
-def _bias(record: Mapping[str, Any]) -> str:
-    parameters = record["bias"] and record["bias"]["parameters"]
+def _bias(record: Record) -> str:
+    parameters = record.bias and record.bias["parameters"]
     if not parameters:
         return "-"
     return f"{digits(max(bias['ks'] for bias in parameters.values()))} KS distance"
 
 
-def _reuse(record: Mapping[str, Any]) -> str:
-    return digits(record["trained"] / record["unique"]) if record["unique"] else "-"
+def _reuse(reuse: float | None) -> str:
+    return "-" if reuse is None else digits(reuse)
 
 
 def _duration(seconds: float) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 
 from penstock.errors import PenstockError
 from penstock.sample import Decision, SolveRecord
+from penstock.status import Record
 
 SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 ITERATIONS_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
@@ -24,7 +24,7 @@ class Metrics:
     def __init__(self, port: int | str):
         disable_created_metrics()
         self.registry = registry = CollectorRegistry()
-        self._counters = {
+        self._counters = {  # by the field of a Record that each one shows
             "unique": Counter("penstock_samples_unique_total", "Samples that reached the buffer", registry=registry),
             "trained": Counter(
                 "penstock_samples_trained_total", "Samples drawn for training, repetition included", registry=registry
@@ -121,22 +121,23 @@ class Metrics:
                     self._trials.labels(decision.family, label).set(seconds)
                 self._chosen.labels(decision.family, label).set(label == decision.strategy)
 
-    def update(self, record: Mapping[str, Any], solves: list[SolveRecord]) -> None:
-        """Bring the registry up to a record of the run (see `journal.Journal`), and count new solves."""
+    def update(self, record: Record, solves: Iterable[SolveRecord]) -> None:
+        """Bring the registry up to a record of the run, and count new solves."""
         for name, counter in self._counters.items():
-            counter.inc(max(0.0, record[name] - self._totals[name]))
-            self._totals[name] = record[name]
-        self._silent.set(max((silence["seconds"] for silence in record["silent"]), default=0.0))
+            total = getattr(record, name)
+            counter.inc(max(0.0, total - self._totals[name]))
+            self._totals[name] = total
+        self._silent.set(max((silence.seconds for silence in record.silent), default=0.0))
         for name, gauge in self._gauges.items():
-            if record[name] is not None:
-                gauge.set(record[name])
-        if record["validation"]:
+            if (value := getattr(record, name)) is not None:
+                gauge.set(value)
+        if record.validation:
             for stat in ("mean", "p99", "max"):
-                self._validation_error.labels(stat).set(record["validation"]["relative_l2"][stat])
-            for name, errors in record["validation"].get("fields", {}).items():
+                self._validation_error.labels(stat).set(record.validation["relative_l2"][stat])
+            for name, errors in record.validation.get("fields", {}).items():
                 if "vrmse" in errors:  # absent from a checkpoint of an earlier penstock
                     self._vrmse.labels(name).set(errors["vrmse"])
-        bias = record["bias"] or {"parameters": {}, "age_p95": None}
+        bias = record.bias or {"parameters": {}, "age_p95": None}
         for name, stats in bias["parameters"].items():
             for stat, gauge in self._bias.items():
                 gauge.labels(name).set(stats[stat])

@@ -18,6 +18,7 @@ from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.orchestrator.ledger.lanes import Lanes
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.sample import Chunk, FieldSpec, Layout, LeaseEnd
+from penstock.status import Ended
 
 LAYOUT = Layout((FieldSpec(name="a", shape=(2,)),), (FieldSpec(name="u", shape=(2,)),))
 WINDOW, NUM_LANES, LIMIT = 5, 3, 52  # blocks 0 to 10, the last one of two simulations: lanes of 4, 4 and 3 blocks
@@ -77,7 +78,7 @@ class Workers:
 
     def attach(self, ingest):
         self._ingest = ingest
-        self._ledger = Ledger("training", self.limit, ingest.delivered_intervals, ingest.failed)
+        self._ledger = Ledger("training", self.limit, Ended(ingest.delivered_intervals, ingest.failed))
 
     def next(self, timeout_s, lane=None):
         if self.luck and self.luck.random() < 0.3:
@@ -95,7 +96,7 @@ class Workers:
             return chunk
         del self._leases[lane]
         self.num_deaths += dies
-        self._ledger.settle(self._ingest.delivered_intervals, self._ingest.failed)
+        self._ledger.settle(Ended(self._ingest.delivered_intervals, self._ingest.failed))
         self._ledger.end_lease(number)
         return LeaseEnd(number, "killed" if dies else None)
 
@@ -213,13 +214,13 @@ def test_draws_follow_the_limiter():
 
 
 def test_a_lane_is_leased_whole_blocks_in_order_whatever_was_delivered_of_them():
-    ledger = Ledger("training", 52, [[0, 2], [10, 12], [15, 20]], {3: "why"})
+    ledger = Ledger("training", 52, Ended([[0, 2], [10, 12], [15, 20]], {3: "why"}))
     leases = [[ledger.lease_block(10 * lane + n, 5, lane, 3) for n in range(4)] for lane in range(3)]
     starts = [[lease.simulations[0] for lease in lane if lease is not None] for lane in leases]
     assert starts == [[0, 30, 45], [5, 20, 35, 50], [10, 25, 40]]  # block 3, 15 to 19, was delivered
     assert leases[1][3].simulations == (50, 51)
     assert all(lease.lane == lane for lane in range(3) for lease in leases[lane] if lease)
-    ledger.settle([[0, 3], [5, 10], [10, 12], [15, 20]], {3: "why"})
+    ledger.settle(Ended([[0, 3], [5, 10], [10, 12], [15, 20]], {3: "why"}))
     ledger.end_lease(0)  # the worker of lane 0 died with all its leases
     ledger.end_lease(1)
     assert ledger.lease_block(90, 5, 0, 3).simulations == (0, 1, 2, 3, 4)

@@ -146,14 +146,14 @@ def test_from_draw_to_gradient(learner):
     for number in range(50):
         lease = Lease(number=number + 1, simulations=tuple(range(16 * number, 16 * number + 16)))
         actor.lease(lease, worker)
-    wait_for(lambda: actor.status()["delivered"] == [[0, 800]])
+    wait_for(lambda: actor.status().account.training.delivered == [[0, 800]])
     actor.end_stream()
-    wait_for(lambda: actor.status()["done"])
+    wait_for(lambda: actor.status().is_done)
     status = actor.status()
-    assert status["cause"] == "stream ended"
-    assert status["unique"] == status["trained"] == 800 and status["step"] == 100
-    assert status["validation_delivered"] == [[0, 16]]
-    assert status["validation"]["relative_l2"]["mean"] < 0.3  # untrained it is about 1
+    assert status.cause == "stream ended"
+    assert status.account.unique == status.training.trained == 800 and status.training.step == 100
+    assert status.account.validation.delivered == [[0, 16]]
+    assert status.training.validation["relative_l2"]["mean"] < 0.3  # untrained it is about 1
 
 
 MODEL = """
@@ -180,8 +180,8 @@ def test_a_model_is_rehearsed_before_the_first_lease(learner, tmp_path):
     assert refusal.value.exit_code == 2
     (tmp_path / "mine.py").write_text(MODEL.format(gain="2.0"))
     actor, _ = learner(config(model={"name": "./mine.py:Mine"}))
-    assert actor.status()["notes"] == ["model: no gradient reaches unused.weight, unused.bias"]
-    assert actor.status()["notes"] == []
+    assert actor.status().news.notes == ("model: no gradient reaches unused.weight, unused.bias",)
+    assert actor.status().news.notes == ()
 
 
 def test_a_stalled_learner_stops_the_solver_and_goes_on(learner):
@@ -193,17 +193,17 @@ def test_a_stalled_learner_stops_the_solver_and_goes_on(learner):
     actor.start()
     actor.lease(Lease(number=0, simulations=tuple(range(16)), design="validation"), worker)
     actor.lease(Lease(number=1, simulations=tuple(range(2000))), worker)
-    wait_for(lambda: actor.status()["unique"] == 64)
+    wait_for(lambda: actor.status().account.unique == 64)
     before = actor.status()
     go_on.wait(2.0)
     stalled = actor.status()
-    assert stalled["unique"] == stalled["buffer_samples"] == 64 == stalled["buffer_capacity"]
-    assert stalled["trained"] == before["trained"] == 0
+    assert stalled.account.unique == stalled.buffer.samples == 64 == stalled.buffer.capacity
+    assert stalled.training.trained == before.training.trained == 0
     go_on.set()
-    wait_for(lambda: actor.status()["trained"] >= 512)
+    wait_for(lambda: actor.status().training.trained >= 512)
     actor.stop()
-    wait_for(lambda: actor.status()["done"])
-    assert actor.status()["cause"] == "stopped"
+    wait_for(lambda: actor.status().is_done)
+    assert actor.status().cause == "stopped"
 
 
 class ReusedMemory:

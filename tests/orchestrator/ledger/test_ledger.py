@@ -1,6 +1,7 @@
 """Leases, losses, faults."""
 
 from penstock.orchestrator.ledger.ledger import FIRST, RECENT, Ledger
+from penstock.status import Ended
 
 
 def intervals(*ids):
@@ -13,7 +14,7 @@ def test_ids_are_leased_in_order_up_to_the_limit():
     assert ledger.lease(1, 3).simulations == (3, 4)
     assert ledger.lease(2, 3) is None
     assert not ledger.is_complete()
-    ledger.settle([[0, 4]], {4: "why"})
+    ledger.settle(Ended([[0, 4]], {4: "why"}))
     assert ledger.is_complete()
 
 
@@ -21,7 +22,7 @@ def test_a_lost_lease_gives_out_again_what_was_not_delivered():
     ledger = Ledger("training")
     ledger.lease(0, 4)
     ledger.lease(1, 2)
-    ledger.settle([[1, 2]], {2: "diverged"})
+    ledger.settle(Ended([[1, 2]], {2: "diverged"}))
     assert ledger.open_ids(0) == [0, 3] and ledger.num_ended_of(0) == 2
     assert ledger.end_lease(0) == {}
     assert ledger.lease(2, 3).simulations == (0, 3)
@@ -31,13 +32,13 @@ def test_a_lost_lease_gives_out_again_what_was_not_delivered():
 def test_a_whole_lease_loses_nothing():
     ledger = Ledger("training")
     ledger.lease(0, 4)
-    ledger.settle([[0, 4]], {})
+    ledger.settle(Ended([[0, 4]], {}))
     assert ledger.end_lease(0) == {} and ledger.num_left == float("inf")
     assert ledger.lease(1, 4).simulations == (4, 5, 6, 7)
 
 
 def test_rebuilt_after_a_resume_it_fills_the_gaps_first():
-    ledger = Ledger("training", None, [[0, 2], [4, 5]], {6: "diverged"})
+    ledger = Ledger("training", None, Ended([[0, 2], [4, 5]], {6: "diverged"}))
     assert ledger.lease(0, 5).simulations == (2, 3, 5)
     assert ledger.lease(1, 2).simulations == (7, 8)
 
@@ -49,7 +50,7 @@ def test_every_id_is_given_out_once_whatever_dies():
         done = lease.simulations[: 3 if number % 3 == 0 else None]
         assert not set(done) & set(delivered)
         delivered += done
-        ledger.settle(intervals(*sorted(delivered)), {})
+        ledger.settle(Ended(intervals(*sorted(delivered)), {}))
         ledger.end_lease(number)
         number += 1
     assert sorted(delivered) == list(range(1000)) and ledger.is_complete()
@@ -67,9 +68,9 @@ def test_a_simulation_that_kills_its_worker_is_found_alone_and_given_up():
             died = 37 in lease.simulations
             deaths += died
             delivered += [] if died else lease.simulations  # chunks that were not sent die with the worker
-            ledger.settle(intervals(*sorted(delivered)), failed)
+            ledger.settle(Ended(intervals(*sorted(delivered)), failed))
             failed |= ledger.end_lease(number, blamed=lease.simulations if died else ())
-        ledger.settle(intervals(*sorted(delivered)), failed)
+        ledger.settle(Ended(intervals(*sorted(delivered)), failed))
         assert deaths == 3 and ledger.is_complete()
         assert list(failed) == [37] and "its worker died" in failed[37]
 
@@ -83,34 +84,34 @@ def test_a_simulation_that_is_known_to_be_at_fault_is_tried_alone_and_costs_no_o
                 break
             hangs = 37 in lease.simulations
             delivered += [i for i in lease.simulations if not hangs or i < 37]
-            ledger.settle(intervals(*sorted(delivered)), failed)
+            ledger.settle(Ended(intervals(*sorted(delivered)), failed))
             if hangs:
                 solved_with.append(lease.simulations)
             failed |= ledger.end_lease(number, blamed=[37] if hangs else (), reason="took longer than 60 s", tries=2)
-        ledger.settle(intervals(*sorted(delivered)), failed)
+        ledger.settle(Ended(intervals(*sorted(delivered)), failed))
         assert ledger.is_complete() and failed == {37: "took longer than 60 s, 2 times"}
         assert len(solved_with) == 2 and solved_with[1] == (37,)
 
 
 def test_fault_when_the_first_all_fail():
     ledger = Ledger("training")
-    ledger.settle([], {i: f"reason {i}" for i in range(FIRST - 1)})
+    ledger.settle(Ended([], {i: f"reason {i}" for i in range(FIRST - 1)}))
     assert ledger.fault(0.05) is None
-    ledger.settle([], {i: f"reason {i}" for i in range(FIRST)})
+    ledger.settle(Ended([], {i: f"reason {i}" for i in range(FIRST)}))
     assert "simulation 0: reason 0" in ledger.fault(0.05)
 
 
 def test_fault_when_too_many_of_the_recent_fail():
     ledger = Ledger("training")
-    ledger.settle([[0, 1000]], {})
+    ledger.settle(Ended([[0, 1000]], {}))
     tolerated = int(0.05 * RECENT)
-    ledger.settle([[0, 1000]], {1000 + i: "late" for i in range(tolerated)})
+    ledger.settle(Ended([[0, 1000]], {1000 + i: "late" for i in range(tolerated)}))
     assert ledger.fault(0.05) is None
-    ledger.settle([[0, 1000]], {1000 + i: "late" for i in range(tolerated + 1)})
+    ledger.settle(Ended([[0, 1000]], {1000 + i: "late" for i in range(tolerated + 1)}))
     assert f"{tolerated + 1} of the last {RECENT}" in ledger.fault(0.05)
 
 
 def test_fault_of_a_run_shorter_than_the_first():
     ledger = Ledger("training", limit=3)
-    ledger.settle([], {0: "a", 1: "b", 2: "c"})
+    ledger.settle(Ended([], {0: "a", 1: "b", 2: "c"}))
     assert "simulation 0: a" in ledger.fault(1.0)

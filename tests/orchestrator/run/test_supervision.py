@@ -18,10 +18,10 @@ from penstock.orchestrator.run.supervision import (
     Idle,
     MemoryKills,
     Place,
-    Silence,
     Silences,
     memory_bound,
 )
+from penstock.status import Silence
 
 
 def test_nothing_is_too_long_before_anything_is_known():

@@ -1,40 +1,45 @@
 """What the views of a run say of its errors."""
 
 import io
+import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from penstock.orchestrator.views.monitor import _line, _table, explained_lines
 from penstock.orchestrator.views.numbers import digits
+from penstock.status import Record, Silence, Summary
 
-RECORD = {
-    "state": "training",
-    "elapsed_seconds": 65.2,
-    "train_seconds": 60.0,
-    "progress": 0.5,
-    "delivered": 9,
-    "failed": 0,
-    "retried": 0,
-    "dropped": 0,
-    "workers": 1,
-    "unique": 12,
-    "trained": 40,
-    "unique_per_s": 0.2,
-    "trained_per_s": 20.0,
-    "buffer_samples": 5,
-    "buffer_capacity": 8,
-    "iterations_per_system": 0.0,
-    "seconds_per_system": 0.0012,
-    "learner_wait_seconds": 0.31,
-    "solver_blocked_seconds": 0.0,
-    "bias": None,
-    "step": 7,
-    "loss": 1.234e-6,
-    "learning_rate": 1e-3,
-    "warning": None,
-    "validation": None,
-}
+RECORD = Record.from_json(
+    {
+        "state": "training",
+        "elapsed_seconds": 65.2,
+        "train_seconds": 60.0,
+        "progress": 0.5,
+        "delivered": 9,
+        "failed": 0,
+        "retried": 0,
+        "dropped": 0,
+        "workers": 1,
+        "unique": 12,
+        "trained": 40,
+        "unique_per_s": 0.2,
+        "trained_per_s": 20.0,
+        "buffer_samples": 5,
+        "buffer_capacity": 8,
+        "iterations_per_system": 0.0,
+        "seconds_per_system": 0.0012,
+        "learner_wait_seconds": 0.31,
+        "solver_blocked_seconds": 0.0,
+        "bias": None,
+        "step": 7,
+        "loss": 1.234e-6,
+        "learning_rate": 1e-3,
+        "warning": None,
+        "validation": None,
+    }
+)
 STATISTICS = {"mean": 3.2e-5, "median": 3e-5, "p99": 8e-5, "max": 1.5e-4}
 FIELD = {"relative_l2": STATISTICS, "h1": STATISTICS}
 VALIDATION = FIELD | {
@@ -70,7 +75,7 @@ def test_three_significant_digits(value, expected):
 
 @pytest.mark.parametrize("is_terminal", [True, False])
 def test_small_numbers_are_shown_and_so_is_what_an_offset_hides(is_terminal):
-    text = shown(RECORD | {"validation": VALIDATION, "dropped": 3}, is_terminal=is_terminal)
+    text = shown(replace(RECORD, validation=VALIDATION, dropped=3), is_terminal=is_terminal)
     for part in ("1.23e-06", "3.2e-05", "VRMSE", "0.5", "0.2 unique", "0.31 s", "3 second copies"):
         assert part in text
     assert "0.0000" not in text
@@ -81,7 +86,7 @@ def test_small_numbers_are_shown_and_so_is_what_an_offset_hides(is_terminal):
 @pytest.mark.parametrize("validation", [None, FIELD | {"fields": {"u": FIELD}}])
 def test_records_without_a_validation_and_of_an_earlier_penstock_are_shown(validation):
     for is_terminal in (True, False):
-        assert "1.23e-06" in shown(RECORD | {"validation": validation}, is_terminal=is_terminal)
+        assert "1.23e-06" in shown(replace(RECORD, validation=validation), is_terminal=is_terminal)
 
 
 def test_lines_of_the_end_say_what_is_explained():
@@ -92,3 +97,18 @@ def test_lines_of_the_end_say_what_is_explained():
     assert explained_lines(FIELD) == []
     (line,) = explained_lines(FIELD | {"vrmse": 1.11, "fields": {"u": FIELD | {"vrmse": 1.11}}})
     assert line == "VRMSE 1.11: no better than predicting the mean"  # and no share of -0.23
+
+
+def test_a_record_comes_back_from_its_line_whatever_version_wrote_it():
+    record = replace(RECORD, silent=(Silence("solver-1", 12.0, 3),), validation=VALIDATION)
+    line = json.loads(json.dumps(record.to_json()))
+    assert Record.from_json(line) == record
+    assert (
+        Record.from_json(
+            line | {"later": 1, "silent": [{"worker": "solver-1", "seconds": 12.0, "simulation": 3, "x": 0}]}
+        )
+        == record
+    )
+    earlier = {name: value for name, value in line.items() if name not in ("warning", "silent", "bias")}
+    assert "solver blocked" in shown(Record.from_json(earlier), is_terminal=True)
+    assert Summary.from_json({"cause": "steps", "step": 7, "later": 1}).to_json()["step"] == 7

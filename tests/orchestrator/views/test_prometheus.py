@@ -2,6 +2,7 @@
 
 import socket
 import urllib.request
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -9,27 +10,30 @@ from prometheus_client.parser import text_string_to_metric_families
 from penstock.errors import PenstockError
 from penstock.orchestrator.views.prometheus import Metrics
 from penstock.sample import Decision, SolveRecord
+from penstock.status import Record
 
-RECORD = {
-    "unique": 10,
-    "trained": 40,
-    "dropped": 3,
-    "learner_wait_seconds": 1.5,
-    "solver_blocked_seconds": 2.5,
-    "delivered": 9,
-    "failed": 1,
-    "retried": 2,
-    "workers": 4,
-    "silent": [{"worker": "solver-1", "seconds": 12.0, "simulation": 3}, {"worker": "solver-2", "seconds": 41.0}],
-    "buffer_samples": 5,
-    "buffer_capacity": 8,
-    "loss": 0.25,
-    "validation": {
-        "relative_l2": {"mean": 0.1, "median": 0.09, "p99": 0.2, "max": 0.3},
-        "fields": {"u": {"vrmse": 0.4}},
-    },
-    "bias": None,
-}
+RECORD = Record.from_json(
+    {
+        "unique": 10,
+        "trained": 40,
+        "dropped": 3,
+        "learner_wait_seconds": 1.5,
+        "solver_blocked_seconds": 2.5,
+        "delivered": 9,
+        "failed": 1,
+        "retried": 2,
+        "workers": 4,
+        "silent": [{"worker": "solver-1", "seconds": 12.0, "simulation": 3}, {"worker": "solver-2", "seconds": 41.0}],
+        "buffer_samples": 5,
+        "buffer_capacity": 8,
+        "loss": 0.25,
+        "validation": {
+            "relative_l2": {"mean": 0.1, "median": 0.09, "p99": 0.2, "max": 0.3},
+            "fields": {"u": {"vrmse": 0.4}},
+        },
+        "bias": None,
+    }
+)
 
 
 def scrape(port: int) -> dict[str, float]:
@@ -45,7 +49,7 @@ def scrape(port: int) -> dict[str, float]:
 def test_the_endpoint_tells_a_record_and_its_solves():
     metrics = Metrics("auto")
     metrics.update(RECORD, [SolveRecord(strategy="direct", seconds=0.003, iterations=0, relative_residual=1e-15)])
-    metrics.update(RECORD | {"unique": 12}, [])
+    metrics.update(replace(RECORD, unique=12), [])
     values = scrape(metrics.port)
     assert values["penstock_samples_unique_total[]"] == 12
     assert values["penstock_samples_trained_total[]"] == 40
@@ -62,12 +66,12 @@ def test_the_endpoint_tells_the_bias_of_the_stream():
     metrics = Metrics("auto")
     empty = {"parameters": {}, "steps": None, "age_p95": None}
     for bias in (None, empty):  # before the first sample
-        metrics.update(RECORD | {"bias": bias}, [])
+        metrics.update(replace(RECORD, bias=bias), [])
         assert not any("parameter" in name for name in scrape(metrics.port))
     drawn, swept = {"mean": 0.49, "spread": 0.28, "ks": 0.03}, {"mean": 0.2, "spread": 0.1, "ks": 0.6}
     steps = {"mean": 4.5, "spread": 2.9}
     bias = {"parameters": {"wavenumber": drawn, "source": swept}, "steps": steps, "age_p95": 730.0}
-    metrics.update(RECORD | {"bias": bias}, [])
+    metrics.update(replace(RECORD, bias=bias), [])
     values = scrape(metrics.port)
     for name, stats in bias["parameters"].items():
         shown = {stat: values[f"penstock_buffer_parameter_{stat}[('parameter', '{name}')]"] for stat in stats}

@@ -1,0 +1,238 @@
+"""What processes of a run say of themselves, and what a run records: the control plane's types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+from penstock.sample import Decision, LeaseEnd, SolveRecord
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the simulations of a design ended so far."""
+
+    delivered: list[list[int]] = field(default_factory=list)
+    """Intervals of their ids, ends exclusive."""
+    failed: Mapping[int, str] = field(default_factory=dict)
+    """Reason by id."""
+
+    @property
+    def num_delivered(self) -> int:
+        return sum(end - start for start, end in self.delivered)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """What a process says of itself once it can work."""
+
+    pid: int
+    conditions: Mapping[str, Any]
+    """What the bits of its results depend on besides the configuration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Ready):
+    """What the learner says of itself once it is built, restored from the newest checkpoint if there is one."""
+
+    device: str
+    """For people."""
+    buffer_bytes: int
+    buffer_place: str
+    """For people."""
+    weight_bytes: int
+    """Of the weights alone, once."""
+    step: int
+    training: Ended
+    validation: Ended
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStatus:
+    """Where training stands."""
+
+    state: str
+    """For people: "training", "waiting for samples", ..."""
+    step: int
+    progress: float
+    """The part of the run that is done, in [0, 1]."""
+    trained: int
+    """Samples, with repetition."""
+    loss: float | None
+    learning_rate: float
+    warning: str | None
+    validation: Mapping[str, Any] | None
+    """The last errors on the validation set that are complete: `Errors.as_dict()`."""
+    wait_seconds: float
+    """Time without a batch."""
+    seconds: float
+    """Wall time of training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What has come in, and how simulations ended."""
+
+    training: Ended
+    validation: Ended
+    unique: int
+    """Samples that reached the buffer."""
+    dropped: int
+    """Second copies of samples."""
+    retried: int
+    """Simulations in which a system took more than one strategy."""
+    solver_blocked_seconds: float
+    """Time in which workers waited for the stream, summed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BufferStatus:
+    """What is in the buffer."""
+
+    samples: int
+    capacity: int
+    bias: Mapping[str, Any] | None
+    """See `learner.buffers.bias`; looked at every few seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """What is said once."""
+
+    solves: tuple[SolveRecord, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    lease_ends: tuple[LeaseEnd, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Lines for people."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerStatus:
+    """What the driver looks at once a second."""
+
+    training: TrainingStatus
+    account: Account
+    buffer: BufferStatus
+    news: News
+    silences: Mapping[int, float] = field(default_factory=dict)
+    """Seconds for which a worker has given nothing, by the number of its lease at work."""
+    is_done: bool = False
+    """Training has ended, and its last checkpoint is on the disk."""
+    cause: str | None = None
+    """Of the end of training."""
+
+
+class _Json:
+    """A dataclass as JSON, which another version may have written with more fields or fewer."""
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """What is unknown is left out, what is missing has its default."""
+        known = {each.name for each in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Silence(_Json):
+    """A worker that has given nothing for longer than others take."""
+
+    worker: str
+    seconds: float
+    simulation: int | None = None
+    """The one that it is in; None where that is not known."""
+
+    def __str__(self) -> str:
+        place = "" if self.simulation is None else f" in simulation {self.simulation}"
+        return f"{self.worker} silent for {self.seconds:.0f} s{place}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(_Json):
+    """One line of metrics.jsonl, all that views show of a run; docs/metrics.md has the meaning of each field."""
+
+    state: str = "unknown"
+    step: int = 0
+    progress: float = 0.0
+    unique: int = 0
+    trained: int = 0
+    dropped: int = 0
+    buffer_samples: int = 0
+    buffer_capacity: int = 0
+    loss: float | None = None
+    bias: Mapping[str, Any] | None = None
+    learning_rate: float = 0.0
+    warning: str | None = None
+    validation: Mapping[str, Any] | None = None
+    learner_wait_seconds: float = 0.0
+    solver_blocked_seconds: float = 0.0
+    train_seconds: float = 0.0
+    time: float = 0.0
+    elapsed_seconds: float = 0.0
+    delivered: int = 0
+    failed: int = 0
+    retried: int = 0
+    unique_per_s: float = 0.0
+    trained_per_s: float = 0.0
+    iterations_per_system: float | None = None
+    seconds_per_system: float | None = None
+    workers: int = 0
+    silent: tuple[Silence, ...] = ()
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Record:
+        silent = tuple(Silence.from_json(silence) for silence in values.get("silent", ()))
+        return super().from_json({**values, "silent": silent})
+
+    @property
+    def reuse(self) -> float | None:
+        """How often a sample was trained on; None before the first."""
+        return self.trained / self.unique if self.unique else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary(_Json):
+    """summary.json, what a run came to; docs/metrics.md has the meaning of each field."""
+
+    step: int = 0
+    elapsed_seconds: float = 0.0
+    train_seconds: float = 0.0
+    delivered: int = 0
+    failed: int = 0
+    retried: int = 0
+    unique: int = 0
+    trained: int = 0
+    dropped: int = 0
+    loss: float | None = None
+    warning: str | None = None
+    learner_wait_seconds: float = 0.0
+    solver_blocked_seconds: float = 0.0
+    iterations_per_system: float | None = None
+    seconds_per_system: float | None = None
+    cause: str = ""
+    reuse: float | None = None
+    unique_per_train_s: float | None = None
+    trained_per_train_s: float | None = None
+    validation: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, record: Record, status: LearnerStatus, cause: str) -> Summary:
+        """From the last record and the last status."""
+        seconds, errors = record.train_seconds, record.validation
+        return cls.from_json(
+            {each.name: getattr(record, each.name) for each in fields(record)}
+            | {
+                "cause": cause,
+                "reuse": record.reuse,
+                "unique_per_train_s": record.unique / seconds if seconds else None,
+                "trained_per_train_s": record.trained / seconds if seconds else None,
+                "validation": errors and {"simulations": status.account.validation.num_delivered, **errors},
+            }
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        values = super().to_json()
+        return values if self.validation else {name: value for name, value in values.items() if name != "validation"}
