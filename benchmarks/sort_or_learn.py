@@ -23,16 +23,16 @@ from benchmarks.report import footer, paragraph
 from penstock.errors import PenstockError
 from penstock.learner.buffers.bias import kolmogorov_smirnov
 from penstock.learner.buffers.buffer import BUFFERS
+from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import RelativeL2
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
+from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.step import Step
-from penstock.learner.stream.ingest import Ingest
-from penstock.learner.stream.lockstep import Lockstep
-from penstock.learner.stream.rate_limiter import RateLimiter
+from penstock.learner.store import PlainStore
+from penstock.learner.stream.order import Deterministic
 from penstock.learner.surrogate import Surrogate
-from penstock.learner.trainer import StopAfter, Trainer
-from penstock.learner.validation.validation import Validation
+from penstock.learner.validation.collect import Collected
 from penstock.machine import processor
 from penstock.orchestrator.config.config import BufferSection, SolverSection
 from penstock.registry import load_class
@@ -46,6 +46,7 @@ from penstock.solvers.problem import Problem
 from penstock.solvers.problems.steady.darcy import Darcy
 from penstock.solvers.sorting.sorter import greedy_order
 from penstock.solvers.worker import SolverWorker
+from penstock.status import Ended
 
 FOLDER = Path("docs")
 CAPACITY = 512
@@ -72,6 +73,10 @@ class Draws:
     def __len__(self) -> int:
         return len(self.chunk)
 
+    def collected(self) -> Collected:
+        """As a validation set."""
+        return Collected(self.chunk.arrays, self.chunk.simulations, self.chunk.steps, Ended([[0, len(self)]]))
+
     @cached_property
     def orders(self) -> dict[int, list[int]]:
         """The order of the samples by window; 1 is as drawn.
@@ -86,6 +91,13 @@ class Draws:
                 last = self.features[order[-1]]
             orders[window] = order
         return orders
+
+
+class AsGiven(Deterministic):
+    """The order that a stream has already."""
+
+    def source(self, stream: Replay) -> Replay:
+        return stream
 
 
 class Replay:
@@ -111,7 +123,7 @@ class Replay:
         self._position += CHUNK_SIZE
         self._on_chunk()
 
-    def next(self, timeout_s: float) -> Chunk | None:
+    def next(self, timeout_s: float, lane: int | None = None) -> Chunk | None:
         rows, chunk = self._order[self._position : self._position + CHUNK_SIZE], self._draws.chunk
         if not rows:
             return None
@@ -155,7 +167,7 @@ class Outcome:
 
 
 def learn(
-    problem: Problem, training: Draws, validation: Validation, seed: int, kind: str, reuse: int, window: int
+    problem: Problem, training: Draws, validation: Draws, seed: int, kind: str, reuse: int, window: int
 ) -> Outcome:
     """Train once on all draws, in their order by window."""
     torch.manual_seed(seed)
@@ -167,22 +179,25 @@ def learn(
         if buffer.reached_watermark:
             distances.append(kolmogorov_smirnov(buffer.contents().parameters.astype(np.float64)).max())
 
-    stream = Replay(training, training.orders[window], measure)
-    limiter = RateLimiter(reuse / BATCH_SIZE)
-    ingest = Ingest(stream, buffer, layout, limiter)
     surrogate = Surrogate(FNO(layout, width=WIDTH, modes=MODES), Normalization.identity(layout), layout)
-    trainer = Trainer(
+    learner = Learner(
         Step(surrogate, loss=RelativeL2(), learning_rate=LEARNING_RATE),
-        Lockstep(buffer, ingest, "cpu", BATCH_SIZE, limiter),
-        ingest,
-        stop_after=StopAfter(steps=reuse * len(training) // BATCH_SIZE),
-        validation=validation,
-        validation_every_s=np.inf,
+        buffer,
+        Replay(training, training.orders[window], measure),
+        layout,
+        Settings(
+            batch_size=BATCH_SIZE,
+            stop_after=StopAfter(steps=reuse * len(training) // BATCH_SIZE),
+            batches_per_simulation=reuse / BATCH_SIZE,
+            validation_every_s=np.inf,
+        ),
+        store=PlainStore(validation=validation.collected()),
+        order=AsGiven(num_lanes=1, window=len(training)),
     )
-    cause = trainer.run(lambda: False)
+    cause = learner.run()
     if cause != "steps":
-        raise RuntimeError(f"{kind}: training ended by {cause!r} at step {trainer.step}")
-    return Outcome(trainer.validation_errors["relative_l2"]["mean"], float(np.mean(distances)))
+        raise RuntimeError(f"{kind}: training ended by {cause!r} at step {learner.trainer.step}")
+    return Outcome(learner.trainer.validation_errors["relative_l2"]["mean"], float(np.mean(distances)))
 
 
 Results = dict[tuple[str, int, int], list[Outcome]]  # one outcome per seed, by kind, reuse and window
@@ -193,7 +208,7 @@ def compare(problem: Problem, num_samples: int, seeds: Sequence[int]) -> Results
 
     A seed is one set of draws, one start of the weights and one sequence of batches.
     """
-    validation = Validation(solve(problem, seeds[0], "validation", NUM_VALIDATION).chunk.arrays)
+    validation = solve(problem, seeds[0], "validation", NUM_VALIDATION)
     results: Results = defaultdict(list)
     for seed in seeds:
         training = solve(problem, seed, "training", num_samples)

@@ -28,6 +28,7 @@ from penstock.learner.checkpoints.weights import load_weights, weights_of
 from penstock.learner.copies import copied
 from penstock.learner.export.program import contents_of
 from penstock.learner.step import Step
+from penstock.learner.stream.order import WITHOUT
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation
 from penstock.sample import Layout
@@ -48,7 +49,7 @@ def try_out(surrogate: Surrogate, name: str) -> None:
     for num in (2, 1):
         samples, expected = ("two samples", "one sample")[num == 1], [num, *surrogate.layout.shapes["targets"]]
         with _failing(f"{samples} can't pass through it", surrogate), torch.no_grad():
-            output = surrogate.model_output(_samples(surrogate.layout, num, _device(surrogate)))
+            output = surrogate.model_output(_samples(surrogate.layout, num, surrogate.device))
         if not isinstance(output, Tensor):
             kind = type(output).__name__
             raise PenstockError(f"model: {name} returns a {kind} and must return one tensor, {expected}")
@@ -152,7 +153,7 @@ def _train(step: Step, batch_sizes: tuple[int, ...], begun: Callable[[], Step]) 
 
 
 def _step_on_samples(step: Step, size: int) -> float:
-    return step(_samples(step.surrogate.layout, size, _device(step.surrogate)), step.learning_rate).item()
+    return step(_samples(step.surrogate.layout, size, step.surrogate.device), step.learning_rate).item()
 
 
 def _place_in_forward(begun: Callable[[], Step], size: int) -> str:
@@ -234,7 +235,7 @@ class _Conduct:
         )
         text += " must be in register_buffer() or get_extra_state(), and random numbers come from torch's own generator"
         if must_repeat:
-            raise PenstockError(f"{text}, or give deterministic: false")
+            raise PenstockError(f"{text}, or give {WITHOUT}")
         return [text]
 
 
@@ -258,7 +259,7 @@ def _are_equal(a: object, b: object) -> bool:
 
 def _predictions(surrogate: Surrogate, *, seed: int = 0, rows: slice = slice(NUM_ROWS)) -> Tensor:
     """Of the same random samples each time, [B, C, *grid] on the CPU, by a copy: a forward pass may change a model."""
-    arrays = {name: array[rows] for name, array in _samples(surrogate.layout, NUM_ROWS, _device(surrogate)).items()}
+    arrays = {name: array[rows] for name, array in _samples(surrogate.layout, NUM_ROWS, surrogate.device).items()}
     torch.manual_seed(seed)
     with torch.no_grad():
         return copied(surrogate).eval().predict(arrays).cpu()
@@ -275,10 +276,6 @@ def _samples(layout: Layout, num: int, device: torch.device) -> dict[str, Tensor
     """Of independent standard normal values, the same each time."""
     generator = torch.Generator().manual_seed(num)
     return {name: torch.randn(num, *shape, generator=generator).to(device) for name, shape in layout.shapes.items()}
-
-
-def _device(surrogate: Surrogate) -> torch.device:
-    return surrogate.normalization.targets_mean.device
 
 
 def _own(name: str) -> str:

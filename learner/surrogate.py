@@ -28,6 +28,10 @@ class Surrogate(nn.Module):
         """Of the trained parameters."""
         return sum(parameter.nbytes for parameter in self.parameters())
 
+    @property
+    def device(self) -> torch.device:
+        return self.normalization.targets_mean.device
+
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         """Inputs by the layout's names, fields [B, *grid] and scalars [B], to outputs by name, [B, *grid]."""
         arrays = {

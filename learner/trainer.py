@@ -6,22 +6,22 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers.buffer import MIN_SIMULATIONS
+from penstock.learner.buffers.buffer import MIN_SIMULATIONS, Buffer
 from penstock.learner.checkpoints.checkpoint import Checkpoint
+from penstock.learner.checkpoints.saver import Saver
 from penstock.learner.checkpoints.weights import weights_of
-from penstock.learner.feed.feed import Feed
+from penstock.learner.feed.feed import BatchSource
 from penstock.learner.loss_watch import LASTING_STEPS, LossWatch
 from penstock.learner.normalization import Normalization, constants
-from penstock.learner.schedules import Schedule
+from penstock.learner.settings import Settings
 from penstock.learner.step import Step
 from penstock.learner.stream.ingest import Ingest
-from penstock.learner.stream.lockstep import Lockstep
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation
 
@@ -29,59 +29,16 @@ LOSS_MEMORY = 0.98  # the reported loss is a mean over about 50 steps
 LOSS_READ_EVERY_S = 1.0  # reading it waits for the device to finish the steps that are queued
 
 
-@dataclass(frozen=True, kw_only=True)
-class StopAfter:
-    """When training ends: at whichever limit is reached first."""
-
-    minutes: float | None = None
-    """Wall time since the first batch could be drawn, waits included and torch.compile not; carried over on resume."""
-    steps: int | None = None
-    samples: int | None = None
-    """Unique samples, each counted once a batch had it."""
-    simulations: int | None = None
-    """Delivered or failed. The owner ends the stream after them, and the buffer is drained before training ends."""
-    error: float | None = None
-    """Mean validation error. The learning rate can't be planned by it, so one of the others is needed too."""
-
-    def __post_init__(self):
-        limits = self._limits()
-        if not limits:
-            raise ValueError(
-                "stop_after needs one of minutes, steps, samples, simulations: the learning rate follows it"
-            )
-        for name, limit in {**limits, "error": self.error}.items():
-            if limit is not None and not limit > 0:
-                raise ValueError(f"stop_after.{name} must be above 0, not {limit}")
-
-    def _limits(self) -> dict[str, float]:
-        limits = {
-            "minutes": self.minutes,
-            "steps": self.steps,
-            "samples": self.samples,
-            "simulations": self.simulations,
-        }
-        return {name: limit for name, limit in limits.items() if limit is not None}
-
-    def fractions(self, *, minutes: float, steps: int, samples: float, simulations: float) -> dict[str, float]:
-        """What part of each limit is done, for the limits that are set."""
-        done = {"minutes": minutes, "steps": steps, "samples": samples, "simulations": simulations}
-        return {name: done[name] / limit for name, limit in self._limits().items()}
-
-    def progress(self, **done: float) -> float:
-        """The largest of the `fractions`, in [0, 1]."""
-        return min(1.0, max(self.fractions(**done).values()))
-
-
 class Trainer:
-    """Trains on what the feed gives, by steps of `step`, until a limit of stop_after.
+    """Trains on what the feed gives, by steps of `step`, until a limit of the settings' stop_after.
 
     Between two steps, when they are due: a slice of the validation, or a checkpoint. `validation` may be set later,
-    once its samples are known. checkpoint(trainer) is called every checkpoint_every_s and at the end, when every batch
-    that was drawn was trained on and the errors of these very weights are known; while is_saving() one that is due is
-    put off, so that training does not wait for a slow disk.
+    once its samples are known. A checkpoint is saved in its interval and at the end, when every batch that was drawn
+    was trained on and the errors of these very weights are known; while the last one is being written one that is due
+    is put off, so that training does not wait for a slow disk.
 
     ingest: what fills the buffer: it says how much came in, and what the normalisation is fixed from.
-    schedule: of the learning rate, whose peak is the step's.
+    saver: of the checkpoints; None saves none.
 
     The attributes may be read from other threads at any time.
     """
@@ -89,27 +46,18 @@ class Trainer:
     def __init__(
         self,
         step: Step,
-        feed: Feed | Lockstep,
+        feed: BatchSource,
         ingest: Ingest,
+        settings: Settings,
         *,
-        stop_after: StopAfter,
-        schedule: Schedule = Schedule(),  # noqa: B008 (frozen)
         validation: Validation | None = None,
-        validation_every_s: float = 30.0,
-        checkpoint: Callable[[Trainer], None] | None = None,
-        checkpoint_every_s: float = 120.0,
-        is_saving: Callable[[], bool] = lambda: False,
+        saver: Saver | None = None,
     ):
         self.feed = feed
-        self.buffer = feed.buffer
         self.ingest = ingest
-        self.stop_after = stop_after
-        self.schedule = schedule
+        self.settings = settings
         self.validation = validation
-        self.validation_every_s = validation_every_s
-        self.checkpoint = checkpoint
-        self.checkpoint_every_s = checkpoint_every_s
-        self.is_saving = is_saving
+        self.saver = saver
         self._step = step
 
         self.state = "waiting for samples"
@@ -123,7 +71,7 @@ class Trainer:
         self.validation_errors: dict | None = None
         """`Errors.as_dict()` of the last validation that is complete."""
         self.remarks: list[str] = []
-        """Lines for people on what the normalisation was fixed from, where it is odd; only ever added to."""
+        """Lines for people on what the normalisation was fixed from, where it is odd. Whoever shows them takes them."""
         self.train_seconds = 0.0
         """Wall time from the watermark on, without what compiling the step took."""
         self._compile_seconds = 0.0  # since `run` began
@@ -132,6 +80,10 @@ class Trainer:
         self._normalization_is_fixed = False
         self._validating_step = 0  # of the weights that the running validation measures
         self._validated_step = 0  # of those that validation_errors are of
+
+    @property
+    def buffer(self) -> Buffer:
+        return self.ingest.buffer
 
     @property
     def step(self) -> int:
@@ -146,7 +98,7 @@ class Trainer:
     @property
     def progress(self) -> float:
         """The part of the run that is done, in [0, 1]."""
-        return self.stop_after.progress(**self._done())
+        return self.settings.stop_after.progress(**self._done())
 
     @property
     def learner_wait_seconds(self) -> float:
@@ -163,7 +115,8 @@ class Trainer:
         last_reading, last_validation, last_checkpoint = -math.inf, started, started
 
         with closing(self.feed):
-            self.feed.start(None if self.stop_after.steps is None else self.stop_after.steps - self.step)
+            limit = self.settings.stop_after.steps
+            self.feed.start(None if limit is None else limit - self.step)
             while (cause := self._cause_to_end(should_stop)) is None:
                 self._train_next(should_stop)
                 now = time.monotonic()
@@ -171,14 +124,14 @@ class Trainer:
                 if self._mean_loss is not None and now - last_reading >= LOSS_READ_EVERY_S:
                     self._read_loss()
                     last_reading = now
-                if now - last_checkpoint >= self.checkpoint_every_s and not self.is_saving():
+                if now - last_checkpoint >= self.settings.checkpoint_every_s and not self._is_writing():
                     self._complete_and_save(should_stop)
                     self.feed.release()
                     last_validation = last_checkpoint = time.monotonic()
                 elif self._is_validating():
                     self._validate_a_slice()
                     last_validation = now
-                elif now - last_validation >= self.validation_every_s:
+                elif now - last_validation >= self.settings.validation_every_s:
                     self._begin_validation()
             self._complete_and_save(should_stop)
         self.state = "ended"
@@ -186,17 +139,17 @@ class Trainer:
 
     def _wait_for_population(self, should_stop: Callable[[], bool]) -> None:
         """Until the watermark is reached; the samples that came so far then fix the normalisation."""
-        due = time.monotonic() + self.checkpoint_every_s
+        due = time.monotonic() + self.settings.checkpoint_every_s
 
         def stop_or_save() -> bool:
-            return should_stop() or (time.monotonic() >= due and not self.is_saving())
+            return should_stop() or (time.monotonic() >= due and not self._is_writing())
 
         while not self.feed.wait_for_population(stop_or_save):
             if should_stop():
                 return
             self._save()  # the samples of dear simulations must survive a long warm-up
             self.state = "waiting for samples"
-            due = time.monotonic() + self.checkpoint_every_s
+            due = time.monotonic() + self.settings.checkpoint_every_s
         # A buffer that an error has closed is exhausted, too: a resumed run waits for the whole population again.
         if not self._normalization_is_fixed and not self.buffer.exhausted:
             self._fix_normalization()
@@ -221,13 +174,13 @@ class Trainer:
         if batch is None:
             self.state = "waiting for samples"
             return
-        # The rest after it: of a deterministic run these are functions of counts only where it draws.
+        # The rest after it: in an order that repeats these are functions of counts only where it draws.
         done = self._done(num_in_hand=1) | {"samples": num_samples}
-        of_run = self.stop_after.progress(**done)
-        progress = self.schedule.progress(
+        of_run = self.settings.stop_after.progress(**done)
+        progress = self.settings.schedule.progress(
             steps=done["steps"], samples=done["samples"], minutes=done["minutes"], of_run=of_run
         )
-        self.learning_rate = self._step.learning_rate * self.schedule(progress)
+        self.learning_rate = self._step.learning_rate * self.settings.schedule(progress)
         loss = self._step_or_compile(batch.arrays)
         self.num_trained += batch.num_samples
         self._mean_loss = loss if self._mean_loss is None else self._mean_loss.lerp_(loss, 1 - LOSS_MEMORY)
@@ -295,13 +248,16 @@ class Trainer:
         self._validate_now(should_stop)
         self._save()
 
+    def _is_writing(self) -> bool:
+        return self.saver is not None and self.saver.is_writing
+
     def _save(self) -> None:
-        if self.checkpoint is None:
+        if self.saver is None:
             return
         self.state = "saving a checkpoint"
         if not self._step.is_finite():
             raise self._diverged(f"weights or their moments are not finite at step {self.step}")
-        self.checkpoint(self)
+        self.saver.save(self.step, self.checkpoint_state)
 
     def _diverged(self, what: str) -> PenstockError:
         return PenstockError(f"{what}: lower training.learning_rate (it was {self._step.learning_rate:g})", exit_code=1)
@@ -309,10 +265,10 @@ class Trainer:
     def _cause_to_end(self, should_stop: Callable[[], bool]) -> str | None:
         if should_stop():
             return "stopped"
-        for name, fraction in self.stop_after.fractions(**self._done()).items():
+        for name, fraction in self.settings.stop_after.fractions(**self._done()).items():
             if fraction >= 1 and name != "simulations":
                 return name
-        target, errors = self.stop_after.error, self.validation_errors
+        target, errors = self.settings.stop_after.error, self.validation_errors
         if target is not None and errors is not None and errors["relative_l2"]["mean"] <= target:
             return "error"
         # in this order: what was drawn of a buffer that is exhausted can only become fewer
@@ -326,7 +282,7 @@ class Trainer:
             "minutes": self.train_seconds / 60,
             "steps": self.step,
             "samples": self._num_samples_done(),
-            "simulations": self.ingest.num_ended * self.step / max(1, self.step + num_to_drain),
+            "simulations": self.ingest.deliveries.num_ended * self.step / max(1, self.step + num_to_drain),
         }
 
     def _num_samples_done(self) -> int:
@@ -335,7 +291,7 @@ class Trainer:
 
     # Checkpoints
 
-    def checkpoint_state(self, *, with_buffer: bool = True) -> dict:
+    def checkpoint_state(self, *, with_buffer: bool = True) -> dict[str, Any]:
         """What a checkpoint is made of: weights, optimizer, buffer, meta. Ingest must be paused until it is written."""
         optimizer = {**self._step.state(), "random.cpu": torch.get_rng_state()}
         if self.feed.device.type == "cuda":
@@ -356,6 +312,8 @@ class Trainer:
                 },
                 # of these very weights
                 "validation": self.validation_errors if self._validated_step == self.step else None,
+                "ingest": self.ingest.state(with_buffer=with_buffer),
+                "lanes": self.feed.state(),
             },
         }
 
@@ -371,6 +329,8 @@ class Trainer:
             torch.cuda.set_rng_state(checkpoint.optimizer["random.cuda"], self.feed.device)
         if checkpoint.buffer is not None:
             self.buffer.load_state(checkpoint.buffer)
+        self.ingest.load_state(checkpoint.meta["ingest"])
+        self.feed.load_state(checkpoint.meta.get("lanes"))
         training = checkpoint.meta["training"]
         self.num_trained = training["num_trained"]
         self.loss = training["loss"]

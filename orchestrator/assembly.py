@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
@@ -13,20 +13,19 @@ import torch
 from penstock.errors import PenstockError
 from penstock.learner.buffers.buffer import BUFFERS, MIN_SIMULATIONS, Buffer
 from penstock.learner.buffers.units import DRAWS, Draw, Samples
-from penstock.learner.feed.feed import Feed
+from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import LOSSES, Sobolev
 from penstock.learner.models import MODELS
 from penstock.learner.normalization import Normalization
 from penstock.learner.rehearsal import rehearse, try_out
 from penstock.learner.schedules import Schedule
+from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.step import Step
-from penstock.learner.stream.ingest import Ingest, Stream
-from penstock.learner.stream.lockstep import Lockstep
-from penstock.learner.stream.rate_limiter import RateLimiter
+from penstock.learner.store import Store
+from penstock.learner.stream.order import Deterministic, FreeRunning, Order
+from penstock.learner.stream.stream import CHUNKS_AHEAD, Stream
 from penstock.learner.surrogate import Surrogate
-from penstock.learner.trainer import StopAfter, Trainer
 from penstock.learner.validation.validation import BATCH_SIZE, Validation
-from penstock.orchestrator.actors.ray_stream import CHUNKS_AHEAD
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.run.memory import Memory, least_memory, size
@@ -43,33 +42,46 @@ OF_THE_PROBLEM = ("extent", "weights", "stiffness")  # options of losses that no
 DEVICE_SHARE = 0.5  # of what training leaves free on a GPU: a step's activations need the rest
 
 
-def make_trainer(
-    blueprint: Blueprint, stream: Stream, save: Callable[[Trainer], None], is_saving: Callable[[], bool]
-) -> Trainer:
-    """Buffer, ingest, feed, step and trainer of a run, untrained. Raises PenstockError."""
-    config = blueprint.config
-    training = config.training
-    device = pick_device(training.device)
+def make_learner(blueprint: Blueprint, stream: Stream, store: Store) -> Learner:
+    """The learner of a run, restored from what its store holds. Raises PenstockError."""
+    config, device = blueprint.config, pick_device(blueprint.config.training.device)
     surrogate = make_surrogate(blueprint).to(device)
     buffer = _make_buffer(blueprint, device, surrogate.weight_bytes)
-    ratio = config.buffer.batches_per_simulation
-    rate_limiter = None if ratio is None else RateLimiter(ratio)
-    ingest = Ingest(stream, buffer, blueprint.problem().layout, rate_limiter)
-    if config.deterministic:
-        feed = Lockstep(buffer, ingest, device, training.batch_size, rate_limiter)
-    else:
-        feed = Feed(buffer, device, training.batch_size, rate_limiter)
-    return Trainer(
+    problem = blueprint.problem()
+    return Learner(
         make_step(blueprint, surrogate),
-        feed,
-        ingest,
+        buffer,
+        stream,
+        problem.layout,
+        settings_of(config),
+        store=store,
+        order=order_of(config),
+        quantile_names=problem.rank_names,
+        tries_export=config.model.name not in MODELS,  # ours are known to export
+    )
+
+
+def settings_of(config: Config) -> Settings:
+    training, validation, checkpoint = config.training, config.validation, config.checkpoint
+    return Settings(
+        batch_size=training.batch_size,
         stop_after=StopAfter(**training.stop_after.model_dump()),
         schedule=Schedule(**training.schedule.model_dump()),
-        validation_every_s=config.validation.every_s,
-        checkpoint=save,
-        checkpoint_every_s=config.checkpoint.every_s,
-        is_saving=is_saving,
+        batches_per_simulation=config.buffer.batches_per_simulation,
+        validation_simulations=validation.simulations,
+        validation_batch_size=min(BATCH_SIZE, training.micro_batch_size or training.batch_size),
+        validation_every_s=validation.every_s,
+        checkpoint_every_s=checkpoint.every_s,
+        checkpoints_kept=checkpoint.keep,
+        saves_buffer=checkpoint.buffer,
     )
+
+
+def order_of(config: Config) -> Order:
+    if not config.deterministic:
+        return FreeRunning()
+    limit = config.training.stop_after.simulations
+    return Deterministic(num_lanes=config.solver.workers, window=config.solver.window, limit=limit)
 
 
 def make_draw(blueprint: Blueprint) -> Draw:
@@ -272,9 +284,9 @@ def make_validation(
 
     It takes no more at once than a forward pass of training does.
     """
-    training = blueprint.config.training
-    most = training.micro_batch_size or training.batch_size
-    return Validation(arrays, steps=steps, batch_size=min(BATCH_SIZE, most), device=device)
+    return Validation(
+        arrays, steps=steps, batch_size=settings_of(blueprint.config).validation_batch_size, device=device
+    )
 
 
 def validation_size(blueprint: Blueprint) -> tuple[int, int]:

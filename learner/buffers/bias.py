@@ -5,12 +5,31 @@ Axes:  N units in the buffer, F parameters.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from penstock.learner.buffers.buffer import Buffer
+
+BIAS_EVERY_S = 5.0  # it sorts the buffer's ranks
+
+
+class BiasWatch:
+    """The `bias` of a buffer, looked at every 5 s. names: of its parameters."""
+
+    def __init__(self, buffer: Buffer, names: Sequence[str]):
+        self._buffer = buffer
+        self._names = names
+        self._last: dict[str, Any] | None = None
+        self._at = -math.inf
+
+    def look(self) -> dict[str, Any]:
+        if time.monotonic() - self._at >= BIAS_EVERY_S:
+            self._last, self._at = bias(self._buffer, self._names), time.monotonic()
+        return self._last
 
 
 def bias(buffer: Buffer, names: Sequence[str]) -> dict[str, Any]:

@@ -53,6 +53,13 @@ class Storage:
         self._queueing = threading.Lock()
 
     @property
+    def place(self) -> str:
+        """Where its samples lie, for people."""
+        if self.device.type == "cuda":
+            return "the GPU's memory"
+        return "pinned host memory" if self.is_pinned else "host memory"
+
+    @property
     def num_bytes(self) -> int:
         """Of the preallocated arrays."""
         return sum(array.nbytes for array in self.arrays.values())

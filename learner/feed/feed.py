@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,6 +17,44 @@ from penstock.learner.stream.rate_limiter import RateLimiter
 
 DRAW_TIMEOUT_S = 0.2  # how soon one who waits for samples sees that it is to give up
 NUM_QUEUED = 2  # batches whose steps a GPU may have before it: one in hand, and the next without a wait for the host
+
+
+class BatchSource(Protocol):
+    """Where a trainer's batches come from: `Feed`, or `Lockstep` in an order that repeats."""
+
+    buffer: Buffer
+    device: torch.device
+    batch_size: int
+    wait_seconds: float
+    """Time in which `next` had no batch to give."""
+    takes_from_stream: bool
+    """It has the ingest take what comes, which then has no thread."""
+    num_ahead: int
+    """Batches that were drawn and not taken, one that is being drawn included."""
+
+    def wait_for_population(self, should_stop: Callable[[], bool]) -> bool:
+        """Blocks until the buffer reaches its watermark or the stream ends; False when should_stop() came first."""
+
+    def start(self, num_batches: int | None = None) -> None:
+        """From here on at most num_batches are drawn in all: what the run has no step for stays in the buffer."""
+
+    def next(self, should_stop: Callable[[], bool]) -> Batch | None:
+        """The next batch, its arrays on the device; None when none came for a moment, or none will come."""
+
+    def hold(self) -> None:
+        """Nothing is drawn any more, but for a batch in hand; what was drawn ahead can be taken."""
+
+    def release(self) -> None:
+        """Ends a `hold`."""
+
+    def close(self) -> None:
+        """Nothing more is drawn."""
+
+    def state(self) -> dict[str, Any] | None:
+        """What a checkpoint keeps of it, as JSON."""
+
+    def load_state(self, state: dict[str, Any] | None) -> None:
+        """Goes on from `state()`."""
 
 
 class Feed:
@@ -33,6 +72,8 @@ class Feed:
 
     Raises ValueError for a batch size that the buffer can't hold.
     """
+
+    takes_from_stream = False
 
     def __init__(
         self,
@@ -124,6 +165,12 @@ class Feed:
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
+
+    def state(self) -> None:
+        """What was drawn is in the buffer's state and the limiter's."""
+
+    def load_state(self, state: Any) -> None:
+        """There is nothing to go on from; a run that repeated before has left its lanes here."""
 
     def _wait_for_batch(self, gives_up: Callable[[], bool]) -> bool:
         """Whether a batch may be drawn: the rate limiter allows it and the buffer has one."""

@@ -5,25 +5,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
-from penstock.id_set import IdSet
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.normalization import RunningMoments
+from penstock.learner.stream.deliveries import Deliveries
 from penstock.learner.stream.rate_limiter import RateLimiter
+from penstock.learner.stream.stream import Stream
 from penstock.sample import Chunk, Decision, Layout, LeaseEnd, SolveRecord
 
 STREAM_TIMEOUT_S = 0.2  # how soon an idle ingest thread sees should_stop()
 GIVE_UP_TIMEOUT_S = 0.2  # a put is done by then; a pause may last as long as a checkpoint takes to write
-
-
-class Stream(Protocol):
-    """Where chunks come from."""
-
-    def next(self, timeout_s: float) -> Chunk | LeaseEnd | None:
-        """The next item; None when timeout_s passed without one."""
 
 
 @dataclass
@@ -43,18 +37,24 @@ class Ingest:
     lock is never held while waiting for a slot, because the thread that would free one may be the one that wants to
     save. What `drain_solves` and `drain_lease_ends` take has a lock of its own: they return at once even while a
     checkpoint is written.
+
+    limit: simulations after which the buffer's stream has ended; None for no end.
     """
 
-    def __init__(self, stream: Stream, buffer: Buffer, layout: Layout, rate_limiter: RateLimiter | None = None):
+    def __init__(
+        self,
+        stream: Stream,
+        buffer: Buffer,
+        layout: Layout,
+        rate_limiter: RateLimiter | None = None,
+        limit: int | None = None,
+    ):
         self.stream = stream
         self.buffer = buffer
         self.layout = layout
         self.rate_limiter = rate_limiter
-        self.delivered = IdSet()
-        self.delivered_intervals: list[list[int]] = []
-        """`delivered` as JSON, replaced as a whole: other threads may read it at any time."""
-        self.failed: dict[int, str] = {}
-        """Reason by simulation."""
+        self.limit = limit
+        self.deliveries = Deliveries()
         self.num_unique = 0
         """Samples put into the buffer."""
         self.num_forgotten = 0
@@ -65,8 +65,7 @@ class Ingest:
         self.solver_blocked_seconds = 0.0
         self.moments = RunningMoments(buffer.draws.num_steps)
         """Of the samples up to the one that reached the watermark, and of those that were put together with it."""
-        self._ended = IdSet()  # delivered or failed
-        self._partial: dict[int, set[int]] = {}  # steps that are in, of simulations that have not ended
+        self._given_up: dict[int, str] = {}  # not written down yet
         self._solves: list[SolveRecord] = []
         self._decisions: list[Decision] = []
         self._lease_ends: list[LeaseEnd] = []
@@ -76,7 +75,7 @@ class Ingest:
         self._error: BaseException | None = None
 
     def run(self, should_stop: Callable[[], bool]) -> None:
-        """Takes from the stream until should_stop(). The owner says when the buffer's stream has ended."""
+        """Takes from the stream until should_stop()."""
 
         def training_waits_or_stop() -> bool:
             return self.buffer.draw_is_waiting or not self.buffer.reached_watermark or should_stop()
@@ -116,7 +115,7 @@ class Ingest:
         with self._lock:
             self.num_retried += item.retried
             self.solver_blocked_seconds += item.blocked_seconds
-            rows = self._new_rows(item)
+            rows = self.deliveries.new_rows(item)
             self.num_dropped += len(item) - len(rows)
         return Arrival(item, rows)
 
@@ -126,23 +125,12 @@ class Ingest:
             if should_stop is not None and should_stop():  # the last checkpoint may be written: nothing after it
                 return False
             simulations = arrival.chunk.simulations[arrival.rows]
-            arrival.rows = arrival.rows[~self._ended.contains(simulations)]  # some may have been given up meanwhile
+            arrival.rows = arrival.rows[self.deliveries.goes_on(simulations)]  # some may have been given up meanwhile
             arrival.rows = arrival.rows[self._put_rows(arrival.chunk, arrival.rows) :]
             if len(arrival.rows):
                 return False
             self._write_ends(arrival.chunk)
             return True
-
-    def _new_rows(self, chunk: Chunk) -> np.ndarray:
-        """Rows whose (simulation, step) is not in yet, each once."""
-        simulations, steps = chunk.simulations, chunk.steps
-        is_new = ~self._ended.contains(simulations)
-        for simulation in self._partial.keys() & set(simulations.tolist()):
-            is_new &= (simulations != simulation) | np.isin(steps, list(self._partial[simulation]), invert=True)
-        order = np.lexsort((steps, simulations))  # stable: the first of several copies stays the first
-        is_copy = (np.diff(simulations[order]) == 0) & (np.diff(steps[order]) == 0)
-        is_new[order[1:][is_copy]] = False
-        return np.flatnonzero(is_new)
 
     def _put_rows(self, chunk: Chunk, rows: np.ndarray) -> int:
         if not len(rows):
@@ -155,59 +143,42 @@ class Ingest:
             self.moments.update(arrays, chunk.steps[at])
         simulations, steps = chunk.simulations[at], chunk.steps[at]
         count = self.buffer.put_now(arrays, simulations, steps, parameters=chunk.parameters[at])
-        simulations, steps = simulations[:count], steps[:count]
-        if count == len(rows):  # what ends with this chunk ends now, and need not be kept track of until then
-            goes_on = np.isin(simulations, chunk.finished, invert=True)
-            simulations, steps = simulations[goes_on], steps[goes_on]
-        for simulation in np.unique(simulations).tolist():
-            self._partial.setdefault(simulation, set()).update(steps[simulations == simulation].tolist())
+        ending = chunk.finished if count == len(rows) else ()  # what ends with this chunk ends now
+        self.deliveries.take(simulations[:count], steps[:count], ending=ending)
         self.num_unique += count
         return count
 
     def _write_ends(self, chunk: Chunk) -> None:
-        num_delivered = len(self.delivered)
-        finished = np.array(chunk.finished, np.int64)
-        finished = finished[~self._ended.contains(finished)]
-        self.delivered.update(finished)
-        self._ended.update(finished)
-        self._partial = {number: steps for number, steps in self._partial.items() if number not in self._ended}
+        num_delivered = self.deliveries.finish(chunk.finished)
         self._write_failures(chunk.failed)
-        self.delivered_intervals = self.delivered.to_intervals()
+        self._note_the_end()
         if self.rate_limiter is not None and self.buffer.reached_watermark:
             self.rate_limiter.start()
-            self.rate_limiter.add_simulations(len(self.delivered) - num_delivered)
+            self.rate_limiter.add_simulations(num_delivered)
 
     def _write_failures(self, failed: Mapping[int, str]) -> None:
-        for simulation, reason in failed.items():
-            if simulation not in self._ended:
-                self.failed[simulation] = reason
-                self._ended.add(simulation)
-                if self._partial.pop(simulation, None) is not None:
-                    self.num_forgotten += self.buffer.forget(simulation)
+        for simulation in self.deliveries.fail(failed):
+            self.num_forgotten += self.buffer.forget(simulation)
 
-    def give_up(self, failed: Mapping[int, str]) -> bool:
+    def _note_the_end(self) -> None:
+        if self.limit is not None and self.deliveries.num_ended >= self.limit:
+            self.buffer.end_of_stream()
+
+    def give_up(self, failed: Mapping[int, str]) -> None:
         """Write down simulations that failed without a chunk to say so, with the reason.
 
-        False during a pause, which may be long: nothing was written then, and it is to be tried again.
+        During a pause, which may be long, they are kept: they are written down by the first call after it.
         """
-        if not self._lock.acquire(timeout=GIVE_UP_TIMEOUT_S):
-            return False
-        try:
-            self._write_failures(failed)
-            return True
-        finally:
-            self._lock.release()
+        self._given_up |= failed
+        if self._given_up and self._lock.acquire(timeout=GIVE_UP_TIMEOUT_S):
+            try:
+                self._write_failures(self._given_up)
+                self._note_the_end()
+                self._given_up = {}
+            finally:
+                self._lock.release()
 
     # For the owner
-
-    @property
-    def num_delivered(self) -> int:
-        return len(self.delivered)
-
-    @property
-    def num_ended(self) -> int:
-        """Simulations delivered or failed."""
-        return len(self.delivered) + len(self.failed)
 
     def drain_solves(self) -> list[SolveRecord]:
         """The solve records since the last call."""
@@ -235,23 +206,18 @@ class Ingest:
         """Ends a pause. Any thread may: the one that has written the buffer to the disk does."""
         self._lock.release()
 
-    def state(self, *, with_buffer: bool = True) -> dict:
+    def state(self, *, with_buffer: bool = True) -> dict[str, Any]:
         """For a checkpoint, as JSON. Call it during a pause.
 
         with_buffer: whether the buffer is saved too; if not, whatever is in it counts as never delivered, so that a
         resumed run solves it again.
         """
-        delivered, partial, num_unique, moments = self.delivered, self._partial, self.num_unique, self.moments
+        num_unique, moments, undelivered = self.num_unique, self.moments, None
         if not with_buffer:
-            delivered = IdSet.from_intervals(delivered.to_intervals())
-            for simulation in self.buffer.simulations_in().tolist():
-                delivered.discard(simulation)
-            partial, num_unique = {}, num_unique - len(self.buffer)
-            moments = RunningMoments()
+            num_unique, moments = num_unique - len(self.buffer), RunningMoments()
+            undelivered = self.buffer.simulations_in().tolist()
         return {
-            "delivered": delivered.to_intervals(),
-            "failed": {str(simulation): reason for simulation, reason in self.failed.items()},
-            "partial": {str(simulation): sorted(steps) for simulation, steps in partial.items()},
+            **self.deliveries.state(undelivered),
             "num_unique": num_unique,
             "num_forgotten": self.num_forgotten,
             "num_dropped": self.num_dropped,
@@ -261,15 +227,9 @@ class Ingest:
             "rate_limiter": self.rate_limiter.state() if self.rate_limiter is not None else None,
         }
 
-    def load_state(self, state: dict) -> None:
+    def load_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from `state()`; the buffer's own state is restored apart. Call it before `start`."""
-        self.delivered = IdSet.from_intervals(state["delivered"])
-        self.delivered_intervals = state["delivered"]
-        self.failed = {int(simulation): reason for simulation, reason in state["failed"].items()}
-        self._ended = IdSet.from_intervals(state["delivered"])
-        for simulation in self.failed:
-            self._ended.add(simulation)
-        self._partial = {int(simulation): set(steps) for simulation, steps in state["partial"].items()}
+        self.deliveries = Deliveries.of_state(state)
         self.num_unique = state["num_unique"]
         self.num_forgotten = state["num_forgotten"]
         self.num_dropped = state["num_dropped"]
@@ -278,6 +238,7 @@ class Ingest:
         self.moments.load_state(state["moments"])
         if self.rate_limiter is not None and state["rate_limiter"] is not None:
             self.rate_limiter.load_state(state["rate_limiter"])
+        self._note_the_end()
 
     # The thread
 

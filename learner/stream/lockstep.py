@@ -1,18 +1,18 @@
-"""Batches of a deterministic run: ingest and draws by turns, in one thread."""
+"""Batches in an order that repeats: ingest and draws by turns, in one thread."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers.buffer import Batch, Buffer
-from penstock.learner.stream.ingest import STREAM_TIMEOUT_S, Arrival, Ingest, Stream
-from penstock.learner.stream.rate_limiter import RateLimiter
+from penstock.learner.buffers.buffer import Batch
+from penstock.learner.stream.ingest import STREAM_TIMEOUT_S, Arrival, Ingest
+from penstock.learner.stream.stream import Stream
 from penstock.sample import Chunk, LeaseEnd
 
 
@@ -26,32 +26,33 @@ class OrderedStream(Stream, Protocol):
     def acknowledge(self) -> None:
         """The training chunk that came last was taken."""
 
+    def state(self) -> dict[str, Any]:
+        """Where it stands, as JSON; saved with an ingest that has taken just what was acknowledged."""
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Goes on from `state()`."""
+
 
 class Lockstep:
-    """The `Feed` of a deterministic run: before each draw it takes from the stream until it is training's turn.
+    """A `BatchSource` without time: before each draw it takes from the stream until it is training's turn.
 
     Training has its turn when a batch may be drawn and the limiter allows it, T < r (D + 1), or when the chunk in hand
     has rows for which the buffer has no slot. Both are counts, which a checkpoint keeps; so the sequence of puts and
     draws is a function of the stream's alone, and a resumed run goes on in it. Of the chunk in hand a checkpoint needs
     only which rows are in: not acknowledged, it comes again, and the ingest drops those.
 
-    ingest: of an OrderedStream; it is not started, for its items are taken here.
+    ingest: of an OrderedStream, and with a rate limiter; it is not started, for its items are taken here.
     """
 
-    def __init__(
-        self,
-        buffer: Buffer,
-        ingest: Ingest,
-        device: torch.device | str,
-        batch_size: int,
-        rate_limiter: RateLimiter,
-    ):
-        self.buffer = buffer
+    takes_from_stream = True
+
+    def __init__(self, ingest: Ingest, device: torch.device | str, batch_size: int):
+        self.buffer = ingest.buffer
         self.ingest = ingest
         self.stream: OrderedStream = ingest.stream
         self.device = torch.device(device)
         self.batch_size = batch_size
-        self.rate_limiter = rate_limiter
+        self.rate_limiter = ingest.rate_limiter
         self.wait_seconds = 0.0
         """Time in which the stream gave nothing, from the watermark on."""
         self._in_hand: Arrival | None = None
@@ -101,6 +102,12 @@ class Lockstep:
 
     def close(self) -> None:
         """There is no thread to end."""
+
+    def state(self) -> dict[str, Any]:
+        return self.stream.state()
+
+    def load_state(self, state: dict[str, Any] | None) -> None:
+        self.stream.load_state(state)
 
     def _take(self) -> bool:
         """Put what there are slots for of the chunk in hand, or else of the next item; False when none came."""

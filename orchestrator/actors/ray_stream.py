@@ -1,31 +1,22 @@
-"""The stream from solver workers to the learner, over Ray or inside one process.
+"""The stream from solver workers to the learner, over Ray.
 
-Both forms have the same methods, of which the learner's ingest knows the second:
-
-    submit(lease, worker)    queue a lease at a worker; returns at once
-    next(timeout_s)          the next chunk of any worker or the end of a lease, None when none came in time; one thread
-    close()                  take no more; workers in the middle of a lease are released
-    silences()               seconds for which a worker has given nothing, by the number of its lease at work; the time
-                             in which it waited for what it gave to be taken left out
-
-Taking the next chunk is the acknowledgement of the one before: a worker runs at most `CHUNKS_AHEAD` chunks ahead, then
-waits.
+submit(lease, worker)    queue a lease at a worker; returns at once
+next(timeout_s, lane)    as `Stream` in learner/stream/stream.py
+close()                  take no more; workers in the middle of a lease are released
+silences()               seconds for which a worker has given nothing, by the number of its lease at work; the time
+                         in which it waited for what it gave to be taken left out
 """
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from penstock.learner.stream.stream import CHUNKS_AHEAD
 from penstock.sample import Chunk, Lease, LeaseEnd
 
-if TYPE_CHECKING:
-    from penstock.solvers.worker import SolverWorker
-
-CHUNKS_AHEAD = 2
 LOOK_S = 5.0  # a longer time in which nobody asked for the silences is one in which this process stood still
 
 
@@ -134,50 +125,6 @@ class RayStream:
             self._leases.clear()
             self._quiet_since.clear()  # `silences` may be under way
             self._chunks.clear()  # dropping a generator cancels its actor call
-
-
-class InProcessStream:
-    """The same stream from one worker in a thread of this process: for tests, notebooks and the benches."""
-
-    def __init__(self):
-        self._leases: queue.Queue[tuple[Lease, SolverWorker] | None] = queue.Queue()
-        self._items: queue.Queue[Chunk | LeaseEnd] = queue.Queue(CHUNKS_AHEAD)
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="solver", daemon=True)
-        self._thread.start()
-
-    def submit(self, lease: Lease, worker: SolverWorker) -> None:
-        self._leases.put((lease, worker))
-
-    def next(self, timeout_s: float) -> Chunk | LeaseEnd | None:
-        try:
-            return self._items.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
-
-    def silences(self) -> dict[int, float]:
-        return {}
-
-    def close(self) -> None:
-        self._closed.set()
-        self._leases.put(None)
-        self._thread.join()
-
-    def _work(self) -> None:
-        while (task := self._leases.get()) is not None:
-            lease, worker = task
-            for chunk in worker.stream(lease):
-                self._put(chunk)
-                if self._closed.is_set():
-                    return
-            self._put(LeaseEnd(lease.number))
-
-    def _put(self, item: Chunk | LeaseEnd) -> None:
-        while not self._closed.is_set():
-            try:
-                return self._items.put(item, timeout=0.1)
-            except queue.Full:
-                continue
 
 
 def _one_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ from math import ceil, inf
 from typing import Any
 
 from penstock.id_set import IdSet
+from penstock.learner.stream.blocks import Blocks
 from penstock.sample import Lease
 from penstock.status import Ended
 
@@ -63,17 +64,13 @@ class Ledger:
         self._leased[number] = set(ids)
         return Lease(number=number, simulations=tuple(ids), design=self.design)
 
-    def lease_block(self, number: int, size: int, lane: int, num_lanes: int) -> Lease | None:
-        """The first block of a lane that was not given out, whole; None where the limit leaves the lane none.
-
-        Block b are the ids from b size to (b + 1) size - 1, or to the limit, and belongs to lane b mod num_lanes. So
-        the leases of a lane are always the same, whatever dies and whatever was delivered of a block in progress.
-        """
-        self._return_up_to(ceil(self._next / size) * size)
-        fresh = ceil(self._next / size)
-        fresh += (lane - fresh) % num_lanes
-        block = min([fresh, *(b for b in {i // size for i in self._returned} if b % num_lanes == lane)])
-        ids = range(block * size, self._below_limit((block + 1) * size))
+    def lease_block(self, number: int, blocks: Blocks, lane: int) -> Lease | None:
+        """The first block of a lane that was not given out, whole; None where the limit leaves the lane none."""
+        num_begun = ceil(self._next / blocks.size)
+        self._return_up_to(num_begun * blocks.size)
+        begun = {blocks.block_of(simulation) for simulation in self._returned}
+        block = min([blocks.first_of(lane, num_begun), *(block for block in begun if blocks.is_of(block, lane))])
+        ids = blocks.ids(block)
         if not ids:
             return None
         self._return_up_to(ids.stop)

@@ -249,7 +249,7 @@ class _Driver:
         journal, choices, families = Journal(self.folder), Choices(self.folder), Families(self.folder)
         self.metrics.choose(choices.decisions)
         self.learner.start.remote()
-        pending, stream_ended, warning = None, False, None
+        pending, warning = None, None
         idle = Idle(config.training.stop_after.minutes, validation.num_ended + training.num_ended)
         with View(self.console, self.folder.path.name).shown() as view:
             while not self.stop_signal:
@@ -292,9 +292,6 @@ class _Driver:
                         raise PenstockError(self._idle_cause(record, workers), exit_code=1)
                     ledger = training if validation.is_complete() else validation
                     workers.lease_ahead(ledger, config.solver.window, choices.decisions)
-                    if training.is_complete() and not stream_ended:
-                        self.learner.end_stream.remote()
-                        stream_ended = True
                 time.sleep(max(0.0, TICK_S - (time.monotonic() - tick)))
         self._tell(f"{self.stop_signal.name}: writing a checkpoint (again to end at once)")
         return self._stop(pending, training, journal, f"stopped by {self.stop_signal.name}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.actors.solver_actor import SolverActor, read_where
+from penstock.orchestrator.assembly import order_of
 from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.ledger import DEATHS, Ledger
@@ -19,7 +20,7 @@ from penstock.orchestrator.run.logs import last_line
 from penstock.orchestrator.run.memory import size
 from penstock.orchestrator.run.supervision import MemoryKills, Place, Silences, memory_bound
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.sample import Decision, Lease, LeaseEnd
+from penstock.sample import Decision, LeaseEnd
 from penstock.status import Ready, Silence
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class WorkerPool:
         self._folder = folder
         self._learner = learner
         self._tell = tell
-        self._deterministic = blueprint.config.deterministic
+        self._order = order_of(blueprint.config)
         self._num_started = 0
         self._num_leases = 0
         self._session_folder = session_folder
@@ -112,7 +113,7 @@ class WorkerPool:
             except self._ray.exceptions.RayError as error:
                 self._fail_start(worker, str(error).splitlines()[0])
                 continue
-            if self._deterministic:
+            if self._order.must_repeat:
                 conditions.require_same(self._folder, "solver", ready.conditions)
             worker.pid = ready.pid
             self._folder.event("worker started", worker=worker.name, pid=worker.pid)
@@ -151,7 +152,9 @@ class WorkerPool:
             for worker in ready:  # in turns: a ledger that ends soon keeps all workers busy
                 if wanted[worker] <= 0:
                     continue
-                lease = self._next_lease(ledger, window, worker, len(ready))
+                lease = self._order.lease(
+                    ledger, self._num_leases, self._index(worker), window=window, num_ready=len(ready)
+                )
                 if lease is None:
                     wanted[worker] = 0
                     continue
@@ -160,11 +163,6 @@ class WorkerPool:
                 worker.leases[lease.number] = ledger
                 lease = replace(lease, decisions=decisions, may_try=worker is ready[0])
                 self._learner.lease.remote(lease, worker.actor)
-
-    def _next_lease(self, ledger: Ledger, window: int, worker: Worker, num_ready: int) -> Lease | None:
-        if self._deterministic:  # whoever is ready now has no say in who solves what
-            return ledger.lease_block(self._num_leases, window, self._index(worker), len(self._places))
-        return ledger.lease(self._num_leases, math.ceil(min(window, ledger.num_left / num_ready)))
 
     def close_leases(self, ends: Iterable[LeaseEnd]) -> None:
         """Book the leases that ended. Workers that died are replaced, and those that have outgrown their memory."""
@@ -275,13 +273,11 @@ class WorkerPool:
         is_open = where is not None and where[0] == number and where[1] in worker.leases[number].open_ids(number)
         return where[1] if is_open else None
 
-    def _blamed(self, worker: Worker, number: int, simulation: int | None) -> list[int]:
+    def _blamed(self, worker: Worker, number: int, simulation: int | None) -> Sequence[int]:
         """The simulations of its lease at work over which a worker may have died."""
-        if self._deterministic:  # blocks are solved whole: none can be left out because a worker died over it
-            return []
         if worker.where is None:  # on another machine, perhaps
-            return worker.leases[number].open_ids(number)
-        return [] if simulation is None else [simulation]
+            return self._order.blamed(worker.leases[number].open_ids(number))
+        return self._order.blamed([] if simulation is None else [simulation])
 
     def _empty(self, worker: Worker, pause_s: float) -> None:
         """End the worker, if it lives, and have the next one started in its place after a pause."""

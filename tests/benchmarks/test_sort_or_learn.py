@@ -5,7 +5,6 @@ import pytest
 
 from benchmarks import sort_or_learn
 from benchmarks.sort_or_learn import Draws, Outcome, is_within, learn, page, rows_of
-from penstock.learner.validation.validation import Validation
 from penstock.sample import Chunk, FieldSpec, Layout
 
 N, CAPACITY = 512, 64
@@ -58,7 +57,7 @@ def test_the_buffers_population_is_further_from_its_target_the_more_it_is_sorted
 
     As drawn, they are those of independent draws.
     """
-    training, validation = draws(1), Validation(draws(2, 64).chunk.arrays)
+    training, validation = draws(1), draws(2, 64)
     arms = [("fifo", 1), ("fifo", 4 * CAPACITY), ("reservoir", 1), ("reservoir", 4 * CAPACITY)]
     outcomes = {arm: learn(Square(), training, validation, 0, arm[0], 1, arm[1]) for arm in arms}
     distances = {arm: outcome.distance for arm, outcome in outcomes.items()}

@@ -11,10 +11,11 @@ from penstock.learner.buffers.units import Samples, Trajectories
 from penstock.learner.feed.feed import Feed
 from penstock.learner.losses.losses import H1, MSE, SMALLEST_SHARE, RelativeL2, Sobolev
 from penstock.learner.normalization import Normalization
+from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.step import Step
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.surrogate import Surrogate
-from penstock.learner.trainer import StopAfter, Trainer
+from penstock.learner.trainer import Trainer
 from penstock.learner.validation.validation import Validation
 from penstock.sample import Chunk, FieldSpec, Layout
 
@@ -59,7 +60,7 @@ def trained(layout, arrays, held_out, *, loss=None, draw=None, num_steps=1, step
         Step(surrogate, loss=loss or RelativeL2(), learning_rate=2e-2),
         Feed(buffer, "cpu", 16),
         ingest,
-        stop_after=StopAfter(steps=steps),
+        Settings(batch_size=16, stop_after=StopAfter(steps=steps)),
         validation=Validation(rows),
     )
     trainer.run(lambda: False)

@@ -16,12 +16,13 @@ from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
 from penstock.learner.schedules import Schedule
+from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.step import Step
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.stream.lockstep import Lockstep
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.surrogate import Surrogate
-from penstock.learner.trainer import StopAfter, Trainer
+from penstock.learner.trainer import Trainer
 from penstock.learner.validation.validation import Validation
 from penstock.sample import Chunk, FieldSpec, Layout
 
@@ -77,8 +78,11 @@ def new_trainer(
     loss="relative_l2",
     ema_decay=None,
     device="cpu",
+    validation=None,
+    checkpoint=None,
     **options,
 ):
+    """checkpoint: called with the trainer where one would be saved."""
     torch.manual_seed(seed)
     buffer = kind(LAYOUT, capacity=64, watermark=watermark, seed=seed, device=device)
     ingest = Ingest(None, buffer, LAYOUT, limiter)
@@ -87,9 +91,24 @@ def new_trainer(
     model = FNO(LAYOUT, width=8, modes=6, layers=2)
     surrogate = Surrogate(model, Normalization.identity(LAYOUT), LAYOUT).to(device)
     step = step(surrogate, loss=LOSSES[loss](), learning_rate=learning_rate, ema_decay=ema_decay)
-    return Trainer(
-        step, Feed(buffer, device, batch_size, limiter, depth=depth), ingest, stop_after=stop_after, **options
-    )
+    feed = Feed(buffer, device, batch_size, limiter, depth=depth)
+    settings = Settings(batch_size=batch_size, stop_after=stop_after, **options)
+    trainer = Trainer(step, feed, ingest, settings, validation=validation)
+    trainer.saver = None if checkpoint is None else Noted(trainer, checkpoint)
+    return trainer
+
+
+class Noted:
+    """Saves nothing, and says when."""
+
+    is_writing = False
+
+    def __init__(self, trainer, checkpoint):
+        self.trainer, self.checkpoint = trainer, checkpoint
+
+    def save(self, step, state_of):
+        assert step == self.trainer.step
+        self.checkpoint(self.trainer)
 
 
 def never():
@@ -279,7 +298,8 @@ def test_the_drain_of_pairs_is_planned_by_rows(kind):
     model = FNO(buffer.layout, width=4, modes=3, layers=1)
     surrogate = Surrogate(model, Normalization.identity(buffer.layout), buffer.layout)
     step = NotingRates(surrogate, loss=LOSSES["mse"](), learning_rate=1e-3)
-    trainer = Trainer(step, Feed(buffer, "cpu", 2), ingest, stop_after=StopAfter(simulations=10))
+    settings = Settings(batch_size=2, stop_after=StopAfter(simulations=10))
+    trainer = Trainer(step, Feed(buffer, "cpu", 2), ingest, settings)
     assert trainer.run(never) == "stream ended"
     num_batches = 5 if kind is Reservoir else 25  # it removes a simulation with its first row, the others with the last
     expected = [1e-3 * Schedule()(done / num_batches) for done in range(num_batches)]
@@ -317,8 +337,8 @@ def test_in_lockstep_the_learning_rate_does_not_depend_on_time(kind, stop_after)
         step = NotingRates(
             Surrogate(model, Normalization.identity(LAYOUT), LAYOUT), loss=LOSSES["mse"](), learning_rate=1e-2
         )
-        feed = Lockstep(buffer, ingest, "cpu", 4, limiter)
-        Trainer(step, feed, ingest, stop_after=StopAfter(**stop_after)).run(never)
+        settings = Settings(batch_size=4, stop_after=StopAfter(**stop_after))
+        Trainer(step, Lockstep(ingest, "cpu", 4), ingest, settings).run(never)
         return step.rates, [parameter.detach().numpy() for parameter in model.parameters()]
 
     (expected, weights), *others = [rates(luck) for luck in (None, random.Random(1), random.Random(2))]
@@ -449,9 +469,9 @@ def test_samples_of_simulations_under_way_are_not_trained_on_yet():
     ingest = Ingest(None, buffer, LAYOUT)
     model = FNO(buffer.layout, width=4, modes=3, layers=1)
     surrogate = Surrogate(model, Normalization.identity(buffer.layout), buffer.layout)
-    trainer = Trainer(
-        Step(surrogate, loss=LOSSES["mse"](), learning_rate=1e-3), Feed(buffer, "cpu", 1), ingest, stop_after=stop_after
-    )
+    step = Step(surrogate, loss=LOSSES["mse"](), learning_rate=1e-3)
+    settings = Settings(batch_size=1, stop_after=stop_after)
+    trainer = Trainer(step, Feed(buffer, "cpu", 1), ingest, settings)
 
     def take(simulation, steps, **ends):
         steps = np.array(steps, np.int64)
@@ -464,7 +484,7 @@ def test_samples_of_simulations_under_way_are_not_trained_on_yet():
     take(5, [], failed={5: "diverged"})
     assert trainer.run(lambda: trainer.state == "waiting for samples" and trainer.step > 0) == "stopped"
     assert trainer.step == 1 and trainer.progress == 0.5
-    trainer = Trainer(trainer._step, Feed(buffer, "cpu", 1), ingest, stop_after=stop_after)
+    trainer = Trainer(trainer._step, Feed(buffer, "cpu", 1), ingest, settings)
     take(1, [2, 3])
     assert trainer.run(never) == "samples" and trainer.step == 2
 
@@ -607,6 +627,12 @@ def test_a_checkpoint_that_is_due_waits_for_the_one_being_written_and_training_d
     trainer = new_trainer(
         StopAfter(steps=30), checkpoint=lambda trainer: saved.append(trainer.step), checkpoint_every_s=0.0
     )
-    trainer.is_saving = lambda: 10 <= trainer.step < 20
+
+    class Slow(Noted):
+        @property
+        def is_writing(self):
+            return 10 <= trainer.step < 20
+
+    trainer.saver = Slow(trainer, trainer.saver.checkpoint)
     assert trainer.run(never) == "steps"
     assert saved == [*range(1, 10), *range(20, 31), 30]

@@ -8,14 +8,16 @@ import torch
 
 from penstock.errors import PenstockError
 from penstock.learner.buffers.units import Pairs, Samples, Trajectories
+from penstock.learner.store import PlainStore
+from penstock.learner.stream.lanes import Lanes
 from penstock.learner.stream.lockstep import Lockstep
 from penstock.orchestrator.assembly import (
     _make_buffer,
     fits_beside_training,
     make_draw,
+    make_learner,
     make_loss,
     make_surrogate,
-    make_trainer,
     make_validation,
     pick_device,
     rehearse_model,
@@ -67,9 +69,7 @@ def blueprint(tmp_path):
 
 
 class NoStream:
-    has_ended = False
-
-    def next(self, timeout_s):
+    def next(self, timeout_s, lane=None):
         return None
 
 
@@ -96,7 +96,7 @@ def test_what_is_drawn_is_what_model_and_buffer_are_made_for(blueprint, draw, ex
     surrogate = make_surrogate(chosen)
     assert [spec.name for spec in surrogate.layout.inputs] == inputs
     assert [spec.name for spec in surrogate.layout.outputs] == outputs
-    buffer = make_trainer(chosen, NoStream(), lambda trainer: None, lambda: False).feed.buffer
+    buffer = make_learner(chosen, NoStream(), PlainStore()).buffer
     assert buffer.layout == surrogate.layout and buffer.num_units == 200 // expected.num_steps
 
 
@@ -277,19 +277,19 @@ def test_devices_and_placements_that_are_not_here_are_named(blueprint):
     require_placement(on_device, torch.device("cuda"))
     for function in (
         lambda: require_placement(on_device, torch.device("cpu")),
-        lambda: make_trainer(on_device, NoStream(), lambda trainer: None, lambda: False),
+        lambda: make_learner(on_device, NoStream(), PlainStore()),
     ):
         assert refusal(function).startswith("buffer.placement: 'device' was asked for and training runs on the CPU")
     for placement in ("auto", "host"):
         chosen = blueprint(buffer={"placement": placement}, training={"device": "cpu"})
-        buffer = make_trainer(chosen, NoStream(), lambda trainer: None, lambda: False).feed.buffer
+        buffer = make_learner(chosen, NoStream(), PlainStore()).buffer
         assert buffer.storage.device.type == "cpu" and not buffer.storage.is_pinned
 
 
 def test_a_buffer_beyond_the_machines_memory_is_named(blueprint):
     chosen = blueprint(buffer={"capacity": 10**11}, training={"device": "cpu"})
     assert "buffer.capacity: 100000000000 samples of 2.15 kB take 215 TB, and " in refusal(
-        make_trainer, chosen, NoStream(), lambda trainer: None, lambda: False
+        make_learner, chosen, NoStream(), PlainStore()
     )
 
 
@@ -306,5 +306,5 @@ def test_a_buffer_beyond_a_gpus_memory_is_named_with_what_would_fit(blueprint, m
 def test_a_deterministic_run_draws_in_lockstep(blueprint):
     solver = {"workers": 2, "strategy": "direct", "sort": True}
     chosen = blueprint(deterministic=True, solver=solver, training={"device": "cpu"})
-    trainer = make_trainer(chosen, NoStream(), lambda trainer: None, lambda: False)
-    assert isinstance(trainer.feed, Lockstep) and trainer.feed.rate_limiter is trainer.ingest.rate_limiter
+    learner = make_learner(chosen, NoStream(), PlainStore())
+    assert isinstance(learner.trainer.feed, Lockstep) and isinstance(learner.ingest.stream, Lanes)

@@ -20,6 +20,7 @@ from penstock.learner.normalization import RunningMoments
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.sample import Chunk, FieldSpec, Layout, LeaseEnd, SolveRecord
+from penstock.status import Ended
 
 pytestmark = pytest.mark.usefixtures("watermark_of_samples")
 
@@ -108,8 +109,7 @@ def test_second_copies_are_dropped():
         chunk((2, 0), finished=(2,)),
     ):
         assert ingest.take(item)
-    assert ingest.num_delivered == 2 and 0 in ingest.delivered and 1 in ingest.delivered
-    assert ingest.failed == {2: "singular"}
+    assert ingest.deliveries.ended == Ended([[0, 2]], {2: "singular"})
     assert (ingest.num_unique, ingest.num_dropped) == (6, 6)
     assert contents(ingest.buffer) == [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (2, 0)]
 
@@ -128,7 +128,7 @@ def test_leases_redone_in_any_order_deliver_every_sample_once(seed):
         ingest.take(chunk(*steps[:cut]))
         ingest.take(chunk(*steps[cut:], finished=(simulation,) if num_steps == 4 else ()))
         unfinished -= {simulation} if num_steps == 4 else set()
-    assert ingest.delivered.to_intervals() == [[0, 6]]
+    assert ingest.deliveries.delivered.to_intervals() == [[0, 6]]
     assert sorted(contents(ingest.buffer)) == [(simulation, step) for simulation in range(6) for step in range(4)]
     assert ingest.state()["partial"] == {}
 
@@ -154,10 +154,10 @@ def test_chunks_of_another_design_leave_nothing_but_their_solve_records():
     assert ingest.take(
         chunk((0, 0), (1, 0), finished=(0,), failed={1: "why"}, design="validation", solves=(record,), retried=1)
     )
-    assert ingest.state() == untouched and ingest.delivered_intervals == [] and len(ingest.buffer) == 0
+    assert ingest.state() == untouched and ingest.deliveries.ended.delivered == [] and len(ingest.buffer) == 0
     assert ingest.drain_solves() == [record]
     assert ingest.take(chunk((0, 0), (1, 0), finished=(0, 1)))  # the same numbers in training are other simulations
-    assert ingest.delivered_intervals == [[0, 2]] and contents(ingest.buffer) == [(0, 0), (1, 0)]
+    assert ingest.deliveries.ended.delivered == [[0, 2]] and contents(ingest.buffer) == [(0, 0), (1, 0)]
 
 
 def test_draining_does_not_wait_for_a_checkpoint():
@@ -170,18 +170,18 @@ def test_draining_does_not_wait_for_a_checkpoint():
     thread = threading.Thread(target=lambda: drained.extend([ingest.drain_lease_ends(), ingest.drain_solves()]))
     thread.start()
     thread.join(10)
-    assert drained == [[LeaseEnd(3)], [record]] and ingest.num_delivered == 0
+    assert drained == [[LeaseEnd(3)], [record]] and len(ingest.deliveries.delivered) == 0
     ingest.resume()
-    wait_until(lambda: ingest.num_delivered)
+    wait_until(lambda: len(ingest.deliveries.delivered))
     stop.set()
-    assert ingest.join(60) and ingest.num_delivered == 1
+    assert ingest.join(60) and len(ingest.deliveries.delivered) == 1
 
 
 def test_nothing_goes_in_after_a_stop():
     """The last checkpoint may be written by then: what came later would be counted and not saved."""
     ingest = new_ingest()
     assert not ingest.take(chunk((0, 0), finished=(0,)), lambda: True)
-    assert ingest.num_delivered == ingest.num_unique == len(ingest.buffer) == 0
+    assert len(ingest.deliveries.delivered) == ingest.num_unique == len(ingest.buffer) == 0
 
 
 def test_a_simulation_is_delivered_only_when_all_its_samples_are_in_and_pausing_never_deadlocks():
@@ -190,14 +190,14 @@ def test_a_simulation_is_delivered_only_when_all_its_samples_are_in_and_pausing_
     ingest.start(stop.is_set)
     wait_until(lambda: ingest.buffer.put_is_waiting)
     ingest.pause()  # while the chunk's last row waits for a slot
-    assert ingest.num_delivered == 0
+    assert len(ingest.deliveries.delivered) == 0
     state = ingest.state()
     assert state["partial"] == {"0": [0, 1]} and state["num_unique"] == len(ingest.buffer) == 2
     ingest.resume()
     assert ingest.buffer.draw(1, 1.0) is not None
-    wait_until(lambda: ingest.num_delivered)
+    wait_until(lambda: len(ingest.deliveries.delivered))
     stop.set()
-    assert ingest.join(60) and ingest.num_delivered == 1
+    assert ingest.join(60) and len(ingest.deliveries.delivered) == 1
 
 
 def test_the_thread_that_wrote_the_buffer_may_end_the_pause():
@@ -208,7 +208,7 @@ def test_the_thread_that_wrote_the_buffer_may_end_the_pause():
     time.sleep(0.1)
     assert ingest.num_unique == 0
     threading.Thread(target=ingest.resume).start()
-    wait_until(lambda: ingest.num_delivered)
+    wait_until(lambda: len(ingest.deliveries.delivered))
     stop.set()
     assert ingest.join(60) and ingest.num_unique == 1
 
@@ -253,7 +253,8 @@ def test_a_simulation_that_fails_half_way_leaves_no_slot_taken():
     ingest.give_up({0: "no worker lives to finish it"})
     assert len(buffer) == 0 and ingest.num_unique == ingest.num_forgotten == 3
     ingest.take(chunk(*[(simulation, step) for simulation in (2, 3) for step in range(3)], finished=(2, 3)))
-    assert ingest.failed.keys() == {0, 1} and ingest.delivered_intervals == [[2, 4]] and len(buffer) == 6
+    assert ingest.deliveries.failed.keys() == {0, 1} and len(buffer) == 6
+    assert ingest.deliveries.ended.delivered == [[2, 4]]
 
 
 def test_a_simulation_given_up_while_its_chunk_waits_takes_no_slot():
@@ -272,9 +273,11 @@ def test_giving_up_returns_at_once_while_a_checkpoint_is_written():
     ingest = new_ingest()
     ingest.take(chunk((0, 0)))
     ingest.pause()
-    assert not ingest.give_up({0: "no worker lives to finish it"}) and not ingest.failed
+    ingest.give_up({0: "no worker lives to finish it"})
+    assert not ingest.deliveries.failed
     ingest.resume()
-    assert ingest.give_up({0: "no worker lives to finish it"}) and ingest.failed.keys() == {0}
+    ingest.give_up({})
+    assert ingest.deliveries.failed.keys() == {0}
 
 
 def test_a_restored_ingest_takes_only_what_is_missing():
@@ -294,11 +297,11 @@ def test_a_restored_ingest_takes_only_what_is_missing():
     assert (state["num_unique"], state["num_dropped"], state["num_retried"]) == (3, 1, 2)
     assert state["solver_blocked_seconds"] == 0.5
     other.load_state(json.loads(json.dumps(state)))
-    assert other.state() == state and other.delivered_intervals == [[0, 1]]
+    assert other.state() == state and other.deliveries.ended.delivered == [[0, 1]]
     other.take(chunk((0, 0), (0, 1), finished=(0,)))
     other.take(chunk((1, 0), (1, 1), (7, 0), finished=(1, 7)))
     assert contents(other.buffer) == [(1, 1)]
-    assert other.delivered.to_intervals() == [[0, 2]] and other.failed == {7: "why"}
+    assert other.deliveries.ended == Ended([[0, 2]], {7: "why"})
 
 
 def test_without_the_buffer_its_simulations_count_as_never_delivered():
@@ -308,7 +311,7 @@ def test_without_the_buffer_its_simulations_count_as_never_delivered():
     ingest.take(chunk((3, 0)))
     restored = new_ingest()
     restored.load_state(json.loads(json.dumps(ingest.state(with_buffer=False))))
-    assert restored.delivered.to_intervals() == [[0, 1]] and restored.num_unique == 1
+    assert restored.deliveries.ended.delivered == [[0, 1]] and restored.num_unique == 1
     restored.take(chunk((0, 0), (1, 0), (2, 0), (3, 0), (3, 1), finished=(0, 1, 2, 3)))
     assert contents(restored.buffer) == [(1, 0), (2, 0), (3, 0), (3, 1)]
     assert restored.num_unique == 5
@@ -329,9 +332,9 @@ def test_the_rate_limiter_holds_ingestion_back_until_training_waits_for_it():
     stop = threading.Event()
     ingest.start(stop.is_set)
     for num_delivered in (2, 3):  # 1 * (2 - 1) > 0 batches
-        wait_until(lambda expected=num_delivered: ingest.num_delivered == expected)
+        wait_until(lambda expected=num_delivered: len(ingest.deliveries.delivered) == expected)
         time.sleep(0.1)
-        assert ingest.num_delivered == num_delivered
+        assert len(ingest.deliveries.delivered) == num_delivered
         ingest.rate_limiter.add_batch()
     assert len(ingest.buffer.draw(6, 60.0)) == 6  # a draw that needs six may have them
     stop.set()

@@ -12,10 +12,11 @@ from penstock.errors import PenstockError
 from penstock.learner.buffers.buffer import BUFFERS
 from penstock.learner.buffers.units import Trajectories
 from penstock.learner.checkpoints.rows import Rows
+from penstock.learner.stream.blocks import Blocks
 from penstock.learner.stream.ingest import Ingest
+from penstock.learner.stream.lanes import Lanes
 from penstock.learner.stream.lockstep import Lockstep
 from penstock.learner.stream.rate_limiter import RateLimiter
-from penstock.orchestrator.ledger.lanes import Lanes
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.sample import Chunk, FieldSpec, Layout, LeaseEnd
 from penstock.status import Ended
@@ -24,6 +25,10 @@ LAYOUT = Layout((FieldSpec(name="a", shape=(2,)),), (FieldSpec(name="u", shape=(
 WINDOW, NUM_LANES, LIMIT = 5, 3, 52  # blocks 0 to 10, the last one of two simulations: lanes of 4, 4 and 3 blocks
 CHUNK_ROWS = 4
 NUM_STEPS = 3
+
+
+def blocks(limit: int | None = LIMIT) -> Blocks:
+    return Blocks(size=WINDOW, num_lanes=NUM_LANES, limit=limit)
 
 
 def fails_at(simulation: int) -> int | None:
@@ -78,13 +83,13 @@ class Workers:
 
     def attach(self, ingest):
         self._ingest = ingest
-        self._ledger = Ledger("training", self.limit, Ended(ingest.delivered_intervals, ingest.failed))
+        self._ledger = Ledger("training", self.limit, ingest.deliveries.ended)
 
     def next(self, timeout_s, lane=None):
         if self.luck and self.luck.random() < 0.3:
             return None  # nothing came in time
         if lane not in self._leases:
-            lease = self._ledger.lease_block(self._num_leases, WINDOW, lane, NUM_LANES)
+            lease = self._ledger.lease_block(self._num_leases, blocks(self.limit), lane)
             if lease is None:
                 return None
             self._num_leases += 1
@@ -96,7 +101,7 @@ class Workers:
             return chunk
         del self._leases[lane]
         self.num_deaths += dies
-        self._ledger.settle(Ended(self._ingest.delivered_intervals, self._ingest.failed))
+        self._ledger.settle(self._ingest.deliveries.ended)
         self._ledger.end_lease(number)
         return LeaseEnd(number, "killed" if dies else None)
 
@@ -114,9 +119,9 @@ class Learner:
         self.limiter = RateLimiter(ratio)
         self.buffer = BUFFERS[kind](LAYOUT, capacity=capacity, watermark=watermark, seed=1, draw=draw)
         self.workers = Workers(luck, limit)
-        self.lanes = Lanes(self.workers, num_lanes=NUM_LANES, window=WINDOW, limit=limit)
+        self.lanes = Lanes(self.workers, blocks(limit))
         self.ingest = Ingest(self.lanes, self.buffer, LAYOUT, self.limiter)
-        self.feed = Lockstep(self.buffer, self.ingest, "cpu", 4, self.limiter)
+        self.feed = Lockstep(self.ingest, "cpu", 4)
         self.log = []
 
     def run(self, is_killed=lambda: False) -> bool:
@@ -161,7 +166,7 @@ def test_chunks_are_taken_one_a_lane_in_turn_whatever_comes_when():
     learner = Learner("fifo", random.Random(5), capacity=200)
     assert learner.run()
     assert [key for _, keys in learner.log for key in keys] == expected
-    assert learner.ingest.num_ended == LIMIT and set(learner.ingest.failed) == {
+    assert learner.ingest.deliveries.num_ended == LIMIT and set(learner.ingest.deliveries.failed) == {
         i for i in range(LIMIT) if fails_at(i) is not None
     }
 
@@ -197,8 +202,8 @@ def test_late_chunks_deaths_and_kills_leave_the_sequence_of_puts_and_draws_as_it
         assert learner.log == undisturbed.log
         final, expected = learner.buffer.state(), undisturbed.buffer.state()
         assert final["random"] == expected["random"] and final["num_put"] == expected["num_put"]
-        assert learner.ingest.delivered_intervals == undisturbed.ingest.delivered_intervals
-        assert learner.ingest.failed == undisturbed.ingest.failed
+        assert learner.ingest.deliveries.ended.delivered == undisturbed.ingest.deliveries.ended.delivered
+        assert learner.ingest.deliveries.failed == undisturbed.ingest.deliveries.failed
     assert num_deaths >= 10 and num_kills >= 10 and (options["ratio"] > 0.2 or num_kills_within_a_chunk > 5)
 
 
@@ -215,7 +220,7 @@ def test_draws_follow_the_limiter():
 
 def test_a_lane_is_leased_whole_blocks_in_order_whatever_was_delivered_of_them():
     ledger = Ledger("training", 52, Ended([[0, 2], [10, 12], [15, 20]], {3: "why"}))
-    leases = [[ledger.lease_block(10 * lane + n, 5, lane, 3) for n in range(4)] for lane in range(3)]
+    leases = [[ledger.lease_block(10 * lane + n, blocks(), lane) for n in range(4)] for lane in range(3)]
     starts = [[lease.simulations[0] for lease in lane if lease is not None] for lane in leases]
     assert starts == [[0, 30, 45], [5, 20, 35, 50], [10, 25, 40]]  # block 3, 15 to 19, was delivered
     assert leases[1][3].simulations == (50, 51)
@@ -223,9 +228,9 @@ def test_a_lane_is_leased_whole_blocks_in_order_whatever_was_delivered_of_them()
     ledger.settle(Ended([[0, 3], [5, 10], [10, 12], [15, 20]], {3: "why"}))
     ledger.end_lease(0)  # the worker of lane 0 died with all its leases
     ledger.end_lease(1)
-    assert ledger.lease_block(90, 5, 0, 3).simulations == (0, 1, 2, 3, 4)
-    assert ledger.lease_block(91, 5, 0, 3).simulations == (30, 31, 32, 33, 34)
-    assert ledger.lease_block(92, 5, 0, 3) is None
+    assert ledger.lease_block(90, blocks(), 0).simulations == (0, 1, 2, 3, 4)
+    assert ledger.lease_block(91, blocks(), 0).simulations == (30, 31, 32, 33, 34)
+    assert ledger.lease_block(92, blocks(), 0) is None
 
 
 def test_a_buffer_that_can_neither_take_nor_give_is_named():

@@ -1,36 +1,19 @@
-"""The stream's in-process form, and with it the whole way of a sample from draw to gradient without Ray."""
+"""The stream's own account of silences, and the whole way of a sample from draw to gradient without Ray."""
 
 import threading
 import time
 
-import numpy as np
 import pytest
 
 from penstock.errors import PenstockError
+from penstock.learner.stream.stream import InProcessStream
 from penstock.orchestrator.actors.learner_actor import LearnerActor
-from penstock.orchestrator.actors.ray_stream import CHUNKS_AHEAD, InProcessStream, RayStream
+from penstock.orchestrator.actors.ray_stream import RayStream
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.sample import Chunk, Lease, LeaseEnd
-
-
-class CountingWorker:
-    """Sends a chunk a simulation, and counts them."""
-
-    def __init__(self):
-        self.num_made = 0
-
-    def stream(self, lease):
-        for simulation in lease.simulations:
-            self.num_made += 1
-            yield Chunk(
-                arrays={"targets": np.full((1, 1, 2), float(simulation), np.float32)},
-                simulations=np.array([simulation]),
-                steps=np.array([0]),
-                finished=(simulation,),
-            )
+from penstock.sample import Lease
 
 
 @pytest.fixture
@@ -38,26 +21,6 @@ def stream():
     stream = InProcessStream()
     yield stream
     stream.close()
-
-
-def test_chunks_come_in_order_and_every_lease_ends(stream):
-    worker = CountingWorker()
-    stream.submit(Lease(number=0, simulations=(3, 1)), worker)
-    stream.submit(Lease(number=1, simulations=(2,)), worker)
-    items = [stream.next(5.0) for _ in range(5)]
-    seen = [item.lease_number if isinstance(item, LeaseEnd) else f"chunk {item.simulations[0]}" for item in items]
-    assert seen == ["chunk 3", "chunk 1", 0, "chunk 2", 1]
-    assert stream.next(0.01) is None
-
-
-def test_a_worker_runs_a_bounded_way_ahead(stream):
-    worker = CountingWorker()
-    stream.submit(Lease(number=0, simulations=tuple(range(100))), worker)
-    time.sleep(0.5)
-    assert worker.num_made <= CHUNKS_AHEAD + 1
-    assert stream.next(5.0).simulations[0] == 0
-    time.sleep(0.5)
-    assert worker.num_made <= CHUNKS_AHEAD + 2
 
 
 class Rays:
@@ -97,11 +60,6 @@ def test_a_status_that_meets_the_end_of_training_is_answered(monkeypatch):
     stream.submit(Lease(number=0, simulations=(0,)), "worker")
     stream._quiet_since["worker"] = 0.0
     monkeypatch.setattr(rays, "wait", lambda *arguments, **options: stream.close() or ([], []))
-    assert stream.silences() == {}
-
-
-def test_a_worker_in_process_is_never_silent(stream):
-    stream.submit(Lease(number=0, simulations=(0,)), CountingWorker())
     assert stream.silences() == {}
 
 
@@ -147,7 +105,6 @@ def test_from_draw_to_gradient(learner):
         lease = Lease(number=number + 1, simulations=tuple(range(16 * number, 16 * number + 16)))
         actor.lease(lease, worker)
     wait_for(lambda: actor.status().account.training.delivered == [[0, 800]])
-    actor.end_stream()
     wait_for(lambda: actor.status().is_done)
     status = actor.status()
     assert status.cause == "stream ended"
@@ -188,8 +145,8 @@ def test_a_stalled_learner_stops_the_solver_and_goes_on(learner):
     """Nothing trains, the buffer fills, the solver waits, and resumes. The guarantee's 30 s are in tests/end_to_end."""
     actor, worker = learner(config(training={"batch_size": 8, "device": "cpu", "stop_after": {"simulations": 2000}}))
     go_on = threading.Event()
-    draw = actor._trainer.feed.buffer.draw
-    actor._trainer.feed.buffer.draw = lambda *arguments, **options: go_on.wait() and draw(*arguments, **options)
+    draw = actor._learner.buffer.draw
+    actor._learner.buffer.draw = lambda *arguments, **options: go_on.wait() and draw(*arguments, **options)
     actor.start()
     actor.lease(Lease(number=0, simulations=tuple(range(16)), design="validation"), worker)
     actor.lease(Lease(number=1, simulations=tuple(range(2000))), worker)
@@ -204,33 +161,3 @@ def test_a_stalled_learner_stops_the_solver_and_goes_on(learner):
     actor.stop()
     wait_for(lambda: actor.status().is_done)
     assert actor.status().cause == "stopped"
-
-
-class ReusedMemory:
-    """Gives chunks one by one, and spoils each once the next is asked for: Ray's object store has room for few."""
-
-    def __init__(self, chunks):
-        self.chunks, self.given = list(chunks), None
-
-    def next(self, timeout_s):
-        if self.given is not None:
-            for array in (*self.given.arrays.values(), self.given.simulations, self.given.steps):
-                array.fill(0)
-        self.given = self.chunks.pop(0)
-        return self.given
-
-
-def test_the_validation_set_holds_nothing_in_the_streams_memory(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    chosen = config()
-    blueprint = resolve(chosen)
-    leases = [tuple(range(first, first + 4)) for first in range(0, 16, 4)]
-    worker = make_worker(blueprint)
-    chunks = [chunk for ids in leases for chunk in worker.stream(Lease(number=0, simulations=ids, design="validation"))]
-    expected = np.concatenate([chunk.arrays["targets"] for chunk in chunks])
-    order = np.argsort(np.concatenate([chunk.simulations for chunk in chunks]))
-    stream = ReusedMemory(chunks)
-    actor = LearnerActor(blueprint, RunFolder.create(chosen).path, num_threads=1, stream=stream)
-    actor.prepare()
-    arrays, *_ = actor._validation_rows()
-    np.testing.assert_array_equal(arrays["targets"], expected[order])

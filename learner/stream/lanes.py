@@ -1,20 +1,16 @@
-"""The order of the stream in a deterministic run."""
+"""The stream in an order that repeats: chunks of the lanes in turn."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import asdict, dataclass
-from typing import Protocol
+from typing import Any
 
+from penstock.learner.stream.blocks import Blocks
+from penstock.learner.stream.stream import Stream
 from penstock.sample import Chunk, LeaseEnd
 
 LEASE_END_TIMEOUT_S = 1.0  # for what follows a block's last chunk at once
-
-
-class LaneStream(Protocol):
-    """A stream that can be asked for the items of one lane alone."""
-
-    def next(self, timeout_s: float, lane: int | None = None) -> Chunk | LeaseEnd | None: ...
 
 
 @dataclass
@@ -32,32 +28,28 @@ class Lane:
 class Lanes:
     """Training chunks in an order that depends on counts alone: one of each lane in turn, however long it takes.
 
-    A lane is the place of a worker. Blocks, and which of them are a lane's, are those of `Ledger.lease_block`. A lane
-    whose blocks have all ended has no turn. A block that is solved again, after the death of its worker or of the whole
-    run, gives chunks again that were taken before: they come out as they come in but take no turn, for the ingest has
-    all their samples and drops them.
+    A lane is the place of a worker; it has no turn once its blocks have all ended. A block that is solved again, after
+    the death of its worker or of the whole run, gives chunks again that were taken before: they come out as they come
+    in but take no turn, for the ingest has all their samples and drops them.
 
     next(timeout_s)     the next item of the lane whose turn it is; None when timeout_s passed without one
     acknowledge()       the training chunk that came last was taken: the turn moves on
     state()             where the lanes stand; to be saved with an ingest that has taken just what was acknowledged
-
-    window: simulations of a block. limit: of the run, None for no end.
     """
 
-    def __init__(self, stream: LaneStream, *, num_lanes: int, window: int, limit: int | None):
+    def __init__(self, stream: Stream, blocks: Blocks):
         self._stream = stream
-        self._window = window
-        self._limit = limit
+        self._blocks = blocks
         self._turn = 0
-        self._lanes = [Lane(block) for block in range(num_lanes)]
-        self._num_come = [0] * num_lanes  # training chunks of the lease at work
+        self._lanes = [Lane(blocks.first_of(lane)) for lane in range(blocks.num_lanes)]
+        self._num_come = [0] * blocks.num_lanes  # training chunks of the lease at work
         self._last: Chunk | None = None  # training chunk that came
         self._lease_ends: deque[LeaseEnd] = deque()
 
     @property
     def has_ended(self) -> bool:
         """Every simulation below the limit was finished or failed."""
-        return all(self._size(lane.block) == 0 for lane in self._lanes)
+        return not any(self._blocks.ids(lane.block) for lane in self._lanes)
 
     def next(self, timeout_s: float) -> Chunk | LeaseEnd | None:
         if self._lease_ends:
@@ -76,8 +68,8 @@ class Lanes:
             return
         lane.num_taken += 1
         lane.num_ended += len(self._last.finished) + len(self._last.failed)
-        if lane.num_ended == self._size(lane.block):
-            self._lanes[self._turn] = Lane(lane.block + len(self._lanes))
+        if lane.num_ended == len(self._blocks.ids(lane.block)):
+            self._lanes[self._turn] = Lane(self._blocks.first_of(self._turn, lane.block + 1))
             self._end_lease()
         if not self.has_ended:
             self._turn = self._next_turn()
@@ -93,21 +85,15 @@ class Lanes:
         turn = self._turn
         while True:
             turn = (turn + 1) % len(self._lanes)
-            if self._size(self._lanes[turn].block):
+            if self._blocks.ids(self._lanes[turn].block):
                 return turn
-
-    def _size(self, block: int) -> int:
-        """Simulations of a block; 0 beyond the limit."""
-        if self._limit is None:
-            return self._window
-        return max(0, min(self._window, self._limit - block * self._window))
 
     # Checkpoints
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         """As JSON."""
         return {"turn": self._turn, "lanes": [asdict(lane) for lane in self._lanes]}
 
-    def load_state(self, state: dict) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         self._turn = state["turn"]
         self._lanes = [Lane(**lane) for lane in state["lanes"]]

@@ -1,0 +1,184 @@
+"""Training from a stream: from chunks to checkpoints. Used by the run's learner, notebooks, benches and tests alike."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from queue import SimpleQueue
+
+from penstock.learner.buffers.bias import BiasWatch
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.checkpoints.saver import Saver
+from penstock.learner.rehearsal import try_export
+from penstock.learner.settings import Settings
+from penstock.learner.step import Step
+from penstock.learner.store import PlainStore, Store
+from penstock.learner.stream.ingest import Ingest
+from penstock.learner.stream.order import FreeRunning, Order
+from penstock.learner.stream.rate_limiter import RateLimiter
+from penstock.learner.stream.stream import Stream
+from penstock.learner.trainer import Trainer
+from penstock.learner.validation.collect import Collector
+from penstock.learner.validation.validation import Validation
+from penstock.sample import Layout
+from penstock.status import Account, BufferStatus, LearnerStatus, News, TrainingStatus
+
+
+class Learner:
+    """Gathers the validation set, then trains while samples come, validates and saves.
+
+    step: of a surrogate that is on its device.
+    buffer: empty; its draws are what a row of a batch is.
+    stream: whose chunks are samples of `layout`, the problem's.
+    store: goes on from the newest checkpoint in it, and with its validation set; without one nothing is kept.
+    quantile_names: of the parameters that ride with the samples, whose bias in the buffer is told.
+    tries_export: say in the notes why the surrogate can't be exported, if so.
+
+    `run` may be called once, in any thread. Everything else returns at once and may be called meanwhile, by one thread.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        buffer: Buffer,
+        stream: Stream,
+        layout: Layout,
+        settings: Settings,
+        *,
+        store: Store | None = None,
+        order: Order = FreeRunning(),  # noqa: B008 (frozen)
+        quantile_names: Sequence[str] = (),
+        tries_export: bool = False,
+    ):
+        ratio = settings.batches_per_simulation
+        limiter = None if ratio is None else RateLimiter(ratio)
+        ingest = Ingest(order.source(stream), buffer, layout, limiter, settings.stop_after.simulations)
+        feed = order.batches(ingest, step.surrogate.device, settings.batch_size)
+        self._store = store or PlainStore()
+        self._saver: Saver | None = None
+        if self._store.checkpoints is not None:
+            keep, with_buffer = settings.checkpoints_kept, settings.saves_buffer
+            self._saver = Saver(self._store.checkpoints, ingest, keep=keep, with_buffer=with_buffer)
+        self.trainer = Trainer(step, feed, ingest, settings, saver=self._saver)
+        self.ingest = ingest
+        self.cause: str | None = None
+        """Of the end of training."""
+        self._order = order
+        self._validation_set = self._store.read_validation(layout)  # until there is a Validation of it
+        known = () if self._validation_set is None else (self._validation_set.ended,)
+        self._collector = Collector(stream, layout, settings.validation_simulations, *known)
+        self._bias = BiasWatch(buffer, quantile_names)
+        self._export_trial = threading.Thread(target=self._try_export, name="export trial", daemon=True)
+        self._tries_export = tries_export
+        self._notes: SimpleQueue[str] = SimpleQueue()
+        self._is_training = False
+        self._stop = threading.Event()
+        if self._saver is not None and (saved := self._saver.newest()) is not None:
+            self.trainer.load_checkpoint(saved)
+
+    @property
+    def buffer(self) -> Buffer:
+        return self.ingest.buffer
+
+    def run(self) -> str | None:
+        """Train to the end; returns its cause, see `Trainer.run`. None where the validation set did not come about."""
+        try:
+            if self._tries_export:
+                self._export_trial.start()
+            if self._gather_validation():
+                self._train()
+        finally:
+            if self._saver is not None:
+                self._saver.wait()  # a checkpoint that was begun is finished, whatever ended training
+        return self.cause
+
+    def _gather_validation(self) -> bool:
+        """False when stopped before the set was whole, or when all its simulations failed."""
+        layout, settings = self.ingest.layout, self.trainer.settings
+        collected, self._validation_set = self._validation_set, None
+        if collected is None and settings.validation_simulations:
+            collected = self._collector.run(self._stop.is_set)
+            if collected is None:
+                return False
+            self._store.write_validation(collected, layout)
+        if self._tries_export and self._order.must_repeat:
+            self._export_trial.join()  # both may draw random numbers
+        if collected is not None:
+            rows, _, steps = self.buffer.draws.all_rows(
+                collected.arrays, layout, collected.simulations, collected.steps
+            )
+            size, device = settings.validation_batch_size, self.trainer.feed.device
+            self.trainer.validation = Validation(rows, steps=steps, batch_size=size, device=device)
+        return True
+
+    def _train(self) -> None:
+        self._is_training = True
+        has_thread = not self.trainer.feed.takes_from_stream
+        if has_thread:
+            self.ingest.start(self._stop.is_set)
+        self.cause = self.trainer.run(self._stop.is_set)
+        self._stop.set()
+        if has_thread:
+            self.ingest.join()
+
+    def stop(self) -> None:
+        """Checkpoint at the next step and end."""
+        self._stop.set()
+
+    def give_up(self, design: str, failed: Mapping[int, str]) -> None:
+        """Write down simulations that no worker lives to finish, with the reason."""
+        (self._collector if design == "validation" else self.ingest).give_up(failed)
+
+    def note(self, note: str) -> None:
+        """A line for people, which the next status has."""
+        self._notes.put(note)
+
+    @property
+    def account(self) -> Account:
+        """What has come in, and how simulations ended."""
+        return Account(
+            training=self.ingest.deliveries.ended,
+            validation=self._collector.deliveries.ended,
+            unique=self.ingest.num_unique,
+            dropped=self.ingest.num_dropped,
+            retried=self.ingest.num_retried,
+            solver_blocked_seconds=self.ingest.solver_blocked_seconds,
+        )
+
+    def status(self) -> LearnerStatus:
+        """Where training stands. Solves, decisions, notes and ended leases come once."""
+        trainer, ingest = self.trainer, self.ingest
+        ingest.give_up({})  # what came while a checkpoint was being written
+        # Before the ids are read: a lease that has ended must find all its deliveries in the same status.
+        lease_ends = (*self._collector.drain_lease_ends(), *ingest.drain_lease_ends())
+        return LearnerStatus(
+            training=TrainingStatus(
+                state=trainer.state if self._is_training else "solving the validation set",
+                step=trainer.step,
+                progress=trainer.progress,
+                trained=trainer.num_trained,
+                loss=trainer.loss,
+                learning_rate=trainer.learning_rate,
+                warning=trainer.warning,
+                validation=trainer.validation_errors,
+                wait_seconds=trainer.learner_wait_seconds,
+                seconds=trainer.train_seconds,
+            ),
+            account=self.account,
+            buffer=BufferStatus(samples=len(self.buffer), capacity=self.buffer.capacity, bias=self._bias.look()),
+            news=News(
+                solves=tuple(ingest.drain_solves()),
+                decisions=tuple(ingest.drain_decisions()),
+                lease_ends=lease_ends,
+                notes=(
+                    *(self._notes.get_nowait() for _ in range(self._notes.qsize())),
+                    *(trainer.remarks.pop(0) for _ in range(len(trainer.remarks))),
+                ),
+            ),
+            cause=self.cause,
+        )
+
+    def _try_export(self) -> None:
+        """It takes 10 s of a core, while the first solves are under way."""
+        if note := try_export(self.trainer.surrogate):
+            self.note(note)

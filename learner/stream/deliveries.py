@@ -1,0 +1,106 @@
+"""Which samples of a design are in, and how its simulations ended: each counts once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from penstock.id_set import IdSet
+from penstock.sample import Chunk
+from penstock.status import Ended
+
+
+class Deliveries:
+    """The account of a design's samples and simulations; what ended first counts, whatever comes after it.
+
+    One thread writes it; `ended` may be read by others at any time.
+    """
+
+    def __init__(self, ended: Ended = Ended()):  # noqa: B008 (frozen)
+        self.delivered = IdSet.from_intervals(ended.delivered)
+        self.failed = dict(ended.failed)
+        """Reason by simulation."""
+        self._intervals = ended.delivered  # of `delivered`, replaced as a whole
+        self._ended = IdSet.from_intervals(ended.delivered)  # delivered or failed
+        for simulation in self.failed:
+            self._ended.add(simulation)
+        self._partial: dict[int, set[int]] = {}  # steps that are in, of simulations that have not ended
+
+    @property
+    def ended(self) -> Ended:
+        return Ended(self._intervals, dict(self.failed))
+
+    @property
+    def num_ended(self) -> int:
+        """Simulations delivered or failed."""
+        return len(self.delivered) + len(self.failed)
+
+    def goes_on(self, simulations: np.ndarray) -> np.ndarray:
+        """Which of many ids have not ended: bool, in the shape of `simulations`."""
+        return ~self._ended.contains(simulations)
+
+    def new_rows(self, chunk: Chunk) -> np.ndarray:
+        """int64: the chunk's rows whose (simulation, step) is not in yet, each once."""
+        simulations, steps = chunk.simulations, chunk.steps
+        is_new = self.goes_on(simulations)
+        for simulation in self._partial.keys() & set(simulations.tolist()):
+            is_new &= (simulations != simulation) | np.isin(steps, list(self._partial[simulation]), invert=True)
+        order = np.lexsort((steps, simulations))  # stable: the first of several copies stays the first
+        is_copy = (np.diff(simulations[order]) == 0) & (np.diff(steps[order]) == 0)
+        is_new[order[1:][is_copy]] = False
+        return np.flatnonzero(is_new)
+
+    def take(self, simulations: np.ndarray, steps: np.ndarray, *, ending: Collection[int] = ()) -> None:
+        """These samples are in. ending: simulations whose end comes at once, so that none of it need be kept."""
+        goes_on = np.isin(simulations, list(ending), invert=True)
+        simulations, steps = simulations[goes_on], steps[goes_on]
+        for simulation in np.unique(simulations).tolist():
+            self._partial.setdefault(simulation, set()).update(steps[simulations == simulation].tolist())
+
+    def finish(self, simulations: Iterable[int]) -> int:
+        """These are delivered, all their samples being in; returns how many of them had not ended before."""
+        finished = np.array(tuple(simulations), np.int64)
+        finished = finished[self.goes_on(finished)]
+        num_before = len(self.delivered)
+        self.delivered.update(finished)
+        self._ended.update(finished)
+        self._partial = {number: steps for number, steps in self._partial.items() if number not in self._ended}
+        self._intervals = self.delivered.to_intervals()
+        return len(self.delivered) - num_before
+
+    def fail(self, reasons: Mapping[int, str]) -> list[int]:
+        """These have failed, unless they had ended before; returns those of which samples were in."""
+        had_samples = []
+        for simulation, reason in reasons.items():
+            if simulation not in self._ended:
+                self.failed[simulation] = reason
+                self._ended.add(simulation)
+                if self._partial.pop(simulation, None) is not None:
+                    had_samples.append(simulation)
+        return had_samples
+
+    def state(self, undelivered: Collection[int] | None = None) -> dict[str, Any]:
+        """For a checkpoint, as JSON.
+
+        undelivered: simulations to count as never delivered, and all that are under way with them; None for none.
+        """
+        delivered, partial = self.delivered, self._partial
+        if undelivered is not None:
+            delivered, partial = IdSet.from_intervals(delivered.to_intervals()), {}
+            for simulation in undelivered:
+                delivered.discard(simulation)
+        return {
+            "delivered": delivered.to_intervals(),
+            "failed": {str(simulation): reason for simulation, reason in self.failed.items()},
+            "partial": {str(simulation): sorted(steps) for simulation, steps in partial.items()},
+        }
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Deliveries:
+        """The inverse of `state`."""
+        failed = {int(simulation): reason for simulation, reason in state["failed"].items()}
+        deliveries = cls(Ended(state["delivered"], failed))
+        deliveries._partial = {int(simulation): set(steps) for simulation, steps in state["partial"].items()}
+        return deliveries

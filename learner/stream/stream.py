@@ -1,0 +1,127 @@
+"""The stream from solver workers to the learner: what it is, and its form inside one process.
+
+Taking the next chunk is the acknowledgement of the one before: a worker runs at most `CHUNKS_AHEAD` chunks ahead, then
+waits. The form over Ray, with the same methods, is `RayStream` (orchestrator/actors/ray_stream.py).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from penstock.sample import Chunk, Lease, LeaseEnd
+
+CHUNKS_AHEAD = 2
+
+
+class Stream(Protocol):
+    """Where chunks come from."""
+
+    def next(self, timeout_s: float, lane: int | None = None) -> Chunk | LeaseEnd | None:
+        """The next chunk of any worker or the end of a lease; None when timeout_s passed without one. One thread asks.
+
+        lane: of that lane's leases alone. Raises what a lease's own code raised.
+        """
+
+
+class Worker(Protocol):
+    """Who solves leases: `solvers.worker.SolverWorker`."""
+
+    def stream(self, lease: Lease) -> Iterator[Chunk]: ...
+
+
+@dataclass
+class _Lane:
+    """One worker's leases, and what it gave that was not taken yet."""
+
+    leases: deque[tuple[Lease, Worker]] = field(default_factory=deque)
+    items: deque[Chunk | LeaseEnd] = field(default_factory=deque)
+
+
+class InProcessStream:
+    """The stream from workers in threads of this process: for notebooks, tests and benches.
+
+    A thread for each lane that has leases; one of them solves at a time, for PETSc is not made for threads.
+    """
+
+    def __init__(self):
+        self._lanes: dict[int, _Lane] = {}
+        self._threads: list[threading.Thread] = []
+        self._changed = threading.Condition()
+        self._solving = threading.Lock()
+        self._is_closed = False
+        self._error: BaseException | None = None
+
+    def submit(self, lease: Lease, worker: Worker) -> None:
+        """Queue a lease at a worker; returns at once."""
+        with self._changed:
+            if lease.lane not in self._lanes:
+                self._lanes[lease.lane] = lane = _Lane()
+                thread = threading.Thread(target=self._work, args=[lane], name=f"solver-{lease.lane}", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            self._lanes[lease.lane].leases.append((lease, worker))
+            self._changed.notify_all()
+
+    def next(self, timeout_s: float, lane: int | None = None) -> Chunk | LeaseEnd | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._error is not None or self._filled(lane) is not None, timeout_s)
+            if (number := self._filled(lane)) is None:
+                if self._error is not None:
+                    raise self._error
+                return None
+            filled = self._lanes.pop(number)
+            self._lanes[number] = filled  # to the end of the line
+            self._changed.notify_all()
+            return filled.items.popleft()
+
+    def silences(self) -> dict[int, float]:
+        """A worker in this process is watched by nobody."""
+        return {}
+
+    def close(self) -> None:
+        """Take no more; workers in the middle of a lease leave it."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _filled(self, lane: int | None) -> int | None:
+        """A lane that something can be taken from, that one alone where it is given."""
+        numbers = self._lanes if lane is None else {lane} & self._lanes.keys()
+        return next((number for number in numbers if self._lanes[number].items), None)
+
+    def _work(self, lane: _Lane) -> None:
+        try:
+            while (task := self._wait_for_lease(lane)) is not None:
+                lease, worker = task
+                chunks = worker.stream(lease)
+                while (chunk := self._solve(chunks)) is not None:
+                    if not self._put(lane, chunk):
+                        return
+                self._put(lane, LeaseEnd(lease.number))
+        except BaseException as error:  # kept for `next`: who waits for chunks must not wait for ever
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+
+    def _wait_for_lease(self, lane: _Lane) -> tuple[Lease, Worker] | None:
+        with self._changed:
+            self._changed.wait_for(lambda: lane.leases or self._is_closed)
+            return None if self._is_closed else lane.leases.popleft()
+
+    def _solve(self, chunks: Iterator[Chunk]) -> Chunk | None:
+        with self._solving:
+            return next(chunks, None)
+
+    def _put(self, lane: _Lane, item: Chunk | LeaseEnd) -> bool:
+        """False when the stream was closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(lane.items) < CHUNKS_AHEAD or self._is_closed)
+            lane.items.append(item)
+            self._changed.notify_all()
+            return not self._is_closed

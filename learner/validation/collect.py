@@ -1,0 +1,100 @@
+"""The validation set as it comes: the samples of simulations that are solved before training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import numpy as np
+
+from penstock.errors import PenstockError
+from penstock.learner.stream.deliveries import Deliveries
+from penstock.learner.stream.ingest import STREAM_TIMEOUT_S
+from penstock.learner.stream.stream import Stream
+from penstock.sample import Chunk, Layout, LeaseEnd
+from penstock.status import Ended
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Samples of a problem's layout, by simulation and step, and how the simulations ended."""
+
+    arrays: Mapping[str, np.ndarray]
+    """`Layout.pack` of the samples."""
+    simulations: np.ndarray
+    """int64 [N]: the simulation each sample belongs to."""
+    steps: np.ndarray
+    """int64 [N]"""
+    ended: Ended
+
+
+class Collector:
+    """Takes the validation design from a stream, by the rules of the ingest: each sample and each end counts once.
+
+    ended: what had ended before. `deliveries.ended` may be read at any time.
+    """
+
+    def __init__(self, stream: Stream, layout: Layout, num_simulations: int, ended: Ended = Ended()):  # noqa: B008
+        self.deliveries = Deliveries(ended)
+        self._stream = stream
+        self._layout = layout
+        self._num_simulations = num_simulations
+        self._rows: list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]] = []
+        self._given_up: SimpleQueue[Mapping[int, str]] = SimpleQueue()
+        self._lease_ends: SimpleQueue[LeaseEnd] = SimpleQueue()
+
+    def run(self, should_stop: Callable[[], bool]) -> Collected | None:
+        """Until all simulations have ended; None when should_stop() came before, or nothing of them is whole.
+
+        Raises PenstockError for a chunk of another design, which would be lost.
+        """
+        while self.deliveries.num_ended < self._num_simulations:
+            if should_stop():
+                return None
+            while not self._given_up.empty():
+                self.deliveries.fail(self._given_up.get())
+            item = self._stream.next(STREAM_TIMEOUT_S)
+            if isinstance(item, LeaseEnd):
+                self._lease_ends.put(item)
+            elif item is not None and item.design != "validation":  # the driver leases none before
+                raise PenstockError(
+                    f"a sample of the design {item.design!r} came before the validation set was whole: submit the "
+                    "leases of that first, and on the same lane"
+                )
+            elif item is not None:
+                self._take(item)
+        return self._collected()
+
+    def give_up(self, failed: Mapping[int, str]) -> None:
+        """Write down simulations that no worker lives to finish, with the reason. Any thread may say so."""
+        self._given_up.put(failed)
+
+    def drain_lease_ends(self) -> list[LeaseEnd]:
+        """The leases that ended since the last call."""
+        return [self._lease_ends.get_nowait() for _ in range(self._lease_ends.qsize())]
+
+    def _take(self, chunk: Chunk) -> None:
+        rows = self.deliveries.new_rows(chunk)
+        if len(rows):
+            # Picked rows are copies: the chunk's arrays lie in Ray's object store, which is small and would fill.
+            arrays = {name: chunk.arrays[name][rows] for name in self._layout.shapes}
+            simulations, steps = chunk.simulations[rows], chunk.steps[rows]
+            self._rows.append((arrays, simulations, steps))
+            self.deliveries.take(simulations, steps, ending=chunk.finished)
+        self.deliveries.finish(chunk.finished)
+        self.deliveries.fail(chunk.failed)
+
+    def _collected(self) -> Collected | None:
+        """Those of delivered simulations; some of one that failed later may have come."""
+        if not self._rows:  # every worker died of every simulation
+            return None
+        all_arrays, all_simulations, all_steps = zip(*self._rows, strict=True)
+        self._rows = []
+        simulations, steps = np.concatenate(all_simulations), np.concatenate(all_steps)
+        order = np.lexsort((steps, simulations))
+        order = order[self.deliveries.delivered.contains(simulations[order])]
+        if not len(order):
+            return None
+        arrays = {name: np.concatenate([each[name] for each in all_arrays])[order] for name in self._layout.shapes}
+        return Collected(arrays, simulations[order], steps[order], self.deliveries.ended)

@@ -1,0 +1,37 @@
+"""What a run's learner keeps, in the folder of the run."""
+
+from __future__ import annotations
+
+from penstock.learner.validation.collect import Collected
+from penstock.orchestrator.store import zarr_store
+from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.sample import Layout
+from penstock.status import Ended
+
+
+class RunStore:
+    """The `Store` of a run: checkpoints/, and validation.zarr with one array for each quantity."""
+
+    def __init__(self, folder: RunFolder):
+        self.checkpoints = folder.checkpoints
+        self._validation = folder.validation
+
+    def read_validation(self, layout: Layout) -> Collected | None:
+        if not self._validation.exists():
+            return None
+        stored, attributes = zarr_store.read(self._validation)
+        failed = {int(simulation): reason for simulation, reason in attributes["failed"].items()}
+        return Collected(
+            zarr_store.by_group(stored, layout),
+            stored["simulation"],
+            stored["step"],
+            Ended(attributes["delivered"], failed),
+        )
+
+    def write_validation(self, collected: Collected, layout: Layout) -> None:
+        """Raises PenstockError."""
+        named = zarr_store.by_field(collected.arrays, layout)
+        numbers = {"simulation": collected.simulations, "step": collected.steps}
+        ended = collected.ended
+        failed = {str(simulation): reason for simulation, reason in ended.failed.items()}
+        zarr_store.write(self._validation, named | numbers, {"delivered": ended.delivered, "failed": failed})
