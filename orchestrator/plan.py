@@ -2,26 +2,204 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
-from penstock.learner.buffers.units import DRAWS, Samples
-from penstock.learner.losses.losses import LOSSES
+from penstock.errors import PenstockError
+from penstock.learner.buffers.units import DRAWS, Draw, Samples
+from penstock.learner.learner import Learner
+from penstock.learner.losses.losses import LOSSES, Sobolev
 from penstock.learner.models import MODELS
-from penstock.orchestrator.assembly import OF_THE_PROBLEM, make_draw
-from penstock.orchestrator.blueprint import Blueprint
-from penstock.orchestrator.config.config import Config, Named
+from penstock.learner.normalization import Normalization
+from penstock.learner.rehearsal import rehearse, try_out
+from penstock.learner.schedules import Schedule
+from penstock.learner.settings import Settings, StopAfter
+from penstock.learner.step import Step
+from penstock.learner.store import Store
+from penstock.learner.stream.stream import Stream
+from penstock.learner.surrogate import Surrogate
+from penstock.learner.validation.validation import BATCH_SIZE, Validation
+from penstock.orchestrator.config.config import AsksClock, Config, Named, OnResume, marked
+from penstock.orchestrator.run.placement import make_buffer, pick_device
+from penstock.orchestrator.solving import Solving
 from penstock.registry import build, is_plain, load_class, plain, read_source, with_defaults
+from penstock.sample import Layout
 from penstock.solvers import mpi
 from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.problems import PROBLEMS
 
+OF_THE_PROBLEM = ("extent", "weights", "stiffness")  # options of losses that no configuration gives
 
-def resolve(config: Config) -> Blueprint:
-    """The blueprint of a configuration, with the defaults of all parts in it: so `config.yaml` repeats the run.
 
-    Raises PenstockError for a part that does not exist or refuses its options.
+@dataclass(frozen=True, kw_only=True)
+class Plan(Solving):
+    """A configuration resolved once, and from it the parts of a run. Made by `resolve`."""
+
+    model_source: str | None
+    """Text of the file that `model.name` points into, if it does."""
+
+    @property
+    def solving(self) -> Solving:
+        """What of it goes to the solvers' processes."""
+        return Solving(config=self.config, problem_source=self.problem_source)
+
+    @cached_property
+    def unit(self) -> Draw:
+        """What a row of a batch is. Raises PenstockError for a problem that has no such rows."""
+        choice = self.config.buffer.draw
+        cls = load_class(choice.name, DRAWS, "buffer.draw", takes_files=False)
+        arguments = () if cls is Samples else (self.problem.num_steps,)
+        return build(cls, choice.options, "buffer.draw", *arguments)
+
+    @cached_property
+    def batch_layout(self) -> Layout:
+        """Of what model, training and validation see."""
+        return self.unit.layout(self.problem.layout)
+
+    @cached_property
+    def settings(self) -> Settings:
+        training, validation, checkpoint = self.config.training, self.config.validation, self.config.checkpoint
+        return Settings(
+            batch_size=training.batch_size,
+            stop_after=StopAfter(**training.stop_after.model_dump()),
+            schedule=Schedule(**training.schedule.model_dump()),
+            batches_per_simulation=self.config.buffer.batches_per_simulation,
+            validation_simulations=validation.simulations,
+            # No more at once than a forward pass of training takes.
+            validation_batch_size=min(BATCH_SIZE, training.micro_batch_size or training.batch_size),
+            validation_every_s=validation.every_s,
+            checkpoint_every_s=checkpoint.every_s,
+            checkpoints_kept=checkpoint.keep,
+            saves_buffer=checkpoint.buffer,
+        )
+
+    def surrogate(self) -> Surrogate:
+        """A model of the configuration in its surrogate, untrained.
+
+        Of a user's file it is read anew: what a resumed run builds knows nothing of an earlier one either.
+        Raises PenstockError, also for a model whose outputs don't fit.
+        """
+        choice = self.config.model
+        cls = load_class(choice.name, MODELS, "model.name", self.model_source)
+        model = build(cls, choice.options, "model", self.batch_layout)
+        surrogate = Surrogate(model, Normalization.identity(self.batch_layout), self.batch_layout)
+        try_out(surrogate, choice.name)
+        return surrogate
+
+    def model_without_memory(self) -> nn.Module | None:
+        """One that comes with penstock, on torch's device "meta"; None for a user's, which may do anything when built.
+
+        Raises PenstockError.
+        """
+        choice = self.config.model
+        if choice.name not in MODELS:
+            return None
+        with torch.device("meta"):
+            return build(MODELS[choice.name], choice.options, "model", self.batch_layout)
+
+    def loss(self) -> Sobolev:
+        """Raises PenstockError, also for a loss that the targets' grid does not allow."""
+        choice = self.config.training.loss
+        for key in {"weights", "stiffness"} & choice.options.keys():
+            raise PenstockError(f"training.loss.{key}: belongs to a mesh, and a configuration's problems are on grids")
+        if "extent" in choice.options:
+            raise PenstockError("training.loss.extent: is the problem's: give it in its FieldSpecs")
+        cls = load_class(choice.name, LOSSES, "training.loss", takes_files=False)
+        takes_extent = "extent" in inspect.signature(cls).parameters
+        options = choice.options | ({"extent": self.batch_layout.extent} if takes_extent else {})
+        loss = build(cls, options, "training.loss")
+        targets = torch.zeros(1, *self.batch_layout.shapes["targets"])
+        try:
+            loss(targets, targets, 1.0)
+        except (TypeError, ValueError) as error:
+            raise PenstockError(f"training.loss: {error}") from error
+        return loss
+
+    def step(self, surrogate: Surrogate) -> Step:
+        """Of a surrogate that is on its device. Raises PenstockError."""
+        training = self.config.training
+        return Step(
+            surrogate,
+            loss=self.loss(),
+            learning_rate=training.learning_rate,
+            precision=training.precision,
+            compile=training.compile,
+            micro_batch_size=training.micro_batch_size,
+            clip_norm=training.clip_norm,
+            ema_decay=training.ema_decay,
+        )
+
+    def validation(
+        self, arrays: Mapping[str, np.ndarray], device: torch.device | str, steps: np.ndarray | None = None
+    ) -> Validation:
+        """Of rows of a validation set, and their steps where they have any."""
+        return Validation(arrays, steps=steps, batch_size=self.settings.validation_batch_size, device=device)
+
+    def learner(self, stream: Stream, store: Store) -> Learner:
+        """The learner of a run, restored from what its store holds. Raises PenstockError."""
+        device = pick_device(self.config.training.device)
+        surrogate = self.surrogate().to(device)
+        return Learner(
+            self.step(surrogate),
+            make_buffer(self, device, surrogate.weight_bytes),
+            stream,
+            self.problem.layout,
+            self.settings,
+            store=store,
+            order=self.order,
+            quantile_names=self.problem.rank_names,
+            tries_export=self.config.model.name not in MODELS,  # ours are known to export
+        )
+
+    def rehearse(self, folder: Path) -> list[str]:
+        """What the user should know of the model. Raises PenstockError where a run of it would fail or be wrong."""
+        training = self.config.training
+        device = pick_device(training.device)
+        drains = training.stop_after.simulations is not None  # then the last batch may be of any size
+        notes = rehearse(
+            lambda: self.surrogate().to(device),
+            self.step,
+            lambda arrays: self.validation(arrays, device),
+            batch_sizes=(training.batch_size, 1) if drains else (training.batch_size,),
+            folder=folder,
+            must_repeat=self.order.must_repeat,
+        )
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # what is free decides where the buffer goes
+        return notes
+
+    def asks_clock(self) -> Iterator[str]:
+        """What of the chosen parts goes by a clock, or by what else does not repeat, and what to give instead."""
+        for key, value, mark in marked(self.config, AsksClock):
+            if mark.when(value):
+                yield f"{key}{mark.why}"
+        if why := self.strategy().asks_clock:
+            yield f"solver.strategy: {why}"
+
+    def require_continues(self, before: Plan) -> None:
+        """Raises PenstockError where a run that was planned as `before` can't go on as this one."""
+        self.order.require_continues(before.order)
+        for key, value, mark in marked(self.config, OnResume):
+            applies = mark is OnResume.FIXED or self.order.must_repeat
+            if applies and value != attrgetter(key)(before.config):
+                start = "start" if mark is OnResume.FIXED else "give deterministic=false too, or start"
+                raise PenstockError(f"{key} can't change on resume: the checkpoint depends on it; {start} a new run")
+
+
+def resolve(config: Config) -> Plan:
+    """The plan of a configuration, with the defaults of all parts in it: so `config.yaml` repeats the run.
+
+    Raises PenstockError for a part that does not exist or refuses its options, or that a run which must repeat can't
+    have.
     """
     problem_source = read_source(config.problem.name, "problem.name")
     model_source = read_source(config.model.name, "model.name")
@@ -44,22 +222,18 @@ def resolve(config: Config) -> Blueprint:
         "buffer": buffer.model_copy(update={"draw": spelt_out(buffer.draw, draw, given=draw is not Samples)}),
         "training": training.model_copy(update={"loss": spelt_out(training.loss, loss, leave_out=OF_THE_PROBLEM)}),
     }
-    blueprint = Blueprint(
-        config=config.model_copy(update=changes), problem_source=problem_source, model_source=model_source
-    )
-    return _with_model_as_taken(blueprint)
+    plan = Plan(config=config.model_copy(update=changes), problem_source=problem_source, model_source=model_source)
+    plan.order.require_possible(plan.asks_clock())
+    return _with_model_as_taken(plan)
 
 
-def _with_model_as_taken(blueprint: Blueprint) -> Blueprint:
+def _with_model_as_taken(plan: Plan) -> Plan:
     """With what one of our models takes for an option that is null, which the built one has by the option's name."""
-    choice = blueprint.config.model
+    choice = plan.config.model
     open_options = [name for name, value in choice.options.items() if value is None]
     if choice.name not in MODELS or not open_options:
-        return blueprint
-    layout = make_draw(blueprint).layout(blueprint.problem().layout)
-    with torch.device("meta"):
-        model = build(MODELS[choice.name], choice.options, "model", layout)
+        return plan
+    model = plan.model_without_memory()
     taken = {name: getattr(model, name, None) for name in open_options}
     options = choice.options | {name: plain(value) for name, value in taken.items() if is_plain(value)}
-    config = blueprint.config.model_copy(update={"model": Named(name=choice.name, **options)})
-    return Blueprint(config=config, problem_source=blueprint.problem_source, model_source=blueprint.model_source)
+    return replace(plan, config=plan.config.model_copy(update={"model": Named(name=choice.name, **options)}))

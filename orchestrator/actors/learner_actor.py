@@ -16,9 +16,8 @@ from penstock.errors import PenstockError, describe, raised_by_signal, text_of
 from penstock.learner.learner import Learner
 from penstock.learner.rehearsal import file_of
 from penstock.orchestrator.actors.ray_stream import RayStream
-from penstock.orchestrator.assembly import make_learner, order_of, rehearse_model
-from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.ledger import conditions
+from penstock.orchestrator.plan import Plan
 from penstock.orchestrator.run.logs import log_to
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.run_store import RunStore
@@ -34,10 +33,10 @@ class LearnerActor:
     stream: where chunks come from, with the methods of a RayStream; absent, the RayStream of this process.
     """
 
-    def __init__(self, blueprint: Blueprint, folder: Path, num_threads: int, stream: Any = None):
+    def __init__(self, plan: Plan, folder: Path, num_threads: int, stream: Any = None):
         if stream is None:
             log_to(folder / "logs" / "learner.log")
-        self._blueprint = blueprint
+        self._plan = plan
         self._folder = RunFolder(folder)
         self._num_threads = num_threads
         self._stream = stream or RayStream()
@@ -55,11 +54,11 @@ class LearnerActor:
             raise self._told(error) from error
 
     def _prepare(self) -> Prepared:
-        order_of(self._blueprint.config).set_up_torch()
+        self._plan.order.set_up_torch()
         torch.set_num_threads(self._num_threads)  # Ray starts a 1-CPU actor with OMP_NUM_THREADS=1
-        torch.manual_seed(self._blueprint.config.seed)
-        notes = rehearse_model(self._blueprint, self._folder.path)
-        self._learner = learner = make_learner(self._blueprint, self._stream, RunStore(self._folder))
+        torch.manual_seed(self._plan.config.seed)
+        notes = self._plan.rehearse(self._folder.path)
+        self._learner = learner = self._plan.learner(self._stream, RunStore(self._folder))
         for note in notes:
             learner.note(note)
         device, storage, account = learner.trainer.feed.device, learner.buffer.storage, learner.account
@@ -115,7 +114,7 @@ class LearnerActor:
         if isinstance(error, PenstockError):
             return error
         log = self._folder.logs / "learner.log"
-        if self._blueprint.config.training.compile and isinstance(error, torch._dynamo.exc.TorchDynamoException):
+        if self._plan.config.training.compile and isinstance(error, torch._dynamo.exc.TorchDynamoException):
             reason = text_of(error)
             return PenstockError(
                 f"training.compile: torch can't do it here ({reason}): give false; see {log}", exit_code=1

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from penstock.errors import PenstockError
-from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.config.config import SolverSection
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.run.logs import log_to
+from penstock.orchestrator.solving import Solving
 from penstock.sample import Chunk, Lease
 from penstock.solvers import mpi
 from penstock.solvers.linear import LinearSolver
@@ -24,7 +24,7 @@ REFERENCE_RTOL = 1e-8  # of the solutions that surrogates are measured on, whate
 REFERENCE_ACCURACY = 0.01  # times the training's, where that is relative to a deviation: residuals say nothing of it
 
 
-def make_worker(blueprint: Blueprint, **options: Any) -> SolverWorker:
+def make_worker(solving: Solving, **options: Any) -> SolverWorker:
     """A worker whose validation and prediction draws are solved directly. Raises PenstockError without PETSc.
 
     options: further ones of `SolverWorker`.
@@ -35,10 +35,10 @@ def make_worker(blueprint: Blueprint, **options: Any) -> SolverWorker:
     except ImportError as error:
         raise PenstockError(f"solving needs PETSc ({error}): `penstock doctor` says how to get it") from error
     petsc4py.init(["penstock"])  # without the arguments of this process, which are Ray's
-    config = blueprint.config.solver
-    strategy = blueprint.strategy()
+    config = solving.config.solver
+    strategy = solving.strategy()
     return SolverWorker(
-        blueprint.problem(),
+        solving.problem,
         {
             "training": LinearSolver(
                 strategy, rtol=config.rtol, accuracy=config.accuracy, of_deviation=config.accuracy_of == "deviation"
@@ -46,9 +46,9 @@ def make_worker(blueprint: Blueprint, **options: Any) -> SolverWorker:
             "validation": reference_solver(config),
             "prediction": reference_solver(config),
         },
-        seed=blueprint.config.seed,
+        seed=solving.config.seed,
         sort=config.sort,
-        deterministic=blueprint.config.deterministic,
+        deterministic=solving.order.must_repeat,
         **options,
     )
 
@@ -89,14 +89,14 @@ class SolverActor:
     where: a file in which it says where it is, see `say_where`; None where the driver is on another machine.
     """
 
-    def __init__(self, blueprint: Blueprint, log: Path, max_bytes: float, where: Path | None):
+    def __init__(self, solving: Solving, log: Path, max_bytes: float, where: Path | None):
         log_to(log)
-        self._blueprint = blueprint
+        self._solving = solving
         self._options = {"max_bytes": max_bytes} | ({} if where is None else {"on_begin": say_where(where)})
 
     def prepare(self) -> Ready:
         """Build the worker. Raises PenstockError, for instance without PETSc."""
-        self._worker = make_worker(self._blueprint, **self._options)
+        self._worker = make_worker(self._solving, **self._options)
         from petsc4py import PETSc
 
         petsc = ".".join(map(str, PETSc.Sys.getVersion()))

@@ -15,10 +15,10 @@ from penstock.learner.ladder.ladder import ladder
 from penstock.learner.ladder.samples import full_reservoir
 from penstock.learner.step import Step
 from penstock.orchestrator.actors.solver_actor import reference_solver
-from penstock.orchestrator.assembly import make_draw, make_step, make_surrogate, pick_device
-from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.config.config import Config
-from penstock.orchestrator.plan import resolve
+from penstock.orchestrator.plan import Plan, resolve
+from penstock.orchestrator.run.placement import pick_device
+from penstock.orchestrator.solving import Solving
 from penstock.registry import read_source
 from penstock.sample import Layout
 from penstock.solvers import mpi
@@ -51,11 +51,9 @@ def bench_solvers(config: Config, num_systems: int) -> None:
     Prints a table per family of systems. Raises PenstockError for a problem without systems.
     """
     name = config.problem.name
-    blueprint = Blueprint(  # whatever the model
-        config=config, problem_source=read_source(name, "problem.name"), model_source=None
-    )
-    problem = blueprint.problem()
-    blueprint.strategy()  # told before anything is solved
+    solving = Solving(config=config, problem_source=read_source(name, "problem.name"))  # whatever the model
+    problem = solving.problem
+    solving.strategy()  # refused before anything is solved
     mpi.start()
     systems = _systems_of(problem, config)
     if not systems:
@@ -75,7 +73,7 @@ def bench_solvers(config: Config, num_systems: int) -> None:
             of_deviation=config.solver.accuracy_of == "deviation",
         )
         with _told(config):
-            _compare(case, blueprint, num_systems, num_first=len(sizes))
+            _compare(case, solving, num_systems, num_first=len(sizes))
     print(LEGEND)
 
 
@@ -117,9 +115,9 @@ def _told(config: Config) -> Iterator[None]:
         raise PenstockError(f"problem {config.problem.name!r}: {describe(error, file)}", exit_code=3) from error
 
 
-def _compare(case: Case, blueprint: Blueprint, num_systems: int, num_first: int) -> None:
+def _compare(case: Case, solving: Solving, num_systems: int, num_first: int) -> None:
     """num_first: systems of the first simulation."""
-    solver = blueprint.config.solver
+    solver = solving.config.solver
     accuracy, rtol = solver.accuracy, solver.rtol
     structure = structure_of(case, later=num_first if case.is_sequence else None)
     target = {"rtol": rtol} if accuracy is None else {"accuracy": accuracy, "of_deviation": case.of_deviation}
@@ -130,7 +128,7 @@ def _compare(case: Case, blueprint: Blueprint, num_systems: int, num_first: int)
         AutoArm(**target),
     ]
     if solver.strategy.name != "auto":
-        arms.append(StrategyArm(f"yours: {solver.strategy.name}", Role.OURS, blueprint.strategy))
+        arms.append(StrategyArm(f"yours: {solver.strategy.name}", Role.OURS, solving.strategy))
     print(
         f"{case.name}: {len(arms)} ways to solve, {num_systems} systems of {case.num_unknowns:,} unknowns", flush=True
     )
@@ -145,27 +143,27 @@ def _compare(case: Case, blueprint: Blueprint, num_systems: int, num_first: int)
 class _OwnRun:
     """A configuration's model and data, as `ladder` takes them."""
 
-    blueprint: Blueprint
+    plan: Plan
     counts_bytes: bool = False
 
     @property
     def title(self) -> str:
-        config = self.blueprint.config
+        config = self.plan.config
         return f"{config.model.name} on {config.problem.name}, batch {self.batch_size}"
 
     @property
     def layout(self) -> Layout:
-        return make_draw(self.blueprint).layout(self.blueprint.problem().layout)
+        return self.plan.batch_layout
 
     @property
     def batch_size(self) -> int:
-        return self.blueprint.config.training.batch_size
+        return self.plan.config.training.batch_size
 
     def step(self, device: torch.device) -> Step:
-        return make_step(self.blueprint, make_surrogate(self.blueprint).to(device))
+        return self.plan.step(self.plan.surrogate().to(device))
 
     def full_reservoir(self, **placement: Any) -> Reservoir:
-        return full_reservoir(self.layout, self.blueprint.config.buffer.capacity, **placement)
+        return full_reservoir(self.layout, self.plan.config.buffer.capacity, **placement)
 
 
 def bench_learner(config: Config, seconds: float) -> None:

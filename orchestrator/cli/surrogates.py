@@ -18,17 +18,12 @@ from penstock.learner.checkpoints import checkpoint
 from penstock.learner.export.program import export as export_file
 from penstock.learner.surrogate import Surrogate
 from penstock.orchestrator.actors.solver_actor import make_worker
-from penstock.orchestrator.assembly import (
-    make_draw,
-    make_surrogate,
-    make_validation,
-    require_memory_for_draws,
-)
-from penstock.orchestrator.blueprint import Blueprint
-from penstock.orchestrator.plan import resolve
+from penstock.orchestrator.plan import Plan, resolve
+from penstock.orchestrator.run.bounds import require_memory_for_draws
 from penstock.orchestrator.run.memory import least_memory
 from penstock.orchestrator.store import zarr_store
 from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.orchestrator.store.run_store import RunStore
 from penstock.orchestrator.views.monitor import explained_lines
 from penstock.orchestrator.views.numbers import digits
 from penstock.orchestrator.views.pictures import draw_comparison
@@ -37,16 +32,13 @@ from penstock.sample import Lease
 
 def export(folder: RunFolder, output: Path | None) -> None:
     """Write the run's best surrogate as one .pt2 file with its card inside and beside it. Raises PenstockError."""
-    blueprint = resolve(folder.config())
-    surrogate, step = load_surrogate(folder, blueprint)
-    stored, _ = zarr_store.read(folder.validation)
-    layout = blueprint.problem().layout
-    samples = zarr_store.by_group(stored, layout)
-    arrays, _, steps = make_draw(blueprint).all_rows(samples, layout, stored["simulation"], stored["step"])
-    num_simulations = len(set(stored["simulation"].tolist()))
-    card = _card(
-        folder, blueprint, num_simulations, make_validation(blueprint, arrays, "cpu", steps).errors(surrogate).as_dict()
-    )
+    plan = resolve(folder.config())
+    surrogate, step = load_surrogate(folder, plan)
+    layout = plan.problem.layout
+    stored = RunStore(folder).read_validation(layout)
+    arrays, _, steps = plan.unit.all_rows(stored.arrays, layout, stored.simulations, stored.steps)
+    num_simulations = len(set(stored.simulations.tolist()))
+    card = _card(folder, plan, num_simulations, plan.validation(arrays, "cpu", steps).errors(surrogate).as_dict())
     card["step"] = step
     example = {name: torch.from_numpy(array[:2]) for name, array in arrays.items() if name != "targets"}
     path = export_file(surrogate, card, output or folder.path / f"{folder.path.name}.pt2", example)
@@ -66,16 +58,16 @@ def export(folder: RunFolder, output: Path | None) -> None:
 
 def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     """Solve `num` new draws, predict them, and write a Zarr store and a PNG. Raises PenstockError."""
-    blueprint = resolve(folder.config())
-    require_memory_for_draws(blueprint, num, least_memory())
-    surrogate, _ = load_surrogate(folder, blueprint)
+    plan = resolve(folder.config())
+    require_memory_for_draws(plan, num, least_memory())
+    surrogate, _ = load_surrogate(folder, plan)
     target = output or folder.path / "predictions"
     try:  # before anything is solved
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise PenstockError(f"can't write to {target}: {error.strerror}: give another --output") from error
-    draw, layout = make_draw(blueprint), blueprint.problem().layout
-    worker = make_worker(blueprint)
+    unit, layout = plan.unit, plan.problem.layout
+    worker = make_worker(plan)
     chunks = list(worker.stream(Lease(number=0, simulations=tuple(range(num)), design="prediction")))
     for simulation, reason in ((i, r) for chunk in chunks for i, r in chunk.failed.items()):
         print(f"draw {simulation} failed: {reason}")
@@ -86,9 +78,9 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     if not whole.any():
         raise PenstockError("every solve failed, there is nothing to compare with", exit_code=3)
     samples = {name: np.concatenate([chunk.arrays[name] for chunk in chunks])[whole] for name in layout.shapes}
-    arrays, simulations, steps = draw.all_rows(samples, layout, simulations[whole], steps[whole])
+    arrays, simulations, steps = unit.all_rows(samples, layout, simulations[whole], steps[whole])
     layout = surrogate.layout
-    validation = make_validation(blueprint, arrays, "cpu", steps)
+    validation = plan.validation(arrays, "cpu", steps)
     with torch.no_grad():
         batches = [
             {name: torch.from_numpy(array[start : start + validation.batch_size]) for name, array in arrays.items()}
@@ -102,14 +94,14 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     zarr_store.write(
         target / "predictions.zarr",
         named | predicted | {"simulation": simulations, "step": steps, "relative_l2": errors},
-        {"run": folder.path.name, "design": "prediction", "seed": blueprint.config.seed},
+        {"run": folder.path.name, "design": "prediction", "seed": plan.config.seed},
     )
     draw_comparison(target / "predictions.png", named, arrays["targets"][:, 0], prediction[:, 0], errors, layout)
     print(f"relative L2 error of {len(errors)} samples: mean {digits(errors.mean())}, max {digits(errors.max())}")
     print(f"wrote {os.path.relpath(target / 'predictions.zarr')} and {os.path.relpath(target / 'predictions.png')}")
 
 
-def load_surrogate(folder: RunFolder, blueprint: Blueprint) -> tuple[Surrogate, int]:
+def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:
     """The surrogate of the best checkpoint and its step. Raises PenstockError when the run has none."""
     if not folder.is_running():
         checkpoint.recover(folder.checkpoints)
@@ -118,14 +110,14 @@ def load_surrogate(folder: RunFolder, blueprint: Blueprint) -> tuple[Surrogate, 
         step = checkpoint.latest(folder.checkpoints)
     if step is None:
         raise PenstockError(f"{folder.path} has no checkpoint yet: let it run longer")
-    surrogate = make_surrogate(blueprint)
+    surrogate = plan.surrogate()
     checkpoint.load(folder.checkpoints, step, weights_only=True).load_into(surrogate)
     return surrogate.eval(), step
 
 
-def _card(folder: RunFolder, blueprint: Blueprint, num_simulations: int, errors: dict[str, Any]) -> dict[str, Any]:
+def _card(folder: RunFolder, plan: Plan, num_simulations: int, errors: dict[str, Any]) -> dict[str, Any]:
     """What a stranger must know to use the file. The errors are measured anew, with the very weights exported."""
-    config, problem = blueprint.config, blueprint.problem()
+    config, problem = plan.config, plan.problem
     return {
         "problem": {"name": config.problem.name, "options": config.problem.options, "about": type(problem).__doc__},
         "parameters": problem.space.describe(),

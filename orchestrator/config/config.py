@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +20,22 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+
+@dataclass(frozen=True)
+class AsksClock:
+    """A mark of a key: with some of its values a run does not repeat to the bit."""
+
+    when: Callable[[Any], bool]
+    why: str
+    """Follows the key, and says what to give instead."""
+
+
+class OnResume(Enum):
+    """A mark of a key whose value a resumed run can't change."""
+
+    FIXED = "a checkpoint depends on it"
+    FIXED_IN_ORDER = "and the blocks of a run that must repeat do"
 
 
 class Named(Section):
@@ -45,19 +63,27 @@ DEFAULT_ACCURACY = 1e-4  # of a field of which a surrogate knows the third digit
 
 
 class SolverSection(Section):
-    workers: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    workers: Annotated[
+        Annotated[int, Field(gt=0)] | Literal["auto"],
+        OnResume.FIXED_IN_ORDER,
+        AsksClock(lambda value: value == "auto", ": auto, which goes by the machine's cores: give a number"),
+    ] = "auto"
     """Solver processes; auto takes one for each core but one, and at least one."""
-    strategy: Choice = Named(name="auto")
+    strategy: Annotated[Choice, OnResume.FIXED_IN_ORDER] = Named(name="auto")
     """How systems are solved: auto, or one by name with its options."""
-    accuracy: float | None = Field(None, gt=0, lt=1)
+    accuracy: Annotated[float | None, OnResume.FIXED_IN_ORDER] = Field(None, gt=0, lt=1)
     """Largest algebraic error ||x - A⁻¹ b|| / ||A⁻¹ b|| of a solution; 1e-4 where `rtol` is absent, too."""
-    accuracy_of: Literal["value", "deviation"] = "value"
+    accuracy_of: Annotated[Literal["value", "deviation"], OnResume.FIXED_IN_ORDER] = "value"
     """What `accuracy` is relative to: all of A⁻¹ b, or its deviation from its mean, where an offset does not count."""
-    rtol: float | None = Field(None, gt=0, lt=1)
+    rtol: Annotated[float | None, OnResume.FIXED_IN_ORDER] = Field(None, gt=0, lt=1)
     """Largest true relative residual ||b - A x|| / ||b||, instead of `accuracy`."""
-    window: int = Field(64, gt=0, le=100_000)
+    window: Annotated[int, OnResume.FIXED_IN_ORDER] = Field(64, gt=0, le=100_000)
     """Simulations of a lease: how far a worker looks ahead to sort."""
-    sort: bool | Literal["auto"] = "auto"
+    sort: Annotated[
+        bool | Literal["auto"],
+        OnResume.FIXED_IN_ORDER,
+        AsksClock(lambda value: value == "auto", ": auto, which times windows: give true or false"),
+    ] = "auto"
     """Order of a lease's systems: true for greedy nearest neighbours, false as drawn, auto to sort where it pays."""
     timeout_s: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     """A worker that gives nothing for this long in one simulation is replaced; auto goes by what others took."""
@@ -83,16 +109,19 @@ class SolverSection(Section):
 
 
 class BufferSection(Section):
-    kind: Literal["fifo", "firo", "reservoir"] = "reservoir"
-    capacity: int = Field(1000, gt=0)
+    kind: Annotated[Literal["fifo", "firo", "reservoir"], OnResume.FIXED] = "reservoir"
+    capacity: Annotated[int, OnResume.FIXED] = Field(1000, gt=0)
     """Samples that the buffer holds."""
     watermark: int = Field(100, gt=0)
     """Samples that must have arrived before training starts; normalisation is fixed from them."""
-    batches_per_simulation: float | None = Field(None, gt=0)
+    batches_per_simulation: Annotated[
+        float | None,
+        AsksClock(lambda value: value is None, ": null, which lets the faster side run ahead: give a number"),
+    ] = Field(None, gt=0)
     """Rate limiter: training and ingest wait for each other to keep this ratio; absent, neither waits."""
     placement: Literal["auto", "host", "device"] = "auto"
     """Where samples lie: the host's memory, or that of the training device; auto takes the device's where they fit."""
-    draw: Choice = Named(name="samples")
+    draw: Annotated[Choice, OnResume.FIXED] = Named(name="samples")
     """What a batch is made of: single samples, whole trajectories, or pairs of one simulation's samples."""
 
     @model_validator(mode="after")
@@ -103,14 +132,19 @@ class BufferSection(Section):
 
 
 class StopAfterSection(Section):
-    minutes: float | None = Field(None, gt=0)
+    minutes: Annotated[
+        float | None, AsksClock(lambda value: value is not None, ": give steps, samples or simulations")
+    ] = Field(None, gt=0)
     """Of training, the time spent before a resume included."""
     steps: int | None = Field(None, gt=0)
     samples: int | None = Field(None, gt=0)
     """Unique samples."""
-    simulations: int | None = Field(None, gt=0)
+    simulations: Annotated[int | None, OnResume.FIXED_IN_ORDER] = Field(None, gt=0)
     """Delivered or failed; the buffer is drained afterwards."""
-    error: float | None = Field(None, gt=0)
+    error: Annotated[
+        float | None,
+        AsksClock(lambda value: value is not None, ", which is looked at by the clock: leave it out"),
+    ] = Field(None, gt=0)
     """Mean relative L2 validation error at which to stop early."""
 
     @model_validator(mode="after")
@@ -125,7 +159,9 @@ class ScheduleSection(Section):
     """Of the learning rate after the warm-up: half a cosine down to zero, constant, or halved at each quarter."""
     warm_up: float = Field(0.04, ge=0, lt=1)
     """The part of the schedule in which the learning rate rises linearly."""
-    minutes: float | None = Field(None, gt=0)
+    minutes: Annotated[float | None, AsksClock(lambda value: value is not None, ": give steps or samples")] = Field(
+        None, gt=0
+    )
     steps: int | None = Field(None, gt=0)
     samples: int | None = Field(None, gt=0)
     """The schedule's length: wall time, steps or unique samples; absent, it is that of `stop_after`."""
@@ -148,11 +184,13 @@ class TrainingSection(Section):
     loss: Choice = Named(name="relative_l2")
     clip_norm: float | None = Field(None, gt=0)
     """Largest norm of a step's gradient; absent, gradients are taken as they are."""
-    ema_decay: float | None = Field(None, gt=0, lt=1)
+    ema_decay: Annotated[float | None, OnResume.FIXED] = Field(None, gt=0, lt=1)
     """Decay of a moving average of the weights, which is then what is validated and exported; absent, there is none."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16 computes all but spectral layers, normalisation and loss in bfloat16; weights stay float32."""
-    compile: bool = False
+    compile: Annotated[
+        bool, AsksClock(lambda value: value, ": true, whose kernels depend on the batches before: give false")
+    ] = False
     """Compile the step by torch.compile: minutes at the start, faster steps where the device has a compiler for it."""
     stop_after: StopAfterSection
     device: str = "auto"
@@ -166,7 +204,7 @@ class TrainingSection(Section):
 
 
 class ValidationSection(Section):
-    simulations: int = Field(100, gt=0)
+    simulations: Annotated[int, OnResume.FIXED] = Field(100, gt=0)
     """Solved first, with the direct strategy, and never trained on."""
     every_s: float = Field(30.0, gt=0)
 
@@ -175,7 +213,9 @@ class CheckpointSection(Section):
     every_s: float = Field(120.0, gt=0)
     keep: int = Field(2, gt=0)
     """Checkpoints kept, besides the best one."""
-    buffer: bool = True
+    buffer: Annotated[
+        bool, AsksClock(lambda value: not value, ": false, for a buffer that is filled anew differs: give true")
+    ] = True
     """Save the buffer too; without it a resumed run solves the buffer's simulations again."""
 
 
@@ -194,14 +234,14 @@ class Config(Section):
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """First part of the run folder's name: letters, digits, dots, dashes and underscores."""
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: Annotated[int, OnResume.FIXED] = Field(0, ge=0, lt=2**63)
     deterministic: bool = False
     """Make a run that was killed and resumed equal the uninterrupted one bit for bit, on one machine; it is slower."""
-    problem: Choice
+    problem: Annotated[Choice, OnResume.FIXED]
     """The PDE, with its options."""
     solver: SolverSection = SolverSection()
     buffer: BufferSection = BufferSection()
-    model: Choice = Named(name="fno")
+    model: Annotated[Choice, OnResume.FIXED] = Named(name="fno")
     """The surrogate's architecture, with its options."""
     training: TrainingSection
     validation: ValidationSection = ValidationSection()
@@ -218,29 +258,14 @@ class Config(Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _deterministic_asks_no_clock(self):
-        strategy, training, stop_after = self.solver.strategy, self.training, self.training.stop_after
-        refused = {
-            "solver.workers: auto, which goes by the machine's cores: give a number": self.solver.workers == "auto",
-            "solver.strategy: auto, which times the candidates: name one, for instance direct": strategy.name == "auto",
-            "solver.strategy: lagged without refresh_cost, which it would time: give refresh_cost, for instance 10": (
-                strategy.name == "lagged" and strategy.options.get("refresh_cost") is None
-            ),
-            "solver.sort: auto, which times windows: give true or false": self.solver.sort == "auto",
-            "buffer.batches_per_simulation: null, which lets the faster side run ahead: give a number": (
-                self.buffer.batches_per_simulation is None
-            ),
-            "training.stop_after.minutes: give steps, samples or simulations": stop_after.minutes is not None,
-            "training.stop_after.error, which is looked at by the clock: leave it out": stop_after.error is not None,
-            "training.schedule.minutes: give steps or samples": training.schedule.minutes is not None,
-            "training.compile: true, whose kernels depend on the batches before: give false": training.compile,
-            "checkpoint.buffer: false, for a buffer that is filled anew differs: give true": not self.checkpoint.buffer,
-        }
-        given = [what for what, is_given in refused.items() if is_given]
-        if self.deterministic and given:
-            raise ValueError(f"deterministic: true refuses {'; and '.join(given)}")
-        return self
+
+def marked[Mark](section: Section, kind: type[Mark], prefix: str = "") -> Iterator[tuple[str, Any, Mark]]:
+    """Dotted key, value and mark of every key that has a mark of that kind."""
+    for name, info in type(section).model_fields.items():
+        key, value = f"{prefix}{name}", getattr(section, name)
+        yield from ((key, value, mark) for mark in info.metadata if isinstance(mark, kind))
+        if isinstance(value, Section):
+            yield from marked(value, kind, f"{key}.")
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:

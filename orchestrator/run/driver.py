@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from operator import attrgetter
 from typing import Any
 
 import psutil
@@ -22,26 +21,22 @@ from penstock.errors import PenstockError, describe
 from penstock.learner.allocator import KEEP_FREED_MEMORY
 from penstock.learner.checkpoints import checkpoint
 from penstock.orchestrator.actors.learner_actor import LearnerActor
-from penstock.orchestrator.assembly import (
-    bytes_in_flight,
-    few_simulations,
-    make_loss,
-    make_surrogate,
-    num_weights,
-    pick_device,
-    require_memory,
-    require_placement,
-    require_room,
-    validation_size,
-)
-from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.cluster.ray_session import noted_signals, ray_session, set_environment
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.ledger import Ledger
-from penstock.orchestrator.plan import resolve
+from penstock.orchestrator.plan import Plan, resolve
+from penstock.orchestrator.run.bounds import (
+    bytes_in_flight,
+    few_simulations,
+    num_weights,
+    require_memory,
+    require_room,
+    validation_size,
+)
 from penstock.orchestrator.run.logs import log_to, native_stderr_to
 from penstock.orchestrator.run.memory import least_memory, size
+from penstock.orchestrator.run.placement import pick_device, require_placement
 from penstock.orchestrator.run.supervision import Idle, MemoryKills
 from penstock.orchestrator.run.workers import WorkerPool
 from penstock.orchestrator.store.journal import Journal
@@ -56,25 +51,18 @@ logger = logging.getLogger(__name__)
 TICK_S = 1.0
 STOP_WITHIN_S = 20.0
 WAITING = ("solving the validation set", "waiting for samples")  # states of a learner that depends on the solvers
-FIXED = (  # on resume
-    *("seed", "problem", "model", "buffer.kind", "buffer.capacity", "buffer.draw"),
-    *("training.ema_decay", "validation.simulations"),
-)
-FIXED_BLOCKS = (  # what a deterministic run was cut into, and how it was solved, on resume
-    *("solver.workers", "solver.window", "solver.strategy", "solver.sort"),
-    *("solver.accuracy", "solver.accuracy_of", "solver.rtol"),
-    "training.stop_after.simulations",
-)
 
 
 def start(config: Config, *, on_folder: Callable[[RunFolder], None]) -> None:
     """Begin a run in a new folder and see it to its end. Raises PenstockError; SystemExit on a signal."""
-    blueprint = _checked(config)
+    set_environment(config.cluster.address)  # before a user's file imports Ray
+    plan = resolve(config)
+    _check(plan)
     metrics = Metrics(config.metrics.port)
-    folder = RunFolder.create(blueprint.config)
+    folder = RunFolder.create(plan.config)
     on_folder(folder)
     with folder.hold():  # it is new: nobody else has it
-        _Driver(blueprint, folder, metrics).run()
+        _Driver(plan, folder, metrics).run()
 
 
 def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable[[RunFolder], None]) -> None:
@@ -88,42 +76,36 @@ def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable
 def _resume(folder: RunFolder, overrides: tuple[str, ...], on_folder: Callable[[RunFolder], None]) -> None:
     recorded = folder.config()
     set_environment(recorded.cluster.address)  # before a user's file imports Ray
-    before, config = resolve(recorded).config, resolve(folder.config(overrides)).config
-    if config.deterministic and not before.deterministic:
-        raise PenstockError("deterministic can't be turned on on resume: what was done so far was not; start a new run")
-    for key in (*FIXED, *(FIXED_BLOCKS if config.deterministic else ())):
-        if attrgetter(key)(config) != attrgetter(key)(before):
-            way_on = "give deterministic=false too, or start" if key in FIXED_BLOCKS else "start"
-            raise PenstockError(f"{key} can't change on resume: the checkpoint depends on it; {way_on} a new run")
-    blueprint = _checked(config)
+    before, plan = resolve(recorded), resolve(folder.config(overrides))
+    config = plan.config
+    plan.require_continues(before)
+    set_environment(config.cluster.address)
+    _check(plan)
     checkpoint.recover(folder.checkpoints)
     if checkpoint.latest(folder.checkpoints) is not None:
         checkpoint.load(folder.checkpoints, weights_only=True)  # what can't be read is told before anything is changed
     metrics = Metrics(config.metrics.port)
     if config != recorded:  # also where an earlier version recorded less
         folder.write_config(config)
-    if config.solver != before.solver:  # what was fastest for other options or another accuracy
+    if config.solver != before.config.solver:  # what was fastest for other options or another accuracy
         (folder.path / Choices.FILE).unlink(missing_ok=True)
     (folder.path / "summary.json").unlink(missing_ok=True)  # it sums up a life that is now going on
     on_folder(folder)
-    _Driver(blueprint, folder, metrics).run()
+    _Driver(plan, folder, metrics).run()
 
 
-def _checked(config: Config) -> Blueprint:
-    """The blueprint, with all that can be known to be wrong before a process is started. Raises PenstockError."""
-    set_environment(config.cluster.address)  # before a user's file imports Ray
-    blueprint = resolve(config)
-    blueprint.strategy()
+def _check(plan: Plan) -> None:
+    """Raises PenstockError for all that can be known to be wrong before a process is started."""
+    config = plan.config
     num_workers = Split.of(config.solver.workers).workers
-    require_room(blueprint, num_workers)
+    require_room(plan, num_workers)
     if config.cluster.address is None:  # elsewhere the learner's machine may have what this one lacks
         device = pick_device(config.training.device)
-        require_placement(blueprint, device)
+        require_placement(plan, device)
         holds_buffer = device.type == "cpu" or config.buffer.placement == "host"
-        require_memory(blueprint, least_memory(), num_workers=num_workers, holds_buffer=holds_buffer)
-    make_surrogate(blueprint)
-    make_loss(blueprint)
-    return blueprint
+        require_memory(plan, least_memory(), num_workers=num_workers, holds_buffer=holds_buffer)
+    plan.surrogate()
+    plan.loss()
 
 
 @dataclass(frozen=True)
@@ -145,16 +127,16 @@ class Split:
 class _Driver:
     """Owns every actor and the ledger; draws nothing and touches no sample."""
 
-    def __init__(self, blueprint: Blueprint, folder: RunFolder, metrics: Metrics):
-        self.blueprint = blueprint
-        self.config = blueprint.config
+    def __init__(self, plan: Plan, folder: RunFolder, metrics: Metrics):
+        self.plan = plan
+        self.config = plan.config
         self.folder = folder
         self.console = Screen()  # here, for sys.stdout is redirected in `run`
         self.had_terminal = _has_terminal()
         self.memory_kills = MemoryKills()
         self.metrics = metrics
         self.split = Split.of(self.config.solver.workers)
-        self.bytes_in_flight = bytes_in_flight(blueprint, self.split.workers)
+        self.bytes_in_flight = bytes_in_flight(plan, self.split.workers)
         self.stop_signal: signal.Signals | None = None
 
     def run(self) -> None:
@@ -232,15 +214,15 @@ class _Driver:
         config = self.config
         environment = {"env_vars": KEEP_FREED_MEMORY}
         actor = ray.remote(num_cpus=1, max_restarts=0, runtime_env=environment)(LearnerActor)
-        self.learner = actor.remote(self.blueprint, self.folder.path, self.split.learner_threads)
+        self.learner = actor.remote(self.plan, self.folder.path, self.split.learner_threads)
         workers = WorkerPool(
-            *(ray, self.blueprint, self.folder, self.learner, self.split.workers),
+            *(ray, self.plan.solving, self.folder, self.learner, self.split.workers),
             session_folder=self.session.folder,
             memory_kills=self.memory_kills,
             tell=self._tell,
         )
         prepared = self._wait_for(self.learner.prepare.remote())
-        if config.deterministic:
+        if self.plan.order.must_repeat:
             conditions.require_same(self.folder, "learner", prepared.conditions)
         self.folder.update_run(learner_pid=prepared.pid)
         self._announce(prepared)
@@ -386,7 +368,7 @@ class _Driver:
 
     def _announce(self, prepared: Prepared) -> None:
         """The split of the cores and the memory bound, before anything is solved."""
-        num_rows, row_bytes = validation_size(self.blueprint)
+        num_rows, row_bytes = validation_size(self.plan)
         is_averaged = self.config.training.ema_decay is not None
         parts = {
             f"buffer in {prepared.buffer_place}": prepared.buffer_bytes,
@@ -410,7 +392,7 @@ class _Driver:
         )
         checkpoint_bytes = (4 if is_averaged else 3) * prepared.weight_bytes
         checkpoint_bytes += prepared.buffer_bytes if self.config.checkpoint.buffer else 0
-        if remark := few_simulations(self.blueprint):
+        if remark := few_simulations(self.plan):
             self.console.print(remark, soft_wrap=True)
         self.console.print(f"disk: the newest checkpoint takes about {size(checkpoint_bytes)}", soft_wrap=True)
         if prepared.training.delivered:

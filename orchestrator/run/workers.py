@@ -12,13 +12,12 @@ from typing import Any
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.actors.solver_actor import SolverActor, read_where
-from penstock.orchestrator.assembly import order_of
-from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.ledger import DEATHS, Ledger
 from penstock.orchestrator.run.logs import last_line
 from penstock.orchestrator.run.memory import size
 from penstock.orchestrator.run.supervision import MemoryKills, Place, Silences, memory_bound
+from penstock.orchestrator.solving import Solving
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.sample import Decision, LeaseEnd
 from penstock.status import Ready, Silence
@@ -61,7 +60,7 @@ class WorkerPool:
     def __init__(
         self,
         ray,
-        blueprint: Blueprint,
+        solving: Solving,
         folder: RunFolder,
         learner: Any,
         size: int,
@@ -71,13 +70,12 @@ class WorkerPool:
         tell: Callable[[str], None],
     ):
         """session_folder: a temporary one on this machine, where all workers are on it, too. tell: says a line."""
-        config = blueprint.config.solver
+        config = solving.config.solver
         self._ray = ray
-        self._blueprint = blueprint
+        self._solving = solving
         self._folder = folder
         self._learner = learner
         self._tell = tell
-        self._order = order_of(blueprint.config)
         self._num_started = 0
         self._num_leases = 0
         self._session_folder = session_folder
@@ -113,7 +111,7 @@ class WorkerPool:
             except self._ray.exceptions.RayError as error:
                 self._fail_start(worker, str(error).splitlines()[0])
                 continue
-            if self._order.must_repeat:
+            if self._solving.order.must_repeat:
                 conditions.require_same(self._folder, "solver", ready.conditions)
             worker.pid = ready.pid
             self._folder.event("worker started", worker=worker.name, pid=worker.pid)
@@ -152,7 +150,7 @@ class WorkerPool:
             for worker in ready:  # in turns: a ledger that ends soon keeps all workers busy
                 if wanted[worker] <= 0:
                     continue
-                lease = self._order.lease(
+                lease = self._solving.order.lease(
                     ledger, self._num_leases, self._index(worker), window=window, num_ready=len(ready)
                 )
                 if lease is None:
@@ -217,7 +215,7 @@ class WorkerPool:
         self._num_started += 1
         where = None if self._session_folder is None else self._session_folder / f"{name}.where"
         actor = self._ray.remote(num_cpus=1, max_restarts=0)(SolverActor)
-        actor = actor.remote(self._blueprint, self._folder.logs / f"{name}.log", self._max_bytes, where)
+        actor = actor.remote(self._solving, self._folder.logs / f"{name}.log", self._max_bytes, where)
         self._workers.append(Worker(name, place, where, actor, actor.prepare.remote(), asked_at=time.monotonic()))
         self._workers.sort(key=self._index)
 
@@ -276,8 +274,8 @@ class WorkerPool:
     def _blamed(self, worker: Worker, number: int, simulation: int | None) -> Sequence[int]:
         """The simulations of its lease at work over which a worker may have died."""
         if worker.where is None:  # on another machine, perhaps
-            return self._order.blamed(worker.leases[number].open_ids(number))
-        return self._order.blamed([] if simulation is None else [simulation])
+            return self._solving.order.blamed(worker.leases[number].open_ids(number))
+        return self._solving.order.blamed([] if simulation is None else [simulation])
 
     def _empty(self, worker: Worker, pause_s: float) -> None:
         """End the worker, if it lives, and have the next one started in its place after a pause."""

@@ -148,6 +148,9 @@ class Strategy(ABC):
     decision: Decision | None = None
     """The decision made or adopted by a strategy that chooses among others."""
 
+    asks_clock: str | None = None
+    """Why the same systems need not be solved the same way twice, and what to give instead; None where they are."""
+
     @abstractmethod
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         """Solve one system.

@@ -99,7 +99,7 @@ def test_a_learner_trains_from_a_stream_in_this_process():
     assert status.training.step > 60 and status.training.validation["relative_l2"]["mean"] < 0.2
     assert status.account.validation == Ended([[0, 6]]) and status.account.training.failed == {7: "it is seven"}
     assert {end.lease_number for end in status.news.lease_ends} >= {0, 1}
-    assert trained.status().news.lease_ends == () and set(status.buffer.bias["parameters"]) == {"x"}
+    assert trained.status().news.lease_ends == ()
 
 
 def test_an_order_that_repeats_does_so_in_this_process_over_a_stop_and_a_resume(tmp_path):

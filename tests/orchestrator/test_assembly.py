@@ -11,23 +11,10 @@ from penstock.learner.buffers.units import Pairs, Samples, Trajectories
 from penstock.learner.store import PlainStore
 from penstock.learner.stream.lanes import Lanes
 from penstock.learner.stream.lockstep import Lockstep
-from penstock.orchestrator.assembly import (
-    _make_buffer,
-    fits_beside_training,
-    make_draw,
-    make_learner,
-    make_loss,
-    make_surrogate,
-    make_validation,
-    pick_device,
-    rehearse_model,
-    require_placement,
-    require_room,
-    validation_size,
-)
-from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.config.config import Config
-from penstock.orchestrator.plan import resolve
+from penstock.orchestrator.plan import Plan, resolve
+from penstock.orchestrator.run.bounds import require_room, validation_size
+from penstock.orchestrator.run.placement import fits_beside_training, make_buffer, pick_device, require_placement
 
 TRANSIENT = """
 from penstock.sample import FieldSpec
@@ -49,11 +36,11 @@ class Transient(Problem):
 
 
 @pytest.fixture
-def blueprint(tmp_path):
-    """A function from sections of the configuration to a blueprint of a transient problem."""
+def plan(tmp_path):
+    """A function from sections of the configuration to the plan of a transient problem."""
     (tmp_path / "transient.py").write_text(TRANSIENT)
 
-    def make(**sections) -> Blueprint:
+    def make(**sections) -> Plan:
         values = {
             "problem": f"{tmp_path}/transient.py:Transient",
             "model": {"name": "fno", "width": 8, "modes": 4, "layers": 1},
@@ -90,13 +77,13 @@ def refusal(function, *arguments) -> str:
         ({"name": "pairs", "stride": 3}, Pairs(10, 3), ["a", "t", "u_before"], ["u"]),
     ],
 )
-def test_what_is_drawn_is_what_model_and_buffer_are_made_for(blueprint, draw, expected, inputs, outputs):
-    chosen = blueprint(buffer={"draw": draw}, training={"device": "cpu"})
-    assert make_draw(chosen) == expected
-    surrogate = make_surrogate(chosen)
+def test_what_is_drawn_is_what_model_and_buffer_are_made_for(plan, draw, expected, inputs, outputs):
+    chosen = plan(buffer={"draw": draw}, training={"device": "cpu"})
+    assert chosen.unit == expected
+    surrogate = chosen.surrogate()
     assert [spec.name for spec in surrogate.layout.inputs] == inputs
     assert [spec.name for spec in surrogate.layout.outputs] == outputs
-    buffer = make_learner(chosen, NoStream(), PlainStore()).buffer
+    buffer = chosen.learner(NoStream(), PlainStore()).buffer
     assert buffer.layout == surrogate.layout and buffer.num_units == 200 // expected.num_steps
 
 
@@ -110,48 +97,48 @@ def test_what_is_drawn_is_what_model_and_buffer_are_made_for(blueprint, draw, ex
         ({"name": "trajectories", "stride": 2}, "buffer.draw.stride: unknown key; known: none"),
     ],
 )
-def test_a_draw_that_cannot_be_is_one_line(blueprint, draw, expected):
-    assert refusal(lambda: make_draw(blueprint(buffer={"draw": draw}))).startswith(expected)
+def test_a_draw_that_cannot_be_is_one_line(plan, draw, expected):
+    assert refusal(lambda: plan(buffer={"draw": draw}).unit).startswith(expected)
 
 
 @pytest.mark.parametrize("num_steps", [10.0, 0, -3, "10", None])
-def test_a_number_of_steps_that_is_none_is_one_line(blueprint, tmp_path, num_steps):
+def test_a_number_of_steps_that_is_none_is_one_line(plan, tmp_path, num_steps):
     (tmp_path / "transient.py").write_text(TRANSIENT.replace("num_steps = 10", f"num_steps = {num_steps!r}"))
-    complaint = refusal(blueprint().problem)
+    complaint = refusal(lambda: plan().problem)
     assert complaint.endswith(f"num_steps = {num_steps!r} must be an integer of at least 1")
 
 
-def test_a_steady_problem_has_no_pairs(blueprint):
-    steady = blueprint(problem={"name": "darcy", "resolution": 16}, buffer={"draw": "pairs"})
-    assert refusal(make_draw, steady) == "buffer.draw: pairs need a problem whose num_steps is above 1, not 1"
+def test_a_steady_problem_has_no_pairs(plan):
+    steady = plan(problem={"name": "darcy", "resolution": 16}, buffer={"draw": "pairs"})
+    assert refusal(lambda: steady.unit) == "buffer.draw: pairs need a problem whose num_steps is above 1, not 1"
 
 
-def test_room_for_a_batch_and_a_simulation_of_each_worker(blueprint):
+def test_room_for_a_batch_and_a_simulation_of_each_worker(plan):
     """Ten steps a simulation: 4 of a batch and 2 under way take 60 samples."""
-    require_room(blueprint(buffer={"capacity": 60, "draw": "pairs"}), 2)
-    assert "give at least 60" in refusal(require_room, blueprint(buffer={"capacity": 59, "draw": "pairs"}), 2)
-    require_room(blueprint(buffer={"capacity": 50, "watermark": 50}), 60)  # single samples wait for no others
+    require_room(plan(buffer={"capacity": 60, "draw": "pairs"}), 2)
+    assert "give at least 60" in refusal(require_room, plan(buffer={"capacity": 59, "draw": "pairs"}), 2)
+    require_room(plan(buffer={"capacity": 50, "watermark": 50}), 60)  # single samples wait for no others
 
 
-def test_losses_take_their_options(blueprint):
-    loss = make_loss(blueprint(training={"loss": {"name": "sobolev", "order": -1}}))
+def test_losses_take_their_options(plan):
+    loss = plan(training={"loss": {"name": "sobolev", "order": -1}}).loss()
     one = torch.ones(1, 1, 16, 16)
     wave = 2**0.5 * torch.cos(torch.pi * (torch.arange(16) + 0.5) / 16)  # its norm of order -1 is (1 + pi^2)^(-1/2)
     torch.testing.assert_close(loss(one + wave, one), torch.tensor([(1 + torch.pi**2) ** -0.5]))
-    assert refusal(make_loss, blueprint(training={"loss": "sobolev"})) == "training.loss.order: missing"
-    unknown = blueprint(training={"loss": {"name": "mse", "order": 1}})
-    assert refusal(make_loss, unknown) == "training.loss.order: unknown key; known: weights"
+    assert refusal(plan(training={"loss": "sobolev"}).loss) == "training.loss.order: missing"
+    unknown = plan(training={"loss": {"name": "mse", "order": 1}})
+    assert refusal(unknown.loss) == "training.loss.order: unknown key; known: weights"
 
 
-def test_losses_are_taken_on_the_problems_domain(blueprint, tmp_path):
+def test_losses_are_taken_on_the_problems_domain(plan, tmp_path):
     text = TRANSIENT.replace("shape=(16, 16)", "shape=(16, 16), extent=(4.0, 0.5)")
     (tmp_path / "box.py").write_text(text)
-    loss = make_loss(blueprint(problem=f"{tmp_path}/box.py:Transient", training={"loss": "h1"}))
+    loss = plan(problem=f"{tmp_path}/box.py:Transient", training={"loss": "h1"}).loss()
     one = torch.ones(1, 1, 16, 16)
     wave = 2**0.5 * torch.cos(torch.pi * (torch.arange(16) + 0.5) / 16)  # along the axis of length 1/2
     torch.testing.assert_close(loss(one + wave, one), torch.tensor([(1 + (2 * torch.pi) ** 2) ** 0.5]))
-    given = blueprint(training={"loss": {"name": "h1", "extent": [1, 1]}})
-    assert refusal(make_loss, given) == "training.loss.extent: is the problem's: give it in its FieldSpecs"
+    given = plan(training={"loss": {"name": "h1", "extent": [1, 1]}})
+    assert refusal(given.loss) == "training.loss.extent: is the problem's: give it in its FieldSpecs"
 
 
 @pytest.mark.parametrize(
@@ -165,8 +152,8 @@ def test_losses_are_taken_on_the_problems_domain(blueprint, tmp_path):
         ),
     ],
 )
-def test_losses_that_the_problem_has_no_use_for_are_one_line(blueprint, loss, expected):
-    assert refusal(lambda: make_loss(blueprint(training={"loss": loss}))).startswith(expected)
+def test_losses_that_the_problem_has_no_use_for_are_one_line(plan, loss, expected):
+    assert refusal(lambda: plan(training={"loss": loss}).loss()).startswith(expected)
 
 
 MODEL = """
@@ -194,21 +181,21 @@ class Mine(nn.Module):
         ),
     ],
 )
-def test_models_whose_outputs_do_not_fit_are_refused(blueprint, tmp_path, body, expected):
+def test_models_whose_outputs_do_not_fit_are_refused(plan, tmp_path, body, expected):
     """In the loss they would be broadcast to the targets, train, and learn nothing."""
     (tmp_path / "mine.py").write_text(MODEL.format(body=body))
-    message = refusal(make_surrogate, blueprint(model=f"{tmp_path}/mine.py:Mine"))
+    message = refusal(plan(model=f"{tmp_path}/mine.py:Mine").surrogate)
     assert re.search(expected, message), message
 
 
-def test_a_model_comes_back_in_the_modes_and_with_the_statistics_that_it_was_built_with(blueprint, tmp_path):
+def test_a_model_comes_back_in_the_modes_and_with_the_statistics_that_it_was_built_with(plan, tmp_path):
     """It is tried out on two samples before a run."""
     parts = "nn.LazyLinear(16), nn.Dropout(), nn.BatchNorm2d(1), nn.BatchNorm2d(1).eval()"
     body = "return self.map(fields)"
     (tmp_path / "mine.py").write_text(MODEL.format(body=body).replace("nn.LazyLinear(16)", f"nn.Sequential({parts})"))
-    chosen = blueprint(model=f"{tmp_path}/mine.py:Mine")
+    chosen = plan(model=f"{tmp_path}/mine.py:Mine")
     torch.manual_seed(0)
-    model = make_surrogate(chosen).model
+    model = chosen.surrogate().model
     assert [part.training for part in model.map] == [True, True, True, False]
     assert all(part.num_batches_tracked == 0 for part in model.map[2:])
 
@@ -227,23 +214,23 @@ class Mine(nn.Module):
 """
 
 
-def test_a_model_is_rehearsed_with_the_sizes_of_batches_that_its_run_may_meet(blueprint, tmp_path):
+def test_a_model_is_rehearsed_with_the_sizes_of_batches_that_its_run_may_meet(plan, tmp_path):
     """The last batch of a drained buffer may be one sample, of which BatchNorm1d has no variance."""
     (tmp_path / "normed.py").write_text(NORMED)
     own = {"model": f"{tmp_path}/normed.py:Mine"}
-    assert rehearse_model(blueprint(**own), tmp_path) == []
-    drained = blueprint(**own, training={"stop_after": {"simulations": 10}})
-    refused = refusal(rehearse_model, drained, tmp_path)
+    assert plan(**own).rehearse(tmp_path) == []
+    drained = plan(**own, training={"stop_after": {"simulations": 10}})
+    refused = refusal(drained.rehearse, tmp_path)
     assert re.match(r"model: a training step on one sample fails: ValueError: .*normed\.py, line 11\)", refused)
-    micro = blueprint(**own, training={"batch_size": 4, "micro_batch_size": 3})
-    assert "a training step on 4 samples fails: ValueError" in refusal(rehearse_model, micro, tmp_path)
+    micro = plan(**own, training={"batch_size": 4, "micro_batch_size": 3})
+    assert "a training step on 4 samples fails: ValueError" in refusal(micro.rehearse, tmp_path)
 
 
-def test_a_validation_takes_no_more_samples_at_once_than_training(blueprint):
-    shapes = make_surrogate(blueprint()).layout.shapes
+def test_a_validation_takes_no_more_samples_at_once_than_training(plan):
+    shapes = plan().surrogate().layout.shapes
     arrays = {name: np.zeros((20, *shape), np.float32) for name, shape in shapes.items()}
     sizes = [
-        make_validation(blueprint(training=training), arrays, "cpu").batch_size
+        plan(training=training).validation(arrays, "cpu").batch_size
         for training in ({}, {"micro_batch_size": 2}, {"batch_size": 32})
     ]
     assert sizes == [4, 2, 16]
@@ -259,52 +246,52 @@ def test_a_buffer_on_the_device_leaves_training_what_it_needs():
 
 
 @pytest.mark.parametrize("draw", ["samples", "pairs", {"name": "pairs", "stride": 3}, "trajectories"])
-def test_the_size_of_a_validation_set_is_that_of_its_arrays(blueprint, draw):
-    chosen = blueprint(buffer={"draw": draw}, validation={"simulations": 7})
-    layout = chosen.problem().layout
+def test_the_size_of_a_validation_set_is_that_of_its_arrays(plan, draw):
+    chosen = plan(buffer={"draw": draw}, validation={"simulations": 7})
+    layout = chosen.problem.layout
     simulations, steps = np.divmod(np.arange(70), 10)
     samples = {name: np.zeros((70, *shape), np.float32) for name, shape in layout.shapes.items()}
-    arrays, numbers, _ = make_draw(chosen).all_rows(samples, layout, simulations, steps)
+    arrays, numbers, _ = chosen.unit.all_rows(samples, layout, simulations, steps)
     num_rows, row_bytes = validation_size(chosen)
     assert num_rows == len(numbers) and num_rows * row_bytes == sum(array.nbytes for array in arrays.values())
 
 
-def test_devices_and_placements_that_are_not_here_are_named(blueprint):
+def test_devices_and_placements_that_are_not_here_are_named(plan):
     for name in ("mps", "meta", "gpu", "cpu:x"):
         assert refusal(pick_device, name).startswith(f"training.device: there is no {name!r}; give auto, cpu")
     assert pick_device("cpu") == torch.device("cpu")
-    on_device = blueprint(buffer={"placement": "device"}, training={"device": "cpu"})
+    on_device = plan(buffer={"placement": "device"}, training={"device": "cpu"})
     require_placement(on_device, torch.device("cuda"))
     for function in (
         lambda: require_placement(on_device, torch.device("cpu")),
-        lambda: make_learner(on_device, NoStream(), PlainStore()),
+        lambda: on_device.learner(NoStream(), PlainStore()),
     ):
         assert refusal(function).startswith("buffer.placement: 'device' was asked for and training runs on the CPU")
     for placement in ("auto", "host"):
-        chosen = blueprint(buffer={"placement": placement}, training={"device": "cpu"})
-        buffer = make_learner(chosen, NoStream(), PlainStore()).buffer
+        chosen = plan(buffer={"placement": placement}, training={"device": "cpu"})
+        buffer = chosen.learner(NoStream(), PlainStore()).buffer
         assert buffer.storage.device.type == "cpu" and not buffer.storage.is_pinned
 
 
-def test_a_buffer_beyond_the_machines_memory_is_named(blueprint):
-    chosen = blueprint(buffer={"capacity": 10**11}, training={"device": "cpu"})
+def test_a_buffer_beyond_the_machines_memory_is_named(plan):
+    chosen = plan(buffer={"capacity": 10**11}, training={"device": "cpu"})
     assert "buffer.capacity: 100000000000 samples of 2.15 kB take 215 TB, and " in refusal(
-        make_learner, chosen, NoStream(), PlainStore()
+        chosen.learner, NoStream(), PlainStore()
     )
 
 
-def test_a_buffer_beyond_a_gpus_memory_is_named_with_what_would_fit(blueprint, monkeypatch):
+def test_a_buffer_beyond_a_gpus_memory_is_named_with_what_would_fit(plan, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10**9, 2 * 10**9))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "this GPU")
-    chosen = blueprint(buffer={"capacity": 10**6, "placement": "device"})
-    text = refusal(_make_buffer, chosen, torch.device("cuda"), 0)
+    chosen = plan(buffer={"capacity": 10**6, "placement": "device"})
+    text = refusal(make_buffer, chosen, torch.device("cuda"), 0)
     assert text == (
         "buffer.capacity: 1000000 samples of 2.15 kB take 2.15 GB, and this GPU has 1 GB free: at most 464684 fit"
     )
 
 
-def test_a_deterministic_run_draws_in_lockstep(blueprint):
+def test_a_deterministic_run_draws_in_lockstep(plan):
     solver = {"workers": 2, "strategy": "direct", "sort": True}
-    chosen = blueprint(deterministic=True, solver=solver, training={"device": "cpu"})
-    learner = make_learner(chosen, NoStream(), PlainStore())
+    chosen = plan(deterministic=True, solver=solver, training={"device": "cpu"})
+    learner = chosen.learner(NoStream(), PlainStore())
     assert isinstance(learner.trainer.feed, Lockstep) and isinstance(learner.ingest.stream, Lanes)

@@ -1,6 +1,8 @@
 """The record of a run: what `config.yaml` says builds the same parts whatever becomes of the defaults in the code."""
 
 import json
+import pickle
+import re
 import subprocess
 import sys
 
@@ -8,6 +10,7 @@ import pytest
 import yaml
 
 from penstock.errors import PenstockError
+from penstock.learner.stream.order import Deterministic, FreeRunning
 from penstock.orchestrator.config.config import Config, load_config
 from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.store.run_folder import RunFolder
@@ -21,9 +24,8 @@ from pydantic_core import PydanticUndefined
 from penstock.learner.buffers.units import DRAWS
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
-from penstock.orchestrator.assembly import OF_THE_PROBLEM, make_draw, make_loss, make_surrogate
 from penstock.orchestrator.config import config
-from penstock.orchestrator.plan import resolve
+from penstock.orchestrator.plan import OF_THE_PROBLEM, resolve
 from penstock.registry import load_class
 from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.problems import PROBLEMS
@@ -56,14 +58,14 @@ if changes == "changed":
         section.model_rebuild(force=True)
 
 for path in paths:
-    blueprint = resolve(config.load_config(Path(path)))
-    loss = make_loss(blueprint)
+    plan = resolve(config.load_config(Path(path)))
+    loss = plan.loss()
     print(json.dumps({
-        "config": blueprint.config.model_dump(mode="json"),
-        "weights": {name: list(value.shape) for name, value in make_surrogate(blueprint).model.state_dict().items()},
-        "problem": repr(sorted(blueprint.problem().layout.shapes.items())),
-        "strategy": {key: value for key, value in vars(blueprint.strategy()).items() if isinstance(value, str | int)},
-        "draw": repr(make_draw(blueprint)),
+        "config": plan.config.model_dump(mode="json"),
+        "weights": {name: list(value.shape) for name, value in plan.surrogate().model.state_dict().items()},
+        "problem": repr(sorted(plan.problem.layout.shapes.items())),
+        "strategy": {key: value for key, value in vars(plan.strategy()).items() if isinstance(value, str | int)},
+        "draw": repr(plan.unit),
         "loss": [loss.relative, getattr(loss.norm, "order", 0)],
     }))
 """
@@ -128,7 +130,7 @@ def test_what_yaml_has_no_form_for_stays_the_classs_own_and_lists_become_tuples_
     folder = written(tmp_path, monkeypatch, {"problem": f"{tmp_path}/mine.py:Mine"})
     values = yaml.safe_load((folder.path / "config.yaml").read_text())["problem"]
     assert values == {"name": "./problem_mine.py:Mine", "resolution": 16, "shape": [1, [2, 3]], "scale": 2.0}
-    assert resolve(folder.config()).problem().scale == 2.0
+    assert resolve(folder.config()).problem.scale == 2.0
 
 
 ODD_DEFAULTS = """
@@ -215,3 +217,61 @@ def test_a_folder_that_recorded_less_is_read_with_todays_defaults(tmp_path, monk
     assert "modes" not in yaml.safe_load((folder.path / "config.yaml").read_text())["model"]
     assert resolve(folder.config()).config.model.options["layers"] == 4
     assert resolve(folder.config(("model.layers=4",))).config == resolve(folder.config()).config
+
+
+def test_a_plan_travels_as_what_it_is_made_of_and_builds_each_part_once_per_process():
+    values = {"problem": {"name": "darcy", "resolution": 16}, "training": {"stop_after": {"steps": 10}}}
+    plan = resolve(Config.model_validate(values))
+    assert plan.problem is plan.problem and plan.unit is plan.unit and plan.batch_layout is plan.batch_layout
+    for one in (plan, plan.solving):
+        copy = pickle.loads(pickle.dumps(one))
+        assert copy == one and not {"problem", "unit", "batch_layout"} & vars(copy).keys()
+        assert copy.problem.layout == plan.problem.layout
+
+
+def test_a_solvers_process_imports_no_torch():
+    code = "import sys; import penstock.orchestrator.actors.solver_actor; print('torch' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout == "False\n"
+
+
+DETERMINISTIC = {
+    "problem": {"name": "darcy", "resolution": 16},
+    "training": {"stop_after": {"steps": 10}},
+    "deterministic": True,
+    "solver": {"strategy": "direct", "sort": True, "workers": 2},
+    "buffer": {"batches_per_simulation": 0.5},
+}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("solver.workers=auto", "solver.workers: auto, which goes by the machine's cores: give a number"),
+        ("solver.strategy=auto", "solver.strategy: auto, which times the candidates: name one"),
+        ("solver.strategy=lagged", "solver.strategy: lagged without refresh_cost, which it would time: give"),
+        ("solver.sort=auto", "solver.sort: auto, which times windows: give true or false"),
+        ("buffer.batches_per_simulation=null", "buffer.batches_per_simulation: null"),
+        ("training.stop_after={minutes: 1}", "training.stop_after.minutes: give steps"),
+        ("training.stop_after={steps: 10, error: 0.1}", "training.stop_after.error, which is looked at by the clock"),
+        ("training.schedule={minutes: 1}", "training.schedule.minutes: give steps or samples"),
+        ("training.compile=true", "training.compile: true"),
+        ("checkpoint.buffer=false", "checkpoint.buffer: false"),
+    ],
+)
+def test_a_deterministic_run_refuses_what_asks_the_clock(tmp_path, override, expected):
+    """All that it refuses in one line."""
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(DETERMINISTIC))
+
+    def planned(*overrides):
+        return resolve(load_config(path, overrides))
+
+    assert planned().order == Deterministic(num_lanes=2, window=64)
+    assert planned(override, "deterministic=false").order == FreeRunning()
+    planned("solver.strategy={name: lagged, refresh_cost: 10}")
+    with pytest.raises(PenstockError, match=f"^deterministic: true refuses {re.escape(expected)}"):
+        planned(override)
+    with pytest.raises(PenstockError, match=re.escape(expected)) as caught:
+        planned(override, "solver.workers=auto", "solver.sort=auto")
+    assert "\n" not in str(caught.value) and "solver.sort: auto, which times windows" in str(caught.value)

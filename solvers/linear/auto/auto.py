@@ -35,6 +35,7 @@ class Auto(Strategy):
     """
 
     meets_accuracy = True
+    asks_clock = "auto, which times the candidates: name one, for instance direct"
 
     def __init__(self):
         self.decision: Decision | None = None

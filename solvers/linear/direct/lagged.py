@@ -59,6 +59,12 @@ class Lagged(Strategy):
         self.max_iterations = max_iterations
         self.reset()
 
+    @property
+    def asks_clock(self) -> str | None:
+        if self.refresh_cost is not None:
+            return None
+        return "lagged without refresh_cost, which it would time: give refresh_cost, for instance 10"
+
     def reset(self) -> None:
         self.recycles = False
         self._ksp: PETSc.KSP | None = None

@@ -81,10 +81,10 @@ def learner(tmp_path, monkeypatch, stream):
     monkeypatch.chdir(tmp_path)
 
     def make(config):
-        blueprint = resolve(config)
-        actor = LearnerActor(blueprint, RunFolder.create(config).path, num_threads=1, stream=stream)
+        plan = resolve(config)
+        actor = LearnerActor(plan, RunFolder.create(config).path, num_threads=1, stream=stream)
         actor.prepare()
-        return actor, make_worker(blueprint)
+        return actor, make_worker(plan)
 
     return make
 

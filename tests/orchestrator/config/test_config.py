@@ -134,38 +134,6 @@ def test_solutions_are_bounded_by_their_error_or_by_their_residual(write):
     assert "give accuracy" in complaint(write(MINIMAL), "solver.rtol=1e-6", "solver.accuracy=1e-3")
 
 
-DETERMINISTIC = MINIMAL | {
-    "deterministic": True,
-    "solver": {"strategy": "direct", "sort": True, "workers": 2},
-    "buffer": {"batches_per_simulation": 0.5},
-}
-
-
-@pytest.mark.parametrize(
-    ("override", "expected"),
-    [
-        ("solver.workers=auto", "solver.workers: auto, which goes by the machine's cores: give a number"),
-        ("solver.strategy=auto", "solver.strategy: auto, which times the candidates: name one"),
-        ("solver.strategy=lagged", "solver.strategy: lagged without refresh_cost, which it would time: give"),
-        ("solver.sort=auto", "solver.sort: auto, which times windows: give true or false"),
-        ("buffer.batches_per_simulation=null", "buffer.batches_per_simulation: null"),
-        ("training.stop_after={minutes: 1}", "training.stop_after.minutes: give steps"),
-        ("training.stop_after={steps: 10, error: 0.1}", "training.stop_after.error, which is looked at by the clock"),
-        ("training.schedule={minutes: 1}", "training.schedule.minutes: give steps or samples"),
-        ("training.compile=true", "training.compile: true"),
-        ("checkpoint.buffer=false", "checkpoint.buffer: false"),
-    ],
-)
-def test_a_deterministic_run_refuses_what_asks_the_clock(write, override, expected):
-    """All that it refuses in one line."""
-    path = write(DETERMINISTIC)
-    assert load_config(path).deterministic
-    assert f"deterministic: true refuses {expected}" in complaint(path, override)
-    load_config(path, (override, "deterministic=false"))
-    load_config(path, ("solver.strategy={name: lagged, refresh_cost: 10}",))
-    assert expected in complaint(path, override, "solver.workers=auto", "solver.sort=auto")
-
-
 def test_what_accuracy_is_relative_to_reaches_every_solver(write):
     config = load_config(write(MINIMAL), ("solver.accuracy=1e-3", "solver.accuracy_of=deviation"))
     solvers = make_worker(resolve(config))._solvers

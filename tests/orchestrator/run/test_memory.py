@@ -7,10 +7,9 @@ import psutil
 import pytest
 
 from penstock.errors import PenstockError
-from penstock.orchestrator.assembly import require_memory, require_memory_for_draws, sample_bytes
-from penstock.orchestrator.blueprint import Blueprint
 from penstock.orchestrator.config.config import Config
-from penstock.orchestrator.plan import resolve
+from penstock.orchestrator.plan import Plan, resolve
+from penstock.orchestrator.run.bounds import require_memory, require_memory_for_draws, sample_bytes
 from penstock.orchestrator.run.memory import Memory, least_memory, size
 
 GB = 10**9
@@ -78,7 +77,7 @@ def test_a_twentieth_of_the_memory_is_kept_free():
     assert Memory("it", 100 * GB, 50 * GB).room == 45 * GB and Memory("it", 100 * GB, 4 * GB).room == 0
 
 
-def blueprint(**sections) -> Blueprint:
+def plan(**sections) -> Plan:
     values = {
         "problem": {"name": "darcy", "resolution": 50},  # a sample of 2 fields has 20,000 bytes, and 100 for its slot
         "model": {"name": "fno", "width": 8, "modes": 4, "layers": 1},
@@ -97,16 +96,16 @@ def refusal(chosen, memory, num_workers=2, **options) -> str:
 
 def test_the_capacity_that_is_named_fits_and_one_more_does_not():
     memory = Memory("this machine", 40 * GB, 22 * GB)
-    assert sample_bytes(blueprint()) == 20_100
-    text = refusal(blueprint(buffer={"capacity": 10**6}), memory)
+    assert sample_bytes(plan()) == 20_100
+    text = refusal(plan(buffer={"capacity": 10**6}), memory)
     assert text.startswith("buffer.capacity: 1000000 samples of 20.1 kB take 20.1 GB, and this machine has 19 GB free")
     most = int(re.search(r"at most (\d+) fit", text)[1])
     # 22 GB but a twentieth of 40, 0.8 for learner and Ray, 0.22 for workers, six chunks, three times the validation set
     expected = (22 - 2 - 0.8 - 0.22 - 6 * 0.00102 - 3 * 10 * 20_000 / GB) * GB / 20_100
     assert most == pytest.approx(expected, rel=1e-3)
-    require_memory(blueprint(buffer={"capacity": most}), memory, num_workers=2)
-    refusal(blueprint(buffer={"capacity": most + 1}), memory)
-    require_memory(blueprint(buffer={"capacity": most + 1}), memory, num_workers=2, holds_buffer=False)
+    require_memory(plan(buffer={"capacity": most}), memory, num_workers=2)
+    refusal(plan(buffer={"capacity": most + 1}), memory)
+    require_memory(plan(buffer={"capacity": most + 1}), memory, num_workers=2, holds_buffer=False)
 
 
 @pytest.mark.parametrize(
@@ -134,11 +133,11 @@ def test_the_capacity_that_is_named_fits_and_one_more_does_not():
     ],
 )
 def test_what_is_beyond_any_memory_is_named_by_its_key(sections, num_workers, expected):
-    assert re.match(expected, refusal(blueprint(**sections), Memory("this machine", 40 * GB, 22 * GB), num_workers))
+    assert re.match(expected, refusal(plan(**sections), Memory("this machine", 40 * GB, 22 * GB), num_workers))
 
 
 def test_little_data_is_not_refused_for_what_the_programs_are_thought_to_take():
-    require_memory(blueprint(), Memory("this machine", GB, GB // 2), num_workers=2)
+    require_memory(plan(), Memory("this machine", GB, GB // 2), num_workers=2)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -147,7 +146,7 @@ def test_what_passes_fits_with_the_programs(seed):
     random = np.random.default_rng(seed)
     capacity, simulations = (int(10 ** random.uniform(2, 7)) for _ in range(2))
     memory = Memory("this machine", 64 * GB, int(random.uniform(4, 64) * GB))
-    chosen = blueprint(buffer={"capacity": capacity}, validation={"simulations": simulations})
+    chosen = plan(buffer={"capacity": capacity}, validation={"simulations": simulations})
     weights = 8 * 4 * (3 * 8 + 8 + 2 * 4**2 * 8 * 16 + 8 * 8 + 8 + 8 * 16 + 16 + 16 + 1)
     data = 20_100 * capacity + 3 * 20_000 * simulations + weights
     room = memory.available - 3.2 * GB
@@ -161,9 +160,9 @@ def test_what_passes_fits_with_the_programs(seed):
 def test_draws_to_predict_fit_too():
     """20,000 bytes each, four times over."""
     memory = Memory("this machine", 40 * GB, 22 * GB)
-    require_memory_for_draws(blueprint(), 250_000, memory)
+    require_memory_for_draws(plan(), 250_000, memory)
     with pytest.raises(PenstockError, match=r"--num: 250001 draws take 20 GB, .* has 20 GB free: at most 250000 fit"):
-        require_memory_for_draws(blueprint(), 250_001, memory)
+        require_memory_for_draws(plan(), 250_001, memory)
 
 
 def test_sizes_for_people():

@@ -1,11 +1,14 @@
-"""What every process of a run is built from."""
+"""What a solver's process is built from. Imports no torch, whose memory each of these processes would take."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from numbers import Integral
+from typing import Any
 
 from penstock.errors import PenstockError
+from penstock.learner.stream.order import Deterministic, FreeRunning, Order
 from penstock.orchestrator.config.config import Config
 from penstock.registry import build, load_class
 from penstock.solvers import mpi
@@ -16,18 +19,21 @@ from penstock.solvers.problems import PROBLEMS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Blueprint:
-    """All that a process of a run is built from; it travels to every actor, with the text of the user's own files.
+class Solving:
+    """The chosen problem and how it is solved, with the text of the user's own file.
 
-    Made by `plan.resolve`.
+    It travels as its fields; what it has built stays in its process, where it is built once.
     """
 
     config: Config
     """With every option of every part spelt out."""
     problem_source: str | None
     """Text of the file that `problem.name` points into, if it does."""
-    model_source: str | None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @cached_property
     def problem(self) -> Problem:
         """Raises PenstockError for a problem that does not exist or refuses its options."""
         mpi.make_ready()  # a user's file may import mpi4py
@@ -53,3 +59,11 @@ class Blueprint:
                 "that has a name"
             )
         return strategy
+
+    @cached_property
+    def order(self) -> Order:
+        solver = self.config.solver
+        if not self.config.deterministic:
+            return FreeRunning()
+        limit = self.config.training.stop_after.simulations
+        return Deterministic(num_lanes=solver.workers, window=solver.window, limit=limit)

@@ -1,0 +1,85 @@
+"""Where a learner computes, and where its buffer lies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from penstock.errors import PenstockError
+from penstock.learner.buffers.buffer import BUFFERS, Buffer
+from penstock.orchestrator.run.bounds import require_memory, sample_bytes, too_large
+from penstock.orchestrator.run.memory import least_memory, size
+
+if TYPE_CHECKING:
+    from penstock.orchestrator.plan import Plan
+
+DEVICE_SHARE = 0.5  # of what training leaves free on a GPU: a step's activations need the rest
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of `training.device` on this machine. Raises PenstockError where there is none."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise PenstockError(f"training.device: there is no {name!r}; give auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise PenstockError(
+            f"training.device: {name!r} was asked for and torch sees {torch.cuda.device_count()} GPUs here: "
+            "give cpu or auto, or install a torch built for your GPU"
+        )
+    return device
+
+
+def require_placement(plan: Plan, device: torch.device) -> None:
+    """Raises PenstockError where samples are to lie in the memory of a GPU and training runs on the CPU."""
+    if plan.config.buffer.placement == "device" and device.type == "cpu":
+        raise PenstockError("buffer.placement: 'device' was asked for and training runs on the CPU: give host or auto")
+
+
+def fits_beside_training(num_bytes: int, num_free: int, weight_bytes: int, *, is_averaged: bool) -> bool:
+    """Whether a buffer of num_bytes leaves training what it needs of a GPU's num_free bytes, the weights being there.
+
+    Still to come are gradients, AdamW's two moments, the validation's weights, and averaged ones where there are any.
+    """
+    num_weights = 4 + is_averaged
+    return num_bytes <= DEVICE_SHARE * (num_free - num_weights * weight_bytes)
+
+
+def make_buffer(plan: Plan, device: torch.device, weight_bytes: int) -> Buffer:
+    """In the device's memory, or in the host's, page-locked where batches go to a GPU. Raises PenstockError."""
+    require_placement(plan, device)
+    config, layout = plan.config.buffer, plan.problem.layout
+    is_gpu = device.type == "cuda"
+    placement = config.placement
+    if placement == "auto":
+        fits = is_gpu and fits_beside_training(
+            config.capacity * layout.sample_bytes,
+            torch.cuda.mem_get_info(device)[0],
+            weight_bytes,
+            is_averaged=plan.config.training.ema_decay is not None,
+        )
+        placement = "device" if fits else "host"
+    if placement == "host":
+        require_memory(plan, least_memory(), num_workers=0)
+    elif (free := torch.cuda.mem_get_info(device)[0]) < config.capacity * sample_bytes(plan):
+        raise too_large(plan, f"{torch.cuda.get_device_name(device)} has {size(free)} free", free)
+    try:
+        return BUFFERS[config.kind](
+            layout,
+            capacity=config.capacity,
+            watermark=config.watermark,
+            seed=plan.config.seed,
+            device=device if placement == "device" else "cpu",
+            pin_memory=is_gpu and placement == "host",
+            draw=plan.unit,
+        )
+    except ValueError as error:
+        raise PenstockError(f"buffer: {error}") from error
+    except (RuntimeError, MemoryError) as error:  # others were quicker to take what was free
+        reason = str(error).partition("\n")[0]
+        raise too_large(plan, f"the {placement} does not give it ({reason})", 0) from error
