@@ -23,13 +23,13 @@ from benchmarks.report import footer, paragraph
 from penstock.errors import PenstockError
 from penstock.learner.buffers.bias import kolmogorov_smirnov
 from penstock.learner.buffers.buffer import BUFFERS
+from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import RelativeL2
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
 from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.step import Step
-from penstock.learner.store import PlainStore
 from penstock.learner.stream.order import Deterministic
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.collect import Collected

@@ -9,17 +9,15 @@ from queue import SimpleQueue
 from penstock.learner.buffers.bias import BiasWatch
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.checkpoints.saver import Saver
+from penstock.learner.checkpoints.store import PlainStore, Store
 from penstock.learner.rehearsal import try_export
 from penstock.learner.settings import Settings
 from penstock.learner.step import Step
-from penstock.learner.store import PlainStore, Store
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.stream.order import FreeRunning, Order
-from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.stream.stream import Stream
 from penstock.learner.trainer import Trainer
 from penstock.learner.validation.collect import Collector
-from penstock.learner.validation.validation import Validation
 from penstock.sample import Layout
 from penstock.status import Account, BufferStatus, LearnerStatus, News, TrainingStatus
 
@@ -50,9 +48,8 @@ class Learner:
         quantile_names: Sequence[str] = (),
         tries_export: bool = False,
     ):
-        ratio = settings.batches_per_simulation
-        limiter = None if ratio is None else RateLimiter(ratio)
-        ingest = Ingest(order.source(stream), buffer, layout, limiter, settings.stop_after.simulations)
+        limit = settings.stop_after.simulations
+        ingest = Ingest(order.source(stream), buffer, layout, settings.rate_limiter(), limit)
         feed = order.batches(ingest, step.surrogate.device, settings.batch_size)
         self._store = store or PlainStore()
         self._saver: Saver | None = None
@@ -104,11 +101,8 @@ class Learner:
         if self._tries_export and self._order.must_repeat:
             self._export_trial.join()  # both may draw random numbers
         if collected is not None:
-            rows, _, steps = self.buffer.draws.all_rows(
-                collected.arrays, layout, collected.simulations, collected.steps
-            )
             size, device = settings.validation_batch_size, self.trainer.feed.device
-            self.trainer.validation = Validation(rows, steps=steps, batch_size=size, device=device)
+            self.trainer.validation = collected.validation(self.buffer.draws, layout, batch_size=size, device=device)
         return True
 
     def _train(self) -> None:

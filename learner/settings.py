@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.learner.schedules import Schedule
+from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.validation.validation import BATCH_SIZE
 
 
@@ -60,7 +61,7 @@ class Settings:
     schedule: Schedule = Schedule()  # noqa: RUF009 (frozen)
     """Of the learning rate, whose peak is the step's."""
     batches_per_simulation: float | None = None
-    """The rate limiter's; None for none."""
+    """To which training and ingest are held; None where neither waits."""
     validation_simulations: int = 0
     """Gathered before training; 0 for no validation set."""
     validation_batch_size: int = BATCH_SIZE
@@ -71,3 +72,7 @@ class Settings:
     """The newest ones, besides the best."""
     saves_buffer: bool = True
     """In the newest checkpoint; without it a resumed learner is given the buffer's simulations again."""
+
+    def rate_limiter(self) -> RateLimiter | None:
+        """A new one, where one is wanted."""
+        return None if self.batches_per_simulation is None else RateLimiter(self.batches_per_simulation)

@@ -16,6 +16,7 @@ from torch import nn
 
 from penstock.errors import PenstockError
 from penstock.learner.buffers.units import DRAWS, Draw, Samples
+from penstock.learner.checkpoints.store import Store
 from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import LOSSES, Sobolev
 from penstock.learner.models import MODELS
@@ -24,7 +25,6 @@ from penstock.learner.rehearsal import rehearse, try_out
 from penstock.learner.schedules import Schedule
 from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.step import Step
-from penstock.learner.store import Store
 from penstock.learner.stream.stream import Stream
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import BATCH_SIZE, Validation
@@ -144,8 +144,8 @@ class Plan(Solving):
         """Of rows of a validation set, and their steps where they have any."""
         return Validation(arrays, steps=steps, batch_size=self.settings.validation_batch_size, device=device)
 
-    def learner(self, stream: Stream, store: Store) -> Learner:
-        """The learner of a run, restored from what its store holds. Raises PenstockError."""
+    def learner(self, stream: Stream, store: Store | None = None) -> Learner:
+        """The learner of a run, restored from what its store holds, if there is one. Raises PenstockError."""
         device = pick_device(self.config.training.device)
         surrogate = self.surrogate().to(device)
         return Learner(

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 import numpy as np
+import torch
 
 from penstock.errors import PenstockError
+from penstock.learner.buffers.units import Draw
 from penstock.learner.stream.deliveries import Deliveries
 from penstock.learner.stream.ingest import STREAM_TIMEOUT_S
 from penstock.learner.stream.stream import Stream
+from penstock.learner.validation.validation import Validation
 from penstock.sample import Chunk, Layout, LeaseEnd
 from penstock.status import Ended
 
@@ -27,6 +30,11 @@ class Collected:
     steps: np.ndarray
     """int64 [N]"""
     ended: Ended
+
+    def validation(self, draws: Draw, layout: Layout, *, batch_size: int, device: torch.device | str) -> Validation:
+        """Of all rows that could be drawn of the samples, which are of that layout."""
+        rows, _, steps = draws.all_rows(self.arrays, layout, self.simulations, self.steps)
+        return Validation(rows, steps=steps, batch_size=batch_size, device=device)
 
 
 class Collector:

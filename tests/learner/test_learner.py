@@ -10,13 +10,13 @@ import torch
 
 from penstock.errors import PenstockError
 from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import RelativeL2
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
 from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.step import Step
-from penstock.learner.store import PlainStore
 from penstock.learner.stream.order import Deterministic, FreeRunning
 from penstock.learner.stream.stream import InProcessStream
 from penstock.learner.surrogate import Surrogate

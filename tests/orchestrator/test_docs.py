@@ -94,6 +94,16 @@ def test_every_python_block_runs(page, tmp_path, monkeypatch):
         exec(compile(block, str(page), "exec"), names)
 
 
+def test_what_trains_from_python_does():
+    """In a process of its own, without Ray in it."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), re.S)
+    code += "\nimport sys; assert 'ray' not in sys.modules"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    cause, error = ran.stdout.split("ended ")
+    assert cause == "stream " and float(error) < 0.3
+
+
 def test_links_between_pages_lead_somewhere():
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from penstock.learner.buffers.buffer import BUFFERS
+from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import MSE
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
 from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.step import Step
-from penstock.learner.store import PlainStore
 from penstock.learner.surrogate import Surrogate
 from penstock.sample import Chunk, FieldSpec, Layout
 

@@ -8,7 +8,7 @@ import torch
 
 from penstock.errors import PenstockError
 from penstock.learner.buffers.units import Pairs, Samples, Trajectories
-from penstock.learner.store import PlainStore
+from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.stream.lanes import Lanes
 from penstock.learner.stream.lockstep import Lockstep
 from penstock.orchestrator.config.config import Config
