@@ -19,7 +19,7 @@ from penstock.learner.stream.stream import Stream
 from penstock.learner.trainer import Trainer
 from penstock.learner.validation.collect import Collector
 from penstock.sample import Layout
-from penstock.status import Account, BufferStatus, LearnerStatus, News, TrainingStatus
+from penstock.status import Account, BufferStatus, Ended, LearnerStatus, News, TrainingStatus
 
 
 class Learner:
@@ -29,7 +29,7 @@ class Learner:
     buffer: empty; its draws are what a row of a batch is.
     stream: whose chunks are samples of `layout`, the problem's.
     store: goes on from the newest checkpoint in it, and with its validation set; without one nothing is kept.
-    quantile_names: of the parameters that ride with the samples, whose bias in the buffer is told.
+    quantile_names: of the parameters that ride with the samples, whose bias in the buffer a status has.
     tries_export: say in the notes why the surrogate can't be exported, if so.
 
     `run` may be called once, in any thread. Everything else returns at once and may be called meanwhile, by one thread.
@@ -62,8 +62,8 @@ class Learner:
         """Of the end of training."""
         self._order = order
         self._validation_set = self._store.read_validation(layout)  # until there is a Validation of it
-        known = () if self._validation_set is None else (self._validation_set.ended,)
-        self._collector = Collector(stream, layout, settings.validation_simulations, *known)
+        ended = Ended() if self._validation_set is None else self._validation_set.ended
+        self._collector = Collector(stream, layout, settings.validation_simulations, ended)
         self._bias = BiasWatch(buffer, quantile_names)
         self._export_trial = threading.Thread(target=self._try_export, name="export trial", daemon=True)
         self._tries_export = tries_export

@@ -25,6 +25,7 @@ from penstock.learner.rehearsal import rehearse, try_out
 from penstock.learner.schedules import Schedule
 from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.step import Step
+from penstock.learner.stream.order import OVERRIDE
 from penstock.learner.stream.stream import Stream
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import BATCH_SIZE, Validation
@@ -85,7 +86,7 @@ class Plan(Solving):
     def surrogate(self) -> Surrogate:
         """A model of the configuration in its surrogate, untrained.
 
-        Of a user's file it is read anew: what a resumed run builds knows nothing of an earlier one either.
+        A user's file is read once more for each: what a resumed run builds knows nothing of an earlier one either.
         Raises PenstockError, also for a model whose outputs don't fit.
         """
         choice = self.config.model
@@ -191,7 +192,7 @@ class Plan(Solving):
         for key, value, mark in marked(self.config, OnResume):
             applies = mark is OnResume.FIXED or self.order.must_repeat
             if applies and value != attrgetter(key)(before.config):
-                start = "start" if mark is OnResume.FIXED else "give deterministic=false too, or start"
+                start = "start" if mark is OnResume.FIXED else f"give {OVERRIDE} too, or start"
                 raise PenstockError(f"{key} can't change on resume: the checkpoint depends on it; {start} a new run")
 
 

@@ -109,7 +109,7 @@ class News:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerStatus:
-    """What the driver looks at once a second."""
+    """What the driver looks at, once per second."""
 
     training: TrainingStatus
     account: Account

@@ -1,1 +1,1 @@
-"""What a run is resumed from."""
+"""What a run is resumed from, and where it is kept."""

@@ -1,1 +1,1 @@
-"""From the stream into the buffer: ingestion, and the two ways in which it is paced."""
+"""The stream, its order, and the way from it into the buffer: what counts, and what paces it."""

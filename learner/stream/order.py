@@ -1,6 +1,6 @@
 """In which order samples are solved, taken and drawn: as they come, or in one that repeats to the bit.
 
-The only place that tells the two apart. What needs torch is imported where it is used: solver processes have none.
+The only place that knows the two apart. What needs torch is imported where it is used: solver processes have none.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from penstock.learner.feed.feed import BatchSource
     from penstock.learner.stream.ingest import Ingest
 
-WITHOUT = "deterministic: false"
-"""What gives the guarantee up, for messages."""
+WITHOUT, OVERRIDE = "deterministic: false", "deterministic=false"
+"""What gives the guarantee up, for messages: a line of a configuration, and one laid over it."""
 
 
 class Leases(Protocol):
@@ -125,7 +125,7 @@ class Deterministic:
         torch.use_deterministic_algorithms(True)
 
     def blocks(self, limit: int | None) -> Blocks:
-        """Of a design with so many simulations."""
+        """Of a design of `limit` simulations; None for no end."""
         return Blocks(size=self.window, num_lanes=self.num_lanes, limit=limit)
 
     def lease(self, ledger: Leases, number: int, lane: int, *, window: int, num_ready: int) -> Lease | None:

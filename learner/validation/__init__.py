@@ -1,1 +1,1 @@
-"""Errors on draws that are never trained on."""
+"""Draws that are never trained on: how they are gathered, and the errors on them."""

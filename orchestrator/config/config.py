@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, auto
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,10 +32,12 @@ class AsksClock:
 
 
 class OnResume(Enum):
-    """A mark of a key whose value a resumed run can't change."""
+    """A mark of a key whose value can't change on resume."""
 
-    FIXED = "a checkpoint depends on it"
-    FIXED_IN_ORDER = "and the blocks of a run that must repeat do"
+    FIXED = auto()
+    """A checkpoint depends on it."""
+    FIXED_IN_ORDER = auto()
+    """The blocks of a run that must repeat do, and how they were solved."""
 
 
 class Named(Section):

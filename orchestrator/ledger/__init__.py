@@ -1,1 +1,1 @@
-"""Which simulation is whose, and in which order they are given out and taken in."""
+"""What became of every simulation, and what a run that must repeat depends on."""

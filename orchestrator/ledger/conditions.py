@@ -1,4 +1,4 @@
-"""What the bits of a deterministic run depend on besides its configuration."""
+"""What the bits of a run that must repeat depend on besides its configuration."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from penstock import __version__
 from penstock.errors import PenstockError
+from penstock.learner.stream.order import OVERRIDE
 from penstock.machine import processor
 from penstock.orchestrator.store.run_folder import RunFolder
 
@@ -34,5 +35,5 @@ def require_same(folder: RunFolder, role: str, conditions: dict[str, Any]) -> No
         if conditions.get(what) != value:
             raise PenstockError(
                 f"deterministic: the {role} had {what} {value} and now has {conditions.get(what)}: go back to that, or "
-                "go on without the guarantee by deterministic=false"
+                f"go on without the guarantee by {OVERRIDE}"
             )

@@ -128,7 +128,7 @@ def test_an_order_that_repeats_does_so_in_this_process_over_a_stop_and_a_resume(
 
 
 class StopsAt:
-    """A step that asks its learner to stop once it has made so many."""
+    """A step that asks its learner to stop once it has made `stop_at` of them."""
 
     def __init__(self, step, stop_at, learner):
         self._step, self._stop_at, self._learner = step, stop_at, learner
