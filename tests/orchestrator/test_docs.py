@@ -14,8 +14,8 @@ from penstock.learner.buffers.buffer import BUFFERS
 from penstock.learner.buffers.units import DRAWS
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
-from penstock.orchestrator.assembly import OF_THE_PROBLEM
 from penstock.orchestrator.config.config import Config, Named
+from penstock.orchestrator.plan import OF_THE_PROBLEM
 from penstock.orchestrator.views.prometheus import Metrics
 from penstock.registry import load_class
 from penstock.solvers.linear import STRATEGIES
