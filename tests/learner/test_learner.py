@@ -164,6 +164,38 @@ def test_one_that_is_stopped_while_the_validation_set_is_solved_has_no_cause():
         assert trained.run() is None and trained.status().training.step == 0
 
 
+class Breaking(Doubling):
+    """Breaks in the training simulations, once there are enough to train on."""
+
+    def stream(self, lease):
+        for number, item in enumerate(super().stream(lease)):
+            if number == 30:
+                raise RuntimeError("the worker broke")
+            yield item
+
+
+def test_what_breaks_the_stream_ends_training_and_is_raised():
+    with closing(InProcessStream()) as stream:
+        submit_all(stream, Breaking())
+        trained = learner(stream, stop_after=StopAfter(simulations=60), validation_simulations=6)
+        with pytest.raises(RuntimeError, match="the worker broke"):
+            trained.run()
+    assert trained.status().account.unique == 29
+
+
+def test_simulations_that_no_worker_lives_to_finish_end_the_stream_like_others():
+    with closing(InProcessStream()) as stream:
+        stream.submit(Lease(number=0, simulations=(1, 2, 3), design="validation"), Doubling())
+        stream.submit(Lease(number=1, simulations=tuple(range(40))), Doubling())
+        trained = learner(stream, stop_after=StopAfter(simulations=42), validation_simulations=4)
+        trained.give_up("validation", {0: "its worker died, 3 times"})
+        trained.give_up("training", {40: "its worker died, 3 times", 41: "its worker died, 3 times"})
+        assert trained.run() == "stream ended"
+    account = trained.account
+    assert account.validation == Ended([[1, 4]], {0: "its worker died, 3 times"})
+    assert account.training.failed.keys() == {7, 40, 41} and account.unique == 39
+
+
 class Items:
     """A stream of what is in a list, which spoils each once the next is asked for: the object store has little room."""
 
