@@ -29,11 +29,14 @@ Visitor = Callable[[int, LinearSystem], bool | None]
 
 
 class ExactSolver:
-    """A⁻¹ b to rounding: by MUMPS and a step of refinement, and by CG with GAMG where that would take half a minute."""
+    """A⁻¹ b to rounding: by MUMPS and a step of refinement, and by CG with GAMG where that would take half a minute.
+
+    GMRES stands in for CG where A is not SPD.
+    """
 
     def __init__(self):
         self._direct = Direct(solver="mumps")
-        self._krylov = Krylov(ksp="cg", pc="gamg")
+        self._krylov = Krylov(pc="gamg")
 
     def __call__(self, system: LinearSystem) -> np.ndarray:
         """Raises ArithmeticError where there is no solution."""
