@@ -1,6 +1,7 @@
 """Each bench prints its table."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -68,9 +69,16 @@ def test_references_are_scipys_solutions(case, to_scipy):
     case.visit(range(2), compare_with_scipy)
 
 
-def test_a_reference_too_large_to_factor_is_iterated(to_scipy):
+@pytest.mark.parametrize("is_spd", [True, False])
+def test_a_reference_too_large_to_factor_is_iterated(to_scipy, is_spd):
     n = 36
     system = StructuredDiffusion(n, 3).system(np.ones((n, n, n)), np.ones((n, n, n)))
+    if not is_spd:  # rows of another length each
+        scale = system.b.duplicate()
+        scale.array = np.linspace(0.1, 10.0, scale.getSize())
+        system.A.setOption(system.A.Option.SPD, False)
+        system.A.diagonalScale(scale)
+        system = replace(system, is_spd=False)
     assert system.A.getSize()[0] > 40_000
     x = ExactSolver()(system)
     assert np.linalg.norm(to_scipy(system.A) @ x - system.b.array_r) <= 2e-10 * np.linalg.norm(system.b.array_r)

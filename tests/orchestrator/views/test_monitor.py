@@ -91,7 +91,7 @@ def test_records_without_a_validation_and_of_an_earlier_penstock_are_shown(valid
 
 def test_lines_of_the_end_say_what_is_explained():
     assert explained_lines(VALIDATION) == [
-        "VRMSE 0.5, worst 0.7 of v: 75.0 % of the variance is explained",
+        "VRMSE 0.5, worst 0.7 of v: 75 % of the variance is explained",
         "constant outputs, left out of all errors: p = 101325",
     ]
     assert explained_lines(FIELD) == []
