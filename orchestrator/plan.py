@@ -51,7 +51,8 @@ class Plan(Solving):
     @property
     def solving(self) -> Solving:
         """What of it goes to the solvers' processes."""
-        return Solving(config=self.config, problem_source=self.problem_source)
+        sources = {"problem_source": self.problem_source, "strategy_source": self.strategy_source}
+        return Solving(config=self.config, **sources)
 
     @cached_property
     def unit(self) -> Draw:
@@ -202,8 +203,11 @@ def resolve(config: Config) -> Plan:
     Raises PenstockError for a part that does not exist or refuses its options, or that a run which must repeat can't
     have.
     """
-    problem_source = read_source(config.problem.name, "problem.name")
-    model_source = read_source(config.model.name, "model.name")
+    sources = {
+        "problem_source": read_source(config.problem.name, "problem.name"),
+        "strategy_source": read_source(config.solver.strategy.name, "solver.strategy"),
+        "model_source": read_source(config.model.name, "model.name"),
+    }
     mpi.make_ready()  # a user's file may import mpi4py
 
     def spelt_out(choice: Named, cls: type, **kinds: Any) -> Named:
@@ -212,9 +216,9 @@ def resolve(config: Config) -> Plan:
 
     solver, buffer, training = config.solver, config.buffer, config.training
     draw = load_class(buffer.draw.name, DRAWS, "buffer.draw", takes_files=False)
-    problem = load_class(config.problem.name, PROBLEMS, "problem.name", problem_source)
-    model = load_class(config.model.name, MODELS, "model.name", model_source)
-    strategy = load_class(solver.strategy.name, STRATEGIES, "solver.strategy", takes_files=False)
+    problem = load_class(config.problem.name, PROBLEMS, "problem.name", sources["problem_source"])
+    model = load_class(config.model.name, MODELS, "model.name", sources["model_source"])
+    strategy = load_class(solver.strategy.name, STRATEGIES, "solver.strategy", sources["strategy_source"])
     loss = load_class(training.loss.name, LOSSES, "training.loss", takes_files=False)
     changes = {
         "problem": spelt_out(config.problem, problem),
@@ -223,7 +227,7 @@ def resolve(config: Config) -> Plan:
         "buffer": buffer.model_copy(update={"draw": spelt_out(buffer.draw, draw, given=draw is not Samples)}),
         "training": training.model_copy(update={"loss": spelt_out(training.loss, loss, leave_out=OF_THE_PROBLEM)}),
     }
-    plan = Plan(config=config.model_copy(update=changes), problem_source=problem_source, model_source=model_source)
+    plan = Plan(config=config.model_copy(update=changes), **sources)
     plan.order.require_possible(plan.asks_clock())
     return _with_model_as_taken(plan)
 

@@ -20,7 +20,7 @@ from penstock.solvers.problems import PROBLEMS
 
 @dataclass(frozen=True, kw_only=True)
 class Solving:
-    """The chosen problem and how it is solved, with the text of the user's own file.
+    """The chosen problem and how it is solved, with the text of the user's files.
 
     It travels as its fields; what it has built stays in its process, where it is built once.
     """
@@ -29,6 +29,8 @@ class Solving:
     """With every option of every part spelt out."""
     problem_source: str | None
     """Text of the file that `problem.name` points into, if it does."""
+    strategy_source: str | None
+    """Text of the file that `solver.strategy.name` points into, if it does."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {each.name: getattr(self, each.name) for each in fields(self)}
@@ -51,7 +53,7 @@ class Solving:
     def strategy(self) -> Strategy:
         """A fresh strategy of `solver.strategy`. Raises PenstockError."""
         choice = self.config.solver.strategy
-        cls = load_class(choice.name, STRATEGIES, "solver.strategy", takes_files=False)
+        cls = load_class(choice.name, STRATEGIES, "solver.strategy", self.strategy_source)
         strategy = build(cls, choice.options, "solver.strategy")
         if not isinstance(strategy, Strategy) or not isinstance(getattr(strategy, "name", None), str):
             raise PenstockError(

@@ -51,7 +51,11 @@ def bench_solvers(config: Config, num_systems: int) -> None:
     Prints a table per family of systems. Raises PenstockError for a problem without systems.
     """
     name = config.problem.name
-    solving = Solving(config=config, problem_source=read_source(name, "problem.name"))  # whatever the model
+    solving = Solving(  # whatever the model
+        config=config,
+        problem_source=read_source(name, "problem.name"),
+        strategy_source=read_source(config.solver.strategy.name, "solver.strategy"),
+    )
     problem = solving.problem
     solving.strategy()  # refused before anything is solved
     mpi.start()

@@ -46,7 +46,10 @@ class Named(Section):
     model_config = ConfigDict(extra="allow")
 
     name: str
-    """A registered name, or your own class as package.module:Class; a problem or model also as ./file.py:Class."""
+    """A registered name, or a custom class as package.module:Class.
+
+    A problem, strategy or model also as ./file.py:Class.
+    """
 
     @property
     def options(self) -> dict[str, Any]:
@@ -280,7 +283,7 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     for override in overrides:
         _override(values, override)
     config = _validate(values, str(path))
-    return _resolve_files(config, path.parent)
+    return with_files(config, lambda _, file: str(path.parent / file))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -373,11 +376,20 @@ def _complaint(error: Mapping[str, Any]) -> tuple[str, str]:
     return f"{key} = {error['input']!r}", f"{message[0].lower()}{message[1:]}"
 
 
-def _resolve_files(config: Config, folder: Path) -> Config:
-    changed = {}
-    for key in ("problem", "model"):
-        choice = getattr(config, key)
+def with_files(config: Config, place: Callable[[str, str], str]) -> Config:
+    """The configuration with every `file.py` in it put elsewhere.
+
+    Args:
+        config: the configuration.
+        place: returns a file's new name, given what it is for (problem, strategy, model) and its name.
+    """
+
+    def placed(key: str, choice: Named) -> Named:
         file, colon, attribute = choice.name.rpartition(":")
-        if colon and file.endswith(".py") and not Path(file).is_absolute():
-            changed[key] = choice.model_copy(update={"name": f"{folder / file}:{attribute}"})
-    return config.model_copy(update=changed)
+        if not colon or not file.endswith(".py"):
+            return choice
+        return choice.model_copy(update={"name": f"{place(key, file)}:{attribute}"})
+
+    strategy = placed("strategy", config.solver.strategy)
+    changes = {key: placed(key, getattr(config, key)) for key in ("problem", "model")}
+    return config.model_copy(update=changes | {"solver": config.solver.model_copy(update={"strategy": strategy})})

@@ -14,7 +14,7 @@ import psutil
 import yaml
 
 from penstock.errors import PenstockError
-from penstock.orchestrator.config.config import Config, load_config
+from penstock.orchestrator.config.config import Config, load_config, with_files
 from penstock.orchestrator.store.locks import hold
 
 RUNS = Path("runs")
@@ -142,14 +142,14 @@ class RunFolder:
 
     def write_config(self, config: Config) -> None:
         """config.yaml with every default spelt out, and beside it copies of the files it names."""
-        values = config.model_dump(mode="json")
-        for key in ("problem", "model"):
-            file, colon, attribute = values[key]["name"].rpartition(":")
-            if colon and file.endswith(".py"):
-                source = Path(file)
-                copy = source if source.parent == self.path else self.path / f"{key}_{source.name}"
-                copy.write_text(source.read_text())
-                values[key]["name"] = f"./{copy.name}:{attribute}"
+
+        def copied(key: str, file: str) -> str:
+            source = Path(file)
+            copy = source if source.parent == self.path else self.path / f"{key}_{source.name}"
+            copy.write_text(source.read_text())
+            return f"./{copy.name}"
+
+        values = with_files(config, copied).model_dump(mode="json")
         (self.path / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
 
 

@@ -11,9 +11,11 @@ import yaml
 
 from penstock.errors import PenstockError
 from penstock.learner.stream.order import Deterministic, FreeRunning
+from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.config.config import Config, load_config
 from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.sample import Lease
 
 DESCRIBE = """
 import json, sys
@@ -275,3 +277,39 @@ def test_a_deterministic_run_refuses_what_asks_the_clock(tmp_path, override, exp
     with pytest.raises(PenstockError, match=re.escape(expected)) as caught:
         planned(override, "solver.workers=auto", "solver.sort=auto")
     assert "\n" not in str(caught.value) and "solver.sort: auto, which times windows" in str(caught.value)
+
+
+STRATEGY = """
+from penstock.solvers.linear.direct.direct import Direct
+from penstock.solvers.linear.strategy import Strategy
+
+
+class Mine(Strategy):
+    name = "mine"
+
+    def __init__(self, *, fails: bool = False):
+        self.fails = fails
+        self.direct = Direct()
+
+    def solve(self, system, tolerance):
+        assert not self.fails, "out of order"
+        return self.direct.solve(system, tolerance)
+"""
+
+
+def test_a_strategy_from_a_file_is_recorded_and_solves_in_a_workers_process(tmp_path, monkeypatch):
+    """It lives in the run folder from then on, and travels by its source."""
+    (tmp_path / "mine.py").write_text(STRATEGY)
+    strategy = f"{tmp_path}/mine.py:Mine"
+    folder = written(
+        tmp_path, monkeypatch, {"problem": {"name": "darcy", "resolution": 8}, "solver": {"strategy": strategy}}
+    )
+    recorded = yaml.safe_load((folder.path / "config.yaml").read_text())["solver"]["strategy"]
+    assert recorded == {"name": "./strategy_mine.py:Mine", "fails": False}
+    solving = pickle.loads(pickle.dumps(resolve(folder.config()).solving))
+    (tmp_path / "mine.py").unlink()
+    (folder.path / "strategy_mine.py").unlink()
+    worker = make_worker(solving)
+    chunks = list(worker.stream(Lease(number=0, simulations=(0, 1), design="training")))
+    assert sum(len(chunk) for chunk in chunks) == 2 and not any(chunk.failed for chunk in chunks)
+    assert {solve.strategy for chunk in chunks for solve in chunk.solves} == {"mine"}
