@@ -149,12 +149,12 @@ class Mine(Darcy):
 def test_a_default_is_taken_back_from_the_record_whatever_its_annotation_says(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(ODD_DEFAULTS)
     folder = written(tmp_path, monkeypatch, {"problem": f"{tmp_path}/mine.py:Mine"})
-    problem = resolve(folder.config()).problem()
+    problem = resolve(folder.config()).problem
     assert (problem.seed, problem.levels, list(problem.pairs)) == (7, None, [(1, 2), (3, 4)])
     with pytest.raises(PenstockError, match=r"problem\.levels = 'many': must be an integer"):
-        resolve(folder.config(("problem.levels=many",))).problem()
+        resolve(folder.config(("problem.levels=many",))).problem  # noqa: B018  asked for to be refused
     with pytest.raises(PenstockError, match=r"problem\.resolution = 16\.0: must be an integer"):
-        resolve(folder.config(("problem.resolution=16.0",))).problem()
+        resolve(folder.config(("problem.resolution=16.0",))).problem  # noqa: B018  asked for to be refused
 
 
 NAMED = """
@@ -171,7 +171,7 @@ class Mine(Darcy):
 def test_a_class_with_an_option_called_name_keeps_its_default(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(NAMED)
     folder = written(tmp_path, monkeypatch, {"problem": f"{tmp_path}/mine.py:Mine"})
-    assert resolve(folder.config()).problem().name == "mine"
+    assert resolve(folder.config()).problem.name == "mine"
 
 
 STRATEGIES = """
