@@ -18,6 +18,7 @@ from penstock.learner.checkpoints import checkpoint
 from penstock.learner.export.program import export as export_file
 from penstock.learner.surrogate import Surrogate
 from penstock.orchestrator.actors.solver_actor import make_worker
+from penstock.orchestrator.config.config import with_files
 from penstock.orchestrator.plan import Plan, resolve
 from penstock.orchestrator.run.bounds import require_memory_for_draws
 from penstock.orchestrator.run.memory import least_memory
@@ -117,7 +118,8 @@ def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:
 
 def _card(folder: RunFolder, plan: Plan, num_simulations: int, errors: dict[str, Any]) -> dict[str, Any]:
     """What a stranger must know to use the file. The errors are measured anew, with the very weights exported."""
-    config, problem = plan.config, plan.problem
+    problem = plan.problem
+    config = with_files(plan.config, lambda _, file: Path(file).name)  # where it lay says nothing elsewhere
     return {
         "problem": {"name": config.problem.name, "options": config.problem.options, "about": type(problem).__doc__},
         "parameters": problem.space.describe(),
