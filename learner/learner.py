@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 
 from penstock.learner.buffers.bias import BiasWatch
@@ -19,7 +20,7 @@ from penstock.learner.stream.stream import Stream
 from penstock.learner.trainer import Trainer
 from penstock.learner.validation.collect import Collector
 from penstock.sample import Layout
-from penstock.status import Account, BufferStatus, Ended, LearnerStatus, News, TrainingStatus
+from penstock.status import Account, BufferStatus, Ended, LearnerStatus, TrainingStatus
 
 
 class Learner:
@@ -110,8 +111,10 @@ class Learner:
         has_thread = not self.trainer.feed.takes_from_stream
         if has_thread:
             self.ingest.start(self._stop.is_set)
-        self.cause = self.trainer.run(self._stop.is_set)
-        self._stop.set()
+        try:
+            self.cause = self.trainer.run(self._stop.is_set)
+        finally:
+            self._stop.set()  # for the ingest
         if has_thread:
             self.ingest.join()
 
@@ -130,13 +133,14 @@ class Learner:
     @property
     def account(self) -> Account:
         """What has come in, and how simulations ended."""
+        counts = self.ingest.counts
         return Account(
             training=self.ingest.deliveries.ended,
             validation=self._collector.deliveries.ended,
-            unique=self.ingest.num_unique,
-            dropped=self.ingest.num_dropped,
-            retried=self.ingest.num_retried,
-            solver_blocked_seconds=self.ingest.solver_blocked_seconds,
+            unique=counts.unique,
+            dropped=counts.dropped,
+            retried=counts.retried,
+            solver_blocked_seconds=counts.solver_blocked_seconds,
         )
 
     def status(self) -> LearnerStatus:
@@ -144,7 +148,7 @@ class Learner:
         trainer, ingest = self.trainer, self.ingest
         ingest.give_up({})  # what came while a checkpoint was being written
         # Before the ids are read: a lease that has ended must find all its deliveries in the same status.
-        lease_ends = (*self._collector.drain_lease_ends(), *ingest.drain_lease_ends())
+        lease_ends, news = self._collector.drain_lease_ends(), ingest.drain_news()
         return LearnerStatus(
             training=TrainingStatus(
                 state=trainer.state if self._is_training else "solving the validation set",
@@ -160,10 +164,9 @@ class Learner:
             ),
             account=self.account,
             buffer=BufferStatus(samples=len(self.buffer), capacity=self.buffer.capacity, bias=self._bias.look()),
-            news=News(
-                solves=tuple(ingest.drain_solves()),
-                decisions=tuple(ingest.drain_decisions()),
-                lease_ends=lease_ends,
+            news=replace(
+                news,
+                lease_ends=(*lease_ends, *news.lease_ends),
                 notes=(
                     *(self._notes.get_nowait() for _ in range(self._notes.qsize())),
                     *(trainer.remarks.pop(0) for _ in range(len(trainer.remarks))),

@@ -1,9 +1,13 @@
-"""Notices training that diverges without a NaN."""
+"""The running mean of the training loss, and what notices training that diverges without a NaN."""
 
 from __future__ import annotations
 
 import math
 
+import torch
+from torch import Tensor
+
+LOSS_MEMORY = 0.98  # the reported loss is a mean over about 50 steps
 FACTOR = 10.0
 LASTING_STEPS = 200  # one odd batch must be 25,000 times as bad as the rest to keep a mean of 50 steps up for so long
 
@@ -38,3 +42,35 @@ class LossWatch:
             self.warning = (
                 f"training diverges: its loss was {self._lowest:.2g} and is {loss:.2g} since step {self._high_since}"
             )
+
+
+class RunningLoss:
+    """The mean of the last steps' losses. It stays on the device until it is read: reading waits for queued steps."""
+
+    def __init__(self):
+        self.value: float | None = None
+        """As it was read last."""
+        self._mean: Tensor | None = None
+        self._watch = LossWatch()
+
+    @property
+    def warning(self) -> str | None:
+        return self._watch.warning
+
+    def add(self, loss: Tensor) -> None:
+        """Take in the loss of one more step."""
+        self._mean = loss if self._mean is None else self._mean.lerp_(loss, 1 - LOSS_MEMORY)
+
+    def read(self, step: int) -> float | None:
+        """Bring `value` up to date, after that many steps; returns it. None before the first."""
+        if self._mean is not None:
+            self.value = self._mean.item()
+            if math.isfinite(self.value):
+                self._watch.see(self.value, step)
+        return self.value
+
+    def restore(self, value: float | None, step: int, device: torch.device) -> None:
+        """Go on from what was read at that step; for a while the mean is of another loss, if that was changed."""
+        self.value = value
+        self._mean = None if value is None else torch.tensor(value, device=device)
+        self._watch = LossWatch(step + LASTING_STEPS)

@@ -17,7 +17,7 @@ from penstock.learner.checkpoints.checkpoint import Checkpoint
 from penstock.learner.checkpoints.saver import Saver
 from penstock.learner.checkpoints.weights import weights_of
 from penstock.learner.feed.feed import BatchSource
-from penstock.learner.loss_watch import LASTING_STEPS, LossWatch
+from penstock.learner.loss_watch import RunningLoss
 from penstock.learner.normalization import Normalization, constants
 from penstock.learner.settings import Settings
 from penstock.learner.step import Step
@@ -25,7 +25,6 @@ from penstock.learner.stream.ingest import Ingest
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation
 
-LOSS_MEMORY = 0.98  # the reported loss is a mean over about 50 steps
 LOSS_READ_EVERY_S = 1.0  # reading it waits for the device to finish the steps that are queued
 
 
@@ -63,8 +62,6 @@ class Trainer:
         self.state = "waiting for samples"
         self.num_trained = 0
         """Samples trained on, with repetition."""
-        self.loss: float | None = None
-        """Mean training loss of the last steps, as it was read last."""
         self.warning: str | None = None
         """What is wrong though training goes on, and what to do."""
         self.learning_rate = 0.0
@@ -75,8 +72,7 @@ class Trainer:
         self.train_seconds = 0.0
         """Wall time from the watermark on, without what compiling the step took."""
         self._compile_seconds = 0.0  # since `run` began
-        self._mean_loss: Tensor | None = None  # stays on the device between two readings
-        self._watch = LossWatch()
+        self._loss = RunningLoss()
         self._normalization_is_fixed = False
         self._validating_step = 0  # of the weights that the running validation measures
         self._validated_step = 0  # of those that validation_errors are of
@@ -84,6 +80,11 @@ class Trainer:
     @property
     def buffer(self) -> Buffer:
         return self.ingest.buffer
+
+    @property
+    def loss(self) -> float | None:
+        """Mean training loss of the last steps, as it was read last."""
+        return self._loss.value
 
     @property
     def step(self) -> int:
@@ -121,8 +122,7 @@ class Trainer:
                 self._train_next(should_stop)
                 now = time.monotonic()
                 self.train_seconds = seconds_before + now - started - self._compile_seconds
-                if self._mean_loss is not None and now - last_reading >= LOSS_READ_EVERY_S:
-                    self._read_loss()
+                if now - last_reading >= LOSS_READ_EVERY_S and self._read_loss():
                     last_reading = now
                 if now - last_checkpoint >= self.settings.checkpoint_every_s and not self._is_writing():
                     self._complete_and_save(should_stop)
@@ -183,7 +183,7 @@ class Trainer:
         self.learning_rate = self._step.learning_rate * self.settings.schedule(progress)
         loss = self._step_or_compile(batch.arrays)
         self.num_trained += batch.num_samples
-        self._mean_loss = loss if self._mean_loss is None else self._mean_loss.lerp_(loss, 1 - LOSS_MEMORY)
+        self._loss.add(loss)
 
     def _step_or_compile(self, arrays: Mapping[str, Tensor]) -> Tensor:
         """The step's loss. What compiling takes is no training time: limits and schedules in minutes leave it out."""
@@ -194,23 +194,23 @@ class Trainer:
             self._compile_seconds += time.monotonic() - before
         return loss
 
-    def _read_loss(self) -> None:
-        """Brings `loss` up to date. Raises PenstockError when it is not finite."""
-        if self._mean_loss is None:
-            return
-        self.loss = self._mean_loss.item()
-        if not math.isfinite(self.loss):
-            raise self._diverged(f"the training loss is {self.loss} at step {self.step}")
-        self._watch.see(self.loss, self.step)
-        if self._watch.warning is not None:
+    def _read_loss(self) -> bool:
+        """Brings `loss` up to date; False before the first step. Raises PenstockError when it is not finite."""
+        loss = self._loss.read(self.step)
+        if loss is None:
+            return False
+        if not math.isfinite(loss):
+            raise self._diverged(f"the training loss is {loss} at step {self.step}")
+        if self._loss.warning is not None:
             self.warning = (
-                f"{self._watch.warning}; begin again with a lower training.learning_rate (it is "
+                f"{self._loss.warning}; begin again with a lower training.learning_rate (it is "
                 f"{self._step.learning_rate:g}) or with training.clip_norm; export takes the best weights saved"
             )
         elif self.learning_rate == 0.0:
             self.warning = "training.schedule is over and the learning rate 0: give it the length of the run"
         else:
             self.warning = None
+        return True
 
     def _is_validating(self) -> bool:
         return self.validation is not None and self.validation.is_running
@@ -287,7 +287,7 @@ class Trainer:
 
     def _num_samples_done(self) -> int:
         """Unique samples that a batch had."""
-        return max(0, self.ingest.num_unique - self.ingest.num_forgotten - self.buffer.num_unseen)
+        return max(0, self.ingest.counts.unique - self.ingest.counts.forgotten - self.buffer.num_unseen)
 
     # Checkpoints
 
@@ -333,11 +333,7 @@ class Trainer:
         self.feed.load_state(checkpoint.meta.get("lanes"))
         training = checkpoint.meta["training"]
         self.num_trained = training["num_trained"]
-        self.loss = training["loss"]
-        self._mean_loss = None if self.loss is None else torch.tensor(self.loss, device=self.feed.device)
-        self._watch = LossWatch(
-            self.step + LASTING_STEPS
-        )  # until then the mean is of another loss, if that was changed
+        self._loss.restore(training["loss"], self.step, self.feed.device)
         self.validation_errors = training["validation_errors"]
         self._validated_step = training["validated_step"]
         self.feed.wait_seconds = training["learner_wait_seconds"]

@@ -15,6 +15,7 @@ from penstock.learner.stream.deliveries import Deliveries
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.stream.stream import Stream
 from penstock.sample import Chunk, Decision, Layout, LeaseEnd, SolveRecord
+from penstock.status import News
 
 STREAM_TIMEOUT_S = 0.2  # how soon an idle ingest thread sees should_stop()
 GIVE_UP_TIMEOUT_S = 0.2  # a put is done by then; a pause may last as long as a checkpoint takes to write
@@ -29,14 +30,52 @@ class Arrival:
     """int64: those of its rows that are new and not in yet."""
 
 
+@dataclass
+class Counts:
+    """What came in so far."""
+
+    unique: int = 0
+    """Samples put into the buffer."""
+    forgotten: int = 0
+    """Of these, those of simulations that failed before they were whole, where those are units: none was drawn."""
+    dropped: int = 0
+    """Second copies of samples."""
+    retried: int = 0
+    """Simulations in which a system had to be solved again by a more robust strategy."""
+    solver_blocked_seconds: float = 0.0
+
+
+class _Unsaid:
+    """What chunks say of their solvers, until somebody asks; with a lock of its own, which no checkpoint holds."""
+
+    def __init__(self):
+        self._solves: list[SolveRecord] = []
+        self._decisions: list[Decision] = []
+        self._lease_ends: list[LeaseEnd] = []
+        self._lock = threading.Lock()
+
+    def add(self, item: Chunk | LeaseEnd) -> None:
+        with self._lock:
+            if isinstance(item, LeaseEnd):
+                self._lease_ends.append(item)
+            else:
+                self._solves.extend(item.solves)
+                self._decisions.extend(item.decisions)
+
+    def drain(self) -> News:
+        with self._lock:
+            solves, decisions, lease_ends = self._solves, self._decisions, self._lease_ends
+            self._solves, self._decisions, self._lease_ends = [], [], []
+        return News(solves=tuple(solves), decisions=tuple(decisions), lease_ends=tuple(lease_ends))
+
+
 class Ingest:
     """The loop that takes chunks and puts their samples into the buffer; `start` runs it in a thread.
 
     A simulation is delivered when all its samples are in slots. Rows go in and ends are written down under one lock,
     which `pause` takes and `resume` gives back: a state saved in between agrees with the buffer saved in between. The
     lock is never held while waiting for a slot, because the thread that would free one may be the one that wants to
-    save. What `drain_solves` and `drain_lease_ends` take has a lock of its own: they return at once even while a
-    checkpoint is written.
+    save.
 
     limit: simulations after which the buffer's stream has ended; None for no end.
     """
@@ -55,22 +94,12 @@ class Ingest:
         self.rate_limiter = rate_limiter
         self.limit = limit
         self.deliveries = Deliveries()
-        self.num_unique = 0
-        """Samples put into the buffer."""
-        self.num_forgotten = 0
-        """Of these, those of simulations that failed before they were whole, where those are units: none was drawn."""
-        self.num_dropped = 0
-        """Second copies of samples."""
-        self.num_retried = 0
-        self.solver_blocked_seconds = 0.0
+        self.counts = Counts()
         self.moments = RunningMoments(buffer.draws.num_steps)
         """Of the samples up to the one that reached the watermark, and of those that were put together with it."""
         self._given_up: dict[int, str] = {}  # not written down yet
-        self._solves: list[SolveRecord] = []
-        self._decisions: list[Decision] = []
-        self._lease_ends: list[LeaseEnd] = []
+        self._news = _Unsaid()
         self._lock = threading.Lock()
-        self._drained_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -104,19 +133,14 @@ class Ingest:
         That is nothing for the end of a lease and for another design than "training": a validation lease that a dead
         worker had begun may come a second time while training goes on, and its simulations have the same numbers.
         """
-        with self._drained_lock:
-            if isinstance(item, LeaseEnd):
-                self._lease_ends.append(item)
-                return None
-            self._solves.extend(item.solves)
-            self._decisions.extend(item.decisions)
-        if item.design != "training":
+        self._news.add(item)
+        if isinstance(item, LeaseEnd) or item.design != "training":
             return None
         with self._lock:
-            self.num_retried += item.retried
-            self.solver_blocked_seconds += item.blocked_seconds
+            self.counts.retried += item.retried
+            self.counts.solver_blocked_seconds += item.blocked_seconds
             rows = self.deliveries.new_rows(item)
-            self.num_dropped += len(item) - len(rows)
+            self.counts.dropped += len(item) - len(rows)
         return Arrival(item, rows)
 
     def put_now(self, arrival: Arrival, should_stop: Callable[[], bool] | None = None) -> bool:
@@ -145,7 +169,7 @@ class Ingest:
         count = self.buffer.put_now(arrays, simulations, steps, parameters=chunk.parameters[at])
         ending = chunk.finished if count == len(rows) else ()  # what ends with this chunk ends now
         self.deliveries.take(simulations[:count], steps[:count], ending=ending)
-        self.num_unique += count
+        self.counts.unique += count
         return count
 
     def _write_ends(self, chunk: Chunk) -> None:
@@ -158,7 +182,7 @@ class Ingest:
 
     def _write_failures(self, failed: Mapping[int, str]) -> None:
         for simulation in self.deliveries.fail(failed):
-            self.num_forgotten += self.buffer.forget(simulation)
+            self.counts.forgotten += self.buffer.forget(simulation)
 
     def _note_the_end(self) -> None:
         if self.limit is not None and self.deliveries.num_ended >= self.limit:
@@ -180,23 +204,9 @@ class Ingest:
 
     # For the owner
 
-    def drain_solves(self) -> list[SolveRecord]:
-        """The solve records since the last call."""
-        with self._drained_lock:
-            solves, self._solves = self._solves, []
-        return solves
-
-    def drain_decisions(self) -> list[Decision]:
-        """What workers decided about strategies since the last call."""
-        with self._drained_lock:
-            decisions, self._decisions = self._decisions, []
-        return decisions
-
-    def drain_lease_ends(self) -> list[LeaseEnd]:
-        """The leases that ended since the last call."""
-        with self._drained_lock:
-            lease_ends, self._lease_ends = self._lease_ends, []
-        return lease_ends
+    def drain_news(self) -> News:
+        """Solves, decisions and leases that ended since the last call. It returns at once, during a pause too."""
+        return self._news.drain()
 
     def pause(self) -> None:
         """No row goes in and no end is written down until `resume`; `state` and the buffer's agree meanwhile."""
@@ -212,17 +222,17 @@ class Ingest:
         with_buffer: whether the buffer is saved too; if not, whatever is in it counts as never delivered, so that a
         resumed run solves it again.
         """
-        num_unique, moments, undelivered = self.num_unique, self.moments, None
+        num_unique, moments, undelivered = self.counts.unique, self.moments, None
         if not with_buffer:
             num_unique, moments = num_unique - len(self.buffer), RunningMoments()
             undelivered = self.buffer.simulations_in().tolist()
         return {
             **self.deliveries.state(undelivered),
             "num_unique": num_unique,
-            "num_forgotten": self.num_forgotten,
-            "num_dropped": self.num_dropped,
-            "num_retried": self.num_retried,
-            "solver_blocked_seconds": self.solver_blocked_seconds,
+            "num_forgotten": self.counts.forgotten,
+            "num_dropped": self.counts.dropped,
+            "num_retried": self.counts.retried,
+            "solver_blocked_seconds": self.counts.solver_blocked_seconds,
             "moments": moments.state(),
             "rate_limiter": self.rate_limiter.state() if self.rate_limiter is not None else None,
         }
@@ -230,11 +240,13 @@ class Ingest:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Goes on from `state()`; the buffer's own state is restored apart. Call it before `start`."""
         self.deliveries = Deliveries.of_state(state)
-        self.num_unique = state["num_unique"]
-        self.num_forgotten = state["num_forgotten"]
-        self.num_dropped = state["num_dropped"]
-        self.num_retried = state["num_retried"]
-        self.solver_blocked_seconds = state["solver_blocked_seconds"]
+        self.counts = Counts(
+            unique=state["num_unique"],
+            forgotten=state["num_forgotten"],
+            dropped=state["num_dropped"],
+            retried=state["num_retried"],
+            solver_blocked_seconds=state["solver_blocked_seconds"],
+        )
         self.moments.load_state(state["moments"])
         if self.rate_limiter is not None and state["rate_limiter"] is not None:
             self.rate_limiter.load_state(state["rate_limiter"])

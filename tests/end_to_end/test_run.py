@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.learner.checkpoints import checkpoint
 from penstock.orchestrator.store import zarr_store
+from penstock.orchestrator.views.numbers import digits
 
 METRICS = {
     "penstock_samples_unique_total",
@@ -170,7 +171,7 @@ def test_monitor_shows_a_finished_run(watched):
     assert "ended: steps" in result.stdout and "penstock export runs/tiny-" in result.stdout
     summary = watched[0].read("summary.json")
     rates = [summary[f"{kind}_per_train_s"] for kind in ("unique", "trained")]
-    assert "samples/s {:.0f} unique, {:.0f} trained".format(*rates) in result.stdout
+    assert "samples/s {} unique, {} trained".format(*map(digits, rates)) in result.stdout
 
 
 def test_what_a_checkpoint_depends_on_can_not_change(watched):

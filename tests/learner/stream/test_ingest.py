@@ -20,7 +20,7 @@ from penstock.learner.normalization import RunningMoments
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.sample import Chunk, FieldSpec, Layout, LeaseEnd, SolveRecord
-from penstock.status import Ended
+from penstock.status import Ended, News
 
 pytestmark = pytest.mark.usefixtures("watermark_of_samples")
 
@@ -110,7 +110,7 @@ def test_second_copies_are_dropped():
     ):
         assert ingest.take(item)
     assert ingest.deliveries.ended == Ended([[0, 2]], {2: "singular"})
-    assert (ingest.num_unique, ingest.num_dropped) == (6, 6)
+    assert (ingest.counts.unique, ingest.counts.dropped) == (6, 6)
     assert contents(ingest.buffer) == [(0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (2, 0)]
 
 
@@ -142,9 +142,9 @@ def test_headers_are_gathered_and_drained():
         LeaseEnd(4, error="the worker died"),
     )
     ingest.run(lambda: ingest.stream.items.empty())
-    assert ingest.drain_solves() == [record] * 3 and ingest.drain_solves() == []
-    assert ingest.drain_lease_ends() == [LeaseEnd(3), LeaseEnd(4, "the worker died")]
-    assert (ingest.num_retried, ingest.solver_blocked_seconds) == (3, 0.75)
+    lease_ends = (LeaseEnd(3), LeaseEnd(4, "the worker died"))
+    assert ingest.drain_news() == News(solves=(record,) * 3, lease_ends=lease_ends) and ingest.drain_news() == News()
+    assert (ingest.counts.retried, ingest.counts.solver_blocked_seconds) == (3, 0.75)
 
 
 def test_chunks_of_another_design_leave_nothing_but_their_solve_records():
@@ -155,7 +155,7 @@ def test_chunks_of_another_design_leave_nothing_but_their_solve_records():
         chunk((0, 0), (1, 0), finished=(0,), failed={1: "why"}, design="validation", solves=(record,), retried=1)
     )
     assert ingest.state() == untouched and ingest.deliveries.ended.delivered == [] and len(ingest.buffer) == 0
-    assert ingest.drain_solves() == [record]
+    assert ingest.drain_news().solves == (record,)
     assert ingest.take(chunk((0, 0), (1, 0), finished=(0, 1)))  # the same numbers in training are other simulations
     assert ingest.deliveries.ended.delivered == [[0, 2]] and contents(ingest.buffer) == [(0, 0), (1, 0)]
 
@@ -166,11 +166,11 @@ def test_draining_does_not_wait_for_a_checkpoint():
     stop, drained = threading.Event(), []
     ingest.pause()
     ingest.start(stop.is_set)
-    wait_until(lambda: ingest._solves)
-    thread = threading.Thread(target=lambda: drained.extend([ingest.drain_lease_ends(), ingest.drain_solves()]))
+    wait_until(lambda: ingest._news._solves)
+    thread = threading.Thread(target=lambda: drained.append(ingest.drain_news()))
     thread.start()
     thread.join(10)
-    assert drained == [[LeaseEnd(3)], [record]] and len(ingest.deliveries.delivered) == 0
+    assert drained == [News(solves=(record,), lease_ends=(LeaseEnd(3),))] and len(ingest.deliveries.delivered) == 0
     ingest.resume()
     wait_until(lambda: len(ingest.deliveries.delivered))
     stop.set()
@@ -181,7 +181,7 @@ def test_nothing_goes_in_after_a_stop():
     """The last checkpoint may be written by then: what came later would be counted and not saved."""
     ingest = new_ingest()
     assert not ingest.take(chunk((0, 0), finished=(0,)), lambda: True)
-    assert len(ingest.deliveries.delivered) == ingest.num_unique == len(ingest.buffer) == 0
+    assert len(ingest.deliveries.delivered) == ingest.counts.unique == len(ingest.buffer) == 0
 
 
 def test_a_simulation_is_delivered_only_when_all_its_samples_are_in_and_pausing_never_deadlocks():
@@ -206,11 +206,11 @@ def test_the_thread_that_wrote_the_buffer_may_end_the_pause():
     ingest.pause()
     ingest.start(stop.is_set)
     time.sleep(0.1)
-    assert ingest.num_unique == 0
+    assert ingest.counts.unique == 0
     threading.Thread(target=ingest.resume).start()
     wait_until(lambda: len(ingest.deliveries.delivered))
     stop.set()
-    assert ingest.join(60) and ingest.num_unique == 1
+    assert ingest.join(60) and ingest.counts.unique == 1
 
 
 def test_moments_are_of_the_samples_up_to_the_watermark_and_survive_a_checkpoint():
@@ -251,7 +251,7 @@ def test_a_simulation_that_fails_half_way_leaves_no_slot_taken():
     assert not ingest.take(chunk((2, 0)), lambda: len(buffer) == 3)  # no slot
     ingest.take(chunk(failed={1: "singular"}))
     ingest.give_up({0: "no worker lives to finish it"})
-    assert len(buffer) == 0 and ingest.num_unique == ingest.num_forgotten == 3
+    assert len(buffer) == 0 and ingest.counts.unique == ingest.counts.forgotten == 3
     ingest.take(chunk(*[(simulation, step) for simulation in (2, 3) for step in range(3)], finished=(2, 3)))
     assert ingest.deliveries.failed.keys() == {0, 1} and len(buffer) == 6
     assert ingest.deliveries.ended.delivered == [[2, 4]]
@@ -311,10 +311,10 @@ def test_without_the_buffer_its_simulations_count_as_never_delivered():
     ingest.take(chunk((3, 0)))
     restored = new_ingest()
     restored.load_state(json.loads(json.dumps(ingest.state(with_buffer=False))))
-    assert restored.deliveries.ended.delivered == [[0, 1]] and restored.num_unique == 1
+    assert restored.deliveries.ended.delivered == [[0, 1]] and restored.counts.unique == 1
     restored.take(chunk((0, 0), (1, 0), (2, 0), (3, 0), (3, 1), finished=(0, 1, 2, 3)))
     assert contents(restored.buffer) == [(1, 0), (2, 0), (3, 0), (3, 1)]
-    assert restored.num_unique == 5
+    assert restored.counts.unique == 5
 
 
 def test_an_exception_in_the_thread_is_raised_to_its_owner_and_wakes_the_trainer():

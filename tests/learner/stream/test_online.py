@@ -61,7 +61,7 @@ def test_a_resumed_learner_takes_every_sample_of_a_repeated_stream_once(tmp_path
 
     resumed = start(simulations=100)
     ingest, buffer = resumed.ingest, resumed.buffer
-    num_unique = ingest.num_unique
+    num_unique = ingest.counts.unique
     assert resumed.trainer.step == 25 and len(ingest.deliveries.delivered) < 100
     assert num_unique == buffer.num_put  # what was written down is what is in the buffer
 
