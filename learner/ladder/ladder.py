@@ -182,7 +182,7 @@ class Producer:
 
     @property
     def num_unique(self) -> int:
-        return self._ingest.num_unique
+        return self._ingest.counts.unique
 
     def next(self, timeout_s: float) -> Chunk | None:
         """The stream that the ingest thread takes from."""
