@@ -24,9 +24,9 @@ VARIANTS_LIMIT = 100_000
 def published_arms(structure: Structure) -> list[Arm]:
     """The arms that SKR compares, its controls, and CG."""
     pc = "icc" if structure.is_spd else "ilu"
-    title = f"GCRO-DR(40, 20) + {pc.upper()}"
+    skr, reset_arm = skr_arms(structure)
+    title = reset_arm.title.removesuffix(", reset")
     options = {"pc": pc, "max_iterations": MAX_GCRODR_ITERATIONS}
-    reset = f"{title}, reset"
     is_sorted = not structure.is_sequence
     arms: list[Arm] = [
         KeptKSP(
@@ -41,11 +41,12 @@ def published_arms(structure: Structure) -> list[Arm]:
     ]
     if structure.is_spd:
         arms.append(KeptKSP("CG + ICC", Role.BASELINE, ksp="cg", pc=pc))
-    skr, reset_arm = skr_arms(structure)
     arms.append(skr)
     if structure.num_unknowns <= VARIANTS_LIMIT:
         if is_sorted:
-            arms.append(StrategyArm(f"{title}, unsorted", Role.BASELINE, lambda: GCRODR(**options), control=reset))
+            arms.append(
+                StrategyArm(f"{title}, unsorted", Role.BASELINE, lambda: GCRODR(**options), control=skr.control)
+            )
         left = f"{title}, left"
         arms.append(StrategyArm(left, Role.BASELINE, lambda: PublishedGCRODR(**options), is_sorted=is_sorted))
     arms.append(reset_arm)
