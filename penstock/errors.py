@@ -41,20 +41,21 @@ def _rebuild(message: str, exit_code: int) -> PenstockError:
     return PenstockError(message, exit_code=exit_code)
 
 
-def describe(error: BaseException, user_file: str | None = None) -> str:
+def describe(error: BaseException, *user_files: str | None) -> str:
     """An unexpected error as one line: its type, its message and a place.
 
     Never raises, whatever the error's methods do.
 
     Args:
         error: the error.
-        user_file: the place is the last one in this file; where absent, the place where the error was raised.
+        *user_files: the place is the last one in any of these files; where the error passed through none of them, it
+            is the place where the error was raised.
 
     Returns:
         The line.
     """
     frames = traceback.extract_tb(error.__traceback__)
-    frame = next((frame for frame in reversed(frames) if frame.filename == user_file), frames[-1] if frames else None)
+    frame = next((frame for frame in reversed(frames) if frame.filename in user_files), frames[-1] if frames else None)
     place = f" ({frame.filename}, line {frame.lineno})" if frame else ""
     return one_line(f"{type(error).__name__}: {text_of(error)}{place}")
 

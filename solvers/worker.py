@@ -194,10 +194,12 @@ class SolverWorker:
         error.__traceback__ = None  # it holds the simulation's arrays, and grows where one error is raised again
 
     def _reason(self, error: BaseException) -> str:
-        """The error in one line, with the last place in the problem's file."""
+        """The error in one line, with the last place in the problem's file, or in that of a user's strategy."""
         if isinstance(error, SolveError | Refused):
             return text_of(error)
-        return describe(error, getattr(sys.modules.get(type(self.problem).__module__), "__file__", None))
+        strategies = {type(solver.strategy).__module__ for solver in self._solvers.values()}
+        modules = [type(self.problem).__module__, *(name for name in strategies if not name.startswith("penstock."))]
+        return describe(error, *(getattr(sys.modules.get(name), "__file__", None) for name in modules))
 
     def _send(self, chunk: _ChunkBuilder, lease_number: int) -> Iterator[Chunk]:
         self._on_begin(lease_number, None)

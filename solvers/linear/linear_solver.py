@@ -76,7 +76,8 @@ class LinearSolver:
         """Number of systems that had to be solved again."""
         self.setup_seconds = 0.0
         """Sum of `Attempt.setup_seconds` over all attempts so far."""
-        self._pattern = strategy
+        self.strategy = strategy
+        """The pattern for one strategy per family."""
         self._known: dict[str, Decision] = {}
         self._may_try = True
         self._families: dict[str, _Family] = {}
@@ -181,12 +182,12 @@ class LinearSolver:
     def _family(self, name: str) -> _Family:
         family = self._families.get(name)
         if family is None:
-            family = _Family(Form(self._pattern), Examiner(lambda: copy(self._pattern)), Ladder(self._strategy(name)))
+            family = _Family(Form(self.strategy), Examiner(lambda: copy(self.strategy)), Ladder(self._strategy(name)))
         keep_last(self._families, name, family)
         return family
 
     def _strategy(self, family: str) -> Strategy:
-        strategy = copy(self._pattern)
+        strategy = copy(self.strategy)
         strategy.adopt(self._known.get(family), may_try=self._may_try)
         return strategy if self.tolerance.accuracy is None else calibrated(strategy)
 
@@ -200,7 +201,7 @@ class LinearSolver:
             relative_residual=0.0 if outcome is Outcome.CONVERGED else math.nan,
             iterations=0,
             seconds=time.perf_counter() - start,
-            strategy=self._pattern.name,
+            strategy=self.strategy.name,
             reason=reason,
         )
 

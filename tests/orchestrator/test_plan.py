@@ -313,3 +313,12 @@ def test_a_strategy_from_a_file_is_recorded_and_solves_in_a_workers_process(tmp_
     chunks = list(worker.stream(Lease(number=0, simulations=(0, 1), design="training")))
     assert sum(len(chunk) for chunk in chunks) == 2 and not any(chunk.failed for chunk in chunks)
     assert {solve.strategy for chunk in chunks for solve in chunk.solves} == {"mine"}
+
+
+def test_what_a_users_strategy_raises_is_placed_in_its_file(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(STRATEGY)
+    strategy = {"name": f"{tmp_path}/mine.py:Mine", "fails": True}
+    choice = {"problem": {"name": "darcy", "resolution": 8}, "solver": {"strategy": strategy}}
+    worker = make_worker(resolve(written(tmp_path, monkeypatch, choice).config()).solving)
+    (chunk,) = worker.stream(Lease(number=0, simulations=(0,), design="training"))
+    assert chunk.failed[0].startswith("AssertionError: out of order (") and "mine.py, line 14)" in chunk.failed[0]
