@@ -87,6 +87,15 @@ def test_determinism_can_not_begin_half_way(stopped):
     assert refusal(stopped(), "deterministic=true").startswith("deterministic can't be turned on on resume")
 
 
+@pytest.mark.parametrize(
+    "strategy, says",
+    [("{name: krylov, pc: jakobi}", "jakobi"), ("{name: cg, nothing: 1}", "nothing"), ("{name: unheard}", "unheard")],
+)
+def test_a_strategy_that_can_not_be_made_is_refused_before_the_run(stopped, strategy, says):
+    text = refusal(stopped(), f"solver.strategy={strategy}")
+    assert text.startswith("solver.strategy") and says in text
+
+
 def test_a_checkpoint_that_can_not_be_read_is_told_at_once(stopped):
     folder = stopped()
     meta = folder.checkpoints / "10" / "meta.json"
