@@ -1,4 +1,4 @@
-"""How a training process is told to keep the memory that a step frees for the next step.
+"""Allocator settings with which a training process keeps freed memory for the next step.
 
 A step frees every tensor that it made. glibc's malloc gives large ones back to the system at once, and the next step
 asks for them anew and faults in each page: some 20 thousand faults a step of an FNO at 64x64, and 30 thousand of an MLP

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: a folder a step, whole or absent. safetensors and JSON only; nothing is ever unpickled.
+"""Checkpoints on disk: one folder per saved step, complete or absent; safetensors and JSON, never pickle.
 
 <folder>/<step>/weights.safetensors      the surrogate's state: weights and normalisation
                 optimizer.safetensors    newest only: moments and random states

@@ -1,4 +1,6 @@
-"""A trained surrogate as one file that torch alone can load:
+"""A trained surrogate as one file that torch alone can load.
+
+In Python:
 
     module = torch.export.load("darcy.pt2").module()
     outputs = module(coefficient=tensor)          # by the names that the card lists

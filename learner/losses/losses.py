@@ -1,4 +1,4 @@
-"""Losses by name: each takes prediction and target [B, C, *grid], or [B, C, P] on a mesh, to one value a sample, [B].
+"""Losses by name, from prediction and target [B, C, *grid], or [B, C, P] on a mesh, to one value per sample, [B].
 
 Prediction and target come in multiples of the target channels' standard deviation, not centred; constant channels are 0
 in both. For one output channel a relative error is therefore the one in physical units; for several, none dominates by

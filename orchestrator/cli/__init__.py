@@ -1,1 +1,1 @@
-"""The commands, but for what a run does."""
+"""The command line: every command, without the run itself."""
