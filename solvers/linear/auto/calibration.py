@@ -14,7 +14,6 @@ from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from penstock.sample import Decision
 from penstock.solvers.linear.auto.ratios import WINDOW, Ratios
 from penstock.solvers.linear.check import Bound
 from penstock.solvers.linear.direct.direct import Direct
@@ -113,17 +112,6 @@ class Calibrated(Strategy):
     @property
     def gains_from_order(self) -> bool:
         return self.strategy.gains_from_order
-
-    @property
-    def num_matrices(self) -> int:
-        return self.strategy.num_matrices
-
-    @property
-    def decision(self) -> Decision | None:
-        return self.strategy.decision
-
-    def adopt(self, decision: Decision | None, *, may_try: bool) -> None:
-        self.strategy.adopt(decision, may_try=may_try)
 
     def reset(self) -> None:
         """Forget all earlier systems, but not the ratios.
