@@ -24,23 +24,25 @@ RAW, PAGE = "solvers.json", "solvers.md"
 INTRODUCTION = f"""
 Every arm solves the same systems on one core, system by system in turns. Times are CPU seconds of the one thread that
 solves, so waiting for a core on a busy machine is left out. Set-up that an arm makes once is left out, too: its first
-systems (1; as many as it learns from where it recycles) are others than those compared where time allows, and enter no
-figure; an arm without a warm solve is marked "cold". Set-up that it repeats from time to time is in means and in
+systems (1; as many as it learns from where it recycles) are others than those compared where time allows, and enter
+no figure; an arm without a warm solve is marked "cold". Set-up that it repeats from time to time is in means and in
 ratios. "set-up" is the time before the first iteration or back-solve: preconditioner, factor, a recycle space brought
-to the new matrix, the comparison with the matrix before. "end to end" is the mean, one assembly, and one system's share
-of sorting where an arm sorts. "iterations" are PETSc's count for its methods and all products with A for GCRO-DR and
-penstock's CG. Every solution is checked; one that misses the goal is a failure, is listed with its reason, and enters
-no other column. "largest error" is that of ||x - A^-1 b|| / ||A^-1 b|| against a direct solve by MUMPS with a step of
-refinement (for 64^3 cells CG with GAMG to 1e-10), made outside of all timing. "systems" are those solved warm: an arm
-leaves a case after {ARM_SECONDS:g} s with its warm-up, or {HOPELESS} failures and no success, and MUMPS does after one
-system of 64^3 cells; GMRES is given up after {MAX_WORK:.0e} / (n restart) iterations, GCRO-DR after
-{MAX_GCRODR_ITERATIONS:,}. Arms called "user" are loops that a good PETSc user would write: one KSP kept, the matrix
-overwritten in place. SKR is GCRO-DR(40, 20) in sorted order; its variants are run up to n = {VARIANTS_LIMIT:,}. Ratios
-are those of the sums of times over the systems that both arms solved warm, paired by system; in brackets the median of
-the ratios system by system. `auto` has made its decision, and settled, on systems before those of the table. Its trials
-and calibration are the time of these systems above its mean, as a share of {RUN_SYSTEMS} systems. Times at an accuracy
-are those of arms with a tolerance fitted on other systems. "auto, assembled once" is `auto` for a problem that
-assembles its constant matrix once, as the user who keeps his factor would, instead of again for every system.
+to the new matrix, the comparison with the matrix before. "end to end" is the mean, one assembly, and one system's
+share of sorting where an arm sorts. "iterations" are PETSc's count for its methods and all products with A for
+GCRO-DR and penstock's CG. Every solution is checked; one that misses the goal is a failure, is listed with its
+reason, and enters no other column. "largest error" is that of ||x - A^-1 b|| / ||A^-1 b|| against a direct solve by
+MUMPS with a step of refinement (for 64^3 cells CG with GAMG to 1e-10), made outside of all timing. "systems" are
+those solved warm: an arm leaves a case after {ARM_SECONDS:g} s with its warm-up, or {HOPELESS} failures and no
+success, and MUMPS does after one system of 64^3 cells; GMRES is given up after {MAX_WORK:.0e} / (n restart)
+iterations, GCRO-DR after {MAX_GCRODR_ITERATIONS:,}. Arms called "user" are loops that a good PETSc user would write:
+one KSP kept, the matrix overwritten in place. None of them keeps the factor of an earlier matrix as a preconditioner,
+which a user who knows his sequence might: of that there is only our `lagged`. SKR is GCRO-DR(40, 20) in sorted order;
+its variants are run up to n = {VARIANTS_LIMIT:,}. Ratios are those of the sums of times over the systems that both
+arms solved warm, paired by system; in brackets the median of the ratios system by system. `auto` has made its
+decision, and settled, on systems before those of the table. Its trials and calibration are the time of these systems
+above its mean, as a share of {RUN_SYSTEMS} systems. Times at an accuracy are those of arms with a tolerance fitted on
+other systems. "auto, assembled once" is `auto` for a problem that assembles its constant matrix once, as the user who
+keeps his factor would, instead of again for every system.
 """
 
 AGAINST_USER = {
