@@ -20,6 +20,7 @@ from penstock.solvers.linear.direct.lagged import Lagged
 from penstock.solvers.linear.iterative.cg import CG
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
 from penstock.solvers.linear.iterative.petsc import Krylov
+from penstock.solvers.linear.reasons import reason_of
 from penstock.solvers.linear.strategy import Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
 
@@ -180,7 +181,7 @@ class KeptKSP(Arm):
         ksp.solve(system.b, x)
         end = time.thread_time()
         if ksp.getConvergedReason() < 0:
-            raise ArmError(f"PETSc: {_reason(ksp)} after {ksp.getIterationNumber()} iterations")
+            raise ArmError(f"{reason_of(ksp)} after {ksp.getIterationNumber()} iterations")
         iterations = 0 if self.type == "preonly" else ksp.getIterationNumber()
         return Solved(x, iterations, end - ready, ready - start)
 
@@ -298,13 +299,6 @@ class AssembledOnceArm(AutoArm):
     def solve(self, system: LinearSystem, rtol: float | None = None) -> Solved:
         self._matrix = self._matrix or system.A.duplicate(copy=True)
         return super().solve(replace(system, A=self._matrix), rtol)
-
-
-def _reason(ksp: PETSc.KSP) -> str:
-    from petsc4py import PETSc
-
-    reasons = vars(PETSc.KSP.ConvergedReason)
-    return next(name for name, value in reasons.items() if value == ksp.getConvergedReason())
 
 
 def skr_arms(structure: Structure) -> tuple[Arm, Arm]:
