@@ -34,10 +34,10 @@ from penstock.learner.stream.order import Deterministic
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.collect import Collected
 from penstock.machine import processor
+from penstock.messages import Chunk, Lease
 from penstock.orchestrator.config.config import BufferSection, SolverSection
 from penstock.registry import load_class
 from penstock.report import markdown
-from penstock.sample import Chunk, Lease
 from penstock.solvers import mpi
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct

@@ -12,7 +12,8 @@ from functools import cached_property
 
 from scipy.sparse import diags_array, eye_array, kron
 
-from penstock.sample import FieldSpec, Sample
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Sample
 from penstock.solvers.parameters.fields import GaussianField
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import LinearSystem, Problem
@@ -28,9 +29,9 @@ class ScreenedPoisson(Problem):
     def __init__(self, *, resolution: int = 32):
         self.resolution = resolution
         self.space = ParameterSpace(screening=Uniform(1.0, 20.0, "1/m"), source=GaussianField(resolution))
-        grid = (resolution, resolution)
-        self.inputs = (FieldSpec(name="screening", unit="1/m"), FieldSpec(name="source", shape=grid, unit="K/m^2"))
-        self.outputs = (FieldSpec(name="solution", shape=grid, unit="K"),)
+        grid = Grid.of_inner_vertices((resolution, resolution))
+        self.inputs = (FieldSpec(name="screening", unit="1/m"), FieldSpec(name="source", on=grid, unit="K/m^2"))
+        self.outputs = (FieldSpec(name="solution", on=grid, unit="K"),)
 
     @cached_property
     def laplacian(self):

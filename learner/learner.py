@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
 
+from penstock.layout import Layout
 from penstock.learner.buffers.bias import BiasWatch
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.checkpoints.saver import Saver
@@ -19,7 +20,6 @@ from penstock.learner.stream.order import FreeRunning, Order
 from penstock.learner.stream.stream import Stream
 from penstock.learner.trainer import Trainer
 from penstock.learner.validation.collect import Collector
-from penstock.sample import Layout
 from penstock.status import Account, BufferStatus, Ended, LearnerStatus, TrainingStatus
 
 

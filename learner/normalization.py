@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from penstock.errors import PenstockError
-from penstock.sample import Layout
+from penstock.layout import Layout
 
 ROUNDING = (
     1e-6  # of the mean: float32 knows 17 values apart within as much, and what varies by less is taken as constant

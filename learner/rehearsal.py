@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from penstock.errors import PenstockError, describe, raised_by_signal
+from penstock.layout import Layout
 from penstock.learner.checkpoints import checkpoint
 from penstock.learner.checkpoints.weights import load_weights, weights_of
 from penstock.learner.copies import copied
@@ -31,7 +32,6 @@ from penstock.learner.step import Step
 from penstock.learner.stream.order import WITHOUT
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation
-from penstock.sample import Layout
 
 TEMPORARY = ".rehearsal-"
 TOLERANCE = 1e-5  # relative difference of predictions that should be the same: threads may add in another order

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from penstock.layout import Layout
 from penstock.learner.normalization import Normalization
-from penstock.sample import Layout
 
 
 class Surrogate(nn.Module):

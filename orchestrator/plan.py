@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from penstock.errors import PenstockError
+from penstock.layout import Layout
 from penstock.learner.buffers.units import DRAWS, Draw, Samples
 from penstock.learner.checkpoints.store import Store
 from penstock.learner.learner import Learner
@@ -33,7 +34,6 @@ from penstock.orchestrator.config.config import AsksClock, Config, Named, OnResu
 from penstock.orchestrator.run.placement import make_buffer, pick_device
 from penstock.orchestrator.solving import Solving
 from penstock.registry import build, is_plain, load_class, plain, read_source, with_defaults
-from penstock.sample import Layout
 from penstock.solvers import mpi
 from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.problems import PROBLEMS

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
-from penstock.sample import Decision, LeaseEnd, SolveRecord
+from penstock.messages import Decision, LeaseEnd, SolveRecord
 
 
 @dataclass(frozen=True)

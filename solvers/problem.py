@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.sample import FieldSpec, Layout, Sample
+from penstock.layout import FieldSpec, Layout, Sample
 from penstock.solvers.parameters.space import ParameterSpace
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ Parameters = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grid:
+class GridDofs:
     """The regular grid behind a system, for solvers that can use one."""
 
     shape: tuple[int, ...]
@@ -49,7 +49,7 @@ class LinearSystem:
     """Name of the family: systems of one size that share a recycle space."""
     guess: PETSc.Vec | None = None
     """Initial guess; zero where absent."""
-    grid: Grid | None = None
+    grid: GridDofs | None = None
     """The regular grid behind the unknowns, if there is one."""
     nullspace: PETSc.NullSpace | None = None
     """The vectors that A takes to zero, orthonormal; x is orthogonal to them.

@@ -13,8 +13,11 @@ from typing import Literal
 
 import numpy as np
 
+from penstock.conversion import DTYPE, as_numbers
 from penstock.errors import Refused, describe, raised_by_signal, text_of
-from penstock.sample import DTYPE, Chunk, Decision, Lease, Sample, SolveRecord, as_numbers
+from penstock.layout import Sample
+from penstock.messages import Chunk, Decision, Lease, SolveRecord
+from penstock.ragged import Rows, joined
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solution, Solve, SolveError
@@ -246,7 +249,8 @@ class _ChunkBuilder:
         self._since = time.monotonic()
 
     def _clear(self) -> None:
-        self._rows: list[tuple[int, int, np.ndarray, dict[str, np.ndarray]]] = []
+        self._rows: list[tuple[int, int, np.ndarray, dict[str, Rows]]] = []
+        self._num_bytes = 0
         self.restart_clock()
         self.finished: list[int] = []
         self.failed: dict[int, str] = {}
@@ -255,26 +259,29 @@ class _ChunkBuilder:
         self.retried = 0
 
     def add(self, simulation: int, sample: Sample, ranks: np.ndarray) -> None:
-        self._rows.append((simulation, sample.step, ranks, self._layout.pack([sample])))
+        arrays = self._layout.pack([sample])
+        self._rows.append((simulation, sample.step, ranks, arrays))
+        self._num_bytes += sum(array.nbytes for array in arrays.values())
 
     def fail(self, simulation: int, reason: str) -> None:
         self._rows = [row for row in self._rows if row[0] != simulation]
+        self._num_bytes = sum(array.nbytes for *_, arrays in self._rows for array in arrays.values())
         self.failed[simulation] = reason
 
     def is_empty(self) -> bool:
         return not (self._rows or self.finished or self.failed)
 
     def is_due(self) -> bool:
-        full = len(self._rows) * self._layout.sample_bytes >= CHUNK_BYTES
-        return full or (not self.is_empty() and time.monotonic() - self._since >= self._max_seconds)
+        return self._num_bytes >= CHUNK_BYTES or (
+            not self.is_empty() and time.monotonic() - self._since >= self._max_seconds
+        )
 
     def take(self, blocked_seconds: float, outgrown_bytes: int | None) -> Chunk:
         """The gathered samples as a chunk; the next one starts empty."""
         rows = [arrays for *_, arrays in self._rows]
-        empty = {name: np.empty((0, *shape), np.float32) for name, shape in self._layout.shapes.items()}
         chunk = Chunk(
             design=self.design,
-            arrays={name: np.concatenate([row[name] for row in rows]) for name in empty} if rows else empty,
+            arrays={name: joined([row[name] for row in rows]) for name in rows[0]} if rows else self._layout.empty(),
             simulations=np.array([simulation for simulation, *_ in self._rows], np.int64),
             steps=np.array([step for _, step, *_ in self._rows], np.int64),
             parameters=np.array([ranks for *_, ranks, _ in self._rows], DTYPE).reshape(len(rows), self._num_ranks),

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.buffer import Reservoir
 from penstock.learner.ladder.samples import LEARNING_RATE, full_reservoir
 from penstock.learner.losses.losses import LOSSES
@@ -15,7 +17,6 @@ from penstock.learner.models import MODELS
 from penstock.learner.normalization import Normalization
 from penstock.learner.step import Step
 from penstock.learner.surrogate import Surrogate
-from penstock.sample import FieldSpec, Layout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Case:
 
 def fno(num_points: int = 64, *, width: int = 32, modes: int = 12, batch_size: int = 16, num_slots: int = 4000) -> Case:
     grid = (num_points, num_points)
-    layout = Layout((FieldSpec(name="coefficient", shape=grid),), (FieldSpec(name="solution", shape=grid),))
+    layout = Layout((FieldSpec(name="coefficient", on=Grid(grid)),), (FieldSpec(name="solution", on=Grid(grid)),))
     return Case(
         title=f"FNO, {num_points}x{num_points}, width {width}, {modes} modes, 4 layers, batch {batch_size}, "
         f"{num_slots:,} slots",
@@ -73,7 +74,7 @@ def mlp(num_outputs: int, *, num_slots: int, batch_size: int = 10) -> Case:
     inputs = tuple(FieldSpec(name=name) for name in ("initial", "left", "right", "bottom", "top", "time"))
     return Case(
         title=f"MLP, 6-256-256-{num_outputs:,}, batch {batch_size}, {num_slots:,} slots",
-        layout=Layout(inputs, (FieldSpec(name="temperature", shape=(num_outputs,)),)),
+        layout=Layout(inputs, (FieldSpec(name="temperature", on=Grid((num_outputs,))),)),
         model="mlp",
         loss="mse",
         batch_size=batch_size,

@@ -7,12 +7,13 @@ import time
 import numpy as np
 import torch
 
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.buffer import Reservoir
 from penstock.learner.ladder.samples import CHUNK_BYTES
 from penstock.learner.ladder.section import Section, Target
 from penstock.learner.ladder.timing import MIN_ROUNDS, Rounds, seconds_of
 from penstock.report import markdown
-from penstock.sample import FieldSpec, Layout
 
 ROW_BYTES = (4_000_000, 400_000, 32_768)
 BUFFER_BYTES = 1 << 28
@@ -53,7 +54,7 @@ def _rounds(
     Returns:
         The times, and the bytes of either.
     """
-    layout = Layout((), (FieldSpec(name="field", shape=(row_bytes // 4,)),))
+    layout = Layout((), (FieldSpec(name="field", on=Grid((row_bytes // 4,))),))
     buffer = Reservoir(layout, capacity=num_slots, watermark=1, seed=0, **placement)
     num_rows = min(num_slots, max(1, CHUNK_BYTES // row_bytes))
     starts = range(0, num_slots - num_rows + 1, num_rows)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from benchmarks.solvers.cases import darcy
+from penstock.messages import Lease
 from penstock.report import markdown
-from penstock.sample import Lease
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.auto.auto import Auto
 from penstock.solvers.linear.direct.direct import Direct

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.solvers.report import report
-from penstock.sample import FieldSpec, Sample
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.stencil import StencilMatrix
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
 from penstock.solvers.linear.strategy import Tolerance
@@ -68,8 +69,8 @@ class SKRDarcy(Problem):
     def __init__(self, *, resolution: int, mended: bool = False):
         self.resolution = resolution
         self.mended = mended
-        self.inputs = (FieldSpec(name="coefficient", shape=(resolution, resolution)),)
-        self.outputs = (FieldSpec(name="solution", shape=(resolution, resolution)),)
+        self.inputs = (FieldSpec(name="coefficient", on=Grid((resolution, resolution))),)
+        self.outputs = (FieldSpec(name="solution", on=Grid((resolution, resolution))),)
 
     def draw(self, generator: np.random.Generator) -> Parameters:
         return {"coefficient": np.exp(PeriodicField(self.resolution + 2).draw(generator))}

@@ -24,11 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penstock.conversion import DTYPE
+from penstock.layout import Layout
 from penstock.learner.buffers.slots import SlotQueue, SlotSet
 from penstock.learner.buffers.storage import Storage
 from penstock.learner.buffers.units import Draw, Samples
 from penstock.learner.checkpoints.rows import Rows
-from penstock.sample import DTYPE, Layout
 
 MIN_SIMULATIONS = 10  # what statistics are taken of: of one simulation a scalar has no spread
 POLL_S = 0.05  # how soon wait_for_slot sees its should_stop()

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penstock.conversion import DTYPE
+from penstock.layout import Layout
 from penstock.learner.buffers.units import Draw
-from penstock.sample import DTYPE, Layout
 
 BLOCK_BYTES = 1 << 26  # staged at a time on the way to a device
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from penstock.sample import Layout
+from penstock.layout import Layout
 
 
 class Draw(ABC):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from penstock.layout import Layout
 from penstock.learner.validation.collect import Collected
-from penstock.sample import Layout
 
 
 class Store(Protocol):

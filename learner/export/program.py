@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penstock.errors import PenstockError
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.copies import copied
 from penstock.learner.surrogate import Surrogate
-from penstock.sample import FieldSpec, Layout
 
 CARD = "card.json"
 TOLERANCE = 1e-5  # relative difference between the exported file and the surrogate

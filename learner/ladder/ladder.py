@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
+from penstock.layout import Layout
 from penstock.learner.buffers.buffer import Batch, Buffer, Reservoir
 from penstock.learner.feed.feed import Feed
 from penstock.learner.ladder.samples import LEARNING_RATE, chunks
@@ -28,8 +29,8 @@ from penstock.learner.ladder.section import Section, Target
 from penstock.learner.ladder.timing import Arm, Rounds, Spread, measure, synchronize
 from penstock.learner.step import Step
 from penstock.learner.stream.ingest import Ingest
+from penstock.messages import Chunk
 from penstock.report import markdown
-from penstock.sample import Chunk, Layout
 
 BYTES_PER_PARAMETER = 40
 """What a float32 step must move: the weight read forward and backward, its gradient written, and by Adam weight,

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from penstock.layout import Layout
 from penstock.learner.buffers.buffer import Reservoir
-from penstock.sample import Chunk, Layout
+from penstock.messages import Chunk
 
 CHUNK_BYTES = 1 << 20  # what a solver worker sends at a time, or one sample where that is larger
 POOL_BYTES = 1 << 26  # of samples: more than a processor's cache, so each is read from memory, as from a stream

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from penstock.sample import Layout
+from penstock.layout import Layout
 
 MODES = 12  # along an axis, where nothing else is said
 

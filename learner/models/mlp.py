@@ -12,7 +12,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from penstock.sample import Layout
+from penstock.layout import Layout
 
 
 class MLP(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from penstock.id_set import IdSet
-from penstock.sample import Chunk
+from penstock.messages import Chunk
 from penstock.status import Ended
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from penstock.layout import Layout
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.normalization import RunningMoments
 from penstock.learner.stream.deliveries import Deliveries
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.stream.stream import Stream
-from penstock.sample import Chunk, Decision, Layout, LeaseEnd, SolveRecord
+from penstock.messages import Chunk, Decision, LeaseEnd, SolveRecord
 from penstock.status import News
 
 STREAM_TIMEOUT_S = 0.2  # how soon an idle ingest thread sees should_stop()

@@ -8,7 +8,7 @@ from typing import Any
 
 from penstock.learner.stream.blocks import Blocks
 from penstock.learner.stream.stream import Stream
-from penstock.sample import Chunk, LeaseEnd
+from penstock.messages import Chunk, LeaseEnd
 
 LEASE_END_TIMEOUT_S = 1.0  # for what follows a block's last chunk at once
 

@@ -13,7 +13,7 @@ from penstock.errors import PenstockError
 from penstock.learner.buffers.buffer import Batch
 from penstock.learner.stream.ingest import STREAM_TIMEOUT_S, Arrival, Ingest
 from penstock.learner.stream.stream import Stream
-from penstock.sample import Chunk, LeaseEnd
+from penstock.messages import Chunk, LeaseEnd
 
 
 class OrderedStream(Stream, Protocol):

@@ -15,7 +15,7 @@ from penstock.errors import PenstockError
 from penstock.learner.stream.blocks import Blocks
 from penstock.learner.stream.lanes import Lanes
 from penstock.learner.stream.stream import Stream
-from penstock.sample import Lease
+from penstock.messages import Lease
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from penstock.sample import Chunk, Lease, LeaseEnd
+from penstock.messages import Chunk, Lease, LeaseEnd
 
 CHUNKS_AHEAD = 2
 

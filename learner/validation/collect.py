@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from penstock.errors import PenstockError
+from penstock.layout import Layout
 from penstock.learner.buffers.units import Draw
 from penstock.learner.stream.deliveries import Deliveries
 from penstock.learner.stream.ingest import STREAM_TIMEOUT_S
 from penstock.learner.stream.stream import Stream
 from penstock.learner.validation.validation import Validation
-from penstock.sample import Chunk, Layout, LeaseEnd
+from penstock.messages import Chunk, LeaseEnd
 from penstock.status import Ended
 
 

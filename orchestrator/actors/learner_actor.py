@@ -15,13 +15,13 @@ import torch
 from penstock.errors import PenstockError, describe, raised_by_signal, text_of
 from penstock.learner.learner import Learner
 from penstock.learner.rehearsal import file_of
+from penstock.messages import Lease
 from penstock.orchestrator.actors.ray_stream import RayStream
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.plan import Plan
 from penstock.orchestrator.run.logs import log_to
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.run_store import RunStore
-from penstock.sample import Lease
 from penstock.status import LearnerStatus, Prepared
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from collections import deque
 from typing import Any
 
 from penstock.learner.stream.stream import CHUNKS_AHEAD
-from penstock.sample import Chunk, Lease, LeaseEnd
+from penstock.messages import Chunk, Lease, LeaseEnd
 
 LOOK_S = 5.0  # a longer time in which nobody asked for the silences is one in which this process stood still
 

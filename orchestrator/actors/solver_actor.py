@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from penstock.errors import PenstockError
+from penstock.messages import Chunk, Lease
 from penstock.orchestrator.config.config import SolverSection
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.run.logs import log_to
 from penstock.orchestrator.solving import Solving
-from penstock.sample import Chunk, Lease
 from penstock.solvers import mpi
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from penstock.errors import PenstockError, describe, text_of
+from penstock.layout import Layout
 from penstock.learner.buffers.buffer import Reservoir
 from penstock.learner.ladder.ladder import ladder
 from penstock.learner.ladder.samples import full_reservoir
@@ -20,7 +21,6 @@ from penstock.orchestrator.plan import Plan, resolve
 from penstock.orchestrator.run.placement import pick_device
 from penstock.orchestrator.solving import Solving
 from penstock.registry import read_source
-from penstock.sample import Layout
 from penstock.solvers import mpi
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problem import LinearSystem, Problem, Solution, SolveError

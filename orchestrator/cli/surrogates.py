@@ -17,6 +17,7 @@ from penstock.errors import PenstockError
 from penstock.learner.checkpoints import checkpoint
 from penstock.learner.export.program import export as export_file
 from penstock.learner.surrogate import Surrogate
+from penstock.messages import Lease
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.config.config import with_files
 from penstock.orchestrator.plan import Plan, resolve
@@ -28,7 +29,6 @@ from penstock.orchestrator.store.run_store import RunStore
 from penstock.orchestrator.views.monitor import explained_lines
 from penstock.orchestrator.views.numbers import digits
 from penstock.orchestrator.views.pictures import draw_comparison
-from penstock.sample import Lease
 
 
 def export(folder: RunFolder, output: Path | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from penstock.id_set import IdSet
 from penstock.learner.stream.blocks import Blocks
-from penstock.sample import Lease
+from penstock.messages import Lease
 from penstock.status import Ended
 
 RECENT = 200  # simulations over which solver.max_failed_fraction is taken

@@ -5,11 +5,11 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
+from penstock.conversion import DTYPE
 from penstock.errors import PenstockError
 from penstock.learner.buffers.buffer import MIN_SIMULATIONS
 from penstock.learner.stream.stream import CHUNKS_AHEAD
 from penstock.orchestrator.run.memory import Memory, size
-from penstock.sample import DTYPE
 from penstock.solvers.worker import CHUNK_BYTES
 
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from penstock.layout import Layout
 from penstock.learner.validation.collect import Collected
 from penstock.orchestrator.store import zarr_store
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.sample import Layout
 from penstock.status import Ended
 
 

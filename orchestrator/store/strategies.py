@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
+from penstock.messages import MAX_FAMILIES, Decision, SolveRecord, keep_last
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.sample import MAX_FAMILIES, Decision, SolveRecord, keep_last
 
 logger = logging.getLogger(__name__)
 

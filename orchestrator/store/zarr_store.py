@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 
 from penstock.errors import PenstockError
-from penstock.sample import Layout
+from penstock.layout import Layout
 
 CHECKSUMS = "crc32"
 

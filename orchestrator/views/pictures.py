@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from penstock.layout import Layout
 from penstock.orchestrator.views.numbers import digits
-from penstock.sample import Layout
 
 MAX_ROWS = 8
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from penstock.solvers.discretisation.cells import cell_means
-from penstock.solvers.problem import Grid, LinearSystem
+from penstock.solvers.problem import GridDofs, LinearSystem
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -59,7 +59,7 @@ class DarcyDiscretisation:
         i, j = np.floor(centroids[:, :2] * resolution).astype(int).T
         self._square_of_cell = i * resolution + j
         i, j = np.rint(self.space.tabulate_dof_coordinates()[:, :2] * resolution).astype(int).T
-        self.grid = Grid(
+        self.grid = GridDofs(
             shape=(resolution + 1, resolution + 1),
             spacing=(1 / resolution, 1 / resolution),
             permutation=i * (resolution + 1) + j,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from penstock.solvers.discretisation.stencil import StencilMatrix
-from penstock.solvers.problem import Grid, LinearSystem
+from penstock.solvers.problem import GridDofs, LinearSystem
 
 OFFSETS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 
@@ -31,7 +31,7 @@ class FivePoint:
         self.family = family
         self.is_spd = is_spd
         spacing = 1 / (resolution + 1)
-        self.grid = Grid(
+        self.grid = GridDofs(
             shape=(resolution, resolution), spacing=(spacing, spacing), permutation=np.arange(resolution**2)
         )
         self._matrix = StencilMatrix(self.grid.shape, OFFSETS, is_spd=is_spd)

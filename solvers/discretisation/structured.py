@@ -10,7 +10,7 @@ import numpy as np
 
 from penstock.solvers.discretisation.cells import cell_means
 from penstock.solvers.discretisation.stencil import StencilMatrix
-from penstock.solvers.problem import Grid, LinearSystem
+from penstock.solvers.problem import GridDofs, LinearSystem
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -37,7 +37,7 @@ class StructuredDiffusion:
         self.resolution = resolution
         self.dimension = dimension
         inner = resolution - 1
-        self.grid = Grid(
+        self.grid = GridDofs(
             shape=(inner,) * dimension,
             spacing=(1 / resolution,) * dimension,
             permutation=np.arange(inner**dimension),

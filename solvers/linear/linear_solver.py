@@ -10,7 +10,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from penstock.sample import Decision, keep_last
+from penstock.messages import Decision, keep_last
 from penstock.solvers.linear.auto.calibration import calibrated, tolerance_of
 from penstock.solvers.linear.forms import Form, unflat
 from penstock.solvers.linear.ladder import Ladder

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from penstock.sample import keep_last
+from penstock.messages import keep_last
 from penstock.solvers.linear.auto.calibration import can_factor
 from penstock.solvers.linear.check import check_of, kernels_for
 from penstock.solvers.linear.direct.direct import Direct

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from penstock.sample import Decision
+from penstock.messages import Decision
 from penstock.solvers.linear.check import Bound, Check, check_of
 from penstock.solvers.problem import LinearSystem, Outcome
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from penstock.sample import Decision
+from penstock.messages import Decision
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.auto.auto import Auto
 from penstock.solvers.linear.auto.calibration import can_factor

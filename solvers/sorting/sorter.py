@@ -16,8 +16,8 @@ from typing import Literal
 
 import numpy as np
 
+from penstock.conversion import as_numbers
 from penstock.errors import Refused
-from penstock.sample import as_numbers
 from penstock.solvers.problem import Parameters
 
 logger = logging.getLogger(__name__)

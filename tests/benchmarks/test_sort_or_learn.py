@@ -5,10 +5,12 @@ import pytest
 
 from benchmarks import sort_or_learn
 from benchmarks.sort_or_learn import Draws, Outcome, is_within, learn, page, rows_of
-from penstock.sample import Chunk, FieldSpec, Layout
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
+from penstock.messages import Chunk
 
 N, CAPACITY = 512, 64
-LAYOUT = Layout((FieldSpec(name="a", shape=(16, 16)),), (FieldSpec(name="u", shape=(16, 16)),))
+LAYOUT = Layout((FieldSpec(name="a", on=Grid((16, 16))),), (FieldSpec(name="u", on=Grid((16, 16))),))
 
 
 class Square:

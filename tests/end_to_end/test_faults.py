@@ -331,7 +331,8 @@ def test_a_misused_command_says_how_to_use_it(cli, arguments, expected):
 
 
 FAILING = """
-from penstock.sample import FieldSpec
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
 
@@ -340,8 +341,8 @@ class Failing(Problem):
     '''A problem whose every solve fails.'''
 
     space = ParameterSpace(x=Uniform(0.0, 1.0))
-    inputs = (FieldSpec(name="a", shape=(16, 16)),)
-    outputs = (FieldSpec(name="u", shape=(16, 16)),)
+    inputs = (FieldSpec(name="a", on=Grid((16, 16))),)
+    outputs = (FieldSpec(name="u", on=Grid((16, 16))),)
 
     def simulate(self, parameters, solve):
         raise ArithmeticError("the mesh is inside out")

@@ -43,7 +43,8 @@ import os, time
 
 import numpy as np
 
-from penstock.sample import FieldSpec, Sample
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Sample
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
 
@@ -54,8 +55,8 @@ class Misfits(Problem):
     def __init__(self, *, hang: float = 0.0, crash: float = 0.0, stop: float = 0.0, grow_mb: int = 0):
         self.hang, self.crash, self.stop, self.grow_mb, self.kept = hang, crash, stop, grow_mb, []
         self.space = ParameterSpace(x=Uniform(0.0, 1.0))
-        self.inputs = (FieldSpec(name="x"), FieldSpec(name="a", shape=(16,)))
-        self.outputs = (FieldSpec(name="u", shape=(16,)),)
+        self.inputs = (FieldSpec(name="x"), FieldSpec(name="a", on=Grid((16,))))
+        self.outputs = (FieldSpec(name="u", on=Grid((16,))),)
 
     def simulate(self, parameters, solve):
         x = parameters["x"]

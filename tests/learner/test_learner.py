@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from penstock.errors import PenstockError
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.buffer import Reservoir
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.learner import Learner
@@ -21,11 +23,11 @@ from penstock.learner.stream.order import Deterministic, FreeRunning
 from penstock.learner.stream.stream import InProcessStream
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.collect import Collected, Collector
+from penstock.messages import Chunk, Lease, LeaseEnd
 from penstock.orchestrator.ledger.ledger import Ledger
-from penstock.sample import Chunk, FieldSpec, Layout, Lease, LeaseEnd
 from penstock.status import Ended
 
-LAYOUT = Layout((FieldSpec(name="a", shape=(16,)),), (FieldSpec(name="u", shape=(16,)),))
+LAYOUT = Layout((FieldSpec(name="a", on=Grid((16,))),), (FieldSpec(name="u", on=Grid((16,))),))
 WINDOW, NUM_LANES, NUM_SIMULATIONS = 5, 2, 60
 DETERMINISTIC = Deterministic(num_lanes=NUM_LANES, window=WINDOW, limit=NUM_SIMULATIONS)
 

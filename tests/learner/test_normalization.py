@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.normalization import Normalization, RunningMoments
 from penstock.learner.surrogate import Surrogate
-from penstock.sample import FieldSpec, Layout
 
 
 def moments_of(arrays, cuts=()):
@@ -147,8 +148,8 @@ class Double(nn.Module):
 
 def test_the_surrogate_by_name_is_the_surrogate_by_array_and_in_physical_units():
     layout = Layout(
-        (FieldSpec(name="a", shape=(4, 5)), FieldSpec(name="b", shape=(4, 5))),
-        (FieldSpec(name="u", shape=(4, 5)), FieldSpec(name="v", shape=(4, 5))),
+        (FieldSpec(name="a", on=Grid((4, 5))), FieldSpec(name="b", on=Grid((4, 5)))),
+        (FieldSpec(name="u", on=Grid((4, 5))), FieldSpec(name="v", on=Grid((4, 5)))),
     )
     torch.manual_seed(0)
     arrays = {"fields": 3 + 2 * torch.randn(6, 2, 4, 5), "targets": 10 + torch.randn(6, 2, 4, 5)}
@@ -163,7 +164,7 @@ def test_the_surrogate_by_name_is_the_surrogate_by_array_and_in_physical_units()
 
 
 def test_the_identity_changes_nothing():
-    layout = Layout((FieldSpec(name="a", shape=(4,)),), (FieldSpec(name="u", shape=(4,)),))
+    layout = Layout((FieldSpec(name="a", on=Grid((4,))),), (FieldSpec(name="u", on=Grid((4,))),))
     values = torch.randn(3, 1, 4)
     normalization = Normalization.identity(layout)
     assert torch.equal(normalization.encode("fields", values), values)

@@ -6,6 +6,8 @@ import torch
 from torch import nn
 
 from penstock.errors import PenstockError
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.buffer import Reservoir
 from penstock.learner.buffers.units import Samples, Trajectories
 from penstock.learner.feed.feed import Feed
@@ -17,11 +19,13 @@ from penstock.learner.stream.ingest import Ingest
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.trainer import Trainer
 from penstock.learner.validation.validation import Validation
-from penstock.sample import Chunk, FieldSpec, Layout
+from penstock.messages import Chunk
 
 NUM_POINTS = 8
 ONE, TWO = (
-    Layout((FieldSpec(name="a", shape=(NUM_POINTS,)),), tuple(FieldSpec(name=n, shape=(NUM_POINTS,)) for n in names))
+    Layout(
+        (FieldSpec(name="a", on=Grid((NUM_POINTS,))),), tuple(FieldSpec(name=n, on=Grid((NUM_POINTS,))) for n in names)
+    )
     for names in ("u", "up")
 )
 RELATIVE_LOSSES = [RelativeL2(), H1(), Sobolev(order=-1)]

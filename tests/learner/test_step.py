@@ -11,13 +11,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from penstock.errors import PenstockError
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization, RunningMoments
 from penstock.learner.step import Step
 from penstock.learner.surrogate import Surrogate
-from penstock.sample import FieldSpec, Layout
 
-LAYOUT = Layout((FieldSpec(name="a", shape=(12, 12)),), (FieldSpec(name="u", shape=(12, 12)),))
+LAYOUT = Layout((FieldSpec(name="a", on=Grid((12, 12))),), (FieldSpec(name="u", on=Grid((12, 12))),))
 ALL_OPTIONS = {"micro_batch_size": 3, "clip_norm": 0.05, "ema_decay": 0.9}
 RATES = [1e-3 * 0.9**n for n in range(12)]
 

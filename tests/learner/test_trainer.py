@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from penstock.errors import PenstockError
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.buffer import Fifo, Firo, Reservoir
 from penstock.learner.buffers.units import Pairs, Trajectories
 from penstock.learner.checkpoints import checkpoint
@@ -24,11 +26,11 @@ from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.trainer import Trainer
 from penstock.learner.validation.validation import Validation
-from penstock.sample import Chunk, FieldSpec, Layout
+from penstock.messages import Chunk
 
 pytestmark = pytest.mark.usefixtures("watermark_of_samples")
 
-LAYOUT = Layout((FieldSpec(name="a", shape=(16, 16)),), (FieldSpec(name="u", shape=(16, 16)),))
+LAYOUT = Layout((FieldSpec(name="a", on=Grid((16, 16))),), (FieldSpec(name="u", on=Grid((16, 16))),))
 
 
 def smoothing(count, seed):

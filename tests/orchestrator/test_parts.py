@@ -17,7 +17,8 @@ from penstock.orchestrator.run.bounds import require_room, validation_size
 from penstock.orchestrator.run.placement import fits_beside_training, make_buffer, pick_device, require_placement
 
 TRANSIENT = """
-from penstock.sample import FieldSpec
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
 
@@ -27,8 +28,8 @@ class Transient(Problem):
 
     num_steps = 10
     space = ParameterSpace(x=Uniform(0.0, 1.0))
-    inputs = (FieldSpec(name="a", shape=(16, 16)), FieldSpec(name="t"))
-    outputs = (FieldSpec(name="u", shape=(16, 16)),)
+    inputs = (FieldSpec(name="a", on=Grid((16, 16))), FieldSpec(name="t"))
+    outputs = (FieldSpec(name="u", on=Grid((16, 16))),)
 
     def simulate(self, parameters, solve):
         raise NotImplementedError

@@ -11,11 +11,11 @@ import yaml
 
 from penstock.errors import PenstockError
 from penstock.learner.stream.order import Deterministic, FreeRunning
+from penstock.messages import Lease
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.config.config import Config, load_config
 from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.sample import Lease
 
 DESCRIBE = """
 import json, sys

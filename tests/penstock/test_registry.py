@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Optional
 import pytest
 
 from penstock.errors import PenstockError
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.models.fno import FNO
 from penstock.registry import build, load_class, read_source
-from penstock.sample import FieldSpec, Layout
 from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.problems import PROBLEMS
 from penstock.solvers.problems.steady.darcy import Darcy
@@ -82,7 +83,7 @@ def test_options_are_checked_against_the_signature():
         build(int, {}, "problem")
 
 
-LAYOUT = Layout((FieldSpec(name="a", shape=(8, 8)),), (FieldSpec(name="u", shape=(8, 8)),))
+LAYOUT = Layout((FieldSpec(name="a", on=Grid((8, 8))),), (FieldSpec(name="u", on=Grid((8, 8))),))
 
 
 @pytest.mark.parametrize(

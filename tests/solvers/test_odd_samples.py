@@ -10,15 +10,17 @@ import warnings
 import numpy as np
 import pytest
 
+from penstock.conversion import as_numbers
 from penstock.errors import Refused
-from penstock.sample import FieldSpec, Layout, Sample, as_numbers
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout, Sample
 from penstock.solvers.problem import Problem
 
 SHAPE = (3, 4)
 RANDOM = np.random.default_rng(0)
 PLAIN = RANDOM.normal(size=SHAPE)
 RAMP = np.arange(12.0).reshape(SHAPE)
-LAYOUT = Layout((FieldSpec(name="k"),), (FieldSpec(name="u", shape=SHAPE),))
+LAYOUT = Layout((FieldSpec(name="k"),), (FieldSpec(name="u", on=Grid(SHAPE)),))
 
 
 class Lazy:
@@ -181,13 +183,13 @@ def test_steps_of_any_integer_type_are_taken():
 
 @pytest.mark.parametrize("shape", [[64, 64], (np.int64(64), 64), np.array([64, 64])])
 def test_a_shape_may_be_any_sequence_of_integers(shape):
-    assert FieldSpec(name="u", shape=shape).shape == (64, 64)
+    assert FieldSpec(name="u", on=Grid(shape)).shape == (64, 64)
 
 
 @pytest.mark.parametrize("shape", [64, (64.0, 64.0), (64 / 2,), "64", ("64",), (0, 4), (-1,), None, ((64, 64),)])
 def test_a_shape_that_is_none_is_refused_with_one_that_would_do(shape):
-    with pytest.raises(ValueError, match=r"'u': shape=.* must be whole numbers of points, .*\(64,\) on one axis"):
-        FieldSpec(name="u", shape=shape)
+    with pytest.raises(ValueError, match=r"shape=.* must be whole numbers of points, .*\(64,\) on one axis"):
+        FieldSpec(name="u", on=Grid(shape))
 
 
 @pytest.mark.parametrize(
@@ -205,14 +207,14 @@ def test_a_shape_that_is_none_is_refused_with_one_that_would_do(shape):
 )
 def test_a_name_can_be_an_argument_of_the_exported_file(name, reason):
     with pytest.raises(ValueError, match=f"can't name a quantity: .*{reason}"):
-        Layout((FieldSpec(name=name),), (FieldSpec(name="u", shape=(4,)),))
+        Layout((FieldSpec(name=name),), (FieldSpec(name="u", on=Grid((4,))),))
 
 
 @pytest.mark.parametrize("inputs", [FieldSpec(name="k"), None, "k", ["k"], {"k": FieldSpec(name="k")}])
 def test_inputs_that_are_no_tuple_of_specs_are_refused(inputs):
     class Own(Problem):
         simulate = None
-        outputs = (FieldSpec(name="u", shape=(4,)),)
+        outputs = (FieldSpec(name="u", on=Grid((4,))),)
 
     Own.inputs, Own.__abstractmethods__ = inputs, frozenset()
     with pytest.raises(ValueError, match="inputs must be a tuple of FieldSpecs: "):

@@ -6,7 +6,9 @@ import signal
 import numpy as np
 import pytest
 
-from penstock.sample import FieldSpec, Lease, Sample
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Sample
+from penstock.messages import Lease
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
@@ -25,8 +27,8 @@ class Steps(Problem):
 
     def __init__(self, size=4, fail=None):
         self.space = ParameterSpace(x=Uniform(0.0, 1.0))
-        self.inputs = (FieldSpec(name="x"), FieldSpec(name="a", shape=(size,)))
-        self.outputs = (FieldSpec(name="u", shape=(size,)),)
+        self.inputs = (FieldSpec(name="x"), FieldSpec(name="a", on=Grid((size,))))
+        self.outputs = (FieldSpec(name="u", on=Grid((size,))),)
         self.size = size
         self.fail = fail or (lambda x, step: None)
 

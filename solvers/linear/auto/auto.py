@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Mapping
 
-from penstock.sample import Decision
+from penstock.messages import Decision
 from penstock.solvers.linear.auto.calibration import can_factor
 from penstock.solvers.linear.auto.candidates import CONSTANT, candidates
 from penstock.solvers.linear.auto.trial import Contender, Trial, guarded, over_ranks

@@ -18,7 +18,7 @@ import scipy.fft
 
 from penstock.solvers.linear.direct.matrix_copy import pattern_of
 from penstock.solvers.linear.kernels import library
-from penstock.solvers.problem import Grid, LinearSystem
+from penstock.solvers.problem import GridDofs, LinearSystem
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -31,7 +31,7 @@ SMOOTH = 0.4
 _NOT_FINITE, _OUT_OF_MEMORY, _NO_HIERARCHY = -1, -2, -3
 
 
-def require_grid(name: str, system: LinearSystem) -> Grid:
+def require_grid(name: str, system: LinearSystem) -> GridDofs:
     """The system's grid, if the preconditioner `name` suits the system.
 
     Raises ValueError where it does not suit such systems at all, and LinAlgError where only this one is not said to be
@@ -56,7 +56,7 @@ def require_grid(name: str, system: LinearSystem) -> Grid:
     return system.grid
 
 
-def is_same(grid: Grid, other: Grid) -> bool:
+def is_same(grid: GridDofs, other: GridDofs) -> bool:
     return grid is other or (grid.shape == other.shape and np.array_equal(grid.permutation, other.permutation))
 
 
@@ -71,7 +71,7 @@ class Stencils:
     Raises LinAlgError for a coupling that reaches farther than the 3^d neighbourhood.
     """
 
-    def __init__(self, matrix: PETSc.Mat, grid: Grid, points: np.ndarray):
+    def __init__(self, matrix: PETSc.Mat, grid: GridDofs, points: np.ndarray):
         row_starts, columns = matrix.getRowIJ()
         points_of_dofs = grid.permutation.astype(np.int64)  # differences of unsigned ones wrap around
         rows = np.repeat(points_of_dofs, np.diff(row_starts))
@@ -114,7 +114,7 @@ class Multigrid:
     `setUp` raises LinAlgError for matrices that it cannot serve: see `Stencils`.
     """
 
-    def __init__(self, grid: Grid):
+    def __init__(self, grid: GridDofs):
         self.grid = grid
         shape = (1,) * (MAX_AXES - len(grid.shape)) + tuple(grid.shape)
         points = np.arange(grid.permutation.size, dtype=np.int32).reshape(shape)
@@ -207,7 +207,7 @@ class FastPoisson:
     `setUp` raises LinAlgError for matrices that it cannot serve: see `Stencils` and `boundary_of`.
     """
 
-    def __init__(self, grid: Grid):
+    def __init__(self, grid: GridDofs):
         self.grid = grid
         self._dof_of_point = _inverse(grid.permutation)
         self._stencils: Stencils | None = None

@@ -7,7 +7,8 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from penstock.sample import FieldSpec, Sample
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.five_point import OFFSETS, FivePoint, neighbours
 from penstock.solvers.discretisation.newton import newton
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
@@ -47,9 +48,9 @@ class Bratu(Problem):
         self.resolution = resolution
         self.num_steps = num_levels
         self.space = ParameterSpace(largest_rate=Uniform(6.6, 6.8))
-        shape = (resolution, resolution)
+        grid = Grid.of_inner_vertices((resolution, resolution))
         self.inputs = (FieldSpec(name="rate"),)
-        self.outputs = (FieldSpec(name="solution", shape=shape),)
+        self.outputs = (FieldSpec(name="solution", on=grid),)
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         u = np.zeros((self.resolution, self.resolution))

@@ -8,7 +8,8 @@ from math import inf
 
 import numpy as np
 
-from penstock.sample import FieldSpec, Sample
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.five_point import OFFSETS, FivePoint, neighbours
 from penstock.solvers.discretisation.newton import newton
 from penstock.solvers.parameters.fields import GaussianField, LogNormalField
@@ -47,9 +48,9 @@ class NonlinearDiffusion(Problem):
         self.num_steps = num_levels
         self.load_step = load_step
         self.space = ParameterSpace(source=LogNormalField(GaussianField(resolution)))
-        shape = (resolution, resolution)
-        self.inputs = (FieldSpec(name="load"), FieldSpec(name="source", shape=shape))
-        self.outputs = (FieldSpec(name="solution", shape=shape),)
+        grid = Grid.of_inner_vertices((resolution, resolution))
+        self.inputs = (FieldSpec(name="load"), FieldSpec(name="source", on=grid))
+        self.outputs = (FieldSpec(name="solution", on=grid),)
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         source, u = parameters["source"], np.zeros((self.resolution, self.resolution))

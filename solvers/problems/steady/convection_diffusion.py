@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from penstock.sample import FieldSpec, Sample
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.cells import cell_means
 from penstock.solvers.discretisation.stencil import StencilMatrix
 from penstock.solvers.parameters.fields import GaussianField
 from penstock.solvers.parameters.space import ParameterSpace
-from penstock.solvers.problem import Grid, LinearSystem, Parameters, Problem, Solve
+from penstock.solvers.problem import GridDofs, LinearSystem, Parameters, Problem, Solve
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -64,9 +65,9 @@ class ConvectionDiffusion(Problem):
         self.peclet = peclet
         field = GaussianField(resolution + 1, exponent=3.0, inverse_length=7.0)  # its cells stand for the vertices
         self.space = ParameterSpace(stream=field)
-        shape = (resolution, resolution)
-        self.inputs = (FieldSpec(name="wind_x", shape=shape), FieldSpec(name="wind_y", shape=shape))
-        self.outputs = (FieldSpec(name="solution", shape=shape),)
+        grid = Grid((resolution, resolution))
+        self.inputs = (FieldSpec(name="wind_x", on=grid), FieldSpec(name="wind_y", on=grid))
+        self.outputs = (FieldSpec(name="solution", on=grid),)
 
     def features(self, parameters: Parameters) -> np.ndarray:
         """The scaled stream function: a system depends on a draw by its wind alone."""
@@ -130,9 +131,9 @@ class ConvectionDiffusion(Problem):
         return self._matrix.mat.createVecLeft()
 
     @cached_property
-    def _grid(self) -> Grid:
+    def _grid(self) -> GridDofs:
         inner, h = self.resolution - 1, 1 / self.resolution
-        return Grid(shape=(inner, inner), spacing=(h, h), permutation=np.arange(inner**2))
+        return GridDofs(shape=(inner, inner), spacing=(h, h), permutation=np.arange(inner**2))
 
 
 def at(corner: tuple[int, int], num_squares: int) -> tuple[slice, slice]:

@@ -8,7 +8,8 @@ from math import inf
 
 import numpy as np
 
-from penstock.sample import FieldSpec, Sample
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.fem import DarcyDiscretisation
 from penstock.solvers.discretisation.structured import StructuredDiffusion
 from penstock.solvers.parameters.fields import BinaryField, GaussianField, LogNormalField
@@ -61,9 +62,9 @@ class Darcy(Problem):
         self.space = ParameterSpace(
             coefficient=BinaryField(field, above=above, below=below) if is_binary else LogNormalField(field)
         )
-        shape = (resolution,) * dimension
-        self.inputs = (FieldSpec(name="coefficient", shape=shape),)
-        self.outputs = (FieldSpec(name="solution", shape=shape),)
+        grid = Grid((resolution,) * dimension)
+        self.inputs = (FieldSpec(name="coefficient", on=grid),)
+        self.outputs = (FieldSpec(name="solution", on=grid),)
 
     @cached_property
     def discretisation(self) -> DarcyDiscretisation | StructuredDiffusion:

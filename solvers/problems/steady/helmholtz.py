@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from penstock.sample import FieldSpec, Sample
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.stencil import StencilMatrix
 from penstock.solvers.parameters.fields import GaussianField
 from penstock.solvers.parameters.space import ParameterSpace
@@ -68,8 +69,9 @@ class Helmholtz(Problem):
         self._field = GaussianField(resolution + 1)  # its cells stand for the vertices
         self.space = ParameterSpace(medium=self._field)
         self._shape = (resolution + 1, resolution + 1)
-        self.inputs = (FieldSpec(name="medium", shape=self._shape),)
-        self.outputs = tuple(FieldSpec(name=part, shape=self._shape) for part in ("real", "imaginary"))
+        grid = Grid(self._shape, centring="vertices")
+        self.inputs = (FieldSpec(name="medium", on=grid),)
+        self.outputs = tuple(FieldSpec(name=part, on=grid) for part in ("real", "imaginary"))
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         medium = self.scaled(parameters["medium"])

@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from penstock.sample import FieldSpec, Sample
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.cells import cell_means
 from penstock.solvers.discretisation.structured import StructuredDiffusion
 from penstock.solvers.parameters.space import Normal, ParameterSpace
@@ -46,7 +47,7 @@ class Poisson(Problem):
         self.resolution = resolution
         self.space = ParameterSpace(**{name: Normal() for name in NAMES})
         self.inputs = tuple(FieldSpec(name=name) for name in NAMES)
-        self.outputs = (FieldSpec(name="solution", shape=(resolution, resolution)),)
+        self.outputs = (FieldSpec(name="solution", on=Grid((resolution, resolution))),)
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         coefficients = np.reshape([parameters[name] for name in NAMES], (len(POLYNOMIALS), NUM_COEFFICIENTS))

@@ -8,7 +8,8 @@ from math import inf
 
 import numpy as np
 
-from penstock.sample import FieldSpec, Sample
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.five_point import OFFSETS, FivePoint, neighbours
 from penstock.solvers.parameters.fields import GaussianField
 from penstock.solvers.parameters.space import ParameterSpace
@@ -50,9 +51,9 @@ class DriftingDiffusion(Problem):
         self.time_step = time_step
         self.field = GaussianField(resolution + 2)
         self.space = ParameterSpace(first=self.field, second=self.field)
-        shape = (resolution, resolution)
-        self.inputs = (FieldSpec(name="before", shape=shape), FieldSpec(name="coefficient", shape=shape))
-        self.outputs = (FieldSpec(name="solution", shape=shape),)
+        grid = Grid.of_inner_vertices((resolution, resolution))
+        self.inputs = (FieldSpec(name="before", on=grid), FieldSpec(name="coefficient", on=grid))
+        self.outputs = (FieldSpec(name="solution", on=grid),)
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         before = np.zeros((self.resolution, self.resolution))

@@ -9,7 +9,8 @@ from math import inf
 
 import numpy as np
 
-from penstock.sample import FieldSpec, Sample
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.structured import StructuredDiffusion
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
@@ -50,9 +51,9 @@ class Heat(Problem):
         self.num_steps = num_steps
         self.time_step = time_step
         self.space = ParameterSpace(radius=Uniform(0.2, 0.4), phase=Uniform(0.0, 2 * np.pi))
-        shape = (resolution - 1, resolution - 1)
-        self.inputs = (FieldSpec(name="before", shape=shape), FieldSpec(name="source", shape=shape))
-        self.outputs = (FieldSpec(name="solution", shape=shape),)
+        grid = Grid.of_inner_vertices((resolution - 1, resolution - 1))
+        self.inputs = (FieldSpec(name="before", on=grid), FieldSpec(name="source", on=grid))
+        self.outputs = (FieldSpec(name="solution", on=grid),)
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         before = np.zeros((self.resolution - 1, self.resolution - 1))

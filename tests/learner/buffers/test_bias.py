@@ -6,11 +6,12 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.bias import bias, kolmogorov_smirnov
 from penstock.learner.buffers.buffer import Fifo
-from penstock.sample import FieldSpec, Layout
 
-LAYOUT = Layout((FieldSpec(name="a", shape=(2,)),), (FieldSpec(name="u", shape=(2,)),))
+LAYOUT = Layout((FieldSpec(name="a", on=Grid((2,))),), (FieldSpec(name="u", on=Grid((2,))),))
 
 
 def filled(ranks, steps=None, capacity=1000):

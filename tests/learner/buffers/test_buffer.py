@@ -13,16 +13,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers import buffer as buffers
 from penstock.learner.buffers.buffer import BUFFERS, Fifo, Firo, Reservoir
 from penstock.learner.buffers.slots import FEW, SlotSet
 from penstock.learner.buffers.units import Pairs, Samples, Trajectories
 from penstock.learner.checkpoints import checkpoint
-from penstock.sample import FieldSpec, Layout
 
 pytestmark = pytest.mark.usefixtures("watermark_of_samples")
 
-LAYOUT = Layout((FieldSpec(name="a", shape=(3,)), FieldSpec(name="t")), (FieldSpec(name="u", shape=(3,)),))
+LAYOUT = Layout((FieldSpec(name="a", on=Grid((3,))), FieldSpec(name="t")), (FieldSpec(name="u", on=Grid((3,))),))
 
 
 def rows(first, count):
@@ -350,7 +351,7 @@ def test_close_wakes_a_waiting_draw():
 def test_no_row_is_torn_under_concurrency(kind, draw, seconds):
     """One thread puts, one draws, both at full speed. Every value of a sample is its simulation's number."""
     shape = (64, 64)
-    layout = Layout((FieldSpec(name="a", shape=shape),), (FieldSpec(name="u", shape=shape),))
+    layout = Layout((FieldSpec(name="a", on=Grid(shape)),), (FieldSpec(name="u", on=Grid(shape)),))
     buffer = kind(layout, capacity=48 * draw.num_steps, watermark=32 * draw.num_steps, seed=0, draw=draw)
     simulations, steps = np.divmod(np.arange(512), draw.num_steps)
     pool = np.broadcast_to(simulations.astype(np.float32).reshape(-1, 1, 1, 1), (512, 1, *shape)).copy()

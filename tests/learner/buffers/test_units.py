@@ -5,14 +5,15 @@ import itertools
 import numpy as np
 import pytest
 
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.units import Pairs, Samples, Trajectories
 from penstock.learner.normalization import Normalization, RunningMoments
-from penstock.sample import FieldSpec, Layout
 
 GRID = (2, 2)
 LAYOUT = Layout(
-    (FieldSpec(name="a", shape=GRID, unit="m"), FieldSpec(name="k")),
-    (FieldSpec(name="p", shape=GRID, unit="Pa"), FieldSpec(name="q", shape=GRID)),
+    (FieldSpec(name="a", on=Grid(GRID), unit="m"), FieldSpec(name="k")),
+    (FieldSpec(name="p", on=Grid(GRID), unit="Pa"), FieldSpec(name="q", on=Grid(GRID))),
 )
 
 

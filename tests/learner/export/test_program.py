@@ -10,15 +10,16 @@ import torch
 from torch import nn
 
 from penstock.errors import PenstockError
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.export.program import export
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization, RunningMoments
 from penstock.learner.surrogate import Surrogate
-from penstock.sample import FieldSpec, Layout
 
 LAYOUT = Layout(
-    (FieldSpec(name="coefficient", shape=(24, 24), unit="m2"), FieldSpec(name="viscosity", unit="Pa s")),
-    (FieldSpec(name="pressure", shape=(24, 24), unit="Pa"), FieldSpec(name="flux", shape=(24, 24), unit="m/s")),
+    (FieldSpec(name="coefficient", on=Grid((24, 24)), unit="m2"), FieldSpec(name="viscosity", unit="Pa s")),
+    (FieldSpec(name="pressure", on=Grid((24, 24)), unit="Pa"), FieldSpec(name="flux", on=Grid((24, 24)), unit="m/s")),
 )
 
 LOADER = """

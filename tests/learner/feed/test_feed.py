@@ -9,14 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.buffer import Fifo, Reservoir
 from penstock.learner.feed.feed import DRAW_TIMEOUT_S, Feed
 from penstock.learner.stream.rate_limiter import RateLimiter
-from penstock.sample import FieldSpec, Layout
 
 pytestmark = pytest.mark.usefixtures("watermark_of_samples")
 
-LAYOUT = Layout((FieldSpec(name="a", shape=(4,)),), (FieldSpec(name="u", shape=(4,)),))
+LAYOUT = Layout((FieldSpec(name="a", on=Grid((4,))),), (FieldSpec(name="u", on=Grid((4,))),))
 
 
 def put(buffer, first, count):
@@ -158,7 +159,7 @@ def test_time_without_a_batch_is_counted():
 
 
 def test_a_batch_that_is_there_is_not_waited_for_however_long_its_gather_takes():
-    layout = Layout((FieldSpec(name="a", shape=(512, 512)),), (FieldSpec(name="u", shape=(512, 512)),))
+    layout = Layout((FieldSpec(name="a", on=Grid((512, 512))),), (FieldSpec(name="u", on=Grid((512, 512))),))
     buffer = Reservoir(layout, capacity=16, watermark=1, seed=0)
     arrays = {name: np.zeros((16, *shape), np.float32) for name, shape in layout.shapes.items()}
     buffer.put_now(arrays, np.arange(16), np.zeros(16, np.int64))
@@ -186,7 +187,7 @@ def test_a_batch_that_the_buffer_cannot_hold_is_refused():
 def test_batches_reach_a_gpu_whole_while_it_computes(pin_memory):
     """Large batches and kernels that read them late: what reuses staging or memory too early would change the sums."""
     shape = (512, 512)
-    layout = Layout((FieldSpec(name="a", shape=shape),), (FieldSpec(name="u", shape=shape),))
+    layout = Layout((FieldSpec(name="a", on=Grid(shape)),), (FieldSpec(name="u", on=Grid(shape)),))
     buffer = Fifo(layout, capacity=64, watermark=1, seed=0, pin_memory=pin_memory)
     feed = Feed(buffer, "cuda", 8)
     assert feed.depth == 2

@@ -5,13 +5,14 @@ import itertools
 import pytest
 import torch
 
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.models.fno import FNO, SpectralConvolution, fourier_bases
-from penstock.sample import FieldSpec, Layout
 
 
 def layout_of(*grid, scalars=()):
-    inputs = (FieldSpec(name="a", shape=grid), *(FieldSpec(name=name) for name in scalars))
-    return Layout(inputs=inputs, outputs=(FieldSpec(name="u", shape=grid),))
+    inputs = (FieldSpec(name="a", on=Grid(grid)), *(FieldSpec(name=name) for name in scalars))
+    return Layout(inputs=inputs, outputs=(FieldSpec(name="u", on=Grid(grid)),))
 
 
 def convolution_by_fft(x, weight, modes):
@@ -132,7 +133,7 @@ def test_scalars_change_the_output_and_samples_do_not_mix():
         (layout_of(16, 16), {"layers": 0}, "layers must be at least 1"),
         (layout_of(4, 4, 4, 4), {"modes": 2}, "1 to 3 axes, not 4: take the model mlp"),
         (
-            Layout((FieldSpec(name="t"),), (FieldSpec(name="u", shape=(16,)),)),
+            Layout((FieldSpec(name="t"),), (FieldSpec(name="u", on=Grid((16,))),)),
             {},
             "needs an input field .*: take the model mlp",
         ),

@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.export.program import export
 from penstock.learner.models import MODELS
 from penstock.learner.models.mlp import MLP
 from penstock.learner.normalization import Normalization, RunningMoments
 from penstock.learner.surrogate import Surrogate
-from penstock.sample import FieldSpec, Layout
 
 
 def layout_of(*grid, scalars=("t",), fields=(), outputs=("u",)):
-    inputs = [FieldSpec(name=name) for name in scalars] + [FieldSpec(name=name, shape=grid) for name in fields]
-    return Layout(tuple(inputs), tuple(FieldSpec(name=name, shape=grid) for name in outputs))
+    inputs = [FieldSpec(name=name) for name in scalars] + [FieldSpec(name=name, on=Grid(grid)) for name in fields]
+    return Layout(tuple(inputs), tuple(FieldSpec(name=name, on=Grid(grid)) for name in outputs))
 
 
 def test_the_papers_net_has_the_papers_257_million_parameters():

@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from penstock.errors import PenstockError
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.checkpoints import checkpoint
 from penstock.learner.checkpoints.weights import load_weights, weights_of
 from penstock.learner.losses.losses import LOSSES
@@ -22,7 +24,6 @@ from penstock.learner.rehearsal import rehearse, try_export, try_out
 from penstock.learner.step import WEIGHT_DECAY, Step
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation
-from penstock.sample import FieldSpec, Layout
 
 spec = importlib.util.spec_from_file_location("zoo", Path(__file__).with_name("zoo.py"))
 zoo = sys.modules["zoo"] = importlib.util.module_from_spec(spec)
@@ -30,8 +31,8 @@ spec.loader.exec_module(zoo)
 
 GRID = zoo.GRID
 LAYOUT = Layout(
-    (FieldSpec(name="a", shape=GRID), FieldSpec(name="s")),
-    (FieldSpec(name="u", shape=GRID), FieldSpec(name="p", shape=GRID)),
+    (FieldSpec(name="a", on=Grid(GRID)), FieldSpec(name="s")),
+    (FieldSpec(name="u", on=Grid(GRID)), FieldSpec(name="p", on=Grid(GRID))),
 )
 RATE, DECAY = 1e-2, 0.9
 SIZES = (6, 6, 1, 6, 6)  # of the batches

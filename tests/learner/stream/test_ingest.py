@@ -13,18 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.geometry import Grid
 from penstock.id_set import IdSet
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.buffer import Fifo, Reservoir
 from penstock.learner.buffers.units import Trajectories
 from penstock.learner.normalization import RunningMoments
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.stream.rate_limiter import RateLimiter
-from penstock.sample import Chunk, FieldSpec, Layout, LeaseEnd, SolveRecord
+from penstock.messages import Chunk, LeaseEnd, SolveRecord
 from penstock.status import Ended, News
 
 pytestmark = pytest.mark.usefixtures("watermark_of_samples")
 
-LAYOUT = Layout((FieldSpec(name="a", shape=(2,)),), (FieldSpec(name="u", shape=(2,)),))
+LAYOUT = Layout((FieldSpec(name="a", on=Grid((2,))),), (FieldSpec(name="u", on=Grid((2,))),))
 
 
 class QueueStream:

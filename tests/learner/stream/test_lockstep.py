@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from penstock.errors import PenstockError
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.buffer import BUFFERS
 from penstock.learner.buffers.units import Trajectories
 from penstock.learner.checkpoints.rows import Rows
@@ -17,11 +19,11 @@ from penstock.learner.stream.ingest import Ingest
 from penstock.learner.stream.lanes import Lanes
 from penstock.learner.stream.lockstep import Lockstep
 from penstock.learner.stream.rate_limiter import RateLimiter
+from penstock.messages import Chunk, LeaseEnd
 from penstock.orchestrator.ledger.ledger import Ledger
-from penstock.sample import Chunk, FieldSpec, Layout, LeaseEnd
 from penstock.status import Ended
 
-LAYOUT = Layout((FieldSpec(name="a", shape=(2,)),), (FieldSpec(name="u", shape=(2,)),))
+LAYOUT = Layout((FieldSpec(name="a", on=Grid((2,))),), (FieldSpec(name="u", on=Grid((2,))),))
 WINDOW, NUM_LANES, LIMIT = 5, 3, 52  # blocks 0 to 10, the last one of two simulations: lanes of 4, 4 and 3 blocks
 CHUNK_ROWS = 4
 NUM_STEPS = 3

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.buffer import BUFFERS
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.learner import Learner
@@ -16,9 +18,9 @@ from penstock.learner.normalization import Normalization
 from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.step import Step
 from penstock.learner.surrogate import Surrogate
-from penstock.sample import Chunk, FieldSpec, Layout
+from penstock.messages import Chunk
 
-LAYOUT = Layout((FieldSpec(name="a", shape=(8,)),), (FieldSpec(name="u", shape=(8,)),))
+LAYOUT = Layout((FieldSpec(name="a", on=Grid((8,))),), (FieldSpec(name="u", on=Grid((8,))),))
 
 
 class Solver:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from penstock.learner.stream.stream import CHUNKS_AHEAD, InProcessStream
-from penstock.sample import Chunk, Lease, LeaseEnd
+from penstock.messages import Chunk, Lease, LeaseEnd
 
 
 class CountingWorker:

@@ -7,16 +7,17 @@ import pytest
 import torch
 from torch import nn
 
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation
-from penstock.sample import FieldSpec, Layout
 
 GRID = (12, 10)
 LAYOUT = Layout(
-    (FieldSpec(name="a", shape=GRID), FieldSpec(name="b", shape=GRID)),
-    (FieldSpec(name="u", shape=GRID), FieldSpec(name="v", shape=GRID)),
+    (FieldSpec(name="a", on=Grid(GRID)), FieldSpec(name="b", on=Grid(GRID))),
+    (FieldSpec(name="u", on=Grid(GRID)), FieldSpec(name="v", on=Grid(GRID))),
 )
 
 
@@ -243,7 +244,7 @@ def test_an_empty_slice_is_refused():
 
 def test_the_h1_error_is_of_the_domain_that_the_layout_has():
     """Targets are 1 and errors a wave along the longer axis: relative H1 errors are (1 + (π / 5)²)^(1/2) of L2 ones."""
-    specs = [FieldSpec(name=name, shape=GRID, extent=(5.0, 0.1)) for name in "abuv"]
+    specs = [FieldSpec(name=name, on=Grid(GRID, extent=(5.0, 0.1)), extent=(5.0, 0.1)) for name in "abuv"]
     layout = Layout(tuple(specs[:2]), tuple(specs[2:]))
     wave = np.cos(np.pi * (np.arange(GRID[0]) + 0.5) / GRID[0])[:, None] * np.ones(GRID)
     fields = np.ones((3, 2, *GRID), np.float32)

@@ -7,13 +7,13 @@ import pytest
 
 from penstock.errors import PenstockError
 from penstock.learner.stream.stream import InProcessStream
+from penstock.messages import Lease
 from penstock.orchestrator.actors.learner_actor import LearnerActor
 from penstock.orchestrator.actors.ray_stream import RayStream
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.sample import Lease
 
 
 @pytest.fixture

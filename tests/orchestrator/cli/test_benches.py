@@ -9,7 +9,8 @@ from penstock.orchestrator.config.config import load_config
 TWO_FAMILIES = """
 import numpy as np
 
-from penstock.sample import FieldSpec, Sample
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.structured import StructuredDiffusion
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
@@ -22,8 +23,8 @@ class Steps(Problem):
     def __init__(self, *, solves: bool = True):
         self.solves = solves
         self.space = ParameterSpace(speed=Uniform(1.0, 2.0))
-        self.inputs = (FieldSpec(name="before", shape=(9, 9)),)
-        self.outputs = (FieldSpec(name="after", shape=(9, 9)),)
+        self.inputs = (FieldSpec(name="before", on=Grid((9, 9))),)
+        self.outputs = (FieldSpec(name="after", on=Grid((9, 9))),)
 
     def simulate(self, parameters, solve):
         fine, coarse = StructuredDiffusion(10, 2), StructuredDiffusion(6, 2)
@@ -77,7 +78,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from penstock.sample import FieldSpec, Sample
+from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.five_point import FivePoint
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import LinearSystem, Problem
@@ -88,7 +89,7 @@ class Odd(Problem):
         self.kind = kind
         self.space = ParameterSpace(speed=Uniform(1.0, 2.0))
         self.inputs = (FieldSpec(name="speed"),)
-        self.outputs = (FieldSpec(name="after", shape=(4, 4)),)
+        self.outputs = (FieldSpec(name="after", on=Grid((4, 4))),)
 
     def simulate(self, parameters, solve):
         from petsc4py import PETSc
@@ -130,7 +131,7 @@ def test_a_problem_that_can_t_be_compared_is_refused_in_one_line(tmp_path, kind,
 CONSTANT_BY_DRAW = """
 import numpy as np
 
-from penstock.sample import FieldSpec, Sample
+from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.structured import StructuredDiffusion
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
@@ -142,8 +143,8 @@ class Mine(Problem):
     def __init__(self, *, varies: bool = True):
         self.varies = varies
         self.space = ParameterSpace(speed=Uniform(1.0, 2.0))
-        self.inputs = (FieldSpec(name="before", shape=(5, 5)),)
-        self.outputs = (FieldSpec(name="after", shape=(5, 5)),)
+        self.inputs = (FieldSpec(name="before", on=Grid((5, 5))),)
+        self.outputs = (FieldSpec(name="after", on=Grid((5, 5))),)
 
     def simulate(self, parameters, solve):
         discretisation, u = StructuredDiffusion(6, 2), np.ones((5, 5))
@@ -165,7 +166,7 @@ def test_a_matrix_that_stays_within_a_simulation_alone_is_not_constant(tmp_path,
 OFFSET = """
 import numpy as np
 
-from penstock.sample import FieldSpec, Sample
+from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.five_point import OFFSETS, FivePoint
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
@@ -174,7 +175,7 @@ from penstock.solvers.problem import Problem
 class Mine(Problem):
     space = ParameterSpace(reaction=Uniform(1.0, 2.0))
     inputs = (FieldSpec(name="reaction"),)
-    outputs = (FieldSpec(name="after", shape=(9, 9)),)
+    outputs = (FieldSpec(name="after", on=Grid((9, 9))),)
 
     def simulate(self, parameters, solve):
         values = np.full((len(OFFSETS), 9, 9), -1.0)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from penstock.messages import MAX_FAMILIES, Decision, SolveRecord
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices, Families
-from penstock.sample import MAX_FAMILIES, Decision, SolveRecord
 
 
 def decision(family: str = "darcy", number: int = 0, strategy: str = "direct") -> Decision:

@@ -8,12 +8,18 @@ import numpy as np
 import pytest
 
 from penstock.errors import PenstockError
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
 from penstock.orchestrator.store import zarr_store
-from penstock.sample import FieldSpec, Layout
 
 LAYOUT = Layout(
-    (FieldSpec(name="a", shape=(4, 5)), FieldSpec(name="t"), FieldSpec(name="b", shape=(4, 5)), FieldSpec(name="s")),
-    (FieldSpec(name="u", shape=(4, 5)), FieldSpec(name="v", shape=(4, 5))),
+    (
+        FieldSpec(name="a", on=Grid((4, 5))),
+        FieldSpec(name="t"),
+        FieldSpec(name="b", on=Grid((4, 5))),
+        FieldSpec(name="s"),
+    ),
+    (FieldSpec(name="u", on=Grid((4, 5))), FieldSpec(name="v", on=Grid((4, 5)))),
 )
 ATTRIBUTES = {"delivered": [[0, 3]], "failed": {"3": "singular"}}
 

@@ -8,8 +8,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.errors import PenstockError
+from penstock.messages import Decision, SolveRecord
 from penstock.orchestrator.views.prometheus import Metrics
-from penstock.sample import Decision, SolveRecord
 from penstock.status import Record
 
 RECORD = Record.from_json(

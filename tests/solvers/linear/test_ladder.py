@@ -13,7 +13,7 @@ import scipy.sparse.linalg
 from mpi4py import MPI
 from petsc4py import PETSc
 
-from penstock.sample import MAX_FAMILIES, Decision
+from penstock.messages import MAX_FAMILIES, Decision
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.auto.auto import Auto
 from penstock.solvers.linear.direct.direct import Direct
@@ -22,7 +22,7 @@ from penstock.solvers.linear.iterative.cg import CG
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
 from penstock.solvers.linear.iterative.petsc import Krylov
 from penstock.solvers.linear.strategy import Attempt, Strategy
-from penstock.solvers.problem import Grid, LinearSystem, Outcome
+from penstock.solvers.problem import GridDofs, LinearSystem, Outcome
 
 SIZE = 12
 N = SIZE**2
@@ -51,7 +51,7 @@ def system_of(A, **known) -> LinearSystem:
 
 
 CONVECTION, INDEFINITE = laplacian(wind=20.0), laplacian() - 2.5 * scipy.sparse.eye_array(N)
-GRID = Grid(shape=(SIZE, SIZE), spacing=(1.0, 1.0), permutation=np.arange(N))
+GRID = GridDofs(shape=(SIZE, SIZE), spacing=(1.0, 1.0), permutation=np.arange(N))
 NEVER_WORKS = {
     "cg, not SPD": (CG(), laplacian(wind=20.0), {"is_spd": True}, "cg: "),
     "krylov, not SPD": (Krylov(ksp="cg"), laplacian(wind=20.0), {"is_spd": True}, "krylov: "),

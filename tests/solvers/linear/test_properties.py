@@ -16,7 +16,7 @@ from mpi4py import MPI
 from petsc4py import PETSc
 
 from penstock.solvers.linear import STRATEGIES, LinearSolver
-from penstock.solvers.problem import Grid, LinearSystem, Outcome
+from penstock.solvers.problem import GridDofs, LinearSystem, Outcome
 
 RTOL = 1e-8
 VARIANTS = {
@@ -138,8 +138,8 @@ def laplacian(*shape: int, ends: float = 2.0):
     return reduce(scipy.sparse.kronsum, [one_dimensional(n, ends=ends) for n in reversed(shape)]).tocsr()
 
 
-def grid_of(generator: np.random.Generator, *shape: int) -> Grid:
-    return Grid(shape=shape, spacing=(1.0,) * len(shape), permutation=generator.permutation(np.prod(shape)))
+def grid_of(generator: np.random.Generator, *shape: int) -> GridDofs:
+    return GridDofs(shape=shape, spacing=(1.0,) * len(shape), permutation=generator.permutation(np.prod(shape)))
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ def test_a_matrix_that_is_not_spd_as_it_says_is_solved_by_the_ladder(variant):
     generator = np.random.default_rng(0)
     for shift in (2.7, 100.0):
         A = laplacian(6, 6) - shift * scipy.sparse.eye_array(36)
-        grid = Grid(shape=(6, 6), spacing=(1.0, 1.0), permutation=np.arange(36))
+        grid = GridDofs(shape=(6, 6), spacing=(1.0, 1.0), permutation=np.arange(36))
         x = generator.standard_normal(36)
         solution = solver_of(variant)(assembled(A, A @ x, is_spd=True, grid=grid))
         assert solution.converged
@@ -225,7 +225,7 @@ def test_nullspaces_come_and_go_on_one_matrix(variant):
     A solution is orthogonal to the nullspace of its system.
     """
     generator = np.random.default_rng(0)
-    grid = Grid(shape=(6, 6), spacing=(1.0, 1.0), permutation=np.arange(36))
+    grid = GridDofs(shape=(6, 6), spacing=(1.0, 1.0), permutation=np.arange(36))
     # All have one pattern; constants and alternating signs are the nullspaces of A and S A S.
     signs = scipy.sparse.diags_array(np.where(np.indices((6, 6)).sum(axis=0) % 2, -1.0, 1.0).ravel())
     neumann, dirichlet = laplacian(6, 6, ends=1.0), laplacian(6, 6)

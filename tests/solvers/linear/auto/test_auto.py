@@ -13,7 +13,9 @@ import scipy.sparse.linalg
 from mpi4py import MPI
 from petsc4py import PETSc
 
-from penstock.sample import Decision, FieldSpec, Lease, Sample
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Sample
+from penstock.messages import Decision, Lease
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.auto.auto import Auto, describe
 from penstock.solvers.linear.auto.candidates import Candidate, candidates
@@ -23,7 +25,7 @@ from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.iterative.petsc import Krylov
 from penstock.solvers.linear.strategy import Tolerance
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
-from penstock.solvers.problem import Grid, LinearSystem, Outcome, Problem
+from penstock.solvers.problem import GridDofs, LinearSystem, Outcome, Problem
 from penstock.solvers.worker import SolverWorker
 
 RTOL = 1e-8
@@ -69,8 +71,8 @@ def error(system: LinearSystem, x) -> float:
     return np.linalg.norm(x.array_r - solution) / np.linalg.norm(solution)
 
 
-def grid(*shape: int) -> Grid:
-    return Grid(shape=shape, spacing=(1.0,) * len(shape), permutation=np.arange(math.prod(shape)))
+def grid(*shape: int) -> GridDofs:
+    return GridDofs(shape=shape, spacing=(1.0,) * len(shape), permutation=np.arange(math.prod(shape)))
 
 
 def decision(strategy: str, *, number=0, family="default") -> Decision:
@@ -325,7 +327,7 @@ class Flow(Problem):
     def __init__(self):
         self.space = ParameterSpace(x=Uniform(0.0, 1.0))
         self.inputs = (FieldSpec(name="x"),)
-        self.outputs = (FieldSpec(name="u", shape=(SIZE, SIZE)),)
+        self.outputs = (FieldSpec(name="u", on=Grid((SIZE, SIZE))),)
         self.family = Family()
 
     def simulate(self, parameters, solve):

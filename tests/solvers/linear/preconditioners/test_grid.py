@@ -16,7 +16,7 @@ from penstock.solvers.linear.iterative.gcrodr import GCRODR
 from penstock.solvers.linear.iterative.petsc import Krylov
 from penstock.solvers.linear.preconditioners.by_name import set_preconditioner
 from penstock.solvers.parameters.fields import GaussianField
-from penstock.solvers.problem import Grid, LinearSystem
+from penstock.solvers.problem import GridDofs, LinearSystem
 
 NAMES = ["multigrid", "fast_poisson"]
 
@@ -35,7 +35,7 @@ def system_of(A, shape, spacing=None, permutation=None, is_spd=True) -> LinearSy
     )
     b = matrix.createVecLeft()
     b.array = np.random.default_rng(1).standard_normal(A.shape[0])
-    grid = Grid(shape=shape, spacing=spacing or (1.0,) * len(shape), permutation=permutation)
+    grid = GridDofs(shape=shape, spacing=spacing or (1.0,) * len(shape), permutation=permutation)
     return LinearSystem(A=matrix, b=b, is_spd=is_spd, grid=grid)
 
 
@@ -414,7 +414,7 @@ def test_another_grid_for_the_same_matrix_is_followed(name):
     system = system_of(one_dimensional, (144,))
     pc = preconditioner(system, name)
     for shape in ((1, 144), (144, 1), (144,)):
-        grid = Grid(shape=shape, spacing=(1.0,) * len(shape), permutation=np.arange(144)[::-1])
+        grid = GridDofs(shape=shape, spacing=(1.0,) * len(shape), permutation=np.arange(144)[::-1])
         set_preconditioner(pc, name, replace(system, grid=grid))
         pc.setOperators(system.A)
         pc.setUp()

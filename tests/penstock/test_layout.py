@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from penstock.sample import FieldSpec, Layout, Sample
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout, Sample
 
-A = FieldSpec(name="a", shape=(2, 3))
-B = FieldSpec(name="b", shape=(2, 3))
+A = FieldSpec(name="a", on=Grid((2, 3)))
+B = FieldSpec(name="b", on=Grid((2, 3)))
 K = FieldSpec(name="k")
-U = FieldSpec(name="u", shape=(2, 3))
+U = FieldSpec(name="u", on=Grid((2, 3)))
 
 
 def test_layout_groups_fields_scalars_and_targets():
@@ -33,8 +34,12 @@ def test_pack_puts_every_quantity_in_its_channel():
         ((A, A), (U,), "a name occurs twice"),
         ((A,), (), "every output must be a field"),
         ((A,), (FieldSpec(name="u"),), "every output must be a field"),
-        ((A,), (FieldSpec(name="u", shape=(3, 2)),), "one grid"),
-        ((A,), (FieldSpec(name="u", shape=(2, 3), extent=(1, 2)),), "one grid: one shape and one extent"),
+        ((A,), (FieldSpec(name="u", on=Grid((3, 2))),), "one grid"),
+        (
+            (A,),
+            (FieldSpec(name="u", on=Grid((2, 3), extent=(1, 2)), extent=(1, 2)),),
+            "one grid: one shape and one extent",
+        ),
         ((FieldSpec(name="step"),), (U,), "'step' can't name a quantity"),
         ((FieldSpec(name="pore pressure"),), (U,), "'pore pressure' can't name a quantity"),
     ],
@@ -46,10 +51,13 @@ def test_layouts_that_cannot_be(inputs, outputs, expected):
 
 def test_a_domain_has_a_length_along_each_axis_and_one_of_1_where_nothing_is_said():
     assert (A.extent, K.extent) == ((1.0, 1.0), ())
-    assert FieldSpec(name="a", shape=(2, 3), extent=np.array([1e-3, 40])).extent == (1e-3, 40.0)
+    assert FieldSpec(name="a", on=Grid((2, 3), extent=np.array([1e-3, 40])), extent=np.array([1e-3, 40])).extent == (
+        1e-3,
+        40.0,
+    )
     for extent in ((1.0,), (1.0, 2.0, 3.0), (1.0, 0.0), (1.0, -2.0), (1.0, np.nan), (1.0, np.inf), ("a", 1), 2.0):
         with pytest.raises(ValueError, match=r"'a': extent=.* must be the domain's lengths along each of 2 axes"):
-            FieldSpec(name="a", shape=(2, 3), extent=extent)
+            FieldSpec(name="a", on=Grid((2, 3), extent=extent), extent=extent)
     with pytest.raises(ValueError, match="each of 0 axes"):
         FieldSpec(name="k", extent=(1.0,))
 

@@ -1,0 +1,420 @@
+"""Quantities, samples and their layout: how the fields of a problem become arrays.
+
+Axes:  N samples of a chunk, C channels, S scalars, * the shape of a geometry: *grid of a grid, P points of others.
+"""
+
+from __future__ import annotations
+
+import operator
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from keyword import iskeyword
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+
+from penstock.conversion import DTYPE, as_numbers, require_kept
+from penstock.errors import Refused
+from penstock.geometry import Geometry, Points
+from penstock.ragged import Ragged, Rows, joined
+
+RESERVED_NAMES = ("simulation", "step", "relative_l2", "self")  # columns of the stores that hold samples
+INDEX = np.dtype(np.int32)  # of edges
+
+
+@dataclass(frozen=True, kw_only=True)
+class FieldSpec:
+    """One quantity of a sample: a field on a geometry, or a scalar.
+
+    Raises:
+        ValueError: an argument is of another type or below 1.
+    """
+
+    name: str
+    """Key in `Sample.inputs` or `Sample.outputs`, and in an exported file."""
+    on: Geometry | None = None
+    """Where its values sit; None for a scalar."""
+    components: int = 1
+    """Of a vector or tensor, one after another; 1 for a plain number."""
+    unit: str = "1"
+    """Physical unit, for people; "1" when dimensionless."""
+
+    def __post_init__(self):
+        if self.on is not None and not isinstance(self.on, Geometry):
+            raise ValueError(f"{self.name!r}: on={self.on!r} must be a Grid, a Mesh or Points, or None for a scalar")
+        try:
+            components = operator.index(self.components)
+        except TypeError:
+            components = 0
+        if components < 1:
+            raise ValueError(f"{self.name!r}: components={self.components!r} must be a whole number from 1 on")
+        object.__setattr__(self, "components", components)
+        if not isinstance(self.unit, str):
+            raise ValueError(f"{self.name!r}: unit={self.unit!r} must be text")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the values in a sample: *, or [components, *]; () for a scalar. P is the largest where points vary."""
+        components = (self.components,) if self.components > 1 else ()
+        return (*components, *(self.on.shape if self.on is not None else ()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """The named arrays of one step of a simulation, in physical units.
+
+    Arrays have the shapes of their FieldSpecs: *, or [components, *].
+
+    Raises:
+        ValueError: `step` is no integer from 0 on.
+    """
+
+    inputs: Mapping[str, np.ndarray | float]
+    """The network's inputs by name: fields as arrays, scalars as numbers."""
+    outputs: Mapping[str, np.ndarray]
+    """What the network learns to predict, by name."""
+    step: int = 0
+    """Number of the sample within its simulation, from 0.
+
+    It is an integer because a second copy of a sample is recognised by it.
+    """
+    time: float | None = None
+    """Physical time of the sample: the input of the name `time`, where the problem has one."""
+    geometry: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """What the geometries of its fields have it bring along, by name.
+
+    For `Points` that is `points` [P, d], `weights` [P] and, where there are any, `edges` [E, 2]; for a masked `Grid`
+    `weights` [*grid].
+    """
+
+    def __post_init__(self):
+        try:
+            step = operator.index(self.step)
+        except TypeError:
+            step = -1
+        if not 0 <= step <= np.iinfo(np.int64).max:
+            raise ValueError(
+                f"step={self.step!r} must be an integer from 0 on: number the samples 0, 1, 2, ... and give the time "
+                "as an input"
+            )
+        object.__setattr__(self, "step", step)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One array of packed samples, [N, *shape]: quantities of one role on one geometry, side by side."""
+
+    name: str
+    role: Literal["input", "output", "geometry"]
+    on: Geometry | None
+    """Where the values sit; None for scalars."""
+    specs: tuple[FieldSpec, ...]
+    """Its quantities, in channel order."""
+    shape: tuple[int, ...]
+    """[C, *] or, of scalars, [C]; the largest where points vary."""
+    dtype: np.dtype = DTYPE
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether its rows have different lengths."""
+        return self.on is not None and self.on.is_ragged
+
+    @property
+    def num_bytes(self) -> int:
+        """Of a sample, where points vary of the largest."""
+        return self.dtype.itemsize * prod(self.shape)
+
+    @cached_property
+    def channels(self) -> dict[str, int | slice]:
+        """Where in C each quantity is, as an index of the array: a number, or a slice for several components."""
+        channels, start = {}, 0
+        for spec in self.specs:
+            channels[spec.name] = start if spec.components == 1 else slice(start, start + spec.components)
+            start += spec.components
+        return channels
+
+    @cached_property
+    def channel_names(self) -> tuple[str, ...]:
+        """A name for each channel: the quantity's, with the component's number where it has several."""
+        return tuple(
+            spec.name if spec.components == 1 else f"{spec.name}[{component}]"
+            for spec in self.specs
+            for component in range(spec.components)
+        )
+
+    def empty(self) -> Rows:
+        """An array of no samples."""
+        if self.is_ragged:
+            return Ragged(np.empty(0, self.dtype), np.empty(0, np.int64), self.shape[0])
+        return np.empty((0, *self.shape), self.dtype)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The arrays that hold a problem's samples, and their channels.
+
+    `fields` [C, *] holds the input fields, `scalars` [S] the input scalars, `targets` [C, *] the output fields,
+    `target_scalars` [C] the output scalars, all in float32. Fields of one role on two geometries are in arrays of their
+    own, `fields_<name of the geometry>`. What a geometry has each sample bring along is in arrays of the names that it
+    gives them, such as `points` [d, P] and `weights` [1, P]. An array that a problem lacks is absent from every
+    mapping.
+
+    Raises:
+        ValueError: there is no output, a name is not valid or occurs twice, or two geometries' arrays share a name.
+    """
+
+    inputs: tuple[FieldSpec, ...]
+    """Quantities that the network is given, in channel order."""
+    outputs: tuple[FieldSpec, ...]
+    """Quantities that the network predicts, in channel order."""
+
+    def __post_init__(self):
+        for what, specs in (("inputs", self.inputs), ("outputs", self.outputs)):
+            if not isinstance(specs, tuple | list) or not all(isinstance(spec, FieldSpec) for spec in specs):
+                raise ValueError(f"{what} must be a tuple of FieldSpecs: (FieldSpec(...), ), with the comma")
+            object.__setattr__(self, what, tuple(specs))
+        names = [spec.name for spec in (*self.inputs, *self.outputs)]
+        for name in names:
+            _check_name(name)
+        if len(set(names)) < len(names):
+            raise ValueError(f"a name occurs twice among inputs and outputs: {', '.join(names)}")
+        if not self.outputs:
+            raise ValueError("there must be an output")
+        arrays = [block.name for block in self._all_blocks()]
+        if twice := {name for name in arrays if arrays.count(name) > 1}:
+            raise ValueError(
+                f"two geometries have an array {', '.join(sorted(twice))}: tell them apart by a name, as in "
+                "Points(..., name='wall')"
+            )
+        if twice := set(names) & {name for geometry in self.geometries for name in geometry.travelling}:
+            raise ValueError(f"{', '.join(sorted(twice))} names a quantity and an array of a geometry: rename one")
+
+    @property
+    def geometries(self) -> tuple[Geometry, ...]:
+        """Those of the outputs, then those of inputs alone."""
+        specs = (*self.outputs, *self.inputs)
+        return tuple(dict.fromkeys(spec.on for spec in specs if spec.on is not None))
+
+    @cached_property
+    def blocks(self) -> dict[str, Block]:
+        """The arrays by name: inputs, then what geometries bring along, then outputs."""
+        return {block.name: block for block in self._all_blocks()}
+
+    def _all_blocks(self) -> list[Block]:
+        travelling = [
+            Block(
+                name,
+                "geometry",
+                geometry,
+                (FieldSpec(name=name, on=geometry, components=shape[0], unit=""),),
+                shape,
+                INDEX if name == geometry.named("edges") else DTYPE,
+            )
+            for geometry in self.geometries
+            for name, shape in geometry.travelling.items()
+        ]
+        inputs = _grouped("input", self.inputs, fields="fields", scalars="scalars")
+        return [*inputs, *travelling, *_grouped("output", self.outputs, fields="targets", scalars="target_scalars")]
+
+    @property
+    def input_blocks(self) -> tuple[Block, ...]:
+        """Of quantities that the network is given."""
+        return tuple(block for block in self.blocks.values() if block.role == "input")
+
+    @property
+    def output_blocks(self) -> tuple[Block, ...]:
+        """Of quantities that the network predicts."""
+        return tuple(block for block in self.blocks.values() if block.role == "output")
+
+    @property
+    def geometry_blocks(self) -> tuple[Block, ...]:
+        """Of what geometries have each sample bring along."""
+        return tuple(block for block in self.blocks.values() if block.role == "geometry")
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each array for a single sample; the largest where points vary."""
+        return {name: block.shape for name, block in self.blocks.items()}
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of one packed sample; where points vary, of the largest."""
+        return sum(block.num_bytes for block in self.blocks.values())
+
+    def weights_of[Array](self, block: Block, arrays: Mapping[str, Array]) -> Array | np.ndarray | None:
+        """Quadrature weights of a block's values.
+
+        Args:
+            block: one of inputs or outputs.
+            arrays: packed samples.
+
+        Returns:
+            [N, 1, *] where they travel with the samples, [*] where all samples share them; None where values count
+            alike.
+        """
+        if block.on is None:
+            return None
+        name = block.on.named("weights")
+        return arrays[name] if name in block.on.travelling else block.on.weights
+
+    def empty(self) -> dict[str, Rows]:
+        """The arrays of no samples."""
+        return {name: block.empty() for name, block in self.blocks.items()}
+
+    def pack(self, samples: Sequence[Sample]) -> dict[str, Rows]:
+        """Pack samples into arrays.
+
+        Args:
+            samples: N samples of the problem, one at least.
+
+        Returns:
+            Every array by name, [N, *shape]; ragged where points vary.
+
+        Raises:
+            Refused: a quantity is missing, misshapen, not finite, no real number, or one that float32 does not hold,
+                or a geometry is not one; the message names it.
+        """
+        rows = [self._packed(sample) for sample in samples]
+        return {name: joined([row[name] for row in rows]) for name in self.blocks}
+
+    @np.errstate(over="ignore")  # a value beyond float32 becomes infinite, and is refused
+    def _packed(self, sample: Sample) -> dict[str, Rows]:
+        arrays, counts = {}, {}
+        for block in self.geometry_blocks:
+            values = _given(block.name, sample.geometry)
+            array = _geometry_array(block, values)
+            arrays[block.name] = array
+            if block.name == block.on.named("points"):
+                counts[block.on] = array.shape[1]
+        for geometry in self.geometries:
+            _check_geometry(geometry, arrays)
+        for block in (*self.input_blocks, *self.output_blocks):
+            values = sample.outputs if block.role == "output" else {"time": sample.time} | dict(sample.inputs)
+            shape = (counts[block.on],) if block.is_ragged else block.shape[1:]
+            packed = np.empty((block.shape[0], *shape), DTYPE)
+            outside = arrays[block.on.named("weights")][0] == 0 if getattr(block.on, "is_masked", False) else None
+            for spec in block.specs:
+                value = _given(spec.name, values)
+                if type(value) is not np.ndarray or value.dtype.kind != "f":
+                    value = as_numbers(spec.name, value)
+                expected = (*((spec.components,) if spec.components > 1 else ()), *shape)
+                if value.shape != expected:
+                    raise Refused(f"{spec.name!r} has shape {value.shape}, its FieldSpec says {expected}")
+                if outside is not None:
+                    value = np.where(outside, 0, value)
+                channel = block.channels[spec.name]
+                packed[channel] = value
+                require_kept(spec.name, value, packed[channel])
+            arrays[block.name] = packed
+        return {
+            name: Ragged.of([arrays[name]]) if block.is_ragged else arrays[name][None]
+            for name, block in self.blocks.items()
+        }
+
+
+def _grouped(role: Literal["input", "output"], specs: Sequence[FieldSpec], *, fields: str, scalars: str) -> list[Block]:
+    """One block for each geometry, in the order of the specs, then that of the scalars."""
+    geometries = list(dict.fromkeys(spec.on for spec in specs if spec.on is not None))
+    blocks = []
+    for geometry in (*geometries, None):
+        own = tuple(spec for spec in specs if spec.on == geometry)
+        if own:
+            suffix = f"_{geometry.name}" if len(geometries) > 1 and geometry is not None and geometry.name else ""
+            name = scalars if geometry is None else f"{fields}{suffix}"
+            shape = (sum(spec.components for spec in own), *(() if geometry is None else geometry.shape))
+            blocks.append(Block(name, role, geometry, own, shape))
+    return blocks
+
+
+def _given(name: str, values: Mapping[str, Any]) -> Any:
+    if values.get(name) is None and (name == "time" or name not in values):
+        raise Refused(f"the sample lacks {name!r}")
+    return values[name]
+
+
+def _geometry_array(block: Block, value: Any) -> np.ndarray:
+    """What a sample brings along, as an array [C, *]: points and edges come as rows [P, d] and [E, 2]."""
+    value = as_numbers(block.name, value)
+    if not isinstance(block.on, Points):
+        if value.shape != block.shape[1:]:
+            raise Refused(f"{block.name!r} has shape {value.shape}, and the geometry's is {block.shape[1:]}")
+        value = value[None]
+    elif block.shape[0] == 1:
+        if value.ndim != 1:
+            raise Refused(f"{block.name!r} has shape {value.shape}: give one number per point, [P]")
+        value = value[None]
+    else:
+        if value.ndim != 2 or value.shape[1] != block.shape[0]:
+            raise Refused(f"{block.name!r} has shape {value.shape}: give rows of {block.shape[0]}")
+        value = value.T
+    if block.is_ragged and not 1 <= value.shape[1] <= block.shape[1]:
+        what, option = ("edges", "max_edges") if block.dtype == INDEX else ("points", "max_points")
+        if value.shape[1] or what == "points":
+            raise Refused(
+                f"{block.name!r} holds {value.shape[1]} {what}, and the geometry's {option} is {block.shape[1]}: raise "
+                "it, or take a coarser mesh"
+            )
+    if not np.isfinite(value).all():
+        index = np.argwhere(~np.isfinite(value))[0][1:].tolist()
+        raise Refused(f"{block.name!r} is not finite at {_at(index)}")
+    return np.ascontiguousarray(value, block.dtype)
+
+
+def _check_geometry(geometry: Geometry, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise Refused where the arrays that came along are not such a geometry."""
+    weights = arrays.get(geometry.named("weights"))
+    if weights is None:
+        return
+    if not geometry.is_ragged:  # a mask
+        if (weights < 0).any():
+            where = _at(np.argwhere(weights[0] < 0)[0].tolist())
+            raise Refused(
+                f"{geometry.named('weights')!r} is negative at {where}: quadrature weights are above 0, or 0 outside "
+                "the domain"
+            )
+        if not weights.any():
+            raise Refused(f"{geometry.named('weights')!r} is 0 everywhere: the domain has no point")
+        return
+    points = arrays[geometry.named("points")]
+    if weights.shape[1] != points.shape[1]:
+        raise Refused(
+            f"{geometry.named('weights')!r} are of {weights.shape[1]} points, and there are {points.shape[1]}"
+        )
+    if not (weights > 0).all():
+        index = int(np.argmin(weights > 0))
+        raise Refused(
+            f"{geometry.named('weights')!r} is {weights[0, index]:g} at point {index}: quadrature weights are above 0, "
+            "as the lumped masses of P1 elements are"
+        )
+    edges = arrays.get(geometry.named("edges"))
+    if edges is None:
+        return
+    is_edge = (edges[0] >= 0) & (edges[0] < edges[1]) & (edges[1] < points.shape[1])
+    if not is_edge.all():
+        index = int(np.argmin(is_edge))
+        raise Refused(
+            f"{geometry.named('edges')!r} has {edges[:, index].tolist()} as edge {index}: give each edge once as "
+            f"(i, j), i < j < {points.shape[1]}"
+        )
+
+
+def _at(index: list[int]) -> str:
+    return f"point {index[0]}" if len(index) == 1 else f"{index}"
+
+
+def _check_name(name: Any) -> None:
+    """Raise ValueError unless the name suits every place where it is used.
+
+    It is a key, an array of a store, and an argument of the exported module.
+    """
+    if not isinstance(name, str) or not name.isidentifier() or iskeyword(name) or name in RESERVED_NAMES:
+        raise ValueError(
+            f"{name!r} can't name a quantity: it must be an identifier, no keyword of Python, and none of "
+            f"{', '.join(RESERVED_NAMES)}"
+        )
+    plain = unicodedata.normalize("NFKC", name)
+    if plain != name:  # an argument that is typed as micro sign arrives as Greek mu
+        raise ValueError(f"{name!r} can't name a quantity: Python reads it as {plain!r}; call it that")

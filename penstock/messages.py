@@ -1,0 +1,149 @@
+"""What travels between driver, solvers and learner: leases, chunks, and news of solves.
+
+Axes:  N samples of a chunk, F parameters of a draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from penstock.conversion import DTYPE
+from penstock.ragged import Rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """The strategy that `auto` found fastest for a family of systems.
+
+    It is made once in a run and shared by the run's workers.
+    """
+
+    family: str
+    """Name of the family."""
+    number: int = 0
+    """Count of the decisions about the family: a later one replaces an earlier one."""
+    strategy: str
+    """Label of the choice, for instance "cg + multigrid"."""
+    seconds: Mapping[str, float | None]
+    """Median time of a solve, in seconds, by label of every strategy tried.
+
+    None stands for one that failed or was cut short.
+    """
+    reason: str
+    """One line for people: what was chosen, over what, by how much."""
+
+
+# Only the families met last are remembered, because a problem may name a new one for every draw.
+MAX_FAMILIES = 32
+
+
+def keep_last[Key, Value](kept: dict[Key, Value], key: Key, value: Value) -> None:
+    """Set the key as the last one, and drop the first ones beyond MAX_FAMILIES."""
+    kept.pop(key, None)
+    kept[key] = value
+    while len(kept) > MAX_FAMILIES:
+        del kept[next(iter(kept))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The simulations that a worker takes at a time: its look-ahead window."""
+
+    number: int
+    """Count of the leases of a run."""
+    simulations: tuple[int, ...]
+    design: str = "training"
+    """Second word of every draw's seed; "validation" draws are never trained on."""
+    decisions: tuple[Decision, ...] = ()
+    """Decisions about strategies so far, one per family."""
+    may_try: bool = True
+    """Whether this worker may try strategies; if not, it follows `decisions`."""
+    lane: int = 0
+    """The worker's place among those of the run.
+
+    A worker that replaces a dead one takes over its lane.
+    """
+
+
+@dataclass(frozen=True)
+class LeaseEnd:
+    """The end of a lease, sent through the stream after its last chunk."""
+
+    lease_number: int
+    error: str | None = None
+    """How the worker died before the lease was complete; None if it was."""
+    outgrown_bytes: int | None = None
+    """Memory in bytes of a worker that has outgrown its bound; None for others.
+
+    It solves nothing more, and may have left simulations out.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolveRecord:
+    """The cost of one linear solve, sent with the chunks."""
+
+    strategy: str
+    """The strategy that gave the solution; after a retry, not the configured one."""
+    seconds: float
+    iterations: int
+    """Products with A; 0 for a direct solve."""
+    relative_residual: float
+    """True relative residual ||b - A x|| / ||b||."""
+    family: str = "default"
+    """Name of the system's family."""
+    reason: str = ""
+    """Why it took more than one strategy; "" where the first one worked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Packed samples, the unit that travels, with news of their simulations.
+
+    The news is what happened since the chunk before: simulations finished and failed, solves, decisions.
+    """
+
+    design: str = "training"
+    """Design of the lease that the samples belong to."""
+    arrays: dict[str, Rows]
+    """The samples as arrays, packed by `Layout.pack`."""
+    simulations: np.ndarray
+    """The simulation that each sample belongs to, int64 [N]."""
+    steps: np.ndarray
+    """The number of each sample within its simulation, int64 [N]."""
+    parameters: np.ndarray | None = None
+    """Rank of each parameter of the sample's draw, float32 [N, F].
+
+    Ranks lie in [0, 1] and are uniform under the target distribution; [N, 0] where none is given.
+    """
+    finished: tuple[int, ...] = ()
+    """Simulations whose last sample is in this chunk."""
+    failed: Mapping[int, str] = field(default_factory=dict)
+    """Simulations that were given up, with the reason.
+
+    None of their samples is in this or a later chunk.
+    """
+    solves: tuple[SolveRecord, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    """Decisions the worker has made or adopted beyond those in its lease."""
+    retried: int = 0
+    """Number of simulations in which a system needed a more robust strategy."""
+    blocked_seconds: float = 0.0
+    """Time the worker waited for its last chunk to be taken, in seconds."""
+    outgrown_bytes: int | None = None
+    """The `outgrown_bytes` of the `LeaseEnd` that will follow."""
+
+    def __post_init__(self):
+        if self.parameters is None:
+            object.__setattr__(self, "parameters", np.empty((len(self), 0), DTYPE))
+
+    def __len__(self) -> int:
+        return len(self.simulations)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the chunk's arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
