@@ -25,7 +25,7 @@ from penstock.learner.buffers.bias import kolmogorov_smirnov
 from penstock.learner.buffers.buffer import BUFFERS
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.learner import Learner
-from penstock.learner.losses.losses import RelativeL2
+from penstock.learner.losses.losses import RelativeL2, TotalLoss
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
 from penstock.learner.settings import Settings, StopAfter
@@ -36,6 +36,7 @@ from penstock.learner.validation.collect import Collected
 from penstock.machine import processor
 from penstock.messages import Chunk, Lease
 from penstock.orchestrator.config.config import BufferSection, SolverSection
+from penstock.ragged import joined
 from penstock.registry import load_class
 from penstock.report import markdown
 from penstock.solvers import mpi
@@ -144,7 +145,7 @@ def solve(problem: Problem, seed: int, design: str, count: int) -> Draws:
     if failed := {i: reason for chunk in chunks for i, reason in chunk.failed.items()}:
         raise ArithmeticError(f"{len(failed)} simulations failed: {next(iter(failed.values()))}")
     chunk = Chunk(
-        arrays={name: np.concatenate([chunk.arrays[name] for chunk in chunks]) for name in problem.layout.shapes},
+        arrays={name: joined([chunk.arrays[name] for chunk in chunks]) for name in problem.layout.blocks},
         simulations=np.concatenate([chunk.simulations for chunk in chunks]),
         steps=np.concatenate([chunk.steps for chunk in chunks]),
         parameters=np.concatenate([chunk.parameters for chunk in chunks]),
@@ -181,7 +182,7 @@ def learn(
 
     surrogate = Surrogate(FNO(layout, width=WIDTH, modes=MODES), Normalization.identity(layout), layout)
     learner = Learner(
-        Step(surrogate, loss=RelativeL2(), learning_rate=LEARNING_RATE),
+        Step(surrogate, loss=TotalLoss(problem.layout, RelativeL2), learning_rate=LEARNING_RATE),
         buffer,
         Replay(training, training.orders[window], measure),
         layout,

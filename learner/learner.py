@@ -12,7 +12,7 @@ from penstock.learner.buffers.bias import BiasWatch
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.checkpoints.saver import Saver
 from penstock.learner.checkpoints.store import PlainStore, Store
-from penstock.learner.rehearsal import try_export
+from penstock.learner.rehearsal.rehearsal import try_export
 from penstock.learner.settings import Settings
 from penstock.learner.step import Step
 from penstock.learner.stream.ingest import Ingest

@@ -1,6 +1,9 @@
 """Per-channel mean and standard deviation: gathered from the stream as samples come in, then fixed for good.
 
-Axes:  B batch, N samples of a chunk, T steps of a simulation, C channels (S for scalars), * the grid's axes.
+Axes:  B batch, N samples of a chunk, T steps of a simulation, C channels (S for scalars), * the shape of a geometry.
+
+Where values have quadrature weights, they count by these, and each sample as much as any other: so padding, of weight
+0, counts nothing, and statistics are the same on a finer mesh.
 """
 
 from __future__ import annotations
@@ -33,18 +36,33 @@ class _Moments:
     squares: np.ndarray
 
     @classmethod
-    def of(cls, values_NC: np.ndarray, steps: np.ndarray, num_steps: int, origin: np.ndarray) -> _Moments:
-        """Of a chunk's values, in two passes."""
+    def of(
+        cls,
+        values_NC: np.ndarray,
+        steps: np.ndarray,
+        num_steps: int,
+        origin: np.ndarray,
+        weights: np.ndarray | None = None,
+    ) -> _Moments:
+        """Of a chunk's values, in two passes. weights: [*] or [N, 1, *], where they don't count alike."""
         num_rows = np.bincount(steps, minlength=num_steps)
         mean, squares = np.empty((2, num_steps, len(origin)))
+        each = None  # weight of each value: of a row's values together the number of its samples
+        if weights is not None:
+            each = np.broadcast_to(weights, (len(values_NC), 1, *values_NC.shape[2:])).reshape(len(values_NC), -1)
+            each = (each / each.sum(axis=1, keepdims=True, dtype=np.float64)).reshape(len(steps), -1)
         for channel in range(len(origin)):
             # one row where steps are not told apart: sums over short rows take longer
             deviations = values_NC[:, channel].astype(np.float64).reshape(len(steps), -1)
             deviations -= origin[channel]
-            mean[:, channel] = np.bincount(steps, deviations.mean(axis=1), num_steps) / np.maximum(1, num_rows)
+            count = deviations.shape[1] if each is None else len(values_NC) // len(steps)
+            means = deviations.mean(axis=1) if each is None else np.einsum("np,np->n", each, deviations) / count
+            mean[:, channel] = np.bincount(steps, means, num_steps) / np.maximum(1, num_rows)
             deviations -= mean[steps, channel, None]
-            squares[:, channel] = np.bincount(steps, np.einsum("np,np->n", deviations, deviations), num_steps)
-        return cls(num_rows * deviations.shape[1], origin, mean, squares)
+            operands = (deviations, deviations) if each is None else (each, deviations, deviations)
+            sums = np.einsum(f"{','.join(['np'] * len(operands))}->n", *operands)
+            squares[:, channel] = np.bincount(steps, sums, num_steps)
+        return cls(num_rows * count, origin, mean, squares)
 
     def joined_to(self, before: _Moments) -> _Moments:
         count, shift = before.count + self.count, self.mean - before.mean
@@ -87,15 +105,24 @@ class RunningMoments:
         # an entry is replaced as a whole, for another thread may read it meanwhile
         self._moments: dict[str, _Moments] = {}
 
-    def update(self, arrays: Mapping[str, np.ndarray], steps: np.ndarray | None = None) -> None:
-        """Takes the samples of a chunk in: arrays [N, C, *] by name, N of any size, and their steps int64 [N]."""
+    def update(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        steps: np.ndarray | None = None,
+        weights: Mapping[str, np.ndarray | None] | None = None,
+    ) -> None:
+        """Takes the samples of a chunk in: arrays [N, C, *] by name, N of any size, and their steps int64 [N].
+
+        weights: by array, [*] or [N, 1, *], of those whose values don't count alike.
+        """
         for name, values_NC in arrays.items():
             if not len(values_NC):
                 continue
             before = self._moments.get(name)
             first_C = values_NC[0].reshape(values_NC.shape[1], -1).mean(axis=1, dtype=np.float64)
             rows = np.zeros(1, np.int64) if self.num_steps == 1 else steps
-            chunk = _Moments.of(values_NC, rows, self.num_steps, first_C if before is None else before.origin)
+            origin = first_C if before is None else before.origin
+            chunk = _Moments.of(values_NC, rows, self.num_steps, origin, (weights or {}).get(name))
             self._moments[name] = chunk if before is None else chunk.joined_to(before)
 
     def over(self, name: str, steps: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +158,7 @@ class RunningMoments:
 
 
 class Normalization(nn.Module):
-    """x -> (x - mean) / std and back, for each array of a Layout by name: "fields", "scalars", "targets".
+    """x -> (x - mean) / std and back, for each array of inputs or outputs of a Layout, by its name.
 
     mean, std: [C] tensors by array name. They are buffers, so they travel with the weights.
     """
@@ -145,26 +172,27 @@ class Normalization(nn.Module):
     @classmethod
     def identity(cls, layout: Layout) -> Normalization:
         """Mean 0 and std 1: the placeholder until samples are known or a checkpoint is loaded."""
-        channels = {name: shape[0] for name, shape in layout.shapes.items()}
+        channels = {block.name: block.shape[0] for block in (*layout.input_blocks, *layout.output_blocks)}
         return cls(
             {name: torch.zeros(count) for name, count in channels.items()},
             {name: torch.ones(count) for name, count in channels.items()},
         )
 
     @classmethod
-    def from_moments(cls, moments: RunningMoments, sources: Sources | None = None) -> Normalization:
+    def from_moments(cls, moments: RunningMoments, layout: Layout, sources: Sources | None = None) -> Normalization:
         """The statistics so far, of a sample or more.
 
-        A channel whose deviation is no more than float32's rounding of its mean is a constant. Of the targets it gets
+        A channel whose deviation is no more than float32's rounding of its mean is a constant. Of the outputs it gets
         std 0, so that it is predicted as its mean; of the inputs its mean's size, so that it is about 0.
 
-        sources: where the channels' statistics come from, where batches are not the samples themselves
-            (`Draw.sources`).
+        layout: of batches. sources: where the channels' statistics come from, where batches are not the samples
+            themselves (`Draw.sources`).
         """
-        mean, std = _statistics(moments, sources)
+        mean, std = _statistics(moments, sources, layout)
         for name in mean:
-            unit = np.zeros_like(mean[name]) if name == "targets" else np.abs(mean[name])
-            unit = np.where((name != "targets") & (unit == 0), 1.0, unit)
+            size = np.abs(mean[name])
+            is_output = layout.blocks[name].role == "output"
+            unit = np.zeros_like(size) if is_output else np.where(size == 0, 1.0, size)
             std[name] = np.where(is_constant(mean[name], std[name]), unit, std[name])
         tensors = [{name: torch.tensor(a, dtype=torch.float32) for name, a in arrays.items()} for arrays in (mean, std)]
         return cls(*tensors)
@@ -213,12 +241,13 @@ def constants(moments: RunningMoments, sources: Sources, layout: Layout) -> list
     Raises PenstockError when no output varies: there is nothing to learn.
     """
     lines = []
-    mean, std = _statistics(moments, sources)
-    for name, specs in layout.groups.items():
-        for spec, value, deviation in zip(specs, mean[name], std[name], strict=True):
+    mean, std = _statistics(moments, sources, layout)
+    for name in mean:
+        block = layout.blocks[name]
+        for quantity, value, deviation in zip(block.channel_names, mean[name], std[name], strict=True):
             if is_constant(value, deviation):
-                lines.append(_describe(spec.name, value, deviation, is_output=name == "targets"))
-    if is_constant(mean["targets"], std["targets"]).all():
+                lines.append(_describe(quantity, value, deviation, is_output=block.role == "output"))
+    if all(is_constant(mean[block.name], std[block.name]).all() for block in layout.output_blocks):
         raise PenstockError(f"no output varies, so there is nothing to learn: {lines[-1]}", exit_code=1)
     return lines
 
@@ -242,10 +271,11 @@ def _describe(name: str, mean: float, std: float, *, is_output: bool) -> str:
     )
 
 
-def _statistics(moments: RunningMoments, sources: Sources | None) -> tuple[dict[str, np.ndarray], ...]:
-    """Means and standard deviations of the channels of batches, [C] by array."""
-    sources = sources or {name: [(name, slice(None))] for name in moments.mean}
-    parts = {name: [moments.over(*source) for source in of_array] for name, of_array in sources.items()}
+def _statistics(moments: RunningMoments, sources: Sources | None, layout: Layout) -> tuple[dict[str, np.ndarray], ...]:
+    """Means and standard deviations of the channels of batches, [C] by array of inputs and outputs."""
+    names = [block.name for block in (*layout.input_blocks, *layout.output_blocks)]
+    sources = sources or {name: [(name, slice(None))] for name in names}
+    parts = {name: [moments.over(*source) for source in sources[name]] for name in names}
     return tuple({name: np.concatenate([part[i] for part in parts[name]]) for name in parts} for i in range(2))
 
 

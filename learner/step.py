@@ -1,6 +1,6 @@
 """One optimisation step: forward, loss, backward, clipping, AdamW, and the running average of the weights.
 
-Axes:  B batch, C channels, *grid the axes of the fields' grid.
+Axes:  B batch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from penstock.errors import PenstockError
 from penstock.learner.copies import copied, follow
-from penstock.learner.losses.losses import mark_constants
+from penstock.learner.losses.losses import TotalLoss
+from penstock.learner.losses.norms import mark_constants
 from penstock.learner.surrogate import Surrogate
 
 PRECISIONS = ("float32", "bfloat16")
@@ -25,15 +26,14 @@ class Step:
 
     surrogate: on its device already; its parameters are changed in place. A complex one is trained as its real and
         imaginary parts, which is how torch's own AdamW takes it where it isn't fused.
-    loss: prediction and target [B, C, *grid], in multiples of the target channels' standard deviation, and the root
-        mean square of the targets' norms, a scalar, to [B].
+    loss: of all outputs.
     precision: "bfloat16" is autocast: linear layers compute in bfloat16, while weights, moments, normalisation and loss
         stay float32, and so do layers that ask for it (the FNO's spectral ones). "float32" is just that: TF32 is left
         as torch has it, which is off for matrix products. On a CPU core with AVX512-BF16 a step of an FNO takes 0.8 of
         its time in bfloat16, one of a wide MLP at batch 10 1.3: casting the weights costs more than it saves.
-    compile: torch.compile of forward, loss and backward, for the batch size that comes first. Another one (the last
-        batch of a drained buffer) runs uncompiled: compiling takes longer than the step that would use it, a minute or
-        so for an FNO on a CPU, where it then takes 0.8 of its time.
+    compile: torch.compile of forward, loss and backward, for the batch's shapes that come first. Others (the last
+        batch of a drained buffer, more or fewer points) run uncompiled: compiling takes longer than the step that would
+        use it, a minute or so for an FNO on a CPU, where it then takes 0.8 of its time.
     micro_batch_size: forward and backward in parts of so many samples, whose gradients add up to the whole batch's.
     clip_norm: the largest L2 norm of the gradient over all parameters; a longer one is scaled down.
     ema_decay: d of the exponential moving average of the weights after step n = 0, 1, ...,
@@ -54,7 +54,7 @@ class Step:
         self,
         surrogate: Surrogate,
         *,
-        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+        loss: TotalLoss,
         learning_rate: float,
         precision: str = "float32",
         compile: bool = False,
@@ -87,7 +87,7 @@ class Step:
         if compile:
             mark_constants()
             self._compiled_total_loss = torch.compile(self._total_loss, dynamic=False)
-        self._compiled_size: int | None = None
+        self._compiled_shapes: dict[str, torch.Size] | None = None
         self._averaged = surrogate if ema_decay is None else copied(surrogate).requires_grad_(False)
         averaged = dict(self._averaged.named_parameters())
         self._averaged_reals = {name: _as_real(averaged[name]) for name in self._parameters}
@@ -97,10 +97,10 @@ class Step:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self.surrogate.zero_grad()
-        batch_size = len(arrays["targets"])
-        mean_loss = torch.zeros((), device=arrays["targets"].device)
+        batch_size = _size(arrays)
+        mean_loss = torch.zeros((), device=self.surrogate.device)
         for part in self._parts(arrays):
-            loss = self._total_loss_for(len(part["targets"]))(part) / batch_size
+            loss = self._total_loss_for(part)(part) / batch_size
             loss.backward()
             mean_loss += loss.detach()
         self._hand_over_gradients()
@@ -134,7 +134,7 @@ class Step:
     @property
     def compiles_next(self) -> bool:
         """Whether the next step is the one that torch.compile takes its time for."""
-        return self._compiled_total_loss is not None and self._compiled_size is None
+        return self._compiled_total_loss is not None and self._compiled_shapes is None
 
     @property
     def averaged(self) -> Surrogate:
@@ -160,19 +160,17 @@ class Step:
 
     def _total_loss(self, arrays: dict[str, Tensor]) -> Tensor:
         """Sum of the samples' losses."""
-        with torch.autocast(arrays["targets"].device.type, torch.bfloat16, enabled=self._autocasts):
+        with torch.autocast(self.surrogate.device.type, torch.bfloat16, enabled=self._autocasts):
             prediction = self.surrogate.predict_in_stds(arrays)
-        normalization = self.surrogate.normalization
-        target = normalization.in_stds("targets", arrays["targets"])
-        typical = normalization.typical("targets").square().mean().sqrt()
-        return self._loss(prediction, target, typical).sum()
+        return self._loss(prediction, arrays, self.surrogate.normalization).sum()
 
-    def _total_loss_for(self, size: int) -> Callable[[dict[str, Tensor]], Tensor]:
+    def _total_loss_for(self, arrays: Mapping[str, Tensor]) -> Callable[[dict[str, Tensor]], Tensor]:
         if self._compiled_total_loss is None:
             return self._total_loss
-        if self._compiled_size is None:
-            self._compiled_size = size
-        return self._compiled_total_loss if size == self._compiled_size else self._total_loss
+        shapes = {name: array.shape for name, array in arrays.items()}
+        if self._compiled_shapes is None:
+            self._compiled_shapes = shapes
+        return self._compiled_total_loss if shapes == self._compiled_shapes else self._total_loss
 
     # Checkpoints
 
@@ -208,6 +206,10 @@ class Step:
             if f"step.{name}" in state:  # absent while a parameter has had no gradient
                 moments = {key: state[f"{key}.{name}"] for key in MOMENTS}
                 self._optimizer.state[parameter] = {key: _laid_out_as(parameter, v) for key, v in moments.items()}
+
+
+def _size(arrays: Mapping[str, Tensor]) -> int:
+    return len(next(iter(arrays.values())))
 
 
 def _as_real(parameter: Tensor) -> Tensor:

@@ -1,27 +1,46 @@
 """The one way through a trained operator, from physical units to physical units.
 
-Axes:  B batch, C channels, S scalars, *grid the axes of the fields' grid.
+Axes:  B batch, C channels, S scalars, d dimensions of space, P points, E edges, * the shape of a geometry.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from penstock.layout import Layout
+from penstock.geometry import Geometry, Grid, Mesh, Points
+from penstock.layout import Block, Layout
 from penstock.learner.normalization import Normalization
 
 
 class Surrogate(nn.Module):
-    """A model between its normalisations. Training, validation, export and prediction all pass through here."""
+    """A model between its normalisations. Training, validation, export and prediction all pass through here.
+
+    A model is called with the inputs' arrays and, of what the geometries have, with what its `forward` names:
+
+    - `points` [B, P, d] and `weights` [B, P], of a `Mesh` and of `Points`; where samples are padded, weights are 0;
+    - `edges` int64 [B, E, 2], of `Points` that have some; (0, 0) is padding;
+    - `weights` [B, *grid], of a masked `Grid`; 0 is outside the domain.
+
+    Of a geometry with a name these have it before theirs, as in `wall_points`. Lengths are in units of the longest edge
+    of the geometry's box, from its lowest corner on, and weights in such lengths to the power of d.
+    """
 
     def __init__(self, model: nn.Module, normalization: Normalization, layout: Layout):
         super().__init__()
         self.model = model
         self.normalization = normalization
         self.layout = layout
+        self._arguments = geometry_arguments(model, layout)
+        for geometry in layout.geometries:
+            if isinstance(geometry, Mesh):
+                for array, values in (("points", geometry.arrays.points), ("weights", geometry.arrays.weights)):
+                    if geometry.named(array) in self._arguments:
+                        tensor = torch.tensor(values, dtype=torch.float32)
+                        self.register_buffer(geometry.named(array), tensor, persistent=False)
 
     @property
     def weight_bytes(self) -> int:
@@ -30,31 +49,85 @@ class Surrogate(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.normalization.targets_mean.device
+        return next(self.normalization.buffers()).device
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
-        """Inputs by the layout's names, fields [B, *grid] and scalars [B], to outputs by name, [B, *grid]."""
-        arrays = {
-            group: torch.stack([inputs[spec.name] for spec in specs], dim=1)
-            for group, specs in self.layout.groups.items()
-            if group != "targets"
-        }
-        targets_BC = self.predict(arrays)
-        return {spec.name: targets_BC[:, channel] for channel, spec in enumerate(self.layout.outputs)}
+        """Inputs by the layout's names to outputs by name: fields [B, *] or [B, components, *], scalars [B].
 
-    def predict(self, arrays: Mapping[str, Tensor]) -> Tensor:
-        """Arrays as `Layout.pack` gives them, fields [B, C, *grid] and scalars [B, S], to targets [B, C, *grid].
-
-        Targets among the arrays are not looked at.
+        What geometries have each sample bring along is among the inputs, as in packed samples: points [B, d, P],
+        weights [B, P], edges [B, 2, E].
         """
-        return self.normalization.decode("targets", self.model_output(arrays).float())
+        blocks = (*self.layout.input_blocks, *self.layout.geometry_blocks)
+        outputs = self.predict({block.name: joined_channels(block, inputs) for block in blocks})
+        return {
+            name: outputs[block.name][:, channel]
+            for block in self.layout.output_blocks
+            for name, channel in block.channels.items()
+        }
 
-    def predict_in_stds(self, arrays: Mapping[str, Tensor]) -> Tensor:
-        """`predict` in multiples of the target channels' standard deviation, not centred: what losses are taken of."""
-        return self.normalization.decode_in_stds("targets", self.model_output(arrays).float())
+    def predict(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Arrays as `Layout.pack` gives them to the outputs' arrays, [B, C, *] by name.
 
-    def model_output(self, arrays: Mapping[str, Tensor]) -> Tensor:
-        """[B, C, *grid] in normalised units, as precise as the model has it; float32 from there on."""
-        return self.model(
-            **{name: self.normalization.encode(name, arrays[name]) for name in arrays if name != "targets"}
-        )
+        Outputs among the arrays are not looked at.
+        """
+        output = self.model_output(arrays)
+        return {name: self.normalization.decode(name, values.float()) for name, values in output.items()}
+
+    def predict_in_stds(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`predict` in multiples of the channels' standard deviation, not centred: what losses are taken of."""
+        output = self.model_output(arrays)
+        return {name: self.normalization.decode_in_stds(name, values.float()) for name, values in output.items()}
+
+    def model_output(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs' arrays in normalised units, as precise as the model has them; float32 from there on."""
+        inputs = {
+            block.name: self.normalization.encode(block.name, arrays[block.name]) for block in self.layout.input_blocks
+        }
+        size = next(iter(arrays.values())).shape[0]
+        for geometry in self.layout.geometries:
+            inputs |= self._geometry(geometry, arrays, size)
+        output = self.model(**inputs)
+        blocks = self.layout.output_blocks
+        return {blocks[0].name: output} if len(blocks) == 1 and not isinstance(output, dict) else output
+
+    def _geometry(self, geometry: Geometry, arrays: Mapping[str, Tensor], size: int) -> dict[str, Tensor]:
+        """What of it the model takes, for a batch of `size`."""
+        found = {name: arrays[name] for name in geometry.travelling if name in self._arguments}
+        if isinstance(geometry, Mesh):
+            own = (geometry.named(array) for array in ("points", "weights"))
+            found = {name: getattr(self, name) for name in own if name in self._arguments}
+            found = {name: values.expand(size, *values.shape) for name, values in found.items()}
+        elif isinstance(geometry, Points):
+            found = {name: values.transpose(1, 2) for name, values in found.items()}
+        if not found:
+            return {}
+        lowest, highest = geometry.box
+        length = float((highest - lowest).max())
+        if (name := geometry.named("points")) in found:
+            found[name] = (found[name] - torch.tensor(lowest, dtype=torch.float32, device=found[name].device)) / length
+        if (name := geometry.named("weights")) in found:
+            weights = found[name]
+            weights = weights[..., 0] if isinstance(geometry, Points) else weights
+            weights = weights[:, 0] if isinstance(geometry, Grid) else weights
+            found[name] = weights / length**geometry.dimension
+        if (name := geometry.named("edges")) in found:
+            found[name] = found[name].long()
+        return found
+
+
+def geometry_arguments(model: nn.Module, layout: Layout) -> set[str]:
+    """What a model's `forward` takes of the geometries, by name."""
+    names = {name for geometry in layout.geometries for name in geometry.travelling}
+    for geometry in layout.geometries:
+        if isinstance(geometry, Mesh):
+            names |= {geometry.named("points"), geometry.named("weights")}
+    parameters = inspect.signature(model.forward).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return names
+    return names & {parameter.name for parameter in parameters}
+
+
+def joined_channels(block: Block, values: Mapping[str, Tensor]) -> Tensor:
+    """A block's array [B, C, *] of its quantities by name."""
+    parts = [values[spec.name] if spec.components > 1 else values[spec.name].unsqueeze(1) for spec in block.specs]
+    return torch.cat(parts, dim=1)

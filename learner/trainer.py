@@ -164,7 +164,8 @@ class Trainer:
                 f"means and deviations are of {num_simulations} simulations, all that came or that buffer.capacity "
                 f"{self.buffer.capacity} has room for: give at least {MIN_SIMULATIONS} of them"
             )
-        self._step.surrogate.normalization = Normalization.from_moments(moments, sources).to(self.feed.device)
+        normalization = Normalization.from_moments(moments, self.buffer.layout, sources)
+        self._step.surrogate.normalization = normalization.to(self.feed.device)
         self._normalization_is_fixed = True
 
     def _train_next(self, should_stop: Callable[[], bool]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,16 +18,17 @@ from penstock.layout import Layout
 from penstock.learner.buffers.units import DRAWS, Draw, Samples
 from penstock.learner.checkpoints.store import Store
 from penstock.learner.learner import Learner
-from penstock.learner.losses.losses import LOSSES, Sobolev
-from penstock.learner.models import MODELS
+from penstock.learner.losses.losses import LOSSES, TotalLoss
+from penstock.learner.models import MODELS, refused_geometry
 from penstock.learner.normalization import Normalization
-from penstock.learner.rehearsal import rehearse, try_out
+from penstock.learner.rehearsal.free_samples import free_samples
+from penstock.learner.rehearsal.rehearsal import rehearse, try_out
 from penstock.learner.schedules import Schedule
 from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.step import Step
 from penstock.learner.stream.order import OVERRIDE
 from penstock.learner.stream.stream import Stream
-from penstock.learner.surrogate import Surrogate
+from penstock.learner.surrogate import Surrogate, geometry_arguments
 from penstock.learner.validation.validation import BATCH_SIZE, Validation
 from penstock.orchestrator.config.config import AsksClock, Config, Named, OnResume, marked
 from penstock.orchestrator.run.placement import make_buffer, pick_device
@@ -37,8 +37,6 @@ from penstock.registry import build, is_plain, load_class, plain, read_source, w
 from penstock.solvers import mpi
 from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.problems import PROBLEMS
-
-OF_THE_PROBLEM = ("extent", "weights", "stiffness")  # options of losses that no configuration gives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +90,15 @@ class Plan(Solving):
         """
         choice = self.config.model
         cls = load_class(choice.name, MODELS, "model.name", self.model_source)
+        if refusal := refused_geometry(choice.name, cls, self.batch_layout):
+            raise PenstockError(f"model: {refusal}")
         model = build(cls, choice.options, "model", self.batch_layout)
+        ragged = [each.named("weights") for each in self.batch_layout.geometries if each.is_ragged]
+        if lacking := set(ragged) - geometry_arguments(model, self.batch_layout):
+            raise PenstockError(
+                f"model: {choice.name} must take {', '.join(sorted(lacking))} in forward(): samples of "
+                f"{self.config.problem.name} have points of their own, padded, and of padding the weight is 0"
+            )
         surrogate = Surrogate(model, Normalization.identity(self.batch_layout), self.batch_layout)
         try_out(surrogate, choice.name)
         return surrogate
@@ -108,20 +114,15 @@ class Plan(Solving):
         with torch.device("meta"):
             return build(MODELS[choice.name], choice.options, "model", self.batch_layout)
 
-    def loss(self) -> Sobolev:
-        """Raises PenstockError, also for a loss that the targets' grid does not allow."""
+    def loss(self) -> TotalLoss:
+        """Raises PenstockError, also for a loss that the outputs' geometries do not allow."""
         choice = self.config.training.loss
-        for key in {"weights", "stiffness"} & choice.options.keys():
-            raise PenstockError(f"training.loss.{key}: belongs to a mesh, and a configuration's problems are on grids")
-        if "extent" in choice.options:
-            raise PenstockError("training.loss.extent: is the problem's: give it in its FieldSpecs")
         cls = load_class(choice.name, LOSSES, "training.loss", takes_files=False)
-        takes_extent = "extent" in inspect.signature(cls).parameters
-        options = choice.options | ({"extent": self.batch_layout.extent} if takes_extent else {})
-        loss = build(cls, options, "training.loss")
-        targets = torch.zeros(1, *self.batch_layout.shapes["targets"])
+        layout = self.batch_layout
+        loss = TotalLoss(layout, lambda geometry: build(cls, choice.options, "training.loss", geometry))
+        arrays = free_samples(layout, 1, torch.device("cpu"))
         try:
-            loss(targets, targets, 1.0)
+            loss(arrays, arrays, Normalization.identity(layout))
         except (TypeError, ValueError) as error:
             raise PenstockError(f"training.loss: {error}") from error
         return loss
@@ -144,7 +145,8 @@ class Plan(Solving):
         self, arrays: Mapping[str, np.ndarray], device: torch.device | str, steps: np.ndarray | None = None
     ) -> Validation:
         """Of rows of a validation set, and their steps where they have any."""
-        return Validation(arrays, steps=steps, batch_size=self.settings.validation_batch_size, device=device)
+        size = self.settings.validation_batch_size
+        return Validation(arrays, self.batch_layout, steps=steps, batch_size=size, device=device)
 
     def learner(self, stream: Stream, store: Store | None = None) -> Learner:
         """The learner of a run, restored from what its store holds, if there is one. Raises PenstockError."""
@@ -225,7 +227,7 @@ def resolve(config: Config) -> Plan:
         "model": spelt_out(config.model, model, given=1),
         "solver": solver.model_copy(update={"strategy": spelt_out(solver.strategy, strategy)}),
         "buffer": buffer.model_copy(update={"draw": spelt_out(buffer.draw, draw, given=draw is not Samples)}),
-        "training": training.model_copy(update={"loss": spelt_out(training.loss, loss, leave_out=OF_THE_PROBLEM)}),
+        "training": training.model_copy(update={"loss": spelt_out(training.loss, loss, given=1)}),
     }
     plan = Plan(config=config.model_copy(update=changes), **sources)
     plan.order.require_possible(plan.asks_clock())

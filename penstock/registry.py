@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType, NoneType, SimpleNamespace, UnionType
@@ -156,7 +156,7 @@ def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
         raise PenstockError(f"{where}: {describe(error)}") from error
 
 
-def with_defaults(cls: type, options: Mapping[str, Any], *, given: int = 0, leave_out: Collection[str] = ()) -> dict:
+def with_defaults(cls: type, options: Mapping[str, Any], *, given: int = 0) -> dict:
     """The options, followed by the default of every option that is absent.
 
     Defaults that YAML cannot hold are left out.
@@ -165,7 +165,6 @@ def with_defaults(cls: type, options: Mapping[str, Any], *, given: int = 0, leav
         cls: the class that takes the options.
         options: the options given in the configuration.
         given: number of positional arguments that don't come from the configuration.
-        leave_out: names of keyword arguments that don't come from it either.
 
     Returns:
         The completed options, as YAML holds them.
@@ -177,7 +176,7 @@ def with_defaults(cls: type, options: Mapping[str, Any], *, given: int = 0, leav
     defaults = {
         parameter.name: plain(parameter.default)
         for parameter in parameters
-        if parameter.kind in OPTION_KINDS and parameter.name not in leave_out and is_plain(parameter.default)
+        if parameter.kind in OPTION_KINDS and is_plain(parameter.default)
     }
     return dict(options) | {name: value for name, value in defaults.items() if name not in options}
 

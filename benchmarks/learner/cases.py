@@ -12,7 +12,7 @@ from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.buffer import Reservoir
 from penstock.learner.ladder.samples import LEARNING_RATE, full_reservoir
-from penstock.learner.losses.losses import LOSSES
+from penstock.learner.losses.losses import LOSSES, TotalLoss
 from penstock.learner.models import MODELS
 from penstock.learner.normalization import Normalization
 from penstock.learner.step import Step
@@ -45,7 +45,12 @@ class Case:
         return Surrogate(model, Normalization.identity(self.layout), self.layout).to(device)
 
     def step(self, device: torch.device, **options: Any) -> Step:
-        return Step(self.surrogate(device), loss=LOSSES[self.loss](), learning_rate=LEARNING_RATE, **options)
+        return Step(
+            self.surrogate(device),
+            loss=TotalLoss(self.layout, LOSSES[self.loss]),
+            learning_rate=LEARNING_RATE,
+            **options,
+        )
 
     def full_reservoir(self, **placement: Any) -> Reservoir:
         return full_reservoir(self.layout, self.num_slots, **placement)

@@ -55,16 +55,17 @@ def _rounds(
         The times, and the bytes of either.
     """
     layout = Layout((), (FieldSpec(name="field", on=Grid((row_bytes // 4,))),))
+    (field,) = layout.output_blocks
     buffer = Reservoir(layout, capacity=num_slots, watermark=1, seed=0, **placement)
     num_rows = min(num_slots, max(1, CHUNK_BYTES // row_bytes))
     starts = range(0, num_slots - num_rows + 1, num_rows)
-    pool = np.ones((num_slots, *layout.shapes["targets"]), np.float32)
+    pool = np.ones((num_slots, *field.shape), np.float32)
     chunks = [pool[start : start + num_rows] for start in starts]
     numbers = np.arange(num_rows)
 
     def put() -> None:
         for chunk in chunks:
-            buffer.put_now({"targets": chunk}, numbers, numbers)
+            buffer.put_now({field.name: chunk}, numbers, numbers)
 
     if "device" in placement:
         target = torch.empty(pool.shape, **placement)

@@ -77,11 +77,12 @@ def _their_fno(case: Case) -> nn.Module:
 
     use_default_einsum()  # with opt_einsum's the contraction alone took 20 times as long, and nothing compiled
     torch.manual_seed(0)
-    num_axes = len(case.layout.shapes["targets"]) - 1
+    (targets,) = case.layout.output_blocks
+    num_axes = len(targets.shape) - 1
     return FNO(
         n_modes=(2 * case.options["modes"] - 1,) * num_axes,  # they count both signs: -11 to 11 for 12 of ours
         in_channels=case.layout.shapes["fields"][0],
-        out_channels=case.layout.shapes["targets"][0],
+        out_channels=targets.shape[0],
         hidden_channels=case.options["width"],
         n_layers=case.options["layers"],
         lifting_channel_ratio=0,  # one layer
@@ -100,7 +101,8 @@ def _ours(step: Step, arrays: dict[str, Tensor]) -> Arm:
 
 
 def _theirs(case: Case, model: nn.Module, forward: Callable[[Tensor], Tensor], arrays: dict[str, Tensor]) -> Arm:
-    loss = LOSSES[case.loss]()
+    (targets,) = case.layout.output_blocks
+    loss = LOSSES[case.loss](targets.on)
     parameters = list(model.parameters())
     optimizers = [
         torch.optim.AdamW([p for p in parameters if not p.is_complex()], LEARNING_RATE, fused=True),
@@ -110,7 +112,7 @@ def _theirs(case: Case, model: nn.Module, forward: Callable[[Tensor], Tensor], a
     def run(count: int) -> None:
         for _ in range(count):
             model.zero_grad()
-            loss(forward(arrays["fields"]), arrays["targets"]).mean().backward()
+            loss(forward(arrays["fields"]), arrays[targets.name]).mean().backward()
             for optimizer in optimizers:
                 optimizer.step()
 

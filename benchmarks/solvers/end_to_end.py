@@ -43,6 +43,7 @@ class Product:
     def __init__(self, problem: Darcy, accuracy: float):
         self._solver = LinearSolver(Auto(), accuracy=accuracy)
         self._worker = SolverWorker(problem, {"training": self._solver}, seed=SEED)
+        self._names = tuple(problem.layout.blocks)
 
     @property
     def reason(self) -> str:
@@ -52,7 +53,7 @@ class Product:
         chunks = list(self._worker.stream(Lease(number=0, simulations=tuple(simulations))))
         order = np.argsort(np.concatenate([chunk.simulations for chunk in chunks]))
         coefficients, solutions = (
-            np.concatenate([chunk.arrays[name] for chunk in chunks])[order, 0] for name in ("fields", "targets")
+            np.concatenate([chunk.arrays[name] for chunk in chunks])[order, 0] for name in self._names
         )
         return coefficients, solutions
 
@@ -82,7 +83,8 @@ class Loop:
             )
         ]
         arrays = self._problem.layout.pack(samples)
-        return arrays["fields"][:, 0], arrays["targets"][:, 0]
+        coefficients, solutions = arrays.values()
+        return coefficients[:, 0], solutions[:, 0]
 
     def _solve(self, system: LinearSystem) -> Solution:
         solved = self._new_arm().solve(system, self._rtol)

@@ -1,6 +1,9 @@
-"""The bytes of a buffer's slots: one preallocated array per group of the Layout, on the host or on a GPU.
+"""The bytes of a buffer's slots: one preallocated array per block of the Layout, on the host or on a GPU.
 
-Axes:  U units, N rows, C channels, *grid the axes of the fields' grid.
+Where points vary, samples come without padding, are padded in their slots to the largest sample there may be, and in a
+batch to its own largest, or little more: TRIM.
+
+Axes:  U units, N rows, C channels, * the shape of a geometry, P points.
 """
 
 from __future__ import annotations
@@ -9,16 +12,18 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from penstock.conversion import DTYPE
-from penstock.layout import Layout
-from penstock.learner.buffers.units import Draw
+from penstock.layout import Block, Layout
+from penstock.learner.buffers.units import Draw, dtype_of
+from penstock.ragged import Ragged
 
 BLOCK_BYTES = 1 << 26  # staged at a time on the way to a device
+TRIM = 128  # batches have a multiple of so many points, so that few shapes occur
 
 
 class Storage:
@@ -37,12 +42,16 @@ class Storage:
         self.device = torch.device(device)
         self.is_pinned = pin_memory
         self.arrays = {
-            name: _allocate((num_units, draws.num_kept(name), *shape), self.device, pin_memory)
-            for name, shape in layout.shapes.items()
+            name: _allocate((num_units, draws.num_kept(block), *block.shape), block.dtype, self.device, pin_memory)
+            for name, block in layout.blocks.items()
         }
-        """float32 [U, steps that are kept, C, *grid] and [U, steps that are kept, S]."""
+        """[U, steps that are kept, C, *] and [U, steps that are kept, S]."""
         self._layout = layout
-        self._batch_shapes = draws.layout(layout).shapes
+        self._batch_layout = draws.layout(layout)
+        self._counts = {
+            counted_by(block): np.zeros(num_units, np.int32) for block in layout.blocks.values() if block.is_ragged
+        }
+        """Points, and edges, of each unit."""
         self._drawn_from = {name: draws.merged(array) for name, array in self.arrays.items()}
         self._rows = {name: array.flatten(0, 1) for name, array in self.arrays.items()}  # one a step that is kept
         if self.device.type == "cpu":  # torch warns of rows from a shared object store, which are read-only
@@ -67,31 +76,57 @@ class Storage:
 
     def write(self, units: np.ndarray, steps: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
         """Copies samples in. units, steps: int64 [N], where each of the first N rows of the arrays belongs."""
-        for name in self._rows:
-            values, num_kept = arrays[name][: len(units)], self.draws.num_kept(name)
+        for name, block in self._layout.blocks.items():
+            values, num_kept = arrays[name][: len(units)], self.draws.num_kept(block)
             rows = units if self.draws.num_steps == 1 else units * num_kept + steps
             if num_kept < self.draws.num_steps:
                 rows, values = rows[steps < num_kept], values[steps < num_kept]
-            self._copy_in(self._rows[name], rows, values)
+            if not block.is_ragged:
+                self._copy_in(self._rows[name], rows, values)
+                continue
+            self._copy_in_padded(name, rows, values)
+            if name in self._counts:
+                self._counts[name][rows // num_kept] = values.counts
 
     def gather(self, units: np.ndarray, choices: np.ndarray, out: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
         """The arrays of a batch: of each unit the row that `choices` says, both int64 [N].
 
         out: as of `Buffer.draw`. On a GPU the gather is queued on the current stream, not done.
         """
-        arrays = {
-            name: torch.empty(len(units), *shape, device=self.device) if out is None else out[name][: len(units)]
-            for name, shape in self._batch_shapes.items()
+        lengths = {name: _trimmed(counts[units]) for name, counts in self._counts.items()}
+        arrays = {}
+        for name, block in self._batch_layout.blocks.items():
+            shape = (len(units), *_cut(block, block.shape, lengths))
+            if out is None:
+                arrays[name] = torch.empty(shape, dtype=dtype_of(block), device=self.device)
+            else:  # the first values of its memory, so that they lie without a gap
+                arrays[name] = out[name].view(-1)[: prod(shape)].view(shape)
+        drawn_from = {
+            name: array[..., : lengths[counted_by(block)]] if (block := self._layout.blocks[name]).is_ragged else array
+            for name, array in self._drawn_from.items()
         }
         rows = to_device(self.draws.rows(units, choices), self.device)
         with self._after_what_was_queued():
-            self.draws.gather(self._drawn_from, self._layout, rows, arrays)
+            self.draws.gather(drawn_from, self._layout, rows, arrays)
         return arrays
 
     def load(self, units: np.ndarray, name: str, values: np.ndarray) -> None:
         """Copies whole units in, of the array `name`."""
         array = self.arrays[name]
         self._copy_in(array.numpy() if self._stream is None else array, units, values)
+        if name in self._counts:  # weights are 0 behind the last point, and so is the second end of an edge
+            self._counts[name][units] = np.count_nonzero(values[:, 0, -1], axis=-1)
+
+    def _copy_in_padded(self, name: str, rows: np.ndarray, values: Ragged) -> None:
+        """The rows of an array that is padded with 0."""
+        array = self._rows[name]
+        if self._stream is not None:
+            self._copy_in(array, rows, values.padded(array.shape[-1]))
+            return
+        for number, row in enumerate(rows):
+            count = values.counts[number]
+            array[row, :, :count] = values.row(number)
+            array[row, :, count:] = 0
 
     def _copy_in(self, array: np.ndarray | Tensor, rows: np.ndarray, values: np.ndarray) -> None:
         """array[rows] = values"""
@@ -128,11 +163,28 @@ def to_device(values: np.ndarray, device: torch.device) -> Tensor:
     return staging.to(device, non_blocking=True)
 
 
-def _allocate(shape: tuple[int, ...], device: torch.device, pin_memory: bool) -> Tensor:
+def counted_by(block: Block) -> str:
+    """The array whose rows are as long as a ragged block's: that of the edges, or of the points' weights."""
+    edges = block.on.named("edges")
+    return edges if block.name == edges else block.on.named("weights")
+
+
+def _trimmed(counts: np.ndarray) -> int:
+    return -(-int(counts.max(initial=1)) // TRIM) * TRIM
+
+
+def _cut(block: Block, shape: tuple[int, ...], lengths: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape, where points vary with so many as are needed."""
+    if not block.is_ragged:
+        return shape
+    return (*shape[:-1], min(shape[-1], lengths[counted_by(block)]))
+
+
+def _allocate(shape: tuple[int, ...], dtype: np.dtype, device: torch.device, pin_memory: bool) -> Tensor:
     if device.type != "cpu":
-        return torch.zeros(shape, device=device)
+        return torch.zeros(shape, dtype=getattr(torch, dtype.name), device=device)
     # NumPy asks the kernel for huge pages and torch does not: it writes scattered rows of 16 KB 1.3 times as fast.
-    array = np.empty(shape, DTYPE)
+    array = np.empty(shape, dtype)
     tensor = torch.from_numpy(array).zero_()
     if pin_memory:  # in place: what torch allocates pinned takes the next power of two of bytes
         cudart = torch.cuda.cudart()

@@ -1,6 +1,6 @@
 """What a row of a batch is: a sample, the whole trajectory of a simulation, or two samples of one simulation.
 
-Axes:  N samples, U units, B rows of a batch, T steps, C channels (S for scalars), * the grid's axes.
+Axes:  N samples, U units, B rows of a batch, T steps, C channels (S for scalars), * the shape of a geometry.
 
 A unit is what a slot of the buffer holds: T = 1 sample, or the T samples of a simulation. It is stored by the problem's
 layout, in arrays [U, T, C, *]; a batch has a layout of its own, which model, training and validation see.
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from penstock.layout import Layout
+from penstock.layout import Block, Layout
 
 
 class Draw(ABC):
@@ -35,11 +35,14 @@ class Draw(ABC):
 
     def parts(self, layout: Layout) -> dict[str, list[tuple[str, int]]]:
         """Of each array of a batch the stored arrays whose channels it has, with how many steps after the row's."""
-        return {name: [(name, 0)] for name in layout.shapes}
+        return {name: [(name, 0)] for name in layout.blocks}
 
-    def num_kept(self, name: str) -> int:
-        """The steps of a unit, from the first on, that are stored of an array."""
-        return self.num_steps
+    def num_kept(self, block: Block) -> int:
+        """The steps of a unit, from the first on, that are stored of an array.
+
+        The geometry of a simulation's first step is that of all.
+        """
+        return 1 if block.role == "geometry" else self.num_steps
 
     def merged(self, stored: Tensor) -> Tensor:
         """A view of a stored array [U, T, C, *], of which batches take rows."""
@@ -49,6 +52,10 @@ class Draw(ABC):
         """int64 [B]: the rows of `merged` for a choice in [0, num_choices) of each unit."""
         return units
 
+    def rows_of(self, block: Block, rows: Tensor, steps_after: int) -> Tensor:
+        """`rows` in one of the `merged` arrays, so many steps later."""
+        return rows
+
     def gather(self, merged: Mapping[str, Tensor], layout: Layout, rows: Tensor, out: Mapping[str, Tensor]) -> None:
         """Fills `out`, a batch's arrays, with rows (int64 [B], on the arrays' device) of `merged` stored ones."""
         for name, parts in self.parts(layout).items():
@@ -56,7 +63,7 @@ class Draw(ABC):
             for part, steps_after in parts:
                 source = merged[part]
                 target = out[name] if len(parts) == 1 else out[name].narrow(1, channel, source.shape[1])
-                torch.index_select(source, 0, rows + steps_after if steps_after else rows, out=target)
+                torch.index_select(source, 0, self.rows_of(layout.blocks[part], rows, steps_after), out=target)
                 channel += source.shape[1]
 
     def all_rows(
@@ -75,11 +82,17 @@ class Draw(ABC):
                 raise ValueError(f"each simulation must have steps 0 to {num_steps - 1}, each of them once")
         merged = {}
         for name, array in arrays.items():
-            units = array[order].reshape(num_units, num_steps, *array.shape[1:])[:, : self.num_kept(name)]
+            num_kept = self.num_kept(layout.blocks[name])
+            units = array[order].reshape(num_units, num_steps, *array.shape[1:])[:, :num_kept]
             merged[name] = self.merged(torch.from_numpy(np.ascontiguousarray(units)))
         units, choices = np.divmod(np.arange(num_units * self.num_choices), self.num_choices)
         rows = torch.from_numpy(self.rows(units, choices))
-        out = {name: torch.empty(len(rows), *shape) for name, shape in self.layout(layout).shapes.items()}
+        batch, parts = self.layout(layout), self.parts(layout)
+        out = {
+            # where points vary the arrays may be shorter than the layout's
+            name: torch.empty(len(rows), block.shape[0], *arrays[parts[name][0][0]].shape[2:], dtype=dtype_of(block))
+            for name, block in batch.blocks.items()
+        }
         self.gather(merged, layout, rows, out)
         first = order[units * num_steps]
         return {name: array.numpy() for name, array in out.items()}, simulations[first], steps[first] + choices
@@ -127,13 +140,13 @@ class Trajectories(Draw):
         ]
         return Layout(layout.inputs, tuple(outputs))
 
-    def num_kept(self, name: str) -> int:
-        return self.num_steps if name == "targets" else 1
+    def num_kept(self, block: Block) -> int:
+        return self.num_steps if block.role == "output" else 1
 
     def sources(self, layout: Layout) -> dict[str, list[tuple[str, slice]]]:
         """Each step's targets have statistics of their own: late steps of a decaying field would else be nothing."""
         steps = [slice(step, step + 1) for step in range(self.num_steps)]
-        return {name: [(name, step) for step in steps[: self.num_kept(name)]] for name in layout.shapes}
+        return {name: [(name, step) for step in steps[: self.num_kept(block)]] for name, block in layout.blocks.items()}
 
 
 @dataclass(frozen=True)
@@ -162,18 +175,25 @@ class Pairs(Draw):
         return Layout((*layout.inputs, *before), layout.outputs)
 
     def parts(self, layout: Layout) -> dict[str, list[tuple[str, int]]]:
-        inputs = {name: [(name, 0)] for name in layout.shapes if name != "targets"}
-        return {
-            **inputs,
-            "fields": [*inputs.get("fields", []), ("targets", 0)],
-            "targets": [("targets", self.stride)],
-        }
+        parts = {name: [(name, 0)] for name in layout.blocks}
+        for block in self.layout(layout).input_blocks:
+            stored = (*layout.input_blocks, *layout.output_blocks)  # inputs come before what was an output
+            parts[block.name] = [(other.name, 0) for other in stored if other.on == block.on]
+        return parts | {block.name: [(block.name, self.stride)] for block in layout.output_blocks}
 
     def merged(self, stored: Tensor) -> Tensor:
         return stored.flatten(0, 1)
 
     def rows(self, units: np.ndarray, choices: np.ndarray) -> np.ndarray:
         return units * self.num_steps + choices
+
+    def rows_of(self, block: Block, rows: Tensor, steps_after: int) -> Tensor:
+        return rows + steps_after if self.num_kept(block) > 1 else rows // self.num_steps
+
+
+def dtype_of(block: Block) -> torch.dtype:
+    """torch's type of a block's values."""
+    return getattr(torch, block.dtype.name)
 
 
 def _check_num_steps(what: str, num_steps: int) -> None:

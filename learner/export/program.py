@@ -5,7 +5,7 @@ In Python:
     module = torch.export.load("darcy.pt2").module()
     outputs = module(coefficient=tensor)          # by the names that the card lists
 
-Axes:  B batch, *grid the axes of the fields' grid.
+Axes:  B batch, * the shape of a geometry: *grid of a grid, P points of others.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penstock.errors import PenstockError
-from penstock.layout import FieldSpec, Layout
+from penstock.geometry import Grid, Mesh, Points
+from penstock.layout import INDEX, Block, FieldSpec, Layout
 from penstock.learner.copies import copied
 from penstock.learner.surrogate import Surrogate
 
 CARD = "card.json"
+MESHES = "meshes.json"  # points and cells of each mesh that fields sit on, by the geometry's name
 TOLERANCE = 1e-5  # relative difference between the exported file and the surrogate
 NUM_EXAMPLES = 2  # a batch of one would be taken for a constant of the model
 
@@ -70,31 +72,44 @@ def contents_of(
     inputs = _by_name(layout, example_arrays)
     program = _trace(surrogate, inputs)
     shapes = _traced_shapes(program, inputs)
-    is_free = all(size is None for shape in shapes.values() for size in shape)
-    # All fields share one grid, so the outputs' is that of the inputs; a model of scalars alone has one grid.
-    output_shape = next((shape for shape in shapes.values() if len(shape) > 1), (None, *layout.outputs[0].shape))
     card = {
         **card,
-        "inputs": [_describe(spec, shapes[spec.name]) for spec in layout.inputs],
-        "outputs": [_describe(spec, output_shape) for spec in layout.outputs],
+        "inputs": [_describe(block, spec, shapes[spec.name]) for block, spec in _arguments(layout)],
+        "outputs": [
+            _describe(block, spec, _output_shape(block, spec, layout, shapes))
+            for block in layout.output_blocks
+            for spec in block.specs
+        ],
     }
     file = io.BytesIO()  # torch's own writer turns a full disk into a RuntimeError
-    torch.export.save(program, file, extra_files={CARD: json.dumps(card, indent=2)})
+    extra_files = {CARD: json.dumps(card, indent=2), MESHES: json.dumps(_meshes(layout))}
+    torch.export.save(program, file, extra_files=extra_files)
     _compare(surrogate, file.getvalue(), inputs)
-    if is_free:
-        _compare(surrogate, file.getvalue(), {name: _elsewhere(values) for name, values in inputs.items()})
+    elsewhere = _elsewhere(layout, inputs)
+    sizes = ((size, other) for name in inputs for size, other in zip(shapes[name], elsewhere[name].shape, strict=True))
+    if all(size is None or size == other for size, other in sizes):
+        _compare(surrogate, file.getvalue(), elsewhere)
     return file.getvalue(), card
 
 
+def _arguments(layout: Layout) -> list[tuple[Block, FieldSpec]]:
+    """What the exported module takes: inputs, and what geometries have each sample bring along."""
+    return [(block, spec) for block in (*layout.input_blocks, *layout.geometry_blocks) for spec in block.specs]
+
+
 def _by_name(layout: Layout, arrays: Mapping[str, np.ndarray | Tensor]) -> dict[str, Tensor]:
-    """Two samples as the exported module's arguments: fields [2, *grid], scalars [2]."""
+    """Two samples as the exported module's arguments: fields [2, *], scalars [2]."""
     inputs = {}
-    for group, specs in layout.groups.items():
-        if group != "targets":
-            values = torch.as_tensor(np.asarray(arrays[group]))
-            rows = torch.arange(NUM_EXAMPLES) % len(values)
-            inputs |= {spec.name: values[rows, channel].contiguous() for channel, spec in enumerate(specs)}
+    for block, spec in _arguments(layout):
+        values = torch.as_tensor(np.asarray(arrays[block.name]))
+        rows = torch.arange(NUM_EXAMPLES) % len(values)
+        inputs[spec.name] = values[rows][:, block.channels[spec.name]].contiguous()
     return inputs
+
+
+def _meshes(layout: Layout) -> dict[str, dict]:
+    meshes = [geometry for geometry in layout.geometries if isinstance(geometry, Mesh)]
+    return {mesh.name: {"points": mesh.arrays.points.tolist(), "cells": mesh.arrays.cells.tolist()} for mesh in meshes}
 
 
 def _named(surrogate: Surrogate, names: Iterable[str]) -> nn.Module:
@@ -112,11 +127,15 @@ def _named(surrogate: Surrogate, names: Iterable[str]) -> nn.Module:
 
 def _trace(surrogate: Surrogate, inputs: dict[str, Tensor]) -> torch.export.ExportedProgram:
     # A product of sizes that must be so and so much leaves each of them free in the program.
-    grid = torch.export.Dim.AUTO if _takes_other_grids(surrogate, inputs) else torch.export.Dim.STATIC
-    free = {
-        name: {0: torch.export.Dim.AUTO, **dict.fromkeys(range(1, values.dim()), grid)}
-        for name, values in inputs.items()
-    }
+    takes_others = _takes_other_sizes(surrogate, inputs)
+    free = {}
+    for block, spec in _arguments(surrogate.layout):
+        num_axes = inputs[spec.name].dim()
+        first = num_axes if block.on is None or isinstance(block.on, Mesh) else num_axes - len(block.shape[1:])
+        is_free = [axis == 0 or (takes_others and axis >= first) for axis in range(num_axes)]
+        free[spec.name] = {
+            axis: torch.export.Dim.AUTO if is_free[axis] else torch.export.Dim.STATIC for axis in range(num_axes)
+        }
     try:
         with torch.no_grad():
             return torch.export.export(_named(surrogate, inputs), args=(), kwargs=inputs, dynamic_shapes=free)
@@ -125,10 +144,10 @@ def _trace(surrogate: Surrogate, inputs: dict[str, Tensor]) -> torch.export.Expo
         raise PenstockError(f"{type(surrogate.model).__name__} can't be exported: {reason}", exit_code=1) from error
 
 
-def _takes_other_grids(surrogate: Surrogate, inputs: dict[str, Tensor]) -> bool:
+def _takes_other_sizes(surrogate: Surrogate, inputs: dict[str, Tensor]) -> bool:
     try:
         with torch.no_grad():
-            surrogate(**{name: _elsewhere(values) for name, values in inputs.items()})
+            surrogate(**_elsewhere(surrogate.layout, inputs))
     except Exception:  # whatever the user's model says to sizes that it was not made for
         return False
     return True
@@ -144,26 +163,50 @@ def _traced_shapes(program: torch.export.ExportedProgram, names: Iterable[str]) 
     return shapes
 
 
-def _describe(spec: FieldSpec, shape: tuple[int | None, ...]) -> dict:
-    """A line of the card; sizes that are free are named: "batch", or "n (64)" with the size that was trained on."""
-    sizes = ["batch", *(f"n{axis} ({size})" for axis, size in enumerate(spec.shape))]
+def _output_shape(
+    block: Block, spec: FieldSpec, layout: Layout, shapes: Mapping[str, tuple[int | None, ...]]
+) -> tuple[int | None, ...]:
+    """An output's shape: as free as that of an input on the same geometry, of which it has the points."""
+    own = (spec.components,) if spec.components > 1 else ()
+    num_axes = len(block.shape) - 1
+    like = [shapes[other.name] for by, other in _arguments(layout) if by.on == block.on and num_axes]
+    return (None, *own, *(like[0][-num_axes:] if like else block.shape[1:]))
+
+
+def _describe(block: Block, spec: FieldSpec, shape: tuple[int | None, ...]) -> dict:
+    """A line of the card; sizes that are free are named: "batch", or "n0 (64)" with the size that was trained on."""
+    sizes = ["batch", *([spec.components] if spec.components > 1 else [])]
+    if block.is_ragged:
+        what = "edges" if block.dtype == INDEX else "points"
+        sizes.append(f"{block.on.named(what)} (at most {block.shape[-1]})")
+    else:
+        sizes += [f"n{axis} ({size})" for axis, size in enumerate(block.shape[1:])]
     return {
         "name": spec.name,
         "unit": spec.unit,
         "shape": [name if size is None else size for name, size in zip(sizes, shape, strict=True)],
-        "dtype": "float32",
-        **({"extent": list(spec.extent)} if spec.shape else {}),
+        "dtype": block.dtype.name,
+        **({"on": block.on.describe()} if block.on is not None else {}),
     }
 
 
-def _elsewhere(values: Tensor) -> Tensor:
-    """The example at another batch and resolution: [3] or [3, *other grid]."""
-    rows = values[torch.arange(NUM_EXAMPLES + 1) % NUM_EXAMPLES]
-    if rows.dim() == 1:
-        return rows
-    # each axis by another amount, so that a size that was taken for another one shows
-    grid = [size + size // 2 + axis for axis, size in enumerate(rows.shape[1:])]
-    return F.interpolate(rows[:, None], size=grid, mode="nearest")[:, 0]
+def _elsewhere(layout: Layout, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The example at another batch and resolution: three rows, on other grids, with other numbers of points."""
+    elsewhere = {}
+    for block, spec in _arguments(layout):
+        values = inputs[spec.name]
+        rows = values[torch.arange(NUM_EXAMPLES + 1) % NUM_EXAMPLES]
+        if isinstance(block.on, Points):
+            size = rows.shape[-1]
+            rows = rows[..., torch.arange(size + size // 2 + 1) % size]
+        elif isinstance(block.on, Grid):
+            # each axis by another amount, so that a size that was taken for another one shows
+            grid = [size + size // 2 + axis for axis, size in enumerate(rows.shape[-block.on.dimension :])]
+            channels = rows if spec.components > 1 else rows[:, None]
+            channels = F.interpolate(channels, size=grid, mode="nearest")
+            rows = channels if spec.components > 1 else channels[:, 0]
+        elsewhere[spec.name] = rows
+    return elsewhere
 
 
 def _compare(surrogate: Surrogate, contents: bytes, inputs: dict[str, Tensor]) -> None:

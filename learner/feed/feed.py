@@ -12,7 +12,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from penstock.layout import Layout
 from penstock.learner.buffers.buffer import Batch, Buffer
+from penstock.learner.buffers.units import dtype_of
 from penstock.learner.stream.rate_limiter import RateLimiter
 
 DRAW_TIMEOUT_S = 0.2  # how soon one who waits for samples sees that it is to give up
@@ -252,11 +254,7 @@ class _Upload:
     def __init__(self, buffer: Buffer, device: torch.device, batch_size: int, num_sets: int):
         self._device = device
         self._stream = torch.cuda.Stream(device)
-        shapes = buffer.layout.shapes
-        self._staging = deque(
-            ({name: torch.empty(batch_size, *shape, pin_memory=True) for name, shape in shapes.items()}, _event())
-            for _ in range(num_sets)
-        )
+        self._staging = deque((_pinned(buffer.layout, batch_size), _event()) for _ in range(num_sets))
         self._copied: deque[torch.cuda.Event] = deque()  # of the batches on their way
 
     def staging(self) -> dict[str, Tensor]:
@@ -300,6 +298,14 @@ class _Pace:
         self._taken.append(taken)
         if len(self._taken) > NUM_QUEUED:
             self._taken.popleft().synchronize()
+
+
+def _pinned(layout: Layout, batch_size: int) -> dict[str, Tensor]:
+    """Arrays for a batch, of the most points that there may be."""
+    return {
+        name: torch.empty(batch_size, *block.shape, dtype=dtype_of(block), pin_memory=True)
+        for name, block in layout.blocks.items()
+    }
 
 
 def _event() -> torch.cuda.Event:

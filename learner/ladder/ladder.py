@@ -212,7 +212,7 @@ class Items(Dataset):
         self.arrays = arrays
 
     def __len__(self) -> int:
-        return len(self.arrays["targets"])
+        return len(next(iter(self.arrays.values())))
 
     def __getitem__(self, slot: int) -> dict[str, Tensor]:
         return {name: array[slot] for name, array in self.arrays.items()}

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from penstock.layout import Layout
+from penstock.layout import Block, Layout
 from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.buffers.storage import counted_by
+from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.messages import Chunk
+from penstock.ragged import Ragged, Rows
 
 CHUNK_BYTES = 1 << 20  # what a solver worker sends at a time, or one sample where that is larger
 POOL_BYTES = 1 << 26  # of samples: more than a processor's cache, so each is read from memory, as from a stream
@@ -33,13 +38,13 @@ def chunks(layout: Layout) -> Iterator[Chunk]:
     The samples repeat after POOL_BYTES, the simulations never.
     """
     num_rows = max(1, CHUNK_BYTES // layout.sample_bytes)
-    random = np.random.default_rng(0)
-    pool = []
-    for _ in range(max(2, POOL_BYTES // (num_rows * layout.sample_bytes))):
-        arrays = {name: random.standard_normal((num_rows, *shape), np.float32) for name, shape in layout.shapes.items()}
-        for array in arrays.values():
-            array.flags.writeable = False
-        pool.append(arrays)
+    num_chunks = max(2, POOL_BYTES // (num_rows * layout.sample_bytes))
+    samples = free_samples(layout, num_chunks * num_rows, torch.device("cpu"))
+    arrays = {name: _as_sent(block, samples) for name, block in layout.blocks.items()}
+    for rows in arrays.values():
+        (rows.values if isinstance(rows, Ragged) else rows).flags.writeable = False
+    starts = range(0, num_chunks * num_rows, num_rows)
+    pool = [{name: rows[start : start + num_rows] for name, rows in arrays.items()} for start in starts]
     for number in itertools.count():
         simulations = np.arange(number * num_rows, (number + 1) * num_rows)
         yield Chunk(
@@ -48,3 +53,12 @@ def chunks(layout: Layout) -> Iterator[Chunk]:
             steps=np.zeros(num_rows, np.int64),
             finished=tuple(simulations.tolist()),
         )
+
+
+def _as_sent(block: Block, samples: Mapping[str, Tensor]) -> Rows:
+    """A block's array, where points vary without its padding."""
+    array = samples[block.name].numpy()
+    if not block.is_ragged:
+        return array
+    counts = np.count_nonzero(samples[counted_by(block)].numpy()[:, -1], axis=-1)
+    return Ragged.of([row[:, :count] for row, count in zip(array, counts, strict=True)])

@@ -1,6 +1,39 @@
 """The neural operators by name. A model is `Model(layout, **options)`, called with the arrays its layout has."""
 
+import torch
+
+from penstock.geometry import Geometry
+from penstock.layout import Layout
+from penstock.learner.models.branch_trunk import BranchTrunk
 from penstock.learner.models.fno import FNO
 from penstock.learner.models.mlp import MLP
 
-MODELS: dict[str, type] = {"fno": FNO, "mlp": MLP}
+MODELS: dict[str, type] = {"branch_trunk": BranchTrunk, "fno": FNO, "mlp": MLP}
+
+
+def refused_geometry(name: str, model: type, layout: Layout) -> str | None:
+    """Why a model can't be given a layout's fields: one sentence, with those of ours that can; None where it can.
+
+    What a model `accepts` are kinds of geometries, a class attribute; without, it is taken to know what it does.
+    """
+    accepts = getattr(model, "accepts", (Geometry,))
+    specs = (*layout.outputs, *layout.inputs)
+    spec = next((spec for spec in specs if spec.on is not None and not isinstance(spec.on, accepts)), None)
+    if spec is None:
+        return None
+    others = [other for other, cls in MODELS.items() if cls is not model and _takes(other, cls, layout)]
+    instead = f"take {' or '.join(others)}" if others else "give one of your own"
+    kinds = {"Grid": "a grid", "Mesh": "a mesh", "Points": "points that vary"}
+    taken = " or ".join(kinds[kind.__name__] for kind in accepts)
+    return f"{name} takes fields on {taken}, and {spec.name!r} sits on {kinds[type(spec.on).__name__]}: {instead}"
+
+
+def _takes(name: str, model: type, layout: Layout) -> bool:
+    if refused_geometry(name, model, layout) is not None:
+        return False
+    try:
+        with torch.device("meta"):
+            model(layout)
+    except ValueError:
+        return False
+    return True

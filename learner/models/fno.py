@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from penstock.geometry import Grid
 from penstock.layout import Layout
 
 MODES = 12  # along an axis, where nothing else is said
@@ -34,11 +35,14 @@ class FNO(nn.Module):
     number for all axes or one for each; absent, 12, or half the points of an axis that has fewer than 24. layers:
     spectral layers. Good values: width 24 to 64, modes 12 to 16, 4 layers.
 
-    The centres of the grid's cells, in units of the domain's edge along each axis, are further input channels. Nothing
-    else here knows of lengths. A built model takes any resolution whose axes have at least 2 modes points.
+    The centres of n cells along each axis, in units of the domain's edge, are further input channels, and so is the
+    mask of a domain that does not fill its grid. Nothing else here knows of lengths. A built model takes any resolution
+    whose axes have at least 2 modes points.
 
     Raises ValueError for options that the layout's grid does not allow.
     """
+
+    accepts = (Grid,)
 
     def __init__(self, layout: Layout, *, width: int = 24, modes: int | Sequence[int] | None = None, layers: int = 4):
         super().__init__()
@@ -47,36 +51,41 @@ class FNO(nn.Module):
                 raise ValueError(f"fno: {name} must be at least 1, not {value}")
         if "fields" not in layout.shapes:
             raise ValueError("fno: needs an input field on the grid, and this problem has none: take the model mlp")
+        if len(layout.geometries) > 1 or len(layout.output_blocks) > 1:
+            raise ValueError("fno: needs all fields on one grid, and no scalars among the outputs: take the model mlp")
+        (outputs,) = layout.output_blocks
         num_fields, *grid = layout.shapes["fields"]
         if len(grid) > 3:
             raise ValueError(f"fno: works on grids of 1 to 3 axes, not {len(grid)}: take the model mlp")
         (num_scalars,) = layout.shapes.get("scalars", (0,))
         self.modes = _checked_modes(modes, grid)
-        self.lift = nn.Linear(num_fields + num_scalars + len(grid), width)
+        self.lift = nn.Linear(num_fields + num_scalars + len(grid) + len(layout.geometry_blocks), width)
         self.spectral = nn.ModuleList(SpectralConvolution(width, self.modes) for _ in range(layers))
         self.pointwise = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
-        self.project = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, len(layout.outputs)))
+        self.project = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, outputs.shape[0]))
 
-    def forward(self, fields: Tensor, scalars: Tensor | None = None) -> Tensor:
-        """fields [B, C, *grid] and scalars [B, S], where the layout has them, to outputs [B, C, *grid]."""
+    def forward(self, fields: Tensor, scalars: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
+        """fields [B, C, *grid], and scalars [B, S] and weights [B, *grid] where there are some, to [B, C, *grid]."""
         grid = fields.shape[2:]
         for axis, (num_points, modes) in enumerate(zip(grid, self.modes, strict=True)):
             if num_points < 2 * modes:
                 raise ValueError(f"fno: {modes} modes need at least {2 * modes} points along axis {axis}")
         bases = [fourier_bases(*sizes, fields) for sizes in zip(grid, self.modes, strict=True)]
-        x_GBC = self.lift(torch.cat(self._inputs(fields, scalars), dim=-1))
+        x_GBC = self.lift(torch.cat(self._inputs(fields, scalars, weights), dim=-1))
         for layer, (spectral, pointwise) in enumerate(zip(self.spectral, self.pointwise, strict=True)):
             x_GBC = pointwise(x_GBC).add_(spectral(x_GBC, bases))  # in place: fresh memory is 3 % of a step
             if layer < len(self.spectral) - 1:
                 x_GBC = F.gelu(x_GBC)
         return self.project(x_GBC).movedim((-2, -1), (0, 1)).contiguous()
 
-    def _inputs(self, fields: Tensor, scalars: Tensor | None) -> list[Tensor]:
-        """The input channels as [*grid, B, C] each: fields, scalars spread over the grid, cell centres."""
+    def _inputs(self, fields: Tensor, scalars: Tensor | None, weights: Tensor | None) -> list[Tensor]:
+        """The input channels as [*grid, B, C] each: fields, scalars spread over the grid, mask, cell centres."""
         grid, batch_size = fields.shape[2:], fields.shape[0]
         inputs = [fields.movedim((0, 1), (-2, -1))]
         if scalars is not None:
             inputs.append(scalars.expand(*grid, *scalars.shape))
+        if weights is not None:
+            inputs.append((weights > 0).to(fields.dtype).movedim(0, -1)[..., None])
         for axis, num_points in enumerate(grid):
             # linspace would freeze num_points under torch.export
             centres = (torch.arange(num_points, dtype=fields.dtype, device=fields.device) + 0.5) / num_points

@@ -1,6 +1,6 @@
 """The fully connected net of Meyer et al. (SC 2023, arXiv 2309.16743): from a problem's scalars to whole fields.
 
-Axes:  B batch, C channels, S scalars, *grid the axes of the fields' grid, H neurons of a hidden layer.
+Axes:  B batch, C channels, S scalars, * the shape of a geometry, H neurons of a hidden layer.
 """
 
 from __future__ import annotations
@@ -12,22 +12,25 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from penstock.geometry import Grid, Mesh
 from penstock.layout import Layout
 
 
 class MLP(nn.Module):
     """Fully connected layers with ReLU between them: y = W_n relu(... relu(W_1 x + b_1) ...) + b_n.
 
-    x [B, S + C |grid|] are the scalars and, where there are input fields, their values; y [B, C |grid|] are all output
-    fields, point by point. hidden: neurons of each hidden layer, from the first to the last. Good values: the paper's
+    x are the scalars [B, S] and, where there are input fields, their values, [B, C] by number of points; y are all
+    outputs, point by point. hidden: neurons of each hidden layer, from the first to the last. Good values: the paper's
     (256, 256) for a few scalars.
 
-    The last layer holds nearly all weights, (H + 1) C |grid|: with 10^6 points and 256 neurons 257 million, 1 GB and
-    with Adam's moments 3 GB. A built model serves one resolution, and it does not know which points are neighbours:
+    The last layer holds nearly all weights, H + 1 for each value: with 10^6 points and 256 neurons 257 million, 1 GB
+    and with Adam's moments 3 GB. A built model serves one resolution, and it does not know which points are neighbours:
     for problems whose input is a field take an operator.
 
     Raises ValueError for a hidden layer of less than one neuron.
     """
+
+    accepts = (Grid, Mesh)
 
     def __init__(self, layout: Layout, *, hidden: Sequence[int] = (256, 256)):
         super().__init__()
@@ -37,14 +40,19 @@ class MLP(nn.Module):
             raise ValueError(
                 "mlp: needs an input, and this problem has none: give it a scalar or a field to learn from"
             )
-        self.output_shape = layout.shapes["targets"]
-        num_inputs = sum(prod(shape) for name, shape in layout.shapes.items() if name != "targets")
-        sizes = [num_inputs, *hidden, prod(self.output_shape)]
+        self.field_names = [block.name for block in layout.input_blocks if block.on is not None]
+        self.output_shapes = {block.name: block.shape for block in layout.output_blocks}
+        num_inputs = sum(prod(block.shape) for block in layout.input_blocks)
+        sizes = [num_inputs, *hidden, sum(map(prod, self.output_shapes.values()))]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(sizes))
 
-    def forward(self, scalars: Tensor | None = None, fields: Tensor | None = None) -> Tensor:
-        """scalars [B, S] and fields [B, C, *grid], where the layout has them, to outputs [B, C, *grid]."""
-        x_BH = torch.cat([values.flatten(1) for values in (scalars, fields) if values is not None], dim=1)
+    def forward(self, scalars: Tensor | None = None, **arrays: Tensor) -> Tensor | dict[str, Tensor]:
+        """scalars [B, S] and the input fields [B, C, *], where the layout has them, to outputs [B, C, *]."""
+        inputs = [*([] if scalars is None else [scalars]), *(arrays[name] for name in self.field_names)]
+        x_BH = torch.cat([values.flatten(1) for values in inputs], dim=1)
         for layer in self.layers[:-1]:
             x_BH = torch.relu(layer(x_BH))
-        return self.layers[-1](x_BH).unflatten(1, self.output_shape)
+        parts = self.layers[-1](x_BH).split([prod(shape) for shape in self.output_shapes.values()], dim=1)
+        shapes = self.output_shapes.items()
+        outputs = {name: part.unflatten(1, shape) for (name, shape), part in zip(shapes, parts, strict=True)}
+        return outputs if len(outputs) > 1 else next(iter(outputs.values()))

@@ -16,6 +16,7 @@ from penstock.learner.stream.deliveries import Deliveries
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.stream.stream import Stream
 from penstock.messages import Chunk, Decision, LeaseEnd, SolveRecord
+from penstock.ragged import Rows, padded
 from penstock.status import News
 
 STREAM_TIMEOUT_S = 0.2  # how soon an idle ingest thread sees should_stop()
@@ -165,13 +166,20 @@ class Ingest:
         arrays = {name: chunk.arrays[name][at] for name in self.layout.shapes}
         if not self.buffer.reached_watermark:
             # before the put: who waits for the watermark finds them complete
-            self.moments.update(arrays, chunk.steps[at])
+            self._update_moments(arrays, chunk.steps[at])
         simulations, steps = chunk.simulations[at], chunk.steps[at]
         count = self.buffer.put_now(arrays, simulations, steps, parameters=chunk.parameters[at])
         ending = chunk.finished if count == len(rows) else ()  # what ends with this chunk ends now
         self.deliveries.take(simulations[:count], steps[:count], ending=ending)
         self.counts.unique += count
         return count
+
+    def _update_moments(self, arrays: Mapping[str, Rows], steps: np.ndarray) -> None:
+        dense = {name: padded(rows) for name, rows in arrays.items()}
+        blocks = (*self.layout.input_blocks, *self.layout.output_blocks)
+        values = {block.name: dense[block.name] for block in blocks}
+        weights = {block.name: self.layout.weights_of(block, dense) for block in blocks}
+        self.moments.update(values, steps, weights)
 
     def _write_ends(self, chunk: Chunk) -> None:
         num_delivered = self.deliveries.finish(chunk.finished)

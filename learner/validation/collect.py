@@ -17,6 +17,7 @@ from penstock.learner.stream.ingest import STREAM_TIMEOUT_S
 from penstock.learner.stream.stream import Stream
 from penstock.learner.validation.validation import Validation
 from penstock.messages import Chunk, LeaseEnd
+from penstock.ragged import Rows, joined, padded
 from penstock.status import Ended
 
 
@@ -25,7 +26,7 @@ class Collected:
     """Samples of a problem's layout, by simulation and step, and how the simulations ended."""
 
     arrays: Mapping[str, np.ndarray]
-    """`Layout.pack` of the samples."""
+    """`Layout.pack` of the samples; where points vary, padded to the most of them."""
     simulations: np.ndarray
     """int64 [N]: the simulation each sample belongs to."""
     steps: np.ndarray
@@ -35,7 +36,7 @@ class Collected:
     def validation(self, draws: Draw, layout: Layout, *, batch_size: int, device: torch.device | str) -> Validation:
         """Of all rows that could be drawn of the samples, which are of that layout."""
         rows, _, steps = draws.all_rows(self.arrays, layout, self.simulations, self.steps)
-        return Validation(rows, steps=steps, batch_size=batch_size, device=device)
+        return Validation(rows, draws.layout(layout), steps=steps, batch_size=batch_size, device=device)
 
 
 class Collector:
@@ -49,7 +50,7 @@ class Collector:
         self._stream = stream
         self._layout = layout
         self._num_simulations = num_simulations
-        self._rows: list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]] = []
+        self._rows: list[tuple[dict[str, Rows], np.ndarray, np.ndarray]] = []
         self._given_up: SimpleQueue[Mapping[int, str]] = SimpleQueue()
         self._lease_ends: SimpleQueue[LeaseEnd] = SimpleQueue()
 
@@ -87,7 +88,7 @@ class Collector:
         rows = self.deliveries.new_rows(chunk)
         if len(rows):
             # Picked rows are copies: the chunk's arrays lie in Ray's object store, which is small and would fill.
-            arrays = {name: chunk.arrays[name][rows] for name in self._layout.shapes}
+            arrays = {name: chunk.arrays[name][rows] for name in self._layout.blocks}
             simulations, steps = chunk.simulations[rows], chunk.steps[rows]
             self._rows.append((arrays, simulations, steps))
             self.deliveries.take(simulations, steps, ending=chunk.finished)
@@ -105,5 +106,6 @@ class Collector:
         order = order[self.deliveries.delivered.contains(simulations[order])]
         if not len(order):
             return None
-        arrays = {name: np.concatenate([each[name] for each in all_arrays])[order] for name in self._layout.shapes}
+        joint = {name: joined([each[name] for each in all_arrays]) for name in self._layout.blocks}
+        arrays = {name: padded(rows[order]) for name, rows in joint.items()}
         return Collected(arrays, simulations[order], steps[order], self.deliveries.ended)

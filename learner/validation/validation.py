@@ -4,7 +4,8 @@ VRMSE is the variance-scaled root mean squared error of The Well (Ohana et al., 
 the variance over the whole set, samples and points alike. A relative error of 1e-4 says little of a temperature of
 300 K that varies by 0.03 K; a VRMSE of 1 says that nothing of the variation was learnt.
 
-Axes:  N samples, C channels, *grid the axes of the fields' grid, M measured errors of a sample.
+Axes:  N samples, C channels of all outputs, Q output quantities, * the shape of a geometry, M measured errors of a
+sample.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penstock.layout import Layout
 from penstock.learner.buffers.storage import to_device
 from penstock.learner.copies import copied, follow
-from penstock.learner.losses.losses import ratio, sobolev_norm
+from penstock.learner.losses.losses import ratio
+from penstock.learner.losses.norms import has_gradients, norm_of
 from penstock.learner.normalization import RunningMoments, along, inverse, is_constant
 from penstock.learner.surrogate import Surrogate
 
@@ -47,10 +50,10 @@ class Statistics:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldErrors:
-    """Of one output field, over all samples."""
+    """Of one output quantity, all its components together, over all samples."""
 
     relative_l2: Statistics
-    h1: Statistics
+    h1: Statistics | None
     vrmse: float
     """Root of the mean squared error over the variance: 1 for a prediction of the mean alone, and 1 - vrmse² is the
     share of the variance that is explained."""
@@ -61,16 +64,17 @@ class Errors:
     """Relative errors ||prediction - target|| / ||target|| in the L2 and the H1 norm, and what of the variance is left.
 
     Those of the whole output count every channel in multiples of its standard deviation, as the losses do. Those of a
-    field are the same in any unit. A target that is smaller than SMALLEST_SHARE of the root mean square of the targets
-    at its step has its error measured by that. Constant outputs count nowhere.
+    plain field are the same in any unit. A target that is smaller than SMALLEST_SHARE of the root mean square of the
+    targets at its step has its error measured by that. Constant outputs count nowhere.
     """
 
     relative_l2: Statistics
-    h1: Statistics
+    h1: Statistics | None
+    """None where an output sits on a geometry without gradients: points that vary, a masked grid."""
     vrmse: float
-    """Root mean square of the fields'."""
+    """Root mean square of the channels'."""
     fields: dict[str, FieldErrors]
-    """By the output fields' names."""
+    """By the outputs' names."""
     constants: dict[str, float]
     """Of outputs that never vary, the value that is predicted."""
 
@@ -81,7 +85,7 @@ class Errors:
 
 
 class Validation:
-    """Held-out samples: arrays [N, C, *grid] as the surrogate takes them, evaluated `batch_size` at a time on `device`.
+    """Held-out samples: arrays [N, C, *] of `layout`, that of batches, evaluated `batch_size` at a time on `device`.
 
     They are not copied, and must not change. Only the slice that is due goes to a GPU: the set of a transient problem
     may be larger than the GPU's memory, which training needs.
@@ -95,12 +99,13 @@ class Validation:
 
     steps: int64 [N], those of the rows' simulations that their inputs are of; absent, all rows are alike.
 
-    The H1 norm is `GridNorm`'s of order 1 on the cosine basis, which is right for periodic fields and others alike.
+    Errors are in the norms of orders 0 and 1 that the outputs' geometries have (`norm_of`); scalars in their values.
     """
 
     def __init__(
         self,
         arrays: Mapping[str, np.ndarray],
+        layout: Layout,
         *,
         steps: np.ndarray | None = None,
         batch_size: int = BATCH_SIZE,
@@ -110,25 +115,33 @@ class Validation:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.device = torch.device(device)
         self.arrays = dict(arrays)
+        self.layout = layout
         self.batch_size = batch_size
-        num_channels = self.arrays["targets"].shape[1]
-        # [N, M]: relative L2 and H1 error of the whole output, then of every channel; then each channel's squared error
-        self._errors = torch.empty(len(self), 2 + 3 * num_channels, device=self.device)
+        self._columns = _Columns(layout)
+        # [N, M]: errors relative to the targets in each norm, of the whole output, then of every quantity; then each
+        # channel's mean squared error
+        self._errors = torch.empty(len(self), self._columns.num, device=self.device)
         numbers, steps = np.unique(np.zeros(len(self)) if steps is None else steps, return_inverse=True)
         moments = RunningMoments(len(numbers))
         for start in range(0, len(self), batch_size):
-            rows = slice(start, start + batch_size)
-            moments.update({"targets": self.arrays["targets"][rows]}, steps[rows])
-        mean, std = moments.over("targets")
-        sizes = [np.hypot(*moments.over("targets", slice(step, step + 1))) for step in range(len(numbers))]
-        self._std = self._on_device(np.where(is_constant(mean, std), 0.0, std))  # [C]
-        self._sizes = self._on_device(np.stack(sizes)[steps])  # [N, C] root mean squares of the targets at a row's step
+            rows = {name: array[start : start + batch_size] for name, array in self.arrays.items()}
+            targets = {block.name: rows[block.name] for block in layout.output_blocks}
+            weights = {block.name: layout.weights_of(block, rows) for block in layout.output_blocks}
+            moments.update(targets, steps[start : start + batch_size], weights)
+        stds, sizes = [], []
+        for block in layout.output_blocks:
+            mean, std = moments.over(block.name)
+            stds.append(np.where(is_constant(mean, std), 0.0, std))
+            of_steps = [np.hypot(*moments.over(block.name, slice(step, step + 1))) for step in range(len(numbers))]
+            sizes.append(np.stack(of_steps)[steps])
+        self._std = self._on_device(np.concatenate(stds))  # [C]
+        self._sizes = self._on_device(np.concatenate(sizes, axis=1))  # [N, C] root mean squares at a row's step
         self._num_done = len(self)
         self._surrogate: Surrogate | None = None
         self._snapshot: Surrogate | None = None
 
     def __len__(self) -> int:
-        return len(self.arrays["targets"])
+        return len(next(iter(self.arrays.values())))
 
     @property
     def is_running(self) -> bool:
@@ -141,11 +154,11 @@ class Validation:
             follow(self._snapshot, surrogate)
         else:
             self._surrogate = surrogate
-            self._norms = (sobolev_norm(0), sobolev_norm(1, extent=surrogate.layout.extent))
             self._snapshot = copied(surrogate).to(self.device).requires_grad_(False).eval()
         self._num_done = 0
         # A channel that is constant in training and not here is measured in its deviation here.
-        std = self._snapshot.normalization.targets_std
+        stds = [getattr(self._snapshot.normalization, f"{block.name}_std") for block in self.layout.output_blocks]
+        std = torch.cat(stds)
         self._inverse_std = inverse(torch.where(std > 0, std, self._std))
 
     def advance(self) -> Errors | None:
@@ -153,15 +166,9 @@ class Validation:
         rows = slice(self._num_done, min(self._num_done + self.batch_size, len(self)))
         batch = {name: to_device(array[rows], self.device) for name, array in self.arrays.items()}
         with torch.no_grad():
-            target, error = batch["targets"], self._snapshot.predict(batch) - batch["targets"]
-            target, error = (along(self._inverse_std, values) * values for values in (target, error))
-            squares = [norm.squared(error) for norm in self._norms]
-            typical = self._sizes[rows] * self._inverse_std
-            ratios = [
-                _whole_and_channels(squares_BC, norm.squared(target), typical * norm.weight)
-                for squares_BC, norm in zip(squares, self._norms, strict=True)
-            ]
-            errors = torch.cat([*ratios, squares[0]], dim=1)
+            prediction = self._snapshot.predict(batch)
+            typical_BC = self._sizes[rows] * self._inverse_std
+            errors = self._columns.errors(prediction, batch, self._inverse_std, typical_BC)
             torch.nan_to_num(errors, nan=torch.inf, posinf=torch.inf, out=self._errors[rows])
         self._num_done = rows.stop
         return None if self.is_running else self._summary()
@@ -186,39 +193,96 @@ class Validation:
         return torch.tensor(values, dtype=torch.float32, device=self.device)
 
     def _summary(self) -> Errors:
-        num_channels = self.arrays["targets"].shape[1]
         columns, std_C, inverse_C = (
             tensor.cpu().double().numpy() for tensor in (self._errors, self._std, self._inverse_std)
         )
-        relative_l2_NC, h1_NC, squares_NC = np.split(columns, [1 + num_channels, 2 * (1 + num_channels)], axis=1)
-        statistics = [
-            {"relative_l2": Statistics.of(relative_l2_NC[:, column]), "h1": Statistics.of(h1_NC[:, column])}
-            for column in range(1 + num_channels)
-        ]
+        *by_norm, squares_NC = self._columns.split(columns)
+        statistics = [[Statistics.of(errors) for errors in errors_NQ.T] for errors_NQ in by_norm]  # whole output first
+        if len(statistics) == 1:
+            statistics.append([None] * len(statistics[0]))
         # An output that varies in training and not here: its error is then shown in the deviation that it had there.
         std_C = np.where(std_C > 0, std_C * inverse_C, 1.0)
         vrmse = np.sqrt(squares_NC.mean(axis=0)) / std_C
-        specs = self._snapshot.layout.outputs
         varies = inverse_C > 0
-        fields = {
-            spec.name: FieldErrors(**statistics[1 + c], vrmse=float(vrmse[c]))
-            for c, spec in enumerate(specs)
-            if varies[c]
-        }
-        means = self._snapshot.normalization.targets_mean.tolist()
+        means = np.concatenate(
+            [
+                getattr(self._snapshot.normalization, f"{block.name}_mean").cpu().double().numpy()
+                for block in self.layout.output_blocks
+            ]
+        )
+        fields, constants = {}, {}
+        for number, (name, channels) in enumerate(self._columns.quantities.items(), start=1):
+            if varies[channels].any():
+                own = vrmse[channels][varies[channels]]
+                relative_l2, h1 = (of_norm[number] for of_norm in statistics)
+                fields[name] = FieldErrors(relative_l2=relative_l2, h1=h1, vrmse=float(np.sqrt(np.mean(own**2))))
+            else:
+                constants[name] = float(means[channels][0])
         return Errors(
-            **statistics[0],
+            relative_l2=statistics[0][0],
+            h1=statistics[1][0],
             vrmse=float(np.sqrt(np.mean(vrmse[varies] ** 2))),
             fields=fields,
-            constants={spec.name: means[c] for c, spec in enumerate(specs) if not varies[c]},
+            constants=constants,
         )
 
 
-def _whole_and_channels(error_BC: Tensor, target_BC: Tensor, typical_BC: Tensor) -> Tensor:
-    """[B, 1 + C] relative errors, of all channels together and of each, from the squared norms."""
-    squares_BC = error_BC, target_BC, typical_BC.square()
-    error, target, typical = (squares.mean(dim=1, keepdim=True) for squares in squares_BC)
-    return torch.cat([ratio(error, target, typical.sqrt()), ratio(error_BC, target_BC, typical_BC)], dim=1)
+class _Columns:
+    """The errors of a sample, one after another: in each norm of the whole and of each quantity, then by channel."""
+
+    def __init__(self, layout: Layout):
+        self._layout = layout
+        orders = (0, 1) if all(has_gradients(block.on) or block.on is None for block in layout.output_blocks) else (0,)
+        self._norms = [[norm_of(block.on, order) for block in layout.output_blocks] for order in orders]
+        self.quantities: dict[str, slice] = {}
+        """The channels of each output, among those of all."""
+        start = 0
+        for spec in (spec for block in layout.output_blocks for spec in block.specs):
+            self.quantities[spec.name] = slice(start, start + spec.components)
+            start += spec.components
+        self._num_channels = start
+        self.num = len(self._norms) * (1 + len(self.quantities)) + start
+
+    def split(self, columns: np.ndarray) -> list[np.ndarray]:
+        """Of each norm [N, 1 + Q], and last [N, C]."""
+        width = 1 + len(self.quantities)
+        return np.split(columns, [width * (number + 1) for number in range(len(self._norms))], axis=1)
+
+    def errors(
+        self, prediction: Mapping[str, Tensor], batch: Mapping[str, Tensor], inverse_std_C: Tensor, typical_BC: Tensor
+    ) -> Tensor:
+        """[B, M]. typical_BC: the targets' root mean squares, in multiples of standard deviations."""
+        blocks = self._layout.output_blocks
+        targets, errors, weights = [], [], []
+        for block, own in zip(blocks, inverse_std_C.split([block.shape[0] for block in blocks]), strict=True):
+            target = batch[block.name]
+            targets.append(along(own, target) * target)
+            errors.append(along(own, target) * (prediction[block.name] - target))
+            travels = block.on is not None and block.on.travelling
+            weights.append(self._layout.weights_of(block, batch) if travels else None)
+        columns = []
+        for norms in self._norms:
+            scales = [norm.weight for norm, block in zip(norms, blocks, strict=True) for _ in range(block.shape[0])]
+            squares = [
+                torch.cat(
+                    [norm.squared(field, weight) for norm, field, weight in zip(norms, fields, weights, strict=True)],
+                    dim=1,
+                )
+                for fields in (errors, targets)
+            ]
+            columns += self._ratios(*squares, typical_BC * torch.tensor(scales, device=typical_BC.device))
+            if norms is self._norms[0]:
+                error_BC = squares[0]
+        return torch.cat([*columns, error_BC], dim=1)
+
+    def _ratios(self, error_BC: Tensor, target_BC: Tensor, typical_BC: Tensor) -> list[Tensor]:
+        """Relative errors [B, 1], of all channels together and of each quantity, from the squared norms."""
+        ratios = []
+        for channels in (slice(None), *self.quantities.values()):
+            squares = (values[:, channels] for values in (error_BC, target_BC, typical_BC.square()))
+            error, target, typical = (values.mean(dim=1, keepdim=True) for values in squares)
+            ratios.append(ratio(error, target, typical.sqrt()))
+        return ratios
 
 
 def _quantile(ordered: np.ndarray, fraction: float) -> float:

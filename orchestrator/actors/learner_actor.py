@@ -14,7 +14,7 @@ import torch
 
 from penstock.errors import PenstockError, describe, raised_by_signal, text_of
 from penstock.learner.learner import Learner
-from penstock.learner.rehearsal import file_of
+from penstock.learner.rehearsal.rehearsal import file_of
 from penstock.messages import Lease
 from penstock.orchestrator.actors.ray_stream import RayStream
 from penstock.orchestrator.ledger import conditions

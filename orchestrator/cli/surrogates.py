@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from penstock import __version__
 from penstock.errors import PenstockError
+from penstock.layout import Layout
 from penstock.learner.checkpoints import checkpoint
 from penstock.learner.export.program import export as export_file
 from penstock.learner.surrogate import Surrogate
@@ -29,6 +32,7 @@ from penstock.orchestrator.store.run_store import RunStore
 from penstock.orchestrator.views.monitor import explained_lines
 from penstock.orchestrator.views.numbers import digits
 from penstock.orchestrator.views.pictures import draw_comparison
+from penstock.ragged import joined, padded
 
 
 def export(folder: RunFolder, output: Path | None) -> None:
@@ -41,7 +45,7 @@ def export(folder: RunFolder, output: Path | None) -> None:
     num_simulations = len(set(stored.simulations.tolist()))
     card = _card(folder, plan, num_simulations, plan.validation(arrays, "cpu", steps).errors(surrogate).as_dict())
     card["step"] = step
-    example = {name: torch.from_numpy(array[:2]) for name, array in arrays.items() if name != "targets"}
+    example = {name: array[:2] for name, array in arrays.items()}
     path = export_file(surrogate, card, output or folder.path / f"{folder.path.name}.pt2", example)
     errors = card["validation"]["relative_l2"]
     mean, p99, largest = (digits(errors[name]) for name in ("mean", "p99", "max"))
@@ -78,28 +82,46 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     whole = np.isin(simulations, [simulation for chunk in chunks for simulation in chunk.finished])
     if not whole.any():
         raise PenstockError("every solve failed, there is nothing to compare with", exit_code=3)
-    samples = {name: np.concatenate([chunk.arrays[name] for chunk in chunks])[whole] for name in layout.shapes}
+    samples = {name: padded(joined([chunk.arrays[name] for chunk in chunks])[whole]) for name in layout.blocks}
     arrays, simulations, steps = unit.all_rows(samples, layout, simulations[whole], steps[whole])
     layout = surrogate.layout
     validation = plan.validation(arrays, "cpu", steps)
+    predictions = []
     with torch.no_grad():
-        batches = [
-            {name: torch.from_numpy(array[start : start + validation.batch_size]) for name, array in arrays.items()}
-            for start in range(0, len(validation), validation.batch_size)
-        ]
-        prediction = np.concatenate([surrogate.predict(batch).numpy() for batch in batches])
+        for start in range(0, len(validation), validation.batch_size):
+            rows = slice(start, start + validation.batch_size)
+            batch = {name: torch.from_numpy(array[rows]) for name, array in arrays.items()}
+            predictions.append(_by_quantity(surrogate.predict(batch), batch, layout))
+    predicted = {name: np.concatenate([each[name] for each in predictions]) for name in predictions[0]}
     errors = validation.sample_errors(surrogate)
 
-    named = zarr_store.by_field(arrays, layout)
-    predicted = {f"{spec.name}_predicted": prediction[:, c] for c, spec in enumerate(layout.outputs)}
+    named = zarr_store.by_name(arrays, layout)
     zarr_store.write(
         target / "predictions.zarr",
-        named | predicted | {"simulation": simulations, "step": steps, "relative_l2": errors},
+        named
+        | {f"{name}_predicted": values for name, values in predicted.items()}
+        | {"simulation": simulations, "step": steps, "relative_l2": errors},
         {"run": folder.path.name, "design": "prediction", "seed": plan.config.seed},
     )
-    draw_comparison(target / "predictions.png", named, arrays["targets"][:, 0], prediction[:, 0], errors, layout)
+    picture = target / "predictions.png"
+    wrote = [os.path.relpath(target / "predictions.zarr")]
+    if field := next((spec.name for spec in layout.outputs if spec.on is not None), None):
+        draw_comparison(picture, named, predicted[field], errors, layout)
+        wrote.append(os.path.relpath(picture))
     print(f"relative L2 error of {len(errors)} samples: mean {digits(errors.mean())}, max {digits(errors.max())}")
-    print(f"wrote {os.path.relpath(target / 'predictions.zarr')} and {os.path.relpath(target / 'predictions.png')}")
+    print(f"wrote {' and '.join(wrote)}")
+
+
+def _by_quantity(outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], layout: Layout) -> dict[str, np.ndarray]:
+    """Predictions by the outputs' names; 0 beside the points of a padded sample."""
+    values = {}
+    for block in layout.output_blocks:
+        weights = layout.weights_of(block, batch)
+        array = outputs[block.name]
+        if isinstance(weights, Tensor):
+            array = torch.where(weights > 0, array, 0.0)
+        values |= {name: array[:, channel].numpy() for name, channel in block.channels.items()}
+    return values
 
 
 def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:

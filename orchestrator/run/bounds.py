@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
-from penstock.conversion import DTYPE
 from penstock.errors import PenstockError
 from penstock.learner.buffers.buffer import MIN_SIMULATIONS
 from penstock.learner.stream.stream import CHUNKS_AHEAD
@@ -88,8 +87,8 @@ def too_large(plan: Plan, where: str, room: int) -> PenstockError:
 def sample_bytes(plan: Plan) -> int:
     """What a sample takes in the buffer, its book-keeping included."""
     unit = plan.unit
-    num_values = sum(unit.num_kept(name) * prod(shape) for name, shape in plan.problem.layout.shapes.items())
-    return -(-(DTYPE.itemsize * num_values + SLOT_BYTES) // unit.num_steps)
+    num_bytes = sum(unit.num_kept(block) * block.num_bytes for block in plan.problem.layout.blocks.values())
+    return -(-(num_bytes + SLOT_BYTES) // unit.num_steps)
 
 
 def require_memory_for_draws(plan: Plan, num: int, memory: Memory) -> None:

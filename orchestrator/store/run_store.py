@@ -22,7 +22,7 @@ class RunStore:
         stored, attributes = zarr_store.read(self._validation)
         failed = {int(simulation): reason for simulation, reason in attributes["failed"].items()}
         return Collected(
-            zarr_store.by_group(stored, layout),
+            zarr_store.by_block(stored, layout),
             stored["simulation"],
             stored["step"],
             Ended(attributes["delivered"], failed),
@@ -30,7 +30,7 @@ class RunStore:
 
     def write_validation(self, collected: Collected, layout: Layout) -> None:
         """Raises PenstockError."""
-        named = zarr_store.by_field(collected.arrays, layout)
+        named = zarr_store.by_name(collected.arrays, layout)
         numbers = {"simulation": collected.simulations, "step": collected.steps}
         ended = collected.ended
         failed = {str(simulation): reason for simulation, reason in ended.failed.items()}

@@ -57,18 +57,26 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, attributes
 
 
-def by_field(arrays: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
-    """`fields`, `scalars` and `targets` split into one array [N, *grid] or [N] for each quantity."""
+def by_name(arrays: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
+    """A layout's arrays split into one for each quantity: [N, *], [N, components, *], or [N] for a scalar.
+
+    What geometries have each sample bring along keeps its names; where samples are padded its weights are 0.
+    """
     return {
-        spec.name: arrays[group][:, channel]
-        for group, specs in layout.groups.items()
-        for channel, spec in enumerate(specs)
+        name: arrays[block.name][:, channel]
+        for block in layout.blocks.values()
+        for name, channel in block.channels.items()
     }
 
 
-def by_group(arrays: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
-    """The inverse of `by_field`."""
-    return {group: np.stack([arrays[spec.name] for spec in specs], axis=1) for group, specs in layout.groups.items()}
+def by_block(arrays: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
+    """The inverse of `by_name`."""
+    return {
+        block.name: np.concatenate(
+            [arrays[spec.name] if spec.components > 1 else arrays[spec.name][:, None] for spec in block.specs], axis=1
+        )
+        for block in layout.blocks.values()
+    }
 
 
 def _damaged(path: Path, what: str) -> PenstockError:

@@ -1,39 +1,57 @@
-"""The picture that `penstock predict` draws."""
+"""The picture that `penstock predict` draws.
+
+Axes:  N samples, * the shape of a geometry: *grid of a grid, P points of others.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from penstock.layout import Layout
+from penstock.geometry import Geometry, Grid, Mesh, Points
+from penstock.layout import FieldSpec, Layout
 from penstock.orchestrator.views.numbers import digits
 
 MAX_ROWS = 8
+MAX_ARROWS = 400
+MAX_ASPECT = 5  # of a domain that is drawn to scale
+POINT_AREA = 2e4  # of all points of a cloud together, in square points of print
+
+
+@dataclass(frozen=True)
+class _Panel:
+    title: str
+    values: np.ndarray
+    spec: FieldSpec
+    style: dict[str, Any]
 
 
 def draw_comparison(
     path: Path,
-    inputs: dict[str, np.ndarray],
-    truth: np.ndarray,
+    arrays: Mapping[str, np.ndarray],
     prediction: np.ndarray,
     errors: np.ndarray,
     layout: Layout,
 ) -> None:
-    """A PNG with a row a sample: input fields, truth, prediction, absolute error.
+    """A PNG with a row a sample: input fields, truth, prediction, absolute error of the first output field.
 
-    inputs: [N, X, Y] or [N] by name. truth, prediction: [N, X, Y], the first output. errors: [N], relative L2. Fields
-    of a grid of one axis are drawn as a line, of more than two as the middle slice of what lies beyond the second.
+    arrays: by name, [N, *] or [N, components, *] for fields, [N] for scalars, with what geometries have samples bring
+    along. prediction: of the first output field. errors: [N], relative L2. Fields of a grid of one axis are drawn as a
+    line, of more than two as the middle slice of what lies beyond the second; of vectors their length, with arrows.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    output = layout.outputs[0]
-    fields = [spec for spec in layout.inputs if spec.shape]
-    scalars = [spec for spec in layout.inputs if not spec.shape]
-    num_rows = min(len(truth), MAX_ROWS)
+    output = next(spec for spec in layout.outputs if spec.on is not None)
+    fields = [spec for spec in layout.inputs if spec.on is not None]
+    scalars = [spec for spec in layout.inputs if spec.on is None]
+    num_rows = min(len(errors), MAX_ROWS)
     figure, axes = plt.subplots(
         num_rows,
         len(fields) + 3,
@@ -42,34 +60,111 @@ def draw_comparison(
         layout="constrained",
     )
     for row in range(num_rows):
-        error = np.abs(prediction[row] - truth[row])
-        limits = {
-            "vmin": min(truth[row].min(), prediction[row].min()),
-            "vmax": max(truth[row].max(), prediction[row].max()),
-        }
-        panels = [(f"{spec.name} [{spec.unit}]", inputs[spec.name][row], {"cmap": "cividis"}) for spec in fields]
-        panels += [
-            (f"{output.name} [{output.unit}], solver", truth[row], limits),
-            ("surrogate", prediction[row], limits),
-            (f"absolute error, {digits(100 * errors[row])} % in L2", error, {"cmap": "magma"}),
+        truth, predicted = arrays[output.name][row], prediction[row]
+        where = _shown(output.on, arrays, row)
+        sizes = [_length(values, output)[..., where] for values in (truth, predicted)]
+        limits = {"vmin": min(map(np.min, sizes)), "vmax": max(map(np.max, sizes))}
+        panels = [
+            _Panel(f"{spec.name} [{spec.unit}]", arrays[spec.name][row], spec, {"cmap": "cividis"}) for spec in fields
         ]
-        for axis, (title, values, style) in zip(axes[row], panels, strict=True):
-            _draw_field(figure, axis, values, style)
-            axis.set_title(title, fontsize=9)
+        panels += [
+            _Panel(f"{output.name} [{output.unit}], solver", truth, output, limits),
+            _Panel("surrogate", predicted, output, limits),
+            _Panel(
+                f"absolute error, {digits(100 * errors[row])} % in L2",
+                np.abs(predicted - truth),
+                FieldSpec(name="error", on=output.on, components=output.components),
+                {"cmap": "magma"},
+            ),
+        ]
+        for axis, panel in zip(axes[row], panels, strict=True):
+            geometry = panel.spec.on
+            DRAWN[type(geometry)](figure, axis, panel, geometry, arrays, row)
+            axis.set_title(panel.title, fontsize=9)
         if scalars:
-            text = ", ".join(f"{spec.name} = {inputs[spec.name][row]:.4g} {spec.unit}" for spec in scalars)
+            text = ", ".join(_scalar_text(spec, arrays[spec.name][row]) for spec in scalars)
             axes[row][0].set_xlabel(text, fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
-def _draw_field(figure, axis, values: np.ndarray, style: dict) -> None:
+def _scalar_text(spec: FieldSpec, value: np.ndarray) -> str:
+    numbers = " ".join(f"{number:.4g}" for number in np.atleast_1d(value))
+    return f"{spec.name} = {numbers} {spec.unit}"
+
+
+def _length(values: np.ndarray, spec: FieldSpec) -> np.ndarray:
+    """[*] of [*] or [components, *]: of vectors the Euclidean length."""
+    return np.linalg.norm(values, axis=0) if spec.components > 1 else values
+
+
+def _shown(geometry: Geometry, arrays: Mapping[str, np.ndarray], row: int) -> slice | np.ndarray:
+    """Where a field's values count: an index of [*], or of its last axes."""
+    name = geometry.named("weights")
+    return arrays[name][row] > 0 if name in geometry.travelling else ...
+
+
+def _draw_grid(figure, axis, panel: _Panel, grid: Grid, arrays: Mapping[str, np.ndarray], row: int) -> None:
+    values = _length(panel.values, panel.spec)
+    if grid.is_masked:
+        values = np.where(_shown(grid, arrays, row), values, np.nan)
     if values.ndim == 1:
-        axis.plot(values)
+        axis.plot(*grid.axes(), values)
         return
+    vectors = panel.values
     while values.ndim > 2:
-        values = values[..., values.shape[-1] // 2]
-    image = axis.imshow(values.T, origin="lower", **style)  # [x, y] with y upwards
+        middle = values.shape[-1] // 2
+        values, vectors = values[..., middle], vectors[..., middle]
+    (left, bottom), (right, top) = grid.box[:, :2]
+    # [x, y] with y upwards
+    image = axis.imshow(values.T, origin="lower", extent=(left, right, bottom, top), **panel.style)
+    if panel.spec.components == grid.dimension == 2:
+        step = max(1, int(np.sqrt(values.size / MAX_ARROWS)))
+        x, y = (coordinates[::step] for coordinates in grid.axes())
+        axis.quiver(x, y, *(component[::step, ::step].T for component in vectors), color="white")
+    _finish(figure, axis, image)
+
+
+def _draw_mesh(figure, axis, panel: _Panel, mesh: Mesh, arrays: Mapping[str, np.ndarray], row: int) -> None:
+    points, cells = mesh.arrays.points, mesh.arrays.cells
+    if mesh.dimension != 2:
+        _draw_cloud(figure, axis, panel, points, panel.values)
+        return
+    image = axis.tripcolor(*points.T, cells, _length(panel.values, panel.spec), shading="gouraud", **panel.style)
+    _draw_arrows(axis, panel, points, panel.values)
+    _finish(figure, axis, image)
+
+
+def _draw_points(figure, axis, panel: _Panel, geometry: Points, arrays: Mapping[str, np.ndarray], row: int) -> None:
+    is_there = _shown(geometry, arrays, row)
+    points = arrays[geometry.named("points")][row].reshape(geometry.dimension, -1)[:, is_there].T
+    _draw_cloud(figure, axis, panel, points, panel.values[..., is_there])
+
+
+def _draw_cloud(figure, axis, panel: _Panel, points: np.ndarray, values: np.ndarray) -> None:
+    """A dot a point; in three dimensions as seen along the last axis, on one a line."""
+    lengths = _length(values, panel.spec)
+    if points.shape[1] == 1:
+        order = np.argsort(points[:, 0])
+        axis.plot(points[order, 0], lengths[order])
+        return
+    image = axis.scatter(*points[:, :2].T, c=lengths, s=POINT_AREA / len(points), linewidths=0, **panel.style)
+    _draw_arrows(axis, panel, points, values)
+    _finish(figure, axis, image)
+
+
+def _draw_arrows(axis, panel: _Panel, points: np.ndarray, values: np.ndarray) -> None:
+    if panel.spec.components == points.shape[1] == 2:
+        step = max(1, len(points) // MAX_ARROWS)
+        axis.quiver(*points[::step].T, *values[:, ::step], color="white")
+
+
+def _finish(figure, axis, image) -> None:
+    sides = np.abs([np.subtract(*axis.get_xlim()), np.subtract(*axis.get_ylim())])
+    axis.set_aspect("equal" if sides.max() < MAX_ASPECT * sides.min() else "auto")
     axis.set_xticks([])
     axis.set_yticks([])
     figure.colorbar(image, ax=axis, shrink=0.8)
+
+
+DRAWN: dict[type[Geometry], Callable] = {Grid: _draw_grid, Mesh: _draw_mesh, Points: _draw_points}

@@ -20,7 +20,7 @@ from penstock.learner.checkpoints import checkpoint
 from penstock.learner.checkpoints.weights import load_weights, weights_of
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.normalization import Normalization
-from penstock.learner.rehearsal import rehearse, try_export, try_out
+from penstock.learner.rehearsal.rehearsal import rehearse, try_export, try_out
 from penstock.learner.step import WEIGHT_DECAY, Step
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation

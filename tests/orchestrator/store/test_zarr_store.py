@@ -30,7 +30,7 @@ def groups():
 
 
 def named():
-    return zarr_store.by_field(groups(), LAYOUT) | {"simulation": np.arange(3), "empty": np.empty((0, 2), np.float32)}
+    return zarr_store.by_name(groups(), LAYOUT) | {"simulation": np.arange(3), "empty": np.empty((0, 2), np.float32)}
 
 
 def written(folder):
@@ -60,13 +60,13 @@ def test_a_store_is_replaced_as_a_whole(tmp_path):
     assert attributes == {} and os.listdir(tmp_path) == ["store.zarr"]
 
 
-def test_by_group_is_the_inverse_of_by_field():
-    fields = zarr_store.by_field(groups(), LAYOUT)
+def test_by_block_is_the_inverse_of_by_name():
+    fields = zarr_store.by_name(groups(), LAYOUT)
     assert {name: array.shape for name, array in fields.items()} == {
         **dict.fromkeys("abuv", (3, 4, 5)),
         **dict.fromkeys("ts", (3,)),
     }
-    assert_equal(zarr_store.by_group(fields, LAYOUT), groups())
+    assert_equal(zarr_store.by_block(fields, LAYOUT), groups())
 
 
 def chunk_of(path):

@@ -3,7 +3,7 @@
 The parts are the run's own (Step, averaged weights, Validation, checkpoint, export), on models of their own that are
 built for it and thrown away, on random samples. So it finds what those parts can't do, without a list of it.
 
-Axes:  B batch, C channels, *grid the axes of the fields' grid.
+Axes:  B batch, C channels, * the shape of a geometry.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from penstock.learner.checkpoints import checkpoint
 from penstock.learner.checkpoints.weights import load_weights, weights_of
 from penstock.learner.copies import copied
 from penstock.learner.export.program import contents_of
+from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.learner.step import Step
 from penstock.learner.stream.order import WITHOUT
 from penstock.learner.surrogate import Surrogate
@@ -47,21 +48,35 @@ def try_out(surrogate: Surrogate, name: str) -> None:
     modes = {module: module.training for module in surrogate.modules()}  # a user may have put parts of it into eval()
     surrogate.eval()
     for num in (2, 1):
-        samples, expected = ("two samples", "one sample")[num == 1], [num, *surrogate.layout.shapes["targets"]]
+        samples = ("two samples", "one sample")[num == 1]
         with _failing(f"{samples} can't pass through it", surrogate), torch.no_grad():
-            output = surrogate.model_output(_samples(surrogate.layout, num, surrogate.device))
-        if not isinstance(output, Tensor):
-            kind = type(output).__name__
-            raise PenstockError(f"model: {name} returns a {kind} and must return one tensor, {expected}")
-        if list(output.shape) != expected:  # broadcast to the targets' it would train, and learn nothing
-            raise PenstockError(f"model: {name} gives {list(output.shape)} for {samples} and must give {expected}")
-        if not output.is_floating_point():
-            dtype = str(output.dtype).removeprefix("torch.")
-            raise PenstockError(f"model: {name} returns {dtype} and must return real numbers: take .real, or .float()")
+            arrays = free_samples(surrogate.layout, num, surrogate.device)
+            outputs = surrogate.model_output(arrays)
+        _check_outputs(outputs, arrays, surrogate.layout, name, samples)
     if not any(parameter.requires_grad for parameter in surrogate.parameters()):
         raise PenstockError(f"model: {name} has no parameter that requires a gradient: there is nothing to train")
     for module, mode in modes.items():
         module.training = mode
+
+
+def _check_outputs(outputs: object, arrays: Mapping[str, Tensor], layout: Layout, name: str, samples: str) -> None:
+    """Raises PenstockError unless they are tensors in the shapes of the outputs' arrays."""
+    blocks = {block.name: block for block in layout.output_blocks}
+    expected = {name: list(arrays[name].shape) for name in blocks}
+    asked = f"one tensor, {expected[next(iter(blocks))]}" if len(blocks) == 1 else f"a dict of tensors, {expected}"
+    if not isinstance(outputs, dict) or outputs.keys() != blocks.keys():
+        kind = f"a dict of {sorted(outputs)}" if isinstance(outputs, dict) else f"a {type(outputs).__name__}"
+        raise PenstockError(f"model: {name} returns {kind} and must return {asked}")
+    for block, output in outputs.items():
+        if not isinstance(output, Tensor):
+            raise PenstockError(f"model: {name} returns a {type(output).__name__} and must return {asked}")
+        if list(output.shape) != expected[block]:  # broadcast to the targets' it would train, and learn nothing
+            raise PenstockError(
+                f"model: {name} gives {list(output.shape)} for {samples} and must give {expected[block]}"
+            )
+        if not output.is_floating_point():
+            dtype = str(output.dtype).removeprefix("torch.")
+            raise PenstockError(f"model: {name} returns {dtype} and must return real numbers: take .real, or .float()")
 
 
 def rehearse(
@@ -110,7 +125,7 @@ def try_export(surrogate: Surrogate) -> str | None:
     """Exports the surrogate as `penstock export` will, into memory; why that can't be done, if so."""
     try:
         with _own_randomness():
-            contents_of(surrogate, {}, _samples(surrogate.layout, 2, torch.device("cpu")))
+            contents_of(surrogate, {}, free_samples(surrogate.layout, 2, torch.device("cpu")))
     except Exception as error:  # of the user's model, and of whatever torch.export makes of it
         reason = str(error) if isinstance(error, PenstockError) else describe(error, file_of(surrogate))
         return f"penstock export won't work, while training and penstock predict do: {reason}"
@@ -153,7 +168,7 @@ def _train(step: Step, batch_sizes: tuple[int, ...], begun: Callable[[], Step]) 
 
 
 def _step_on_samples(step: Step, size: int) -> float:
-    return step(_samples(step.surrogate.layout, size, step.surrogate.device), step.learning_rate).item()
+    return step(free_samples(step.surrogate.layout, size, step.surrogate.device), step.learning_rate).item()
 
 
 def _place_in_forward(begun: Callable[[], Step], size: int) -> str:
@@ -171,7 +186,8 @@ def _place_in_forward(begun: Callable[[], Step], size: int) -> str:
 def _validate(step: Step, make_validation: Callable[[Mapping[str, np.ndarray]], Validation]) -> None:
     """Before and after a step, which must not reach a copy that was made before it."""
     surrogate = step.surrogate
-    rows = {name: array.numpy() for name, array in _samples(surrogate.layout, NUM_ROWS, torch.device("cpu")).items()}
+    samples = free_samples(surrogate.layout, NUM_ROWS, torch.device("cpu"))
+    rows = {name: array.numpy() for name, array in samples.items()}
     with _failing("its validation fails", surrogate):
         validation = make_validation(rows)
         copy = copied(step.averaged)
@@ -258,11 +274,19 @@ def _are_equal(a: object, b: object) -> bool:
 
 
 def _predictions(surrogate: Surrogate, *, seed: int = 0, rows: slice = slice(NUM_ROWS)) -> Tensor:
-    """Of the same random samples each time, [B, C, *grid] on the CPU, by a copy: a forward pass may change a model."""
-    arrays = {name: array[rows] for name, array in _samples(surrogate.layout, NUM_ROWS, surrogate.device).items()}
+    """Of the same random samples each time, flat on the CPU, by a copy: a forward pass may change a model."""
+    samples = free_samples(surrogate.layout, NUM_ROWS, surrogate.device)
+    arrays = {name: array[rows] for name, array in samples.items()}
     torch.manual_seed(seed)
     with torch.no_grad():
-        return copied(surrogate).eval().predict(arrays).cpu()
+        outputs = copied(surrogate).eval().predict(arrays)
+    found = []
+    for block in surrogate.layout.output_blocks:
+        values, weights = outputs[block.name], surrogate.layout.weights_of(block, arrays)
+        if isinstance(weights, Tensor):  # what is predicted beside the points is nobody's
+            values = torch.where(weights > 0, values, 0.0)
+        found.append(values.flatten(1))
+    return torch.cat(found, dim=1).cpu()
 
 
 def _difference(a: Tensor, b: Tensor) -> float:
@@ -270,12 +294,6 @@ def _difference(a: Tensor, b: Tensor) -> float:
     if a.shape != b.shape or not bool(a.isfinite().all() and b.isfinite().all()):
         return math.inf
     return float((a - b).double().norm() / a.double().norm().clamp_min(1e-30))
-
-
-def _samples(layout: Layout, num: int, device: torch.device) -> dict[str, Tensor]:
-    """Of independent standard normal values, the same each time."""
-    generator = torch.Generator().manual_seed(num)
-    return {name: torch.randn(num, *shape, generator=generator).to(device) for name, shape in layout.shapes.items()}
 
 
 def _own(name: str) -> str:

@@ -1,0 +1,51 @@
+"""Samples of random values on random geometries: what a model is tried with before anything is solved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from penstock.geometry import Geometry, Points
+from penstock.layout import Layout
+
+SHARE = 0.2  # of the points that a sample may lack
+
+
+def free_samples(layout: Layout, num: int, device: torch.device) -> dict[str, Tensor]:
+    """Packed arrays of independent standard normal values, the same each time.
+
+    Where points vary, they lie anywhere in their box; the first sample has as many as there may be, the others fewer.
+    """
+    generator = torch.Generator().manual_seed(num)
+    arrays = {}
+    for geometry in layout.geometries:
+        arrays |= dict(_free_geometry(geometry, num, generator))
+    for name, block in layout.blocks.items():
+        if block.role != "geometry":
+            arrays[name] = torch.randn(num, *block.shape, generator=generator)
+    return {name: arrays[name].to(device) for name in layout.blocks}
+
+
+def _free_geometry(geometry: Geometry, num: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
+    shapes = geometry.travelling
+    if not shapes:
+        return
+    name = geometry.named("weights")
+    lacking = (torch.rand(num, generator=generator) * SHARE * shapes[name][-1]).long()
+    lacking[0] = 0
+    counts = shapes[name][-1] - lacking
+    is_there = torch.arange(shapes[name][-1]) < counts.reshape(-1, *[1] * len(shapes[name]))
+    yield name, torch.where(is_there, 0.5 + torch.rand(num, *shapes[name], generator=generator), 0.0)
+    if not isinstance(geometry, Points):
+        return
+    lowest, highest = (torch.tensor(corner, dtype=torch.float32)[:, None] for corner in geometry.box)
+    points = lowest + (highest - lowest) * torch.rand(num, *shapes[geometry.named("points")], generator=generator)
+    yield geometry.named("points"), torch.where(is_there, points, 0.0)
+    if geometry.max_edges:
+        ends = torch.arange(geometry.max_edges) % (counts - 1).clamp_min(1).reshape(
+            -1, 1
+        )  # from each point to the next
+        edges = torch.stack([ends, ends + 1], dim=1)
+        yield geometry.named("edges"), torch.where((counts > 1).reshape(-1, 1, 1), edges, 0).int()
