@@ -154,9 +154,9 @@ def test_the_surrogate_by_name_is_the_surrogate_by_array_and_in_physical_units()
     torch.manual_seed(0)
     arrays = {"fields": 3 + 2 * torch.randn(6, 2, 4, 5), "targets": 10 + torch.randn(6, 2, 4, 5)}
     moments = moments_of({name: array.numpy() for name, array in arrays.items()})
-    surrogate = Surrogate(Double(), Normalization.from_moments(moments), layout)
+    surrogate = Surrogate(Double(), Normalization.from_moments(moments, layout), layout)
     outputs = surrogate(b=arrays["fields"][:, 1], a=arrays["fields"][:, 0])
-    targets = surrogate.predict(arrays)
+    targets = surrogate.predict(arrays)["targets"]
     torch.testing.assert_close(torch.stack([outputs["u"], outputs["v"]], 1), targets)
     # the model doubles normalised values, so the outputs' spread is twice that of the targets
     torch.testing.assert_close(targets.std((0, 2, 3)), 2 * arrays["targets"].std((0, 2, 3)))

@@ -48,7 +48,7 @@ def new_surrogate():
     model = FNO(LAYOUT, width=8, modes=5, layers=2)
     moments = RunningMoments()
     moments.update({name: array.numpy() for name, array in arrays.items()})
-    return Surrogate(model, Normalization.from_moments(moments), LAYOUT), arrays
+    return Surrogate(model, Normalization.from_moments(moments, LAYOUT), LAYOUT), arrays
 
 
 def test_the_file_agrees_elsewhere_with_torch_alone(tmp_path):
