@@ -46,7 +46,7 @@ class MeshElements:
 
         # A P1 cell numbers its dofs like its corners, and DOLFINx remembers which points these were.
         self.point_of_dof = np.empty(len(arrays.points), np.int64)
-        self.point_of_dof[space.dofmap.list] = mesh.geometry.input_global_indices[mesh.geometry.dofmap]
+        self.point_of_dof[space.dofmap.list] = mesh.geometry.input_global_indices[mesh.geometry.dofmaps[0]]
 
         mesh.topology.create_connectivity(dimension - 1, dimension)
         boundary = dolfinx.mesh.exterior_facet_indices(mesh.topology)

@@ -1,6 +1,6 @@
 """P1 finite elements on a mesh that every draw brings along, without DOLFINx.
 
-Axes:  P points, T cells.
+Axes:  P points, T cells, d dimensions of space.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_array
 
-from penstock.simplices import lumped_mass, stiffness
+from penstock.simplices import stiffness
 from penstock.solvers import mpi
 from penstock.solvers.problem import LinearSystem, Solve
 
@@ -16,25 +16,25 @@ from penstock.solvers.problem import LinearSystem, Solve
 def diffusion(
     points: np.ndarray,
     cells: np.ndarray,
-    source: np.ndarray,
-    boundary_values: np.ndarray,
-    is_boundary: np.ndarray,
-    solve: Solve,
     *,
+    load: np.ndarray,
+    boundary: np.ndarray,
+    boundary_values: np.ndarray,
     family: str,
+    solve: Solve,
 ) -> np.ndarray:
     """Solve -Δu = f, u = g on the boundary.
 
-    The load is that of the lumped mass. Unknowns are the other points, in their order.
+    The unknowns of the system, which is symmetric positive definite, are the other points in their order.
 
     Args:
         points: coordinates [P, d].
         cells: numbers of points [T, d + 1].
-        source: f, [P].
-        boundary_values: g, [P], of which those on the boundary count.
-        is_boundary: bool [P].
-        solve: solves one `LinearSystem`.
+        load: the integrals of f φ_i, [P].
+        boundary: bool [P], the points that lie on the boundary.
+        boundary_values: g, [P]; it counts on the boundary alone.
         family: name of the system.
+        solve: solves one `LinearSystem`.
 
     Returns:
         u, [P].
@@ -42,16 +42,16 @@ def diffusion(
     mpi.start()
     from petsc4py import PETSc
 
-    num_points = len(points)
     rows, columns, values = stiffness(points, cells)
-    K = csr_array((values, (rows, columns)), shape=(num_points, num_points))
-    u = np.where(is_boundary, boundary_values, 0.0)
-    free = np.flatnonzero(~is_boundary)
-    A = K[free][:, free]
+    K = csr_array((values, (rows, columns)), shape=(len(points), len(points)))
+    u = np.where(boundary, boundary_values, 0.0)
+    inner = np.flatnonzero(~boundary)
+    coupling = K[inner]
+    A = coupling[:, inner]
     csr = (A.indptr.astype(PETSc.IntType), A.indices.astype(PETSc.IntType), A.data)
     matrix = PETSc.Mat().createAIJ(A.shape, csr=csr, comm=PETSc.COMM_SELF)
     matrix.setOption(PETSc.Mat.Option.SPD, True)
     b = matrix.createVecLeft()
-    b.array = (lumped_mass(points, cells) * source - K @ u)[free]
-    u[free] = solve(LinearSystem(A=matrix, b=b, is_spd=True, family=family)).x.array_r
+    b.array = load[inner] - coupling @ u
+    u[inner] = solve(LinearSystem(A=matrix, b=b, is_spd=True, family=family)).x.array_r
     return u

@@ -69,17 +69,26 @@ class PoissonWithHole(Problem):
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         centre, radius = np.array([parameters["centre_x"], parameters["centre_y"]]), parameters["radius"]
         points, cells, num_rim = self.mesh(centre, radius)
-        source = sum(parameters[f"source_{j}{k}"] * _sines(points, j, k) for j, k in MODES)
-        boundary_value = np.zeros(len(points))
+        weights = lumped_mass(points, cells)
+        source = sum(parameters[f"source_{j}{k}"] * _mode(points, j, k) for j, k in MODES)
         cosines, sines = (points[:num_rim] - centre).T / radius
+        boundary_value = np.zeros(len(points))
         boundary_value[:num_rim] = parameters["rim_0"] + parameters["rim_1"] * cosines + parameters["rim_2"] * sines
-        is_boundary = ((points == 0) | (points == 1)).any(axis=1)
-        is_boundary[:num_rim] = True
-        solution = diffusion(points, cells, source, boundary_value, is_boundary, solve, family="poisson_with_hole")
+        boundary = ((points == 0) | (points == 1)).any(axis=1)
+        boundary[:num_rim] = True
+        solution = diffusion(
+            points,
+            cells,
+            load=weights * source,
+            boundary=boundary,
+            boundary_values=boundary_value,
+            family="poisson_with_hole",
+            solve=solve,
+        )
         yield Sample(
             inputs={"source": source, "boundary_value": boundary_value},
             outputs={"solution": solution},
-            geometry={"points": points, "weights": lumped_mass(points, cells)},
+            geometry={"points": points, "weights": weights},
         )
 
     def mesh(self, centre: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, int]:
@@ -115,6 +124,6 @@ class PoissonWithHole(Problem):
         return np.concatenate([np.stack([x, np.full(len(x), y)], axis=1) for x, y in rows])
 
 
-def _sines(points: np.ndarray, j: int, k: int) -> np.ndarray:
+def _mode(points: np.ndarray, j: int, k: int) -> np.ndarray:
     """The mode sin(jπx) sin(kπy), [P]."""
     return np.sin(j * np.pi * points[:, 0]) * np.sin(k * np.pi * points[:, 1])
