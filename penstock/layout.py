@@ -360,7 +360,14 @@ def _geometry_array(block: Block, value: Any) -> np.ndarray:
     if not np.isfinite(value).all():
         index = np.argwhere(~np.isfinite(value))[0][1:].tolist()
         raise Refused(f"{block.name!r} is not finite at {_at(index)}")
-    return np.ascontiguousarray(value, block.dtype)
+    array = np.ascontiguousarray(value, block.dtype)
+    if block.dtype != INDEX:
+        for channel, packed in zip(value, array, strict=True):
+            require_kept(block.name, channel, packed)
+    elif (array != value).any():
+        index = int(np.argmax((array != value).any(axis=0)))
+        raise Refused(f"{block.name!r} has {value[:, index].tolist()} as edge {index}: give the numbers of two points")
+    return array
 
 
 def _check_geometry(geometry: Geometry, arrays: Mapping[str, np.ndarray]) -> None:
