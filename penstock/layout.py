@@ -396,6 +396,14 @@ def _check_geometry(geometry: Geometry, arrays: Mapping[str, np.ndarray]) -> Non
             f"{geometry.named('weights')!r} is {weights[0, index]:g} at point {index}: quadrature weights are above 0, "
             "as the lumped masses of P1 elements are"
         )
+    low, high = geometry.box
+    rounding = 1e-6 * np.abs(geometry.box).max()  # float32 has 1.2e-7
+    beyond = np.flatnonzero(((points.T < low - rounding) | (points.T > high + rounding)).any(axis=1))
+    if len(beyond):
+        raise Refused(
+            f"{geometry.named('points')!r} has point {beyond[0]} at {points[:, beyond[0]].tolist()}, and the box that "
+            f"holds all samples is from {low.tolist()} to {high.tolist()}: give its origin and extent to Points"
+        )
     edges = arrays.get(geometry.named("edges"))
     if edges is None:
         return
