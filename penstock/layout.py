@@ -396,9 +396,10 @@ def _check_geometry(geometry: Geometry, arrays: Mapping[str, np.ndarray]) -> Non
             f"{geometry.named('weights')!r} is {weights[0, index]:g} at point {index}: quadrature weights are above 0, "
             "as the lumped masses of P1 elements are"
         )
-    low, high = geometry.box
     rounding = 1e-6 * np.abs(geometry.box).max()  # float32 has 1.2e-7
-    beyond = np.flatnonzero(((points.T < low - rounding) | (points.T > high + rounding)).any(axis=1))
+    lowest, highest = geometry.box
+    outside = np.maximum(lowest - points.T, points.T - highest).max(axis=1)
+    beyond = np.flatnonzero(outside > rounding)
     if len(beyond):
         raise Refused(
             f"{geometry.named('points')!r} has point {beyond[0]} at {points[:, beyond[0]].tolist()}, and the box that "
