@@ -207,7 +207,7 @@ class Mesh(Geometry):
     name: str = field(default="", kw_only=True)
 
     def __post_init__(self):
-        object.__setattr__(self, "num_points", _whole_numbers("num_points", (self.num_points,))[0])
+        object.__setattr__(self, "num_points", _whole_number("num_points", self.num_points))
         _check_dimension(self.dimension)
         if not callable(self.build):
             raise ValueError("build must be a function that returns the mesh's points and cells")
@@ -266,7 +266,7 @@ class Points(Geometry):
     dimension: int
     """d, 1 to 3."""
     extent: tuple[float, ...] = field(default=(), kw_only=True)
-    """Length along each axis of a box that holds all samples; 1 along each where absent.
+    """Length along each axis of a box that holds all samples; 1 along each where absent. A sample beyond it fails.
 
     Models see coordinates that are scaled by it, and not by the sample, whose size they would otherwise lose.
     """
@@ -277,12 +277,11 @@ class Points(Geometry):
     name: str = field(default="", kw_only=True)
 
     def __post_init__(self):
-        object.__setattr__(self, "max_points", _whole_numbers("max_points", (self.max_points,))[0])
+        object.__setattr__(self, "max_points", _whole_number("max_points", self.max_points))
         _check_dimension(self.dimension)
         object.__setattr__(self, "extent", _lengths(self.extent, self.dimension))
         object.__setattr__(self, "origin", _numbers("origin", self.origin, self.dimension))
-        if not isinstance(self.max_edges, int) or self.max_edges < 0:
-            raise ValueError(f"max_edges={self.max_edges!r} must be a whole number, 0 for no edges")
+        object.__setattr__(self, "max_edges", _whole_number("max_edges", self.max_edges, least=0))
         _check_name(self.name)
 
     @property
@@ -313,6 +312,16 @@ class Points(Geometry):
             "origin": list(self.origin),
             "weights": "quadrature weights, whose sum is the domain's measure; 0 is padding",
         }
+
+
+def _whole_number(what: str, value: int, *, least: int = 1) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise ValueError(f"{what}={value!r} must be a whole number from {least} on")
+    return number
 
 
 def _whole_numbers(what: str, sizes: Sequence[int]) -> tuple[int, ...]:

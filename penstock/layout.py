@@ -360,7 +360,14 @@ def _geometry_array(block: Block, value: Any) -> np.ndarray:
     if not np.isfinite(value).all():
         index = np.argwhere(~np.isfinite(value))[0][1:].tolist()
         raise Refused(f"{block.name!r} is not finite at {_at(index)}")
-    return np.ascontiguousarray(value, block.dtype)
+    array = np.ascontiguousarray(value, block.dtype)
+    if block.dtype != INDEX:
+        for channel, packed in zip(value, array, strict=True):
+            require_kept(block.name, channel, packed)
+    elif (array != value).any():
+        index = int(np.argmax((array != value).any(axis=0)))
+        raise Refused(f"{block.name!r} has {value[:, index].tolist()} as edge {index}: give the numbers of two points")
+    return array
 
 
 def _check_geometry(geometry: Geometry, arrays: Mapping[str, np.ndarray]) -> None:
@@ -388,6 +395,15 @@ def _check_geometry(geometry: Geometry, arrays: Mapping[str, np.ndarray]) -> Non
         raise Refused(
             f"{geometry.named('weights')!r} is {weights[0, index]:g} at point {index}: quadrature weights are above 0, "
             "as the lumped masses of P1 elements are"
+        )
+    rounding = 1e-6 * np.abs(geometry.box).max()  # float32 has 1.2e-7
+    lowest, highest = geometry.box
+    outside = np.maximum(lowest - points.T, points.T - highest).max(axis=1)
+    beyond = np.flatnonzero(outside > rounding)
+    if len(beyond):
+        raise Refused(
+            f"{geometry.named('points')!r} has point {beyond[0]} at {points[:, beyond[0]].tolist()}, and the box that "
+            f"holds all samples is from {low.tolist()} to {high.tolist()}: give its origin and extent to Points"
         )
     edges = arrays.get(geometry.named("edges"))
     if edges is None:

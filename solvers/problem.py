@@ -46,7 +46,10 @@ class LinearSystem:
     is_spd: bool = False
     """Whether A is symmetric positive definite."""
     family: str = "default"
-    """Name of the family: systems of one size that share a recycle space."""
+    """Name of the family: systems of one size that share a recycle space.
+
+    Where every draw has a mesh of its own, the systems are one family all the same: a strategy is then found once.
+    """
     guess: PETSc.Vec | None = None
     """Initial guess; zero where absent."""
     grid: GridDofs | None = None

@@ -161,7 +161,8 @@ class MeshNorm(Norm):
         weights = _weights_on(grid, torch.from_numpy(arrays.weights))
         rows, columns, values = map(torch.from_numpy, arrays.stiffness())
         shape = (self.mesh.num_points,) * 2
-        stiffness = torch.sparse_coo_tensor(torch.stack([rows, columns]), values / total, shape).coalesce()
+        places = torch.stack([rows, columns])
+        stiffness = torch.sparse_coo_tensor(places, values / total, shape, check_invariants=False).coalesce()
         if self._by_products:
             return [weights, stiffness]
         roots = weights.sqrt()

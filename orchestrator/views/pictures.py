@@ -52,6 +52,7 @@ def draw_comparison(
     fields = [spec for spec in layout.inputs if spec.on is not None]
     scalars = [spec for spec in layout.inputs if spec.on is None]
     num_rows = min(len(errors), MAX_ROWS)
+    samples = np.linspace(0, len(errors) - 1, num_rows).round().astype(int)  # of a trajectory its last steps, too
     figure, axes = plt.subplots(
         num_rows,
         len(fields) + 3,
@@ -59,7 +60,7 @@ def draw_comparison(
         squeeze=False,
         layout="constrained",
     )
-    for row in range(num_rows):
+    for row, of_row in zip(samples, axes, strict=True):
         truth, predicted = arrays[output.name][row], prediction[row]
         where = _shown(output.on, arrays, row)
         sizes = [_length(values, output)[..., where] for values in (truth, predicted)]
@@ -77,13 +78,13 @@ def draw_comparison(
                 {"cmap": "magma"},
             ),
         ]
-        for axis, panel in zip(axes[row], panels, strict=True):
+        for axis, panel in zip(of_row, panels, strict=True):
             geometry = panel.spec.on
             DRAWN[type(geometry)](figure, axis, panel, geometry, arrays, row)
             axis.set_title(panel.title, fontsize=9)
         if scalars:
             text = ", ".join(_scalar_text(spec, arrays[spec.name][row]) for spec in scalars)
-            axes[row][0].set_xlabel(text, fontsize=8)
+            of_row[0].set_xlabel(text, fontsize=8)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -99,9 +100,9 @@ def _length(values: np.ndarray, spec: FieldSpec) -> np.ndarray:
 
 
 def _shown(geometry: Geometry, arrays: Mapping[str, np.ndarray], row: int) -> slice | np.ndarray:
-    """Where a field's values count: an index of [*], or of its last axes."""
+    """Where a field's values count: an index of the last axes of [components, *]."""
     name = geometry.named("weights")
-    return arrays[name][row] > 0 if name in geometry.travelling else ...
+    return arrays[name][row] > 0 if name in geometry.travelling else slice(None)
 
 
 def _draw_grid(figure, axis, panel: _Panel, grid: Grid, arrays: Mapping[str, np.ndarray], row: int) -> None:

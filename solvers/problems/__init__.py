@@ -6,9 +6,11 @@ PROBLEMS = {
     "darcy": "penstock.solvers.problems.steady.darcy:Darcy",
     "drifting_diffusion": "penstock.solvers.problems.transient.drifting_diffusion:DriftingDiffusion",
     "heat": "penstock.solvers.problems.transient.heat:Heat",
+    "heat_l_shape": "penstock.solvers.problems.transient.heat_l_shape:HeatLShape",
     "helmholtz": "penstock.solvers.problems.steady.helmholtz:Helmholtz",
     "nonlinear_diffusion": "penstock.solvers.problems.nonlinear.nonlinear_diffusion:NonlinearDiffusion",
     "poisson": "penstock.solvers.problems.steady.poisson:Poisson",
+    "poisson_with_hole": "penstock.solvers.problems.steady.poisson_with_hole:PoissonWithHole",
 }
 """Names for `problem.name`, with the class behind each.
 

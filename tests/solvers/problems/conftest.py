@@ -39,3 +39,16 @@ def five_point():
         return A
 
     return assemble
+
+
+@pytest.fixture
+def angles():
+    """A function from points and triangles to the angles of every triangle, in degrees [T, 3]."""
+
+    def of(points, cells):
+        corners = points[cells]
+        before, after = np.roll(corners, 1, axis=1) - corners, np.roll(corners, -1, axis=1) - corners
+        lengths = np.linalg.norm(before, axis=2) * np.linalg.norm(after, axis=2)
+        return np.degrees(np.arccos((before * after).sum(axis=2) / lengths))
+
+    return of

@@ -1,0 +1,147 @@
+"""Meshes around holes, order of convergence, a draw against SciPy, one family for all."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+from scipy.sparse.linalg import spsolve
+
+from penstock.simplices import checked_cells, measures
+from penstock.solvers.discretisation.remeshed import diffusion
+from penstock.solvers.linear import LinearSolver
+from penstock.solvers.linear.auto.auto import Auto
+from penstock.solvers.parameters.space import generator_of
+from penstock.solvers.problems.steady.poisson_with_hole import PoissonWithHole
+
+
+def hole_of(parameters):
+    return np.array([parameters["centre_x"], parameters["centre_y"]]), parameters["radius"]
+
+
+@pytest.mark.parametrize("resolution", [20, 33])
+def test_all_meshes_are_valid(resolution, angles):
+    """Of 300 draws, and at the corners of their range."""
+    problem = PoissonWithHole(resolution=resolution)
+    (most,) = {geometry.max_points for geometry in problem.layout.geometries}
+    holes = [hole_of(problem.draw(generator_of(0, "training", i))) for i in range(300)]
+    holes += [(np.array([x, y]), r) for x in (0.35, 0.65) for y in (0.35, 0.5, 0.65) for r in (0.1, 0.25)]
+    sizes = set()
+    for centre, radius in holes:
+        points, cells, num_rim = problem.mesh(centre, radius)
+        checked_cells(points, cells)
+        distances = np.linalg.norm(points - centre, axis=1)
+        assert distances[:num_rim] == pytest.approx(radius, rel=1e-12)
+        assert (distances[num_rim:] > radius + 0.5 / resolution).all()
+        polygon = num_rim / 2 * radius**2 * np.sin(2 * np.pi / num_rim)
+        assert measures(points, cells).sum() == pytest.approx(1 - polygon, rel=1e-12)
+        assert 0.8 * most < len(points) <= most
+        assert angles(points, cells).min() > 20
+        assert angles(points, cells).max() < 125
+        sizes.add(len(points))
+    assert len(sizes) > 50
+
+
+def test_second_order_around_the_hole(scipy_solve):
+    """For u = log r + Re z³ + sin(πx) sin(2πy) with its own values on rim and sides; only the last has a source."""
+    centre, radius, errors = np.array([0.42, 0.55]), 0.2, []
+    for n in (20, 40, 80):
+        points, cells, num_rim = PoissonWithHole(resolution=n).mesh(centre, radius)
+        (x, y), (X, Y) = points.T, (points - centre).T
+        waves = np.sin(np.pi * x) * np.sin(2 * np.pi * y)
+        exact = np.log(np.hypot(X, Y)) + 5 * (X**3 - 3 * X * Y**2) + waves
+        weights = np.bincount(cells.ravel(), np.repeat(measures(points, cells) / 3, 3))
+        boundary = (x == 0) | (x == 1) | (y == 0) | (y == 1)
+        boundary[:num_rim] = True
+        u = diffusion(
+            points,
+            cells,
+            load=weights * 5 * np.pi**2 * waves,
+            boundary=boundary,
+            boundary_values=exact,
+            family="test",
+            solve=scipy_solve,
+        )
+        np.testing.assert_array_equal(u[boundary], exact[boundary])
+        errors.append(np.sqrt(np.sum(weights * (u - exact) ** 2)))
+    assert np.log2(np.divide(errors[:-1], errors[1:])) == pytest.approx(2.0, abs=0.2)
+
+
+def test_linear_functions_are_exact(scipy_solve):
+    points, cells, num_rim = PoissonWithHole(resolution=20).mesh(np.array([0.5, 0.4]), 0.15)
+    exact = 1 + points @ [2.0, -3.0]
+    boundary = ((points == 0) | (points == 1)).any(axis=1) | (np.arange(len(points)) < num_rim)
+    zeros = np.zeros(len(points))
+    u = diffusion(points, cells, load=zeros, boundary=boundary, boundary_values=exact, family="test", solve=scipy_solve)
+    np.testing.assert_allclose(u, exact, atol=1e-12)
+
+
+def test_sample_of_a_draw_against_scipy(scipy_solve):
+    """Triangles by the cotangents of their angles, all values of u as unknowns."""
+    problem = PoissonWithHole(resolution=20)
+    parameters = problem.draw(generator_of(0, "training", 3))
+    (sample,) = problem.simulate(parameters, scipy_solve)
+    centre, radius = hole_of(parameters)
+    points, cells, num_rim = problem.mesh(centre, radius)
+    np.testing.assert_array_equal(sample.geometry["points"], points)
+
+    size, areas = len(points), measures(points, cells)
+    K, weights = csr_array((size, size)), np.zeros(size)
+    for k in range(3):
+        here, one, other = cells[:, k], cells[:, k - 1], cells[:, k - 2]
+        a, b = points[one] - points[here], points[other] - points[here]
+        half = (a * b).sum(axis=1) / (4 * areas)  # of the cotangent, as |a x b| is twice the area
+        for row, column, sign in ((one, one, 1), (other, other, 1), (one, other, -1), (other, one, -1)):
+            K += csr_array((sign * half, (row, column)), shape=(size, size))
+        weights += np.bincount(here, areas / 3, minlength=size)
+    x, y = points.T
+    source = sum(
+        parameters[f"source_{j}{k}"] * np.sin(j * np.pi * x) * np.sin(k * np.pi * y)
+        for j in (1, 2, 3)
+        for k in (1, 2, 3)
+    )
+    rim = np.arange(size) < num_rim
+    angle = np.arctan2(y - centre[1], x - centre[0])
+    g = parameters["rim_0"] + parameters["rim_1"] * np.cos(angle) + parameters["rim_2"] * np.sin(angle)
+    b = np.where(rim, g, weights * source)
+    is_given = rim | (x == 0) | (x == 1) | (y == 0) | (y == 1)
+    b[is_given & ~rim] = 0
+    A = K.tolil()
+    A[np.flatnonzero(is_given)] = 0
+    A[is_given, is_given] = 1
+    np.testing.assert_allclose(sample.outputs["solution"], spsolve(A.tocsc(), b), rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(sample.inputs["source"], source, atol=1e-12)
+    np.testing.assert_allclose(sample.inputs["boundary_value"], np.where(rim, g, 0), atol=1e-12)
+    np.testing.assert_allclose(sample.geometry["weights"], weights, rtol=1e-12)
+
+
+def test_samples_pack_without_padding(scipy_solve):
+    problem = PoissonWithHole(resolution=20)
+    draws = [problem.draw(generator_of(0, "training", i)) for i in range(3)]
+    samples = [sample for draw in draws for sample in problem.simulate(draw, scipy_solve)]
+    arrays = problem.layout.pack(samples)
+    assert set(arrays) == {"fields", "points", "weights", "targets"}
+    for name, channels in (("fields", 2), ("points", 2), ("weights", 1), ("targets", 1)):
+        assert arrays[name].channels == channels
+        np.testing.assert_array_equal(arrays[name].counts, [len(sample.outputs["solution"]) for sample in samples])
+
+
+def test_systems_of_all_sizes_are_one_family_with_one_trial():
+    """A family per size would hold a trial for each that comes twice, and solve the others by guess."""
+    problem, solver = PoissonWithHole(resolution=20), LinearSolver(Auto(), accuracy=1e-4)
+    solutions = []
+
+    def solve(system):
+        solutions.append(solver(system))
+        assert solutions[-1].converged and system.is_spd and system.family == "poisson_with_hole"
+        return solutions[-1]
+
+    for i in range(40):
+        list(problem.simulate(problem.draw(generator_of(0, "training", i)), solve))
+    (decision,) = solver.decisions
+    assert decision.number == 0 and decision.family == "poisson_with_hole"
+    undecided = [solution.strategy for solution in solutions].count("auto")
+    assert undecided <= 12 and solver.num_retried == 0
+
+
+def test_too_coarse_a_grid_is_refused():
+    with pytest.raises(ValueError, match="resolution = 19"):
+        PoissonWithHole(resolution=19)
