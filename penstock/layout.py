@@ -403,7 +403,7 @@ def _check_geometry(geometry: Geometry, arrays: Mapping[str, np.ndarray]) -> Non
     if len(beyond):
         raise Refused(
             f"{geometry.named('points')!r} has point {beyond[0]} at {points[:, beyond[0]].tolist()}, and the box that "
-            f"holds all samples is from {low.tolist()} to {high.tolist()}: give its origin and extent to Points"
+            f"holds all samples is from {lowest.tolist()} to {highest.tolist()}: give its origin and extent to Points"
         )
     edges = arrays.get(geometry.named("edges"))
     if edges is None:
