@@ -139,7 +139,7 @@ def test_samples_that_do_not_fit_are_named(values, expected):
         ({"points": POINTS.T}, r"'points' has shape \(2, 3\): give rows of 2"),
         ({"points": np.zeros((5, 2))}, "'points' holds 5 points, and the geometry's max_points is 4: raise it"),
         ({"points": np.zeros((0, 2))}, "'points' holds 0 points"),
-        ({"points": np.add(POINTS, [2.0, 0])}, r"'points' has point 1 at \[3.0, 0.5\], .* from \[-1.0, 0.0\] to \[1.0, 1.0\]"),
+        ({"points": np.add(POINTS, [2.0, 0])}, r"has point 1 at \[3.0, 0.5\], .* from \[-1.0, 0.0\] to \[1.0, 1.0\]"),
         ({"points": np.where(POINTS == 0.5, np.nan, POINTS)}, "'points' is not finite at point 1"),
         ({"weights": WEIGHTS[:2]}, "'weights' are of 2 points, and there are 3"),
         ({"weights": WEIGHTS * [1, 0, 1]}, "'weights' is 0 at point 1: quadrature weights are above 0"),
