@@ -145,3 +145,12 @@ def test_of_many_samples_rows_from_the_first_to_the_last_are_drawn(drawn):
     assert len(labels) == MAX_ROWS and labels[0] == "k = 0.5 s" and labels[-1] == "k = 29.5 s"
     line = axes[1].lines[0]
     np.testing.assert_allclose(line.get_xdata(), np.linspace(0, 3, 40))
+
+
+def test_the_error_of_a_vector_is_its_length_and_points_where_it_points(drawn):
+    mesh = GEOMETRIES["mesh"]
+    arrays = samples(mesh, 2)
+    arrays["u"] = -arrays["u"]
+    image, arrows = drawn(mesh, arrays, 2)[3].collections
+    np.testing.assert_allclose(image.get_array(), 0.1 * np.linalg.norm(arrays["u"][0], axis=0))
+    np.testing.assert_allclose([arrows.U, arrows.V], 0.1 * arrays["u"][0])
