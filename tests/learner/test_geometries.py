@@ -96,6 +96,19 @@ def test_a_mesh_of_points_that_lie_twice_with_half_the_weight_has_the_same_stati
         np.testing.assert_allclose(moments.std["u"], std, rtol=1e-12)
 
 
+def test_moments_on_a_masked_grid_are_those_inside_each_samples_domain():
+    random = np.random.default_rng(0)
+    weights = random.uniform(0.1, 1, (15, 1, 3, 4)) * (random.random((15, 1, 3, 4)) < 0.6)
+    weights[:, 0, 0, 0] = 1
+    values = np.where(weights > 0, random.normal(5, 2, (15, 2, 3, 4)), 0)
+    moments = moments_of(values, weights, (4, 5))
+    inside = [
+        (value[:, weight[0] > 0], weight[0][weight[0] > 0]) for value, weight in zip(values, weights, strict=True)
+    ]
+    for found, expected in zip((moments.mean["u"], moments.std["u"]), numpy_statistics(inside), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 def test_equal_weights_are_as_none():
     values = np.random.default_rng(0).normal(1e3, 1, size=(12, 2, 5, 4))
     plain, weighted = RunningMoments(), moments_of(values, np.full((12, 1, 5, 4), 0.3), (5,))

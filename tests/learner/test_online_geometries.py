@@ -32,7 +32,7 @@ from penstock.status import Ended
 
 NUM_STEPS, WINDOW, NUM_LANES, NUM_SIMULATIONS = 2, 5, 2, 40
 DETERMINISTIC = Deterministic(num_lanes=NUM_LANES, window=WINDOW, limit=NUM_SIMULATIONS)
-POINTS = Points(200, 2, name="cloud")
+POINTS = Points(200, 2, max_edges=20, name="cloud")
 AXIS = np.linspace(0, 1, 12)
 MESH = Mesh(12, 1, lambda: (AXIS[:, None], np.stack([np.arange(11), np.arange(1, 12)], axis=1)))
 
@@ -46,7 +46,13 @@ def sample(geometry, simulation, step):
     random = np.random.default_rng(simulation)
     count = random.integers(100, 201) if isinstance(geometry, Points) else geometry.num_points
     k, a = random.uniform(1, 2), random.normal(size=count)
-    around = {"cloud_points": random.random((count, 2)), "cloud_weights": random.uniform(0.5, 1, count) / count}
+    around = {
+        "cloud_points": random.random((count, 2)),
+        "cloud_weights": random.uniform(0.5, 1, count) / count,
+        "cloud_edges": np.sort(random.permutation(count)[: count - count % 2].reshape(-1, 2), axis=1)[
+            : simulation % 20
+        ],
+    }
     return Sample(
         inputs={"a": a, "k": k},
         outputs={"u": (step + 1) * k * a},
