@@ -98,7 +98,7 @@ class Sample:
         if not 0 <= step <= np.iinfo(np.int64).max:
             raise ValueError(
                 f"step={self.step!r} must be an integer from 0 on: number the samples 0, 1, 2, ... and give the time "
-                "as an input"
+                "as `time`"
             )
         object.__setattr__(self, "step", step)
 
