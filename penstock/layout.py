@@ -57,7 +57,7 @@ class FieldSpec:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the values in a sample: *, or [components, *]; () for a scalar. P is the largest where points vary."""
+        """Of the values in a sample: *, or [components, *]; P at most where it varies."""
         components = (self.components,) if self.components > 1 else ()
         return (*components, *(self.on.shape if self.on is not None else ()))
 
@@ -105,7 +105,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Block:
-    """One array of packed samples, [N, *shape]: quantities of one role on one geometry, side by side."""
+    """One array of packed samples, [N, *shape].
+
+    It holds quantities of one role on one geometry, side by side.
+    """
 
     name: str
     role: Literal["input", "output", "geometry"]
@@ -129,7 +132,7 @@ class Block:
 
     @cached_property
     def channels(self) -> dict[str, int | slice]:
-        """Where in C each quantity is, as an index of the array: a number, or a slice for several components."""
+        """Where in C each quantity is: a number, or a slice for several components."""
         channels, start = {}, 0
         for spec in self.specs:
             channels[spec.name] = start if spec.components == 1 else slice(start, start + spec.components)
@@ -138,7 +141,7 @@ class Block:
 
     @cached_property
     def channel_names(self) -> tuple[str, ...]:
-        """A name for each channel: the quantity's, with the component's number where it has several."""
+        """The quantity's name for each channel, with a number if it has components."""
         return tuple(
             spec.name if spec.components == 1 else f"{spec.name}[{component}]"
             for spec in self.specs
@@ -316,7 +319,7 @@ class Layout:
 
 
 def _grouped(role: Literal["input", "output"], specs: Sequence[FieldSpec], *, fields: str, scalars: str) -> list[Block]:
-    """One block for each geometry, in the order of the specs, then that of the scalars."""
+    """One block for each geometry, in the specs' order, then that of the scalars."""
     geometries = list(dict.fromkeys(spec.on for spec in specs if spec.on is not None))
     blocks = []
     for geometry in (*geometries, None):
@@ -336,7 +339,10 @@ def _given(name: str, values: Mapping[str, Any]) -> Any:
 
 
 def _geometry_array(block: Block, value: Any) -> np.ndarray:
-    """What a sample brings along, as an array [C, *]: points and edges come as rows [P, d] and [E, 2]."""
+    """What a sample brings along, as an array [C, *].
+
+    Points and edges come as rows [P, d] and [E, 2].
+    """
     value = as_numbers(block.name, value)
     if not isinstance(block.on, Points):
         if value.shape != block.shape[1:]:
@@ -398,11 +404,12 @@ def _check_geometry(geometry: Geometry, arrays: Mapping[str, np.ndarray]) -> Non
         )
     low, high = geometry.box
     rounding = 1e-6 * np.abs(geometry.box).max()  # float32 has 1.2e-7
-    beyond = np.flatnonzero(((points.T < low - rounding) | (points.T > high + rounding)).any(axis=1))
-    if len(beyond):
+    beyond = ((points < (low - rounding)[:, None]) | (points > (high + rounding)[:, None])).any(axis=0)
+    if beyond.any():
+        index = int(np.argmax(beyond))
         raise Refused(
-            f"{geometry.named('points')!r} has point {beyond[0]} at {points[:, beyond[0]].tolist()}, and the box that "
-            f"holds all samples is from {low.tolist()} to {high.tolist()}: give its origin and extent to Points"
+            f"{geometry.named('points')!r} has point {index} at {points[:, index].tolist()}, and the box that holds "
+            f"all samples is from {low.tolist()} to {high.tolist()}: give its origin and extent to Points"
         )
     edges = arrays.get(geometry.named("edges"))
     if edges is None:
