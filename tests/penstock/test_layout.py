@@ -1,4 +1,4 @@
-"""Layouts: what is packed where, on all geometries, and values that packing refuses."""
+"""Layouts: what is packed where, on all geometries, and what is refused."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,10 @@ CLOUD_LAYOUT = Layout((FieldSpec(name="a", on=CLOUD), K), (FieldSpec(name="u", o
 
 
 def cloud(num_points, **geometry):
-    """A sample of points on a line, each joined to the next; arrays of the geometry may be given otherwise."""
+    """A sample of points on a line, each joined to the next.
+
+    Arrays of the geometry may be given otherwise.
+    """
     numbers = np.arange(num_points)
     usual = {
         "points": np.stack([numbers / 4, 1 - numbers / 4], axis=1),

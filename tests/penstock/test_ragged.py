@@ -9,7 +9,7 @@ from penstock.ragged import Ragged, joined, padded
 
 
 def filled(counts, channels=2, dtype=np.float32):
-    """Rows [C, L] of different numbers, and the array [N, C, max L] with 0 behind them."""
+    """Rows [C, L] of different numbers, and the padded array [N, C, max L]."""
     rows, start = [], 1
     for count in counts:
         rows.append(np.arange(start, start + channels * count, dtype=dtype).reshape(channels, count))

@@ -1,4 +1,4 @@
-"""Simplices: measures, masses, stiffness matrices on paper, cells that are refused."""
+"""Simplices: measures, masses, stiffness on paper, cells that are refused."""
 
 import numpy as np
 import pytest
