@@ -26,17 +26,17 @@ FLAT = 1e-3  # of spacing², area of a cell between three points of one side
 
 
 class PoissonWithHole(Problem):
-    """Poisson's equation on the unit square with a round hole: from the hole, f and g to the solution u.
+    """Poisson's equation around a round hole: from the hole, f and g to u.
 
-    -Δu = f, u = g on the rim of the hole, u = 0 on the sides of the square.
+    -Δu = f on the unit square less the hole, u = g on the hole's rim, u = 0 on the sides of the square.
 
     The hole's centre is uniform on [0.35, 0.65]², its radius on [0.1, 0.25]. f = Σ c_jk sin(jπx) sin(kπy) with j and k
     up to 3, and g = a + b cos θ + c sin θ, θ the angle around the centre; c_jk = 10 ξ with ξ standard normal, as a, b
     and c are. So f and g lift u about alike.
 
     P1 elements with lumped loads, on a Delaunay triangulation that follows the hole: rows of points h apart and offset
-    by h / 2 from row to row, which make triangles with equal sides, and about h apart on the rim. Points inside the
-    hole or nearer than 0.6 h to its rim are left out. Angles are 20° at least.
+    by h / 2 from row to row, which make triangles with equal sides, and points about h apart on the rim. Those inside
+    the hole or nearer than 0.6 h to its rim are left out. Angles are 20° at least.
 
     Sizes differ from draw to draw, and nothing of one mesh serves another. So the systems, whatever their size, are one
     family: a strategy is chosen once for all of them.

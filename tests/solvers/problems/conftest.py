@@ -43,7 +43,7 @@ def five_point():
 
 @pytest.fixture
 def angles():
-    """A function from points and triangles to the angles of every triangle, in degrees [T, 3]."""
+    """A function from points and triangles to all angles, in degrees [T, 3]."""
 
     def of(points, cells):
         corners = points[cells]
