@@ -34,7 +34,7 @@ def brought_along(geometry: Geometry, given: Mapping[str, Any]) -> dict[str, np.
     """
     arrays = {}
     for name, shape in geometry.travelling.items():
-        if given.get(name) is None:
+        if name not in given:
             raise Refused(f"the sample's geometry lacks {name!r}")
         value = as_numbers(name, given[name])
         value = _as_rows(name, value, geometry, shape) if isinstance(geometry, Points) else _as_grid(name, value, shape)

@@ -208,7 +208,8 @@ class Mesh(Geometry):
     build: Callable[[], tuple[np.ndarray, np.ndarray]] = field(repr=False)
     """Gives the points [P, d] and the cells, numbers of points [T, d + 1]; called on first use, in every process.
 
-    Meshes are the same if this is the same function. The learner calls it too, where neither MPI nor DOLFINx need exist: NumPy, or a file, will do.
+    Meshes are the same if this is the same function. The learner calls it too, where neither MPI nor DOLFINx need
+    exist: NumPy, or a file, will do.
     """
     name: str = field(default="", kw_only=True)
 

@@ -288,16 +288,17 @@ class Layout:
         arrays = {}
         for geometry in self.geometries:
             arrays |= brought_along(geometry, sample.geometry)
+        inputs = sample.inputs if sample.time is None else {"time": sample.time} | dict(sample.inputs)
         for block in (*self.input_blocks, *self.output_blocks):
-            values = sample.outputs if block.role == "output" else {"time": sample.time} | dict(sample.inputs)
+            values = sample.outputs if block.role == "output" else inputs
             shape = arrays[block.on.named("points")].shape[1:] if block.is_ragged else block.shape[1:]
             packed = np.empty((block.shape[0], *shape), DTYPE)
             is_masked = not block.is_ragged and block.on is not None and block.on.travelling
             outside = arrays[block.on.named("weights")][0] == 0 if is_masked else None
             for spec in block.specs:
-                value = values.get(spec.name)
-                if value is None:
+                if spec.name not in values:
                     raise Refused(f"the sample lacks {spec.name!r}")
+                value = values[spec.name]
                 if type(value) is not np.ndarray or value.dtype.kind != "f":
                     value = as_numbers(spec.name, value)
                 expected = (*((spec.components,) if spec.components > 1 else ()), *shape)

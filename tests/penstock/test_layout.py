@@ -131,7 +131,7 @@ def test_no_samples_have_the_kinds_of_arrays_that_samples_have():
         ({"edges": [[1, 0]]}, r"'edges' has \[1, 0\] as edge 0"),
         ({"edges": [[1, 1]]}, r"'edges' has \[1, 1\] as edge 0"),
         ({"edges": [[-1, 1]]}, r"'edges' has \[-1, 1\] as edge 0"),
-        ({"edges": [[0, 1], [0.5, 2]]}, r"'edges' has \[0.5, 2.0\] as edge 1: give the numbers of two points"),
+        ({"edges": [[0, 1], [0.5, 2]]}, r"'edges' has \[0.5, 2.0\] as edge 1: give each edge once as"),
         ({"edges": [[0, 2**32 + 1]]}, r"'edges' has \[0, 4294967297\] as edge 0"),
         ({"edges": [[0, 1, 2]]}, r"'edges' has shape \(1, 3\): give rows of 2"),
         ({"edges": [[0, 1]] * 5}, "'edges' holds 5 edges, and the geometry's max_edges is 4"),
@@ -151,7 +151,7 @@ def test_a_field_has_a_value_at_every_point():
     sample = cloud(3)
     with pytest.raises(Refused, match=r"'a' has shape \(2,\), its FieldSpec says \(3,\)"):
         CLOUD_LAYOUT.pack([Sample(inputs={"a": [1, 2], "k": 0}, outputs=sample.outputs, geometry=sample.geometry)])
-    with pytest.raises(Refused, match="the sample lacks 'points'"):
+    with pytest.raises(Refused, match="the sample's geometry lacks 'points'"):
         CLOUD_LAYOUT.pack([Sample(inputs=sample.inputs, outputs=sample.outputs)])
 
 
