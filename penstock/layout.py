@@ -195,7 +195,7 @@ class Layout:
         if twice := set(names) & {name for geometry in self.geometries for name in geometry.travelling}:
             raise ValueError(f"{', '.join(sorted(twice))} names a quantity and an array of a geometry: rename one")
 
-    @property
+    @cached_property
     def geometries(self) -> tuple[Geometry, ...]:
         """Those of the outputs, then those of inputs alone."""
         specs = (*self.outputs, *self.inputs)
@@ -222,17 +222,17 @@ class Layout:
         inputs = _grouped("input", self.inputs, fields="fields", scalars="scalars")
         return [*inputs, *travelling, *_grouped("output", self.outputs, fields="targets", scalars="target_scalars")]
 
-    @property
+    @cached_property
     def input_blocks(self) -> tuple[Block, ...]:
         """Of quantities that the network is given."""
         return tuple(block for block in self.blocks.values() if block.role == "input")
 
-    @property
+    @cached_property
     def output_blocks(self) -> tuple[Block, ...]:
         """Of quantities that the network predicts."""
         return tuple(block for block in self.blocks.values() if block.role == "output")
 
-    @property
+    @cached_property
     def geometry_blocks(self) -> tuple[Block, ...]:
         """Of what geometries have each sample bring along."""
         return tuple(block for block in self.blocks.values() if block.role == "geometry")
@@ -281,7 +281,7 @@ class Layout:
                 or a geometry is not one; the message names it.
         """
         rows = [self._packed(sample) for sample in samples]
-        return {name: joined([row[name] for row in rows]) for name in self.blocks}
+        return rows[0] if len(rows) == 1 else {name: joined([row[name] for row in rows]) for name in self.blocks}
 
     @np.errstate(over="ignore")  # a value beyond float32 becomes infinite, and is refused
     def _packed(self, sample: Sample) -> dict[str, Rows]:
@@ -291,17 +291,18 @@ class Layout:
         inputs = sample.inputs if sample.time is None else {"time": sample.time} | dict(sample.inputs)
         for block in (*self.input_blocks, *self.output_blocks):
             values = sample.outputs if block.role == "output" else inputs
-            shape = arrays[block.on.named("points")].shape[1:] if block.is_ragged else block.shape[1:]
+            shape, outside = block.shape[1:], None
+            if arrays and block.on is not None and block.on.travelling:
+                weights = arrays[block.on.named("weights")][0]
+                shape, outside = weights.shape, None if block.is_ragged else weights == 0
             packed = np.empty((block.shape[0], *shape), DTYPE)
-            is_masked = not block.is_ragged and block.on is not None and block.on.travelling
-            outside = arrays[block.on.named("weights")][0] == 0 if is_masked else None
             for spec in block.specs:
                 if spec.name not in values:
                     raise Refused(f"the sample lacks {spec.name!r}")
                 value = values[spec.name]
                 if type(value) is not np.ndarray or value.dtype.kind != "f":
                     value = as_numbers(spec.name, value)
-                expected = (*((spec.components,) if spec.components > 1 else ()), *shape)
+                expected = shape if spec.components == 1 else (spec.components, *shape)
                 if value.shape != expected:
                     raise Refused(f"{spec.name!r} has shape {value.shape}, its FieldSpec says {expected}")
                 if outside is not None:

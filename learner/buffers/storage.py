@@ -48,6 +48,7 @@ class Storage:
         """[U, steps that are kept, C, *] and [U, steps that are kept, S]."""
         self._layout = layout
         self._batch_layout = draws.layout(layout)
+        self._dtypes = {name: dtype_of(block) for name, block in self._batch_layout.blocks.items()}
         self._counts = {
             counted_by(block): np.zeros(num_units, np.int32) for block in layout.blocks.values() if block.is_ragged
         }
@@ -93,22 +94,34 @@ class Storage:
 
         out: as of `Buffer.draw`. On a GPU the gather is queued on the current stream, not done.
         """
-        lengths = {name: _trimmed(counts[units]) for name, counts in self._counts.items()}
+        drawn_from, shapes = self._drawn_from, self._batch_layout.shapes
+        if self._counts:
+            drawn_from, shapes = self._trimmed(units)
         arrays = {}
-        for name, block in self._batch_layout.blocks.items():
-            shape = (len(units), *_cut(block, block.shape, lengths))
+        for name, shape in shapes.items():
             if out is None:
-                arrays[name] = torch.empty(shape, dtype=dtype_of(block), device=self.device)
+                arrays[name] = torch.empty(len(units), *shape, dtype=self._dtypes[name], device=self.device)
             else:  # the first values of its memory, so that they lie without a gap
-                arrays[name] = out[name].view(-1)[: prod(shape)].view(shape)
-        drawn_from = {
-            name: array[..., : lengths[counted_by(block)]] if (block := self._layout.blocks[name]).is_ragged else array
-            for name, array in self._drawn_from.items()
-        }
+                arrays[name] = out[name].view(-1)[: len(units) * prod(shape)].view(len(units), *shape)
         rows = to_device(self.draws.rows(units, choices), self.device)
         with self._after_what_was_queued():
             self.draws.gather(drawn_from, self._layout, rows, arrays)
         return arrays
+
+    def _trimmed(self, units: np.ndarray) -> tuple[dict[str, Tensor], dict[str, tuple[int, ...]]]:
+        """What batches of these units are drawn from, and their arrays' shapes, with no more points than they need."""
+        lengths = {name: -(-int(counts[units].max()) // TRIM) * TRIM for name, counts in self._counts.items()}
+
+        def cut(block: Block) -> int | None:
+            return min(block.shape[-1], lengths[counted_by(block)]) if block.is_ragged else None
+
+        blocks = self._layout.blocks
+        drawn_from = {name: array[..., : cut(blocks[name])] for name, array in self._drawn_from.items()}
+        shapes = {
+            name: (*block.shape[:-1], cut(block) or block.shape[-1])
+            for name, block in self._batch_layout.blocks.items()
+        }
+        return drawn_from, shapes
 
     def load(self, units: np.ndarray, name: str, values: np.ndarray) -> None:
         """Copies whole units in, of the array `name`."""
@@ -167,17 +180,6 @@ def counted_by(block: Block) -> str:
     """The array whose rows are as long as a ragged block's: that of the edges, or of the points' weights."""
     edges = block.on.named("edges")
     return edges if block.name == edges else block.on.named("weights")
-
-
-def _trimmed(counts: np.ndarray) -> int:
-    return -(-int(counts.max(initial=1)) // TRIM) * TRIM
-
-
-def _cut(block: Block, shape: tuple[int, ...], lengths: Mapping[str, int]) -> tuple[int, ...]:
-    """The shape, where points vary with so many as are needed."""
-    if not block.is_ragged:
-        return shape
-    return (*shape[:-1], min(shape[-1], lengths[counted_by(block)]))
 
 
 def _allocate(shape: tuple[int, ...], dtype: np.dtype, device: torch.device, pin_memory: bool) -> Tensor:
