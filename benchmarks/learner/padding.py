@@ -14,11 +14,11 @@ from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.report import markdown
 
 INTRODUCTION = """
-Samples of {least} to {most} points, {mean:.0f} on average. In the buffer each takes room for {slot} points:
-{in_slots:.3g} MB for {of_data:.3g} MB of data, {share:.3g} times as much. A batch is cut to the longest of its samples, rounded up.
+Samples of {least} to {most} points, {mean:.0f} on average. In the buffer each takes room for {slot} points: {in_slots:.3g}
+MB for {of_data:.3g} MB of data, {share:.3g} times as much. A batch is cut to the longest of its samples, rounded up.
 "without a mask" is the same model on a mesh of {mean:.0f} points that all samples share, so that there is neither
 padding nor a weight that travels; "uncut" is a batch with all the padding of its slots.
-"""
+"""  # noqa: E501
 
 
 def padding(device: torch.device, seconds: float) -> Section:

@@ -14,7 +14,7 @@ from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.buffer import Reservoir
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.learner import Learner
-from penstock.learner.losses.losses import RelativeL2
+from penstock.learner.losses.losses import RelativeL2, TotalLoss
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
 from penstock.learner.settings import Settings, StopAfter
@@ -62,7 +62,7 @@ def learner(stream, store=None, *, order=None, **settings):
     torch.manual_seed(0)
     surrogate = Surrogate(FNO(LAYOUT, width=8, modes=4, layers=1), Normalization.identity(LAYOUT), LAYOUT)
     return Learner(
-        Step(surrogate, loss=RelativeL2(), learning_rate=1e-2),
+        Step(surrogate, loss=TotalLoss(LAYOUT, RelativeL2), learning_rate=1e-2),
         Reservoir(LAYOUT, capacity=24, watermark=12, seed=0),
         stream,
         LAYOUT,

@@ -15,6 +15,10 @@ from penstock.layout import FieldSpec, Layout
 from penstock.learner.normalization import Normalization, RunningMoments
 from penstock.learner.surrogate import Surrogate
 
+ON_A_LINE = Layout(
+    (FieldSpec(name="a", on=Grid((4,))),), (FieldSpec(name="u", on=Grid((4,))), FieldSpec(name="v", on=Grid((4,))))
+)
+
 
 def moments_of(arrays, cuts=()):
     moments = RunningMoments()
@@ -76,6 +80,9 @@ def test_a_state_goes_through_json_and_continues_bit_for_bit():
 
 
 def test_normalization_is_that_of_numpy():
+    grid = Grid((6, 7))
+    inputs = (FieldSpec(name="a", on=grid, components=2), FieldSpec(name="k", components=3))
+    layout = Layout(inputs, (FieldSpec(name="u", on=grid),))
     random = np.random.default_rng(0)
     arrays = {
         "fields": random.normal(5, 3, size=(20, 2, 6, 7)),
@@ -83,7 +90,7 @@ def test_normalization_is_that_of_numpy():
         "targets": 1e5 + random.normal(size=(20, 1, 6, 7)),  # float32 squares would lose this spread
     }
     tensors = {name: torch.tensor(array) for name, array in arrays.items()}
-    normalization = Normalization.from_moments(moments_of(arrays, [3, 11]))
+    normalization = Normalization.from_moments(moments_of(arrays, [3, 11]), layout)
     for name, array in arrays.items():
         mean, std = (values.astype(float).reshape([1, -1] + [1] * (array.ndim - 2)) for values in numpy_moments(array))
         encoded = normalization.encode(name, tensors[name])
@@ -97,7 +104,9 @@ def test_normalization_is_that_of_numpy():
 def test_a_constant_target_is_decoded_exactly_and_is_nothing_in_stds(constant):
     values = np.stack([np.full((10, 4), constant), np.random.default_rng(0).normal(3, 1, size=(10, 4))], axis=1)
     values[:, 0] *= 1 + 1e-9 * np.random.default_rng(1).normal(size=(10, 4))  # float32 knows no such difference
-    normalization = Normalization.from_moments(moments_of({"targets": values}, [4]))
+    normalization = Normalization.from_moments(
+        moments_of({"fields": np.random.default_rng(2).normal(size=(10, 1, 4)), "targets": values}, [4]), ON_A_LINE
+    )
     assert normalization.varies("targets").tolist() == [False, True]
     normalised = torch.randn(10, 2, 4)
     decoded, in_stds = (of("targets", normalised) for of in (normalization.decode, normalization.decode_in_stds))
@@ -110,7 +119,9 @@ def test_a_constant_target_is_decoded_exactly_and_is_nothing_in_stds(constant):
 @pytest.mark.parametrize("constant", [0.1, 0.0, -101325.0, 1e9])
 def test_a_constant_input_is_about_0_and_so_is_its_rounding(constant):
     values = constant * (1 + 1e-7 * np.random.default_rng(0).normal(size=(10, 1, 4)))
-    normalization = Normalization.from_moments(moments_of({"fields": values}))
+    normalization = Normalization.from_moments(
+        moments_of({"fields": values, "targets": np.hstack([values] * 2)}), ON_A_LINE
+    )
     assert normalization.encode("fields", torch.tensor(values, dtype=torch.float32)).abs().max() < 1e-6
 
 
@@ -154,9 +165,9 @@ def test_the_surrogate_by_name_is_the_surrogate_by_array_and_in_physical_units()
     torch.manual_seed(0)
     arrays = {"fields": 3 + 2 * torch.randn(6, 2, 4, 5), "targets": 10 + torch.randn(6, 2, 4, 5)}
     moments = moments_of({name: array.numpy() for name, array in arrays.items()})
-    surrogate = Surrogate(Double(), Normalization.from_moments(moments), layout)
+    surrogate = Surrogate(Double(), Normalization.from_moments(moments, layout), layout)
     outputs = surrogate(b=arrays["fields"][:, 1], a=arrays["fields"][:, 0])
-    targets = surrogate.predict(arrays)
+    targets = surrogate.predict(arrays)["targets"]
     torch.testing.assert_close(torch.stack([outputs["u"], outputs["v"]], 1), targets)
     # the model doubles normalised values, so the outputs' spread is twice that of the targets
     torch.testing.assert_close(targets.std((0, 2, 3)), 2 * arrays["targets"].std((0, 2, 3)))

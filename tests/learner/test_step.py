@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from penstock.errors import PenstockError
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
+from penstock.learner.losses.losses import TotalLoss
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization, RunningMoments
 from penstock.learner.step import Step
@@ -27,6 +28,9 @@ def relative_l2(prediction, target, typical=1.0):
     return (prediction - target).flatten(1).norm(dim=1) / target.flatten(1).norm(dim=1)
 
 
+LOSS = TotalLoss(LAYOUT, lambda _: relative_l2)
+
+
 def batches(count, size=8):
     """a -> 3 + 2 a shifted by two cells, for smooth a."""
     generator = torch.Generator().manual_seed(7)
@@ -39,8 +43,8 @@ def new_step(seed=0, **options):
     torch.manual_seed(seed)
     moments = RunningMoments()
     moments.update({name: array.numpy() for name, array in next(batches(1, 64)).items()})
-    surrogate = Surrogate(FNO(LAYOUT, width=6, modes=4, layers=2), Normalization.from_moments(moments), LAYOUT)
-    return Step(surrogate, **{"loss": relative_l2, "learning_rate": 1e-3, **options})
+    surrogate = Surrogate(FNO(LAYOUT, width=6, modes=4, layers=2), Normalization.from_moments(moments, LAYOUT), LAYOUT)
+    return Step(surrogate, **{"loss": LOSS, "learning_rate": 1e-3, **options})
 
 
 def weights(surrogate):
@@ -54,7 +58,7 @@ def plain_steps(surrogate, rates, *, clip_norm=None):
     for batch, rate in zip(batches(len(rates)), rates, strict=True):
         optimizer.param_groups[0]["lr"] = rate
         optimizer.zero_grad()
-        loss = relative_l2(surrogate.predict(batch) / std, batch["targets"] / std).mean()
+        loss = relative_l2(surrogate.predict(batch)["targets"] / std, batch["targets"] / std).mean()
         loss.backward()
         if clip_norm is not None:
             gradients = [parameter.grad for parameter in surrogate.parameters()]
@@ -92,7 +96,7 @@ def test_complex_parameters_follow_adamw_written_out_in_numpy(dtype):
     """The mean output's gradient is constant: d/dRe(w) Im(conj(w) a) = 0 and d/dIm(w) = -a."""
     step = Step(
         Surrogate(ComplexGains(dtype), Normalization.identity(LAYOUT), LAYOUT),
-        loss=lambda prediction, target, typical: prediction.mean(dim=(1, 2, 3)),
+        loss=TotalLoss(LAYOUT, lambda _: lambda prediction, target, typical: prediction.mean(dim=(1, 2, 3))),
         learning_rate=1e-2,
         ema_decay=0.5,
         clip_norm=0.3,
@@ -121,7 +125,7 @@ def test_complex_parameters_follow_adamw_written_out_in_numpy(dtype):
 def test_the_gradient_of_the_parts_is_that_of_the_batch(micro_batch_size):
     step, batch = new_step(micro_batch_size=micro_batch_size), next(batches(1))
     std = step.surrogate.normalization.targets_std[0]
-    loss = relative_l2(step.surrogate.predict(batch) / std, batch["targets"] / std).mean()
+    loss = relative_l2(step.surrogate.predict(batch)["targets"] / std, batch["targets"] / std).mean()
     expected = torch.autograd.grad(loss, step.surrogate.parameters())
     step(batch, 1e-3)
     for (name, parameter), gradient in zip(step.surrogate.named_parameters(), expected, strict=True):
@@ -139,7 +143,7 @@ def test_the_average_is_that_of_numpy_and_forgets_the_first_weights_quickly():
     for name, value in weights(step.averaged).items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
     assert not any(parameter.requires_grad for parameter in step.averaged.parameters())
-    assert step.averaged.predict(next(batches(1))).shape == (8, 1, 12, 12)
+    assert step.averaged.predict(next(batches(1)))["targets"].shape == (8, 1, 12, 12)
 
 
 def test_without_averaging_the_average_is_the_surrogate_itself():
@@ -164,7 +168,7 @@ class CountsBatches(nn.Module):
 def test_the_averaged_surrogate_follows_the_normalisation_and_the_buffers():
     step = Step(
         Surrogate(CountsBatches(), Normalization.identity(LAYOUT), LAYOUT),
-        loss=relative_l2,
+        loss=LOSS,
         learning_rate=1e-3,
         ema_decay=0.9,
     )
@@ -173,7 +177,7 @@ def test_the_averaged_surrogate_follows_the_normalisation_and_the_buffers():
     assert step.averaged.model.count == 3
     moments = RunningMoments()
     moments.update({name: array.numpy() for name, array in batch.items()})
-    step.surrogate.normalization = Normalization.from_moments(moments)
+    step.surrogate.normalization = Normalization.from_moments(moments, LAYOUT)
     assert step.averaged.normalization is step.surrogate.normalization
     step.surrogate.normalization.load_state_dict(Normalization.identity(LAYOUT).state_dict())
     assert torch.equal(step.averaged.normalization.targets_mean, torch.zeros(1))
@@ -263,7 +267,7 @@ def test_no_value_is_read_on_the_host(options):
 def test_a_step_on_a_gpu_never_waits_for_it(options):
     on_cpu = new_step(**options)
     surrogate = copy.deepcopy(on_cpu.surrogate).cuda()
-    step = Step(surrogate, loss=relative_l2, learning_rate=1e-3, **options)
+    step = Step(surrogate, loss=LOSS, learning_rate=1e-3, **options)
     arrays = [{name: array.cuda() for name, array in batch.items()} for batch in batches(6)]
     step(arrays[0], 1e-3)
     torch.cuda.set_sync_debug_mode("error")
@@ -282,7 +286,7 @@ def test_a_compiled_step_is_the_same_and_other_batch_sizes_are_not_compiled():
         torch.manual_seed(0)
         surrogate = Surrogate(nn.Conv2d(1, 1, 1), Normalization.identity(LAYOUT), LAYOUT)
         surrogate.model.forward = lambda fields, forward=surrogate.model.forward: torch.tanh(forward(fields))
-        step = Step(surrogate, loss=relative_l2, learning_rate=1e-3, **options)
+        step = Step(surrogate, loss=LOSS, learning_rate=1e-3, **options)
         return zip(*((step.compiles_next, step(batch, 1e-3).item()) for batch in stream), strict=True)
 
     torch._dynamo.utils.counters.clear()

@@ -14,7 +14,7 @@ from penstock.learner.buffers.buffer import Fifo, Firo, Reservoir
 from penstock.learner.buffers.units import Pairs, Trajectories
 from penstock.learner.checkpoints import checkpoint
 from penstock.learner.feed.feed import Feed
-from penstock.learner.losses.losses import LOSSES
+from penstock.learner.losses.losses import LOSSES, TotalLoss
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
 from penstock.learner.schedules import Schedule
@@ -92,7 +92,7 @@ def new_trainer(
         ingest.take(chunk(smoothing(num_samples, seed=1)))
     model = FNO(LAYOUT, width=8, modes=6, layers=2)
     surrogate = Surrogate(model, Normalization.identity(LAYOUT), LAYOUT).to(device)
-    step = step(surrogate, loss=LOSSES[loss](), learning_rate=learning_rate, ema_decay=ema_decay)
+    step = step(surrogate, loss=TotalLoss(LAYOUT, LOSSES[loss]), learning_rate=learning_rate, ema_decay=ema_decay)
     feed = Feed(buffer, device, batch_size, limiter, depth=depth)
     settings = Settings(batch_size=batch_size, stop_after=stop_after, **options)
     trainer = Trainer(step, feed, ingest, settings, validation=validation)
@@ -120,7 +120,9 @@ def never():
 def relative_l2(surrogate, arrays):
     """Mean over the samples, by NumPy."""
     with torch.no_grad():
-        prediction = surrogate.predict({name: torch.from_numpy(array) for name, array in arrays.items()}).numpy()
+        prediction = surrogate.predict({name: torch.from_numpy(array) for name, array in arrays.items()})[
+            "targets"
+        ].numpy()
     error, target = ((prediction - arrays["targets"]).reshape(len(prediction), -1), arrays["targets"])
     return np.mean(np.linalg.norm(error, axis=1) / np.linalg.norm(target.reshape(len(target), -1), axis=1))
 
@@ -128,7 +130,7 @@ def relative_l2(surrogate, arrays):
 @pytest.mark.parametrize("loss", ["relative_l2", "mse"])
 def test_a_linear_operator_is_learnt(loss):
     held_out = smoothing(32, seed=2)
-    trainer = new_trainer(StopAfter(steps=150), loss=loss, validation=Validation(held_out))
+    trainer = new_trainer(StopAfter(steps=150), loss=loss, validation=Validation(held_out, LAYOUT))
     assert trainer.run(never) == "steps"
     assert trainer.step == 150 and trainer.num_trained == 1200
     errors = trainer.validation_errors["relative_l2"]
@@ -180,7 +182,7 @@ def test_progress_is_the_largest_part_done():
 
 def test_each_limit_is_a_cause():
     assert new_trainer(StopAfter(minutes=0.5 / 60)).run(never) == "minutes"
-    validation = Validation(smoothing(8, seed=2))
+    validation = Validation(smoothing(8, seed=2), LAYOUT)
     trainer = new_trainer(StopAfter(steps=2000, error=0.5), validation=validation, validation_every_s=0.1)
     assert (
         trainer.run(never) == "error"
@@ -299,7 +301,7 @@ def test_the_drain_of_pairs_is_planned_by_rows(kind):
     buffer.end_of_stream()
     model = FNO(buffer.layout, width=4, modes=3, layers=1)
     surrogate = Surrogate(model, Normalization.identity(buffer.layout), buffer.layout)
-    step = NotingRates(surrogate, loss=LOSSES["mse"](), learning_rate=1e-3)
+    step = NotingRates(surrogate, loss=TotalLoss(LAYOUT, LOSSES["mse"]), learning_rate=1e-3)
     settings = Settings(batch_size=2, stop_after=StopAfter(simulations=10))
     trainer = Trainer(step, Feed(buffer, "cpu", 2), ingest, settings)
     assert trainer.run(never) == "stream ended"
@@ -337,7 +339,9 @@ def test_in_lockstep_the_learning_rate_does_not_depend_on_time(kind, stop_after)
         ingest = Ingest(Hesitant(60, luck), buffer, LAYOUT, limiter)
         model = FNO(LAYOUT, width=4, modes=3, layers=1)
         step = NotingRates(
-            Surrogate(model, Normalization.identity(LAYOUT), LAYOUT), loss=LOSSES["mse"](), learning_rate=1e-2
+            Surrogate(model, Normalization.identity(LAYOUT), LAYOUT),
+            loss=TotalLoss(LAYOUT, LOSSES["mse"]),
+            learning_rate=1e-2,
         )
         settings = Settings(batch_size=4, stop_after=StopAfter(**stop_after))
         Trainer(step, Lockstep(ingest, "cpu", 4), ingest, settings).run(never)
@@ -352,7 +356,9 @@ def test_in_lockstep_the_learning_rate_does_not_depend_on_time(kind, stop_after)
 def test_a_request_stops_at_the_next_step_and_saves_without_validating():
     saved = []
     trainer = new_trainer(
-        StopAfter(steps=10**6), checkpoint=lambda t: saved.append(t.step), validation=Validation(smoothing(4, seed=2))
+        StopAfter(steps=10**6),
+        checkpoint=lambda t: saved.append(t.step),
+        validation=Validation(smoothing(4, seed=2), LAYOUT),
     )
     assert trainer.run(lambda: trainer.step >= 30) == "stopped"
     assert saved == [trainer.step] == [30] and trainer.validation_errors is None and trainer.state == "ended"
@@ -393,7 +399,7 @@ def test_checkpoints_come_in_their_interval_with_the_errors_of_their_weights():
         saved.append((state["meta"]["validation"]["relative_l2"]["mean"], relative_l2(trainer.surrogate, held_out)))
 
     trainer = new_trainer(
-        StopAfter(steps=10**6), validation=Validation(held_out), checkpoint=save, checkpoint_every_s=0.1
+        StopAfter(steps=10**6), validation=Validation(held_out, LAYOUT), checkpoint=save, checkpoint_every_s=0.1
     )
     trainer.run(lambda: len(saved) == 3)
     for written, expected in saved:
@@ -403,7 +409,10 @@ def test_checkpoints_come_in_their_interval_with_the_errors_of_their_weights():
 def test_validation_in_slices_has_the_errors_of_the_weights_it_began_with():
     held_out, found = smoothing(20, seed=2), {}
     trainer = new_trainer(
-        StopAfter(steps=60), step=NotingStep, validation=Validation(held_out, batch_size=4), validation_every_s=0.0
+        StopAfter(steps=60),
+        step=NotingStep,
+        validation=Validation(held_out, LAYOUT, batch_size=4),
+        validation_every_s=0.0,
     )
 
     def note():
@@ -429,7 +438,7 @@ def test_a_request_during_a_validation_ends_it():
             self.num_slices += 1
             return super().advance()
 
-    saved, validation = [], Counting(smoothing(40, seed=2), batch_size=1)
+    saved, validation = [], Counting(smoothing(40, seed=2), LAYOUT, batch_size=1)
     trainer = new_trainer(
         StopAfter(steps=5), validation=validation, checkpoint=lambda t: saved.append(t.checkpoint_state()["meta"])
     )
@@ -471,7 +480,7 @@ def test_samples_of_simulations_under_way_are_not_trained_on_yet():
     ingest = Ingest(None, buffer, LAYOUT)
     model = FNO(buffer.layout, width=4, modes=3, layers=1)
     surrogate = Surrogate(model, Normalization.identity(buffer.layout), buffer.layout)
-    step = Step(surrogate, loss=LOSSES["mse"](), learning_rate=1e-3)
+    step = Step(surrogate, loss=TotalLoss(LAYOUT, LOSSES["mse"]), learning_rate=1e-3)
     settings = Settings(batch_size=1, stop_after=stop_after)
     trainer = Trainer(step, Feed(buffer, "cpu", 1), ingest, settings)
 
@@ -571,7 +580,7 @@ def test_from_a_gpu_s_memory_a_checkpoint_is_written_and_restored(tmp_path):
 
 def test_what_was_counted_and_measured_goes_on_after_a_resume(tmp_path):
     def start(steps):
-        return new_trainer(StopAfter(steps=steps), validation=Validation(smoothing(8, seed=2)))
+        return new_trainer(StopAfter(steps=steps), validation=Validation(smoothing(8, seed=2), LAYOUT))
 
     first, second = start(5), start(10)
     first.run(never)
@@ -610,7 +619,8 @@ def test_a_diverging_loss_is_one_line_and_nothing_of_it_is_saved(depth):
 
 def test_moments_that_overflow_are_not_saved_though_the_loss_is_finite():
     trainer = new_trainer(StopAfter(steps=2), loss="mse", checkpoint=lambda t: pytest.fail("it was saved"))
-    trainer._step._loss = lambda prediction, target, _: 1e22 * (prediction - target).square().flatten(1).mean(dim=1)
+    make = lambda _: lambda prediction, target, _: 1e22 * (prediction - target).square().flatten(1).mean(dim=1)  # noqa: E731
+    trainer._step._loss = TotalLoss(LAYOUT, make)
     with pytest.raises(PenstockError, match=r"moments are not finite at step 2: lower training\.learning_rate"):
         trainer.run(never)
 
@@ -618,7 +628,7 @@ def test_moments_that_overflow_are_not_saved_though_the_loss_is_finite():
 def test_errors_that_are_not_finite_are_one_line_and_never_the_best():
     held_out = smoothing(8, seed=2)
     held_out["fields"][3] = np.inf
-    trainer = new_trainer(StopAfter(steps=10), validation=Validation(held_out))
+    trainer = new_trainer(StopAfter(steps=10), validation=Validation(held_out, LAYOUT))
     with pytest.raises(PenstockError, match=r"the validation error is not finite at step 10: lower training\.learning"):
         trainer.run(never)
     assert trainer.validation_errors is None

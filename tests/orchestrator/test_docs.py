@@ -15,7 +15,6 @@ from penstock.learner.buffers.units import DRAWS
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
 from penstock.orchestrator.config.config import Config, Named
-from penstock.orchestrator.plan import OF_THE_PROBLEM
 from penstock.orchestrator.views.prometheus import Metrics
 from penstock.registry import load_class
 from penstock.solvers.linear import STRATEGIES
@@ -49,7 +48,7 @@ def test_configuration_page_lists_every_option(registry):
     text = (ROOT / "docs" / "configuration.md").read_text()
     for name in registry:
         for parameter in inspect.signature(load_class(name, registry, "")).parameters.values():
-            if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in OF_THE_PROBLEM:
+            if parameter.kind is parameter.KEYWORD_ONLY:
                 assert re.search(rf"^\|.*`{parameter.name}`", text, re.M), f"{name}: {parameter.name}"
                 if registry is PROBLEMS:
                     assert re.search(rf"^\| {name} \|.*`{parameter.name}`", text, re.M), f"{name}: {parameter.name}"

@@ -122,31 +122,34 @@ def test_room_for_a_batch_and_a_simulation_of_each_worker(plan):
 
 
 def test_losses_take_their_options(plan):
-    loss = plan(training={"loss": {"name": "sobolev", "order": -1}}).loss()
+    (loss,) = plan(training={"loss": {"name": "sobolev", "order": -1}}).loss().losses.values()
     one = torch.ones(1, 1, 16, 16)
     wave = 2**0.5 * torch.cos(torch.pi * (torch.arange(16) + 0.5) / 16)  # its norm of order -1 is (1 + pi^2)^(-1/2)
     torch.testing.assert_close(loss(one + wave, one), torch.tensor([(1 + torch.pi**2) ** -0.5]))
     assert refusal(plan(training={"loss": "sobolev"}).loss) == "training.loss.order: missing"
     unknown = plan(training={"loss": {"name": "mse", "order": 1}})
-    assert refusal(unknown.loss) == "training.loss.order: unknown key; known: weights"
+    assert refusal(unknown.loss) == "training.loss.order: unknown key; known: none"
 
 
 def test_losses_are_taken_on_the_problems_domain(plan, tmp_path):
-    text = TRANSIENT.replace("shape=(16, 16)", "shape=(16, 16), extent=(4.0, 0.5)")
+    text = TRANSIENT.replace("Grid((16, 16))", "Grid((16, 16), extent=(4.0, 0.5))")
     (tmp_path / "box.py").write_text(text)
-    loss = plan(problem=f"{tmp_path}/box.py:Transient", training={"loss": "h1"}).loss()
+    (loss,) = plan(problem=f"{tmp_path}/box.py:Transient", training={"loss": "h1"}).loss().losses.values()
     one = torch.ones(1, 1, 16, 16)
     wave = 2**0.5 * torch.cos(torch.pi * (torch.arange(16) + 0.5) / 16)  # along the axis of length 1/2
     torch.testing.assert_close(loss(one + wave, one), torch.tensor([(1 + (2 * torch.pi) ** 2) ** 0.5]))
     given = plan(training={"loss": {"name": "h1", "extent": [1, 1]}})
-    assert refusal(given.loss) == "training.loss.extent: is the problem's: give it in its FieldSpecs"
+    assert refusal(given.loss) == "training.loss.extent: unknown key; known: relative"
 
 
 @pytest.mark.parametrize(
     ("loss", "expected"),
     [
         ({"name": "sobolev", "order": 10}, "training.loss: order 10 on 16 x 16 points goes beyond float32: take a"),
-        ({"name": "sobolev", "order": 0, "stiffness": 3}, "training.loss.stiffness: belongs to a mesh"),
+        (
+            {"name": "sobolev", "order": 0, "stiffness": 3},
+            "training.loss.stiffness: unknown key; known: order, relative",
+        ),
         (
             "./losses.py:Mine",
             "training.loss: there is no './losses.py:Mine'; known: h1, mse",

@@ -27,7 +27,7 @@ from penstock.learner.buffers.units import DRAWS
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
 from penstock.orchestrator.config import config
-from penstock.orchestrator.plan import OF_THE_PROBLEM, resolve
+from penstock.orchestrator.plan import resolve
 from penstock.registry import load_class
 from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.problems import PROBLEMS
@@ -46,9 +46,7 @@ if changes == "changed":
         for name in registry:
             function = load_class(name, registry, "").__init__
             if function.__kwdefaults__:
-                function.__kwdefaults__ |= {
-                    key: other(value) for key, value in function.__kwdefaults__.items() if key not in OF_THE_PROBLEM
-                }
+                function.__kwdefaults__ |= {key: other(value) for key, value in function.__kwdefaults__.items()}
             if function.__defaults__:
                 function.__defaults__ = tuple(other(value) for value in function.__defaults__)
     sections = [cls for cls in vars(config).values() if isinstance(cls, type) and issubclass(cls, config.Section)]
@@ -61,7 +59,7 @@ if changes == "changed":
 
 for path in paths:
     plan = resolve(config.load_config(Path(path)))
-    loss = plan.loss()
+    (loss,) = plan.loss().losses.values()
     print(json.dumps({
         "config": plan.config.model_dump(mode="json"),
         "weights": {name: list(value.shape) for name, value in plan.surrogate().model.state_dict().items()},

@@ -93,7 +93,7 @@ def test_statistics_of_a_batchs_channels_are_those_of_all_rows_that_could_be_dra
     moments = RunningMoments(draw.num_steps)
     for start, end in itertools.pairwise([0, 1, 7, 30, 48]):
         moments.update({name: array[start:end] for name, array in arrays.items()}, steps[start:end])
-    normalization = Normalization.from_moments(moments, draw.sources(LAYOUT))
+    normalization = Normalization.from_moments(moments, draw.layout(LAYOUT), draw.sources(LAYOUT))
     rows, *_ = draw.all_rows(arrays, LAYOUT, simulations, steps)
     assert set(rows) == set(draw.layout(LAYOUT).shapes)
     for name, values in rows.items():

@@ -217,6 +217,7 @@ import numpy as np, torch
 from torch import nn
 from penstock.learner.checkpoints import checkpoint
 from penstock.learner.buffers.buffer import Reservoir
+from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
 torch.set_num_threads(1)  # a fork of a process with a thread pool may hang
 random.seed(0)

@@ -48,7 +48,7 @@ def new_surrogate():
     model = FNO(LAYOUT, width=8, modes=5, layers=2)
     moments = RunningMoments()
     moments.update({name: array.numpy() for name, array in arrays.items()})
-    return Surrogate(model, Normalization.from_moments(moments), LAYOUT), arrays
+    return Surrogate(model, Normalization.from_moments(moments, LAYOUT), LAYOUT), arrays
 
 
 def test_the_file_agrees_elsewhere_with_torch_alone(tmp_path):
@@ -81,7 +81,13 @@ def test_the_file_agrees_elsewhere_with_torch_alone(tmp_path):
         "unit": "m2",
         "shape": ["batch", "n0 (24)", "n1 (24)"],
         "dtype": "float32",
-        "extent": [1.0, 1.0],
+        "on": {
+            "kind": "grid",
+            "extent": [1.0, 1.0],
+            "origin": [0.0, 0.0],
+            "centring": "cells",
+            "periodic": [False, False],
+        },
     }
     assert inside["inputs"][1]["shape"] == ["batch"] and [out["name"] for out in inside["outputs"]] == [
         "pressure",

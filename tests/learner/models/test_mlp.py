@@ -69,7 +69,7 @@ def test_the_exported_file_is_the_net_at_any_batch(tmp_path, fields):
     arrays = {name: torch.randn(4, *shape) for name, shape in layout.shapes.items()}
     moments = RunningMoments()
     moments.update({name: array.numpy() for name, array in arrays.items()})
-    surrogate = Surrogate(MLP(layout, hidden=(5,)), Normalization.from_moments(moments), layout)
+    surrogate = Surrogate(MLP(layout, hidden=(5,)), Normalization.from_moments(moments, layout), layout)
     path = export(surrogate, {}, tmp_path / "mlp", {name: array[:1] for name, array in arrays.items()})
     module = torch.export.load(path).module()
     for batch_size in (1, 7):

@@ -63,7 +63,7 @@ def relative_l2(error, target):
 @pytest.mark.parametrize("batch_size", [1, 8, 37, 64])
 def test_relative_l2_errors_are_those_of_numpy_in_stds_and_by_field(batch_size):
     arrays = held_out()
-    errors = Validation(arrays, batch_size=batch_size).errors(surrogate_of(arrays)).as_dict()
+    errors = Validation(arrays, LAYOUT, batch_size=batch_size).errors(surrogate_of(arrays)).as_dict()
     stds = np.array([1, 1000])[:, None, None]
     target = arrays["targets"] / stds
     error = 2 * arrays["fields"] - target
@@ -78,7 +78,7 @@ def test_relative_l2_errors_are_those_of_numpy_in_stds_and_by_field(batch_size):
 def test_vrmse_is_numpys_and_counts_every_output_alike():
     arrays = held_out()
     arrays["targets"][:, 1] += 1e5  # an offset hides an error from the relative one, not from this
-    errors = Validation(arrays, batch_size=8).errors(surrogate_of(arrays)).as_dict()
+    errors = Validation(arrays, LAYOUT, batch_size=8).errors(surrogate_of(arrays)).as_dict()
     targets = arrays["targets"].astype(np.float64)
     error = 2 * arrays["fields"] * np.array([1, 1000])[:, None, None] - targets
     expected = np.sqrt((error**2).mean(axis=(0, 2, 3)) / targets.var(axis=(0, 2, 3)))
@@ -93,7 +93,7 @@ def test_a_prediction_of_the_mean_has_a_vrmse_of_one():
     surrogate.normalization.targets_mean[:] = torch.tensor(arrays["targets"].mean(axis=(0, 2, 3)))
     with torch.no_grad():
         surrogate.model.factor.fill_(0)
-    errors = Validation(arrays).errors(surrogate)
+    errors = Validation(arrays, LAYOUT).errors(surrogate)
     assert errors.vrmse == pytest.approx(1) and errors.fields["v"].vrmse == pytest.approx(1)
 
 
@@ -106,7 +106,7 @@ def test_small_targets_are_measured_by_a_tenth_of_what_is_typical_at_their_step(
     for row in (6, 7):
         arrays["fields"][row] = 0.01 * arrays["fields"][row - 2]
         arrays["targets"][row] = 0
-    validation = Validation(arrays, steps=steps, batch_size=8)
+    validation = Validation(arrays, LAYOUT, steps=steps, batch_size=8)
     errors = validation.sample_errors(surrogate_of(arrays))
     others = np.setdiff1d(np.arange(40), [6, 7])
     np.testing.assert_allclose(errors[others], 0.1, rtol=1e-3)
@@ -126,7 +126,7 @@ def test_h1_errors_are_the_analytic_ones():
     prediction[:, 1] += amplitudes[:, None, None] * np.cos(4 * np.pi * x)
     arrays = {"fields": (prediction / 2).astype(np.float32), "targets": target.astype(np.float32)}
     surrogate = Surrogate(Scale(), Normalization.identity(LAYOUT), LAYOUT)
-    errors = Validation(arrays, batch_size=2).errors(surrogate).as_dict()
+    errors = Validation(arrays, LAYOUT, batch_size=2).errors(surrogate).as_dict()
     one, two, four = (1 + (np.pi * m) ** 2 for m in (1, 2, 4))
     assert errors["fields"]["v"]["h1"] == statistics(amplitudes * np.sqrt(four) / 3 / np.sqrt(two))
     assert errors["h1"] == statistics(amplitudes * np.sqrt(four / (one + 9 * two)))
@@ -136,7 +136,7 @@ def test_h1_errors_are_the_analytic_ones():
 def test_slices_measure_the_weights_of_their_beginning_in_as_many_calls_as_batches():
     arrays = held_out()
     surrogate = surrogate_of(arrays)
-    validation = Validation(arrays, batch_size=8)
+    validation = Validation(arrays, LAYOUT, batch_size=8)
     expected = validation.errors(surrogate)
     for _ in range(2):  # the second time into the copy that is there
         with torch.no_grad():
@@ -156,7 +156,7 @@ def test_slices_measure_the_weights_of_their_beginning_in_as_many_calls_as_batch
 def test_a_snapshot_reuses_its_memory_and_knows_a_normalisation_that_was_fixed_since():
     arrays = held_out()
     surrogate = surrogate_of(arrays)
-    validation = Validation(arrays)
+    validation = Validation(arrays, LAYOUT)
     validation.begin(surrogate)
     addresses = [tensor.data_ptr() for tensor in validation._snapshot.state_dict().values()]
     surrogate.normalization = Normalization(
@@ -165,13 +165,13 @@ def test_a_snapshot_reuses_its_memory_and_knows_a_normalisation_that_was_fixed_s
     )
     again = validation.errors(surrogate)
     assert [tensor.data_ptr() for tensor in validation._snapshot.state_dict().values()] == addresses
-    assert again == Validation(arrays).errors(surrogate)
+    assert again == Validation(arrays, LAYOUT).errors(surrogate)
 
 
 def test_begin_and_finish_at_any_slice():
     arrays = held_out()
     surrogate = surrogate_of(arrays)
-    validation = Validation(arrays, batch_size=8)
+    validation = Validation(arrays, LAYOUT, batch_size=8)
     expected = validation.errors(surrogate)
     validation.begin(surrogate)
     validation.advance()
@@ -190,19 +190,19 @@ def test_predictions_that_are_not_finite_have_an_infinite_error():
     arrays = held_out()
     arrays["fields"][3, 0, 0, 0] = np.nan
     arrays["fields"][4, 1, 0, 0] = np.inf
-    errors = Validation(arrays, batch_size=8).errors(surrogate_of(arrays)).as_dict()
+    errors = Validation(arrays, LAYOUT, batch_size=8).errors(surrogate_of(arrays)).as_dict()
     for group in (errors["relative_l2"], errors["h1"]):
         assert math.isfinite(group["median"])
         assert group["mean"] == group["p99"] == group["max"] == math.inf
     assert errors["fields"]["u"]["relative_l2"]["max"] == math.inf
     arrays["fields"][:] = np.nan
-    errors = Validation(arrays).errors(surrogate_of(arrays)).as_dict()
+    errors = Validation(arrays, LAYOUT).errors(surrogate_of(arrays)).as_dict()
     assert set(errors["h1"].values()) == {math.inf}
 
 
 def test_sample_errors_are_in_the_samples_order():
     arrays = held_out()
-    errors = Validation(arrays, batch_size=8).sample_errors(surrogate_of(arrays))
+    errors = Validation(arrays, LAYOUT, batch_size=8).sample_errors(surrogate_of(arrays))
     stds = np.array([1, 1000])[:, None, None]
     target = arrays["targets"] / stds
     assert errors.dtype == np.float64
@@ -217,7 +217,7 @@ def test_models_that_behave_otherwise_in_training_are_measured_as_in_use():
     arrays = held_out()
     surrogate = Surrogate(Dropped(), surrogate_of(arrays).normalization, LAYOUT)
     random = torch.get_rng_state()
-    assert Validation(arrays).errors(surrogate) == Validation(arrays).errors(surrogate_of(arrays))
+    assert Validation(arrays, LAYOUT).errors(surrogate) == Validation(arrays, LAYOUT).errors(surrogate_of(arrays))
     assert surrogate.training and torch.equal(torch.get_rng_state(), random)  # so that resuming is exact
 
 
@@ -225,7 +225,7 @@ def test_models_that_behave_otherwise_in_training_are_measured_as_in_use():
 def test_no_slice_but_the_last_waits_for_the_device():
     arrays = held_out()
     surrogate = Surrogate(FNO(LAYOUT, width=8, modes=4), surrogate_of(arrays).normalization, LAYOUT).to("cuda")
-    validation = Validation(arrays, batch_size=8, device="cuda")
+    validation = Validation(arrays, LAYOUT, batch_size=8, device="cuda")
     expected = validation.errors(surrogate)  # the first use makes the copy and the norms' matrices
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -239,17 +239,17 @@ def test_no_slice_but_the_last_waits_for_the_device():
 
 def test_an_empty_slice_is_refused():
     with pytest.raises(ValueError, match="batch_size must be at least 1, not 0"):
-        Validation(held_out(), batch_size=0)
+        Validation(held_out(), LAYOUT, batch_size=0)
 
 
 def test_the_h1_error_is_of_the_domain_that_the_layout_has():
     """Targets are 1 and errors a wave along the longer axis: relative H1 errors are (1 + (π / 5)²)^(1/2) of L2 ones."""
-    specs = [FieldSpec(name=name, on=Grid(GRID, extent=(5.0, 0.1)), extent=(5.0, 0.1)) for name in "abuv"]
+    specs = [FieldSpec(name=name, on=Grid(GRID, extent=(5.0, 0.1))) for name in "abuv"]
     layout = Layout(tuple(specs[:2]), tuple(specs[2:]))
     wave = np.cos(np.pi * (np.arange(GRID[0]) + 0.5) / GRID[0])[:, None] * np.ones(GRID)
     fields = np.ones((3, 2, *GRID), np.float32)
     targets = (np.array([1, 1000])[:, None, None] * (2 * fields)).astype(np.float32)
     arrays = {"fields": (fields + 0.1 * wave).astype(np.float32), "targets": targets}
     surrogate = surrogate_of(arrays)
-    errors = Validation(arrays).errors(Surrogate(surrogate.model, surrogate.normalization, layout))
+    errors = Validation(arrays, layout).errors(Surrogate(surrogate.model, surrogate.normalization, layout))
     assert errors.h1.mean / errors.relative_l2.mean == pytest.approx(math.sqrt(1 + (math.pi / 5) ** 2), rel=1e-4)

@@ -78,6 +78,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.five_point import FivePoint
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
@@ -114,7 +115,7 @@ class Odd(Problem):
 @pytest.mark.parametrize(
     ("kind", "complaint"),
     [
-        ("broken", r"problem '.*Odd': ValueError: no mesh \(.*odd.py, line 23\)"),
+        ("broken", r"problem '.*Odd': ValueError: no mesh \(.*odd.py, line 24\)"),
         ("singular", r"problem '.*Odd': system 0 \(family 'odd'\): the matrix is singular: it takes constants to zero"),
         ("nest", "of type 'aij', and that of family 'default' is of type 'nest'"),
         ("named by draw", "no system of family 'odd 1.* in 20 successive simulations: name families by the kind"),
@@ -131,6 +132,7 @@ def test_a_problem_that_can_t_be_compared_is_refused_in_one_line(tmp_path, kind,
 CONSTANT_BY_DRAW = """
 import numpy as np
 
+from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.structured import StructuredDiffusion
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
@@ -166,6 +168,7 @@ def test_a_matrix_that_stays_within_a_simulation_alone_is_not_constant(tmp_path,
 OFFSET = """
 import numpy as np
 
+from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.five_point import OFFSETS, FivePoint
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
