@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.ladder.samples import LEARNING_RATE, full_reservoir
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
@@ -46,7 +46,7 @@ class Case:
     def step(self, device: torch.device, **options: Any) -> Step:
         return Step(self.surrogate(device), loss=LOSSES[self.loss](), learning_rate=LEARNING_RATE, **options)
 
-    def full_reservoir(self, **placement: Any) -> Reservoir:
+    def full_reservoir(self, **placement: Any) -> Buffer:
         return full_reservoir(self.layout, self.num_slots, **placement)
 
 

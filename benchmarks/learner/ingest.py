@@ -7,7 +7,8 @@ import time
 import numpy as np
 import torch
 
-from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import Reservoir
 from penstock.learner.ladder.samples import CHUNK_BYTES
 from penstock.learner.ladder.section import Section, Target
 from penstock.learner.ladder.timing import MIN_ROUNDS, Rounds, seconds_of
@@ -54,7 +55,7 @@ def _rounds(
         The times, and the bytes of either.
     """
     layout = Layout((), (FieldSpec(name="field", shape=(row_bytes // 4,)),))
-    buffer = Reservoir(layout, capacity=num_slots, watermark=1, seed=0, **placement)
+    buffer = Buffer(layout, Reservoir(), capacity=num_slots, watermark=1, seed=0, **placement)
     num_rows = min(num_slots, max(1, CHUNK_BYTES // row_bytes))
     starts = range(0, num_slots - num_rows + 1, num_rows)
     pool = np.ones((num_slots, *layout.shapes["targets"]), np.float32)

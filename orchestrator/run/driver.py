@@ -98,6 +98,7 @@ def _check(plan: Plan) -> None:
     """Raises PenstockError for all that can be known to be wrong before a process is started."""
     config = plan.config
     plan.strategy()
+    plan.policy()
     num_workers = Split.of(config.solver.workers).workers
     require_room(plan, num_workers)
     if config.cluster.address is None:  # elsewhere the learner's machine may have what this one lacks

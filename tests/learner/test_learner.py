@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import Reservoir
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import RelativeL2
@@ -61,7 +62,7 @@ def learner(stream, store=None, *, order=None, **settings):
     surrogate = Surrogate(FNO(LAYOUT, width=8, modes=4, layers=1), Normalization.identity(LAYOUT), LAYOUT)
     return Learner(
         Step(surrogate, loss=RelativeL2(), learning_rate=1e-2),
-        Reservoir(LAYOUT, capacity=24, watermark=12, seed=0),
+        Buffer(LAYOUT, Reservoir(), capacity=24, watermark=12, seed=0),
         stream,
         LAYOUT,
         Settings(batch_size=4, batches_per_simulation=2.0, **settings),

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import Reservoir
 from penstock.learner.buffers.units import Samples, Trajectories
 from penstock.learner.feed.feed import Feed
 from penstock.learner.losses.losses import H1, MSE, SMALLEST_SHARE, RelativeL2, Sobolev
@@ -50,7 +51,7 @@ def trained(layout, arrays, held_out, *, loss=None, draw=None, num_steps=1, step
     torch.manual_seed(0)
     draw = draw or Samples()
     simulations, numbers = np.divmod(np.arange(len(arrays["targets"])), num_steps)
-    buffer = Reservoir(layout, capacity=len(simulations), watermark=64, seed=0, draw=draw)
+    buffer = Buffer(layout, Reservoir(), capacity=len(simulations), watermark=64, seed=0, draw=draw)
     ingest = Ingest(None, buffer, layout)
     ingest.take(Chunk(arrays=arrays, simulations=simulations, steps=numbers, finished=tuple(set(simulations.tolist()))))
     batches = draw.layout(layout)

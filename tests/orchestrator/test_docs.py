@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from penstock.learner.buffers.buffer import BUFFERS
+from penstock.learner.buffers.policies import POLICIES
 from penstock.learner.buffers.units import DRAWS
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
@@ -63,7 +63,7 @@ def test_readme_lists_every_problem():
 def test_the_reference_has_every_part_that_is_chosen_by_name():
     pages = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
     modules = set(re.findall(r"^::: (\S+)$", pages, re.M))
-    for registry in (PROBLEMS, STRATEGIES, MODELS, LOSSES, DRAWS, BUFFERS):
+    for registry in (PROBLEMS, STRATEGIES, MODELS, LOSSES, DRAWS, POLICIES):
         assert modules >= {load_class(name, registry, "").__module__ for name in registry}
     for module in modules:
         importlib.import_module(module)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers.buffer import BUFFERS
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import POLICIES
 from penstock.learner.buffers.units import Trajectories
 from penstock.learner.checkpoints.rows import Rows
 from penstock.learner.stream.blocks import Blocks
@@ -117,7 +118,7 @@ class Learner:
 
     def __init__(self, kind, luck, *, ratio=0.7, capacity=24, watermark=12, limit=LIMIT, draw=None):
         self.limiter = RateLimiter(ratio)
-        self.buffer = BUFFERS[kind](LAYOUT, capacity=capacity, watermark=watermark, seed=1, draw=draw)
+        self.buffer = Buffer(LAYOUT, POLICIES[kind](), capacity=capacity, watermark=watermark, seed=1, draw=draw)
         self.workers = Workers(luck, limit)
         self.lanes = Lanes(self.workers, blocks(limit))
         self.ingest = Ingest(self.lanes, self.buffer, LAYOUT, self.limiter)
@@ -171,7 +172,7 @@ def test_chunks_are_taken_one_a_lane_in_turn_whatever_comes_when():
     }
 
 
-@pytest.mark.parametrize("kind", sorted(BUFFERS))
+@pytest.mark.parametrize("kind", sorted(POLICIES))
 @pytest.mark.parametrize(
     "options",
     [
