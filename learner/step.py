@@ -141,7 +141,7 @@ class Step:
 
     @property
     def row_losses(self) -> Tensor:
-        """[B] of the last batch's rows, before the step and without weights, on the device."""
+        """[B] of the last batch's rows, before its step and without its weights; on the device."""
         return torch.cat(self._row_losses)
 
     @property

@@ -22,6 +22,7 @@ from penstock.learner.stream.order import Deterministic, FreeRunning
 from penstock.learner.stream.stream import InProcessStream
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.collect import Collected, Collector
+from penstock.orchestrator.ledger.designs import MonteCarlo
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.sample import Chunk, FieldSpec, Layout, Lease, LeaseEnd
 from penstock.status import Ended
@@ -80,7 +81,7 @@ def submit_all(stream, worker):
 
 def submit_blocks(stream, worker, ended):
     """The blocks that have not ended, on their lanes."""
-    ledger, numbers = Ledger("training", NUM_SIMULATIONS, ended), itertools.count()
+    ledger, numbers = Ledger(MonteCarlo("training"), NUM_SIMULATIONS, ended), itertools.count()
     for lane in range(NUM_LANES):
         while (lease := ledger.lease_block(next(numbers), DETERMINISTIC.blocks(NUM_SIMULATIONS), lane)) is not None:
             stream.submit(lease, worker)

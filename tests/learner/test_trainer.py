@@ -213,11 +213,11 @@ def test_compiling_is_no_training_time(monkeypatch):
     class CompiledStep(NotingRates):
         compiles_next = True
 
-        def __call__(self, arrays, learning_rate):
+        def __call__(self, *arguments):
             clock.seconds += 60.0 if self.compiles_next else 0.1
             assert trainer.state == ("compiling the step" if self.compiles_next else "training")
             self.compiles_next = False
-            return super().__call__(arrays, learning_rate)
+            return super().__call__(*arguments)
 
     trainer = new_trainer(StopAfter(minutes=2 / 60), step=CompiledStep, schedule=Schedule(warm_up=0.0))
     assert trainer.run(never) == "minutes"
@@ -239,8 +239,8 @@ def test_a_loss_that_explodes_is_said_and_the_run_goes_on(monkeypatch):
     monkeypatch.setattr("penstock.learner.trainer.LOSS_READ_EVERY_S", 0.0)
 
     class Exploding(Step):
-        def __call__(self, arrays, learning_rate):
-            return super().__call__(arrays, learning_rate) * (1e3 if self.num_steps > 50 else 1.0)
+        def __call__(self, *arguments):
+            return super().__call__(*arguments) * (1e3 if self.num_steps > 50 else 1.0)
 
     trainer = new_trainer(StopAfter(steps=300), step=Exploding)
     assert trainer.run(never) == "steps"
@@ -258,14 +258,46 @@ def test_the_learning_rate_follows_a_schedule_of_its_own_length():
     assert trainer.learning_rate == pytest.approx(5e-3 * 0.5 * (1 + np.cos(np.pi * drawn / 1000)), rel=1e-3)
 
 
+class Hearing(Reservoir):
+    """Weighs rows by two numbers in turn, and notes what it is told."""
+
+    def begin(self, table):
+        super().begin(table)
+        self.heard = []
+
+    def weights(self, slots):
+        return np.resize([0.5, 1.5], len(slots))
+
+    def observe(self, slots, losses):
+        self.heard.append((self.table.simulations[slots].tolist(), losses.tolist()))
+
+
+def test_rows_are_weighed_and_a_policy_hears_their_losses_after_each_step():
+    noted = []
+
+    class Noting(Step):
+        def __call__(self, arrays, learning_rate, weights):
+            loss = super().__call__(arrays, learning_rate, weights)
+            noted.append((loss.item(), weights.tolist(), self.row_losses.tolist()))
+            return loss
+
+    trainer = new_trainer(StopAfter(steps=12), kind=Hearing, step=Noting)
+    trainer.run(never)
+    heard = trainer.buffer.policy.heard
+    assert len(heard) == len(noted) == 12
+    for (simulations, losses), (loss, weights, row_losses) in zip(heard, noted, strict=True):
+        assert len(set(simulations)) == 8 and losses == row_losses and weights == [0.5, 1.5] * 4
+        assert loss == pytest.approx(np.mean(np.multiply(weights, row_losses)), rel=1e-5)
+
+
 class NotingRates(Step):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         self.rates = []
 
-    def __call__(self, arrays, learning_rate):
+    def __call__(self, arrays, learning_rate, weights=None):
         self.rates.append(learning_rate)
-        return super().__call__(arrays, learning_rate)
+        return super().__call__(arrays, learning_rate, weights)
 
 
 @pytest.mark.parametrize("kind", [Fifo, Firo, Reservoir])

@@ -135,6 +135,27 @@ def test_what_ends_the_thread_is_raised_by_next():
     feed.close()
 
 
+class Weighing(Fifo):
+    """Each row counts as its simulation's number."""
+
+    def weights(self, slots):
+        return self.table.simulations[slots]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("depth", [0, 2])
+def test_a_batch_arrives_with_its_slots_and_weights(depth, device):
+    buffer = new_buffer(Weighing, num_put=32)
+    feed = Feed(buffer, device, 4, depth=depth)
+    feed.start(8)
+    for number in range(8):
+        batch = take(feed)
+        assert batch.weights.tolist() == batch.simulations.tolist() == list(range(4 * number, 4 * number + 4))
+        assert batch.weights.dtype == torch.float32 and batch.weights.device.type == device
+        np.testing.assert_array_equal(buffer.table.simulations[batch.slots], batch.simulations)
+    feed.close()
+
+
 @pytest.mark.parametrize("what", ["no samples", "the rate limiter", "nobody takes", "a closed buffer"])
 def test_a_closed_feed_has_no_thread(what):
     limiter = RateLimiter(1.0)
