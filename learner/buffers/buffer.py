@@ -295,7 +295,7 @@ class Buffer:
         if weights is not None and np.shape(weights) != slots.shape:  # others would be broadcast against the losses
             shape = np.shape(weights)
             raise RuntimeError(f"{type(self.policy).__name__}.weights() gave the shape {shape} for {slots.shape} slots")
-        return None if weights is None else np.asarray(weights, np.float32)
+        return None if weights is None else np.array(weights, np.float32)
 
     def wait_for_batch(self, batch_size: int, timeout_s: float) -> bool:
         """Whether such a batch may be drawn; waits for at most timeout_s, and not at all when `exhausted`."""

@@ -94,6 +94,8 @@ def test_id_set_is_a_set(changes):
     assert len(id_set) == len(ids)
     assert [simulation for simulation in range(-1, 42) if simulation in id_set] == sorted(ids)
     assert np.flatnonzero(id_set.contains(np.arange(42))).tolist() == sorted(ids)
+    assert id_set.end == max(ids, default=-1) + 1
+    assert [list(id_set.missing(end)) for end in (0, 20, 42)] == [sorted({*range(end)} - ids) for end in (0, 20, 42)]
     intervals = json.loads(json.dumps(id_set.to_intervals()))
     assert all(end < start for (_, end), (start, _) in itertools.pairwise(intervals))
     restored = IdSet.from_intervals(intervals)
