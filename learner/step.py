@@ -141,7 +141,7 @@ class Step:
 
     @property
     def row_losses(self) -> Tensor:
-        """[B] of the last batch's rows, before its step and without its weights; on the device."""
+        """[B] of the last batch's rows, on the device: before its step, without weights."""
         return torch.cat(self._row_losses)
 
     @property
@@ -205,7 +205,10 @@ class Step:
 
 
 class _TotalLoss:
-    """The sum of a batch's losses, and each of them; compiled for the batch size that comes first, if at all."""
+    """The sum of a batch's losses, by their weights, and each of them.
+
+    compiles: for the batch size that comes first.
+    """
 
     def __init__(
         self, surrogate: Surrogate, loss: Callable[[Tensor, Tensor, Tensor], Tensor], *, autocasts: bool, compiles: bool

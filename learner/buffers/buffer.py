@@ -1,4 +1,4 @@
-"""A bounded population of samples between stream and training: states, waits, draws, checkpoints.
+"""A bounded population of samples: slots, states, waits, draws, checkpoints.
 
 Axes:  N rows, C channels, T steps, F parameters, *grid the axes of the fields' grid.
 
@@ -65,7 +65,9 @@ class Batch:
 
 
 class Buffer:
-    """A bounded population of samples, put by one thread and drawn by another; its numbers may be read by any.
+    """A bounded population of samples, put by one thread and drawn by another.
+
+    Its numbers may be read by any.
 
     layout: of the samples that arrive. policy: which units are drawn and replaced; it serves this buffer alone.
     capacity: in samples; slots are as many as whole units fit. watermark: samples that must be in before the first
@@ -150,7 +152,10 @@ class Buffer:
         return np.unique(self.contents().simulations)
 
     def contents(self) -> Contents:
-        """What is in and whole now: for diagnostics, from any thread. Copies 28 + 4 F bytes a slot under the lock."""
+        """What is in and whole now: for diagnostics, from any thread.
+
+        It copies 28 + 4 F bytes a slot under the lock.
+        """
         with self._changed:
             num_seen, *copies = self.table.copy_of_contents()
             last = self.num_put - 1
@@ -168,7 +173,7 @@ class Buffer:
 
     @property
     def exhausted(self) -> bool:
-        """The stream has ended and every whole unit was drained, or the buffer is closed: no batch will come."""
+        """No batch will come: all was drained after the stream's end, or it is closed."""
         return self._closed or (self._stream_ended and not self.table.num_whole and not self._is_copying_in)
 
     # Arrivals
@@ -220,7 +225,10 @@ class Buffer:
         return np.concatenate([free, replaced]) if len(free) else replaced
 
     def _left_idle(self, method: Callable[[int], np.ndarray], count: int, *, least: int = 0) -> np.ndarray:
-        """What the policy's method gives. Raises RuntimeError where these slots are not as many, or still idle."""
+        """What a method of the policy gives, which must then be idle no longer.
+
+        Raises RuntimeError where these slots are more or fewer, or still idle.
+        """
         before = self.policy.num_idle
         slots = method(count)
         num_left = before - self.policy.num_idle
@@ -232,9 +240,9 @@ class Buffer:
         return slots
 
     def forget(self, simulation: int) -> int:
-        """Frees the slot of a simulation that failed before all its steps were in; returns how many were.
+        """Frees the slot of a simulation that failed before all its steps were in.
 
-        No put may be going on.
+        Returns how many were. No put may be going on.
         """
         with self._changed:
             count = self.table.forget(simulation)
@@ -242,7 +250,10 @@ class Buffer:
             return count
 
     def wait_for_slot(self, should_stop: Callable[[], bool] | None = None) -> bool:
-        """Blocks until an arrival may take a slot; False when should_stop() or close() came first."""
+        """Blocks until an arrival may take a slot.
+
+        False when should_stop() or close() came first.
+        """
         with self._changed:
             self.put_is_waiting = True
             try:
@@ -257,7 +268,9 @@ class Buffer:
     # Draws
 
     def draw(self, batch_size: int, timeout_s: float, out: Mapping[str, Tensor] | None = None) -> Batch | None:
-        """The next batch, of `batch_size` rows while the stream goes on and there is room for as many whole units.
+        """The next batch.
+
+        It has `batch_size` rows while the stream goes on and there is room for as many whole units.
 
         out: tensors [batch_size or more, C, *grid] by array to gather into, on the buffer's device; the batch's arrays
         are then their first rows. On a GPU the gather is queued on the current stream, not done.
@@ -298,7 +311,10 @@ class Buffer:
         return None if weights is None else np.array(weights, np.float32)
 
     def wait_for_batch(self, batch_size: int, timeout_s: float) -> bool:
-        """Whether such a batch may be drawn; waits for at most timeout_s, and not at all when `exhausted`."""
+        """Whether such a batch may be drawn.
+
+        Waits for at most timeout_s, and not at all when `exhausted`.
+        """
         with self._changed:
             return self._wait_for_batch(batch_size, timeout_s)
 
@@ -330,7 +346,10 @@ class Buffer:
             self.policy.observe(slots[is_in], values[is_in])
 
     def wait_for_watermark(self, timeout_s: float) -> bool:
-        """Whether the watermark was reached, or the stream ended before it; waits for at most timeout_s."""
+        """Whether the watermark was reached, or the stream ended before it.
+
+        Waits for at most timeout_s.
+        """
         with self._changed:
             return self._changed.wait_for(
                 lambda: self.reached_watermark or self._stream_ended or self._closed, timeout_s
@@ -339,7 +358,10 @@ class Buffer:
     # The end
 
     def end_of_stream(self) -> None:
-        """No arrival will come: draws remove, and what remains is drained. The last batch may be smaller."""
+        """No arrival will come: draws remove, and what remains is drained.
+
+        The last batch may be smaller.
+        """
         with self._changed:
             self._stream_ended = True
             self._changed.notify_all()
@@ -353,7 +375,9 @@ class Buffer:
     # Checkpoints
 
     def state(self) -> dict:
-        """Contents, counters and random state: tensors, `Rows` of the arrays, and values that JSON keeps.
+        """Contents, counters and random state, for a checkpoint.
+
+        They are tensors, `Rows` of the arrays, and values that JSON keeps.
 
         No put may happen until the rows are written. Draws may: they change states, of which this has copies.
         """

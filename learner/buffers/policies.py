@@ -1,4 +1,4 @@
-"""What a buffer does with its slots: FIFO, FIRO, the reservoir, and what a policy of your own has to say.
+"""What a buffer does with its slots: FIFO, FIRO, the reservoir, or a policy of yours.
 
 The three are the training buffers of Meyer et al. (ICML 2023, arXiv 2306.16133).
 """
@@ -16,7 +16,7 @@ from penstock.learner.buffers.table import SlotTable
 
 
 class Policy(ABC):
-    """Which units are drawn and when, which of them give way to arrivals, and what becomes of those that were drawn.
+    """Which units are drawn and when, which give way to arrivals, and which stay.
 
     A unit is what a slot of the buffer holds: a sample, or a whole simulation (units.py). While it is whole and nobody
     reads or writes it its slot is *idle*, in one of the policy's two sets:
@@ -39,7 +39,11 @@ class Policy(ABC):
     seen: SlotSet
 
     def begin(self, table: SlotTable) -> None:
-        """Called once, by the buffer whose slots these are, before everything else."""
+        """Called once, before everything else.
+
+        Args:
+            table: of the buffer's slots. It is the buffer's to write.
+        """
         self.table = table
         self.unseen, self.seen = SlotSet(len(table)), SlotSet(len(table))
 
@@ -53,11 +57,17 @@ class Policy(ABC):
 
     @property
     def idle(self) -> np.ndarray:
-        """int64: the slots of all units that can be drawn now, in an order that depends on the past alone."""
+        """int64: the slots of all units that can be drawn now.
+
+        Their order depends on the past alone.
+        """
         return np.concatenate([self.unseen.slots, self.seen.slots])
 
     def remove(self, slots: np.ndarray) -> None:
-        """These are idle no longer: for `choose` and `replace`. Takes a time that grows with the idle ones."""
+        """Make these idle no longer, for `choose` and `replace`.
+
+        It takes a time that grows with the idle ones.
+        """
         self.unseen.remove(slots)
         self.seen.remove(slots)
 
@@ -69,29 +79,69 @@ class Policy(ABC):
         return 0
 
     def replace(self, count: int) -> np.ndarray:
-        """At most `count` of them, idle no longer. Called with 0 where free slots are enough."""
+        """Choose units that give way to arrivals.
+
+        Args:
+            count: how many are wanted; 0 where free slots are enough.
+
+        Returns:
+            Slots of at most as many replaceable units, idle no longer.
+        """
         return np.empty(0, np.int64)
 
     def add(self, slots: np.ndarray) -> None:
-        """The units of these slots are now whole, in the order of their last samples."""
+        """Units are now whole, and idle.
+
+        Args:
+            slots: theirs, in the order of their last samples.
+        """
         self.unseen.add(slots)
 
     # Draws
 
     def may_draw(self, batch_size: int, watermark: int) -> bool:
-        """Whether a batch may be drawn while the stream goes on, the watermark having been reached; both in units."""
+        """Whether a batch may be drawn while the stream goes on.
+
+        It is asked once the watermark was reached.
+
+        Args:
+            batch_size: of the batch, in units.
+            watermark: in units.
+        """
         return self.num_idle >= batch_size
 
     @abstractmethod
     def choose(self, batch_size: int) -> np.ndarray:
-        """Slots of the next batch, idle no longer: `batch_size`, or all that are idle if fewer."""
+        """Choose the units of the next batch.
+
+        Args:
+            batch_size: how many are wanted.
+
+        Returns:
+            Slots of as many, or of all that are idle if fewer; idle no longer.
+        """
 
     def weights(self, slots: np.ndarray) -> np.ndarray | None:
-        """[N] of what was just chosen, by which a batch's losses count, with mean 1; None where all count alike."""
+        """Weights of the rows of a batch.
+
+        Args:
+            slots: what `choose` has just returned.
+
+        Returns:
+            [N], by which the rows' losses count, with mean 1; None where all count alike.
+        """
         return None
 
     def give_back(self, slots: np.ndarray, stream_ended: bool) -> np.ndarray:
-        """These units were drawn once more. Those that stay are idle again; returns the slots of those that leave."""
+        """Decide what becomes of units that were drawn once more. Those that stay are idle again.
+
+        Args:
+            slots: theirs.
+            stream_ended: no arrival will come any more.
+
+        Returns:
+            The slots of those that leave.
+        """
         leaves = self.table.num_seen[slots] >= self.table.draws.num_choices
         self.unseen.put_back(slots[~leaves])
         return slots[leaves]
@@ -107,9 +157,13 @@ class Policy(ABC):
     # What training found
 
     def observe(self, slots: np.ndarray, losses: np.ndarray) -> None:  # noqa: B027  most learn nothing from them
-        """The losses [N], without weights, of rows of the last batch whose units are still in.
+        """Hear what training found of rows of the last batch.
 
         A policy that does not define it is told nothing. Where one does, each step on a GPU is waited for.
+
+        Args:
+            slots: of those rows whose units are still in.
+            losses: float32 [N], without the weights.
         """
 
     @property
@@ -119,7 +173,11 @@ class Policy(ABC):
     # Checkpoints
 
     def state(self) -> dict[str, Any]:
-        """What it knows besides its two sets, which the buffer saves: tensors, and values that JSON keeps, by name."""
+        """What it knows besides its two sets, which the buffer saves.
+
+        Returns:
+            Tensors, and values that JSON keeps, by name.
+        """
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027  nothing is kept
@@ -127,7 +185,7 @@ class Policy(ABC):
 
 
 class Fifo(Policy):
-    """Every row once, units in the order of the stream: fast, and biased as the stream is."""
+    """Every row once, in the order of the stream: fast, and biased as the stream is."""
 
     def begin(self, table: SlotTable) -> None:
         super().begin(table)
@@ -138,7 +196,7 @@ class Fifo(Policy):
 
 
 class Firo(Policy):
-    """Every row once, in random order, while the population is not below the watermark."""
+    """Every row once, at random, while the population is not below the watermark."""
 
     def may_draw(self, batch_size: int, watermark: int) -> bool:
         return self.num_idle >= max(batch_size, watermark)

@@ -1,4 +1,4 @@
-"""The slots in one state: added to and taken from without a look at all the others."""
+"""The slots in one state: added to and taken from without a look at the others."""
 
 from __future__ import annotations
 

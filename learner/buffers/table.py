@@ -1,4 +1,4 @@
-"""What a buffer knows of its slots: which unit is in each, how far it has come, how often it was drawn.
+"""What a buffer knows of its slots: the unit in each, its age, its draws.
 
 Axes:  N units or rows, F parameters.
 """
@@ -33,7 +33,7 @@ class Contents:
 
 
 class SlotTable:
-    """The account of a buffer's slots: arrays with a place for each, and which of them are free.
+    """The account of a buffer's slots: arrays with a place for each, and the free ones.
 
     The buffer writes it under its lock; a policy reads it. Its book-keeping grows with the slots concerned, not with
     their number.
@@ -71,7 +71,7 @@ class SlotTable:
         return len(self) - len(self.free) - self._num_writing
 
     def slots_for(self, simulations: np.ndarray, take: Callable[[int], np.ndarray]) -> np.ndarray:
-        """The slots of as many of the first rows as have one, which are then being written.
+        """Slots for as many of the first rows as have one, to be written now.
 
         take: gives at most so many slots for units that are new.
         """
@@ -94,9 +94,10 @@ class SlotTable:
     def write(
         self, slots: np.ndarray, simulations: np.ndarray, steps: np.ndarray, parameters: np.ndarray | None, first: int
     ) -> np.ndarray:
-        """Rows are in; returns the slots whose units are now whole, in the order of their last rows.
+        """Account for rows that are in.
 
-        first: place in the stream of the first of the rows.
+        first: place in the stream of the first of them. Returns the slots whose units are now whole, in the order of
+        their last rows.
         """
         self.simulations[slots] = simulations
         self.steps[slots] = steps if self.draws.num_steps == 1 else 0
@@ -113,7 +114,7 @@ class SlotTable:
         return whole
 
     def _fill(self, slots: np.ndarray) -> np.ndarray:
-        """Counts a row into each of the slots; returns those that are now whole, in the order of their last rows."""
+        """Counts a row into each of the slots; returns those that are now whole."""
         np.add.at(self._num_filled, slots, 1)
         self.num_samples_under_way += len(slots)
         whole = np.unique(slots)
@@ -124,7 +125,7 @@ class SlotTable:
         return whole[np.argsort(self.arrivals[whole])]
 
     def forget(self, simulation: int) -> int:
-        """Frees the slot of a simulation that is under way, if it is; returns how many of its samples were in."""
+        """Frees the slot of a simulation under way; returns how many samples were in."""
         slot = self.under_way.pop(simulation, None)
         if slot is None:
             return 0
@@ -145,7 +146,7 @@ class SlotTable:
         return (self._first_choices[slots] + self.num_seen[slots]) % self.draws.num_choices
 
     def copy_of_contents(self) -> tuple[np.ndarray, ...]:
-        """Copies of all that `Contents` needs, 28 + 4 F bytes a slot; the first one is num_seen."""
+        """Copies of what `Contents` needs, 28 + 4 F bytes a slot, num_seen first."""
         return tuple(
             array.copy() for array in (self.num_seen, self.simulations, self.steps, self.arrivals, self.parameters)
         )
@@ -159,7 +160,7 @@ class SlotTable:
         return np.flatnonzero(is_taken)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What is known of the slots that are taken, and the free ones in their order: draws go by it."""
+        """What is known of the taken slots, and the free ones in their order."""
         slots = self.taken()
         return {
             "slots": torch.from_numpy(slots),

@@ -1,4 +1,4 @@
-"""Whether enough has come to begin to train: how many samples, and of how many simulations."""
+"""Whether enough has come to begin to train: samples, and simulations."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ MIN_SIMULATIONS = 10  # what statistics are taken of: of one simulation a scalar
 
 
 class Watermark:
-    """Samples that must be in before the first batch, of MIN_SIMULATIONS simulations or as many as find room.
+    """How many samples must be in before the first batch.
 
-    Units under way take slots too. Workers that die leave more under way than there are workers: the watermark is then
-    lowered to what those leave room for.
+    They must be of MIN_SIMULATIONS simulations, or of as many as find room. Units under way take slots too, and workers
+    that die leave more under way than there are workers: the watermark is then lowered to what those leave room for.
     """
 
     def __init__(self, num_samples: int, table: SlotTable):
@@ -25,7 +25,7 @@ class Watermark:
 
     @property
     def num_units(self) -> int:
-        """Whole units at the watermark, or as many as those under way leave room for: one at least."""
+        """Whole units at it, or as many as those under way leave room for: one at least."""
         return max(1, min(self._num_units, len(self._table) - len(self._table.under_way)))
 
     def look(self, simulations: np.ndarray, *, is_full: bool) -> None:

@@ -1,4 +1,4 @@
-"""Which simulations are solved next: what chooses their ids, hears what became of them, and is saved with the run."""
+"""Which simulations are solved next, by their ids, and what that choice may go by."""
 
 from __future__ import annotations
 
@@ -49,7 +49,13 @@ class Design(ABC):
 
     @abstractmethod
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state()`, which may be a few seconds old: ids that have been given out since may come again."""
+        """Go on from `state()`.
+
+        It may be a few seconds old: ids that have been given out since may come again.
+
+        Args:
+            state: what the design of an earlier life had returned.
+        """
 
 
 class MonteCarlo(Design):

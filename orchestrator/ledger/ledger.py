@@ -25,7 +25,7 @@ class Ledger:
 
     Ids of lost leases are given out first, then new ones, which the design chooses. A rebuilt ledger (after a resume)
     knows the delivered and failed ids of the checkpoint (`ended`), and gives out again what else had been given out.
-    No id is given out twice without need, whatever the design says.
+    Whatever a design says, an id that is leased or has ended is not given out.
 
     design: the same as before the resume, but new. limit: simulations in all; None for no end. saved: `to_json()` of
     the life before, as it was written last; a folder of an earlier version may lack it, or the design's state.
@@ -120,7 +120,10 @@ class Ledger:
 
     @property
     def num_left(self) -> float:
-        """Ids that may still be given out; infinite without a limit, which a resumed run may have lowered."""
+        """Ids that may still be given out; infinite without a limit.
+
+        A resumed run may have lowered that.
+        """
         return inf if self.limit is None else max(0, self.limit - len(self._given) + len(self._returned))
 
     def end_lease(
