@@ -22,7 +22,8 @@ import torch
 from benchmarks.report import footer, paragraph
 from penstock.errors import PenstockError
 from penstock.learner.buffers.bias import kolmogorov_smirnov
-from penstock.learner.buffers.buffer import BUFFERS
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import POLICIES
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import RelativeL2, TotalLoss
@@ -173,7 +174,7 @@ def learn(
     """Train once on all draws, in their order by window."""
     torch.manual_seed(seed)
     layout = problem.layout
-    buffer = BUFFERS[kind](layout, capacity=CAPACITY, watermark=WATERMARK, seed=seed)
+    buffer = Buffer(layout, POLICIES[kind](), capacity=CAPACITY, watermark=WATERMARK, seed=seed)
     distances = []
 
     def measure() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers.buffer import MIN_SIMULATIONS, Buffer
+from penstock.learner.buffers.buffer import Batch, Buffer
+from penstock.learner.buffers.watermark import MIN_SIMULATIONS
 from penstock.learner.checkpoints.checkpoint import Checkpoint
 from penstock.learner.checkpoints.saver import Saver
 from penstock.learner.checkpoints.weights import weights_of
@@ -182,15 +183,17 @@ class Trainer:
             steps=done["steps"], samples=done["samples"], minutes=done["minutes"], of_run=of_run
         )
         self.learning_rate = self._step.learning_rate * self.settings.schedule(progress)
-        loss = self._step_or_compile(batch.arrays)
+        loss = self._step_or_compile(batch)
         self.num_trained += batch.num_samples
         self._loss.add(loss)
+        if self.buffer.policy.observes:
+            self.buffer.observe(batch, self._step.row_losses)
 
-    def _step_or_compile(self, arrays: Mapping[str, Tensor]) -> Tensor:
+    def _step_or_compile(self, batch: Batch) -> Tensor:
         """The step's loss. What compiling takes is no training time: limits and schedules in minutes leave it out."""
         compiles, before = self._step.compiles_next, time.monotonic()
         self.state = "compiling the step" if compiles else "training"
-        loss = self._step(arrays, self.learning_rate)
+        loss = self._step(batch.arrays, self.learning_rate, batch.weights)
         if compiles:
             self._compile_seconds += time.monotonic() - before
         return loss

@@ -15,6 +15,7 @@ from torch import nn
 
 from penstock.errors import PenstockError
 from penstock.layout import Layout
+from penstock.learner.buffers.policies import POLICIES, Policy
 from penstock.learner.buffers.units import DRAWS, Draw, Samples
 from penstock.learner.checkpoints.store import Store
 from penstock.learner.learner import Learner
@@ -43,6 +44,8 @@ from penstock.solvers.problems import PROBLEMS
 class Plan(Solving):
     """A configuration resolved once, and from it the parts of a run. Made by `resolve`."""
 
+    policy_source: str | None
+    """Text of the file that `buffer.kind` points into, if it does."""
     model_source: str | None
     """Text of the file that `model.name` points into, if it does."""
 
@@ -59,6 +62,17 @@ class Plan(Solving):
         cls = load_class(choice.name, DRAWS, "buffer.draw", takes_files=False)
         arguments = () if cls is Samples else (self.problem.num_steps,)
         return build(cls, choice.options, "buffer.draw", *arguments)
+
+    def policy(self) -> Policy:
+        """A new one of `buffer.kind`, for one buffer. Raises PenstockError."""
+        choice = self.config.buffer.kind
+        cls = load_class(choice.name, POLICIES, "buffer.kind", self.policy_source)
+        policy = build(cls, choice.options, "buffer.kind")
+        if not isinstance(policy, Policy):
+            raise PenstockError(
+                f"buffer.kind: {choice.name!r} must be a subclass of penstock.learner.buffers.policies.Policy"
+            )
+        return policy
 
     @cached_property
     def batch_layout(self) -> Layout:
@@ -208,6 +222,7 @@ def resolve(config: Config) -> Plan:
     sources = {
         "problem_source": read_source(config.problem.name, "problem.name"),
         "strategy_source": read_source(config.solver.strategy.name, "solver.strategy"),
+        "policy_source": read_source(config.buffer.kind.name, "buffer.kind"),
         "model_source": read_source(config.model.name, "model.name"),
     }
     mpi.make_ready()  # a user's file may import mpi4py
@@ -219,6 +234,7 @@ def resolve(config: Config) -> Plan:
     solver, buffer, training = config.solver, config.buffer, config.training
     draw = load_class(buffer.draw.name, DRAWS, "buffer.draw", takes_files=False)
     problem = load_class(config.problem.name, PROBLEMS, "problem.name", sources["problem_source"])
+    policy = load_class(buffer.kind.name, POLICIES, "buffer.kind", sources["policy_source"])
     model = load_class(config.model.name, MODELS, "model.name", sources["model_source"])
     strategy = load_class(solver.strategy.name, STRATEGIES, "solver.strategy", sources["strategy_source"])
     loss = load_class(training.loss.name, LOSSES, "training.loss", takes_files=False)
@@ -226,7 +242,12 @@ def resolve(config: Config) -> Plan:
         "problem": spelt_out(config.problem, problem),
         "model": spelt_out(config.model, model, given=1),
         "solver": solver.model_copy(update={"strategy": spelt_out(solver.strategy, strategy)}),
-        "buffer": buffer.model_copy(update={"draw": spelt_out(buffer.draw, draw, given=draw is not Samples)}),
+        "buffer": buffer.model_copy(
+            update={
+                "kind": spelt_out(buffer.kind, policy),
+                "draw": spelt_out(buffer.draw, draw, given=draw is not Samples),
+            }
+        ),
         "training": training.model_copy(update={"loss": spelt_out(training.loss, loss, given=1)}),
     }
     plan = Plan(config=config.model_copy(update=changes), **sources)

@@ -12,7 +12,7 @@ import torch
 
 from penstock.geometry import Geometry, Grid, Mesh, Points
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.ladder.samples import LEARNING_RATE, full_reservoir
 from penstock.learner.losses.losses import LOSSES, TotalLoss
 from penstock.learner.models import MODELS
@@ -54,7 +54,7 @@ class Case:
             **options,
         )
 
-    def full_reservoir(self, **placement: Any) -> Reservoir:
+    def full_reservoir(self, **placement: Any) -> Buffer:
         return full_reservoir(self.layout, self.num_slots, **placement)
 
 

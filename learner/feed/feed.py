@@ -14,6 +14,7 @@ from torch import Tensor
 
 from penstock.layout import Layout
 from penstock.learner.buffers.buffer import Batch, Buffer
+from penstock.learner.buffers.storage import to_device
 from penstock.learner.buffers.units import dtype_of
 from penstock.learner.stream.rate_limiter import RateLimiter
 
@@ -198,7 +199,7 @@ class Feed:
             self.rate_limiter.add_batch()
         if upload is not None:
             return upload.begin(batch)
-        return replace(batch, arrays={name: array.to(self.device) for name, array in batch.arrays.items()})
+        return batch.to(self.device)
 
     # The thread, and the one who takes from it
 
@@ -267,18 +268,20 @@ class _Upload:
         """The batch on the GPU, its copies queued."""
         with torch.cuda.stream(self._stream):
             arrays = {name: array.to(self._device, non_blocking=True) for name, array in batch.arrays.items()}
+            weights = None if batch.weights is None else to_device(batch.weights.numpy(), self._device)
             copied = _event()
             copied.record()
         self._staging.append((self._staging.popleft()[0], copied))
         self._copied.append(copied)
-        return replace(batch, arrays=arrays)
+        return replace(batch, arrays=arrays, weights=weights)
 
     def finish(self, batch: Batch) -> None:
         """Kernels that are queued from now on, on the current stream, wait for the batch's copies."""
         current = torch.cuda.current_stream(self._device)
         current.wait_event(self._copied.popleft())
-        for array in batch.arrays.values():
-            array.record_stream(current)  # or its memory would be given to a later copy while a kernel reads it
+        for tensor in (*batch.arrays.values(), batch.weights):
+            if tensor is not None:
+                tensor.record_stream(current)  # or its memory would be given to a later copy while a kernel reads it
 
 
 class _Pace:

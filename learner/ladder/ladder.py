@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from penstock.layout import Layout
-from penstock.learner.buffers.buffer import Batch, Buffer, Reservoir
+from penstock.learner.buffers.buffer import Batch, Buffer
 from penstock.learner.feed.feed import Feed
 from penstock.learner.ladder.samples import LEARNING_RATE, chunks
 from penstock.learner.ladder.section import Section, Target
@@ -53,7 +53,7 @@ class Case(Protocol):
 
     def step(self, device: torch.device) -> Step: ...
 
-    def full_reservoir(self, **placement: Any) -> Reservoir:
+    def full_reservoir(self, **placement: Any) -> Buffer:
         """All slots taken. placement: device and pin_memory."""
         ...
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from penstock.layout import Block, Layout
-from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import Reservoir
 from penstock.learner.buffers.storage import counted_by
 from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.messages import Chunk
@@ -22,9 +23,9 @@ POOL_BYTES = 1 << 26  # of samples: more than a processor's cache, so each is re
 LEARNING_RATE = 1e-4  # low: the targets are noise
 
 
-def full_reservoir(layout: Layout, num_slots: int, **placement: Any) -> Reservoir:
+def full_reservoir(layout: Layout, num_slots: int, **placement: Any) -> Buffer:
     """All slots taken, by as few distinct samples as `chunks` has. placement: device and pin_memory."""
-    buffer = Reservoir(layout, capacity=num_slots, watermark=num_slots, seed=0, **placement)
+    buffer = Buffer(layout, Reservoir(), capacity=num_slots, watermark=num_slots, seed=0, **placement)
     stream = chunks(layout)
     while len(buffer) < num_slots:
         chunk = next(stream)

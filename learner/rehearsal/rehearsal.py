@@ -127,14 +127,14 @@ def try_export(surrogate: Surrogate) -> str | None:
         with _own_randomness():
             contents_of(surrogate, {}, free_samples(surrogate.layout, 2, torch.device("cpu")))
     except Exception as error:  # of the user's model, and of whatever torch.export makes of it
-        reason = str(error) if isinstance(error, PenstockError) else describe(error, file_of(surrogate))
+        reason = str(error) if isinstance(error, PenstockError) else describe(error, file_of(surrogate.model))
         return f"penstock export won't work, while training and penstock predict do: {reason}"
     return None
 
 
-def file_of(surrogate: Surrogate) -> str | None:
-    """The file that the user's model was read from."""
-    return getattr(sys.modules.get(type(surrogate.model).__module__), "__file__", None)
+def file_of(part: object) -> str | None:
+    """The file that the class of a part, such as a user's model, was read from."""
+    return getattr(sys.modules.get(type(part).__module__), "__file__", None)
 
 
 def _train(step: Step, batch_sizes: tuple[int, ...], begun: Callable[[], Step]) -> list[str]:
@@ -147,7 +147,7 @@ def _train(step: Step, batch_sizes: tuple[int, ...], begun: Callable[[], Step]) 
         except BaseException as error:  # of the user's model
             if raised_by_signal(error):
                 raise
-            reason = describe(error, file_of(surrogate))
+            reason = describe(error, file_of(surrogate.model))
             raise PenstockError(
                 f"model: a training step on {samples} fails: {reason}{_place_in_forward(begun, size)}"
             ) from error
@@ -174,7 +174,7 @@ def _step_on_samples(step: Step, size: int) -> float:
 def _place_in_forward(begun: Callable[[], Step], size: int) -> str:
     """The place in the user's file that called what fails in the backward pass; empty when torch can't tell."""
     step = begun()
-    file = file_of(step.surrogate)
+    file = file_of(step.surrogate.model)
     with warnings.catch_warnings(record=True) as caught, suppress(Exception), torch.autograd.detect_anomaly():
         warnings.simplefilter("always")  # torch warns of the forward pass's traceback before it raises
         for _ in range(2):
@@ -318,4 +318,4 @@ def _failing(what: str, surrogate: Surrogate) -> Iterator[None]:
     except BaseException as error:
         if raised_by_signal(error):
             raise
-        raise PenstockError(f"model: {what}: {describe(error, file_of(surrogate))}") from error
+        raise PenstockError(f"model: {what}: {describe(error, file_of(surrogate.model))}") from error

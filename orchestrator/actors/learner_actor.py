@@ -119,5 +119,6 @@ class LearnerActor:
             return PenstockError(
                 f"training.compile: torch can't do it here ({reason}): give false; see {log}", exit_code=1
             )
-        model_file = None if self._learner is None else file_of(self._learner.trainer.surrogate)
-        return PenstockError(f"{describe(error, model_file)}; full traceback in {log}", exit_code=1)
+        learner = self._learner
+        parts = () if learner is None else (learner.trainer.surrogate.model, learner.buffer.policy)
+        return PenstockError(f"{describe(error, *map(file_of, parts))}; full traceback in {log}", exit_code=1)

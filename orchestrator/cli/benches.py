@@ -11,7 +11,7 @@ import torch
 
 from penstock.errors import PenstockError, describe, text_of
 from penstock.layout import Layout
-from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.ladder.ladder import ladder
 from penstock.learner.ladder.samples import full_reservoir
 from penstock.learner.step import Step
@@ -166,7 +166,7 @@ class _OwnRun:
     def step(self, device: torch.device) -> Step:
         return self.plan.step(self.plan.surrogate().to(device))
 
-    def full_reservoir(self, **placement: Any) -> Reservoir:
+    def full_reservoir(self, **placement: Any) -> Buffer:
         return full_reservoir(self.layout, self.plan.config.buffer.capacity, **placement)
 
 

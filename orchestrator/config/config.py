@@ -48,7 +48,7 @@ class Named(Section):
     name: str
     """A registered name, or a custom class as package.module:Class.
 
-    A problem, strategy or model also as ./file.py:Class.
+    A problem, strategy, policy or model also as ./file.py:Class.
     """
 
     @property
@@ -114,7 +114,8 @@ class SolverSection(Section):
 
 
 class BufferSection(Section):
-    kind: Annotated[Literal["fifo", "firo", "reservoir"], OnResume.FIXED] = "reservoir"
+    kind: Annotated[Choice, OnResume.FIXED] = Named(name="reservoir")
+    """Which samples are drawn and replaced: fifo, firo, reservoir, or a policy of your own."""
     capacity: Annotated[int, OnResume.FIXED] = Field(1000, gt=0)
     """Samples that the buffer holds."""
     watermark: int = Field(100, gt=0)
@@ -381,7 +382,7 @@ def with_files(config: Config, place: Callable[[str, str], str]) -> Config:
 
     Args:
         config: the configuration.
-        place: returns a file's new name, given what it is for (problem, strategy, model) and its name.
+        place: returns a file's new name, given what it is for (problem, strategy, policy, model) and its name.
     """
 
     def placed(key: str, choice: Named) -> Named:
@@ -390,6 +391,12 @@ def with_files(config: Config, place: Callable[[str, str], str]) -> Config:
             return choice
         return choice.model_copy(update={"name": f"{place(key, file)}:{attribute}"})
 
-    strategy = placed("strategy", config.solver.strategy)
-    changes = {key: placed(key, getattr(config, key)) for key in ("problem", "model")}
-    return config.model_copy(update=changes | {"solver": config.solver.model_copy(update={"strategy": strategy})})
+    solver, buffer = config.solver, config.buffer
+    return config.model_copy(
+        update={
+            "problem": placed("problem", config.problem),
+            "solver": solver.model_copy(update={"strategy": placed("strategy", solver.strategy)}),
+            "buffer": buffer.model_copy(update={"kind": placed("policy", buffer.kind)}),
+            "model": placed("model", config.model),
+        }
+    )

@@ -6,7 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers.buffer import MIN_SIMULATIONS
+from penstock.learner.buffers.watermark import MIN_SIMULATIONS
 from penstock.learner.stream.stream import CHUNKS_AHEAD
 from penstock.orchestrator.run.memory import Memory, size
 from penstock.solvers.worker import CHUNK_BYTES

@@ -24,6 +24,7 @@ from penstock.orchestrator.actors.learner_actor import LearnerActor
 from penstock.orchestrator.cluster.ray_session import noted_signals, ray_session, set_environment
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.ledger import conditions
+from penstock.orchestrator.ledger.designs import MonteCarlo
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.orchestrator.plan import Plan, resolve
 from penstock.orchestrator.run.bounds import (
@@ -98,6 +99,7 @@ def _check(plan: Plan) -> None:
     """Raises PenstockError for all that can be known to be wrong before a process is started."""
     config = plan.config
     plan.strategy()
+    plan.policy()
     num_workers = Split.of(config.solver.workers).workers
     require_room(plan, num_workers)
     if config.cluster.address is None:  # elsewhere the learner's machine may have what this one lacks
@@ -227,8 +229,9 @@ class _Driver:
             conditions.require_same(self.folder, "learner", prepared.conditions)
         self.folder.update_run(learner_pid=prepared.pid)
         self._announce(prepared)
-        validation = Ledger("validation", config.validation.simulations, prepared.validation)
-        training = Ledger("training", config.training.stop_after.simulations, prepared.training)
+        validation = Ledger(MonteCarlo("validation"), config.validation.simulations, prepared.validation)
+        limit, saved = config.training.stop_after.simulations, self.folder.read("ledger.json")
+        training = Ledger(MonteCarlo("training"), limit, prepared.training, saved)
         journal, choices, families = Journal(self.folder), Choices(self.folder), Families(self.folder)
         self.metrics.choose(choices.decisions)
         self.learner.start.remote()
@@ -245,7 +248,7 @@ class _Driver:
                     status, pending = self._get(pending), None
                     account, news = status.account, status.news
                     validation.settle(account.validation)
-                    training.settle(account.training)
+                    training.settle(account.training, status.training.validation)
                     workers.close_leases(news.lease_ends)
                     num_ended = validation.num_ended + training.num_ended
                     done = (account.unique, status.training.seconds)
@@ -305,7 +308,7 @@ class _Driver:
         while (left := deadline - time.monotonic()) > 0 and self.ray.wait([pending], timeout=left)[0]:
             status = self._get(pending)
             if status.is_done:
-                training.settle(status.account.training)
+                training.settle(status.account.training, status.training.validation)
                 journal.finish(journal.record(status, training, 0, []), status, training, cause)
                 return cause
             time.sleep(0.1)

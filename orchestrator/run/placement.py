@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers.buffer import BUFFERS, Buffer
+from penstock.learner.buffers.buffer import Buffer
 from penstock.orchestrator.run.bounds import require_memory, sample_bytes, too_large
 from penstock.orchestrator.run.memory import least_memory, size
 
@@ -68,9 +68,11 @@ def make_buffer(plan: Plan, device: torch.device, weight_bytes: int) -> Buffer:
         require_memory(plan, least_memory(), num_workers=0)
     elif (free := torch.cuda.mem_get_info(device)[0]) < config.capacity * sample_bytes(plan):
         raise too_large(plan, f"{torch.cuda.get_device_name(device)} has {size(free)} free", free)
+    policy = plan.policy()
     try:
-        return BUFFERS[config.kind](
+        return Buffer(
             layout,
+            policy,
             capacity=config.capacity,
             watermark=config.watermark,
             seed=plan.config.seed,

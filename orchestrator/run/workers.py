@@ -224,7 +224,7 @@ class WorkerPool:
         ledger = worker.leases.pop(number)
         worker.place.ended(ledger.num_ended_of(number))
         if given_up := ledger.end_lease(number, **death):
-            self._learner.give_up.remote(ledger.design, given_up)
+            self._learner.give_up.remote(ledger.design.name, given_up)
 
     def _renew(self, worker: Worker) -> None:
         """Start another worker in the place of one that has grown too large."""

@@ -10,7 +10,8 @@ from torch import nn
 from penstock.errors import PenstockError
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import Reservoir
 from penstock.learner.buffers.units import Samples, Trajectories
 from penstock.learner.feed.feed import Feed
 from penstock.learner.losses.losses import H1, MSE, SMALLEST_SHARE, RelativeL2, Sobolev, TotalLoss
@@ -56,7 +57,7 @@ def trained(layout, arrays, held_out, *, loss=RelativeL2, draw=None, num_steps=1
     torch.manual_seed(0)
     draw = draw or Samples()
     simulations, numbers = np.divmod(np.arange(len(arrays["targets"])), num_steps)
-    buffer = Reservoir(layout, capacity=len(simulations), watermark=64, seed=0, draw=draw)
+    buffer = Buffer(layout, Reservoir(), capacity=len(simulations), watermark=64, seed=0, draw=draw)
     ingest = Ingest(None, buffer, layout)
     ingest.take(Chunk(arrays=arrays, simulations=simulations, steps=numbers, finished=tuple(set(simulations.tolist()))))
     batches = draw.layout(layout)

@@ -132,6 +132,39 @@ def test_the_gradient_of_the_parts_is_that_of_the_batch(micro_batch_size):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6 * gradient.abs().max(), msg=name)
 
 
+class Gain(nn.Module):
+    """u = g a"""
+
+    def __init__(self):
+        super().__init__()
+        self.g = nn.Parameter(torch.tensor([0.5]))
+
+    def forward(self, fields):
+        return self.g * fields
+
+
+@pytest.mark.parametrize("options", [{}, {"micro_batch_size": 3}, {"micro_batch_size": 8}, {"compile": True}])
+def test_a_weighted_loss_and_its_gradient_are_those_of_numpy(options):
+    """Of u = g a it is L = 1/N Σ w_i mean((g a_i - u_i)²), and dL/dg = 1/N Σ w_i mean(2 a_i (g a_i - u_i))."""
+    step = Step(
+        Surrogate(Gain(), Normalization.identity(LAYOUT), LAYOUT),
+        loss=lambda prediction, target, typical: (prediction - target).square().flatten(1).mean(1),
+        learning_rate=1e-2,
+        **options,
+    )
+    for number, batch in enumerate(batches(3)):
+        a, u = (batch[name].double().numpy() for name in ("fields", "targets"))
+        weights = np.random.default_rng(number).uniform(0, 2, 8).astype(np.float32) if number < 2 else None
+        w = np.ones(8) if weights is None else weights.astype(np.float64)
+        residual = step.surrogate.model.g.item() * a - u
+        losses = np.mean(residual**2, axis=(1, 2, 3))
+        gradient = np.mean(w * np.mean(2 * a * residual, axis=(1, 2, 3)))
+        loss = step(batch, 1e-2, None if weights is None else torch.from_numpy(weights))
+        assert loss.item() == pytest.approx(np.mean(w * losses), rel=1e-5)
+        assert step.surrogate.model.g.grad.item() == pytest.approx(gradient, rel=1e-4)
+        np.testing.assert_allclose(step.row_losses.numpy(), losses, rtol=1e-5)
+
+
 def test_the_average_is_that_of_numpy_and_forgets_the_first_weights_quickly():
     step = new_step(ema_decay=0.7)
     expected = {name: value.double().numpy() for name, value in weights(step.surrogate).items()}

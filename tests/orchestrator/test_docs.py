@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from penstock.learner.buffers.buffer import BUFFERS
+from penstock.learner.buffers.policies import POLICIES
 from penstock.learner.buffers.units import DRAWS
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
@@ -62,7 +62,7 @@ def test_readme_lists_every_problem():
 def test_the_reference_has_every_part_that_is_chosen_by_name():
     pages = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
     modules = set(re.findall(r"^::: (\S+)$", pages, re.M))
-    for registry in (PROBLEMS, STRATEGIES, MODELS, LOSSES, DRAWS, BUFFERS):
+    for registry in (PROBLEMS, STRATEGIES, MODELS, LOSSES, DRAWS, POLICIES):
         assert modules >= {load_class(name, registry, "").__module__ for name in registry}
     for module in modules:
         importlib.import_module(module)
@@ -95,8 +95,8 @@ def test_every_python_block_runs(page, tmp_path, monkeypatch):
 
 
 def test_what_trains_from_python_does():
-    """In a process of its own, without Ray in it."""
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), re.S)
+    """In a process of its own, without Ray in it, after the other blocks of the page."""
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), re.S))
     code += "\nimport sys; assert 'ray' not in sys.modules"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr

@@ -48,7 +48,7 @@ def test_folders_and_files_stay_small():
     files = [path for part in (*PARTS, "benchmarks") for path in (ROOT / part).rglob("*.py")]
     full = {path.parent for path in files if len(list(path.parent.glob("*.py"))) > 12}
     long = {path for path in files if len(path.read_text().splitlines()) > 450}
-    assert {str(path.relative_to(ROOT)) for path in full | long} == {"learner/buffers/buffer.py"}
+    assert not full | long
 
 
 MANY_IMPORTS = {  # of ours; the first two put everything together, the others are still to become smaller
@@ -56,7 +56,7 @@ MANY_IMPORTS = {  # of ours; the first two put everything together, the others a
     *("orchestrator/cli/app.py", "orchestrator/cli/benches.py", "orchestrator/cli/surrogates.py"),
     *("learner/learner.py", "learner/trainer.py", "solvers/referee/arms.py"),
 }
-MANY_ATTRIBUTES = {"Buffer", "Feed", "Trainer"}  # still to become smaller
+MANY_ATTRIBUTES = {"Feed", "Trainer"}  # still to become smaller
 
 
 def test_modules_import_few_of_ours():

@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.bias import bias, kolmogorov_smirnov
-from penstock.learner.buffers.buffer import Fifo
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import Fifo
 
 LAYOUT = Layout((FieldSpec(name="a", on=Grid((2,))),), (FieldSpec(name="u", on=Grid((2,))),))
 
 
 def filled(ranks, steps=None, capacity=1000):
-    buffer = Fifo(LAYOUT, capacity=capacity, watermark=1, seed=0)
+    buffer = Buffer(LAYOUT, Fifo(), capacity=capacity, watermark=1, seed=0)
     count = len(ranks)
     arrays = {name: np.zeros((count, *shape), np.float32) for name, shape in LAYOUT.shapes.items()}
     steps = np.zeros(count, np.int64) if steps is None else steps

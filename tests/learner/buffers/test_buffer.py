@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.buffers import buffer as buffers
-from penstock.learner.buffers.buffer import BUFFERS, Fifo, Firo, Reservoir
+from penstock.learner.buffers import watermark
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import POLICIES, Fifo, Firo, Reservoir
 from penstock.learner.buffers.slots import FEW, SlotSet
 from penstock.learner.buffers.units import Pairs, Samples, Trajectories
 from penstock.learner.checkpoints import checkpoint
@@ -129,7 +130,7 @@ def check(batch, draw):
 
 @settings(max_examples=300)
 @given(
-    kind=st.sampled_from(sorted(BUFFERS)),
+    kind=st.sampled_from(sorted(POLICIES)),
     draw=st.sampled_from([Samples(), Trajectories(3), Pairs(3, 1), Pairs(4, 2)]),
     sizes=st.data(),
     actions=st.lists(
@@ -146,7 +147,7 @@ def test_any_history_is_bounded_and_loses_nothing(kind, draw, sizes, actions):
     watermark = sizes.draw(st.integers(1, capacity))
     # with three simulations under way there must be slots for a batch: a draw is then always possible in the end
     batch_size = sizes.draw(st.integers(1, num_units - 3))
-    buffer = BUFFERS[kind](LAYOUT, capacity=capacity, watermark=watermark, seed=0, draw=draw)
+    buffer = Buffer(LAYOUT, POLICIES[kind](), capacity=capacity, watermark=watermark, seed=0, draw=draw)
     arrived, drawn = [], Counter()
 
     def count_rows(batch):
@@ -207,7 +208,7 @@ def test_any_history_is_bounded_and_loses_nothing(kind, draw, sizes, actions):
 
 
 def test_fifo_keeps_the_order_of_the_stream():
-    buffer = Fifo(LAYOUT, capacity=5, watermark=1, seed=0)
+    buffer = Buffer(LAYOUT, Fifo(), capacity=5, watermark=1, seed=0)
     drawn = []
     for first in range(0, 30, 3):
         assert put(buffer, first, 3) == 3
@@ -216,7 +217,7 @@ def test_fifo_keeps_the_order_of_the_stream():
 
 
 def test_firo_draws_only_at_the_watermark_and_in_random_order():
-    buffer = Firo(LAYOUT, capacity=100, watermark=60, seed=0)
+    buffer = Buffer(LAYOUT, Firo(), capacity=100, watermark=60, seed=0)
     put(buffer, 0, 59)
     assert buffer.draw(4, 0.0) is None
     put(buffer, 59, 41)
@@ -235,7 +236,7 @@ def test_draws_are_uniform(kind, draw):
     simulations, steps = np.divmod(np.arange(20 * draw.num_steps), draw.num_steps)
     arrays, *_ = samples(simulations, steps)
     for seed in range(1000):
-        buffer = kind(LAYOUT, capacity=len(simulations), watermark=1, seed=seed, draw=draw)
+        buffer = Buffer(LAYOUT, kind(), capacity=len(simulations), watermark=1, seed=seed, draw=draw)
         buffer.put_now(arrays, simulations, steps)
         batch = buffer.draw(4, 0.0)
         counts[batch.simulations, batch.steps] += 1
@@ -259,7 +260,7 @@ def test_slots_are_taken_uniformly_one_by_one_and_many_at_once(count):
 
 
 def test_later_draws_of_a_reservoir_are_uniform_too():
-    buffer = Reservoir(LAYOUT, capacity=20, watermark=1, seed=0)
+    buffer = Buffer(LAYOUT, Reservoir(), capacity=20, watermark=1, seed=0)
     put(buffer, 0, 20)
     counts = np.bincount(np.concatenate([buffer.draw(4, 0.0).simulations for _ in range(3000)]))
     assert scipy.stats.chisquare(counts).pvalue > 1e-3
@@ -269,7 +270,7 @@ def test_reservoir_replaces_seen_samples_uniformly():
     """Half of 20 samples are seen; the slot that an arrival takes is any of those 10. 27.9: 99.9 % at 9 degrees."""
     counts = np.zeros(10)
     for seed in range(400):
-        buffer = Reservoir(LAYOUT, capacity=20, watermark=1, seed=seed)
+        buffer = Buffer(LAYOUT, Reservoir(), capacity=20, watermark=1, seed=seed)
         put(buffer, 0, 20)
         batch = buffer.draw(10, 0.0)
         assert put(buffer, 100, 1) == 1
@@ -280,7 +281,7 @@ def test_reservoir_replaces_seen_samples_uniformly():
 
 
 def test_put_blocks_until_a_sample_was_seen():
-    buffer = Reservoir(LAYOUT, capacity=8, watermark=8, seed=0)
+    buffer = Buffer(LAYOUT, Reservoir(), capacity=8, watermark=8, seed=0)
     assert put(buffer, 0, 12) == 8
     counts = []
     thread = threading.Thread(target=lambda: counts.append(put_all(buffer, 8, 4)))
@@ -296,7 +297,7 @@ def test_put_blocks_until_a_sample_was_seen():
 
 def test_a_blocked_put_ends_by_should_stop_and_by_close():
     for end in ("should_stop", "close"):
-        buffer = Fifo(LAYOUT, capacity=2, watermark=1, seed=0)
+        buffer = Buffer(LAYOUT, Fifo(), capacity=2, watermark=1, seed=0)
         stop, counts = threading.Event(), []
         thread = threading.Thread(target=lambda b=buffer, s=stop, c=counts: c.append(put_all(b, 0, 5, s.is_set)))
         thread.start()
@@ -307,7 +308,7 @@ def test_a_blocked_put_ends_by_should_stop_and_by_close():
 
 
 def test_draw_times_out_wakes_on_arrival_and_tells_exhaustion():
-    buffer = Fifo(LAYOUT, capacity=8, watermark=2, seed=0)
+    buffer = Buffer(LAYOUT, Fifo(), capacity=8, watermark=2, seed=0)
     before = time.monotonic()
     assert buffer.draw(2, 0.1) is None and not buffer.exhausted
     assert time.monotonic() - before >= 0.1
@@ -327,7 +328,7 @@ def test_draw_times_out_wakes_on_arrival_and_tells_exhaustion():
 
 
 def test_close_wakes_a_waiting_draw():
-    buffer = Reservoir(LAYOUT, capacity=8, watermark=2, seed=0)
+    buffer = Buffer(LAYOUT, Reservoir(), capacity=8, watermark=2, seed=0)
     batches = []
     thread = threading.Thread(target=lambda: batches.append(buffer.draw(2, 600.0)))
     thread.start()
@@ -352,7 +353,7 @@ def test_no_row_is_torn_under_concurrency(kind, draw, seconds):
     """One thread puts, one draws, both at full speed. Every value of a sample is its simulation's number."""
     shape = (64, 64)
     layout = Layout((FieldSpec(name="a", on=Grid(shape)),), (FieldSpec(name="u", on=Grid(shape)),))
-    buffer = kind(layout, capacity=48 * draw.num_steps, watermark=32 * draw.num_steps, seed=0, draw=draw)
+    buffer = Buffer(layout, kind(), capacity=48 * draw.num_steps, watermark=32 * draw.num_steps, seed=0, draw=draw)
     simulations, steps = np.divmod(np.arange(512), draw.num_steps)
     pool = np.broadcast_to(simulations.astype(np.float32).reshape(-1, 1, 1, 1), (512, 1, *shape)).copy()
     stop = threading.Event()
@@ -384,14 +385,14 @@ def saved(buffer, folder):
     return checkpoint.load(folder).buffer
 
 
-@pytest.mark.parametrize("kind", sorted(BUFFERS))
+@pytest.mark.parametrize("kind", sorted(POLICIES))
 @pytest.mark.parametrize("draw", [Samples(), Trajectories(3), Pairs(3)])
 @pytest.mark.parametrize("count", [17, 36])
 def test_a_restored_buffer_goes_on_as_the_saved_one(kind, draw, count, tmp_path):
     """With simulations under way, and with all slots taken."""
 
     def new():
-        return BUFFERS[kind](LAYOUT, capacity=24, watermark=6, seed=3, draw=draw)
+        return Buffer(LAYOUT, POLICIES[kind](), capacity=24, watermark=6, seed=3, draw=draw)
 
     simulations, steps = np.divmod(np.arange(60), 3)
     arrays, *_ = samples(simulations, steps)
@@ -428,17 +429,17 @@ def test_a_restored_buffer_goes_on_as_the_saved_one(kind, draw, count, tmp_path)
 
 
 def test_a_state_of_another_buffer_is_refused(tmp_path):
-    state = saved(Fifo(LAYOUT, capacity=4, watermark=1, seed=0), tmp_path)
+    state = saved(Buffer(LAYOUT, Fifo(), capacity=4, watermark=1, seed=0), tmp_path)
     with pytest.raises(ValueError, match="capacity of 4"):
-        Fifo(LAYOUT, capacity=5, watermark=1, seed=0).load_state(state)
+        Buffer(LAYOUT, Fifo(), capacity=5, watermark=1, seed=0).load_state(state)
     with pytest.raises(ValueError, match=r"drawn from by Samples\(\), this one by Trajectories\(num_steps=2\)"):
-        Fifo(LAYOUT, capacity=4, watermark=1, seed=0, draw=Trajectories(2)).load_state(state)
+        Buffer(LAYOUT, Fifo(), capacity=4, watermark=1, seed=0, draw=Trajectories(2)).load_state(state)
 
 
-@pytest.mark.parametrize("kind", BUFFERS)
+@pytest.mark.parametrize("kind", POLICIES)
 def test_a_drained_buffer_whose_stream_goes_on_fills_to_its_watermark_once_more(kind, tmp_path):
     """A run that had ended, and is resumed with a later limit, must not train on the first few arrivals alone."""
-    buffer, other = (BUFFERS[kind](LAYOUT, capacity=40, watermark=20, seed=0) for _ in range(2))
+    buffer, other = (Buffer(LAYOUT, POLICIES[kind](), capacity=40, watermark=20, seed=0) for _ in range(2))
     put(buffer, 0, 30)
     buffer.end_of_stream()
     drain(buffer, 8)
@@ -453,7 +454,7 @@ def test_a_drained_buffer_whose_stream_goes_on_fills_to_its_watermark_once_more(
 
 def test_a_saved_state_is_not_changed_by_later_draws(tmp_path):
     """While a checkpoint is written no sample comes in, but training goes on."""
-    buffer, other = (Reservoir(LAYOUT, capacity=8, watermark=1, seed=0) for _ in range(2))
+    buffer, other = (Buffer(LAYOUT, Reservoir(), capacity=8, watermark=1, seed=0) for _ in range(2))
     put(buffer, 0, 8)
     buffer.draw(4, 0.0)
     state = buffer.state()
@@ -467,7 +468,7 @@ def test_a_state_waits_for_the_batch_that_is_being_gathered(monkeypatch):
     """Its units are neither seen nor unseen meanwhile, and would be lost."""
     gathering, go_on, states = threading.Event(), threading.Event(), []
 
-    buffer = Reservoir(LAYOUT, capacity=8, watermark=1, seed=0)
+    buffer = Buffer(LAYOUT, Reservoir(), capacity=8, watermark=1, seed=0)
     gather = buffer.storage.gather
 
     def slow_gather(*arguments):
@@ -491,7 +492,7 @@ def test_a_state_waits_for_the_batch_that_is_being_gathered(monkeypatch):
 
 
 def test_a_batch_is_gathered_into_given_tensors():
-    buffer = Fifo(LAYOUT, capacity=10, watermark=1, seed=0)
+    buffer = Buffer(LAYOUT, Fifo(), capacity=10, watermark=1, seed=0)
     put(buffer, 0, 6)
     out = {name: torch.full((4, *shape), -1.0) for name, shape in buffer.layout.shapes.items()}
     batch = buffer.draw(4, 0.0, out=out)
@@ -508,7 +509,7 @@ def test_rows_of_a_shared_object_store_are_taken_without_a_warning():
     arrays, simulations, steps = rows(0, 4)
     for array in arrays.values():
         array.flags.writeable = False
-    buffer = Reservoir(LAYOUT, capacity=4, watermark=1, seed=0)
+    buffer = Buffer(LAYOUT, Reservoir(), capacity=4, watermark=1, seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert buffer.put_now(arrays, simulations, steps) == 4
@@ -517,7 +518,7 @@ def test_rows_of_a_shared_object_store_are_taken_without_a_warning():
 
 
 def test_contents_tell_ages_draws_and_parameters():
-    buffer = Fifo(LAYOUT, capacity=4, watermark=1, seed=0)
+    buffer = Buffer(LAYOUT, Fifo(), capacity=4, watermark=1, seed=0)
     ranks = np.arange(12, dtype=np.float32).reshape(6, 2) / 12
     for start, stop in ((0, 3), (3, 4)):
         buffer.put_now(*rows(start, stop - start), parameters=ranks[start:stop])
@@ -532,7 +533,7 @@ def test_contents_tell_ages_draws_and_parameters():
 
 
 def test_a_simulation_that_fails_half_way_frees_its_slot():
-    buffer = Fifo(LAYOUT, capacity=7, watermark=1, seed=0, draw=Trajectories(3))
+    buffer = Buffer(LAYOUT, Fifo(), capacity=7, watermark=1, seed=0, draw=Trajectories(3))
     steps = np.arange(3)
     for simulation in (0, 1):
         assert buffer.put_now(*samples(np.full(2, simulation), steps[:2])) == 2
@@ -545,10 +546,11 @@ def test_a_simulation_that_fails_half_way_frees_its_slot():
     assert buffer.exhausted
 
 
-@pytest.mark.parametrize("kind", sorted(BUFFERS))
+@pytest.mark.parametrize("kind", sorted(POLICIES))
 def test_simulations_left_half_way_by_dead_workers_do_not_stop_the_draws(kind):
     """Slots for a batch of 2 and a worker, of which two died: what is whole is drawn, and the rest finds room."""
-    buffer, steps = BUFFERS[kind](LAYOUT, capacity=9, watermark=9, seed=0, draw=Trajectories(3)), np.arange(3)
+    buffer = Buffer(LAYOUT, POLICIES[kind](), capacity=9, watermark=9, seed=0, draw=Trajectories(3))
+    steps = np.arange(3)
     buffer.put_now(*samples(np.full(3, 9), steps))
     for simulation in (0, 1):
         assert buffer.put_now(*samples(np.full(1, simulation), steps[:1])) == 1
@@ -570,13 +572,13 @@ def test_simulations_left_half_way_by_dead_workers_do_not_stop_the_draws(kind):
 )
 def test_buffers_that_cannot_be(options, expected):
     with pytest.raises(ValueError, match=expected):
-        Fifo(LAYOUT, **{"capacity": 4, "watermark": 1, "seed": 0, **options})
+        Buffer(LAYOUT, Fifo(), **{"capacity": 4, "watermark": 1, "seed": 0, **options})
 
 
 def test_batches_and_steps_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="capacity of 4 samples is below the batch size 5"):
-        Fifo(LAYOUT, capacity=4, watermark=1, seed=0).draw(5, 0.0)
-    buffer = Fifo(LAYOUT, capacity=10, watermark=1, seed=0, draw=Pairs(3))
+        Buffer(LAYOUT, Fifo(), capacity=4, watermark=1, seed=0).draw(5, 0.0)
+    buffer = Buffer(LAYOUT, Fifo(), capacity=10, watermark=1, seed=0, draw=Pairs(3))
     with pytest.raises(ValueError, match="capacity of 3 simulations of 3 steps is below the batch size 4"):
         buffer.draw(4, 0.0)
     with pytest.raises(ValueError, match="steps 2 to 3 came, and a simulation has 0 to 2"):
@@ -584,7 +586,7 @@ def test_batches_and_steps_that_do_not_fit_are_refused():
 
 
 def test_numbers():
-    buffer = Reservoir(LAYOUT, capacity=10, watermark=3, seed=0)
+    buffer = Buffer(LAYOUT, Reservoir(), capacity=10, watermark=3, seed=0)
     assert buffer.storage.num_bytes == 10 * LAYOUT.sample_bytes
     put(buffer, 0, 2)
     assert not buffer.reached_watermark and buffer.draw(1, 0.0) is None
@@ -592,7 +594,7 @@ def test_numbers():
     buffer.draw(3, 0.0)
     assert buffer.reached_watermark and (len(buffer), buffer.num_unseen) == (4, 1)
     assert sorted(buffer.contents().num_seen.tolist()) == [0, 1, 1, 1]
-    trajectories = Fifo(LAYOUT, capacity=10, watermark=1, seed=0, draw=Trajectories(3))
+    trajectories = Buffer(LAYOUT, Fifo(), capacity=10, watermark=1, seed=0, draw=Trajectories(3))
     assert trajectories.num_units == 3
     assert trajectories.storage.num_bytes == 4 * 3 * (3 + 1 + 3 * 3)  # of the inputs only step 0 is kept
 
@@ -601,7 +603,7 @@ def test_numbers():
 @pytest.mark.parametrize("draw", [Samples(), Trajectories(3), Pairs(4, 2)])
 def test_on_a_device_a_slot_is_not_overwritten_before_its_gather_is_done(draw):
     """Gathers are queued behind a long kernel on their stream, and the next arrivals take their slots at once."""
-    buffer = Fifo(LAYOUT, capacity=8 * draw.num_steps, watermark=1, seed=0, draw=draw, device="cuda")
+    buffer = Buffer(LAYOUT, Fifo(), capacity=8 * draw.num_steps, watermark=1, seed=0, draw=draw, device="cuda")
     simulations, steps = np.divmod(np.arange(800 * draw.num_steps), draw.num_steps)
     arrays, *_ = samples(simulations, steps)
     batches, taken = [], 0
@@ -620,13 +622,13 @@ def test_on_a_device_a_slot_is_not_overwritten_before_its_gather_is_done(draw):
 
 
 @pytest.mark.parametrize("draw", [Samples(), Trajectories(3), Pairs(3)])
-@pytest.mark.parametrize("kind", sorted(BUFFERS))
+@pytest.mark.parametrize("kind", sorted(POLICIES))
 def test_no_batch_is_drawn_before_ten_simulations_are_in(kind, draw, monkeypatch, tmp_path):
     """Statistics are fixed at the watermark: three samples of one simulation have scalars without a spread."""
-    monkeypatch.setattr(buffers, "MIN_SIMULATIONS", 10)
+    monkeypatch.setattr(watermark, "MIN_SIMULATIONS", 10)
 
     def new():
-        return BUFFERS[kind](LAYOUT, capacity=60, watermark=3, seed=0, draw=draw)
+        return Buffer(LAYOUT, POLICIES[kind](), capacity=60, watermark=3, seed=0, draw=draw)
 
     buffer = new()
     for simulation in range(10):
@@ -640,10 +642,10 @@ def test_no_batch_is_drawn_before_ten_simulations_are_in(kind, draw, monkeypatch
 
 
 @pytest.mark.parametrize("draw", [Samples(), Trajectories(3), Pairs(3)])
-@pytest.mark.parametrize("kind", sorted(BUFFERS))
+@pytest.mark.parametrize("kind", sorted(POLICIES))
 def test_a_buffer_without_room_for_ten_simulations_is_at_its_watermark_when_it_is_full(kind, draw, monkeypatch):
-    monkeypatch.setattr(buffers, "MIN_SIMULATIONS", 10)
-    buffer = BUFFERS[kind](LAYOUT, capacity=12, watermark=3, seed=0, draw=draw)
+    monkeypatch.setattr(watermark, "MIN_SIMULATIONS", 10)
+    buffer = Buffer(LAYOUT, POLICIES[kind](), capacity=12, watermark=3, seed=0, draw=draw)
     for simulation in range(4):
         assert not buffer.reached_watermark
         assert buffer.put_now(*samples(np.full(3, simulation), np.arange(3))) == 3
@@ -651,8 +653,8 @@ def test_a_buffer_without_room_for_ten_simulations_is_at_its_watermark_when_it_i
 
 
 def test_a_stream_that_ends_before_ten_simulations_is_trained_on(monkeypatch):
-    monkeypatch.setattr(buffers, "MIN_SIMULATIONS", 10)
-    buffer = Reservoir(LAYOUT, capacity=60, watermark=3, seed=0)
+    monkeypatch.setattr(watermark, "MIN_SIMULATIONS", 10)
+    buffer = Buffer(LAYOUT, Reservoir(), capacity=60, watermark=3, seed=0)
     buffer.put_now(*samples(np.zeros(3, np.int64), np.arange(3)))
     assert not buffer.wait_for_watermark(0.0)
     buffer.end_of_stream()

@@ -113,6 +113,26 @@ def test_from_draw_to_gradient(learner):
     assert status.training.validation["relative_l2"]["mean"] < 0.3  # untrained it is about 1
 
 
+POLICY = """
+from penstock.learner.buffers.policies import Fifo
+
+
+class Mine(Fifo):
+    def choose(self, batch_size):
+        return self.table.age
+"""
+
+
+def test_what_a_users_policy_raises_is_placed_in_its_file(learner, tmp_path):
+    (tmp_path / "mine.py").write_text(POLICY)
+    actor, worker = learner(config(buffer={"kind": f"{tmp_path}/mine.py:Mine", "capacity": 64, "watermark": 32}))
+    actor.start()
+    actor.lease(Lease(number=0, simulations=tuple(range(16)), design="validation"), worker)
+    actor.lease(Lease(number=1, simulations=tuple(range(64))), worker)
+    with pytest.raises(PenstockError, match=r"AttributeError: .*has no attribute 'age' \(.*mine\.py, line 7\); full"):
+        wait_for(lambda: actor.status().is_done)
+
+
 MODEL = """
 import torch
 from torch import nn
