@@ -148,7 +148,7 @@ def test_a_weighted_loss_and_its_gradient_are_those_of_numpy(options):
     """Of u = g a it is L = 1/N Σ w_i mean((g a_i - u_i)²), and dL/dg = 1/N Σ w_i mean(2 a_i (g a_i - u_i))."""
     step = Step(
         Surrogate(Gain(), Normalization.identity(LAYOUT), LAYOUT),
-        loss=lambda prediction, target, typical: (prediction - target).square().flatten(1).mean(1),
+        loss=TotalLoss(LAYOUT, MSE),
         learning_rate=1e-2,
         **options,
     )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.buffers.policies import POLICIES, Fifo, Policy, Reservoir
