@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from penstock.errors import PenstockError
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.losses.losses import TotalLoss
+from penstock.learner.losses.losses import MSE, TotalLoss
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization, RunningMoments
 from penstock.learner.step import Step
