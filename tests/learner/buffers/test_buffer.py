@@ -20,6 +20,7 @@ from penstock.learner.buffers.slots import FEW, SlotSet
 from penstock.learner.buffers.units import Pairs, Samples, Trajectories
 from penstock.learner.checkpoints import checkpoint
 from penstock.sample import FieldSpec, Layout
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("watermark_of_samples")
 
@@ -46,13 +47,6 @@ def put_all(buffer, first, count, should_stop=None):
     while taken < count and buffer.wait_for_slot(should_stop):
         taken += put(buffer, first + taken, count - taken)
     return taken
-
-
-def wait_until(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 def drain(buffer, batch_size):
