@@ -5,6 +5,7 @@ import pytest
 import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
+from mpi4py import MPI  # noqa: F401  loads the MPI that petsc4py needs
 from petsc4py import PETSc
 
 from penstock.solvers.linear.direct.direct import Direct
