@@ -6,7 +6,7 @@ PYTHON := $(firstword $(foreach version,$(PYTHON_VERSIONS),$(shell \
 		"$$python" -c 'import sys, venv, ensurepip; sys.exit("%d.%d" % sys.version_info[:2] != "$(version)")' 2>/dev/null \
 			&& command -v "$$python" && break; done)))
 
-.PHONY: demo test lint tree clean
+.PHONY: demo test test-fast lint tree clean
 
 demo: .venv/installed
 	.venv/bin/penstock train examples/darcy.yaml
@@ -15,6 +15,10 @@ demo: .venv/installed
 test: .venv/installed-test
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --ignore=tests/end_to_end
 	.venv/bin/python -m pytest -n 2 --dist loadfile tests/end_to_end
+
+# While you work: what needs neither Ray nor patience.
+test-fast: .venv/installed-test
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --ignore=tests/end_to_end -m "not slow"
 
 lint: .venv/installed-test
 	.venv/bin/ruff check .

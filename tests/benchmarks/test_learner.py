@@ -132,8 +132,9 @@ def test_ingest_is_measured_for_every_size_of_row():
     assert all(target.least == 0.8 and target.measured.median > 0 for target in section.targets)
 
 
+@pytest.mark.slow  # a process for each arm, which imports torch, warms up and steps
 def test_the_step_is_measured_with_and_without_the_allocator_s_settings():
-    section = allocator({"MLP": MLP}, CPU, 0.0, num_pairs=2)
+    section = allocator({"MLP": MLP}, CPU, 0.0, num_pairs=1)
     assert [row.split("|")[2].strip() for row in section.text.splitlines()[-2:]] == ["kept", "given back"]
     (target,) = section.targets
     assert target.what == "MLP: memory kept against given back" and target.measured.median > 0

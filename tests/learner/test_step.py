@@ -312,6 +312,7 @@ def test_a_step_on_a_gpu_never_waits_for_it(options):
     np.testing.assert_allclose([loss.item() for loss in losses], expected, rtol=1e-2)
 
 
+@pytest.mark.slow  # Inductor compiles C++ for forward and backward, 20 s of a core
 def test_a_compiled_step_is_the_same_and_other_batch_sizes_are_not_compiled():
     stream = [*batches(3), *batches(1, 5), *batches(1, 3)]
 

@@ -96,6 +96,7 @@ def described(defaults: str, *paths) -> list[dict]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
+@pytest.mark.slow  # three processes import torch and all registries
 def test_the_record_builds_the_same_parts_after_every_default_has_changed(tmp_path, monkeypatch):
     records, given = [], []
     for number, choice in enumerate(CHOICES):

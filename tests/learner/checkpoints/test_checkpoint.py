@@ -295,6 +295,7 @@ print(step)
 """
 
 
+@pytest.mark.slow  # 50 kills
 def test_a_writer_killed_at_any_moment_leaves_a_valid_newest_checkpoint(tmp_path):
     """Forks train and save as fast as they can and are killed at 50 random moments; each resumes from the newest.
 

@@ -4,11 +4,8 @@
 fail for exactly the models that `rehearse` refuses.
 """
 
-import importlib.util
 import re
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,10 +22,7 @@ from penstock.learner.rehearsal.rehearsal import rehearse, try_export, try_out
 from penstock.learner.step import WEIGHT_DECAY, Step
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation
-
-spec = importlib.util.spec_from_file_location("zoo", Path(__file__).with_name("zoo.py"))
-zoo = sys.modules["zoo"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(zoo)
+from tests.learner.models import zoo
 
 GRID = zoo.GRID
 LAYOUT = Layout(
@@ -202,7 +196,7 @@ def rehearsed(name, folder):
 
 
 def test_every_model_of_the_zoo_is_tried():
-    models = {name for name, value in vars(zoo).items() if isinstance(value, type) and value.__module__ == "zoo"}
+    models = {name for name, value in vars(zoo).items() if isinstance(value, type) and value.__module__ == zoo.__name__}
     assert models == set(NAMES) and len(NAMES) > 60
 
 

@@ -24,6 +24,7 @@ from penstock.learner.stream.ingest import Ingest
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.messages import Chunk, LeaseEnd, SolveRecord
 from penstock.status import Ended, News
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("watermark_of_samples")
 
@@ -60,13 +61,6 @@ def chunk(*rows, finished=(), failed=None, **header):
         failed=failed or {},
         **header,
     )
-
-
-def wait_until(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
 
 
 def new_ingest(*items, capacity=100, kind=Fifo):

@@ -3,7 +3,6 @@
 import gc
 import math
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 import psutil
@@ -17,6 +16,7 @@ from petsc4py import PETSc
 
 from penstock.solvers.linear import STRATEGIES, LinearSolver
 from penstock.solvers.problem import GridDofs, LinearSystem, Outcome
+from tests.support.systems import laplacian
 
 RTOL = 1e-8
 VARIANTS = {
@@ -125,17 +125,6 @@ def assembled(matrix, right, **properties) -> LinearSystem:
     b = A.createVecLeft()
     b.array = right
     return LinearSystem(A=A, b=b, **properties)
-
-
-def one_dimensional(n: int, *, ends: float = 2.0):
-    main = np.full(n, 2.0)
-    main[[0, -1]] = ends
-    return scipy.sparse.diags_array([-np.ones(n - 1), main, -np.ones(n - 1)], offsets=[-1, 0, 1])
-
-
-def laplacian(*shape: int, ends: float = 2.0):
-    """The one-dimensional stencil; ends = 1 is Neumann, with constants as nullspace."""
-    return reduce(scipy.sparse.kronsum, [one_dimensional(n, ends=ends) for n in reversed(shape)]).tocsr()
 
 
 def grid_of(generator: np.random.Generator, *shape: int) -> GridDofs:

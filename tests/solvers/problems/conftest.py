@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy.sparse.linalg import spsolve
 
+from tests.support.systems import to_scipy
+
 
 @pytest.fixture
-def scipy_solve(to_scipy):
+def scipy_solve():
     """The `solve` that problems are given, by SciPy's sparse LU."""
 
     def solve(system):
