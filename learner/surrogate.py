@@ -6,12 +6,13 @@ Axes:  B batch, C channels, S scalars, d dimensions of space, P points, E edges,
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from penstock.geometry import Geometry, Grid, Mesh, Points
+from penstock.geometry import Geometry, Mesh, Points
 from penstock.layout import Block, Layout
 from penstock.learner.normalization import Normalization
 
@@ -35,12 +36,10 @@ class Surrogate(nn.Module):
         self.normalization = normalization
         self.layout = layout
         self._arguments = geometry_arguments(model, layout)
-        for geometry in layout.geometries:
-            if isinstance(geometry, Mesh):
-                for array, values in (("points", geometry.arrays.points), ("weights", geometry.arrays.weights)):
-                    if geometry.named(array) in self._arguments:
-                        tensor = torch.tensor(values, dtype=torch.float32)
-                        self.register_buffer(geometry.named(array), tensor, persistent=False)
+        for geometry in layout.geometries:  # on the model's device: a step that brought them there would wait for it
+            constants = {name: array for name, array in _constants(geometry) if name in self._arguments}
+            for name, array in constants.items():
+                self.register_buffer(f"_{name}", torch.tensor(array, dtype=torch.float32), persistent=False)
 
     @property
     def weight_bytes(self) -> int:
@@ -92,27 +91,32 @@ class Surrogate(nn.Module):
 
     def _geometry(self, geometry: Geometry, arrays: Mapping[str, Tensor], size: int) -> dict[str, Tensor]:
         """What of it the model takes, for a batch of `size`."""
-        found = {name: arrays[name] for name in geometry.travelling if name in self._arguments}
+        points, weights, edges = map(geometry.named, ("points", "weights", "edges"))
         if isinstance(geometry, Mesh):
-            own = (geometry.named(array) for array in ("points", "weights"))
-            found = {name: getattr(self, name) for name in own if name in self._arguments}
-            found = {name: values.expand(size, *values.shape) for name, values in found.items()}
-        elif isinstance(geometry, Points):
-            found = {name: values.transpose(1, 2) for name, values in found.items()}
-        if not found:
-            return {}
-        lowest, highest = geometry.box
-        length = float((highest - lowest).max())
-        if (name := geometry.named("points")) in found:
-            found[name] = (found[name] - torch.tensor(lowest, dtype=torch.float32, device=found[name].device)) / length
-        if (name := geometry.named("weights")) in found:
-            weights = found[name]
-            weights = weights[..., 0] if isinstance(geometry, Points) else weights
-            weights = weights[:, 0] if isinstance(geometry, Grid) else weights
-            found[name] = weights / length**geometry.dimension
-        if (name := geometry.named("edges")) in found:
-            found[name] = found[name].long()
+            own = {name: self.get_buffer(f"_{name}") for name in (points, weights) if name in self._arguments}
+            return {name: values.expand(size, *values.shape) for name, values in own.items()}
+        found = {name: arrays[name] for name in geometry.travelling if name in self._arguments}
+        if points in found:
+            found[points] = (found[points].transpose(1, 2) - self.get_buffer(f"_{points}")) / _length(geometry)
+        if weights in found:
+            found[weights] = found[weights][:, 0] / _length(geometry) ** geometry.dimension
+        if edges in found:
+            found[edges] = found[edges].transpose(1, 2).long()
         return found
+
+
+def _constants(geometry: Geometry) -> Iterator[tuple[str, np.ndarray]]:
+    """What of it is the same for all samples: a mesh as models see it, the corner that points are seen from."""
+    if isinstance(geometry, Mesh):
+        yield geometry.named("points"), (geometry.arrays.points - geometry.box[0]) / _length(geometry)
+        yield geometry.named("weights"), geometry.weights / _length(geometry) ** geometry.dimension
+    elif isinstance(geometry, Points):
+        yield geometry.named("points"), geometry.box[0]
+
+
+def _length(geometry: Geometry) -> float:
+    """Of the longest edge of its box."""
+    return float(np.ptp(geometry.box, axis=0).max())
 
 
 def geometry_arguments(model: nn.Module, layout: Layout) -> set[str]:

@@ -76,8 +76,11 @@ class Plan(Solving):
 
     @cached_property
     def batch_layout(self) -> Layout:
-        """Of what model, training and validation see."""
-        return self.unit.layout(self.problem.layout)
+        """Of what model, training and validation see. Raises PenstockError where it can't be."""
+        try:
+            return self.unit.layout(self.problem.layout)
+        except ValueError as error:  # a name, or an array of a geometry, would be there twice
+            raise PenstockError(f"buffer.draw: {error}") from error
 
     @cached_property
     def settings(self) -> Settings:

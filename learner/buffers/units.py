@@ -175,11 +175,13 @@ class Pairs(Draw):
         return Layout((*layout.inputs, *before), layout.outputs)
 
     def parts(self, layout: Layout) -> dict[str, list[tuple[str, int]]]:
-        parts = {name: [(name, 0)] for name in layout.blocks}
-        for block in self.layout(layout).input_blocks:
-            stored = (*layout.input_blocks, *layout.output_blocks)  # inputs come before what was an output
-            parts[block.name] = [(other.name, 0) for other in stored if other.on == block.on]
-        return parts | {block.name: [(block.name, self.stride)] for block in layout.output_blocks}
+        stored = (*layout.input_blocks, *layout.output_blocks)  # inputs come before what was an output
+        inputs = self.layout(layout).input_blocks
+        return {
+            **{block.name: [(other.name, 0) for other in stored if other.on == block.on] for block in inputs},
+            **{block.name: [(block.name, 0)] for block in layout.geometry_blocks},
+            **{block.name: [(block.name, self.stride)] for block in layout.output_blocks},
+        }
 
     def merged(self, stored: Tensor) -> Tensor:
         return stored.flatten(0, 1)

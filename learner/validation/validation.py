@@ -76,7 +76,7 @@ class Errors:
     fields: dict[str, FieldErrors]
     """By the outputs' names."""
     constants: dict[str, float]
-    """Of outputs that never vary, the value that is predicted."""
+    """Of outputs that never vary, of a vector each component that does not, the value that is predicted."""
 
     def as_dict(self) -> dict:
         """{"relative_l2": {"mean", "median", "p99", "max"}, "h1": likewise, "vrmse", "fields": {name: all three},
@@ -210,14 +210,14 @@ class Validation:
                 for block in self.layout.output_blocks
             ]
         )
-        fields, constants = {}, {}
+        names = [name for block in self.layout.output_blocks for name in block.channel_names]
+        constants = {names[channel]: float(means[channel]) for channel in np.flatnonzero(~varies)}
+        fields = {}
         for number, (name, channels) in enumerate(self._columns.quantities.items(), start=1):
             if varies[channels].any():
                 own = vrmse[channels][varies[channels]]
                 relative_l2, h1 = (of_norm[number] for of_norm in statistics)
                 fields[name] = FieldErrors(relative_l2=relative_l2, h1=h1, vrmse=float(np.sqrt(np.mean(own**2))))
-            else:
-                constants[name] = float(means[channels][0])
         return Errors(
             relative_l2=statistics[0][0],
             h1=statistics[1][0],
