@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.report import footer, paragraph
+from penstock.arrays.ragged import joined
 from penstock.errors import PenstockError
 from penstock.learner.buffers.bias import kolmogorov_smirnov
 from penstock.learner.buffers.buffer import Buffer
@@ -37,7 +38,6 @@ from penstock.learner.validation.collect import Collected
 from penstock.machine import processor
 from penstock.messages import Chunk, Lease
 from penstock.orchestrator.config.config import BufferSection, SolverSection
-from penstock.ragged import joined
 from penstock.registry import load_class
 from penstock.report import markdown
 from penstock.solvers import mpi

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from penstock.arrays.simplices import checked_cells, lumped_mass, stiffness
 from penstock.errors import PenstockError, Refused
-from penstock.simplices import checked_cells, lumped_mass, stiffness
 
 CENTRINGS = ("cells", "vertices")
 

@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from penstock.brought_along import INDEX, brought_along
-from penstock.conversion import DTYPE, as_numbers, require_kept
+from penstock.arrays.brought_along import INDEX, brought_along
+from penstock.arrays.conversion import DTYPE, as_numbers, require_kept
+from penstock.arrays.ragged import Ragged, Rows, joined
 from penstock.errors import Refused
 from penstock.geometry import Geometry
-from penstock.ragged import Ragged, Rows, joined
 
 RESERVED_NAMES = ("simulation", "step", "relative_l2", "self")  # columns of the stores that hold samples
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from penstock.conversion import DTYPE
-from penstock.ragged import Rows
+from penstock.arrays.conversion import DTYPE
+from penstock.arrays.ragged import Rows
 
 
 @dataclass(frozen=True, kw_only=True)

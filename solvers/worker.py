@@ -13,11 +13,11 @@ from typing import Literal
 
 import numpy as np
 
-from penstock.conversion import DTYPE, as_numbers
+from penstock.arrays.conversion import DTYPE, as_numbers
+from penstock.arrays.ragged import Rows, joined
 from penstock.errors import Refused, describe, raised_by_signal, text_of
 from penstock.layout import Sample
 from penstock.messages import Chunk, Decision, Lease, SolveRecord
-from penstock.ragged import Rows, joined
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solution, Solve, SolveError

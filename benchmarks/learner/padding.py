@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from benchmarks.learner.cases import LEARNING_RATE, Case, mesh, points
+from benchmarks.learner.cases import LEARNING_RATE, Case, mesh
 from benchmarks.report import paragraph
 from penstock.learner.buffers.storage import counted_by
 from penstock.learner.ladder.section import Section, Target
@@ -21,9 +21,8 @@ padding nor a weight that travels; "uncut" is a batch with all the padding of it
 """  # noqa: E501
 
 
-def padding(device: torch.device, seconds: float) -> Section:
-    """The section on padding."""
-    case = points()
+def padding(case: Case, device: torch.device, seconds: float) -> Section:
+    """The section on padding, for a case on points that vary."""
     buffer = case.full_reservoir()
     batch = buffer.draw(case.batch_size, 0.0)
     (block,) = case.layout.output_blocks

@@ -45,7 +45,7 @@ SECTIONS: dict[str, Callable[[torch.device, float], Section]] = {
     "fno": lambda device, seconds: ladder(cases.fno(), device, seconds),
     "mlp": lambda device, seconds: ladder(MLPS[device.type], device, seconds),
     "points": lambda device, seconds: ladder(cases.points(), device, seconds),
-    "padding": padding,
+    "padding": lambda device, seconds: padding(cases.points(), device, seconds),
     "neuraloperator": lambda device, seconds: against_neuraloperator(cases.fno(), device, seconds),
     "ingest": ingest,
     "allocator": lambda device, seconds: allocator({"FNO": cases.fno(), "MLP": MLPS[device.type]}, device, seconds),

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penstock.arrays.ragged import Ragged
 from penstock.layout import Block, Layout
 from penstock.learner.buffers.units import Draw, dtype_of
-from penstock.ragged import Ragged
 
 BLOCK_BYTES = 1 << 26  # staged at a time on the way to a device
 TRIM = 128  # batches have a multiple of so many points, so that few shapes occur

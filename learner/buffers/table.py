@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from penstock.conversion import DTYPE
+from penstock.arrays.conversion import DTYPE
 from penstock.learner.buffers.slots import SlotSet
 from penstock.learner.buffers.units import Draw
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penstock.arrays.ragged import Ragged, Rows
 from penstock.layout import Block, Layout
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.buffers.policies import Reservoir
 from penstock.learner.buffers.storage import counted_by
 from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.messages import Chunk
-from penstock.ragged import Ragged, Rows
 
 CHUNK_BYTES = 1 << 20  # what a solver worker sends at a time, or one sample where that is larger
 POOL_BYTES = 1 << 26  # of samples: more than a processor's cache, so each is read from memory, as from a stream

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.arrays.ragged import Rows, padded
 from penstock.layout import Layout
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.normalization import RunningMoments
@@ -16,7 +17,6 @@ from penstock.learner.stream.deliveries import Deliveries
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.stream.stream import Stream
 from penstock.messages import Chunk, Decision, LeaseEnd, SolveRecord
-from penstock.ragged import Rows, padded
 from penstock.status import News
 
 STREAM_TIMEOUT_S = 0.2  # how soon an idle ingest thread sees should_stop()

@@ -9,6 +9,7 @@ from queue import SimpleQueue
 import numpy as np
 import torch
 
+from penstock.arrays.ragged import Rows, joined, padded
 from penstock.errors import PenstockError
 from penstock.layout import Layout
 from penstock.learner.buffers.units import Draw
@@ -17,7 +18,6 @@ from penstock.learner.stream.ingest import STREAM_TIMEOUT_S
 from penstock.learner.stream.stream import Stream
 from penstock.learner.validation.validation import Validation
 from penstock.messages import Chunk, LeaseEnd
-from penstock.ragged import Rows, joined, padded
 from penstock.status import Ended
 
 

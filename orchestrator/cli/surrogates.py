@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from penstock import __version__
+from penstock.arrays.ragged import joined, padded
 from penstock.errors import PenstockError
 from penstock.layout import Layout
 from penstock.learner.checkpoints import checkpoint
@@ -32,7 +33,6 @@ from penstock.orchestrator.store.run_store import RunStore
 from penstock.orchestrator.views.monitor import explained_lines
 from penstock.orchestrator.views.numbers import digits
 from penstock.orchestrator.views.pictures import draw_comparison
-from penstock.ragged import joined, padded
 
 
 def export(folder: RunFolder, output: Path | None) -> None:

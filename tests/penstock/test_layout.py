@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from penstock.arrays.ragged import Ragged
 from penstock.errors import Refused
 from penstock.geometry import Grid, Mesh, Points
 from penstock.layout import FieldSpec, Layout, Sample
-from penstock.ragged import Ragged
 
 A = FieldSpec(name="a", on=Grid((2, 3)))
 B = FieldSpec(name="b", on=Grid((2, 3)))

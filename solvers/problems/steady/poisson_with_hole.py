@@ -12,9 +12,9 @@ from math import ceil, sqrt
 import numpy as np
 from scipy.spatial import Delaunay
 
+from penstock.arrays.simplices import lumped_mass, measures
 from penstock.geometry import Points
 from penstock.layout import FieldSpec, Sample
-from penstock.simplices import lumped_mass, measures
 from penstock.solvers.discretisation.remeshed import diffusion
 from penstock.solvers.parameters.space import Normal, ParameterSpace, Uniform
 from penstock.solvers.problem import Parameters, Problem, Solve

@@ -5,8 +5,8 @@ import pytest
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import spsolve
 
+from penstock.arrays.simplices import checked_cells, measures
 from penstock.messages import Lease
-from penstock.simplices import checked_cells, measures
 from penstock.solvers.discretisation.remeshed import diffusion
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.auto.auto import Auto

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from penstock.conversion import DTYPE, as_numbers, require_kept
+from penstock.arrays.conversion import DTYPE, as_numbers, require_kept
 from penstock.errors import Refused
 from penstock.geometry import Geometry, Points
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from penstock.arrays.simplices import checked_cells, lumped_mass, measures, stiffness
 from penstock.errors import Refused
-from penstock.simplices import checked_cells, lumped_mass, measures, stiffness
 
 CORNERS = {1: [[0], [2]], 2: [[0, 0], [2, 0], [0, 3]], 3: [[0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3]]}
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.ragged import Ragged, joined, padded
+from penstock.arrays.ragged import Ragged, joined, padded
 
 
 def filled(counts, channels=2, dtype=np.float32):
