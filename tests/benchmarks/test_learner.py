@@ -134,7 +134,7 @@ def test_ingest_is_measured_for_every_size_of_row():
 
 
 def test_padding_is_what_slots_hold_beside_their_data():
-    section = padding(cases.points(40, batch_size=2, num_slots=12), CPU, 0.0)
+    section = padding(cases.points(40, batch_size=2, num_slots=12), CPU, 0.05)
     least, most, slot, in_slots, of_data, share = map(
         float,
         re.search(
