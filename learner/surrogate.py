@@ -6,15 +6,17 @@ Axes:  B batch, C channels, S scalars, d dimensions of space, P points, E edges,
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from penstock.geometry import Geometry, Mesh, Points
+from penstock.geometry import Geometry, Mesh
 from penstock.layout import Block, Layout
 from penstock.learner.normalization import Normalization
+
+ARRAYS = ("points", "weights", "edges")  # of a geometry
 
 
 class Surrogate(nn.Module):
@@ -26,8 +28,8 @@ class Surrogate(nn.Module):
     - `edges` int64 [B, E, 2], of `Points` that have some; (0, 0) is padding;
     - `weights` [B, *grid], of a masked `Grid`; 0 is outside the domain.
 
-    Of a geometry with a name these have it before theirs, as in `wall_points`. Lengths are in units of the longest edge
-    of the geometry's box, from its lowest corner on, and weights in such lengths to the power of d.
+    Of several geometries those with a name have it before theirs, as in `wall_points`. Lengths are in units of the
+    longest edge of the geometry's box, from its lowest corner on, and weights in such lengths to the power of d.
     """
 
     def __init__(self, model: nn.Module, normalization: Normalization, layout: Layout):
@@ -36,10 +38,10 @@ class Surrogate(nn.Module):
         self.normalization = normalization
         self.layout = layout
         self._arguments = geometry_arguments(model, layout)
-        for geometry in layout.geometries:  # on the model's device: a step that brought them there would wait for it
-            constants = {name: array for name, array in _constants(geometry) if name in self._arguments}
-            for name, array in constants.items():
-                self.register_buffer(f"_{name}", torch.tensor(array, dtype=torch.float32), persistent=False)
+        for name, (array, geometry) in _arguments(layout).items():
+            constant = _constant(array, geometry) if name in self._arguments else None
+            if constant is not None:  # on the model's device: a step that brought it there would wait for it
+                self.register_buffer(f"_{name}", torch.tensor(constant, dtype=torch.float32), persistent=False)
 
     @property
     def weight_bytes(self) -> int:
@@ -83,35 +85,32 @@ class Surrogate(nn.Module):
             block.name: self.normalization.encode(block.name, arrays[block.name]) for block in self.layout.input_blocks
         }
         size = next(iter(arrays.values())).shape[0]
-        for geometry in self.layout.geometries:
-            inputs |= self._geometry(geometry, arrays, size)
+        for name, (array, geometry) in _arguments(self.layout).items():
+            if name in self._arguments:
+                inputs[name] = self._seen(name, array, geometry, arrays, size)
         output = self.model(**inputs)
         blocks = self.layout.output_blocks
         return {blocks[0].name: output} if len(blocks) == 1 and not isinstance(output, dict) else output
 
-    def _geometry(self, geometry: Geometry, arrays: Mapping[str, Tensor], size: int) -> dict[str, Tensor]:
-        """What of it the model takes, for a batch of `size`."""
-        points, weights, edges = map(geometry.named, ("points", "weights", "edges"))
+    def _seen(self, name: str, array: str, geometry: Geometry, arrays: Mapping[str, Tensor], size: int) -> Tensor:
+        """An argument of the model, for a batch of `size`: one of ARRAYS of a geometry."""
         if isinstance(geometry, Mesh):
-            own = {name: self.get_buffer(f"_{name}") for name in (points, weights) if name in self._arguments}
-            return {name: values.expand(size, *values.shape) for name, values in own.items()}
-        found = {name: arrays[name] for name in geometry.travelling if name in self._arguments}
-        if points in found:
-            found[points] = (found[points].transpose(1, 2) - self.get_buffer(f"_{points}")) / _length(geometry)
-        if weights in found:
-            found[weights] = found[weights][:, 0] / _length(geometry) ** geometry.dimension
-        if edges in found:
-            found[edges] = found[edges].transpose(1, 2).long()
-        return found
+            values = self.get_buffer(f"_{name}")
+            return values.expand(size, *values.shape)
+        values = arrays[geometry.named(array)]
+        if array == "weights":
+            return values[:, 0] / _length(geometry) ** geometry.dimension
+        rows = values.transpose(1, 2)
+        return rows.long() if array == "edges" else (rows - self.get_buffer(f"_{name}")) / _length(geometry)
 
 
-def _constants(geometry: Geometry) -> Iterator[tuple[str, np.ndarray]]:
+def _constant(array: str, geometry: Geometry) -> np.ndarray | None:
     """What of it is the same for all samples: a mesh as models see it, the corner that points are seen from."""
-    if isinstance(geometry, Mesh):
-        yield geometry.named("points"), (geometry.arrays.points - geometry.box[0]) / _length(geometry)
-        yield geometry.named("weights"), geometry.weights / _length(geometry) ** geometry.dimension
-    elif isinstance(geometry, Points):
-        yield geometry.named("points"), geometry.box[0]
+    if not isinstance(geometry, Mesh):
+        return geometry.box[0] if array == "points" else None
+    if array == "points":
+        return (geometry.arrays.points - geometry.box[0]) / _length(geometry)
+    return geometry.weights / _length(geometry) ** geometry.dimension
 
 
 def _length(geometry: Geometry) -> float:
@@ -119,15 +118,27 @@ def _length(geometry: Geometry) -> float:
     return float(np.ptp(geometry.box, axis=0).max())
 
 
+def argument(array: str, geometry: Geometry, layout: Layout) -> str:
+    """What a model calls one of ARRAYS: of the only geometry that there is, just that."""
+    return array if len(layout.geometries) == 1 else geometry.named(array)
+
+
+def _arguments(layout: Layout) -> dict[str, tuple[str, Geometry]]:
+    """What a model may be given of the geometries, by its name: which of ARRAYS of which."""
+    return {
+        argument(array, geometry, layout): (array, geometry)
+        for geometry in layout.geometries
+        for array in ARRAYS
+        if geometry.named(array) in geometry.travelling or (isinstance(geometry, Mesh) and array != "edges")
+    }
+
+
 def geometry_arguments(model: nn.Module, layout: Layout) -> set[str]:
     """What a model's `forward` takes of the geometries, by name."""
-    names = {name for geometry in layout.geometries for name in geometry.travelling}
-    for geometry in layout.geometries:
-        if isinstance(geometry, Mesh):
-            names |= {geometry.named("points"), geometry.named("weights")}
+    names = _arguments(layout).keys()
     parameters = inspect.signature(model.forward).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return names
+        return set(names)
     return names & {parameter.name for parameter in parameters}
 
 

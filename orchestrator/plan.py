@@ -29,7 +29,7 @@ from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.step import Step
 from penstock.learner.stream.order import OVERRIDE
 from penstock.learner.stream.stream import Stream
-from penstock.learner.surrogate import Surrogate, geometry_arguments
+from penstock.learner.surrogate import Surrogate, argument, geometry_arguments
 from penstock.learner.validation.validation import BATCH_SIZE, Validation
 from penstock.orchestrator.config.config import AsksClock, Config, Named, OnResume, marked
 from penstock.orchestrator.run.placement import make_buffer, pick_device
@@ -110,8 +110,9 @@ class Plan(Solving):
         if refusal := refused_geometry(choice.name, cls, self.batch_layout):
             raise PenstockError(f"model: {refusal}")
         model = build(cls, choice.options, "model", self.batch_layout)
-        ragged = [each.named("weights") for each in self.batch_layout.geometries if each.is_ragged]
-        if lacking := set(ragged) - geometry_arguments(model, self.batch_layout):
+        layout = self.batch_layout
+        ragged = {argument("weights", each, layout) for each in layout.geometries if each.is_ragged}
+        if lacking := ragged - geometry_arguments(model, layout):
             raise PenstockError(
                 f"model: {choice.name} must take {', '.join(sorted(lacking))} in forward(): samples of "
                 f"{self.config.problem.name} have points of their own, padded, and of padding the weight is 0"

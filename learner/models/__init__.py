@@ -3,7 +3,7 @@
 import torch
 
 from penstock.geometry import Geometry
-from penstock.layout import Layout
+from penstock.layout import FieldSpec, Layout
 from penstock.learner.models.branch_trunk import BranchTrunk
 from penstock.learner.models.fno import FNO
 from penstock.learner.models.mlp import MLP
@@ -16,20 +16,25 @@ def refused_geometry(name: str, model: type, layout: Layout) -> str | None:
 
     What a model `accepts` are kinds of geometries, a class attribute; without, it is taken to know what it does.
     """
-    accepts = getattr(model, "accepts", (Geometry,))
-    specs = (*layout.outputs, *layout.inputs)
-    spec = next((spec for spec in specs if spec.on is not None and not isinstance(spec.on, accepts)), None)
+    spec = _misfit(model, layout)
     if spec is None:
         return None
-    others = [other for other, cls in MODELS.items() if cls is not model and _takes(other, cls, layout)]
+    others = [other for other, cls in MODELS.items() if cls is not model and _takes(cls, layout)]
     instead = f"take {' or '.join(others)}" if others else "give one of your own"
     kinds = {"Grid": "a grid", "Mesh": "a mesh", "Points": "points that vary"}
-    taken = " or ".join(kinds[kind.__name__] for kind in accepts)
+    taken = " or ".join(kinds[kind.__name__] for kind in model.accepts)
     return f"{name} takes fields on {taken}, and {spec.name!r} sits on {kinds[type(spec.on).__name__]}: {instead}"
 
 
-def _takes(name: str, model: type, layout: Layout) -> bool:
-    if refused_geometry(name, model, layout) is not None:
+def _misfit(model: type, layout: Layout) -> FieldSpec | None:
+    """A field on a geometry that the model does not accept."""
+    accepts = getattr(model, "accepts", (Geometry,))
+    specs = (*layout.outputs, *layout.inputs)
+    return next((spec for spec in specs if spec.on is not None and not isinstance(spec.on, accepts)), None)
+
+
+def _takes(model: type, layout: Layout) -> bool:
+    if _misfit(model, layout) is not None:
         return False
     try:
         with torch.device("meta"):

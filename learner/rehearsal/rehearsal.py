@@ -68,15 +68,18 @@ def _check_outputs(outputs: object, arrays: Mapping[str, Tensor], layout: Layout
         kind = f"a dict of {sorted(outputs)}" if isinstance(outputs, dict) else f"a {type(outputs).__name__}"
         raise PenstockError(f"model: {name} returns {kind} and must return {asked}")
     for block, output in outputs.items():
+        which = f" as {block}" if len(blocks) > 1 else ""
         if not isinstance(output, Tensor):
-            raise PenstockError(f"model: {name} returns a {type(output).__name__} and must return {asked}")
+            raise PenstockError(f"model: {name} returns a {type(output).__name__}{which} and must return {asked}")
         if list(output.shape) != expected[block]:  # broadcast to the targets' it would train, and learn nothing
             raise PenstockError(
-                f"model: {name} gives {list(output.shape)} for {samples} and must give {expected[block]}"
+                f"model: {name} gives {list(output.shape)}{which} for {samples} and must give {expected[block]}"
             )
         if not output.is_floating_point():
             dtype = str(output.dtype).removeprefix("torch.")
-            raise PenstockError(f"model: {name} returns {dtype} and must return real numbers: take .real, or .float()")
+            raise PenstockError(
+                f"model: {name} returns {dtype}{which} and must return real numbers: take .real, or .float()"
+            )
 
 
 def rehearse(

@@ -154,9 +154,9 @@ def test_outputs_by_name_are_those_by_array_and_so_are_losses_inputs():
 
 
 class OnMesh(nn.Module):
-    def forward(self, scalars, body_points, body_weights):
-        self.given = body_points, body_weights
-        return (scalars * body_weights)[:, None]
+    def forward(self, scalars, points, weights):
+        self.given = points, weights
+        return (scalars * weights)[:, None]
 
 
 def test_a_mesh_is_the_models_constant_and_in_no_checkpoint():
@@ -168,14 +168,14 @@ def test_a_mesh_is_the_models_constant_and_in_no_checkpoint():
     points, weights = model.given
     np.testing.assert_allclose(points, np.tile((CORNERS - [1, 0]) / 4, (3, 1, 1)), rtol=1e-6)
     np.testing.assert_allclose(weights, np.tile(np.array([8, 4, 8, 4]) / 3 / 16, (3, 1)), rtol=1e-6)
-    assert not any("body" in name for name in surrogate.state_dict())
+    assert not any("points" in name or "weights" in name for name in surrogate.state_dict())
     assert all(buffer.device.type == "meta" for buffer in surrogate.to("meta").buffers())
 
 
 class OnMask(nn.Module):
-    def forward(self, sea_weights):
-        self.given = sea_weights
-        return sea_weights[:, None]
+    def forward(self, weights):
+        self.given = weights
+        return weights[:, None]
 
 
 def test_a_mask_is_seen_in_the_unit_of_the_domains_longest_edge():
@@ -199,7 +199,8 @@ def test_a_model_gets_what_its_forward_names_of_the_geometries():
     every = {"points", "weights", "edges", "body_points", "body_weights", "sea_weights"}
     assert geometry_arguments(Any(), layout) == every
     assert geometry_arguments(Plain(), layout) == {"weights"}
-    assert geometry_arguments(OnMesh(), layout) == {"body_points", "body_weights"}
+    assert geometry_arguments(OnMesh(), layout) == {"points", "weights"}  # of the one without a name
+    assert geometry_arguments(OnMesh(), Layout((), (FieldSpec(name="u", on=BODY),))) == {"points", "weights"}
     assert geometry_arguments(Plain(), Layout((), (FieldSpec(name="u", on=Grid((3,))),))) == set()
 
 

@@ -1,0 +1,211 @@
+"""Which model takes which geometry, what it says to others, and what is said of outputs that do not fit."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from penstock.errors import PenstockError
+from penstock.geometry import Geometry, Grid, Mesh, Points
+from penstock.layout import FieldSpec, Layout
+from penstock.learner.losses.losses import MSE, TotalLoss
+from penstock.learner.models import MODELS, refused_geometry
+from penstock.learner.normalization import Normalization
+from penstock.learner.rehearsal.free_samples import free_samples
+from penstock.learner.rehearsal.rehearsal import rehearse, try_export, try_out
+from penstock.learner.step import Step
+from penstock.learner.surrogate import Surrogate
+from penstock.learner.validation.validation import Validation
+
+
+def square():
+    return np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]), np.array([[0, 1, 2], [0, 2, 3]])
+
+
+GEOMETRIES = {
+    "grid": Grid((8, 8)),
+    "vertices": Grid((9,), centring="vertices"),
+    "masked grid": Grid((8, 8), is_masked=True),
+    "mesh": Mesh(4, 2, square),
+    "points": Points(30, 2, max_edges=20),
+}
+
+
+def layout_on(geometry, *scalars):
+    outputs = (FieldSpec(name="u", on=geometry, components=2), *(FieldSpec(name=name) for name in scalars))
+    return Layout((FieldSpec(name="a", on=geometry), FieldSpec(name="k")), outputs)
+
+
+def surrogate_of(model, layout):
+    return Surrogate(model, Normalization.identity(layout), layout)
+
+
+@pytest.mark.parametrize(
+    ("name", "geometry", "expected"),
+    [
+        ("fno", "mesh", "fno takes fields on a grid, and 'u' sits on a mesh: take branch_trunk or mlp"),
+        ("fno", "points", "fno takes fields on a grid, and 'u' sits on points that vary: take branch_trunk"),
+        ("mlp", "points", "mlp takes fields on a grid or a mesh, and 'u' sits on points that vary: take branch_trunk"),
+        ("branch_trunk", "grid", "branch_trunk takes fields on a mesh or points that vary, and 'u' sits on a grid:"),
+    ],
+)
+def test_a_model_that_can_not_take_a_geometry_names_those_that_can(name, geometry, expected):
+    refusal = refused_geometry(name, MODELS[name], layout_on(GEOMETRIES[geometry]))
+    assert refusal.startswith(expected) and "\n" not in refusal
+
+
+def test_where_none_of_ours_will_do_a_model_of_ones_own_is_asked_for():
+    layout = Layout((FieldSpec(name="g", on=Grid((4, 4), name="g")),), (FieldSpec(name="u", on=Points(9, 2)),))
+    expected = "fno takes fields on a grid, and 'u' sits on points that vary: give one of your own"
+    assert refused_geometry("fno", MODELS["fno"], layout) == expected
+    assert refused_geometry("mine", nn.Identity, layout) is None  # it is taken to know what it does
+
+
+ACCEPTED = [
+    (name, geometry)
+    for name, cls in MODELS.items()
+    for geometry, where in GEOMETRIES.items()
+    if isinstance(where, getattr(cls, "accepts", (Geometry,)))
+]
+
+
+@pytest.mark.parametrize(("name", "geometry"), ACCEPTED)
+def test_what_a_model_accepts_it_lives_on(name, geometry, tmp_path):
+    """Trained, averaged, validated, saved, restored, exported, as in a run."""
+    layout = layout_on(GEOMETRIES[geometry])
+    assert refused_geometry(name, MODELS[name], layout) is None
+
+    def make():
+        surrogate = surrogate_of(MODELS[name](layout), layout)
+        try_out(surrogate, name)
+        return surrogate
+
+    notes = rehearse(
+        make,
+        lambda surrogate: Step(surrogate, loss=TotalLoss(layout, MSE), learning_rate=1e-3, ema_decay=0.9),
+        lambda arrays: Validation(arrays, layout, batch_size=2),
+        batch_sizes=(4, 1),
+        folder=tmp_path,
+        must_repeat=True,
+    )
+    assert notes == [] and try_export(make()) is None
+
+
+def test_branch_trunk_on_a_mesh_is_its_formula():
+    """By NumPy: the integral by lumped masses, both nets written out."""
+    torch.manual_seed(0)
+    mesh = Mesh(4, 2, lambda: (3 * square()[0], square()[1]))
+    layout = layout_on(mesh)
+    model = MODELS["branch_trunk"](layout, width=5, latent=3, layers=1)
+    arrays = free_samples(layout, 6, torch.device("cpu"))
+    with torch.no_grad():
+        outputs = surrogate_of(model, layout).predict(arrays)["targets"]
+    phi = np.vectorize(lambda x: float(nn.functional.gelu(torch.tensor(x, dtype=torch.float64))))
+    (a1, b1, a2, b2), (c1, d1, c2, d2) = (
+        [parameter.detach().double().numpy() for parameter in net.parameters()] for net in (model.branch, model.trunk)
+    )
+    points, shares = square()[0], np.array([1 / 3, 1 / 6, 1 / 3, 1 / 6])
+    for fields, scalars, output in zip(arrays["fields"], arrays["scalars"], outputs, strict=True):
+        inputs = np.hstack([points, fields.numpy().T, np.tile(scalars.numpy(), (4, 1))])
+        z = shares @ (phi(inputs @ a1.T + b1) @ a2.T + b2)
+        u = phi(np.hstack([inputs, np.tile(z, (4, 1))]) @ c1.T + d1) @ c2.T + d2
+        np.testing.assert_allclose(output, u.T, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"width": 0}, {"latent": 0}, {"layers": 0}])
+def test_a_size_below_1_is_refused(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=f"branch_trunk: {name} must be at least 1, not 0"):
+        MODELS["branch_trunk"](layout_on(GEOMETRIES["mesh"]), **options)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        layout_on(GEOMETRIES["mesh"], "drag"),
+        Layout((FieldSpec(name="a", on=Points(3, 2)),), (FieldSpec(name="u", on=GEOMETRIES["mesh"]),)),
+    ],
+)
+def test_branch_trunk_takes_one_geometry_and_no_scalar_outputs(layout):
+    with pytest.raises(ValueError, match="branch_trunk: needs all fields on one mesh or one set of points, and no"):
+        MODELS["branch_trunk"](layout)
+    assert "\n" not in refused_geometry("fno", MODELS["fno"], layout)
+
+
+def test_the_net_gives_scalars_and_fields_on_a_mesh_side_by_side():
+    layout = layout_on(GEOMETRIES["mesh"], "drag", "lift")
+    torch.manual_seed(0)
+    model = MODELS["mlp"](layout, hidden=(6,))
+    arrays = free_samples(layout, 3, torch.device("cpu"))
+    outputs = surrogate_of(model, layout).predict(arrays)
+    first, second = model.layers
+    x = torch.cat([arrays["scalars"], arrays["fields"].flatten(1)], dim=1)
+    flat = second(torch.relu(first(x)))
+    torch.testing.assert_close(outputs["targets"], flat[:, :8].unflatten(1, (2, 4)))
+    torch.testing.assert_close(outputs["target_scalars"], flat[:, 8:])
+
+
+def test_the_fno_sees_the_mask_of_a_domain_and_not_its_weights():
+    torch.manual_seed(0)
+    layout = layout_on(GEOMETRIES["masked grid"])
+    surrogate = surrogate_of(MODELS["fno"](layout, width=6, modes=3, layers=1), layout)
+    arrays = free_samples(layout, 2, torch.device("cpu"))
+    arrays["weights"][:, :, 5:] = 0
+    scaled = arrays | {"weights": 3 * arrays["weights"]}
+    other = arrays | {"weights": arrays["weights"].flip(2)}
+    with torch.no_grad():
+        expected, same, different = (surrogate.predict(each)["targets"] for each in (arrays, scaled, other))
+    assert torch.equal(expected, same) and not torch.allclose(expected, different)
+
+
+class Returns(nn.Module):
+    """What it is told, beside a parameter."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.outputs = outputs
+
+    def forward(self, weights, **arrays):
+        return self.outputs(arrays["fields"], self.weight)
+
+
+def both(fields, weight):
+    return {"targets": weight * fields.expand(-1, 2, -1), "target_scalars": weight * fields[:, 0, :1]}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        (lambda f, w: both(f, w)["targets"], r"Mine returns a Tensor and must return a dict of tensors, \{'targets': "),
+        (lambda f, w: {"targets": w * f}, r"Mine returns a dict of \['targets'\] and must return a dict of tensors, "),
+        (lambda f, w: both(f, w) | {"u": w}, r"returns a dict of \['target_scalars', 'targets', 'u'\] and must"),
+        (
+            lambda f, w: both(f, w) | {"targets": None},
+            "returns a NoneType as targets and must return a dict of tensors",
+        ),
+        (
+            lambda f, w: both(f, w) | {"targets": w * f},
+            r"Mine gives \[2, 1, 30\] as targets for two samples and must give \[2, 2, 30\]$",
+        ),
+        (
+            lambda f, w: both(f, w) | {"target_scalars": w * f[:, 0, 0]},
+            r"Mine gives \[2\] as target_scalars for two samples and must give \[2, 1\]$",
+        ),
+        (
+            lambda f, w: both(f, w) | {"target_scalars": (w * f[:, 0, :1]).int()},
+            "returns int32 as target_scalars and must return real",
+        ),
+    ],
+)
+def test_outputs_of_several_arrays_that_do_not_fit_are_told_by_name(outputs, expected):
+    layout = layout_on(GEOMETRIES["points"], "drag")
+    with pytest.raises(PenstockError, match=f"^model: .*{expected}") as refusal:
+        try_out(surrogate_of(Returns(outputs), layout), "Mine")
+    assert "\n" not in str(refusal.value)
+
+
+def test_outputs_of_several_arrays_that_fit_are_taken_and_one_may_come_in_a_dict():
+    try_out(surrogate_of(Returns(both), layout_on(GEOMETRIES["points"], "drag")), "Mine")
+    alone = Returns(lambda fields, weight: {"targets": both(fields, weight)["targets"]})
+    try_out(surrogate_of(alone, layout_on(GEOMETRIES["points"])), "Mine")
