@@ -175,6 +175,7 @@ def links(draw):
     )
 
 
+@pytest.mark.slow  # 50 families of each variant, with the condition of every system
 @pytest.mark.parametrize("variant", VARIANTS | ON_GRIDS)
 @settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(sequence=st.lists(links(), min_size=2, max_size=6), seed=st.integers(0, 2**32 - 1))
@@ -250,6 +251,7 @@ def test_nullspaces_come_and_go_on_one_matrix(variant):
         np.testing.assert_allclose(solution.x.array_r, x, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow  # 2000 systems of each strategy
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_memory_stays_flat_over_2000_systems(name):
     """Memory does not grow: one leaked vector per system would be 2 MB or more."""
