@@ -119,6 +119,7 @@ def test_directions_of_import():
     assert not solvers & {"torch", "ray", "penstock.learner", "penstock.orchestrator"}
     assert not learner & {"ray", "petsc4py", "dolfinx", "mpi4py", "penstock.solvers", "penstock.orchestrator"}
     itself = {
+        "penstock.brought_along",
         "penstock.errors",
         "penstock.layout",
         "penstock.geometry",
