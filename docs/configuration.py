@@ -47,7 +47,10 @@ def page() -> str:
 
 
 def keys(section: str | None = None) -> str:
-    """The table of a section's keys, those of sections inside it included; of none, of the keys outside sections."""
+    """The table of a section's keys, or of the keys outside of sections.
+
+    Sections inside the section are included.
+    """
     start = "" if section is None else f"{section}."
     rows = [row for row in _keys(Config) if (row[0].startswith(f"`{start}") if start else "." not in row[0])]
     return _table(("key", "type", "default", "meaning"), rows)
@@ -170,7 +173,7 @@ def _yaml(value: Any) -> str:
 
 
 def _sentence(text: str) -> str:
-    """On one line, with the words of Python's in those of YAML, with a capital and a full stop."""
+    """A text on one line, with YAML's words, a capital and a full stop."""
     text = re.sub(r'"(\w+)"', r"`\1`", " ".join(text.split()))
     text = re.sub(rf"\b({'|'.join(CONSTANTS)})\b", lambda word: CONSTANTS[word[0]], text)
     return f"{text[0].upper()}{text[1:].rstrip('.')}."

@@ -1,4 +1,4 @@
-"""Writes docs/tree.md, every file with the first line of its docstring: `make docs`."""
+"""Writes docs/tree.md from the first lines of docstrings: `make docs`."""
 
 from __future__ import annotations
 

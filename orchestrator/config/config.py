@@ -1,4 +1,4 @@
-"""A run's configuration: YAML, validated at load, with the key's name in every complaint."""
+"""The keys of a run's configuration, with their bounds and meanings."""
 
 from __future__ import annotations
 
