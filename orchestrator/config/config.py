@@ -56,6 +56,7 @@ class Named(Section):
 
     @property
     def options(self) -> dict[str, Any]:
+        """The options beside the name."""
         return dict(self.model_extra)
 
 
@@ -71,6 +72,8 @@ DEFAULT_ACCURACY = 1e-4  # of a field of which a surrogate knows the third digit
 
 
 class SolverSection(Section):
+    """How simulations are solved, and by whom."""
+
     workers: Annotated[
         Annotated[int, Field(gt=0)] | Literal["auto"],
         OnResume.FIXED_IN_ORDER,
@@ -144,6 +147,8 @@ class SolverSection(Section):
 
 
 class BufferSection(Section):
+    """What is kept for training, and how batches are drawn."""
+
     kind: Annotated[Literal["fifo", "firo", "reservoir"], OnResume.FIXED] = "reservoir"
     """Which samples are drawn and which are replaced: see below."""
     capacity: Annotated[int, OnResume.FIXED] = Field(1000, gt=0)
@@ -178,6 +183,8 @@ class BufferSection(Section):
 
 
 class StopAfterSection(Section):
+    """When training ends: at the first limit that is reached."""
+
     minutes: Annotated[
         float | None, AsksClock(lambda value: value is not None, ": give steps, samples or simulations")
     ] = Field(None, gt=0)
@@ -209,6 +216,8 @@ class StopAfterSection(Section):
 
 
 class ScheduleSection(Section):
+    """How the learning rate runs."""
+
     shape: Literal["cosine", "constant", "step"] = "cosine"
     """Learning rate after the warm-up.
 
@@ -234,6 +243,8 @@ class ScheduleSection(Section):
 
 
 class TrainingSection(Section):
+    """The optimisation."""
+
     batch_size: int = Field(8, gt=0)
     """Rows of a batch, at most the watermark: [samples, pairs or trajectories](training.md#what-is-drawn).
 
@@ -281,6 +292,8 @@ class TrainingSection(Section):
 
 
 class ValidationSection(Section):
+    """What the surrogate is measured on."""
+
     simulations: Annotated[int, OnResume.FIXED] = Field(100, gt=0)
     """Simulations of the validation set: solved first, with the direct strategy, and never trained on."""
     every_s: float = Field(30.0, gt=0)
@@ -288,6 +301,8 @@ class ValidationSection(Section):
 
 
 class CheckpointSection(Section):
+    """What is saved, and when."""
+
     every_s: float = Field(120.0, gt=0)
     """Seconds of training between two checkpoints. There is one more at the end."""
     keep: int = Field(2, gt=0)
@@ -299,6 +314,8 @@ class CheckpointSection(Section):
 
 
 class MetricsSection(Section):
+    """The Prometheus endpoint."""
+
     port: Annotated[int, Field(gt=0, lt=65536)] | Literal["auto"] = "auto"
     """Port of the Prometheus endpoint on 127.0.0.1.
 
@@ -307,6 +324,8 @@ class MetricsSection(Section):
 
 
 class ClusterSection(Section):
+    """Where Ray runs."""
+
     address: str | None = None
     """A running Ray cluster to join, as `host:port` or `auto`.
 

@@ -134,7 +134,15 @@ def require_memory_for_draws(plan: Plan, num: int, memory: Memory) -> None:
 
 
 def bytes_in_flight(plan: Plan, num_workers: int) -> int:
-    """The most bytes that can be under way between workers and learner."""
+    """The most bytes that can be under way between workers and learner.
+
+    Args:
+        plan: the plan of the run.
+        num_workers: number of solver workers.
+
+    Returns:
+        Bytes, for CHUNKS_AHEAD chunks and the one at work of every worker.
+    """
     return num_workers * (CHUNKS_AHEAD + 1) * (CHUNK_BYTES + plan.problem.layout.sample_bytes)
 
 
@@ -143,6 +151,12 @@ def num_weights(config: Config) -> int:
 
     The weights, gradients, two moments, validation's copy, and a checkpoint's three; averaged weights and the
     checkpoint's copy of them are two more.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        The number.
     """
     return 8 if config.training.ema_decay is None else 10
 

@@ -140,7 +140,11 @@ class Split:
     def of(cls, workers: int | str) -> Split:
         """The split for a value of `solver.workers`.
 
-        `auto` leaves one core to the learner. The learner takes what is left, but never fewer than two threads.
+        Args:
+            workers: number of workers, or "auto" for one per core except one.
+
+        Returns:
+            The split. The learner takes the cores that are left, but never fewer than two threads.
         """
         cores = len(os.sched_getaffinity(0))
         workers = max(1, cores - 1) if workers == "auto" else workers
