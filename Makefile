@@ -6,7 +6,7 @@ PYTHON := $(firstword $(foreach version,$(PYTHON_VERSIONS),$(shell \
 		"$$python" -c 'import sys, venv, ensurepip; sys.exit("%d.%d" % sys.version_info[:2] != "$(version)")' 2>/dev/null \
 			&& command -v "$$python" && break; done)))
 
-.PHONY: demo test test-fast lint tree clean
+.PHONY: demo test test-fast lint docs clean
 
 demo: .venv/installed
 	.venv/bin/penstock train examples/darcy.yaml
@@ -24,8 +24,10 @@ lint: .venv/installed-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
-tree: .venv/bin/python
+# The pages that are written by programs: the tree of the files, and the configuration with all of its keys.
+docs: .venv/installed
 	.venv/bin/python docs/tree.py
+	.venv/bin/python docs/configuration.py
 
 clean:
 	rm -rf .venv build *.egg-info

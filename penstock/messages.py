@@ -1,4 +1,4 @@
-"""What travels between driver, solvers and learner: leases, chunks, and news of solves.
+"""What travels between driver, solvers and learner: leases, chunks, news.
 
 Axes:  N samples of a chunk, F parameters of a draw.
 """
@@ -115,9 +115,9 @@ class Chunk:
     steps: np.ndarray
     """The number of each sample within its simulation, int64 [N]."""
     parameters: np.ndarray | None = None
-    """Rank of each parameter of the sample's draw, float32 [N, F].
+    """Quantile of each parameter of the sample's draw, float32 [N, F].
 
-    Ranks lie in [0, 1] and are uniform under the target distribution; [N, 0] where none is given.
+    Quantiles lie in [0, 1] and are uniform under the target distribution; [N, 0] where none is given.
     """
     finished: tuple[int, ...] = ()
     """Simulations whose last sample is in this chunk."""

@@ -201,7 +201,7 @@ class SolverWorker:
         error.__traceback__ = None  # it holds the simulation's arrays, and grows where one error is raised again
 
     def _reason(self, error: BaseException) -> str:
-        """The error in one line, with the last place in the problem's file, or in that of a user's strategy."""
+        """The error in one line, with the last place in the user's files."""
         if isinstance(error, SolveError | Refused):
             return text_of(error)
         strategies = {type(solver.strategy).__module__ for solver in self._solvers.values()}
@@ -232,7 +232,7 @@ class SolverWorker:
 
 
 def _require_same(first: Mapping[str, np.ndarray], later: Mapping[str, np.ndarray]) -> None:
-    """Raise Refused where what a sample brings along of its geometry is not what an earlier step brought."""
+    """Raise Refused if a sample's geometry is not that of an earlier step."""
     for name in first:
         if name not in later or (later[name] is not first[name] and not np.array_equal(later[name], first[name])):
             raise Refused(

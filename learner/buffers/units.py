@@ -122,7 +122,11 @@ class Trajectories(Draw):
     An output u gives the channels u_0, u_1, ..., all outputs of a step before those of the next. Of the inputs only
     step 0 is stored.
 
-    num_steps: T > 1, the problem's. Raises ValueError otherwise.
+    Args:
+        num_steps: samples of a simulation, T > 1: the problem's.
+
+    Raises:
+        ValueError: a simulation has one sample.
     """
 
     num_steps: int
@@ -155,7 +159,12 @@ class Pairs(Draw):
 
     An output u is the input u_before at step t. A unit gives its T - k pairs one after another, from a random one on.
 
-    num_steps: T > 1, the problem's. stride: k, at least 1 and below T. Raises ValueError otherwise.
+    Args:
+        num_steps: samples of a simulation, T > 1: the problem's.
+        stride: steps between the two samples, k, at least 1 and below T, the samples of a simulation.
+
+    Raises:
+        ValueError: a simulation has one sample, or k does not suit it.
     """
 
     num_steps: int

@@ -1,4 +1,4 @@
-"""What became of every simulation."""
+"""Where every simulation is: leased, delivered or failed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from penstock.status import Ended
 
 RECENT = 200  # simulations over which solver.max_failed_fraction is taken
 DEATHS = 3  # of workers, after which a simulation is given up
-FIRST = 8  # when the first so many all fail, the problem itself is wrong
+FIRST = 8  # if the first 8 simulations all fail, the problem itself is at fault
 
 
 class Ledger:
-    """Hands out simulation ids and knows where each one is: leased, delivered or failed.
+    """Gives out simulation ids, and knows which are leased, delivered or failed.
 
     Ids of lost leases are given out first, then new ones, which the design chooses. A rebuilt ledger (after a resume)
     knows the delivered and failed ids of the checkpoint (`ended`), and gives out again what else had been given out.
@@ -55,9 +55,16 @@ class Ledger:
             design.load_state(saved["design"])
 
     def lease(self, number: int, size: int) -> Lease | None:
-        """The next `size` ids, fewer before the limit; None when all have been given out.
+        """Lease the next ids.
 
-        Ids that a worker died over come in smaller and smaller lots, so that the one at fault is found alone.
+        Ids over which a worker died come in smaller and smaller lots, until the one at fault is alone.
+
+        Args:
+            number: number of the lease.
+            size: largest number of ids.
+
+        Returns:
+            The lease, with fewer ids before the limit; None when all have been given out.
         """
         if self._returned:
             deaths = self._deaths[self._returned[0]]
@@ -85,9 +92,17 @@ class Ledger:
         return new
 
     def lease_block(self, number: int, blocks: Blocks, lane: int) -> Lease | None:
-        """The first block of a lane that was not given out, whole; None where the limit leaves the lane none.
+        """Lease the first block of a lane that was not given out, whole.
 
         The design is not asked: what it goes by comes at its own time, and here nothing may depend on time.
+
+        Args:
+            number: number of the lease.
+            blocks: the blocks of the run.
+            lane: the lane.
+
+        Returns:
+            The lease; None if the limit leaves no block for the lane.
         """
         num_begun = ceil(self._given.end / blocks.size)
         self._return_up_to(num_begun * blocks.size)
@@ -129,10 +144,16 @@ class Ledger:
     def end_lease(
         self, number: int, *, blamed: Iterable[int] = (), reason: str = "its worker died", tries: int = DEATHS
     ) -> dict[int, str]:
-        """Close a lease; its ids that were neither delivered nor failed are given out again.
+        """Close a lease; its open ids are given out again.
 
-        blamed: ids over which the worker may have died. Those that were blamed `tries` times are not given out again
-        but returned, with the reason: they have failed, and the learner, who keeps the account, must be told.
+        Args:
+            number: number of the lease.
+            blamed: ids over which the worker may have died.
+            reason: why an id is given up.
+            tries: how often an id may be blamed before it is given up.
+
+        Returns:
+            The reason by id of those that are given up. The learner, which keeps the account, must record them.
         """
         ids = self.open_ids(number)
         del self._leased[number]
@@ -152,7 +173,7 @@ class Ledger:
         return self._deaths[simulation]
 
     def num_ended_of(self, number: int) -> int:
-        """... of an open lease."""
+        """Simulations of an open lease that were delivered or have failed."""
         return len(self._leased[number]) - len(self.open_ids(number))
 
     def open_ids(self, number: int) -> list[int]:
@@ -160,11 +181,18 @@ class Ledger:
         return sorted(i for i in self._leased[number] if i not in self.delivered and i not in self.failed)
 
     def is_complete(self) -> bool:
-        """Every id below the limit was delivered or failed."""
+        """Whether every id below the limit was delivered or failed."""
         return self.limit is not None and self.num_ended >= self.limit
 
     def fault(self, max_failed_fraction: float) -> str | None:
-        """Why the run must stop for its failures, with the first cause; None while it may go on."""
+        """Why the run must stop because of failed simulations.
+
+        Args:
+            max_failed_fraction: largest fraction of the last RECENT simulations that may fail.
+
+        Returns:
+            The reason with the first cause; None while the run may go on.
+        """
         if not self.failed:
             return None
         first = min(self.failed)
@@ -176,6 +204,7 @@ class Ledger:
         return None
 
     def to_json(self) -> dict[str, Any]:
+        """The content of ledger.json."""
         return {
             "delivered": self.delivered.to_intervals(),
             "failed": {str(i): reason for i, reason in sorted(self.failed.items())},

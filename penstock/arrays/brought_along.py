@@ -1,4 +1,4 @@
-"""What a sample brings along of its fields' geometries: checked, and packed as arrays [C, *].
+"""Checking and packing what a sample brings along of its fields' geometries.
 
 Axes:  P points, E edges, d dimensions of space, C channels, * the shape of a geometry.
 """

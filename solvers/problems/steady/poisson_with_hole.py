@@ -45,8 +45,8 @@ class PoissonWithHole(Problem):
     to `solution` u; with it come the points and their lumped masses.
 
     Args:
-        resolution: 1 / h, points along each side. Good values: 20 to 128, at which samples have up to 537 and 19,295
-            points.
+        resolution: points along each side of the unit square, 1 / h >= 20. Good values: 20 to 128, at which samples
+            have up to 537 and 19,295 points.
     """
 
     def __init__(self, *, resolution: int = 32):
