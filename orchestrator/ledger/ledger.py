@@ -117,7 +117,7 @@ class Ledger:
         return Lease(number=number, simulations=tuple(ids), design=self.design.name, lane=lane)
 
     def _return_up_to(self, end: int) -> None:
-        """Ids below `end` are no longer new: they wait to be given out, like those of lost leases."""
+        """Put new ids below `end` where those of lost leases wait to be given out."""
         missing = list(self._given.missing(end if self.limit is None else min(end, self.limit)))
         self._returned.extend(missing)
         self._given.update(np.array(missing, np.int64))

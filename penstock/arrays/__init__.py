@@ -1,1 +1,1 @@
-"""How values become arrays: converted, checked, of different lengths; and finite elements on simplices."""
+"""Values as arrays: converted, checked, ragged; and finite elements on simplices."""
