@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from pydantic import BaseModel
 
 from penstock.learner.buffers.policies import POLICIES
-from penstock.learner.buffers.units import DRAWS
+from penstock.learner.buffers.units import UNITS
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
 from penstock.orchestrator.config.config import AsksClock, Config, Named, OnResume, marked
@@ -32,7 +32,7 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
     "model": MODELS,
     "loss": LOSSES,
     "policy": POLICIES,
-    "draw": DRAWS,
+    "draw": UNITS,
 }
 KINDS = {int: "integer", float: "number", bool: "true or false", str: "text", NoneType: "`null`"}
 CONSTANTS = {"None": "`null`", "True": "`true`", "False": "`false`"}

@@ -12,9 +12,9 @@ from penstock.learner.buffers.bias import BiasWatch
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.checkpoints.saver import Saver
 from penstock.learner.checkpoints.store import PlainStore, Store
+from penstock.learner.optimization import Optimization
 from penstock.learner.rehearsal.rehearsal import try_export
 from penstock.learner.settings import Settings
-from penstock.learner.step import Step
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.stream.order import FreeRunning, Order
 from penstock.learner.stream.stream import Stream
@@ -38,7 +38,7 @@ class Learner:
 
     def __init__(
         self,
-        step: Step,
+        step: Optimization,
         buffer: Buffer,
         stream: Stream,
         layout: Layout,
@@ -103,7 +103,7 @@ class Learner:
             self._export_trial.join()  # both may draw random numbers
         if collected is not None:
             size, device = settings.validation_batch_size, self.trainer.feed.device
-            self.trainer.validation = collected.validation(self.buffer.draws, layout, batch_size=size, device=device)
+            self.trainer.validation = collected.validation(self.buffer.unit, layout, batch_size=size, device=device)
         return True
 
     def _train(self) -> None:

@@ -20,8 +20,8 @@ from penstock.learner.checkpoints.weights import weights_of
 from penstock.learner.feed.feed import BatchSource
 from penstock.learner.loss_watch import RunningLoss
 from penstock.learner.normalization import Normalization, constants
+from penstock.learner.optimization import Optimization
 from penstock.learner.settings import Settings
-from penstock.learner.step import Step
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation
@@ -45,7 +45,7 @@ class Trainer:
 
     def __init__(
         self,
-        step: Step,
+        step: Optimization,
         feed: BatchSource,
         ingest: Ingest,
         settings: Settings,
@@ -157,7 +157,7 @@ class Trainer:
 
     def _fix_normalization(self) -> None:
         """Raises PenstockError when no output varies."""
-        moments, sources = self.ingest.moments, self.buffer.draws.sources(self.ingest.layout)
+        moments, sources = self.ingest.moments, self.buffer.unit.sources(self.ingest.layout)
         self.remarks += constants(moments, sources, self.buffer.layout)
         num_simulations = len(self.buffer.simulations_in())
         if num_simulations < MIN_SIMULATIONS:

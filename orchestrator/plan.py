@@ -16,17 +16,17 @@ from torch import nn
 from penstock.errors import PenstockError
 from penstock.layout import Layout
 from penstock.learner.buffers.policies import POLICIES, Policy
-from penstock.learner.buffers.units import DRAWS, Draw, Samples
+from penstock.learner.buffers.units import UNITS, Samples, Unit
 from penstock.learner.checkpoints.store import Store
 from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import LOSSES, TotalLoss
 from penstock.learner.models import MODELS, refused_geometry
 from penstock.learner.normalization import Normalization
+from penstock.learner.optimization import Optimization
 from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.learner.rehearsal.rehearsal import rehearse, try_out
 from penstock.learner.schedules import Schedule
 from penstock.learner.settings import Settings, StopAfter
-from penstock.learner.step import Step
 from penstock.learner.stream.order import OVERRIDE
 from penstock.learner.stream.stream import Stream
 from penstock.learner.surrogate import Surrogate, argument, geometry_arguments
@@ -56,14 +56,14 @@ class Plan(Solving):
         return Solving(config=self.config, **sources)
 
     @cached_property
-    def unit(self) -> Draw:
+    def unit(self) -> Unit:
         """The draw: what a row of a batch is.
 
         Raises:
             PenstockError: the problem has no such rows.
         """
         choice = self.config.buffer.draw
-        cls = load_class(choice.name, DRAWS, "buffer.draw", takes_files=False)
+        cls = load_class(choice.name, UNITS, "buffer.draw", takes_files=False)
         arguments = () if cls is Samples else (self.problem.num_steps,)
         return build(cls, choice.options, "buffer.draw", *arguments)
 
@@ -164,7 +164,7 @@ class Plan(Solving):
             raise PenstockError(f"training.loss: {error}") from error
         return loss
 
-    def step(self, surrogate: Surrogate) -> Step:
+    def step(self, surrogate: Surrogate) -> Optimization:
         """The optimisation step.
 
         Args:
@@ -177,7 +177,7 @@ class Plan(Solving):
             PenstockError: see `loss`.
         """
         training = self.config.training
-        return Step(
+        return Optimization(
             surrogate,
             loss=self.loss(),
             learning_rate=training.learning_rate,
@@ -227,7 +227,7 @@ class Plan(Solving):
             self.settings,
             store=store,
             order=self.order,
-            quantile_names=self.problem.rank_names,
+            quantile_names=self.problem.quantile_names,
             tries_export=self.config.model.name not in MODELS,  # ours are known to export
         )
 
@@ -314,7 +314,7 @@ def resolve(config: Config) -> Plan:
         return Named(**{**with_defaults(cls, choice.options, **kinds), "name": choice.name})
 
     solver, buffer, training = config.solver, config.buffer, config.training
-    draw = load_class(buffer.draw.name, DRAWS, "buffer.draw", takes_files=False)
+    draw = load_class(buffer.draw.name, UNITS, "buffer.draw", takes_files=False)
     problem = load_class(config.problem.name, PROBLEMS, "problem.name", sources["problem_source"])
     policy = load_class(buffer.kind.name, POLICIES, "buffer.kind", sources["policy_source"])
     model = load_class(config.model.name, MODELS, "model.name", sources["model_source"])

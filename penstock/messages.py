@@ -114,7 +114,7 @@ class Chunk:
     """The simulation that each sample belongs to, int64 [N]."""
     steps: np.ndarray
     """The number of each sample within its simulation, int64 [N]."""
-    parameters: np.ndarray | None = None
+    quantiles: np.ndarray | None = None
     """Quantile of each parameter of the sample's draw, float32 [N, F].
 
     Quantiles lie in [0, 1] and are uniform under the target distribution; [N, 0] where none is given.
@@ -137,8 +137,8 @@ class Chunk:
     """The `outgrown_bytes` of the `LeaseEnd` that will follow."""
 
     def __post_init__(self):
-        if self.parameters is None:
-            object.__setattr__(self, "parameters", np.empty((len(self), 0), DTYPE))
+        if self.quantiles is None:
+            object.__setattr__(self, "quantiles", np.empty((len(self), 0), DTYPE))
 
     def __len__(self) -> int:
         return len(self.simulations)

@@ -17,7 +17,7 @@ from penstock.learner.ladder.samples import LEARNING_RATE, full_reservoir
 from penstock.learner.losses.losses import LOSSES, TotalLoss
 from penstock.learner.models import MODELS
 from penstock.learner.normalization import Normalization
-from penstock.learner.step import Step
+from penstock.learner.optimization import Optimization
 from penstock.learner.surrogate import Surrogate
 
 
@@ -46,8 +46,8 @@ class Case:
             model = MODELS[self.model](self.layout, **self.options)
         return Surrogate(model, Normalization.identity(self.layout), self.layout).to(device)
 
-    def step(self, device: torch.device, **options: Any) -> Step:
-        return Step(
+    def step(self, device: torch.device, **options: Any) -> Optimization:
+        return Optimization(
             self.surrogate(device),
             loss=TotalLoss(self.layout, LOSSES[self.loss]),
             learning_rate=LEARNING_RATE,

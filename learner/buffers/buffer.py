@@ -30,7 +30,7 @@ from penstock.learner.buffers.policies import Policy
 from penstock.learner.buffers.slots import SlotQueue, SlotSet
 from penstock.learner.buffers.storage import Storage, to_device
 from penstock.learner.buffers.table import Contents, SlotTable
-from penstock.learner.buffers.units import Draw, Samples
+from penstock.learner.buffers.units import Samples, Unit
 from penstock.learner.buffers.watermark import Watermark
 from penstock.learner.checkpoints.rows import Rows
 
@@ -71,7 +71,7 @@ class Buffer:
 
     layout: of the samples that arrive. policy: which units are drawn and replaced; it serves this buffer alone.
     capacity: in samples; slots are as many as whole units fit. watermark: samples that must be in before the first
-    batch may be drawn, see `Watermark`. seed: of the random draws. draw: what a unit and a row of a batch are. device:
+    batch may be drawn, see `Watermark`. seed: of the random draws. unit: what a unit and a row of a batch are. device:
     where the arrays lie; a batch is gathered there. pin_memory: page-locked host memory.
 
     Units under way take slots too, so where simulations are units there should be slots for batch_size of them and one
@@ -92,16 +92,16 @@ class Buffer:
         seed: int,
         device: torch.device | str = "cpu",
         pin_memory: bool = False,
-        draw: Draw | None = None,
+        unit: Unit | None = None,
     ):
         if not 1 <= watermark <= capacity:
             raise ValueError(f"the watermark must be between 1 and the capacity {capacity}, not {watermark}")
-        draws = draw or Samples()
-        num_units = capacity // draws.num_steps
+        unit = unit or Samples()
+        num_units = capacity // unit.num_steps
         if not num_units:
-            raise ValueError(f"a capacity of {capacity} samples holds no simulation of {draws.num_steps} steps")
+            raise ValueError(f"a capacity of {capacity} samples holds no simulation of {unit.num_steps} steps")
         self.capacity = capacity
-        self.layout = draws.layout(layout)
+        self.layout = unit.layout(layout)
         """Of the batches."""
         self.num_put = 0
         """Samples that ever arrived."""
@@ -110,8 +110,8 @@ class Buffer:
         self.put_is_waiting = False
         self.draw_is_waiting = False
 
-        self.storage = Storage(layout, num_units, draws, device, pin_memory)
-        self.table = SlotTable(num_units, draws, seed)
+        self.storage = Storage(layout, num_units, unit, device, pin_memory)
+        self.table = SlotTable(num_units, unit, seed)
         self.policy = policy
         policy.begin(self.table)
         self._watermark = Watermark(watermark, self.table)
@@ -125,12 +125,12 @@ class Buffer:
 
     def __len__(self) -> int:
         """Population: samples that are in, those of units under way included."""
-        return self.table.num_whole * self.draws.num_steps + self.table.num_samples_under_way
+        return self.table.num_whole * self.unit.num_steps + self.table.num_samples_under_way
 
     @property
-    def draws(self) -> Draw:
+    def unit(self) -> Unit:
         """What a unit and a row of a batch are."""
-        return self.storage.draws
+        return self.storage.unit
 
     @property
     def num_units(self) -> int:
@@ -140,7 +140,7 @@ class Buffer:
     @property
     def num_unseen(self) -> int:
         """Samples of the units that are still to be drawn, and of those under way."""
-        return len(self.policy.unseen) * self.draws.num_steps + self.table.num_samples_under_way
+        return len(self.policy.unseen) * self.unit.num_steps + self.table.num_samples_under_way
 
     @property
     def num_rows_left(self) -> int:
@@ -160,8 +160,8 @@ class Buffer:
             num_seen, *copies = self.table.copy_of_contents()
             last = self.num_put - 1
         is_whole = num_seen >= 0
-        simulations, steps, arrivals, parameters = (array[is_whole] for array in copies)
-        return Contents(simulations, steps, num_seen[is_whole], last - arrivals, parameters)
+        simulations, steps, arrivals, quantiles = (array[is_whole] for array in copies)
+        return Contents(simulations, steps, num_seen[is_whole], last - arrivals, quantiles)
 
     @property
     def reached_watermark(self) -> bool:
@@ -183,17 +183,17 @@ class Buffer:
         arrays: Mapping[str, np.ndarray],
         simulations: np.ndarray,
         steps: np.ndarray,
-        parameters: np.ndarray | None = None,
+        quantiles: np.ndarray | None = None,
     ) -> int:
         """Copies as many of the first rows as have slots now, and returns how many.
 
         arrays: [N, C, *grid] and [N, S] in the shapes of the samples' layout. simulations, steps: int64 [N].
-        parameters: float32 [N, F], the ranks of the draws; F is the same in every call.
+        quantiles: float32 [N, F], the quantiles of the draws; F is the same in every call.
 
         Where simulations are units, rows may come in any order and mixture, but each step of a simulation once.
         Raises ValueError for a step that a unit has no place for.
         """
-        num_steps = self.draws.num_steps
+        num_steps = self.unit.num_steps
         if num_steps > 1 and len(steps) and not 0 <= steps.min() <= steps.max() < num_steps:
             raise ValueError(f"steps {steps.min()} to {steps.max()} came, and a simulation has 0 to {num_steps - 1}")
         with self._changed:
@@ -205,8 +205,8 @@ class Buffer:
         simulations, steps = simulations[:count], steps[:count]
         self.storage.write(slots, steps, arrays)
         with self._changed:
-            parameters = None if parameters is None else parameters[:count]
-            whole = self.table.write(slots, simulations, steps, parameters, self.num_put)
+            quantiles = None if quantiles is None else quantiles[:count]
+            whole = self.table.write(slots, simulations, steps, quantiles, self.num_put)
             self.num_put += count
             self.policy.add(whole)
             self._watermark.look(simulations, is_full=not self._num_slots())
@@ -278,7 +278,7 @@ class Buffer:
         None after timeout_s, or at once when `exhausted`. Raises ValueError for a batch that the buffer can't hold.
         """
         if batch_size > self.num_units:
-            units = "samples" if self.draws.num_steps == 1 else f"simulations of {self.draws.num_steps} steps"
+            units = "samples" if self.unit.num_steps == 1 else f"simulations of {self.unit.num_steps} steps"
             raise ValueError(f"the buffer's capacity of {self.num_units} {units} is below the batch size {batch_size}")
         with self._changed:
             if not self._wait_for_batch(batch_size, timeout_s):
@@ -293,7 +293,7 @@ class Buffer:
             simulations=self.table.simulations[slots],
             steps=self.table.steps[slots] + choices,
             weights=None if weights is None else to_device(weights, self.storage.device),
-            num_samples=len(slots) * self.draws.samples_per_row,
+            num_samples=len(slots) * self.unit.samples_per_row,
         )
         with self._changed:
             self.table.num_seen[slots] += 1
@@ -341,7 +341,7 @@ class Buffer:
         with self._changed:
             table, slots = self.table, batch.slots
             is_in = (table.num_seen[slots] >= 0) & (table.simulations[slots] == batch.simulations)
-            if self.draws.num_steps == 1:
+            if self.unit.num_steps == 1:
                 is_in &= table.steps[slots] == batch.steps
             self.policy.observe(slots[is_in], values[is_in])
 
@@ -390,7 +390,7 @@ class Buffer:
                 **table,
                 **{name: torch.from_numpy(slots.slots.copy()) for name, slots in self._idle_sets().items()},
                 "capacity": self.capacity,
-                "draw": repr(self.draws),
+                "draw": repr(self.unit),
                 "num_put": self.num_put,
                 "num_drawn": self.num_drawn,
                 "reached_watermark": self.reached_watermark,
@@ -406,8 +406,8 @@ class Buffer:
         """
         if state["capacity"] != self.capacity:
             raise ValueError(f"the saved buffer has a capacity of {state['capacity']}, this one of {self.capacity}")
-        if state["draw"] != repr(self.draws):
-            raise ValueError(f"the saved buffer is drawn from by {state['draw']}, this one by {self.draws}")
+        if state["draw"] != repr(self.unit):
+            raise ValueError(f"the saved buffer is drawn from by {state['draw']}, this one by {self.unit}")
         with self._changed:
             slots = state["slots"].numpy()
             for name in self.storage.arrays:

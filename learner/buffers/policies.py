@@ -142,17 +142,17 @@ class Policy(ABC):
         Returns:
             The slots of those that leave.
         """
-        leaves = self.table.num_seen[slots] >= self.table.draws.num_choices
+        leaves = self.table.num_seen[slots] >= self.table.unit.num_choices
         self.unseen.put_back(slots[~leaves])
         return slots[leaves]
 
     @property
     def num_rows_left(self) -> int:
         """Rows that would be drawn of the whole units that are in, if no more came."""
-        if self.table.draws.num_choices == 1:
+        if self.table.unit.num_choices == 1:
             return self.table.num_whole
         num_seen = self.table.num_seen[self.table.num_seen >= 0]
-        return int((self.table.draws.num_choices - num_seen).sum())
+        return int((self.table.unit.num_choices - num_seen).sum())
 
     # What training found
 

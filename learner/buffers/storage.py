@@ -20,7 +20,7 @@ from torch import Tensor
 
 from penstock.arrays.ragged import Ragged
 from penstock.layout import Block, Layout
-from penstock.learner.buffers.units import Draw, dtype_of
+from penstock.learner.buffers.units import Unit, dtype_of
 
 BLOCK_BYTES = 1 << 26  # staged at a time on the way to a device
 TRIM = 128  # batches have a multiple of so many points, so that few shapes occur
@@ -29,7 +29,7 @@ TRIM = 128  # batches have a multiple of so many points, so that few shapes occu
 class Storage:
     """Places for `num_units` units, written by one thread and gathered from by another: never the same places at once.
 
-    layout: of the samples. draws: what a unit is, and what a batch's arrays are made of. pin_memory: page-locked host
+    layout: of the samples. unit: what a unit is, and what a batch's arrays are made of. pin_memory: page-locked host
     memory.
 
     On a GPU writes are queued on a stream of the storage's own, gathers on the current one. An event in common makes
@@ -37,23 +37,23 @@ class Storage:
     though the buffer says so as soon as it is queued.
     """
 
-    def __init__(self, layout: Layout, num_units: int, draws: Draw, device: torch.device | str, pin_memory: bool):
-        self.draws = draws
+    def __init__(self, layout: Layout, num_units: int, unit: Unit, device: torch.device | str, pin_memory: bool):
+        self.unit = unit
         self.device = torch.device(device)
         self.is_pinned = pin_memory
         self.arrays = {
-            name: _allocate((num_units, draws.num_kept(block), *block.shape), block.dtype, self.device, pin_memory)
+            name: _allocate((num_units, unit.num_kept(block), *block.shape), block.dtype, self.device, pin_memory)
             for name, block in layout.blocks.items()
         }
         """[U, steps that are kept, C, *] and [U, steps that are kept, S]."""
         self._layout = layout
-        self._batch_layout = draws.layout(layout)
+        self._batch_layout = unit.layout(layout)
         self._dtypes = {name: dtype_of(block) for name, block in self._batch_layout.blocks.items()}
         self._counts = {
             counted_by(block): np.zeros(num_units, np.int32) for block in layout.blocks.values() if block.is_ragged
         }
         """Points, and edges, of each unit."""
-        self._drawn_from = {name: draws.merged(array) for name, array in self.arrays.items()}
+        self._drawn_from = {name: unit.merged(array) for name, array in self.arrays.items()}
         self._rows = {name: array.flatten(0, 1) for name, array in self.arrays.items()}  # one a step that is kept
         if self.device.type == "cpu":  # torch warns of rows from a shared object store, which are read-only
             self._rows = {name: rows.numpy() for name, rows in self._rows.items()}
@@ -78,9 +78,9 @@ class Storage:
     def write(self, units: np.ndarray, steps: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
         """Copies samples in. units, steps: int64 [N], where each of the first N rows of the arrays belongs."""
         for name, block in self._layout.blocks.items():
-            values, num_kept = arrays[name][: len(units)], self.draws.num_kept(block)
-            rows = units if self.draws.num_steps == 1 else units * num_kept + steps
-            if num_kept < self.draws.num_steps:
+            values, num_kept = arrays[name][: len(units)], self.unit.num_kept(block)
+            rows = units if self.unit.num_steps == 1 else units * num_kept + steps
+            if num_kept < self.unit.num_steps:
                 rows, values = rows[steps < num_kept], values[steps < num_kept]
             if not block.is_ragged:
                 self._copy_in(self._rows[name], rows, values)
@@ -103,9 +103,9 @@ class Storage:
                 arrays[name] = torch.empty(len(units), *shape, dtype=self._dtypes[name], device=self.device)
             else:  # the first values of its memory, so that they lie without a gap
                 arrays[name] = out[name].view(-1)[: len(units) * prod(shape)].view(len(units), *shape)
-        rows = to_device(self.draws.rows(units, choices), self.device)
+        rows = to_device(self.unit.rows(units, choices), self.device)
         with self._after_what_was_queued():
-            self.draws.gather(drawn_from, self._layout, rows, arrays)
+            self.unit.gather(drawn_from, self._layout, rows, arrays)
         return arrays
 
     def _trimmed(self, units: np.ndarray) -> tuple[dict[str, Tensor], dict[str, tuple[int, ...]]]:

@@ -13,7 +13,7 @@ import torch
 
 from penstock.arrays.conversion import DTYPE
 from penstock.learner.buffers.slots import SlotSet
-from penstock.learner.buffers.units import Draw
+from penstock.learner.buffers.units import Unit
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Contents:
     """int32 [N]: how often it was drawn."""
     ages: np.ndarray
     """int64 [N]: samples that arrived since."""
-    parameters: np.ndarray
-    """float32 [N, F]: the ranks of the parameters, uniform on [0, 1] under the target distribution."""
+    quantiles: np.ndarray
+    """float32 [N, F]: the quantiles of the parameters, uniform on [0, 1] under the target distribution."""
 
 
 class SlotTable:
@@ -38,11 +38,11 @@ class SlotTable:
     The buffer writes it under its lock; a policy reads it. Its book-keeping grows with the slots concerned, not with
     their number.
 
-    draws: what a unit is. seed: of `random`.
+    unit: what a slot holds. seed: of `random`.
     """
 
-    def __init__(self, num_slots: int, draws: Draw, seed: int):
-        self.draws = draws
+    def __init__(self, num_slots: int, unit: Unit, seed: int):
+        self.unit = unit
         self.random = np.random.default_rng(seed)
         """Every random number of the buffer comes from it, and its state is saved: so draws can be repeated."""
         self.simulations = np.zeros(num_slots, np.int64)
@@ -52,8 +52,8 @@ class SlotTable:
         """Draws of the unit that is in and whole, -1 for none."""
         self.arrivals = np.zeros(num_slots, np.int64)
         """Its last sample's place in the stream."""
-        self.parameters = np.zeros((num_slots, 0), DTYPE)
-        """float32 [slots, F], the ranks of the parameters; widened by the first arrival."""
+        self.quantiles = np.zeros((num_slots, 0), DTYPE)
+        """float32 [slots, F], the quantiles of the parameters; widened by the first arrival."""
         self.free = SlotSet(num_slots)
         self.free.add(np.arange(num_slots))
         self.under_way: dict[int, int] = {}
@@ -75,7 +75,7 @@ class SlotTable:
 
         take: gives at most so many slots for units that are new.
         """
-        if self.draws.num_steps == 1:
+        if self.unit.num_steps == 1:
             return self._begin(take(len(simulations)))
         numbers, first_rows, inverse = np.unique(simulations, return_index=True, return_inverse=True)
         is_new = np.array([number not in self.under_way for number in numbers.tolist()], bool)
@@ -92,7 +92,7 @@ class SlotTable:
         return slots
 
     def write(
-        self, slots: np.ndarray, simulations: np.ndarray, steps: np.ndarray, parameters: np.ndarray | None, first: int
+        self, slots: np.ndarray, simulations: np.ndarray, steps: np.ndarray, quantiles: np.ndarray | None, first: int
     ) -> np.ndarray:
         """Account for rows that are in.
 
@@ -100,17 +100,17 @@ class SlotTable:
         their last rows.
         """
         self.simulations[slots] = simulations
-        self.steps[slots] = steps if self.draws.num_steps == 1 else 0
+        self.steps[slots] = steps if self.unit.num_steps == 1 else 0
         self.arrivals[slots] = np.arange(first, first + len(slots))  # of a slot's rows the last one's
-        if parameters is not None:
-            if parameters.shape[1] != self.parameters.shape[1]:
-                self.parameters = np.zeros((len(self), parameters.shape[1]), DTYPE)
-            self.parameters[slots] = parameters
-        whole = slots if self.draws.num_steps == 1 else self._fill(slots)
+        if quantiles is not None:
+            if quantiles.shape[1] != self.quantiles.shape[1]:
+                self.quantiles = np.zeros((len(self), quantiles.shape[1]), DTYPE)
+            self.quantiles[slots] = quantiles
+        whole = slots if self.unit.num_steps == 1 else self._fill(slots)
         self._num_writing -= len(whole)
         self.num_seen[whole] = 0
-        if self.draws.num_choices > 1:
-            self._first_choices[whole] = self.random.integers(self.draws.num_choices, size=len(whole))
+        if self.unit.num_choices > 1:
+            self._first_choices[whole] = self.random.integers(self.unit.num_choices, size=len(whole))
         return whole
 
     def _fill(self, slots: np.ndarray) -> np.ndarray:
@@ -118,10 +118,10 @@ class SlotTable:
         np.add.at(self._num_filled, slots, 1)
         self.num_samples_under_way += len(slots)
         whole = np.unique(slots)
-        whole = whole[self._num_filled[whole] == self.draws.num_steps]
+        whole = whole[self._num_filled[whole] == self.unit.num_steps]
         for simulation in self.simulations[whole].tolist():
             del self.under_way[simulation]
-        self.num_samples_under_way -= len(whole) * self.draws.num_steps
+        self.num_samples_under_way -= len(whole) * self.unit.num_steps
         return whole[np.argsort(self.arrivals[whole])]
 
     def forget(self, simulation: int) -> int:
@@ -141,14 +141,14 @@ class SlotTable:
 
     def choices(self, slots: np.ndarray) -> np.ndarray:
         """Which of its rows each of these units gives next."""
-        if self.draws.num_choices == 1:
+        if self.unit.num_choices == 1:
             return np.zeros(len(slots), np.int64)
-        return (self._first_choices[slots] + self.num_seen[slots]) % self.draws.num_choices
+        return (self._first_choices[slots] + self.num_seen[slots]) % self.unit.num_choices
 
     def copy_of_contents(self) -> tuple[np.ndarray, ...]:
         """Copies of what `Contents` needs, 28 + 4 F bytes a slot, num_seen first."""
         return tuple(
-            array.copy() for array in (self.num_seen, self.simulations, self.steps, self.arrivals, self.parameters)
+            array.copy() for array in (self.num_seen, self.simulations, self.steps, self.arrivals, self.quantiles)
         )
 
     # Checkpoints
@@ -171,7 +171,7 @@ class SlotTable:
     def load_state(self, state: Mapping) -> None:
         """Goes on from `state()`; the table must be new."""
         slots = state["slots"].numpy()
-        self.parameters = np.zeros((len(self), state["parameters"].shape[1]), DTYPE)
+        self.quantiles = np.zeros((len(self), state["parameters"].shape[1]), DTYPE)
         for name, values in self._arrays().items():
             values[slots] = state[name].numpy()
         self.free.clear()
@@ -189,5 +189,5 @@ class SlotTable:
             "arrivals": self.arrivals,
             "num_filled": self._num_filled,
             "first_choices": self._first_choices,
-            "parameters": self.parameters,
+            "parameters": self.quantiles,  # as checkpoints have called them since the first version
         }

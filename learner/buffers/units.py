@@ -19,7 +19,7 @@ from torch import Tensor
 from penstock.layout import Block, Layout
 
 
-class Draw(ABC):
+class Unit(ABC):
     """How units become rows of batches: by one gather an array, of rows of the stored array with two axes merged."""
 
     num_steps: int
@@ -106,7 +106,7 @@ class Draw(ABC):
 
 
 @dataclass(frozen=True)
-class Samples(Draw):
+class Samples(Unit):
     """Single samples, each for itself: of steady problems, and of transient ones whose inputs tell the time."""
 
     num_steps = 1
@@ -116,7 +116,7 @@ class Samples(Draw):
 
 
 @dataclass(frozen=True)
-class Trajectories(Draw):
+class Trajectories(Unit):
     """Whole simulations: from the inputs of step 0 to the outputs of all steps.
 
     An output u gives the channels u_0, u_1, ..., all outputs of a step before those of the next. Of the inputs only
@@ -154,7 +154,7 @@ class Trajectories(Draw):
 
 
 @dataclass(frozen=True)
-class Pairs(Draw):
+class Pairs(Unit):
     """Two samples of a simulation: from the inputs and outputs at step t to the outputs at step t + k.
 
     An output u is the input u_before at step t. A unit gives its T - k pairs one after another, from a random one on.
@@ -212,4 +212,4 @@ def _check_num_steps(what: str, num_steps: int) -> None:
         raise ValueError(f"{what} need a problem whose num_steps is above 1, not {num_steps}")
 
 
-DRAWS: dict[str, type[Draw]] = {"samples": Samples, "trajectories": Trajectories, "pairs": Pairs}
+UNITS: dict[str, type[Unit]] = {"samples": Samples, "trajectories": Trajectories, "pairs": Pairs}

@@ -18,7 +18,7 @@ class Watermark:
 
     def __init__(self, num_samples: int, table: SlotTable):
         self.is_reached = False
-        self._num_units = num_samples // table.draws.num_steps
+        self._num_units = num_samples // table.unit.num_steps
         self._table = table
         self._was_drained = False  # before a resume: where the stream goes on, it fills to its watermark once more
         self._first_simulations: set[int] = set()  # of the samples before it
@@ -37,7 +37,7 @@ class Watermark:
     def _is_at(self, simulations: np.ndarray, is_full: bool) -> bool:
         self._first_simulations.update(simulations.tolist())
         num_whole = self._table.num_whole
-        num_simulations = len(self._first_simulations) if self._table.draws.num_steps == 1 else num_whole
+        num_simulations = len(self._first_simulations) if self._table.unit.num_steps == 1 else num_whole
         return (num_simulations >= MIN_SIMULATIONS or is_full) and num_whole >= self.num_units
 
     def restore(self, is_reached: bool, was_drained: bool) -> None:

@@ -97,7 +97,7 @@ class Ingest:
         self.limit = limit
         self.deliveries = Deliveries()
         self.counts = Counts()
-        self.moments = RunningMoments(buffer.draws.num_steps)
+        self.moments = RunningMoments(buffer.unit.num_steps)
         """Of the samples up to the one that reached the watermark, and of those that were put together with it."""
         self._given_up: dict[int, str] = {}  # not written down yet
         self._news = _Unsaid()
@@ -168,7 +168,7 @@ class Ingest:
             # before the put: who waits for the watermark finds them complete
             self._update_moments(arrays, chunk.steps[at])
         simulations, steps = chunk.simulations[at], chunk.steps[at]
-        count = self.buffer.put_now(arrays, simulations, steps, parameters=chunk.parameters[at])
+        count = self.buffer.put_now(arrays, simulations, steps, quantiles=chunk.quantiles[at])
         ending = chunk.finished if count == len(rows) else ()  # what ends with this chunk ends now
         self.deliveries.take(simulations[:count], steps[:count], ending=ending)
         self.counts.unique += count

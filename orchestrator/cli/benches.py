@@ -14,7 +14,7 @@ from penstock.layout import Layout
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.ladder.ladder import ladder
 from penstock.learner.ladder.samples import full_reservoir
-from penstock.learner.step import Step
+from penstock.learner.optimization import Optimization
 from penstock.orchestrator.actors.solver_actor import reference_solver
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import Plan, resolve
@@ -174,7 +174,7 @@ class _OwnRun:
     def batch_size(self) -> int:
         return self.plan.config.training.batch_size
 
-    def step(self, device: torch.device) -> Step:
+    def step(self, device: torch.device) -> Optimization:
         return self.plan.step(self.plan.surrogate().to(device))
 
     def full_reservoir(self, **placement: Any) -> Buffer:

@@ -120,7 +120,7 @@ def make_buffer(plan: Plan, device: torch.device, weight_bytes: int) -> Buffer:
             seed=plan.config.seed,
             device=device if placement == "device" else "cpu",
             pin_memory=is_gpu and placement == "host",
-            draw=plan.unit,
+            unit=plan.unit,
         )
     except ValueError as error:
         raise PenstockError(f"buffer: {error}") from error

@@ -70,9 +70,9 @@ class Metrics:
         self._bias = {
             stat: Gauge(f"penstock_buffer_parameter_{stat}", text, ["parameter"], registry=registry)
             for stat, text in (
-                ("ks", "KS distance of a parameter's ranks in the buffer from those it is drawn from"),
-                ("mean", "Mean rank of a parameter in the buffer, 0.5 where it is as drawn"),
-                ("spread", "Standard deviation of a parameter's ranks in the buffer, 0.289 where it is as drawn"),
+                ("ks", "KS distance of a parameter's quantiles in the buffer from those it is drawn from"),
+                ("mean", "Mean quantile of a parameter in the buffer, 0.5 where it is as drawn"),
+                ("spread", "Standard deviation of a parameter's quantiles in the buffer, 0.289 where it is as drawn"),
             )
         }
         self._age = Gauge(

@@ -18,8 +18,8 @@ from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import RelativeL2, TotalLoss
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
+from penstock.learner.optimization import Optimization
 from penstock.learner.settings import Settings, StopAfter
-from penstock.learner.step import Step
 from penstock.learner.stream.order import Deterministic, FreeRunning
 from penstock.learner.stream.stream import InProcessStream
 from penstock.learner.surrogate import Surrogate
@@ -55,7 +55,7 @@ def chunk(simulations, *, design="training", **ends):
         arrays={"fields": fields, "targets": 2 * fields},
         simulations=numbers,
         steps=np.zeros_like(numbers),
-        parameters=np.zeros((len(numbers), 1), np.float32),
+        quantiles=np.zeros((len(numbers), 1), np.float32),
         **ends,
     )
 
@@ -92,7 +92,7 @@ def learner(stream, store=None, *, order=None, policy=Reservoir, **settings):
     torch.manual_seed(0)
     surrogate = Surrogate(FNO(LAYOUT, width=8, modes=4, layers=1), Normalization.identity(LAYOUT), LAYOUT)
     return Learner(
-        Step(surrogate, loss=TotalLoss(LAYOUT, RelativeL2), learning_rate=1e-2),
+        Optimization(surrogate, loss=TotalLoss(LAYOUT, RelativeL2), learning_rate=1e-2),
         Buffer(LAYOUT, policy(), capacity=24, watermark=12, seed=0),
         stream,
         LAYOUT,

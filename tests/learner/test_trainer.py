@@ -18,9 +18,9 @@ from penstock.learner.feed.feed import Feed
 from penstock.learner.losses.losses import LOSSES, TotalLoss
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
+from penstock.learner.optimization import Optimization
 from penstock.learner.schedules import Schedule
 from penstock.learner.settings import Settings, StopAfter
-from penstock.learner.step import Step
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.stream.lockstep import Lockstep
 from penstock.learner.stream.rate_limiter import RateLimiter
@@ -49,7 +49,7 @@ def chunk(arrays, first=0):
     return Chunk(arrays=arrays, simulations=numbers, steps=np.zeros_like(numbers), finished=tuple(numbers.tolist()))
 
 
-class NotingStep(Step):
+class NotingStep(Optimization):
     """A step that notes what it was given and the weights that it left."""
 
     def __init__(self, *arguments, **options):
@@ -76,7 +76,7 @@ def new_trainer(
     batch_size=8,
     depth=None,
     limiter=None,
-    step=Step,
+    step=Optimization,
     learning_rate=5e-3,
     loss="relative_l2",
     ema_decay=None,
@@ -242,7 +242,7 @@ def test_a_schedule_that_is_over_before_the_run_is_said():
 def test_a_loss_that_explodes_is_said_and_the_run_goes_on(monkeypatch):
     monkeypatch.setattr("penstock.learner.trainer.LOSS_READ_EVERY_S", 0.0)
 
-    class Exploding(Step):
+    class Exploding(Optimization):
         def __call__(self, *arguments):
             return super().__call__(*arguments) * (1e3 if self.num_steps > 50 else 1.0)
 
@@ -279,7 +279,7 @@ class Hearing(Reservoir):
 def test_rows_are_weighed_and_a_policy_hears_their_losses_after_each_step():
     noted = []
 
-    class Noting(Step):
+    class Noting(Optimization):
         def __call__(self, arrays, learning_rate, weights):
             loss = super().__call__(arrays, learning_rate, weights)
             noted.append((loss.item(), weights.tolist(), self.row_losses.tolist()))
@@ -294,7 +294,7 @@ def test_rows_are_weighed_and_a_policy_hears_their_losses_after_each_step():
         assert loss == pytest.approx(np.mean(np.multiply(weights, row_losses)), rel=1e-5)
 
 
-class NotingRates(Step):
+class NotingRates(Optimization):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         self.rates = []
@@ -327,7 +327,7 @@ def test_the_learning_rate_comes_down_over_the_drain_and_not_before_it(kind, dep
 @pytest.mark.parametrize("kind", [Fifo, Firo, Reservoir])
 def test_the_drain_of_pairs_is_planned_by_rows(kind):
     arrays, num_steps = smoothing(60, seed=1), 6
-    buffer = Buffer(LAYOUT, kind(), capacity=60, watermark=6, seed=0, draw=Pairs(num_steps))
+    buffer = Buffer(LAYOUT, kind(), capacity=60, watermark=6, seed=0, unit=Pairs(num_steps))
     ingest = Ingest(None, buffer, LAYOUT)
     simulations, steps = np.divmod(np.arange(60), num_steps)
     ingest.take(Chunk(arrays=arrays, simulations=simulations, steps=steps, finished=tuple(range(10))))
@@ -509,11 +509,11 @@ def test_limits_and_checkpoints_do_not_wait_for_the_rate_limiter(depth):
 
 def test_samples_of_simulations_under_way_are_not_trained_on_yet():
     stop_after, arrays = StopAfter(samples=8), smoothing(16, seed=1)
-    buffer = Buffer(LAYOUT, Fifo(), capacity=64, watermark=4, seed=0, draw=Trajectories(4))
+    buffer = Buffer(LAYOUT, Fifo(), capacity=64, watermark=4, seed=0, unit=Trajectories(4))
     ingest = Ingest(None, buffer, LAYOUT)
     model = FNO(buffer.layout, width=4, modes=3, layers=1)
     surrogate = Surrogate(model, Normalization.identity(buffer.layout), buffer.layout)
-    step = Step(surrogate, loss=TotalLoss(LAYOUT, LOSSES["mse"]), learning_rate=1e-3)
+    step = Optimization(surrogate, loss=TotalLoss(LAYOUT, LOSSES["mse"]), learning_rate=1e-3)
     settings = Settings(batch_size=1, stop_after=stop_after)
     trainer = Trainer(step, Feed(buffer, "cpu", 1), ingest, settings)
 

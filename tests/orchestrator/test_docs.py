@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from penstock.learner.buffers.policies import POLICIES
-from penstock.learner.buffers.units import DRAWS
+from penstock.learner.buffers.units import UNITS
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
 from penstock.orchestrator.views.prometheus import Metrics
@@ -28,7 +28,7 @@ def test_readme_lists_every_problem():
 def test_the_reference_has_every_part_that_is_chosen_by_name():
     pages = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
     modules = set(re.findall(r"^::: (\S+)$", pages, re.M))
-    for registry in (PROBLEMS, STRATEGIES, MODELS, LOSSES, DRAWS, POLICIES):
+    for registry in (PROBLEMS, STRATEGIES, MODELS, LOSSES, UNITS, POLICIES):
         assert modules >= {load_class(name, registry, "").__module__ for name in registry}
     for module in modules:
         importlib.import_module(module)

@@ -187,7 +187,7 @@ class Doubling:
                 arrays={"fields": fields, "scalars": np.zeros((10, 1), np.float32), "targets": 2 * fields + 5 * noise},
                 simulations=np.full(10, simulation),
                 steps=np.arange(10),
-                parameters=np.zeros((10, 1), np.float32),
+                quantiles=np.zeros((10, 1), np.float32),
                 finished=(simulation,),
             )
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from penstock.learner.buffers.units import DRAWS
+from penstock.learner.buffers.units import UNITS
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
 from penstock.orchestrator.config import config
@@ -42,7 +42,7 @@ def other(value):
 
 
 if changes == "changed":
-    for registry in (PROBLEMS, STRATEGIES, DRAWS, MODELS, LOSSES):
+    for registry in (PROBLEMS, STRATEGIES, UNITS, MODELS, LOSSES):
         for name in registry:
             function = load_class(name, registry, "").__init__
             if function.__kwdefaults__:

@@ -142,7 +142,7 @@ def test_any_history_is_bounded_and_loses_nothing(kind, draw, sizes, actions):
     watermark = sizes.draw(st.integers(1, capacity))
     # with three simulations under way there must be slots for a batch: a draw is then always possible in the end
     batch_size = sizes.draw(st.integers(1, num_units - 3))
-    buffer = Buffer(LAYOUT, POLICIES[kind](), capacity=capacity, watermark=watermark, seed=0, draw=draw)
+    buffer = Buffer(LAYOUT, POLICIES[kind](), capacity=capacity, watermark=watermark, seed=0, unit=draw)
     arrived, drawn = [], Counter()
 
     def count_rows(batch):
@@ -231,7 +231,7 @@ def test_draws_are_uniform(kind, draw):
     simulations, steps = np.divmod(np.arange(20 * draw.num_steps), draw.num_steps)
     arrays, *_ = samples(simulations, steps)
     for seed in range(1000):
-        buffer = Buffer(LAYOUT, kind(), capacity=len(simulations), watermark=1, seed=seed, draw=draw)
+        buffer = Buffer(LAYOUT, kind(), capacity=len(simulations), watermark=1, seed=seed, unit=draw)
         buffer.put_now(arrays, simulations, steps)
         batch = buffer.draw(4, 0.0)
         counts[batch.simulations, batch.steps] += 1
@@ -363,7 +363,7 @@ def test_no_row_is_torn_under_concurrency(kind, draw):
     shape, units = (64, 64), 2  # 16 KB a row: a copy lasts long enough to be interrupted
     layout = Layout((FieldSpec(name="a", on=Grid(shape)),), (FieldSpec(name="u", on=Grid(shape)),))
     num_rows = units * draw.num_steps
-    buffer = Buffer(layout, kind(), capacity=2 * num_rows, watermark=num_rows, seed=0, draw=draw)
+    buffer = Buffer(layout, kind(), capacity=2 * num_rows, watermark=num_rows, seed=0, unit=draw)
     simulations, steps = np.divmod(np.arange(512), draw.num_steps)
     pool = np.broadcast_to(simulations.astype(np.float32).reshape(-1, 1, 1, 1), (512, 1, *shape)).copy()
     stop = threading.Event()
@@ -403,15 +403,15 @@ def test_a_restored_buffer_goes_on_as_the_saved_one(kind, draw, count, tmp_path)
     """With simulations under way, and with all slots taken."""
 
     def new():
-        return Buffer(LAYOUT, POLICIES[kind](), capacity=24, watermark=6, seed=3, draw=draw)
+        return Buffer(LAYOUT, POLICIES[kind](), capacity=24, watermark=6, seed=3, unit=draw)
 
     simulations, steps = np.divmod(np.arange(60), 3)
     arrays, *_ = samples(simulations, steps)
-    ranks = np.random.default_rng(0).random((60, 2), np.float32)
+    quantiles = np.random.default_rng(0).random((60, 2), np.float32)
 
     def put_rows(buffer, at):
         rows = {name: array[at] for name, array in arrays.items()}
-        return buffer.put_now(rows, simulations[at], steps[at], parameters=ranks[at])
+        return buffer.put_now(rows, simulations[at], steps[at], quantiles=quantiles[at])
 
     buffer, other = new(), new()
     taken = put_rows(buffer, slice(0, 16))
@@ -421,7 +421,7 @@ def test_a_restored_buffer_goes_on_as_the_saved_one(kind, draw, count, tmp_path)
     for name in ("num_put", "num_drawn", "num_unseen", "reached_watermark", "capacity"):
         assert getattr(other, name) == getattr(buffer, name)
     assert len(other) == len(buffer)
-    np.testing.assert_array_equal(other.contents().parameters, buffer.contents().parameters)
+    np.testing.assert_array_equal(other.contents().quantiles, buffer.contents().quantiles)
     np.testing.assert_array_equal(other.contents().ages, buffer.contents().ages)
     for each in (buffer, other):
         put_rows(each, slice(taken, 40))
@@ -444,7 +444,7 @@ def test_a_state_of_another_buffer_is_refused(tmp_path):
     with pytest.raises(ValueError, match="capacity of 4"):
         Buffer(LAYOUT, Fifo(), capacity=5, watermark=1, seed=0).load_state(state)
     with pytest.raises(ValueError, match=r"drawn from by Samples\(\), this one by Trajectories\(num_steps=2\)"):
-        Buffer(LAYOUT, Fifo(), capacity=4, watermark=1, seed=0, draw=Trajectories(2)).load_state(state)
+        Buffer(LAYOUT, Fifo(), capacity=4, watermark=1, seed=0, unit=Trajectories(2)).load_state(state)
 
 
 @pytest.mark.parametrize("kind", POLICIES)
@@ -530,21 +530,21 @@ def test_rows_of_a_shared_object_store_are_taken_without_a_warning():
 
 def test_contents_tell_ages_draws_and_parameters():
     buffer = Buffer(LAYOUT, Fifo(), capacity=4, watermark=1, seed=0)
-    ranks = np.arange(12, dtype=np.float32).reshape(6, 2) / 12
+    quantiles = np.arange(12, dtype=np.float32).reshape(6, 2) / 12
     for start, stop in ((0, 3), (3, 4)):
-        buffer.put_now(*rows(start, stop - start), parameters=ranks[start:stop])
+        buffer.put_now(*rows(start, stop - start), quantiles=quantiles[start:stop])
     buffer.draw(2, 0.0)
-    buffer.put_now(*rows(4, 2), parameters=ranks[4:])
+    buffer.put_now(*rows(4, 2), quantiles=quantiles[4:])
     contents = buffer.contents()
     order = np.argsort(contents.simulations)
     assert contents.simulations[order].tolist() == [2, 3, 4, 5] == buffer.simulations_in().tolist()
     assert contents.ages[order].tolist() == [3, 2, 1, 0]
     assert contents.num_seen.tolist() == [0, 0, 0, 0]
-    np.testing.assert_array_equal(contents.parameters[order], ranks[2:])
+    np.testing.assert_array_equal(contents.quantiles[order], quantiles[2:])
 
 
 def test_a_simulation_that_fails_half_way_frees_its_slot():
-    buffer = Buffer(LAYOUT, Fifo(), capacity=7, watermark=1, seed=0, draw=Trajectories(3))
+    buffer = Buffer(LAYOUT, Fifo(), capacity=7, watermark=1, seed=0, unit=Trajectories(3))
     steps = np.arange(3)
     for simulation in (0, 1):
         assert buffer.put_now(*samples(np.full(2, simulation), steps[:2])) == 2
@@ -560,7 +560,7 @@ def test_a_simulation_that_fails_half_way_frees_its_slot():
 @pytest.mark.parametrize("kind", sorted(POLICIES))
 def test_simulations_left_half_way_by_dead_workers_do_not_stop_the_draws(kind):
     """Slots for a batch of 2 and a worker, of which two died: what is whole is drawn, and the rest finds room."""
-    buffer = Buffer(LAYOUT, POLICIES[kind](), capacity=9, watermark=9, seed=0, draw=Trajectories(3))
+    buffer = Buffer(LAYOUT, POLICIES[kind](), capacity=9, watermark=9, seed=0, unit=Trajectories(3))
     steps = np.arange(3)
     buffer.put_now(*samples(np.full(3, 9), steps))
     for simulation in (0, 1):
@@ -578,7 +578,7 @@ def test_simulations_left_half_way_by_dead_workers_do_not_stop_the_draws(kind):
     ("options", "expected"),
     [
         ({"watermark": 5}, "watermark must be between 1 and the capacity 4, not 5"),
-        ({"draw": Trajectories(5)}, "a capacity of 4 samples holds no simulation of 5 steps"),
+        ({"unit": Trajectories(5)}, "a capacity of 4 samples holds no simulation of 5 steps"),
     ],
 )
 def test_buffers_that_cannot_be(options, expected):
@@ -589,7 +589,7 @@ def test_buffers_that_cannot_be(options, expected):
 def test_batches_and_steps_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="capacity of 4 samples is below the batch size 5"):
         Buffer(LAYOUT, Fifo(), capacity=4, watermark=1, seed=0).draw(5, 0.0)
-    buffer = Buffer(LAYOUT, Fifo(), capacity=10, watermark=1, seed=0, draw=Pairs(3))
+    buffer = Buffer(LAYOUT, Fifo(), capacity=10, watermark=1, seed=0, unit=Pairs(3))
     with pytest.raises(ValueError, match="capacity of 3 simulations of 3 steps is below the batch size 4"):
         buffer.draw(4, 0.0)
     with pytest.raises(ValueError, match="steps 2 to 3 came, and a simulation has 0 to 2"):
@@ -605,7 +605,7 @@ def test_numbers():
     buffer.draw(3, 0.0)
     assert buffer.reached_watermark and (len(buffer), buffer.num_unseen) == (4, 1)
     assert sorted(buffer.contents().num_seen.tolist()) == [0, 1, 1, 1]
-    trajectories = Buffer(LAYOUT, Fifo(), capacity=10, watermark=1, seed=0, draw=Trajectories(3))
+    trajectories = Buffer(LAYOUT, Fifo(), capacity=10, watermark=1, seed=0, unit=Trajectories(3))
     assert trajectories.num_units == 3
     assert trajectories.storage.num_bytes == 4 * 3 * (3 + 1 + 3 * 3)  # of the inputs only step 0 is kept
 
@@ -614,7 +614,7 @@ def test_numbers():
 @pytest.mark.parametrize("draw", [Samples(), Trajectories(3), Pairs(4, 2)])
 def test_on_a_device_a_slot_is_not_overwritten_before_its_gather_is_done(draw):
     """Gathers are queued behind a long kernel on their stream, and the next arrivals take their slots at once."""
-    buffer = Buffer(LAYOUT, Fifo(), capacity=8 * draw.num_steps, watermark=1, seed=0, draw=draw, device="cuda")
+    buffer = Buffer(LAYOUT, Fifo(), capacity=8 * draw.num_steps, watermark=1, seed=0, unit=draw, device="cuda")
     simulations, steps = np.divmod(np.arange(800 * draw.num_steps), draw.num_steps)
     arrays, *_ = samples(simulations, steps)
     batches, taken = [], 0
@@ -639,7 +639,7 @@ def test_no_batch_is_drawn_before_ten_simulations_are_in(kind, draw, monkeypatch
     monkeypatch.setattr(watermark, "MIN_SIMULATIONS", 10)
 
     def new():
-        return Buffer(LAYOUT, POLICIES[kind](), capacity=60, watermark=3, seed=0, draw=draw)
+        return Buffer(LAYOUT, POLICIES[kind](), capacity=60, watermark=3, seed=0, unit=draw)
 
     buffer = new()
     for simulation in range(10):
@@ -656,7 +656,7 @@ def test_no_batch_is_drawn_before_ten_simulations_are_in(kind, draw, monkeypatch
 @pytest.mark.parametrize("kind", sorted(POLICIES))
 def test_a_buffer_without_room_for_ten_simulations_is_at_its_watermark_when_it_is_full(kind, draw, monkeypatch):
     monkeypatch.setattr(watermark, "MIN_SIMULATIONS", 10)
-    buffer = Buffer(LAYOUT, POLICIES[kind](), capacity=12, watermark=3, seed=0, draw=draw)
+    buffer = Buffer(LAYOUT, POLICIES[kind](), capacity=12, watermark=3, seed=0, unit=draw)
     for simulation in range(4):
         assert not buffer.reached_watermark
         assert buffer.put_now(*samples(np.full(3, simulation), np.arange(3))) == 3

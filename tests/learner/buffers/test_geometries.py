@@ -203,7 +203,7 @@ def test_a_restored_buffer_of_points_draws_what_the_saved_one_does(kind, draws):
     """Its counts of points too: batches are trimmed alike."""
 
     def new_buffer():
-        return Buffer(ON_POINTS, kind(), capacity=36, watermark=12, seed=0, draw=draws)
+        return Buffer(ON_POINTS, kind(), capacity=36, watermark=12, seed=0, unit=draws)
 
     def put(buffer, numbers):
         rows = [(number, step) for number in numbers for step in range(draws.num_steps)]

@@ -69,7 +69,7 @@ def put(buffer, simulations, steps=None):
 @pytest.mark.parametrize("draw", [Samples(), Trajectories(3), Pairs(3)])
 @pytest.mark.parametrize("kind", sorted(POLICIES))
 def test_a_batch_names_the_slots_of_its_rows(kind, draw):
-    buffer = new(POLICIES[kind](), draw=draw)
+    buffer = new(POLICIES[kind](), unit=draw)
     simulations, steps = np.divmod(np.arange(12), 3)
     put(buffer, simulations, steps)
     for _ in range(2):
@@ -133,7 +133,7 @@ def test_a_policy_hears_of_the_rows_whose_units_are_still_in():
 
 
 def test_of_trajectories_a_policy_hears_by_unit():
-    buffer = new(ByLoss(), draw=Pairs(3))
+    buffer = new(ByLoss(), unit=Pairs(3))
     put(buffer, *np.divmod(np.arange(12), 3))
     batch = buffer.draw(4, 0.0)
     assert batch.steps.any()

@@ -18,8 +18,8 @@ from penstock.learner.checkpoints import checkpoint
 from penstock.learner.checkpoints.weights import load_weights, weights_of
 from penstock.learner.losses.losses import MSE, TotalLoss
 from penstock.learner.normalization import Normalization
+from penstock.learner.optimization import WEIGHT_DECAY, Optimization
 from penstock.learner.rehearsal.rehearsal import rehearse, try_export, try_out
-from penstock.learner.step import WEIGHT_DECAY, Step
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation
 from tests.learner.models import zoo
@@ -92,7 +92,7 @@ def new_surrogate(name, seed):
 
 
 def new_step(surrogate):
-    return Step(surrogate, loss=TotalLoss(LAYOUT, MSE), learning_rate=RATE, ema_decay=DECAY)
+    return Optimization(surrogate, loss=TotalLoss(LAYOUT, MSE), learning_rate=RATE, ema_decay=DECAY)
 
 
 def samples(size):

@@ -236,16 +236,16 @@ def test_moments_are_of_the_samples_up_to_the_watermark_and_survive_a_checkpoint
 
 def test_ranks_of_parameters_go_with_their_rows():
     ingest = new_ingest(kind=Reservoir)
-    ranks = np.array([[0.1, 0.5], [0.2, 0.6], [0.2, 0.6], [0.3, 0.7]], np.float32)
-    ingest.take(chunk((1, 0), finished=(1,), parameters=ranks[:1]))
-    ingest.take(chunk((1, 0), (2, 0), (2, 1), (3, 0), finished=(1, 2, 3), parameters=ranks))
+    quantiles = np.array([[0.1, 0.5], [0.2, 0.6], [0.2, 0.6], [0.3, 0.7]], np.float32)
+    ingest.take(chunk((1, 0), finished=(1,), quantiles=quantiles[:1]))
+    ingest.take(chunk((1, 0), (2, 0), (2, 1), (3, 0), finished=(1, 2, 3), quantiles=quantiles))
     contents = ingest.buffer.contents()
-    found = dict(zip(contents.simulations.tolist(), contents.parameters.tolist(), strict=True))
-    assert found == {1: ranks[0].tolist(), 2: ranks[1].tolist(), 3: ranks[3].tolist()}
+    found = dict(zip(contents.simulations.tolist(), contents.quantiles.tolist(), strict=True))
+    assert found == {1: quantiles[0].tolist(), 2: quantiles[1].tolist(), 3: quantiles[3].tolist()}
 
 
 def test_a_simulation_that_fails_half_way_leaves_no_slot_taken():
-    buffer = Buffer(LAYOUT, Fifo(), capacity=6, watermark=1, seed=0, draw=Trajectories(num_steps=3))
+    buffer = Buffer(LAYOUT, Fifo(), capacity=6, watermark=1, seed=0, unit=Trajectories(num_steps=3))
     ingest = Ingest(None, buffer, LAYOUT)
     ingest.take(chunk((0, 0), (0, 1), (1, 0)))
     assert not ingest.take(chunk((2, 0)), lambda: len(buffer) == 3)  # no slot
@@ -258,7 +258,7 @@ def test_a_simulation_that_fails_half_way_leaves_no_slot_taken():
 
 
 def test_a_simulation_given_up_while_its_chunk_waits_takes_no_slot():
-    buffer = Buffer(LAYOUT, Fifo(), capacity=6, watermark=1, seed=0, draw=Trajectories(num_steps=3))
+    buffer = Buffer(LAYOUT, Fifo(), capacity=6, watermark=1, seed=0, unit=Trajectories(num_steps=3))
     ingest = Ingest(None, buffer, LAYOUT)
     ingest.take(chunk(*[(simulation, step) for simulation in (0, 1) for step in range(3)], finished=(0, 1)))
     arrival = ingest.begin(chunk((2, 0), (3, 0)))

@@ -53,7 +53,7 @@ def chunks_of(ids):
             arrays={"fields": fields, "targets": fields},
             simulations=keys[:, 0],
             steps=keys[:, 1],
-            parameters=np.zeros((len(keys), 0), np.float32),
+            quantiles=np.zeros((len(keys), 0), np.float32),
             finished=tuple(finished),
             failed=dict(failed),
         )
@@ -121,7 +121,7 @@ class Learner:
 
     def __init__(self, kind, luck, *, ratio=0.7, capacity=24, watermark=12, limit=LIMIT, draw=None):
         self.limiter = RateLimiter(ratio)
-        self.buffer = Buffer(LAYOUT, POLICIES[kind](), capacity=capacity, watermark=watermark, seed=1, draw=draw)
+        self.buffer = Buffer(LAYOUT, POLICIES[kind](), capacity=capacity, watermark=watermark, seed=1, unit=draw)
         self.workers = Workers(luck, limit)
         self.lanes = Lanes(self.workers, blocks(limit))
         self.ingest = Ingest(self.lanes, self.buffer, LAYOUT, self.limiter)

@@ -136,7 +136,7 @@ def test_samples_hold_30_scalars_and_pack(scipy_solve):
     assert len(samples) == 2 * problem.num_steps
     arrays = problem.layout.pack(samples)
     assert {name: array.shape for name, array in arrays.items()} == {"scalars": (2, 30), "targets": (2, 1, 6, 6)}
-    assert problem.rank_names == tuple(spec.name for spec in problem.inputs)
+    assert problem.quantile_names == tuple(spec.name for spec in problem.inputs)
     np.testing.assert_allclose(arrays["scalars"][1], problem.features(draws[1]), rtol=1e-6)  # both standard normal
 
 

@@ -21,7 +21,7 @@ WEIGHT_DECAY = 1e-4
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
 
 
-class Step:
+class Optimization:
     """A step of AdamW (Loshchilov and Hutter, ICLR 2019, arXiv 1711.05101) on the mean loss of a batch.
 
     surrogate: on its device already; its parameters are changed in place. A complex one is trained as its real and

@@ -16,7 +16,7 @@ from penstock.layout import FieldSpec, Layout
 from penstock.learner.losses.losses import MSE, TotalLoss
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization, RunningMoments
-from penstock.learner.step import Step
+from penstock.learner.optimization import Optimization
 from penstock.learner.surrogate import Surrogate
 
 LAYOUT = Layout((FieldSpec(name="a", on=Grid((12, 12))),), (FieldSpec(name="u", on=Grid((12, 12))),))
@@ -44,7 +44,7 @@ def new_step(seed=0, **options):
     moments = RunningMoments()
     moments.update({name: array.numpy() for name, array in next(batches(1, 64)).items()})
     surrogate = Surrogate(FNO(LAYOUT, width=6, modes=4, layers=2), Normalization.from_moments(moments, LAYOUT), LAYOUT)
-    return Step(surrogate, **{"loss": LOSS, "learning_rate": 1e-3, **options})
+    return Optimization(surrogate, **{"loss": LOSS, "learning_rate": 1e-3, **options})
 
 
 def weights(surrogate):
@@ -94,7 +94,7 @@ class ComplexGains(nn.Module):
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
 def test_complex_parameters_follow_adamw_written_out_in_numpy(dtype):
     """The mean output's gradient is constant: d/dRe(w) Im(conj(w) a) = 0 and d/dIm(w) = -a."""
-    step = Step(
+    step = Optimization(
         Surrogate(ComplexGains(dtype), Normalization.identity(LAYOUT), LAYOUT),
         loss=TotalLoss(LAYOUT, lambda _: lambda prediction, target, typical: prediction.mean(dim=(1, 2, 3))),
         learning_rate=1e-2,
@@ -146,7 +146,7 @@ class Gain(nn.Module):
 @pytest.mark.parametrize("options", [{}, {"micro_batch_size": 3}, {"micro_batch_size": 8}, {"compile": True}])
 def test_a_weighted_loss_and_its_gradient_are_those_of_numpy(options):
     """Of u = g a it is L = 1/N Σ w_i mean((g a_i - u_i)²), and dL/dg = 1/N Σ w_i mean(2 a_i (g a_i - u_i))."""
-    step = Step(
+    step = Optimization(
         Surrogate(Gain(), Normalization.identity(LAYOUT), LAYOUT),
         loss=TotalLoss(LAYOUT, MSE),
         learning_rate=1e-2,
@@ -199,7 +199,7 @@ class CountsBatches(nn.Module):
 
 
 def test_the_averaged_surrogate_follows_the_normalisation_and_the_buffers():
-    step = Step(
+    step = Optimization(
         Surrogate(CountsBatches(), Normalization.identity(LAYOUT), LAYOUT),
         loss=LOSS,
         learning_rate=1e-3,
@@ -300,7 +300,7 @@ def test_no_value_is_read_on_the_host(options):
 def test_a_step_on_a_gpu_never_waits_for_it(options):
     on_cpu = new_step(**options)
     surrogate = copy.deepcopy(on_cpu.surrogate).cuda()
-    step = Step(surrogate, loss=LOSS, learning_rate=1e-3, **options)
+    step = Optimization(surrogate, loss=LOSS, learning_rate=1e-3, **options)
     arrays = [{name: array.cuda() for name, array in batch.items()} for batch in batches(6)]
     step(arrays[0], 1e-3)
     torch.cuda.set_sync_debug_mode("error")
@@ -320,7 +320,7 @@ def test_a_compiled_step_is_the_same_and_other_batch_sizes_are_not_compiled():
         torch.manual_seed(0)
         surrogate = Surrogate(nn.Conv2d(1, 1, 1), Normalization.identity(LAYOUT), LAYOUT)
         surrogate.model.forward = lambda fields, forward=surrogate.model.forward: torch.tanh(forward(fields))
-        step = Step(surrogate, loss=LOSS, learning_rate=1e-3, **options)
+        step = Optimization(surrogate, loss=LOSS, learning_rate=1e-3, **options)
         return zip(*((step.compiles_next, step(batch, 1e-3).item()) for batch in stream), strict=True)
 
     torch._dynamo.utils.counters.clear()
