@@ -70,6 +70,7 @@ def draw_comparison(
     )
     for row, of_row in zip(samples, axes, strict=True):
         truth, predicted = arrays[output.name][row], prediction[row]
+        error = predicted - truth
         where = _shown(output.on, arrays, row)
         sizes = [_length(values, output)[..., where] for values in (truth, predicted)]
         limits = {"vmin": min(map(np.min, sizes)), "vmax": max(map(np.max, sizes))}
@@ -81,7 +82,7 @@ def draw_comparison(
             _Panel("surrogate", predicted, output, limits),
             _Panel(
                 f"absolute error, {digits(100 * errors[row])} % in L2",
-                np.abs(predicted - truth),
+                error if output.components > 1 else np.abs(error),  # of vectors the length is drawn
                 FieldSpec(name="error", on=output.on, components=output.components),
                 {"cmap": "magma"},
             ),
@@ -140,7 +141,7 @@ def _draw_mesh(figure, axis, panel: _Panel, mesh: Mesh, arrays: Mapping[str, np.
         _draw_cloud(figure, axis, panel, points, panel.values)
         return
     image = axis.tripcolor(*points.T, cells, _length(panel.values, panel.spec), shading="gouraud", **panel.style)
-    _draw_arrows(axis, panel, points, panel.values)
+    _draw_arrows(axis, panel, points, panel.values, "white")
     _finish(figure, axis, image)
 
 
@@ -158,14 +159,14 @@ def _draw_cloud(figure, axis, panel: _Panel, points: np.ndarray, values: np.ndar
         axis.plot(points[order, 0], lengths[order])
         return
     image = axis.scatter(*points[:, :2].T, c=lengths, s=POINT_AREA / len(points), linewidths=0, **panel.style)
-    _draw_arrows(axis, panel, points, values)
+    _draw_arrows(axis, panel, points, values, "black")
     _finish(figure, axis, image)
 
 
-def _draw_arrows(axis, panel: _Panel, points: np.ndarray, values: np.ndarray) -> None:
+def _draw_arrows(axis, panel: _Panel, points: np.ndarray, values: np.ndarray, color: str) -> None:
     if panel.spec.components == points.shape[1] == 2:
         step = max(1, len(points) // MAX_ARROWS)
-        axis.quiver(*points[::step].T, *values[:, ::step], color="white")
+        axis.quiver(*points[::step].T, *values[:, ::step], color=color)
 
 
 def _finish(figure, axis, image) -> None:

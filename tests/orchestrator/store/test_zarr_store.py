@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from penstock.errors import PenstockError
-from penstock.geometry import Grid
-from penstock.layout import FieldSpec, Layout
+from penstock.geometry import Grid, Points
+from penstock.layout import FieldSpec, Layout, Sample
 from penstock.orchestrator.store import zarr_store
+from penstock.ragged import padded
 
 LAYOUT = Layout(
     (
@@ -135,3 +136,42 @@ def test_the_damaged_array_is_named(tmp_path):
     shutil.rmtree(path / "a")
     with pytest.raises(PenstockError, match="the array a can't be read"):
         zarr_store.read(path)
+
+
+CLOUD = Points(9, 2, max_edges=6)
+ON_POINTS = Layout(
+    (FieldSpec(name="a", on=CLOUD), FieldSpec(name="g", on=Grid((3, 2), name="plain"), components=2)),
+    (FieldSpec(name="shift", on=CLOUD, components=2), FieldSpec(name="p", on=CLOUD), FieldSpec(name="drag")),
+)
+
+
+def test_components_points_and_edges_come_back_as_they_were_packed(tmp_path):
+    generator = np.random.default_rng(0)
+    samples = [
+        Sample(
+            inputs={"a": generator.random(count), "g": generator.random((2, 3, 2))},
+            outputs={"shift": generator.random((2, count)), "p": generator.random(count), "drag": count},
+            geometry={
+                "points": generator.random((count, 2)),
+                "weights": generator.uniform(0.1, 1, count),
+                "edges": np.stack([np.arange(count - 1), np.arange(1, count)], axis=1)[:6],
+            },
+        )
+        for count in (4, 7, 1)
+    ]
+    arrays = {name: padded(rows) for name, rows in ON_POINTS.pack(samples).items()}
+    named = zarr_store.by_name(arrays, ON_POINTS)
+    assert {name: array.shape for name, array in named.items()} == {
+        "a": (3, 7),
+        "g": (3, 2, 3, 2),
+        "points": (3, 2, 7),
+        "weights": (3, 7),
+        "edges": (3, 2, 6),
+        "shift": (3, 2, 7),
+        "p": (3, 7),
+        "drag": (3,),
+    }
+    np.testing.assert_allclose(named["points"][1].T, samples[1].geometry["points"], rtol=1e-6)
+    zarr_store.write(tmp_path / "store.zarr", named, {})
+    assert_equal(zarr_store.by_block(zarr_store.read(tmp_path / "store.zarr")[0], ON_POINTS), arrays)
+    assert arrays["edges"].dtype == np.int32
