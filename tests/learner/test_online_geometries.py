@@ -9,7 +9,8 @@ import torch
 
 from penstock.geometry import Mesh, Points
 from penstock.layout import FieldSpec, Layout, Sample
-from penstock.learner.buffers.buffer import Fifo, Reservoir
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import Reservoir
 from penstock.learner.buffers.units import Pairs, Samples, Trajectories
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.feed.feed import Feed
@@ -18,8 +19,8 @@ from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import RelativeL2, TotalLoss
 from penstock.learner.models.branch_trunk import BranchTrunk
 from penstock.learner.normalization import Normalization
+from penstock.learner.optimization import Optimization
 from penstock.learner.settings import Settings, StopAfter
-from penstock.learner.step import Step
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.stream.order import Deterministic
 from penstock.learner.stream.stream import InProcessStream
@@ -166,8 +167,8 @@ def learner(stream, geometry, draws, store, **settings):
     batches = draws.layout(layout)
     surrogate = Surrogate(BranchTrunk(batches, width=16, latent=8, layers=1), Normalization.identity(batches), batches)
     return Learner(
-        Step(surrogate, loss=TotalLoss(batches, RelativeL2), learning_rate=5e-3, ema_decay=0.9),
-        Reservoir(layout, capacity=32, watermark=24, seed=0, draw=draws),
+        Optimization(surrogate, loss=TotalLoss(batches, RelativeL2), learning_rate=5e-3, ema_decay=0.9),
+        Buffer(layout, Reservoir(), capacity=32, watermark=24, seed=0, unit=draws),
         stream,
         layout,
         Settings(batch_size=4, batches_per_simulation=2.0, **settings),
@@ -240,7 +241,7 @@ def test_a_free_running_learner_solves_its_validation_set_on_points_too():
         layout = layout_on(POINTS)
         torch.manual_seed(0)
         surrogate = Surrogate(BranchTrunk(layout, width=16, latent=8), Normalization.identity(layout), layout)
-        step = Step(surrogate, loss=TotalLoss(layout, RelativeL2), learning_rate=5e-3)
+        step = Optimization(surrogate, loss=TotalLoss(layout, RelativeL2), learning_rate=5e-3)
         settings = Settings(
             batch_size=4,
             batches_per_simulation=4.0,
