@@ -12,7 +12,8 @@ import numpy as np
 from penstock.arrays.ragged import Rows, padded
 from penstock.layout import Layout
 from penstock.learner.buffers.buffer import Buffer
-from penstock.learner.normalization import RunningMoments
+from penstock.learner.buffers.watermark import MIN_SIMULATIONS
+from penstock.learner.normalization import Normalization, RunningMoments, constants
 from penstock.learner.stream.deliveries import Deliveries
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.stream.stream import Stream
@@ -180,6 +181,21 @@ class Ingest:
         values = {block.name: dense[block.name] for block in blocks}
         weights = {block.name: self.layout.weights_of(block, dense) for block in blocks}
         self.moments.update(values, steps, weights)
+
+    def normalization(self) -> tuple[Normalization, list[str]]:
+        """The statistics of what came up to the watermark, and what people should know of them.
+
+        Raises PenstockError when no output varies.
+        """
+        buffer, sources = self.buffer, self.buffer.unit.sources(self.layout)
+        remarks = constants(self.moments, sources, buffer.layout)
+        num_simulations = len(buffer.simulations_in())
+        if num_simulations < MIN_SIMULATIONS:
+            remarks.append(
+                f"means and deviations are of {num_simulations} simulations, all that came or that buffer.capacity "
+                f"{buffer.capacity} has room for: give at least {MIN_SIMULATIONS} of them"
+            )
+        return Normalization.from_moments(self.moments, buffer.layout, sources), remarks
 
     def _write_ends(self, chunk: Chunk) -> None:
         num_delivered = self.deliveries.finish(chunk.finished)

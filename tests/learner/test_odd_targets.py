@@ -21,6 +21,7 @@ from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.trainer import Trainer
+from penstock.learner.validation.course import ValidationCourse
 from penstock.learner.validation.validation import Validation
 from penstock.messages import Chunk
 
@@ -68,7 +69,7 @@ def trained(layout, arrays, held_out, *, loss=RelativeL2, draw=None, num_steps=1
         Feed(buffer, "cpu", 16),
         ingest,
         Settings(batch_size=16, stop_after=StopAfter(steps=steps)),
-        validation=Validation(rows, batches),
+        course=ValidationCourse(Validation(rows, batches)),
     )
     trainer.run(lambda: False)
     return trainer, rows

@@ -10,7 +10,7 @@ import torch
 from penstock.geometry import Mesh, Points
 from penstock.layout import FieldSpec, Layout, Sample
 from penstock.learner.buffers.buffer import Buffer
-from penstock.learner.buffers.policies import Reservoir
+from penstock.learner.buffers.policies import Fifo, Reservoir
 from penstock.learner.buffers.units import Pairs, Samples, Trajectories
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.feed.feed import Feed
@@ -28,7 +28,7 @@ from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.collect import Collected, Collector
 from penstock.messages import Chunk, Lease
 from penstock.orchestrator.ledger.ledger import Ledger
-from penstock.ragged import Ragged, padded
+from penstock.arrays.ragged import Ragged, padded
 from penstock.status import Ended
 
 NUM_STEPS, WINDOW, NUM_LANES, NUM_SIMULATIONS = 2, 5, 2, 40
@@ -96,7 +96,7 @@ def expected(geometry, rows):
 def test_ragged_chunks_come_into_the_buffer_once_whatever_comes_twice():
     """Rows of a chunk that are known already are left out; what has no slot is put later."""
     layout = layout_on(POINTS)
-    buffer = Fifo(layout, capacity=6, watermark=1, seed=0)
+    buffer = Buffer(layout, Fifo(), capacity=6, watermark=1, seed=0)
     ingest = Ingest(None, buffer, layout)
     ingest.take(chunk(POINTS, [(0, 0), (1, 0), (2, 0)]))
     arrival = ingest.begin(chunk(POINTS, [(1, 0), (3, 0), (0, 0), (4, 0), (5, 0), (6, 0), (8, 0)]))
@@ -118,7 +118,7 @@ def padded_to(array, length):
 @pytest.mark.usefixtures("watermark_of_samples")
 def test_statistics_are_those_of_the_points_that_came():
     layout = layout_on(POINTS)
-    ingest = Ingest(None, Reservoir(layout, capacity=20, watermark=20, seed=0), layout)
+    ingest = Ingest(None, Buffer(layout, Reservoir(), capacity=20, watermark=20, seed=0), layout)
     rows = [(n, 0) for n in range(20)]
     for part in itertools.batched(rows, 3):
         ingest.take(chunk(POINTS, list(part)))
@@ -248,7 +248,7 @@ def test_a_free_running_learner_solves_its_validation_set_on_points_too():
             stop_after=StopAfter(simulations=52),
             validation_simulations=6,
         )
-        buffer = Reservoir(layout, capacity=40, watermark=24, seed=0)
+        buffer = Buffer(layout, Reservoir(), capacity=40, watermark=24, seed=0)
         trained = Learner(step, buffer, stream, layout, settings, quantile_names=("x",))
         assert trained.run() == "stream ended"
     assert trained.status().training.validation["relative_l2"]["mean"] < 0.9

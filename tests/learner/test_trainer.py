@@ -26,6 +26,7 @@ from penstock.learner.stream.lockstep import Lockstep
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.trainer import Trainer
+from penstock.learner.validation.course import ValidationCourse
 from penstock.learner.validation.validation import Validation
 from penstock.messages import Chunk
 
@@ -96,7 +97,7 @@ def new_trainer(
     step = step(surrogate, loss=TotalLoss(LAYOUT, LOSSES[loss]), learning_rate=learning_rate, ema_decay=ema_decay)
     feed = Feed(buffer, device, batch_size, limiter, depth=depth)
     settings = Settings(batch_size=batch_size, stop_after=stop_after, **options)
-    trainer = Trainer(step, feed, ingest, settings, validation=validation)
+    trainer = Trainer(step, feed, ingest, settings, course=ValidationCourse(validation))
     trainer.saver = None if checkpoint is None else Noted(trainer, checkpoint)
     return trainer
 
