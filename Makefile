@@ -6,7 +6,7 @@ PYTHON := $(firstword $(foreach version,$(PYTHON_VERSIONS),$(shell \
 		"$$python" -c 'import sys, venv, ensurepip; sys.exit("%d.%d" % sys.version_info[:2] != "$(version)")' 2>/dev/null \
 			&& command -v "$$python" && break; done)))
 
-.PHONY: demo test lint tree clean
+.PHONY: demo test test-fast lint docs clean
 
 demo: .venv/installed
 	.venv/bin/penstock train examples/darcy.yaml
@@ -16,12 +16,18 @@ test: .venv/installed-test
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --ignore=tests/end_to_end
 	.venv/bin/python -m pytest -n 2 --dist loadfile tests/end_to_end
 
+# While you work: what needs neither Ray nor patience.
+test-fast: .venv/installed-test
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --ignore=tests/end_to_end -m "not slow"
+
 lint: .venv/installed-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
-tree: .venv/bin/python
+# The pages that are written by programs: the tree of the files, and the configuration with all of its keys.
+docs: .venv/installed
 	.venv/bin/python docs/tree.py
+	.venv/bin/python docs/configuration.py
 
 clean:
 	rm -rf .venv build *.egg-info

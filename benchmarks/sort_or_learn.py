@@ -3,7 +3,7 @@
 Similar systems one after another are cheap to solve and make a biased stream. Here the same samples pass through each
 kind of buffer in the order in which they were drawn, and sorted in windows that are small or large against the buffer.
 
-Axes:  N samples, F features of a draw, R ranks.
+Axes:  N samples, F features of a draw, R quantiles.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ import numpy as np
 import torch
 
 from benchmarks.report import footer, paragraph
+from penstock.arrays.ragged import joined
 from penstock.errors import PenstockError
 from penstock.learner.buffers.bias import kolmogorov_smirnov
-from penstock.learner.buffers.buffer import BUFFERS
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import POLICIES
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import RelativeL2, TotalLoss
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
+from penstock.learner.optimization import Optimization
 from penstock.learner.settings import Settings, StopAfter
-from penstock.learner.step import Step
 from penstock.learner.stream.order import Deterministic
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.collect import Collected
 from penstock.machine import processor
 from penstock.messages import Chunk, Lease
 from penstock.orchestrator.config.config import BufferSection, SolverSection
-from penstock.ragged import joined
 from penstock.registry import load_class
 from penstock.report import markdown
 from penstock.solvers import mpi
@@ -133,7 +134,7 @@ class Replay:
             arrays={name: array[rows] for name, array in chunk.arrays.items()},
             simulations=chunk.simulations[rows],
             steps=chunk.steps[rows],
-            parameters=chunk.parameters[rows],
+            quantiles=chunk.quantiles[rows],
             finished=tuple(chunk.simulations[rows].tolist()),
         )
 
@@ -148,7 +149,7 @@ def solve(problem: Problem, seed: int, design: str, count: int) -> Draws:
         arrays={name: joined([chunk.arrays[name] for chunk in chunks]) for name in problem.layout.blocks},
         simulations=np.concatenate([chunk.simulations for chunk in chunks]),
         steps=np.concatenate([chunk.steps for chunk in chunks]),
-        parameters=np.concatenate([chunk.parameters for chunk in chunks]),
+        quantiles=np.concatenate([chunk.quantiles for chunk in chunks]),
     )
     features = [problem.features(problem.draw(generator_of(seed, design, i))) for i in range(count)]
     return Draws(chunk, np.stack(features).astype(np.float32))
@@ -173,16 +174,16 @@ def learn(
     """Train once on all draws, in their order by window."""
     torch.manual_seed(seed)
     layout = problem.layout
-    buffer = BUFFERS[kind](layout, capacity=CAPACITY, watermark=WATERMARK, seed=seed)
+    buffer = Buffer(layout, POLICIES[kind](), capacity=CAPACITY, watermark=WATERMARK, seed=seed)
     distances = []
 
     def measure() -> None:
         if buffer.reached_watermark:
-            distances.append(kolmogorov_smirnov(buffer.contents().parameters.astype(np.float64)).max())
+            distances.append(kolmogorov_smirnov(buffer.contents().quantiles.astype(np.float64)).max())
 
     surrogate = Surrogate(FNO(layout, width=WIDTH, modes=MODES), Normalization.identity(layout), layout)
     learner = Learner(
-        Step(surrogate, loss=TotalLoss(problem.layout, RelativeL2), learning_rate=LEARNING_RATE),
+        Optimization(surrogate, loss=TotalLoss(problem.layout, RelativeL2), learning_rate=LEARNING_RATE),
         buffer,
         Replay(training, training.orders[window], measure),
         layout,

@@ -1,4 +1,4 @@
-"""Writes docs/tree.md, every file with the first line of its docstring: `make tree`."""
+"""Writes docs/tree.md from the first lines of docstrings: `make docs`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def tree() -> str:
     lines = [
         "# The tree",
         "",
-        "Written by `make tree` from the first line of every docstring, or of a kernel's first comment.",
+        "Written by `make docs` from the first line of every docstring, or of a kernel's first comment.",
     ]
     for part in PARTS:
         folders = sorted({path.parent for path in (ROOT / part).rglob("*.py")})

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from queue import SimpleQueue
 
 from penstock.layout import Layout
-from penstock.learner.buffers.bias import BiasWatch
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.checkpoints.saver import Saver
 from penstock.learner.checkpoints.store import PlainStore, Store
+from penstock.learner.optimization import Optimization
 from penstock.learner.rehearsal.rehearsal import try_export
 from penstock.learner.settings import Settings
-from penstock.learner.step import Step
+from penstock.learner.standing import Standing
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.stream.order import FreeRunning, Order
 from penstock.learner.stream.stream import Stream
 from penstock.learner.trainer import Trainer
 from penstock.learner.validation.collect import Collector
-from penstock.status import Account, BufferStatus, Ended, LearnerStatus, TrainingStatus
+from penstock.status import Account, LearnerStatus
 
 
 class Learner:
@@ -38,7 +36,7 @@ class Learner:
 
     def __init__(
         self,
-        step: Step,
+        step: Optimization,
         buffer: Buffer,
         stream: Stream,
         layout: Layout,
@@ -59,17 +57,13 @@ class Learner:
             self._saver = Saver(self._store.checkpoints, ingest, keep=keep, with_buffer=with_buffer)
         self.trainer = Trainer(step, feed, ingest, settings, saver=self._saver)
         self.ingest = ingest
-        self.cause: str | None = None
-        """Of the end of training."""
         self._order = order
         self._validation_set = self._store.read_validation(layout)  # until there is a Validation of it
-        ended = Ended() if self._validation_set is None else self._validation_set.ended
-        self._collector = Collector(stream, layout, settings.validation_simulations, ended)
-        self._bias = BiasWatch(buffer, quantile_names)
+        ended = [] if self._validation_set is None else [self._validation_set.ended]
+        self._collector = Collector(stream, layout, settings.validation_simulations, *ended)
+        self._standing = Standing(self.trainer, self._collector, quantile_names)
         self._export_trial = threading.Thread(target=self._try_export, name="export trial", daemon=True)
         self._tries_export = tries_export
-        self._notes: SimpleQueue[str] = SimpleQueue()
-        self._is_training = False
         self._stop = threading.Event()
         if self._saver is not None and (saved := self._saver.newest()) is not None:
             self.trainer.load_checkpoint(saved)
@@ -103,16 +97,17 @@ class Learner:
             self._export_trial.join()  # both may draw random numbers
         if collected is not None:
             size, device = settings.validation_batch_size, self.trainer.feed.device
-            self.trainer.validation = collected.validation(self.buffer.draws, layout, batch_size=size, device=device)
+            validation = collected.validation(self.buffer.unit, layout, batch_size=size, device=device)
+            self.trainer.course.validation = validation
         return True
 
     def _train(self) -> None:
-        self._is_training = True
+        self._standing.is_training = True
         has_thread = not self.trainer.feed.takes_from_stream
         if has_thread:
             self.ingest.start(self._stop.is_set)
         try:
-            self.cause = self.trainer.run(self._stop.is_set)
+            self._standing.cause = self.trainer.run(self._stop.is_set)
         finally:
             self._stop.set()  # for the ingest
         if has_thread:
@@ -126,54 +121,23 @@ class Learner:
         """Write down simulations that no worker lives to finish, with the reason."""
         (self._collector if design == "validation" else self.ingest).give_up(failed)
 
+    @property
+    def cause(self) -> str | None:
+        """Of the end of training."""
+        return self._standing.cause
+
     def note(self, note: str) -> None:
         """A line for people, which the next status has."""
-        self._notes.put(note)
+        self._standing.note(note)
 
     @property
     def account(self) -> Account:
         """What has come in, and how simulations ended."""
-        counts = self.ingest.counts
-        return Account(
-            training=self.ingest.deliveries.ended,
-            validation=self._collector.deliveries.ended,
-            unique=counts.unique,
-            dropped=counts.dropped,
-            retried=counts.retried,
-            solver_blocked_seconds=counts.solver_blocked_seconds,
-        )
+        return self._standing.account
 
     def status(self) -> LearnerStatus:
         """Where training stands. Solves, decisions, notes and ended leases come once."""
-        trainer, ingest = self.trainer, self.ingest
-        ingest.give_up({})  # what came while a checkpoint was being written
-        # Before the ids are read: a lease that has ended must find all its deliveries in the same status.
-        lease_ends, news = self._collector.drain_lease_ends(), ingest.drain_news()
-        return LearnerStatus(
-            training=TrainingStatus(
-                state=trainer.state if self._is_training else "solving the validation set",
-                step=trainer.step,
-                progress=trainer.progress,
-                trained=trainer.num_trained,
-                loss=trainer.loss,
-                learning_rate=trainer.learning_rate,
-                warning=trainer.warning,
-                validation=trainer.validation_errors,
-                wait_seconds=trainer.learner_wait_seconds,
-                seconds=trainer.train_seconds,
-            ),
-            account=self.account,
-            buffer=BufferStatus(samples=len(self.buffer), capacity=self.buffer.capacity, bias=self._bias.look()),
-            news=replace(
-                news,
-                lease_ends=(*lease_ends, *news.lease_ends),
-                notes=(
-                    *(self._notes.get_nowait() for _ in range(self._notes.qsize())),
-                    *(trainer.remarks.pop(0) for _ in range(len(trainer.remarks))),
-                ),
-            ),
-            cause=self.cause,
-        )
+        return self._standing.status()
 
     def _try_export(self) -> None:
         """It takes 10 s of a core, while the first solves are under way."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 
@@ -12,18 +12,17 @@ import torch
 from torch import Tensor
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers.buffer import MIN_SIMULATIONS, Buffer
+from penstock.learner.buffers.buffer import Batch, Buffer
 from penstock.learner.checkpoints.checkpoint import Checkpoint
 from penstock.learner.checkpoints.saver import Saver
 from penstock.learner.checkpoints.weights import weights_of
 from penstock.learner.feed.feed import BatchSource
 from penstock.learner.loss_watch import RunningLoss
-from penstock.learner.normalization import Normalization, constants
+from penstock.learner.optimization import Optimization
 from penstock.learner.settings import Settings
-from penstock.learner.step import Step
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.surrogate import Surrogate
-from penstock.learner.validation.validation import Validation
+from penstock.learner.validation.course import Diverged, ValidationCourse
 
 LOSS_READ_EVERY_S = 1.0  # reading it waits for the device to finish the steps that are queued
 
@@ -31,10 +30,10 @@ LOSS_READ_EVERY_S = 1.0  # reading it waits for the device to finish the steps t
 class Trainer:
     """Trains on what the feed gives, by steps of `step`, until a limit of the settings' stop_after.
 
-    Between two steps, when they are due: a slice of the validation, or a checkpoint. `validation` may be set later,
-    once its samples are known. A checkpoint is saved in its interval and at the end, when every batch that was drawn
-    was trained on and the errors of these very weights are known; while the last one is being written one that is due
-    is put off, so that training does not wait for a slow disk.
+    Between two steps, when they are due: a slice of the validation, or a checkpoint. The set of the course may be given
+    later, once its samples are known. A checkpoint is saved in its interval and at the end, when every batch that was
+    drawn was trained on and the errors of these very weights are known; while the last one is being written one that is
+    due is put off, so that training does not wait for a slow disk.
 
     ingest: what fills the buffer: it says how much came in, and what the normalisation is fixed from.
     saver: of the checkpoints; None saves none.
@@ -44,18 +43,18 @@ class Trainer:
 
     def __init__(
         self,
-        step: Step,
+        step: Optimization,
         feed: BatchSource,
         ingest: Ingest,
         settings: Settings,
         *,
-        validation: Validation | None = None,
+        course: ValidationCourse | None = None,
         saver: Saver | None = None,
     ):
         self.feed = feed
         self.ingest = ingest
         self.settings = settings
-        self.validation = validation
+        self.course = course or ValidationCourse()
         self.saver = saver
         self._step = step
 
@@ -65,8 +64,6 @@ class Trainer:
         self.warning: str | None = None
         """What is wrong though training goes on, and what to do."""
         self.learning_rate = 0.0
-        self.validation_errors: dict | None = None
-        """`Errors.as_dict()` of the last validation that is complete."""
         self.remarks: list[str] = []
         """Lines for people on what the normalisation was fixed from, where it is odd. Whoever shows them takes them."""
         self.train_seconds = 0.0
@@ -74,8 +71,6 @@ class Trainer:
         self._compile_seconds = 0.0  # since `run` began
         self._loss = RunningLoss()
         self._normalization_is_fixed = False
-        self._validating_step = 0  # of the weights that the running validation measures
-        self._validated_step = 0  # of those that validation_errors are of
 
     @property
     def buffer(self) -> Buffer:
@@ -85,6 +80,11 @@ class Trainer:
     def loss(self) -> float | None:
         """Mean training loss of the last steps, as it was read last."""
         return self._loss.value
+
+    @property
+    def validation_errors(self) -> dict | None:
+        """`Errors.as_dict()` of the last validation that is complete."""
+        return self.course.errors
 
     @property
     def step(self) -> int:
@@ -128,11 +128,11 @@ class Trainer:
                     self._complete_and_save(should_stop)
                     self.feed.release()
                     last_validation = last_checkpoint = time.monotonic()
-                elif self._is_validating():
+                elif self.course.is_running:
                     self._validate_a_slice()
                     last_validation = now
                 elif now - last_validation >= self.settings.validation_every_s:
-                    self._begin_validation()
+                    self.course.begin(self.surrogate, self.step)
             self._complete_and_save(should_stop)
         self.state = "ended"
         return cause
@@ -156,16 +156,9 @@ class Trainer:
 
     def _fix_normalization(self) -> None:
         """Raises PenstockError when no output varies."""
-        moments, sources = self.ingest.moments, self.buffer.draws.sources(self.ingest.layout)
-        self.remarks += constants(moments, sources, self.buffer.layout)
-        num_simulations = len(self.buffer.simulations_in())
-        if num_simulations < MIN_SIMULATIONS:
-            self.remarks.append(
-                f"means and deviations are of {num_simulations} simulations, all that came or that buffer.capacity "
-                f"{self.buffer.capacity} has room for: give at least {MIN_SIMULATIONS} of them"
-            )
-        normalization = Normalization.from_moments(moments, self.buffer.layout, sources)
+        normalization, remarks = self.ingest.normalization()
         self._step.surrogate.normalization = normalization.to(self.feed.device)
+        self.remarks += remarks
         self._normalization_is_fixed = True
 
     def _train_next(self, should_stop: Callable[[], bool]) -> None:
@@ -182,15 +175,17 @@ class Trainer:
             steps=done["steps"], samples=done["samples"], minutes=done["minutes"], of_run=of_run
         )
         self.learning_rate = self._step.learning_rate * self.settings.schedule(progress)
-        loss = self._step_or_compile(batch.arrays)
+        loss = self._step_or_compile(batch)
         self.num_trained += batch.num_samples
         self._loss.add(loss)
+        if self.buffer.policy.observes:
+            self.buffer.observe(batch, self._step.row_losses)
 
-    def _step_or_compile(self, arrays: Mapping[str, Tensor]) -> Tensor:
+    def _step_or_compile(self, batch: Batch) -> Tensor:
         """The step's loss. What compiling takes is no training time: limits and schedules in minutes leave it out."""
         compiles, before = self._step.compiles_next, time.monotonic()
         self.state = "compiling the step" if compiles else "training"
-        loss = self._step(arrays, self.learning_rate)
+        loss = self._step(batch.arrays, self.learning_rate, batch.weights)
         if compiles:
             self._compile_seconds += time.monotonic() - before
         return loss
@@ -213,28 +208,17 @@ class Trainer:
             self.warning = None
         return True
 
-    def _is_validating(self) -> bool:
-        return self.validation is not None and self.validation.is_running
-
-    def _begin_validation(self) -> None:
-        if self.validation is not None and self._validated_step != self.step:
-            self.validation.begin(self.surrogate)
-            self._validating_step = self.step
-
     def _validate_a_slice(self) -> None:
-        errors = self.validation.advance()
-        if errors is None:
-            return
-        if not math.isfinite(errors.relative_l2.max):
-            raise self._diverged(f"the validation error is not finite at step {self._validating_step}")
-        self.validation_errors = errors.as_dict()
-        self._validated_step = self._validating_step
+        try:
+            self.course.advance()
+        except Diverged as error:
+            raise self._diverged(str(error)) from error
 
     def _validate_now(self, should_stop: Callable[[], bool]) -> None:
         """The errors of the present weights, known before training goes on unless should_stop()."""
         self.state = "validating"
-        self._begin_validation()
-        while self._is_validating() and not should_stop():
+        self.course.begin(self.surrogate, self.step)
+        while self.course.is_running and not should_stop():
             self._validate_a_slice()
 
     def _complete_and_save(self, should_stop: Callable[[], bool]) -> None:
@@ -305,14 +289,13 @@ class Trainer:
                 "training": {
                     "num_trained": self.num_trained,
                     "loss": self.loss,
-                    "validation_errors": self.validation_errors,
-                    "validated_step": self._validated_step,
+                    **self.course.state(),
                     "learner_wait_seconds": self.learner_wait_seconds,
                     "train_seconds": self.train_seconds,
                     "normalization_is_fixed": self._normalization_is_fixed,
                 },
                 # of these very weights
-                "validation": self.validation_errors if self._validated_step == self.step else None,
+                "validation": self.course.errors_at(self.step),
                 "ingest": self.ingest.state(with_buffer=with_buffer),
                 "lanes": self.feed.state(),
             },
@@ -335,8 +318,7 @@ class Trainer:
         training = checkpoint.meta["training"]
         self.num_trained = training["num_trained"]
         self._loss.restore(training["loss"], self.step, self.feed.device)
-        self.validation_errors = training["validation_errors"]
-        self._validated_step = training["validated_step"]
+        self.course.load_state(training)
         self.feed.wait_seconds = training["learner_wait_seconds"]
         self.train_seconds = training["train_seconds"]
         self._normalization_is_fixed = training["normalization_is_fixed"]

@@ -1,1 +1,1 @@
-"""Ray, the command line and metrics: the only part that knows both the solvers and the learner."""
+"""Ray, the command line and the views: the part that knows both others."""

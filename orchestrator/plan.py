@@ -1,4 +1,4 @@
-"""From a configuration to what a run is built from: every part chosen, every option of it spelt out."""
+"""From a configuration to the parts of a run, chosen, checked and spelt out."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from torch import nn
 
 from penstock.errors import PenstockError
 from penstock.layout import Layout
-from penstock.learner.buffers.units import DRAWS, Draw, Samples
+from penstock.learner.buffers.policies import POLICIES, Policy
+from penstock.learner.buffers.units import UNITS, Samples, Unit
 from penstock.learner.checkpoints.store import Store
 from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import LOSSES, TotalLoss
 from penstock.learner.models import MODELS, refused_geometry
 from penstock.learner.normalization import Normalization
+from penstock.learner.optimization import Optimization
 from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.learner.rehearsal.rehearsal import rehearse, try_out
 from penstock.learner.schedules import Schedule
 from penstock.learner.settings import Settings, StopAfter
-from penstock.learner.step import Step
 from penstock.learner.stream.order import OVERRIDE
 from penstock.learner.stream.stream import Stream
 from penstock.learner.surrogate import Surrogate, argument, geometry_arguments
@@ -41,28 +42,49 @@ from penstock.solvers.problems import PROBLEMS
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Solving):
-    """A configuration resolved once, and from it the parts of a run. Made by `resolve`."""
+    """A configuration, resolved once by `resolve`, and the parts of its run."""
 
+    policy_source: str | None
+    """Text of the file that `buffer.kind` points into, if it does."""
     model_source: str | None
     """Text of the file that `model.name` points into, if it does."""
 
     @property
     def solving(self) -> Solving:
-        """What of it goes to the solvers' processes."""
+        """The half that goes to the solvers' processes."""
         sources = {"problem_source": self.problem_source, "strategy_source": self.strategy_source}
         return Solving(config=self.config, **sources)
 
     @cached_property
-    def unit(self) -> Draw:
-        """What a row of a batch is. Raises PenstockError for a problem that has no such rows."""
+    def unit(self) -> Unit:
+        """The draw: what a row of a batch is.
+
+        Raises:
+            PenstockError: the problem has no such rows.
+        """
         choice = self.config.buffer.draw
-        cls = load_class(choice.name, DRAWS, "buffer.draw", takes_files=False)
+        cls = load_class(choice.name, UNITS, "buffer.draw", takes_files=False)
         arguments = () if cls is Samples else (self.problem.num_steps,)
         return build(cls, choice.options, "buffer.draw", *arguments)
 
+    def policy(self) -> Policy:
+        """A new one of `buffer.kind`, for one buffer. Raises PenstockError."""
+        choice = self.config.buffer.kind
+        cls = load_class(choice.name, POLICIES, "buffer.kind", self.policy_source)
+        policy = build(cls, choice.options, "buffer.kind")
+        if not isinstance(policy, Policy):
+            raise PenstockError(
+                f"buffer.kind: {choice.name!r} must be a subclass of penstock.learner.buffers.policies.Policy"
+            )
+        return policy
+
     @cached_property
     def batch_layout(self) -> Layout:
-        """Of what model, training and validation see. Raises PenstockError where it can't be."""
+        """The layout of batches, which model, training and validation see.
+
+        Raises:
+            PenstockError: the problem's samples can't be drawn so.
+        """
         try:
             return self.unit.layout(self.problem.layout)
         except ValueError as error:  # a name, or an array of a geometry, would be there twice
@@ -70,6 +92,7 @@ class Plan(Solving):
 
     @cached_property
     def settings(self) -> Settings:
+        """The learner's numbers."""
         training, validation, checkpoint = self.config.training, self.config.validation, self.config.checkpoint
         return Settings(
             batch_size=training.batch_size,
@@ -86,10 +109,12 @@ class Plan(Solving):
         )
 
     def surrogate(self) -> Surrogate:
-        """A model of the configuration in its surrogate, untrained.
+        """A new surrogate with an untrained model.
 
-        A user's file is read once more for each: what a resumed run builds knows nothing of an earlier one either.
-        Raises PenstockError, also for a model whose outputs don't fit.
+        A user's file is executed again for each, as in a resumed run.
+
+        Raises:
+            PenstockError: the model does not exist, refuses its options, or does not suit the problem's fields.
         """
         choice = self.config.model
         cls = load_class(choice.name, MODELS, "model.name", self.model_source)
@@ -108,9 +133,13 @@ class Plan(Solving):
         return surrogate
 
     def model_without_memory(self) -> nn.Module | None:
-        """One that comes with penstock, on torch's device "meta"; None for a user's, which may do anything when built.
+        """The model on torch's device "meta".
 
-        Raises PenstockError.
+        Returns:
+            The model; None for a user's, which may do anything when it is built.
+
+        Raises:
+            PenstockError: the model refuses its options.
         """
         choice = self.config.model
         if choice.name not in MODELS:
@@ -119,7 +148,11 @@ class Plan(Solving):
             return build(MODELS[choice.name], choice.options, "model", self.batch_layout)
 
     def loss(self) -> TotalLoss:
-        """Raises PenstockError, also for a loss that the outputs' geometries do not allow."""
+        """The loss over all outputs.
+
+        Raises:
+            PenstockError: the loss does not exist, refuses its options, or the outputs' geometries do not allow it.
+        """
         choice = self.config.training.loss
         cls = load_class(choice.name, LOSSES, "training.loss", takes_files=False)
         layout = self.batch_layout
@@ -131,10 +164,20 @@ class Plan(Solving):
             raise PenstockError(f"training.loss: {error}") from error
         return loss
 
-    def step(self, surrogate: Surrogate) -> Step:
-        """Of a surrogate that is on its device. Raises PenstockError."""
+    def step(self, surrogate: Surrogate) -> Optimization:
+        """The optimisation step.
+
+        Args:
+            surrogate: the surrogate, on its device.
+
+        Returns:
+            The step.
+
+        Raises:
+            PenstockError: see `loss`.
+        """
         training = self.config.training
-        return Step(
+        return Optimization(
             surrogate,
             loss=self.loss(),
             learning_rate=training.learning_rate,
@@ -148,12 +191,32 @@ class Plan(Solving):
     def validation(
         self, arrays: Mapping[str, np.ndarray], device: torch.device | str, steps: np.ndarray | None = None
     ) -> Validation:
-        """Of rows of a validation set, and their steps where they have any."""
+        """Validation on rows of a validation set.
+
+        Args:
+            arrays: the rows, as batches have them.
+            device: the device to validate on.
+            steps: step of each row; None if rows have none.
+
+        Returns:
+            The validation.
+        """
         size = self.settings.validation_batch_size
         return Validation(arrays, self.batch_layout, steps=steps, batch_size=size, device=device)
 
     def learner(self, stream: Stream, store: Store | None = None) -> Learner:
-        """The learner of a run, restored from what its store holds, if there is one. Raises PenstockError."""
+        """The learner of a run.
+
+        Args:
+            stream: where its chunks come from.
+            store: its checkpoints and validation set, from which it is restored; None keeps nothing.
+
+        Returns:
+            The learner, ready to run.
+
+        Raises:
+            PenstockError: a part can't be built, or does not fit into memory.
+        """
         device = pick_device(self.config.training.device)
         surrogate = self.surrogate().to(device)
         return Learner(
@@ -164,12 +227,22 @@ class Plan(Solving):
             self.settings,
             store=store,
             order=self.order,
-            quantile_names=self.problem.rank_names,
+            quantile_names=self.problem.quantile_names,
             tries_export=self.config.model.name not in MODELS,  # ours are known to export
         )
 
     def rehearse(self, folder: Path) -> list[str]:
-        """What the user should know of the model. Raises PenstockError where a run of it would fail or be wrong."""
+        """Put the model through everything that a run does with it, on random samples.
+
+        Args:
+            folder: where a checkpoint may be written and is removed again.
+
+        Returns:
+            Notes on the model for the user.
+
+        Raises:
+            PenstockError: a run of this model would fail or be wrong.
+        """
         training = self.config.training
         device = pick_device(training.device)
         drains = training.stop_after.simulations is not None  # then the last batch may be of any size
@@ -186,7 +259,11 @@ class Plan(Solving):
         return notes
 
     def asks_clock(self) -> Iterator[str]:
-        """What of the chosen parts goes by a clock, or by what else does not repeat, and what to give instead."""
+        """The choices that depend on a clock, or on anything else that does not repeat.
+
+        Yields:
+            The key, with what to give instead.
+        """
         for key, value, mark in marked(self.config, AsksClock):
             if mark.when(value):
                 yield f"{key}{mark.why}"
@@ -194,7 +271,14 @@ class Plan(Solving):
             yield f"solver.strategy: {why}"
 
     def require_continues(self, before: Plan) -> None:
-        """Raises PenstockError where a run that was planned as `before` can't go on as this one."""
+        """Check that a run can go on by this plan.
+
+        Args:
+            before: the plan that it was run by.
+
+        Raises:
+            PenstockError: a key has changed on which its checkpoints, or its order, depend.
+        """
         self.order.require_continues(before.order)
         for key, value, mark in marked(self.config, OnResume):
             applies = mark is OnResume.FIXED or self.order.must_repeat
@@ -204,14 +288,23 @@ class Plan(Solving):
 
 
 def resolve(config: Config) -> Plan:
-    """The plan of a configuration, with the defaults of all parts in it: so `config.yaml` repeats the run.
+    """The plan of a configuration, with the defaults of all of its parts.
 
-    Raises PenstockError for a part that does not exist or refuses its options, or that a run which must repeat can't
-    have.
+    So `config.yaml`, which is written from it, repeats the run.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        The plan.
+
+    Raises:
+        PenstockError: a part does not exist or refuses its options, or a run that must repeat can't have it.
     """
     sources = {
         "problem_source": read_source(config.problem.name, "problem.name"),
         "strategy_source": read_source(config.solver.strategy.name, "solver.strategy"),
+        "policy_source": read_source(config.buffer.kind.name, "buffer.kind"),
         "model_source": read_source(config.model.name, "model.name"),
     }
     mpi.make_ready()  # a user's file may import mpi4py
@@ -221,8 +314,9 @@ def resolve(config: Config) -> Plan:
         return Named(**{**with_defaults(cls, choice.options, **kinds), "name": choice.name})
 
     solver, buffer, training = config.solver, config.buffer, config.training
-    draw = load_class(buffer.draw.name, DRAWS, "buffer.draw", takes_files=False)
+    draw = load_class(buffer.draw.name, UNITS, "buffer.draw", takes_files=False)
     problem = load_class(config.problem.name, PROBLEMS, "problem.name", sources["problem_source"])
+    policy = load_class(buffer.kind.name, POLICIES, "buffer.kind", sources["policy_source"])
     model = load_class(config.model.name, MODELS, "model.name", sources["model_source"])
     strategy = load_class(solver.strategy.name, STRATEGIES, "solver.strategy", sources["strategy_source"])
     loss = load_class(training.loss.name, LOSSES, "training.loss", takes_files=False)
@@ -230,7 +324,12 @@ def resolve(config: Config) -> Plan:
         "problem": spelt_out(config.problem, problem),
         "model": spelt_out(config.model, model, given=1),
         "solver": solver.model_copy(update={"strategy": spelt_out(solver.strategy, strategy)}),
-        "buffer": buffer.model_copy(update={"draw": spelt_out(buffer.draw, draw, given=draw is not Samples)}),
+        "buffer": buffer.model_copy(
+            update={
+                "kind": spelt_out(buffer.kind, policy),
+                "draw": spelt_out(buffer.draw, draw, given=draw is not Samples),
+            }
+        ),
         "training": training.model_copy(update={"loss": spelt_out(training.loss, loss, given=1)}),
     }
     plan = Plan(config=config.model_copy(update=changes), **sources)
@@ -239,7 +338,10 @@ def resolve(config: Config) -> Plan:
 
 
 def _with_model_as_taken(plan: Plan) -> Plan:
-    """With what one of our models takes for an option that is null, which the built one has by the option's name."""
+    """The plan with null options of our models replaced by what the model took.
+
+    A built model has that as an attribute of the option's name.
+    """
     choice = plan.config.model
     open_options = [name for name, value in choice.options.items() if value is None]
     if choice.name not in MODELS or not open_options:

@@ -1,4 +1,7 @@
-"""What a solver's process is built from. Imports no torch, whose memory each of these processes would take."""
+"""What a solver's process is built from.
+
+It imports no torch, whose memory each of these processes would take.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,11 @@ from penstock.solvers.problems import PROBLEMS
 class Solving:
     """The chosen problem and how it is solved, with the text of the user's files.
 
-    It travels as its fields; what it has built stays in its process, where it is built once.
+    Only its fields travel to other processes; what it has built stays where it was built, once per process.
     """
 
     config: Config
-    """With every option of every part spelt out."""
+    """The configuration, with every option of every part spelt out."""
     problem_source: str | None
     """Text of the file that `problem.name` points into, if it does."""
     strategy_source: str | None
@@ -37,13 +40,17 @@ class Solving:
 
     @cached_property
     def problem(self) -> Problem:
-        """Raises PenstockError for a problem that does not exist or refuses its options."""
+        """The problem.
+
+        Raises:
+            PenstockError: it does not exist, or refuses its options.
+        """
         mpi.make_ready()  # a user's file may import mpi4py
         choice = self.config.problem
         cls = load_class(choice.name, PROBLEMS, "problem.name", self.problem_source)
         problem = build(cls, choice.options, "problem")
         try:
-            problem.layout  # noqa: B018  its check is wanted now, not in the workers
+            problem.layout  # noqa: B018  checks the fields now, not in the workers
             if not isinstance(problem.num_steps, Integral) or problem.num_steps < 1:
                 raise ValueError(f"num_steps = {problem.num_steps!r} must be an integer of at least 1")
         except (AttributeError, TypeError, ValueError) as error:
@@ -51,7 +58,11 @@ class Solving:
         return problem
 
     def strategy(self) -> Strategy:
-        """A fresh strategy of `solver.strategy`. Raises PenstockError."""
+        """A new strategy.
+
+        Raises:
+            PenstockError: it does not exist, or refuses its options.
+        """
         choice = self.config.solver.strategy
         cls = load_class(choice.name, STRATEGIES, "solver.strategy", self.strategy_source)
         strategy = build(cls, choice.options, "solver.strategy")
@@ -64,6 +75,7 @@ class Solving:
 
     @cached_property
     def order(self) -> Order:
+        """The order of the run, free-running or deterministic."""
         solver = self.config.solver
         if not self.config.deterministic:
             return FreeRunning()

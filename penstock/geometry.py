@@ -18,14 +18,17 @@ from typing import Any
 
 import numpy as np
 
+from penstock.arrays.simplices import checked_cells, lumped_mass, stiffness
 from penstock.errors import PenstockError, Refused
-from penstock.simplices import checked_cells, lumped_mass, stiffness
 
 CENTRINGS = ("cells", "vertices")
 
 
 class Geometry(ABC):
-    """Where the values of a field sit. Frozen, and equal to another one that says the same."""
+    """Where the values of a field sit.
+
+    Frozen, and equal to another one that says the same.
+    """
 
     name: str
     """Tells geometries of one problem apart: the arrays of one named "wall" are "wall_points", "wall_weights"."""
@@ -52,9 +55,10 @@ class Geometry(ABC):
 
     @property
     def weights(self) -> np.ndarray | None:
-        """Quadrature weights of the values, float64 in the shape of a component, the same for all samples.
+        """Quadrature weights of the values, the same for all samples.
 
-        None where all values count alike, and where weights travel with the samples.
+        float64 in the shape of a component; None where all values count alike, and where weights travel with the
+        samples.
         """
         return None
 
@@ -119,9 +123,10 @@ class Grid(Geometry):
 
     @classmethod
     def of_inner_vertices(cls, shape: tuple[int, ...]) -> Grid:
-        """The inner vertices of the unit box, cut into n + 1 cells along an axis of n points.
+        """The inner vertices of the unit box.
 
-        They are the centres of n cells of that size, which leave half a cell free along the boundary.
+        The box is cut into n + 1 cells along an axis of n points. They are the centres of n cells of that size, which
+        leave half a cell free along the boundary.
         """
         sizes = _whole_numbers("shape", shape)
         return cls(sizes, extent=tuple(n / (n + 1) for n in sizes), origin=tuple(0.5 / (n + 1) for n in sizes))
@@ -190,19 +195,21 @@ class MeshArrays:
 
 @dataclass(frozen=True)
 class Mesh(Geometry):
-    """Points that are the same for all samples, joined to simplices: intervals, triangles or tetrahedra.
+    """Points that are the same for all samples, joined to simplices.
 
-    Values sit at the points, in the order of `build`. Their quadrature weights are the lumped masses of P1 elements.
+    Those are intervals, triangles or tetrahedra. Values sit at the points, in the order of `build`. Their quadrature
+    weights are the lumped masses of P1 elements.
     """
 
     num_points: int
     """P; known before the mesh is built."""
     dimension: int
     """d, 1 to 3."""
-    build: Callable[[], tuple[np.ndarray, np.ndarray]] = field(compare=False, repr=False)
+    build: Callable[[], tuple[np.ndarray, np.ndarray]] = field(repr=False)
     """Gives the points [P, d] and the cells, numbers of points [T, d + 1]; called on first use, in every process.
 
-    The learner calls it too, where neither MPI nor DOLFINx need exist: NumPy, or a file, will do.
+    Meshes are the same if this is the same function. The learner calls it too, where neither MPI nor DOLFINx need
+    exist: NumPy, or a file, will do.
     """
     name: str = field(default="", kw_only=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -77,6 +77,18 @@ class IdSet:
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def end(self) -> int:
+        """One more than the largest id; 0 for an empty set."""
+        return self._ends[-1] if self._ends else 0
+
+    def missing(self, end: int) -> Iterator[int]:
+        """The ids below `end` that the set does not hold, in order."""
+        first = 0
+        for start, stop in zip([*self._starts, end], [*self._ends, end], strict=True):
+            yield from range(first, min(start, end))
+            first = stop
 
     def discard(self, simulation: int) -> None:
         """Remove an id if the set holds it."""

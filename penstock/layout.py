@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from penstock.conversion import DTYPE, as_numbers, require_kept
+from penstock.arrays.brought_along import INDEX, brought_along
+from penstock.arrays.conversion import DTYPE, as_numbers, require_kept
+from penstock.arrays.ragged import Ragged, Rows, joined
 from penstock.errors import Refused
-from penstock.geometry import Geometry, Points
-from penstock.ragged import Ragged, Rows, joined
+from penstock.geometry import Geometry
 
 RESERVED_NAMES = ("simulation", "step", "relative_l2", "self")  # columns of the stores that hold samples
-INDEX = np.dtype(np.int32)  # of edges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class FieldSpec:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the values in a sample: *, or [components, *]; () for a scalar. P is the largest where points vary."""
+        """Of the values in a sample: *, or [components, *]; P at most where it varies."""
         components = (self.components,) if self.components > 1 else ()
         return (*components, *(self.on.shape if self.on is not None else ()))
 
@@ -98,14 +98,17 @@ class Sample:
         if not 0 <= step <= np.iinfo(np.int64).max:
             raise ValueError(
                 f"step={self.step!r} must be an integer from 0 on: number the samples 0, 1, 2, ... and give the time "
-                "as an input"
+                "as `time`"
             )
         object.__setattr__(self, "step", step)
 
 
 @dataclass(frozen=True)
 class Block:
-    """One array of packed samples, [N, *shape]: quantities of one role on one geometry, side by side."""
+    """One array of packed samples, [N, *shape].
+
+    It holds quantities of one role on one geometry, side by side.
+    """
 
     name: str
     role: Literal["input", "output", "geometry"]
@@ -129,7 +132,7 @@ class Block:
 
     @cached_property
     def channels(self) -> dict[str, int | slice]:
-        """Where in C each quantity is, as an index of the array: a number, or a slice for several components."""
+        """Where in C each quantity is: a number, or a slice for several components."""
         channels, start = {}, 0
         for spec in self.specs:
             channels[spec.name] = start if spec.components == 1 else slice(start, start + spec.components)
@@ -138,7 +141,7 @@ class Block:
 
     @cached_property
     def channel_names(self) -> tuple[str, ...]:
-        """A name for each channel: the quantity's, with the component's number where it has several."""
+        """The quantity's name for each channel, with a number if it has components."""
         return tuple(
             spec.name if spec.components == 1 else f"{spec.name}[{component}]"
             for spec in self.specs
@@ -192,7 +195,7 @@ class Layout:
         if twice := set(names) & {name for geometry in self.geometries for name in geometry.travelling}:
             raise ValueError(f"{', '.join(sorted(twice))} names a quantity and an array of a geometry: rename one")
 
-    @property
+    @cached_property
     def geometries(self) -> tuple[Geometry, ...]:
         """Those of the outputs, then those of inputs alone."""
         specs = (*self.outputs, *self.inputs)
@@ -219,17 +222,17 @@ class Layout:
         inputs = _grouped("input", self.inputs, fields="fields", scalars="scalars")
         return [*inputs, *travelling, *_grouped("output", self.outputs, fields="targets", scalars="target_scalars")]
 
-    @property
+    @cached_property
     def input_blocks(self) -> tuple[Block, ...]:
         """Of quantities that the network is given."""
         return tuple(block for block in self.blocks.values() if block.role == "input")
 
-    @property
+    @cached_property
     def output_blocks(self) -> tuple[Block, ...]:
         """Of quantities that the network predicts."""
         return tuple(block for block in self.blocks.values() if block.role == "output")
 
-    @property
+    @cached_property
     def geometry_blocks(self) -> tuple[Block, ...]:
         """Of what geometries have each sample bring along."""
         return tuple(block for block in self.blocks.values() if block.role == "geometry")
@@ -278,29 +281,28 @@ class Layout:
                 or a geometry is not one; the message names it.
         """
         rows = [self._packed(sample) for sample in samples]
-        return {name: joined([row[name] for row in rows]) for name in self.blocks}
+        return rows[0] if len(rows) == 1 else {name: joined([row[name] for row in rows]) for name in self.blocks}
 
     @np.errstate(over="ignore")  # a value beyond float32 becomes infinite, and is refused
     def _packed(self, sample: Sample) -> dict[str, Rows]:
-        arrays, counts = {}, {}
-        for block in self.geometry_blocks:
-            values = _given(block.name, sample.geometry)
-            array = _geometry_array(block, values)
-            arrays[block.name] = array
-            if block.name == block.on.named("points"):
-                counts[block.on] = array.shape[1]
+        arrays = {}
         for geometry in self.geometries:
-            _check_geometry(geometry, arrays)
+            arrays |= brought_along(geometry, sample.geometry)
+        inputs = sample.inputs if sample.time is None else {"time": sample.time} | dict(sample.inputs)
         for block in (*self.input_blocks, *self.output_blocks):
-            values = sample.outputs if block.role == "output" else {"time": sample.time} | dict(sample.inputs)
-            shape = (counts[block.on],) if block.is_ragged else block.shape[1:]
+            values = sample.outputs if block.role == "output" else inputs
+            shape, outside = block.shape[1:], None
+            if arrays and block.on is not None and block.on.travelling:
+                weights = arrays[block.on.named("weights")][0]
+                shape, outside = weights.shape, None if block.is_ragged else weights == 0
             packed = np.empty((block.shape[0], *shape), DTYPE)
-            outside = arrays[block.on.named("weights")][0] == 0 if getattr(block.on, "is_masked", False) else None
             for spec in block.specs:
-                value = _given(spec.name, values)
+                if spec.name not in values:
+                    raise Refused(f"the sample lacks {spec.name!r}")
+                value = values[spec.name]
                 if type(value) is not np.ndarray or value.dtype.kind != "f":
                     value = as_numbers(spec.name, value)
-                expected = (*((spec.components,) if spec.components > 1 else ()), *shape)
+                expected = shape if spec.components == 1 else (spec.components, *shape)
                 if value.shape != expected:
                     raise Refused(f"{spec.name!r} has shape {value.shape}, its FieldSpec says {expected}")
                 if outside is not None:
@@ -316,7 +318,7 @@ class Layout:
 
 
 def _grouped(role: Literal["input", "output"], specs: Sequence[FieldSpec], *, fields: str, scalars: str) -> list[Block]:
-    """One block for each geometry, in the order of the specs, then that of the scalars."""
+    """One block for each geometry, in the specs' order, then that of the scalars."""
     geometries = list(dict.fromkeys(spec.on for spec in specs if spec.on is not None))
     blocks = []
     for geometry in (*geometries, None):
@@ -327,98 +329,6 @@ def _grouped(role: Literal["input", "output"], specs: Sequence[FieldSpec], *, fi
             shape = (sum(spec.components for spec in own), *(() if geometry is None else geometry.shape))
             blocks.append(Block(name, role, geometry, own, shape))
     return blocks
-
-
-def _given(name: str, values: Mapping[str, Any]) -> Any:
-    if values.get(name) is None and (name == "time" or name not in values):
-        raise Refused(f"the sample lacks {name!r}")
-    return values[name]
-
-
-def _geometry_array(block: Block, value: Any) -> np.ndarray:
-    """What a sample brings along, as an array [C, *]: points and edges come as rows [P, d] and [E, 2]."""
-    value = as_numbers(block.name, value)
-    if not isinstance(block.on, Points):
-        if value.shape != block.shape[1:]:
-            raise Refused(f"{block.name!r} has shape {value.shape}, and the geometry's is {block.shape[1:]}")
-        value = value[None]
-    elif block.shape[0] == 1:
-        if value.ndim != 1:
-            raise Refused(f"{block.name!r} has shape {value.shape}: give one number per point, [P]")
-        value = value[None]
-    else:
-        if value.ndim != 2 or value.shape[1] != block.shape[0]:
-            raise Refused(f"{block.name!r} has shape {value.shape}: give rows of {block.shape[0]}")
-        value = value.T
-    if block.is_ragged and not 1 <= value.shape[1] <= block.shape[1]:
-        what, option = ("edges", "max_edges") if block.dtype == INDEX else ("points", "max_points")
-        if value.shape[1] or what == "points":
-            raise Refused(
-                f"{block.name!r} holds {value.shape[1]} {what}, and the geometry's {option} is {block.shape[1]}: raise "
-                "it, or take a coarser mesh"
-            )
-    if not np.isfinite(value).all():
-        index = np.argwhere(~np.isfinite(value))[0][1:].tolist()
-        raise Refused(f"{block.name!r} is not finite at {_at(index)}")
-    array = np.ascontiguousarray(value, block.dtype)
-    if block.dtype != INDEX:
-        for channel, packed in zip(value, array, strict=True):
-            require_kept(block.name, channel, packed)
-    elif (array != value).any():
-        index = int(np.argmax((array != value).any(axis=0)))
-        raise Refused(f"{block.name!r} has {value[:, index].tolist()} as edge {index}: give the numbers of two points")
-    return array
-
-
-def _check_geometry(geometry: Geometry, arrays: Mapping[str, np.ndarray]) -> None:
-    """Raise Refused where the arrays that came along are not such a geometry."""
-    weights = arrays.get(geometry.named("weights"))
-    if weights is None:
-        return
-    if not geometry.is_ragged:  # a mask
-        if (weights < 0).any():
-            where = _at(np.argwhere(weights[0] < 0)[0].tolist())
-            raise Refused(
-                f"{geometry.named('weights')!r} is negative at {where}: quadrature weights are above 0, or 0 outside "
-                "the domain"
-            )
-        if not weights.any():
-            raise Refused(f"{geometry.named('weights')!r} is 0 everywhere: the domain has no point")
-        return
-    points = arrays[geometry.named("points")]
-    if weights.shape[1] != points.shape[1]:
-        raise Refused(
-            f"{geometry.named('weights')!r} are of {weights.shape[1]} points, and there are {points.shape[1]}"
-        )
-    if not (weights > 0).all():
-        index = int(np.argmin(weights > 0))
-        raise Refused(
-            f"{geometry.named('weights')!r} is {weights[0, index]:g} at point {index}: quadrature weights are above 0, "
-            "as the lumped masses of P1 elements are"
-        )
-    rounding = 1e-6 * np.abs(geometry.box).max()  # float32 has 1.2e-7
-    lowest, highest = geometry.box
-    outside = np.maximum(lowest - points.T, points.T - highest).max(axis=1)
-    beyond = np.flatnonzero(outside > rounding)
-    if len(beyond):
-        raise Refused(
-            f"{geometry.named('points')!r} has point {beyond[0]} at {points[:, beyond[0]].tolist()}, and the box that "
-            f"holds all samples is from {lowest.tolist()} to {highest.tolist()}: give its origin and extent to Points"
-        )
-    edges = arrays.get(geometry.named("edges"))
-    if edges is None:
-        return
-    is_edge = (edges[0] >= 0) & (edges[0] < edges[1]) & (edges[1] < points.shape[1])
-    if not is_edge.all():
-        index = int(np.argmin(is_edge))
-        raise Refused(
-            f"{geometry.named('edges')!r} has {edges[:, index].tolist()} as edge {index}: give each edge once as "
-            f"(i, j), i < j < {points.shape[1]}"
-        )
-
-
-def _at(index: list[int]) -> str:
-    return f"point {index[0]}" if len(index) == 1 else f"{index}"
 
 
 def _check_name(name: Any) -> None:

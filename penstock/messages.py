@@ -1,4 +1,4 @@
-"""What travels between driver, solvers and learner: leases, chunks, and news of solves.
+"""What travels between driver, solvers and learner: leases, chunks, news.
 
 Axes:  N samples of a chunk, F parameters of a draw.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from penstock.conversion import DTYPE
-from penstock.ragged import Rows
+from penstock.arrays.conversion import DTYPE
+from penstock.arrays.ragged import Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,10 +114,10 @@ class Chunk:
     """The simulation that each sample belongs to, int64 [N]."""
     steps: np.ndarray
     """The number of each sample within its simulation, int64 [N]."""
-    parameters: np.ndarray | None = None
-    """Rank of each parameter of the sample's draw, float32 [N, F].
+    quantiles: np.ndarray | None = None
+    """Quantile of each parameter of the sample's draw, float32 [N, F].
 
-    Ranks lie in [0, 1] and are uniform under the target distribution; [N, 0] where none is given.
+    Quantiles lie in [0, 1] and are uniform under the target distribution; [N, 0] where none is given.
     """
     finished: tuple[int, ...] = ()
     """Simulations whose last sample is in this chunk."""
@@ -137,8 +137,8 @@ class Chunk:
     """The `outgrown_bytes` of the `LeaseEnd` that will follow."""
 
     def __post_init__(self):
-        if self.parameters is None:
-            object.__setattr__(self, "parameters", np.empty((len(self), 0), DTYPE))
+        if self.quantiles is None:
+            object.__setattr__(self, "quantiles", np.empty((len(self), 0), DTYPE))
 
     def __len__(self) -> int:
         return len(self.simulations)

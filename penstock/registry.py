@@ -201,12 +201,15 @@ def plain(value: Any) -> Any:
 
 
 def _is_default(parameter: inspect.Parameter, value: Any) -> bool:
-    """Whether the value is the default as YAML holds it, types included: 1 is neither 1.0 nor true."""
+    """Whether the value is the default as YAML holds it; 1 is neither 1.0 nor true."""
     return is_plain(parameter.default) and repr(plain(parameter.default)) == repr(plain(value))
 
 
 def _as_default(parameter: inspect.Parameter, value: Any) -> Any:
-    """The default itself for its form in YAML; any other list as a tuple if the default is a tuple."""
+    """The value, in the default's form.
+
+    YAML's form of the default becomes the default itself, and any other list a tuple if the default is a tuple.
+    """
     if _is_default(parameter, value):
         return parameter.default
     return tuple(value) if type(value) is list and type(parameter.default) is tuple else value

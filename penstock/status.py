@@ -1,4 +1,4 @@
-"""What processes of a run say of themselves, and what a run records: the control plane's types."""
+"""What a run's processes report about themselves, and what the run records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from penstock.messages import Decision, LeaseEnd, SolveRecord
 
 @dataclass(frozen=True)
 class Ended:
-    """How the simulations of a design ended so far."""
+    """How the simulations of a design have ended so far."""
 
     delivered: list[list[int]] = field(default_factory=list)
     """Intervals of their ids, ends exclusive."""
@@ -20,12 +20,13 @@ class Ended:
 
     @property
     def num_delivered(self) -> int:
+        """Number of simulations that were delivered."""
         return sum(end - start for start, end in self.delivered)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ready:
-    """What a process says of itself once it can work."""
+    """What a process reports once it can work."""
 
     pid: int
     conditions: Mapping[str, Any]
@@ -34,16 +35,18 @@ class Ready:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared(Ready):
-    """What the learner says of itself once it is built, restored from the newest checkpoint if there is one."""
+    """What the learner reports once it is built and restored."""
 
     device: str
-    """For people."""
+    """Name of the device, for people."""
     buffer_bytes: int
+    """Size of the buffer's arrays."""
     buffer_place: str
-    """For people."""
+    """Name of the memory that they are in, for people."""
     weight_bytes: int
-    """Of the weights alone, once."""
+    """Size of the weights, without gradients and copies."""
     step: int
+    """Optimizer steps before; 0 in a new run."""
     training: Ended
     validation: Ended
 
@@ -53,26 +56,26 @@ class TrainingStatus:
     """Where training stands."""
 
     state: str
-    """For people: "training", "waiting for samples", ..."""
+    """State for people: "training", "waiting for samples", ..."""
     step: int
     progress: float
     """The part of the run that is done, in [0, 1]."""
     trained: int
-    """Samples, with repetition."""
+    """Samples drawn for training, with repetition."""
     loss: float | None
     learning_rate: float
     warning: str | None
     validation: Mapping[str, Any] | None
     """The last errors on the validation set that are complete: `Errors.as_dict()`."""
     wait_seconds: float
-    """Time without a batch."""
+    """Time that training waited for batches."""
     seconds: float
     """Wall time of training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """What has come in, and how simulations ended."""
+    """What has arrived at the learner, and how simulations ended."""
 
     training: Ended
     validation: Ended
@@ -83,7 +86,7 @@ class Account:
     retried: int
     """Simulations in which a system took more than one strategy."""
     solver_blocked_seconds: float
-    """Time in which workers waited for the stream, summed."""
+    """Time that workers waited for the stream, summed over workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +96,12 @@ class BufferStatus:
     samples: int
     capacity: int
     bias: Mapping[str, Any] | None
-    """See `learner.buffers.bias`; looked at every few seconds."""
+    """Bias of its samples, see `learner.buffers.bias`; measured every few seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class News:
-    """What is said once."""
+    """What is reported once."""
 
     solves: tuple[SolveRecord, ...] = ()
     decisions: tuple[Decision, ...] = ()
@@ -109,30 +112,38 @@ class News:
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerStatus:
-    """What the driver looks at, once per second."""
+    """What the driver asks for, once per second."""
 
     training: TrainingStatus
     account: Account
     buffer: BufferStatus
     news: News
     silences: Mapping[int, float] = field(default_factory=dict)
-    """Seconds for which a worker has given nothing, by the number of its lease at work."""
+    """Seconds for which a worker has given nothing, by the number of its current lease."""
     is_done: bool = False
     """Training has ended, and its last checkpoint is on the disk."""
     cause: str | None = None
-    """Of the end of training."""
+    """Cause of the end of training."""
 
 
 class _Json:
-    """A dataclass as JSON, which another version may have written with more fields or fewer."""
+    """A dataclass as JSON; another version may have written more fields or fewer."""
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """What is unknown is left out, what is missing has its default."""
+        """Read the dataclass.
+
+        Args:
+            values: the JSON object. Unknown fields are left out, missing ones have their defaults.
+
+        Returns:
+            The dataclass.
+        """
         known = {each.name for each in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
 
     def to_json(self) -> dict[str, Any]:
+        """The JSON object."""
         return asdict(self)
 
 
@@ -143,7 +154,7 @@ class Silence(_Json):
     worker: str
     seconds: float
     simulation: int | None = None
-    """The one that it is in; None where that is not known."""
+    """The simulation that it is in; None if not known."""
 
     def __str__(self) -> str:
         place = "" if self.simulation is None else f" in simulation {self.simulation}"
@@ -152,7 +163,10 @@ class Silence(_Json):
 
 @dataclass(frozen=True, kw_only=True)
 class Record(_Json):
-    """One line of metrics.jsonl, all that views show of a run; docs/metrics.md has the meaning of each field."""
+    """One line of metrics.jsonl, which is all that views show of a run.
+
+    docs/metrics.md has the meaning of each field.
+    """
 
     state: str = "unknown"
     step: int = 0
@@ -189,13 +203,13 @@ class Record(_Json):
 
     @property
     def reuse(self) -> float | None:
-        """How often a sample was trained on; None before the first."""
+        """How often a sample was trained on, on average; None before the first."""
         return self.trained / self.unique if self.unique else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary(_Json):
-    """summary.json, what a run came to; docs/metrics.md has the meaning of each field."""
+    """The content of summary.json; docs/metrics.md has the meaning of each field."""
 
     step: int = 0
     elapsed_seconds: float = 0.0
@@ -220,7 +234,16 @@ class Summary(_Json):
 
     @classmethod
     def of(cls, record: Record, status: LearnerStatus, cause: str) -> Summary:
-        """From the last record and the last status."""
+        """The summary of a run.
+
+        Args:
+            record: its last record.
+            status: its last status.
+            cause: what ended it.
+
+        Returns:
+            The summary.
+        """
         seconds, errors = record.train_seconds, record.validation
         return cls.from_json(
             {each.name: getattr(record, each.name) for each in fields(record)}

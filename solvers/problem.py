@@ -171,19 +171,19 @@ class Problem(ABC):
         return self.space.features(parameters)
 
     @property
-    def rank_names(self) -> tuple[str, ...]:
-        """The names of `ranks`, which are those of the space.
+    def quantile_names(self) -> tuple[str, ...]:
+        """The names of `quantiles`, which are those of the space.
 
         There are none where `draw` is overridden, because the space then does not describe the draws.
         """
-        return self.space.rank_names if type(self).draw is Problem.draw else ()
+        return self.space.quantile_names if type(self).draw is Problem.draw else ()
 
-    def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """The ranks [F] of the draw that this generator gives.
+    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
+        """The quantiles [F] of the draw that this generator gives.
 
         They are uniform on [0, 1] over draws, so they show the bias of a stream.
         """
-        return self.space.ranks(generator) if self.rank_names else np.empty(0)
+        return self.space.quantiles(generator) if self.quantile_names else np.empty(0)
 
     @cached_property
     def layout(self) -> Layout:

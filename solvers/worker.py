@@ -7,17 +7,17 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 from typing import Literal
 
 import numpy as np
 
-from penstock.conversion import DTYPE, as_numbers
+from penstock.arrays.conversion import DTYPE, as_numbers
+from penstock.arrays.ragged import Rows, joined
 from penstock.errors import Refused, describe, raised_by_signal, text_of
 from penstock.layout import Sample
 from penstock.messages import Chunk, Decision, Lease, SolveRecord
-from penstock.ragged import Rows, joined
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solution, Solve, SolveError
@@ -94,7 +94,7 @@ class SolverWorker:
         solver_name = lease.design if lease.design in self._solvers else "training"
         solver, sorter = self._solvers[solver_name], self._sorters[solver_name]
         chunk = _ChunkBuilder(self.problem, lease.design, inf if self._deterministic else CHUNK_SECONDS)
-        draws, ranks, solve_seconds = {}, {}, 0.0
+        draws, quantiles, solve_seconds = {}, {}, 0.0
         self._is_sending = False  # a stream that was closed at a `yield` never came back from it
         if self._deterministic:
             solver.reset()
@@ -105,7 +105,7 @@ class SolverWorker:
             self._on_begin(lease.number, simulation)
             try:
                 parameters = self.problem.draw(generator_of(self.seed, lease.design, simulation))
-                ranks[simulation] = self._ranks(generator_of(self.seed, lease.design, simulation))
+                quantiles[simulation] = self._quantiles(generator_of(self.seed, lease.design, simulation))
                 sorter.add(simulation, parameters)
                 draws[simulation] = parameters
             except BaseException as error:  # one bad draw must not end a run of thousands: counted in `failed`
@@ -136,6 +136,7 @@ class SolverWorker:
                 break
             self._on_begin(lease.number, simulation)
             retried, steps, num_steps = solver.num_retried, set(), self.problem.num_steps
+            geometry = None
             try:
                 for sample in self._simulate(draws.pop(simulation), solve):
                     if sample.step in steps:  # a second copy, as far as the learner knows: it would be dropped
@@ -143,7 +144,10 @@ class SolverWorker:
                     if num_steps > 1 and not 0 <= sample.step < num_steps:
                         raise Refused(f"step {sample.step} was yielded, and the problem's num_steps is {num_steps}")
                     steps.add(sample.step)
-                    chunk.add(simulation, sample, ranks[simulation])
+                    if num_steps > 1:  # trajectories and pairs have one geometry, that of the first step
+                        geometry = geometry or sample.geometry
+                        _require_same(geometry, sample.geometry)
+                    chunk.add(simulation, sample, quantiles[simulation])
                     if chunk.is_due():
                         yield from self._send(chunk, lease.number)
                         self._on_begin(lease.number, simulation)
@@ -161,16 +165,16 @@ class SolverWorker:
         if not chunk.is_empty():
             yield from self._send(chunk, lease.number)
 
-    def _ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """The ranks of a draw.
+    def _quantiles(self, generator: np.random.Generator) -> np.ndarray:
+        """The quantiles of a draw.
 
-        Raises Refused unless there is a number in [0, 1] for each of the problem's `rank_names`.
+        Raises Refused unless there is a number in [0, 1] for each of the problem's `quantile_names`.
         """
-        ranks = as_numbers("ranks", self.problem.ranks(generator))
-        names = self.problem.rank_names
-        if ranks.shape != (len(names),) or not ((ranks >= 0) & (ranks <= 1)).all():
-            raise Refused(f"ranks must be a number in [0, 1] for each of {names}, not {ranks}")
-        return ranks
+        quantiles = as_numbers("quantiles", self.problem.quantiles(generator))
+        names = self.problem.quantile_names
+        if quantiles.shape != (len(names),) or not ((quantiles >= 0) & (quantiles <= 1)).all():
+            raise Refused(f"quantiles must be a number in [0, 1] for each of {names}, not {quantiles}")
+        return quantiles
 
     def _simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         """The problem's samples. Raises Refused for anything else it yields."""
@@ -197,7 +201,7 @@ class SolverWorker:
         error.__traceback__ = None  # it holds the simulation's arrays, and grows where one error is raised again
 
     def _reason(self, error: BaseException) -> str:
-        """The error in one line, with the last place in the problem's file, or in that of a user's strategy."""
+        """The error in one line, with the last place in the user's files."""
         if isinstance(error, SolveError | Refused):
             return text_of(error)
         strategies = {type(solver.strategy).__module__ for solver in self._solvers.values()}
@@ -227,6 +231,15 @@ class SolverWorker:
             self._outgrown_bytes = now
 
 
+def _require_same(first: Mapping[str, np.ndarray], later: Mapping[str, np.ndarray]) -> None:
+    """Raise Refused if a sample's geometry is not that of an earlier step."""
+    for name in first:
+        if name not in later or (later[name] is not first[name] and not np.array_equal(later[name], first[name])):
+            raise Refused(
+                f"{name!r} changes from step to step: give the problem num_steps = 1, its samples then stand alone"
+            )
+
+
 def _own_bytes() -> int:
     """Resident memory of this process that it shares with no other."""
     with open("/proc/self/statm") as file:
@@ -239,7 +252,7 @@ class _ChunkBuilder:
 
     def __init__(self, problem: Problem, design: str, max_seconds: float):
         self._layout = problem.layout
-        self._num_ranks = len(problem.rank_names)
+        self._num_quantiles = len(problem.quantile_names)
         self._max_seconds = max_seconds
         self.design = design
         self._clear()
@@ -258,9 +271,9 @@ class _ChunkBuilder:
         self.decisions: list[Decision] = []
         self.retried = 0
 
-    def add(self, simulation: int, sample: Sample, ranks: np.ndarray) -> None:
+    def add(self, simulation: int, sample: Sample, quantiles: np.ndarray) -> None:
         arrays = self._layout.pack([sample])
-        self._rows.append((simulation, sample.step, ranks, arrays))
+        self._rows.append((simulation, sample.step, quantiles, arrays))
         self._num_bytes += sum(array.nbytes for array in arrays.values())
 
     def fail(self, simulation: int, reason: str) -> None:
@@ -284,7 +297,9 @@ class _ChunkBuilder:
             arrays={name: joined([row[name] for row in rows]) for name in rows[0]} if rows else self._layout.empty(),
             simulations=np.array([simulation for simulation, *_ in self._rows], np.int64),
             steps=np.array([step for _, step, *_ in self._rows], np.int64),
-            parameters=np.array([ranks for *_, ranks, _ in self._rows], DTYPE).reshape(len(rows), self._num_ranks),
+            quantiles=np.array([quantiles for *_, quantiles, _ in self._rows], DTYPE).reshape(
+                len(rows), self._num_quantiles
+            ),
             finished=tuple(self.finished),
             failed=dict(self.failed),
             solves=tuple(self.solves),

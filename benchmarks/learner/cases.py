@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
-from penstock.geometry import Grid
+from penstock.geometry import Geometry, Grid, Mesh, Points
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.ladder.samples import LEARNING_RATE, full_reservoir
 from penstock.learner.losses.losses import LOSSES, TotalLoss
 from penstock.learner.models import MODELS
 from penstock.learner.normalization import Normalization
-from penstock.learner.step import Step
+from penstock.learner.optimization import Optimization
 from penstock.learner.surrogate import Surrogate
 
 
@@ -44,15 +46,15 @@ class Case:
             model = MODELS[self.model](self.layout, **self.options)
         return Surrogate(model, Normalization.identity(self.layout), self.layout).to(device)
 
-    def step(self, device: torch.device, **options: Any) -> Step:
-        return Step(
+    def step(self, device: torch.device, **options: Any) -> Optimization:
+        return Optimization(
             self.surrogate(device),
             loss=TotalLoss(self.layout, LOSSES[self.loss]),
             learning_rate=LEARNING_RATE,
             **options,
         )
 
-    def full_reservoir(self, **placement: Any) -> Reservoir:
+    def full_reservoir(self, **placement: Any) -> Buffer:
         return full_reservoir(self.layout, self.num_slots, **placement)
 
 
@@ -69,6 +71,44 @@ def fno(num_points: int = 64, *, width: int = 32, modes: int = 12, batch_size: i
         batch_size=batch_size,
         num_slots=num_slots,
     )
+
+
+def points(max_points: int = 1280, *, batch_size: int = 8, num_slots: int = 2000) -> Case:
+    """Samples with points of their own, whose numbers vary by a fifth, as in `poisson_with_hole`."""
+    cloud = Points(max_points, 2)
+    return Case(
+        title=f"BranchTrunk, at most {max_points} points, width 128, batch {batch_size}, {num_slots:,} slots",
+        layout=_two_to_one(cloud),
+        model="branch_trunk",
+        loss="relative_l2",
+        batch_size=batch_size,
+        num_slots=num_slots,
+    )
+
+
+def mesh(num_points: int, *, batch_size: int = 8, num_slots: int = 2000) -> Case:
+    """The same model on as many points for all samples, which lie in a row of two by two."""
+    return Case(
+        title=f"BranchTrunk, {num_points} points of a mesh, width 128, batch {batch_size}, {num_slots:,} slots",
+        layout=_two_to_one(Mesh(num_points, 2, partial(_strip, num_points))),
+        model="branch_trunk",
+        loss="relative_l2",
+        batch_size=batch_size,
+        num_slots=num_slots,
+    )
+
+
+def _two_to_one(geometry: Geometry) -> Layout:
+    inputs = (FieldSpec(name="source", on=geometry), FieldSpec(name="boundary_value", on=geometry))
+    return Layout(inputs, (FieldSpec(name="solution", on=geometry),))
+
+
+def _strip(num_points: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points [P, 2] and cells [P - 2, 3] of a strip of triangles."""
+    numbers = np.arange(num_points)
+    cells = np.stack([numbers[:-2], numbers[1:-1], numbers[2:]], axis=1)
+    cells[::2] = cells[::2, ::-1]
+    return np.stack([numbers // 2 / num_points, numbers % 2 + 0.0], axis=1), cells
 
 
 def mlp(num_outputs: int, *, num_slots: int, batch_size: int = 10) -> Case:

@@ -9,7 +9,8 @@ import torch
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import Reservoir
 from penstock.learner.ladder.samples import CHUNK_BYTES
 from penstock.learner.ladder.section import Section, Target
 from penstock.learner.ladder.timing import MIN_ROUNDS, Rounds, seconds_of
@@ -56,7 +57,7 @@ def _rounds(
     """
     layout = Layout((), (FieldSpec(name="field", on=Grid((row_bytes // 4,))),))
     (field,) = layout.output_blocks
-    buffer = Reservoir(layout, capacity=num_slots, watermark=1, seed=0, **placement)
+    buffer = Buffer(layout, Reservoir(), capacity=num_slots, watermark=1, seed=0, **placement)
     num_rows = min(num_slots, max(1, CHUNK_BYTES // row_bytes))
     starts = range(0, num_slots - num_rows + 1, num_rows)
     pool = np.ones((num_slots, *field.shape), np.float32)

@@ -15,7 +15,7 @@ from benchmarks.report import paragraph
 from penstock.learner.ladder.section import Section, Target
 from penstock.learner.ladder.timing import Arm, measure
 from penstock.learner.losses.losses import LOSSES
-from penstock.learner.step import Step
+from penstock.learner.optimization import Optimization
 from penstock.report import markdown
 
 TITLE = "FNO against neuraloperator"
@@ -92,7 +92,7 @@ def _their_fno(case: Case) -> nn.Module:
     )
 
 
-def _ours(step: Step, arrays: dict[str, Tensor]) -> Arm:
+def _ours(step: Optimization, arrays: dict[str, Tensor]) -> Arm:
     def run(count: int) -> None:
         for _ in range(count):
             step(arrays, LEARNING_RATE)

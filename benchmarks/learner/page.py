@@ -17,6 +17,7 @@ from benchmarks.learner.allocator import allocator
 from benchmarks.learner.imports import imports
 from benchmarks.learner.ingest import ingest
 from benchmarks.learner.neuraloperator import against_neuraloperator
+from benchmarks.learner.padding import padding
 from penstock.errors import PenstockError
 from penstock.learner.ladder.ladder import ladder
 from penstock.learner.ladder.section import Section, summary
@@ -43,6 +44,8 @@ TWO_CORES = " Training's threads and the producer share the processor's cores: L
 SECTIONS: dict[str, Callable[[torch.device, float], Section]] = {
     "fno": lambda device, seconds: ladder(cases.fno(), device, seconds),
     "mlp": lambda device, seconds: ladder(MLPS[device.type], device, seconds),
+    "points": lambda device, seconds: ladder(cases.points(), device, seconds),
+    "padding": lambda device, seconds: padding(cases.points(), device, seconds),
     "neuraloperator": lambda device, seconds: against_neuraloperator(cases.fno(), device, seconds),
     "ingest": ingest,
     "allocator": lambda device, seconds: allocator({"FNO": cases.fno(), "MLP": MLPS[device.type]}, device, seconds),

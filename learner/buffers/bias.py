@@ -14,7 +14,7 @@ import numpy as np
 
 from penstock.learner.buffers.buffer import Buffer
 
-BIAS_EVERY_S = 5.0  # it sorts the buffer's ranks
+BIAS_EVERY_S = 5.0  # it sorts the buffer's quantiles
 
 
 class BiasWatch:
@@ -37,7 +37,7 @@ def bias(buffer: Buffer, names: Sequence[str]) -> dict[str, Any]:
 
         {"parameters": {name: {"mean", "spread", "ks"}}, "steps": {"mean", "spread"}, "age_p95"}
 
-    The ranks x of a parameter are uniform on [0, 1] under its target distribution, so an unbiased population has
+    The quantiles x of a parameter are uniform on [0, 1] under its target distribution, so an unbiased population has
 
         mean 1/2,   spread (standard deviation) 1/√12 = 0.289,   KS distance sup |F_N(x) - x| about 0.87 / √N,
 
@@ -50,11 +50,15 @@ def bias(buffer: Buffer, names: Sequence[str]) -> dict[str, Any]:
     contents = buffer.contents()
     if not len(contents.simulations):
         return {"parameters": {}, "steps": None, "age_p95": None}
-    ranks = contents.parameters.astype(np.float64)
-    distances = kolmogorov_smirnov(ranks)
+    quantiles = contents.quantiles.astype(np.float64)
+    distances = kolmogorov_smirnov(quantiles)
     return {
         "parameters": {
-            name: {"mean": float(ranks[:, i].mean()), "spread": float(ranks[:, i].std()), "ks": float(distances[i])}
+            name: {
+                "mean": float(quantiles[:, i].mean()),
+                "spread": float(quantiles[:, i].std()),
+                "ks": float(distances[i]),
+            }
             for i, name in enumerate(names)
         },
         "steps": {"mean": float(contents.steps.mean()), "spread": float(contents.steps.std())},
@@ -62,8 +66,8 @@ def bias(buffer: Buffer, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def kolmogorov_smirnov(ranks: np.ndarray) -> np.ndarray:
+def kolmogorov_smirnov(quantiles: np.ndarray) -> np.ndarray:
     """[F] the largest distance of each column's distribution function from the uniform one on [0, 1], for [N, F]."""
-    ordered = np.sort(ranks, axis=0)
+    ordered = np.sort(quantiles, axis=0)
     steps = np.arange(len(ordered) + 1)[:, None] / len(ordered)
     return np.maximum(steps[1:] - ordered, ordered - steps[:-1]).max(axis=0)

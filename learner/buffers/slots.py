@@ -1,4 +1,4 @@
-"""The slots in one state: added to and taken from without a look at all the others."""
+"""The slots in one state: added to and taken from without a look at the others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FEW = 40  # a swap takes 0.2 us, `Generator.choice` 5 us at least, and 10 when t
 class SlotSet:
     """Some of the slots 0 to num_slots - 1, in a dense array; what is taken from its middle is filled from its end.
 
-    All operations take a time that grows with the slots concerned, not with those in the set.
+    All operations but `remove` take a time that grows with the slots concerned, not with those in the set.
     """
 
     def __init__(self, num_slots: int):
@@ -61,6 +61,12 @@ class SlotSet:
         self._count = rest
         return taken
 
+    def remove(self, slots: np.ndarray) -> None:
+        """Those of these that are in; it looks at all."""
+        kept = self.slots[~np.isin(self.slots, slots)]
+        self.clear()
+        self.add(kept)
+
     def clear(self) -> None:
         self._count = 0
 
@@ -89,6 +95,12 @@ class SlotQueue:
     def take_first(self, count: int) -> np.ndarray:
         """Removes and returns the first `count`, or all there are if fewer."""
         return np.array([self._slots.popleft() for _ in range(min(count, len(self._slots)))], np.int64)
+
+    def remove(self, slots: np.ndarray) -> None:
+        """Those of these that are in; it looks at all."""
+        kept = self.slots[~np.isin(self.slots, slots)]
+        self.clear()
+        self.add(kept)
 
     def clear(self) -> None:
         self._slots.clear()

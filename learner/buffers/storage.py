@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penstock.arrays.ragged import Ragged
 from penstock.layout import Block, Layout
-from penstock.learner.buffers.units import Draw, dtype_of
-from penstock.ragged import Ragged
+from penstock.learner.buffers.units import Unit, dtype_of
 
 BLOCK_BYTES = 1 << 26  # staged at a time on the way to a device
 TRIM = 128  # batches have a multiple of so many points, so that few shapes occur
@@ -29,7 +29,7 @@ TRIM = 128  # batches have a multiple of so many points, so that few shapes occu
 class Storage:
     """Places for `num_units` units, written by one thread and gathered from by another: never the same places at once.
 
-    layout: of the samples. draws: what a unit is, and what a batch's arrays are made of. pin_memory: page-locked host
+    layout: of the samples. unit: what a unit is, and what a batch's arrays are made of. pin_memory: page-locked host
     memory.
 
     On a GPU writes are queued on a stream of the storage's own, gathers on the current one. An event in common makes
@@ -37,22 +37,23 @@ class Storage:
     though the buffer says so as soon as it is queued.
     """
 
-    def __init__(self, layout: Layout, num_units: int, draws: Draw, device: torch.device | str, pin_memory: bool):
-        self.draws = draws
+    def __init__(self, layout: Layout, num_units: int, unit: Unit, device: torch.device | str, pin_memory: bool):
+        self.unit = unit
         self.device = torch.device(device)
         self.is_pinned = pin_memory
         self.arrays = {
-            name: _allocate((num_units, draws.num_kept(block), *block.shape), block.dtype, self.device, pin_memory)
+            name: _allocate((num_units, unit.num_kept(block), *block.shape), block.dtype, self.device, pin_memory)
             for name, block in layout.blocks.items()
         }
         """[U, steps that are kept, C, *] and [U, steps that are kept, S]."""
         self._layout = layout
-        self._batch_layout = draws.layout(layout)
+        self._batch_layout = unit.layout(layout)
+        self._dtypes = {name: dtype_of(block) for name, block in self._batch_layout.blocks.items()}
         self._counts = {
             counted_by(block): np.zeros(num_units, np.int32) for block in layout.blocks.values() if block.is_ragged
         }
         """Points, and edges, of each unit."""
-        self._drawn_from = {name: draws.merged(array) for name, array in self.arrays.items()}
+        self._drawn_from = {name: unit.merged(array) for name, array in self.arrays.items()}
         self._rows = {name: array.flatten(0, 1) for name, array in self.arrays.items()}  # one a step that is kept
         if self.device.type == "cpu":  # torch warns of rows from a shared object store, which are read-only
             self._rows = {name: rows.numpy() for name, rows in self._rows.items()}
@@ -77,9 +78,9 @@ class Storage:
     def write(self, units: np.ndarray, steps: np.ndarray, arrays: Mapping[str, np.ndarray]) -> None:
         """Copies samples in. units, steps: int64 [N], where each of the first N rows of the arrays belongs."""
         for name, block in self._layout.blocks.items():
-            values, num_kept = arrays[name][: len(units)], self.draws.num_kept(block)
-            rows = units if self.draws.num_steps == 1 else units * num_kept + steps
-            if num_kept < self.draws.num_steps:
+            values, num_kept = arrays[name][: len(units)], self.unit.num_kept(block)
+            rows = units if self.unit.num_steps == 1 else units * num_kept + steps
+            if num_kept < self.unit.num_steps:
                 rows, values = rows[steps < num_kept], values[steps < num_kept]
             if not block.is_ragged:
                 self._copy_in(self._rows[name], rows, values)
@@ -93,22 +94,34 @@ class Storage:
 
         out: as of `Buffer.draw`. On a GPU the gather is queued on the current stream, not done.
         """
-        lengths = {name: _trimmed(counts[units]) for name, counts in self._counts.items()}
+        drawn_from, shapes = self._drawn_from, self._batch_layout.shapes
+        if self._counts:
+            drawn_from, shapes = self._trimmed(units)
         arrays = {}
-        for name, block in self._batch_layout.blocks.items():
-            shape = (len(units), *_cut(block, block.shape, lengths))
+        for name, shape in shapes.items():
             if out is None:
-                arrays[name] = torch.empty(shape, dtype=dtype_of(block), device=self.device)
+                arrays[name] = torch.empty(len(units), *shape, dtype=self._dtypes[name], device=self.device)
             else:  # the first values of its memory, so that they lie without a gap
-                arrays[name] = out[name].view(-1)[: prod(shape)].view(shape)
-        drawn_from = {
-            name: array[..., : lengths[counted_by(block)]] if (block := self._layout.blocks[name]).is_ragged else array
-            for name, array in self._drawn_from.items()
-        }
-        rows = to_device(self.draws.rows(units, choices), self.device)
+                arrays[name] = out[name].view(-1)[: len(units) * prod(shape)].view(len(units), *shape)
+        rows = to_device(self.unit.rows(units, choices), self.device)
         with self._after_what_was_queued():
-            self.draws.gather(drawn_from, self._layout, rows, arrays)
+            self.unit.gather(drawn_from, self._layout, rows, arrays)
         return arrays
+
+    def _trimmed(self, units: np.ndarray) -> tuple[dict[str, Tensor], dict[str, tuple[int, ...]]]:
+        """What batches of these units are drawn from, and their arrays' shapes, with no more points than they need."""
+        lengths = {name: -(-int(counts[units].max()) // TRIM) * TRIM for name, counts in self._counts.items()}
+
+        def cut(block: Block) -> int | None:
+            return min(block.shape[-1], lengths[counted_by(block)]) if block.is_ragged else None
+
+        blocks = self._layout.blocks
+        drawn_from = {name: array[..., : cut(blocks[name])] for name, array in self._drawn_from.items()}
+        shapes = {
+            name: (*block.shape[:-1], cut(block) or block.shape[-1])
+            for name, block in self._batch_layout.blocks.items()
+        }
+        return drawn_from, shapes
 
     def load(self, units: np.ndarray, name: str, values: np.ndarray) -> None:
         """Copies whole units in, of the array `name`."""
@@ -167,17 +180,6 @@ def counted_by(block: Block) -> str:
     """The array whose rows are as long as a ragged block's: that of the edges, or of the points' weights."""
     edges = block.on.named("edges")
     return edges if block.name == edges else block.on.named("weights")
-
-
-def _trimmed(counts: np.ndarray) -> int:
-    return -(-int(counts.max(initial=1)) // TRIM) * TRIM
-
-
-def _cut(block: Block, shape: tuple[int, ...], lengths: Mapping[str, int]) -> tuple[int, ...]:
-    """The shape, where points vary with so many as are needed."""
-    if not block.is_ragged:
-        return shape
-    return (*shape[:-1], min(shape[-1], lengths[counted_by(block)]))
 
 
 def _allocate(shape: tuple[int, ...], dtype: np.dtype, device: torch.device, pin_memory: bool) -> Tensor:

@@ -20,7 +20,7 @@ from penstock.errors import PenstockError
 from penstock.layout import Block, Layout
 
 
-class Draw(ABC):
+class Unit(ABC):
     """How units become rows of batches: by one gather an array, of rows of the stored array with two axes merged."""
 
     num_steps: int
@@ -111,7 +111,7 @@ class Draw(ABC):
 
 
 @dataclass(frozen=True)
-class Samples(Draw):
+class Samples(Unit):
     """Single samples, each for itself: of steady problems, and of transient ones whose inputs tell the time."""
 
     num_steps = 1
@@ -121,13 +121,17 @@ class Samples(Draw):
 
 
 @dataclass(frozen=True)
-class Trajectories(Draw):
+class Trajectories(Unit):
     """Whole simulations: from the inputs of step 0 to the outputs of all steps.
 
     An output u gives the channels u_0, u_1, ..., all outputs of a step before those of the next. Of the inputs only
     step 0 is stored.
 
-    num_steps: T > 1, the problem's. Raises ValueError otherwise.
+    Args:
+        num_steps: samples of a simulation, T > 1: the problem's.
+
+    Raises:
+        ValueError: a simulation has one sample.
     """
 
     num_steps: int
@@ -155,12 +159,17 @@ class Trajectories(Draw):
 
 
 @dataclass(frozen=True)
-class Pairs(Draw):
+class Pairs(Unit):
     """Two samples of a simulation: from the inputs and outputs at step t to the outputs at step t + k.
 
     An output u is the input u_before at step t. A unit gives its T - k pairs one after another, from a random one on.
 
-    num_steps: T > 1, the problem's. stride: k, at least 1 and below T. Raises ValueError otherwise.
+    Args:
+        num_steps: samples of a simulation, T > 1: the problem's.
+        stride: steps between the two samples, k, at least 1 and below T, the samples of a simulation.
+
+    Raises:
+        ValueError: a simulation has one sample, or k does not suit it.
     """
 
     num_steps: int
@@ -218,4 +227,4 @@ def _check_stays(name: str, units: np.ndarray, simulations: np.ndarray) -> None:
         )
 
 
-DRAWS: dict[str, type[Draw]] = {"samples": Samples, "trajectories": Trajectories, "pairs": Pairs}
+UNITS: dict[str, type[Unit]] = {"samples": Samples, "trajectories": Trajectories, "pairs": Pairs}

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from penstock.errors import PenstockError
 from penstock.geometry import Grid, Mesh, Points
-from penstock.layout import INDEX, Block, FieldSpec, Layout
+from penstock.layout import Block, FieldSpec, Layout
 from penstock.learner.copies import copied
 from penstock.learner.surrogate import Surrogate
 
@@ -177,7 +177,7 @@ def _describe(block: Block, spec: FieldSpec, shape: tuple[int | None, ...]) -> d
     """A line of the card; sizes that are free are named: "batch", or "n0 (64)" with the size that was trained on."""
     sizes = ["batch", *([spec.components] if spec.components > 1 else [])]
     if block.is_ragged:
-        what = "edges" if block.dtype == INDEX else "points"
+        what = "edges" if block.dtype.kind == "i" else "points"
         sizes.append(f"{block.on.named(what)} (at most {block.shape[-1]})")
     else:
         sizes += [f"n{axis} ({size})" for axis, size in enumerate(block.shape[1:])]

@@ -7,13 +7,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from penstock.layout import Layout
 from penstock.learner.buffers.buffer import Batch, Buffer
+from penstock.learner.buffers.storage import to_device
 from penstock.learner.buffers.units import dtype_of
 from penstock.learner.stream.rate_limiter import RateLimiter
 
@@ -102,8 +103,7 @@ class Feed:
         self._ahead: deque[Batch] = deque()
         self._num_left: float = float("inf")  # batches that the thread may still draw
         self._is_drawing = False
-        self._is_held = False
-        self._is_closed = False
+        self._order: Literal["draw", "hold", "close"] = "draw"  # of the owner to the thread
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
@@ -145,13 +145,13 @@ class Feed:
     def hold(self) -> None:
         """Nothing is drawn any more, but for a batch in hand; what was drawn ahead can be taken."""
         with self._changed:
-            self._is_held = True
+            self._order = "hold"
             self._changed.notify_all()
 
     def release(self) -> None:
         """Ends a `hold`."""
         with self._changed:
-            self._is_held = False
+            self._order = "draw"
             self._changed.notify_all()
 
     @property
@@ -163,7 +163,7 @@ class Feed:
     def close(self) -> None:
         """Ends the thread; what was drawn ahead is lost."""
         with self._changed:
-            self._is_closed = True
+            self._order = "close"
             self._changed.notify_all()
         if self._thread is not None:
             self._thread.join()
@@ -198,14 +198,14 @@ class Feed:
             self.rate_limiter.add_batch()
         if upload is not None:
             return upload.begin(batch)
-        return replace(batch, arrays={name: array.to(self.device) for name, array in batch.arrays.items()})
+        return batch.to(self.device)
 
     # The thread, and the one who takes from it
 
     def _wait_for_one_ahead(self) -> bool:
         with self._changed:
             self._changed.wait_for(
-                lambda: self._ahead or self._error is not None or (self._is_held and not self._is_drawing),
+                lambda: self._ahead or self._error is not None or (self._order == "hold" and not self._is_drawing),
                 DRAW_TIMEOUT_S,
             )
             if self._error is not None:
@@ -220,7 +220,7 @@ class Feed:
     def _run(self) -> None:
         try:
             while self._wait_for_room():
-                is_ready = self._wait_for_batch(lambda: self._is_held or self._is_closed)
+                is_ready = self._wait_for_batch(lambda: self._order != "draw")
                 batch = self._draw() if is_ready else None
                 with self._changed:
                     if batch is not None:
@@ -239,9 +239,12 @@ class Feed:
         """Blocks until a batch may be drawn; False when the feed was closed."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._is_closed or (len(self._ahead) < self.depth and self._num_left > 0 and not self._is_held)
+                lambda: (
+                    self._order == "close"
+                    or (self._order == "draw" and len(self._ahead) < self.depth and self._num_left > 0)
+                )
             )
-            self._is_drawing = not self._is_closed
+            self._is_drawing = self._order != "close"
             return self._is_drawing
 
 
@@ -267,18 +270,20 @@ class _Upload:
         """The batch on the GPU, its copies queued."""
         with torch.cuda.stream(self._stream):
             arrays = {name: array.to(self._device, non_blocking=True) for name, array in batch.arrays.items()}
+            weights = None if batch.weights is None else to_device(batch.weights.numpy(), self._device)
             copied = _event()
             copied.record()
         self._staging.append((self._staging.popleft()[0], copied))
         self._copied.append(copied)
-        return replace(batch, arrays=arrays)
+        return replace(batch, arrays=arrays, weights=weights)
 
     def finish(self, batch: Batch) -> None:
         """Kernels that are queued from now on, on the current stream, wait for the batch's copies."""
         current = torch.cuda.current_stream(self._device)
         current.wait_event(self._copied.popleft())
-        for array in batch.arrays.values():
-            array.record_stream(current)  # or its memory would be given to a later copy while a kernel reads it
+        for tensor in (*batch.arrays.values(), batch.weights):
+            if tensor is not None:
+                tensor.record_stream(current)  # or its memory would be given to a later copy while a kernel reads it
 
 
 class _Pace:

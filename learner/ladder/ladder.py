@@ -22,12 +22,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from penstock.layout import Layout
-from penstock.learner.buffers.buffer import Batch, Buffer, Reservoir
+from penstock.learner.buffers.buffer import Batch, Buffer
 from penstock.learner.feed.feed import Feed
 from penstock.learner.ladder.samples import LEARNING_RATE, chunks
 from penstock.learner.ladder.section import Section, Target
 from penstock.learner.ladder.timing import Arm, Rounds, Spread, measure, synchronize
-from penstock.learner.step import Step
+from penstock.learner.optimization import Optimization
 from penstock.learner.stream.ingest import Ingest
 from penstock.messages import Chunk
 from penstock.report import markdown
@@ -51,9 +51,9 @@ class Case(Protocol):
     counts_bytes: bool
     """The step does little but read and write its weights: it is held against the device's copy rate."""
 
-    def step(self, device: torch.device) -> Step: ...
+    def step(self, device: torch.device) -> Optimization: ...
 
-    def full_reservoir(self, **placement: Any) -> Reservoir:
+    def full_reservoir(self, **placement: Any) -> Buffer:
         """All slots taken. placement: device and pin_memory."""
         ...
 
@@ -95,7 +95,7 @@ def _placements(device: torch.device) -> dict[str, dict[str, Any]]:
 # Arms
 
 
-def _on_one_batch(step: Step, batch: Batch) -> Arm:
+def _on_one_batch(step: Optimization, batch: Batch) -> Arm:
     def run(count: int) -> None:
         for _ in range(count):
             step(batch.arrays, LEARNING_RATE)
@@ -103,7 +103,7 @@ def _on_one_batch(step: Step, batch: Batch) -> Arm:
     return run
 
 
-def _fed(step: Step, feed: Feed) -> Arm:
+def _fed(step: Optimization, feed: Feed) -> Arm:
     def run(count: int) -> None:
         for _ in range(count):
             step(_next(feed).arrays, LEARNING_RATE)
@@ -119,7 +119,7 @@ def _feeding(feed: Feed) -> Arm:
     return run
 
 
-def _loaded(step: Step, loader: Iterator[dict[str, Tensor]], device: torch.device) -> Arm:
+def _loaded(step: Optimization, loader: Iterator[dict[str, Tensor]], device: torch.device) -> Arm:
     def run(count: int) -> None:
         for _ in range(count):
             step(_to(device, next(loader)), LEARNING_RATE)
@@ -246,7 +246,9 @@ def _unchanged(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
 # The section
 
 
-def _section(case: Case, device: torch.device, step: Step, rounds: Rounds, producers: dict[str, Producer]) -> Section:
+def _section(
+    case: Case, device: torch.device, step: Optimization, rounds: Rounds, producers: dict[str, Producer]
+) -> Section:
     places = _placements(device)
     feeds = [f"feed{place}" for place in places]
     fastest = min(feeds, key=lambda arm: rounds.time(arm).median)

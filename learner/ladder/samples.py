@@ -10,21 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penstock.arrays.ragged import Ragged, Rows
 from penstock.layout import Block, Layout
-from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import Reservoir
 from penstock.learner.buffers.storage import counted_by
 from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.messages import Chunk
-from penstock.ragged import Ragged, Rows
 
 CHUNK_BYTES = 1 << 20  # what a solver worker sends at a time, or one sample where that is larger
 POOL_BYTES = 1 << 26  # of samples: more than a processor's cache, so each is read from memory, as from a stream
 LEARNING_RATE = 1e-4  # low: the targets are noise
 
 
-def full_reservoir(layout: Layout, num_slots: int, **placement: Any) -> Reservoir:
+def full_reservoir(layout: Layout, num_slots: int, **placement: Any) -> Buffer:
     """All slots taken, by as few distinct samples as `chunks` has. placement: device and pin_memory."""
-    buffer = Reservoir(layout, capacity=num_slots, watermark=num_slots, seed=0, **placement)
+    buffer = Buffer(layout, Reservoir(), capacity=num_slots, watermark=num_slots, seed=0, **placement)
     stream = chunks(layout)
     while len(buffer) < num_slots:
         chunk = next(stream)

@@ -33,13 +33,20 @@ SMALLEST_SHARE = 0.1  # of a typical target's norm: what is smaller has its erro
 
 
 class Sobolev:
-    """||prediction - target||_s / ||target||_s, or where not `relative` the mean over the channels of the error's
-    ||·||_s², in the norm that the geometry has.
+    """The error in a Sobolev norm of any order.
 
-    geometry: of the fields; None for scalars. order: s, any real number. Good values: 1 where gradients matter, such as
-    fluxes, 0 else; -1 to learn the coarse shape first.
+    ||prediction - target||_s / ||target||_s, or if not `relative` the mean over the channels of the error's ||·||_s²,
+    in the norm that the geometry has.
 
-    Raises ValueError where the geometry has no norm of this order.
+    Args:
+        geometry: geometry of the fields; None for scalars.
+        order: order s of the norm. Any real number on a grid and on a mesh of at most 5000 points, 0, 1, 2, ... on a
+            larger mesh, 0 alone on points that vary and on a masked grid. Good values: 1 where gradients matter, such
+            as fluxes, 0 otherwise; -1 to learn the coarse shape first.
+        relative: whether the error's norm is divided by the target's; if not, it is squared.
+
+    Raises:
+        ValueError: the geometry has no norm of this order.
     """
 
     def __init__(self, geometry: Geometry | None, *, order: float, relative: bool = True):
@@ -58,21 +65,38 @@ class Sobolev:
 
 
 class H1(Sobolev):
-    """The Sobolev loss of order 1: the relative error of values and gradients together."""
+    """The Sobolev loss of order 1: the error of values and gradients together.
+
+    Args:
+        geometry: geometry of the fields; None for scalars.
+        relative: whether the error's norm is divided by the target's; if not, it is squared.
+    """
 
     def __init__(self, geometry: Geometry | None, *, relative: bool = True):
         super().__init__(geometry, order=1, relative=relative)
 
 
 class RelativeL2(Sobolev):
-    """||prediction - target||_2 / ||target||_2 over all axes but the batch, by quadrature weights if there are some."""
+    """The norm of the error over that of the target, over all channels and points.
+
+    ||prediction - target||_2 / ||target||_2, by quadrature weights where there are some.
+
+    Args:
+        geometry: geometry of the fields; None for scalars.
+    """
 
     def __init__(self, geometry: Geometry | None):
         super().__init__(geometry, order=0, relative=True)
 
 
 class MSE(Sobolev):
-    """Mean of the squared error over all axes but the batch, by quadrature weights where there are some."""
+    """The mean squared error over all channels and points.
+
+    By quadrature weights where there are some.
+
+    Args:
+        geometry: geometry of the fields; None for scalars.
+    """
 
     def __init__(self, geometry: Geometry | None):
         super().__init__(geometry, order=0, relative=False)

@@ -24,9 +24,14 @@ class BranchTrunk(nn.Module):
     weight 0, changes nothing: as in DeepONet (Lu et al., Nature Machine Intelligence 3, 2021, arXiv 1910.03193), but
     with the input seen at the points themselves (Zaheer et al., Deep Sets, NeurIPS 2017, arXiv 1703.06114).
 
-    width: neurons of a hidden layer. latent: numbers in z. layers: hidden layers of each net. Good values: 128, 128, 3.
+    Args:
+        layout: arrays of the batches.
+        width: neurons of each hidden layer, at least 1. Good value: 128.
+        latent: size of the vector z, at least 1. Good value: 128.
+        layers: hidden layers of each net, at least 1. Good value: 3.
 
-    Raises ValueError where not all fields sit on one mesh, or on one set of points.
+    Raises:
+        ValueError: not all fields sit on one mesh, or on one set of points.
     """
 
     accepts = (Mesh, Points)

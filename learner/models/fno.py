@@ -31,15 +31,20 @@ MODES = 12  # along an axis, where nothing else is said
 class FNO(nn.Module):
     """Lift, `layers` times (spectral convolution + pointwise linear, GELU), project.
 
-    width: channels inside. modes: Fourier modes kept along each axis, wave numbers 0 to modes - 1 of either sign: one
-    number for all axes or one for each; absent, 12, or half the points of an axis that has fewer than 24. layers:
-    spectral layers. Good values: width 24 to 64, modes 12 to 16, 4 layers.
-
     The centres of n cells along each axis, in units of the domain's edge, are further input channels, and so is the
     mask of a domain that does not fill its grid. Nothing else here knows of lengths. A built model takes any resolution
     whose axes have at least 2 modes points.
 
-    Raises ValueError for options that the layout's grid does not allow.
+    Args:
+        layout: arrays of the batches.
+        width: channels inside, at least 1. Good values: 24 to 64.
+        modes: Fourier modes kept along each axis, wave numbers 0 to modes - 1 of either sign: one number for all axes
+            or one for each, at most half the points of its axis. None takes 12, or half the points of an axis with
+            fewer than 24. Good values: 12 to 16.
+        layers: spectral layers, at least 1. Good value: 4.
+
+    Raises:
+        ValueError: the layout's grid does not allow these options.
     """
 
     accepts = (Grid,)

@@ -20,14 +20,19 @@ class MLP(nn.Module):
     """Fully connected layers with ReLU between them: y = W_n relu(... relu(W_1 x + b_1) ...) + b_n.
 
     x are the scalars [B, S] and, where there are input fields, their values, [B, C] by number of points; y are all
-    outputs, point by point. hidden: neurons of each hidden layer, from the first to the last. Good values: the paper's
-    (256, 256) for a few scalars.
+    outputs, point by point.
 
     The last layer holds nearly all weights, H + 1 for each value: with 10^6 points and 256 neurons 257 million, 1 GB
     and with Adam's moments 3 GB. A built model serves one resolution, and it does not know which points are neighbours:
     for problems whose input is a field take an operator.
 
-    Raises ValueError for a hidden layer of less than one neuron.
+    Args:
+        layout: arrays of the batches.
+        hidden: neurons of each hidden layer, at least 1, from the first layer to the last. Good values: the paper's
+            [256, 256] for a few scalars.
+
+    Raises:
+        ValueError: a hidden layer has less than one neuron.
     """
 
     accepts = (Grid, Mesh)

@@ -1,7 +1,7 @@
 """What a run does with a model in hours, once, in seconds: a model that would fail later is refused before a solve.
 
-The parts are the run's own (Step, averaged weights, Validation, checkpoint, export), on models of their own that are
-built for it and thrown away, on random samples. So it finds what those parts can't do, without a list of it.
+The parts are the run's own (Optimization, averaged weights, Validation, checkpoint, export), on models that are built
+for the rehearsal and thrown away, on random samples. So it finds what those parts can't do, without a list of it.
 
 Axes:  B batch, C channels, * the shape of a geometry.
 """
@@ -28,8 +28,8 @@ from penstock.learner.checkpoints import checkpoint
 from penstock.learner.checkpoints.weights import load_weights, weights_of
 from penstock.learner.copies import copied
 from penstock.learner.export.program import contents_of
+from penstock.learner.optimization import Optimization
 from penstock.learner.rehearsal.free_samples import free_samples
-from penstock.learner.step import Step
 from penstock.learner.stream.order import WITHOUT
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation
@@ -84,7 +84,7 @@ def _check_outputs(outputs: object, arrays: Mapping[str, Tensor], layout: Layout
 
 def rehearse(
     make_surrogate: Callable[[], Surrogate],
-    make_step: Callable[[Surrogate], Step],
+    make_step: Callable[[Surrogate], Optimization],
     make_validation: Callable[[Mapping[str, np.ndarray]], Validation],
     *,
     batch_sizes: tuple[int, ...],
@@ -99,7 +99,7 @@ def rehearse(
     torch's random state is as before. Raises PenstockError in one line, with the place in the user's file.
     """
 
-    def begun() -> Step:
+    def begun() -> Optimization:
         surrogate = make_surrogate()
         with _failing("it can't be set up for training", surrogate):
             return make_step(surrogate)
@@ -130,17 +130,17 @@ def try_export(surrogate: Surrogate) -> str | None:
         with _own_randomness():
             contents_of(surrogate, {}, free_samples(surrogate.layout, 2, torch.device("cpu")))
     except Exception as error:  # of the user's model, and of whatever torch.export makes of it
-        reason = str(error) if isinstance(error, PenstockError) else describe(error, file_of(surrogate))
+        reason = str(error) if isinstance(error, PenstockError) else describe(error, file_of(surrogate.model))
         return f"penstock export won't work, while training and penstock predict do: {reason}"
     return None
 
 
-def file_of(surrogate: Surrogate) -> str | None:
-    """The file that the user's model was read from."""
-    return getattr(sys.modules.get(type(surrogate.model).__module__), "__file__", None)
+def file_of(part: object) -> str | None:
+    """The file that the class of a part, such as a user's model, was read from."""
+    return getattr(sys.modules.get(type(part).__module__), "__file__", None)
 
 
-def _train(step: Step, batch_sizes: tuple[int, ...], begun: Callable[[], Step]) -> list[str]:
+def _train(step: Optimization, batch_sizes: tuple[int, ...], begun: Callable[[], Optimization]) -> list[str]:
     """Two steps on the first of the sizes, one on each other. begun: gives a step like this one, not used yet."""
     surrogate, parameters = step.surrogate, dict(step.surrogate.named_parameters())
     for size in (batch_sizes[0], *batch_sizes):  # the second one meets what the first has kept
@@ -150,7 +150,7 @@ def _train(step: Step, batch_sizes: tuple[int, ...], begun: Callable[[], Step]) 
         except BaseException as error:  # of the user's model
             if raised_by_signal(error):
                 raise
-            reason = describe(error, file_of(surrogate))
+            reason = describe(error, file_of(surrogate.model))
             raise PenstockError(
                 f"model: a training step on {samples} fails: {reason}{_place_in_forward(begun, size)}"
             ) from error
@@ -170,14 +170,14 @@ def _train(step: Step, batch_sizes: tuple[int, ...], begun: Callable[[], Step]) 
     return [f"model: no gradient reaches {', '.join(map(_own, idle))}"] if idle else []
 
 
-def _step_on_samples(step: Step, size: int) -> float:
+def _step_on_samples(step: Optimization, size: int) -> float:
     return step(free_samples(step.surrogate.layout, size, step.surrogate.device), step.learning_rate).item()
 
 
-def _place_in_forward(begun: Callable[[], Step], size: int) -> str:
+def _place_in_forward(begun: Callable[[], Optimization], size: int) -> str:
     """The place in the user's file that called what fails in the backward pass; empty when torch can't tell."""
     step = begun()
-    file = file_of(step.surrogate)
+    file = file_of(step.surrogate.model)
     with warnings.catch_warnings(record=True) as caught, suppress(Exception), torch.autograd.detect_anomaly():
         warnings.simplefilter("always")  # torch warns of the forward pass's traceback before it raises
         for _ in range(2):
@@ -186,7 +186,7 @@ def _place_in_forward(begun: Callable[[], Step], size: int) -> str:
     return f", in the gradient of {file}, line {lines[-1]}" if lines else ""
 
 
-def _validate(step: Step, make_validation: Callable[[Mapping[str, np.ndarray]], Validation]) -> None:
+def _validate(step: Optimization, make_validation: Callable[[Mapping[str, np.ndarray]], Validation]) -> None:
     """Before and after a step, which must not reach a copy that was made before it."""
     surrogate = step.surrogate
     samples = free_samples(surrogate.layout, NUM_ROWS, torch.device("cpu"))
@@ -227,7 +227,7 @@ def _predict(surrogate: Surrogate) -> list[str]:
 class _Conduct:
     """What a model in training does next, and what it keeps beside its state."""
 
-    def __init__(self, step: Step, batch_size: int):
+    def __init__(self, step: Optimization, batch_size: int):
         surrogate = step.surrogate
         with _failing("its training can't go on", surrogate):
             self.predictions = [_predictions(step.averaged), _predictions(surrogate)]
@@ -321,4 +321,4 @@ def _failing(what: str, surrogate: Surrogate) -> Iterator[None]:
     except BaseException as error:
         if raised_by_signal(error):
             raise
-        raise PenstockError(f"model: {what}: {describe(error, file_of(surrogate))}") from error
+        raise PenstockError(f"model: {what}: {describe(error, file_of(surrogate.model))}") from error

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from penstock.arrays.ragged import Rows, padded
 from penstock.layout import Layout
 from penstock.learner.buffers.buffer import Buffer
-from penstock.learner.normalization import RunningMoments
+from penstock.learner.buffers.watermark import MIN_SIMULATIONS
+from penstock.learner.normalization import Normalization, RunningMoments, constants
 from penstock.learner.stream.deliveries import Deliveries
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.stream.stream import Stream
 from penstock.messages import Chunk, Decision, LeaseEnd, SolveRecord
-from penstock.ragged import Rows, padded
 from penstock.status import News
 
 STREAM_TIMEOUT_S = 0.2  # how soon an idle ingest thread sees should_stop()
@@ -97,7 +98,7 @@ class Ingest:
         self.limit = limit
         self.deliveries = Deliveries()
         self.counts = Counts()
-        self.moments = RunningMoments(buffer.draws.num_steps)
+        self.moments = RunningMoments(buffer.unit.num_steps)
         """Of the samples up to the one that reached the watermark, and of those that were put together with it."""
         self._given_up: dict[int, str] = {}  # not written down yet
         self._news = _Unsaid()
@@ -168,7 +169,7 @@ class Ingest:
             # before the put: who waits for the watermark finds them complete
             self._update_moments(arrays, chunk.steps[at])
         simulations, steps = chunk.simulations[at], chunk.steps[at]
-        count = self.buffer.put_now(arrays, simulations, steps, parameters=chunk.parameters[at])
+        count = self.buffer.put_now(arrays, simulations, steps, quantiles=chunk.quantiles[at])
         ending = chunk.finished if count == len(rows) else ()  # what ends with this chunk ends now
         self.deliveries.take(simulations[:count], steps[:count], ending=ending)
         self.counts.unique += count
@@ -180,6 +181,21 @@ class Ingest:
         values = {block.name: dense[block.name] for block in blocks}
         weights = {block.name: self.layout.weights_of(block, dense) for block in blocks}
         self.moments.update(values, steps, weights)
+
+    def normalization(self) -> tuple[Normalization, list[str]]:
+        """The statistics of what came up to the watermark, and what people should know of them.
+
+        Raises PenstockError when no output varies.
+        """
+        buffer, sources = self.buffer, self.buffer.unit.sources(self.layout)
+        remarks = constants(self.moments, sources, buffer.layout)
+        num_simulations = len(buffer.simulations_in())
+        if num_simulations < MIN_SIMULATIONS:
+            remarks.append(
+                f"means and deviations are of {num_simulations} simulations, all that came or that buffer.capacity "
+                f"{buffer.capacity} has room for: give at least {MIN_SIMULATIONS} of them"
+            )
+        return Normalization.from_moments(self.moments, buffer.layout, sources), remarks
 
     def _write_ends(self, chunk: Chunk) -> None:
         num_delivered = self.deliveries.finish(chunk.finished)

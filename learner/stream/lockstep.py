@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -82,7 +81,7 @@ class Lockstep:
                 batch = self.buffer.draw(self.batch_size, 0.0)
                 if batch is not None:
                     self.rate_limiter.add_batch()
-                    return replace(batch, arrays={name: array.to(self.device) for name, array in batch.arrays.items()})
+                    return batch.to(self.device)
                 if self.buffer.exhausted:
                     return None
                 if waits_for_slots:

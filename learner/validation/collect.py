@@ -9,15 +9,15 @@ from queue import SimpleQueue
 import numpy as np
 import torch
 
+from penstock.arrays.ragged import Rows, joined, padded
 from penstock.errors import PenstockError
 from penstock.layout import Layout
-from penstock.learner.buffers.units import Draw
+from penstock.learner.buffers.units import Unit
 from penstock.learner.stream.deliveries import Deliveries
 from penstock.learner.stream.ingest import STREAM_TIMEOUT_S
 from penstock.learner.stream.stream import Stream
 from penstock.learner.validation.validation import Validation
 from penstock.messages import Chunk, LeaseEnd
-from penstock.ragged import Rows, joined, padded
 from penstock.status import Ended
 
 
@@ -33,10 +33,10 @@ class Collected:
     """int64 [N]"""
     ended: Ended
 
-    def validation(self, draws: Draw, layout: Layout, *, batch_size: int, device: torch.device | str) -> Validation:
+    def validation(self, unit: Unit, layout: Layout, *, batch_size: int, device: torch.device | str) -> Validation:
         """Of all rows that could be drawn of the samples, which are of that layout."""
-        rows, _, steps = draws.all_rows(self.arrays, layout, self.simulations, self.steps)
-        return Validation(rows, draws.layout(layout), steps=steps, batch_size=batch_size, device=device)
+        rows, _, steps = unit.all_rows(self.arrays, layout, self.simulations, self.steps)
+        return Validation(rows, unit.layout(layout), steps=steps, batch_size=batch_size, device=device)
 
 
 class Collector:

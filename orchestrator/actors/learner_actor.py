@@ -1,4 +1,7 @@
-"""The learner's process, as a plain class that `driver.py` wraps for Ray; the sense is in learner/."""
+"""The learner's process, as a plain class that driver.py wraps for Ray.
+
+The actor only owns the thread; what it runs is the `Learner` in learner/learner.py.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,12 @@ logger = logging.getLogger(__name__)
 class LearnerActor:
     """A `Learner` in a thread, and methods that return at once.
 
-    stream: where chunks come from, with the methods of a RayStream; absent, the RayStream of this process.
+    Args:
+        plan: the plan of the run.
+        folder: the run folder.
+        num_threads: torch's threads.
+        stream: the source of chunks, with the methods of a RayStream; None makes a RayStream, and logs to the run's
+            learner.log.
     """
 
     def __init__(self, plan: Plan, folder: Path, num_threads: int, stream: Any = None):
@@ -45,13 +53,20 @@ class LearnerActor:
         self._error: Exception | None = None
 
     def prepare(self) -> Prepared:
-        """Build the learner, restored from the newest checkpoint if there is one. Raises PenstockError."""
+        """Build the learner, restored from the newest checkpoint if there is one.
+
+        Returns:
+            Its sizes, place and state.
+
+        Raises:
+            PenstockError: the model does not pass the rehearsal, or the learner can't be built.
+        """
         try:
             return self._prepare()
         except BaseException as error:
             if raised_by_signal(error):
                 raise
-            raise self._told(error) from error
+            raise self._logged(error) from error
 
     def _prepare(self) -> Prepared:
         self._plan.order.set_up_torch()
@@ -77,15 +92,25 @@ class LearnerActor:
         )
 
     def start(self) -> None:
-        """Begin. Leases may be given from here on."""
+        """Begin training; leases may be given from here on."""
         threading.Thread(target=self._work, name="training", daemon=True).start()
 
     def lease(self, lease: Lease, worker: Any) -> None:
-        """Have a worker solve a lease, after those that it has already."""
+        """Queue a lease at a worker.
+
+        Args:
+            lease: the lease.
+            worker: handle of the solver actor.
+        """
         self._stream.submit(lease, worker)
 
     def give_up(self, design: str, failed: Mapping[int, str]) -> None:
-        """Write down simulations that no worker lives to finish."""
+        """Record simulations that failed because their workers died.
+
+        Args:
+            design: design of their lease.
+            failed: reason by id.
+        """
         self._learner.give_up(design, failed)
 
     def stop(self) -> None:
@@ -93,8 +118,15 @@ class LearnerActor:
         self._learner.stop()
 
     def status(self) -> LearnerStatus:
-        """Where training stands; what is said once comes once. Raises what ended the training thread."""
-        is_done = self._is_done.is_set()  # before the error is looked at: what fails in between is told next time
+        """The learner's status; news in it is drained, so each item is reported once.
+
+        Returns:
+            The status.
+
+        Raises:
+            PenstockError: the training thread failed, with this error.
+        """
+        is_done = self._is_done.is_set()  # read before the error: a failure in between is reported next time
         if self._error is not None:
             raise self._error
         return replace(self._learner.status(), silences=self._stream.silences(), is_done=is_done)
@@ -102,14 +134,14 @@ class LearnerActor:
     def _work(self) -> None:
         try:
             self._learner.run()
-        except BaseException as error:  # told to the driver by `status`, which ends the run
-            self._error = self._told(error)
+        except BaseException as error:  # `status` raises it in the driver, which ends the run
+            self._error = self._logged(error)
         finally:
             self._stream.close()
             self._is_done.set()
 
-    def _told(self, error: BaseException) -> PenstockError:
-        """The error with its traceback in this process's log, as one line for the user."""
+    def _logged(self, error: BaseException) -> PenstockError:
+        """Log the error with its traceback; returns it as one line for the user."""
         logger.error("the learner ends", exc_info=error)
         if isinstance(error, PenstockError):
             return error
@@ -119,5 +151,6 @@ class LearnerActor:
             return PenstockError(
                 f"training.compile: torch can't do it here ({reason}): give false; see {log}", exit_code=1
             )
-        model_file = None if self._learner is None else file_of(self._learner.trainer.surrogate)
-        return PenstockError(f"{describe(error, model_file)}; full traceback in {log}", exit_code=1)
+        learner = self._learner
+        parts = () if learner is None else (learner.trainer.surrogate.model, learner.buffer.policy)
+        return PenstockError(f"{describe(error, *map(file_of, parts))}; full traceback in {log}", exit_code=1)

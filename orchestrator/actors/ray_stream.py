@@ -1,10 +1,6 @@
 """The stream from solver workers to the learner, over Ray.
 
-submit(lease, worker)    queue a lease at a worker; returns at once
-next(timeout_s, lane)    as `Stream` in learner/stream/stream.py
-close()                  take no more; workers in the middle of a lease are released
-silences()               seconds for which a worker has given nothing, by the number of its lease at work; the time
-                         in which it waited for what it gave to be taken left out
+`RayStream` has the methods of `Stream` (learner/stream/stream.py), and `submit` and `silences` for the driver.
 """
 
 from __future__ import annotations
@@ -17,14 +13,14 @@ from typing import Any
 from penstock.learner.stream.stream import CHUNKS_AHEAD
 from penstock.messages import Chunk, Lease, LeaseEnd
 
-LOOK_S = 5.0  # a longer time in which nobody asked for the silences is one in which this process stood still
+LOOK_S = 5.0  # a longer pause between calls of `silences` means that this process stood still
 
 
 class RayStream:
-    """Chunks of solver actors, pulled through streaming generators that the learner owns.
+    """Chunks of solver actors, pulled through generators that the learner owns.
 
-    The owner keeps what was yielded when a solver dies, so a killed worker loses no chunk that was under way. A worker
-    has one generator at a time: Ray's backpressure counts by generator, and bytes in flight are bounded by worker.
+    Ray keeps what was yielded with the owner, so no chunk under way is lost when a solver dies. A worker has one
+    generator at a time, because Ray's backpressure counts per generator, and bytes in flight are bounded per worker.
     """
 
     def __init__(self):
@@ -32,20 +28,26 @@ class RayStream:
 
         self._ray = ray
         self._lock = threading.Lock()
-        self._leases: dict[Any, deque[Lease]] = {}  # of each actor, the one at work first
+        self._leases: dict[Any, deque[Lease]] = {}  # by actor, the current lease first
         self._chunks: dict[Any, Any] = {}  # the generator of each actor's first lease
         self._quiet_since: dict[Any, float] = {}
         self._looked_at = time.monotonic()
         self._outgrown_bytes: dict[Any, int] = {}
 
     def submit(self, lease: Lease, worker: Any) -> None:
+        """Queue a lease at a worker; returns at once.
+
+        Args:
+            lease: the lease.
+            worker: handle of the solver actor.
+        """
         with self._lock:
             self._leases.setdefault(worker, deque()).append(lease)
             if worker not in self._chunks:
                 self._call(worker)
 
     def _call(self, worker: Any) -> None:
-        # Ray counts the objects of a generator that were not taken; the option is private, hence the pinned version.
+        # Ray counts a generator's objects that were not taken yet; the option is private, hence the pinned version.
         method = worker.stream.options(
             num_returns="streaming", _generator_backpressure_num_objects=CHUNKS_AHEAD, max_task_retries=0
         )
@@ -53,9 +55,17 @@ class RayStream:
         self._quiet_since[worker] = time.monotonic()
 
     def next(self, timeout_s: float, lane: int | None = None) -> Chunk | LeaseEnd | None:
-        """The next item of any worker, or of that whose leases are of `lane`.
+        """The next item of any worker, or of the worker on a lane.
 
-        Raises what a lease's own code raised: no other worker would fare better.
+        Args:
+            timeout_s: how long to wait, in seconds.
+            lane: the lane; None for any worker.
+
+        Returns:
+            A chunk, or the end of a lease; None if nothing came in time.
+
+        Raises:
+            Exception: what the worker's own code raised outside of simulations; no other worker would fare better.
         """
         with self._lock:
             workers = {
@@ -76,9 +86,9 @@ class RayStream:
             return self._end(worker)
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
-        except self._ray.exceptions.RayError as error:  # the worker died: its simulations go elsewhere
+        except self._ray.exceptions.RayError as error:  # the worker died; others will solve its simulations
             return self._bury(worker, _one_line(error))
-        with self._lock:  # to the end of the line, so that one fast worker does not hold up the others
+        with self._lock:  # to the end of the queue, so that one fast worker does not hold up the others
             self._chunks[worker] = self._chunks.pop(worker)
             self._quiet_since[worker] = time.monotonic()
             if chunk.outgrown_bytes is not None:
@@ -98,13 +108,18 @@ class RayStream:
         return end
 
     def _bury(self, worker: Any, error: str) -> LeaseEnd:
-        """The end of the lease at work; whoever gave the worker its other leases takes them back."""
+        """The end of a dead worker's current lease; the driver takes back the others."""
         with self._lock:
             del self._chunks[worker], self._quiet_since[worker]
             self._outgrown_bytes.pop(worker, None)
             return LeaseEnd(self._leases.pop(worker)[0].number, error)
 
     def silences(self) -> dict[int, float]:
+        """How long each worker at work has given nothing.
+
+        Returns:
+            Seconds by the number of the worker's current lease, without the time in which a chunk waited to be taken.
+        """
         with self._lock:
             workers = {chunks: worker for worker, chunks in self._chunks.items()}
         if not workers:
@@ -115,12 +130,13 @@ class RayStream:
             stood_still, self._looked_at = max(0.0, now - self._looked_at - LOOK_S), now
             for worker in self._quiet_since:
                 self._quiet_since[worker] = min(now, self._quiet_since[worker] + stood_still)
-            for chunks in ready:  # what it gave waits to be taken
+            for chunks in ready:  # a chunk waits to be taken
                 if workers[chunks] in self._quiet_since:
                     self._quiet_since[workers[chunks]] = now
             return {self._leases[worker][0].number: now - since for worker, since in self._quiet_since.items()}
 
     def close(self) -> None:
+        """Take no more; workers in the middle of a lease are released."""
         with self._lock:
             self._leases.clear()
             self._quiet_since.clear()  # `silences` may be under way
@@ -128,7 +144,7 @@ class RayStream:
 
 
 def _one_line(error: Exception) -> str:
-    """Ray's last line without its guesses at causes, which follow the fact."""
+    """Ray's last line, up to the guesses at causes that follow the fact."""
     if "low on memory" in str(error):
-        return "Ray killed it, for the machine ran low on memory"
+        return "Ray killed it because the machine ran low on memory"
     return str(error).strip().splitlines()[-1].split("Worker exit detail: ")[-1].split(" Some common causes")[0].strip()

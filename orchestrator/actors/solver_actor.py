@@ -1,4 +1,7 @@
-"""A solver's process, as a plain class that `workers.py` wraps for Ray; the sense is in solvers/. Imports no torch."""
+"""A solver's process, as a plain class that workers.py wraps for Ray. No torch.
+
+The actor only owns the process; what it runs is the `SolverWorker` in solvers/worker.py.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +23,31 @@ from penstock.solvers.worker import SolverWorker
 from penstock.status import Ready
 
 WHERE_BYTES = 48
-REFERENCE_RTOL = 1e-8  # of the solutions that surrogates are measured on, whatever the training's,
-REFERENCE_ACCURACY = 0.01  # times the training's, where that is relative to a deviation: residuals say nothing of it
+# Bound on the residual of the solutions that surrogates are measured on, whatever the training's bound.
+REFERENCE_RTOL = 1e-8
+# Their accuracy, as a multiple of the training's, if that is relative to a deviation, which a residual does not bound.
+REFERENCE_ACCURACY = 0.01
 
 
 def make_worker(solving: Solving, **options: Any) -> SolverWorker:
-    """A worker whose validation and prediction draws are solved directly. Raises PenstockError without PETSc.
+    """A worker with the run's strategy for training, direct for everything else.
 
-    options: further ones of `SolverWorker`.
+    Args:
+        solving: the problem, and how it is solved.
+        **options: further arguments of `SolverWorker`.
+
+    Returns:
+        The worker.
+
+    Raises:
+        PenstockError: PETSc is missing, or the problem or strategy refuses its options.
     """
     try:
         mpi.start()
         import petsc4py
     except ImportError as error:
         raise PenstockError(f"solving needs PETSc ({error}): `penstock doctor` says how to get it") from error
-    petsc4py.init(["penstock"])  # without the arguments of this process, which are Ray's
+    petsc4py.init(["penstock"])  # not with this process's arguments, which are Ray's
     config = solving.config.solver
     strategy = solving.strategy()
     return SolverWorker(
@@ -54,16 +67,29 @@ def make_worker(solving: Solving, **options: Any) -> SolverWorker:
 
 
 def reference_solver(config: SolverSection) -> LinearSolver:
-    """That of validation and prediction."""
+    """The solver of validation and prediction.
+
+    Args:
+        config: section `solver` of the configuration.
+
+    Returns:
+        A direct solver with a bound of its own.
+    """
     if config.accuracy_of == "deviation":
         return LinearSolver(Direct(), accuracy=REFERENCE_ACCURACY * config.accuracy, of_deviation=True)
     return LinearSolver(Direct(), rtol=REFERENCE_RTOL)
 
 
 def say_where(file: Path) -> Callable[[int, int | None], None]:
-    """An `on_begin` that writes "<lease> <simulation>" to the file, "<lease>" alone while in none: 1 us each.
+    """A function that notes in a file which simulation a worker is in.
 
-    So the driver knows what a worker was in that hangs or died, which can't say so itself.
+    So the driver can find out about a worker that hangs or died. A call takes about 1 us.
+
+    Args:
+        file: the file, on this machine.
+
+    Returns:
+        The `on_begin` of a `SolverWorker`: it writes "<lease> <simulation>", and "<lease>" between simulations.
     """
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT)
 
@@ -75,7 +101,14 @@ def say_where(file: Path) -> Callable[[int, int | None], None]:
 
 
 def read_where(file: Path) -> tuple[int, int | None] | None:
-    """What `say_where` wrote last; None where there is nothing yet."""
+    """What `say_where` wrote last.
+
+    Args:
+        file: the file.
+
+    Returns:
+        Lease number and simulation, None between simulations; None if nothing was written yet.
+    """
     try:
         numbers = [int(word) for word in file.read_text().split()]
     except OSError:
@@ -86,7 +119,11 @@ def read_where(file: Path) -> tuple[int, int | None] | None:
 class SolverActor:
     """One solver process: leases in, chunks out.
 
-    where: a file in which it says where it is, see `say_where`; None where the driver is on another machine.
+    Args:
+        solving: the problem, and how it is solved.
+        log: the process's log file.
+        max_bytes: bound on the process's private memory.
+        where: file for `say_where`; None if the driver may be on another machine.
     """
 
     def __init__(self, solving: Solving, log: Path, max_bytes: float, where: Path | None):
@@ -95,16 +132,31 @@ class SolverActor:
         self._options = {"max_bytes": max_bytes} | ({} if where is None else {"on_begin": say_where(where)})
 
     def prepare(self) -> Ready:
-        """Build the worker. Raises PenstockError, for instance without PETSc."""
+        """Build the worker.
+
+        Returns:
+            Process id, and what results depend on besides the configuration.
+
+        Raises:
+            PenstockError: see `make_worker`.
+        """
         self._worker = make_worker(self._solving, **self._options)
         from petsc4py import PETSc
 
         petsc = ".".join(map(str, PETSc.Sys.getVersion()))
-        threads = os.environ.get("OMP_NUM_THREADS")  # of BLAS; Ray sets it to 1 where the user has not set it
+        threads = os.environ.get("OMP_NUM_THREADS")  # for BLAS; Ray sets it to 1 unless the user has set it
         return Ready(
             pid=os.getpid(),
             conditions=conditions.of_this_process() | {"PETSc": petsc, "OMP_NUM_THREADS": threads},
         )
 
     def stream(self, lease: Lease) -> Iterator[Chunk]:
+        """Solve a lease.
+
+        Args:
+            lease: the lease.
+
+        Yields:
+            Chunks of its samples, see `SolverWorker.stream`.
+        """
         yield from self._worker.stream(lease)

@@ -1,4 +1,7 @@
-"""The command line. Arguments are read before anything heavy is imported: `penstock --help` must answer at once."""
+"""The command line.
+
+Arguments are parsed before anything heavy is imported, because `penstock --help` must answer at once.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-bench = typer.Typer(no_args_is_help=True, help="Measure what limits a run of yours.")
+bench = typer.Typer(no_args_is_help=True, help="Measure what limits your run.")
 app.add_typer(bench, name="bench")
 
 Run = Annotated[
@@ -32,13 +35,13 @@ Run = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="key=value laid over the configuration.", metavar="[KEY=VALUE]...", show_default=False),
+    typer.Argument(help="key=value, laid over the configuration.", metavar="[KEY=VALUE]...", show_default=False),
 ]
 
 
 class _State:
     debug = False
-    log: Path | None = None  # of the run at hand: where the traceback of an error goes
+    log: Path | None = None  # log of the current run, which receives the traceback of an error
 
 
 @app.callback()
@@ -53,7 +56,7 @@ def train(config: Annotated[Path, typer.Argument(help="YAML file of the run.")],
     """Train a surrogate while its solvers run."""
     from penstock.orchestrator.config.config import load_config
 
-    loaded = load_config(config, tuple(overrides or ()))  # before torch and Ray are imported: a typo is told at once
+    loaded = load_config(config, tuple(overrides or ()))  # before torch is imported: a typo is reported at once
     from penstock.orchestrator.run.driver import start
 
     start(loaded, on_folder=_remember_log)
@@ -61,7 +64,7 @@ def train(config: Annotated[Path, typer.Argument(help="YAML file of the run.")],
 
 @app.command()
 def resume(run: Run = None, overrides: Overrides = None) -> None:
-    """Go on with a stopped or broken run from its newest checkpoint."""
+    """Resume a stopped or broken run from its newest checkpoint."""
     run, overrides = _split(run, overrides)
     folder = _open(run)
     from penstock.orchestrator.run.driver import resume as go_on
@@ -95,12 +98,12 @@ def export(
 @app.command()
 def predict(
     run: Run = None,
-    num: Annotated[int, typer.Option(min=1, help="Draws, none of them trained on.")] = 4,
+    num: Annotated[int, typer.Option(min=1, help="Number of draws; none was trained on.")] = 4,
     output: Annotated[
         Path | None, typer.Option(help="Folder to write; <run>/predictions when left out.", show_default=False)
     ] = None,
 ) -> None:
-    """Solve new draws, and show truth, prediction and error of each."""
+    """Solve new draws, and show the truth, prediction and error of each."""
     folder = _open(run)
     from penstock.orchestrator.cli.surrogates import predict as write
 
@@ -127,7 +130,7 @@ def models() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Say what is installed, what is missing, and how to get it."""
+    """Report what is installed, what is missing, and how to get it."""
     from penstock.orchestrator.cli.doctor import examine
 
     raise typer.Exit(examine())
@@ -137,7 +140,7 @@ def doctor() -> None:
 def solvers(
     config: Annotated[Path, typer.Argument(help="YAML file of the run.")],
     overrides: Overrides = None,
-    systems: Annotated[int, typer.Option(min=1, help="Systems that all ways to solve are compared on.")] = 10,
+    systems: Annotated[int, typer.Option(min=1, help="Number of systems to compare on.")] = 10,
 ) -> None:
     """Compare every way to solve on the systems of a run's problem, on one core."""
     from penstock.machine import use_one_core
@@ -154,9 +157,9 @@ def solvers(
 def learner(
     config: Annotated[Path, typer.Argument(help="YAML file of the run.")],
     overrides: Overrides = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Time of each arm.")] = 6.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds for each measurement.")] = 6.0,
 ) -> None:
-    """Measure a run's training step: alone, fed from its buffer, and while samples come in."""
+    """Measure a run's training step: alone, fed, and fed while samples come in."""
     from penstock.learner.allocator import keep_freed_memory
     from penstock.orchestrator.config.config import load_config
 
@@ -180,16 +183,19 @@ def _remember_log(folder) -> None:
 
 
 def _split(run: Path | None, overrides: list[str] | None) -> tuple[Path | None, tuple[str, ...]]:
-    """`resume key=value` with the run left out: the first argument is an override."""
+    """Run and overrides, where the first argument may already be an override."""
     if run is not None and "=" in run.name and not run.exists():
         return None, (str(run), *(overrides or ()))
     return run, tuple(overrides or ())
 
 
 def run() -> None:
-    """Call the command line; an expected fault is one line, anything else one line and the place of its traceback."""
+    """Run the command line.
+
+    An expected fault is reported in one line; any other also names the place of its traceback.
+    """
     _open_closed_streams()
-    for number in (signal.SIGINT, signal.SIGTERM):  # until a run can stop in order
+    for number in (signal.SIGINT, signal.SIGTERM):  # until a run sets handlers that end it in order
         signal.signal(number, _leave)
     try:
         app()
@@ -201,10 +207,13 @@ def run() -> None:
 
 
 def _open_closed_streams() -> None:
-    """Standard streams that are closed (`>&-`) lead nowhere: else the run's files would take their numbers."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # each gets the lowest number that is free
+    """Open standard streams that are closed (`>&-`) on the null device.
+
+    Otherwise files of the run would get their descriptors.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # each gets the lowest free descriptor
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  as long as the process lives
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  open as long as the process lives
 
 
 def _leave(number: int, frame: Any) -> None:
@@ -216,7 +225,7 @@ def _end(error: BaseException, message: str, exit_code: int) -> None:
         with (
             suppress(OSError),
             _State.log.open("a", errors="backslashreplace") as log,
-        ):  # on a full disk the line below must still come
+        ):  # on a full disk the message must still be printed
             traceback.print_exception(error, file=log)
     output = Output(sys.stderr)
     if _State.debug:

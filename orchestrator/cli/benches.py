@@ -1,4 +1,4 @@
-"""`penstock bench`: what limits a run of the user's own, its solves and its training."""
+"""`penstock bench`: what limits a user's run, its solves and its training."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 from penstock.errors import PenstockError, describe, text_of
 from penstock.layout import Layout
-from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.ladder.ladder import ladder
 from penstock.learner.ladder.samples import full_reservoir
-from penstock.learner.step import Step
+from penstock.learner.optimization import Optimization
 from penstock.orchestrator.actors.solver_actor import reference_solver
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import Plan, resolve
@@ -31,27 +31,35 @@ from penstock.solvers.referee.referee import compare, structure_of
 from penstock.solvers.referee.table import section_of
 
 COMPARED = ("seqaij", "mpiaij")
-"""Types of matrices: the ways to solve get a system as the problem gives it."""
+"""Types of matrices that are compared; systems are not converted."""
 
-LEGEND = """Arms called "user" are loops as someone who knows PETSc writes them, SKR is GCRO-DR(40, 20) as Wang et al.
-(2024) use it, "reset" the same with nothing recycled, "yours" the configuration's strategy. "auto" checks every
-solution, as a run does whatever its strategy; the other arms' times are without that. An error of up to twice the goal
-counts as solved. Ratios are times of the arm that is named over those of auto, of the sums and in brackets the median:
-above 1 auto is the faster one."""
+LEGEND = """Arms called "user" are loops as a PETSc user writes them, "SKR" is GCRO-DR(40, 20) as Wang et al. (2024) use
+it, "reset" the same without recycling, "yours" the configuration's strategy. "auto" checks every solution,
+as a run does with any strategy; the times of the other arms exclude the check. An error of up to twice the goal counts
+as solved. A ratio is the time of an arm over that of auto, for the sum of all systems and, in brackets, the median:
+above 1, auto is faster."""
 
-LADDER_LEGEND = """L1 is the step on one batch that lies on the device, L2 the step fed from a full buffer, L2p the
-same while a thread puts samples into the buffer as fast as its rule admits, "feed" the batches without a step. L2
-below L1 is what feeding costs, L2p below L2 what ingestion costs beside it; a run reaches L2 at most. DataLoader is
-torch's over the same buffer. Ratios are medians of rounds, in brackets quartiles."""
+LADDER_LEGEND = """L1 is the step on one batch that stays on the device, L2 the step fed from a full buffer, L2p the
+same while a thread puts samples into the buffer as fast as the buffer accepts them, "feed" the batches without a step.
+The gap from L1 to L2 is the cost of feeding, the gap from L2 to L2p the cost of ingestion; a run reaches L2 at most.
+DataLoader is torch's, over the same buffer. Ratios are medians over rounds, with quartiles in brackets."""
 
 
 def bench_solvers(config: Config, num_systems: int) -> None:
-    """Let all strategies, and loops as a PETSc user writes them, solve the systems of the configuration's problem.
+    """Compare all ways to solve on the systems of the configuration's problem.
 
-    Prints a table per family of systems. Raises PenstockError for a problem without systems.
+    These are penstock's strategies, and loops as an experienced PETSc user writes them. A table is printed for each
+    family of systems.
+
+    Args:
+        config: the run's configuration.
+        num_systems: number of systems of each family to compare on.
+
+    Raises:
+        PenstockError: the problem solves no system, or can't be solved.
     """
     name = config.problem.name
-    solving = Solving(  # whatever the model
+    solving = Solving(  # not a Plan: the model may be anything
         config=config,
         problem_source=read_source(name, "problem.name"),
         strategy_source=read_source(config.solver.strategy.name, "solver.strategy"),
@@ -76,15 +84,18 @@ def bench_solvers(config: Config, num_systems: int) -> None:
             design="training",
             of_deviation=config.solver.accuracy_of == "deviation",
         )
-        with _told(config):
+        with _in_one_line(config):
             _compare(case, solving, num_systems, num_first=len(sizes))
     print(LEGEND)
 
 
 def _systems_of(problem: Problem, config: Config) -> list[tuple[str, int]]:
-    """Family and unknowns of the systems of the first simulation, solved as those of the validation set are.
+    """Family and number of unknowns of each system of the first simulation.
 
-    Raises PenstockError for what can't be solved or compared.
+    The systems are solved as those of the validation set are.
+
+    Raises:
+        PenstockError: a system can't be solved or compared.
     """
     found, solver = [], reference_solver(config.solver)
 
@@ -97,19 +108,19 @@ def _systems_of(problem: Problem, config: Config) -> list[tuple[str, int]]:
                 f"the bench compares ways to solve for matrices of type 'aij', and that of family {system.family!r} is "
                 f"of type {system.A.getType()!r}"
             )
-        if system.b.norm() > 0:  # else x = 0, and there is nothing to compare
+        if system.b.norm() > 0:  # otherwise x = 0, and there is nothing to compare
             found.append((system.family, system.A.getSize()[0]))
         return solution
 
-    with _told(config):
+    with _in_one_line(config):
         for _ in problem.simulate(problem.draw(generator_of(config.seed, "training", 0)), solve):
             pass
     return found
 
 
 @contextmanager
-def _told(config: Config) -> Iterator[None]:
-    """What the problem's simulations raise, in one line; exit code 3, as of a run."""
+def _in_one_line(config: Config) -> Iterator[None]:
+    """Report what simulations raise in one line, with the exit code of a run, 3."""
     try:
         yield
     except (SolveError, ArithmeticError) as error:
@@ -120,7 +131,7 @@ def _told(config: Config) -> Iterator[None]:
 
 
 def _compare(case: Case, solving: Solving, num_systems: int, num_first: int) -> None:
-    """num_first: systems of the first simulation."""
+    """Print the table of one family, with `num_first` systems per simulation."""
     solver = solving.config.solver
     accuracy, rtol = solver.accuracy, solver.rtol
     structure = structure_of(case, later=num_first if case.is_sequence else None)
@@ -145,7 +156,7 @@ def _compare(case: Case, solving: Solving, num_systems: int, num_first: int) -> 
 
 @dataclass(frozen=True)
 class _OwnRun:
-    """A configuration's model and data, as `ladder` takes them."""
+    """A configuration's model and data, in the form that `ladder` takes."""
 
     plan: Plan
     counts_bytes: bool = False
@@ -163,15 +174,23 @@ class _OwnRun:
     def batch_size(self) -> int:
         return self.plan.config.training.batch_size
 
-    def step(self, device: torch.device) -> Step:
+    def step(self, device: torch.device) -> Optimization:
         return self.plan.step(self.plan.surrogate().to(device))
 
-    def full_reservoir(self, **placement: Any) -> Reservoir:
+    def full_reservoir(self, **placement: Any) -> Buffer:
         return full_reservoir(self.layout, self.plan.config.buffer.capacity, **placement)
 
 
 def bench_learner(config: Config, seconds: float) -> None:
-    """Measure the configuration's training step alone, fed from a full buffer, and beside an ingest thread."""
+    """Measure a training step alone, fed from a full buffer, and beside ingestion.
+
+    Args:
+        config: the run's configuration.
+        seconds: time for each measurement.
+
+    Raises:
+        PenstockError: the configuration can't be resolved.
+    """
     device = pick_device(config.training.device)
     section = ladder(_OwnRun(resolve(config)), device, seconds)
     print(f"## {section.title}\n\n{section.text}\n\n{LADDER_LEGEND}")

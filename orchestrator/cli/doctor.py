@@ -18,11 +18,15 @@ from penstock import __version__
 from penstock.solvers import mpi
 
 FENICS_HINT = "pip install '.[fenics]' in penstock's folder, or conda-forge's or Debian's fenics-dolfinx"
-SHM_NEEDED = 256 * 2**20  # Ray's object store for a small run lies in /dev/shm
+SHM_NEEDED = 256 * 2**20  # for Ray's object store, in a small run
 
 
 def examine() -> int:
-    """Print a line a part; returns 1 when a part that `penstock train` needs is missing."""
+    """Print one line per part of the installation.
+
+    Returns:
+        The exit code: 1 if a part that `penstock train` needs is missing, else 0.
+    """
     checks: list[tuple[str, Callable[[], str], str]] = [
         ("Python", lambda: sys.version.split()[0], ""),
         ("penstock", lambda: __version__, ""),

@@ -12,7 +12,12 @@ from penstock.registry import load_class
 
 
 def show(registry: Mapping[str, Any], kind: str) -> None:
-    """Each entry's name, its options with their defaults, and its docstring."""
+    """Print each class's name, its options with their defaults, and its docstring.
+
+    Args:
+        registry: the classes by name, as in `load_class`.
+        kind: section of the configuration that names one of them.
+    """
     console = Console(soft_wrap=True, highlight=False, markup=False)
     for name in registry:
         cls = load_class(name, registry, kind)

@@ -1,4 +1,4 @@
-"""What is done with a trained surrogate: exporting it and predicting with it."""
+"""Commands on a trained surrogate: export it, and predict with it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from penstock import __version__
+from penstock.arrays.ragged import joined, padded
 from penstock.errors import PenstockError
 from penstock.layout import Layout
 from penstock.learner.checkpoints import checkpoint
@@ -32,11 +33,18 @@ from penstock.orchestrator.store.run_store import RunStore
 from penstock.orchestrator.views.monitor import explained_lines
 from penstock.orchestrator.views.numbers import digits
 from penstock.orchestrator.views.pictures import draw_comparison
-from penstock.ragged import joined, padded
 
 
 def export(folder: RunFolder, output: Path | None) -> None:
-    """Write the run's best surrogate as one .pt2 file with its card inside and beside it. Raises PenstockError."""
+    """Write the best surrogate as one .pt2 file, its card inside and beside it.
+
+    Args:
+        folder: the run.
+        output: the file to write; None for <run>.pt2 in the run folder.
+
+    Raises:
+        PenstockError: the run has no checkpoint, or the file can't be written.
+    """
     plan = resolve(folder.config())
     surrogate, step = load_surrogate(folder, plan)
     layout = plan.problem.layout
@@ -62,7 +70,16 @@ def export(folder: RunFolder, output: Path | None) -> None:
 
 
 def predict(folder: RunFolder, num: int, output: Path | None) -> None:
-    """Solve `num` new draws, predict them, and write a Zarr store and a PNG. Raises PenstockError."""
+    """Solve new draws, predict them, and write a Zarr store and a PNG.
+
+    Args:
+        folder: the run.
+        num: number of draws.
+        output: the folder to write; None for predictions/ in the run folder.
+
+    Raises:
+        PenstockError: there is no checkpoint, nothing could be solved, or nothing can be written.
+    """
     plan = resolve(folder.config())
     require_memory_for_draws(plan, num, least_memory())
     surrogate, _ = load_surrogate(folder, plan)
@@ -113,7 +130,7 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
 
 
 def _by_quantity(outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], layout: Layout) -> dict[str, np.ndarray]:
-    """Predictions by the outputs' names; 0 beside the points of a padded sample."""
+    """Predictions by the outputs' names; 0 in the padding of a sample."""
     values = {}
     for block in layout.output_blocks:
         weights = layout.weights_of(block, batch)
@@ -125,7 +142,18 @@ def _by_quantity(outputs: Mapping[str, Tensor], batch: Mapping[str, Tensor], lay
 
 
 def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:
-    """The surrogate of the best checkpoint and its step. Raises PenstockError when the run has none."""
+    """The surrogate of the best checkpoint, or of the newest if none was validated.
+
+    Args:
+        folder: the run.
+        plan: its plan.
+
+    Returns:
+        The surrogate, in evaluation mode, and the checkpoint's step.
+
+    Raises:
+        PenstockError: the run has no checkpoint, or it is damaged.
+    """
     if not folder.is_running():
         checkpoint.recover(folder.checkpoints)
     step = checkpoint.best(folder.checkpoints)
@@ -139,7 +167,7 @@ def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:
 
 
 def _card(folder: RunFolder, plan: Plan, num_simulations: int, errors: dict[str, Any]) -> dict[str, Any]:
-    """What a stranger must know to use the file. The errors are measured anew, with the very weights exported."""
+    """What a stranger must know to use the file, `errors` of the very weights."""
     problem = plan.problem
     config = with_files(plan.config, lambda _, file: Path(file).name)  # where it lay says nothing elsewhere
     return {

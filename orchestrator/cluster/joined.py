@@ -1,4 +1,7 @@
-"""A cluster that is joined: what would fail later, in an actor of one node or another, is refused in one line."""
+"""Checks of a cluster that a run joins.
+
+What would fail later, in an actor of one node or another, is refused in one line.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,18 @@ from penstock import __version__
 from penstock.errors import PenstockError, text_of
 
 CONNECT_WITHIN_S = 5.0
-ANSWERS_WITHIN_S = 60.0  # a node that is slow to start a process is no fault
+ANSWERS_WITHIN_S = 60.0  # a node may be slow to start a process
 
 
 def require_head(address: str) -> None:
-    """Raises PenstockError unless a Ray head that lets us in answers at `address`, host:port or `auto`."""
+    """Check that a Ray head answers and accepts this run's token.
+
+    Args:
+        address: host:port, or `auto`, which is not checked.
+
+    Raises:
+        PenstockError: it does not.
+    """
     if address == "auto":
         return
     host, colon, port = address.rpartition(":")
@@ -34,7 +44,7 @@ def require_head(address: str) -> None:
     from ray._raylet import GcsClient
 
     try:
-        ensure_token_if_auth_enabled(create_token_if_missing=False)  # GcsClient ends the process where there is none
+        ensure_token_if_auth_enabled(create_token_if_missing=False)  # without a token GcsClient ends the process
         GcsClient(address=address)
     except ray.exceptions.AuthenticationError as error:
         raise PenstockError(
@@ -48,7 +58,19 @@ def require_head(address: str) -> None:
 
 
 def require_nodes(ray, folder: Path, num_cpus: int, tell: Callable[[str], None]) -> None:
-    """Raises PenstockError unless the cluster has the CPUs, and every node with CPUs our version and the run folder."""
+    """Check that the cluster has the CPUs, and every node penstock and the run folder.
+
+    Nodes without CPUs are left out.
+
+    Args:
+        ray: the module, connected.
+        folder: the run folder.
+        num_cpus: CPUs that the run needs.
+        tell: prints a line for the user.
+
+    Raises:
+        PenstockError: something is missing; the message names the node.
+    """
     have = int(ray.cluster_resources().get("CPU", 0))
     if have < num_cpus:
         raise PenstockError(
@@ -81,7 +103,10 @@ def _on(node_id: str) -> Any:
 
 
 def make_probe() -> Callable[[str], dict[str, Any]]:
-    """What a node is asked. A function within a function is sent by value; one of a module would need penstock."""
+    """The function that looks at a node.
+
+    Ray sends a function within a function by value; one of a module would need penstock on the node.
+    """
 
     def look(folder: str) -> dict[str, Any]:
         import os
@@ -107,7 +132,15 @@ def _fault_of(ray, answered: Any, folder: Path) -> str | None:
 
 
 def fault_in(facts: dict[str, Any], folder: Path) -> str | None:
-    """What is wrong with a node, as the end of a sentence, by what a probe found there."""
+    """What is wrong with a node.
+
+    Args:
+        facts: what the probe found there.
+        folder: the run folder.
+
+    Returns:
+        The end of a sentence that begins with the node's name; None if nothing is wrong.
+    """
     if facts["version"] is None:
         return f"has no penstock: install {__version__} in the Python that its Ray was started with"
     if facts["version"] != __version__:

@@ -1,4 +1,4 @@
-"""Starting and ending Ray quietly: own session folder, own token, no output on the user's terminal."""
+"""Starting and ending Ray: private session folder and token, a quiet terminal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PREFIX = "penstock-"
 LOCK = "lock"
 STORE_MINIMUM = 128 * 2**20  # Ray refuses less than 75 MB
 PR_SET_CHILD_SUBREAPER = 36  # of prctl(2)
-START_WITHIN_S = 300  # a loaded machine takes longer than the 30 to 60 s that Ray gives its own processes
+START_WITHIN_S = 300  # a loaded machine takes longer than the 30 to 60 s that Ray allows its processes
 PATIENCE = {
     "RAY_gcs_server_port_wait_time_s": f"{START_WITHIN_S}",
     "RAY_agent_register_timeout_ms": f"{1000 * START_WITHIN_S}",
@@ -41,10 +41,13 @@ IMPATIENCE = {"RAY_gcs_rpc_server_connect_timeout_s": "2", "RAY_py_gcs_connect_t
 
 @contextmanager
 def noted_signals() -> Iterator[Callable[[], int | None]]:
-    """Within the block the function that it yields gives the first signal to stop that came since it was last called.
+    """Note signals to stop while Ray starts. Main thread only.
 
-    A handler can't be relied on while Ray starts: Ray sets one of its own, which raises SystemExit, and where a signal
-    meets a callback of Python's (after a fork, of a finalizer) an exception is printed and forgotten. Main thread only.
+    A handler can't be relied on then: Ray installs another one, which raises SystemExit, and an exception raised during
+    a callback of Python's (after a fork, in a finalizer) is printed and forgotten.
+
+    Yields:
+        A function that returns the first SIGINT or SIGTERM received since its last call, or None.
     """
     receiving, sending = socket.socketpair()
     with receiving, sending:
@@ -66,9 +69,12 @@ def noted_signals() -> Iterator[Callable[[], int | None]]:
 
 
 def set_environment(address: str | None) -> None:
-    """What Ray reads when it is first imported: to be called before a user's file can do that.
+    """Set the variables that Ray reads when it is first imported.
 
-    address: a cluster to join; None where the run starts Ray.
+    To be called before a user's file can import it.
+
+    Args:
+        address: the cluster to join; None if the run starts Ray.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ["RAY_AUTH_MODE"] = "token"
@@ -83,9 +89,12 @@ def set_environment(address: str | None) -> None:
 
 @dataclass(frozen=True)
 class Session:
+    """A running Ray."""
+
     folder: Path | None
-    """Ray's session folder, where the run started Ray."""
+    """Ray's session folder if the run started Ray."""
     watch: RayWatch
+    """Watches Ray's processes."""
 
 
 @contextmanager
@@ -94,17 +103,27 @@ def ray_session(
 ) -> Iterator[Session]:
     """Ray for the length of a `with` block, in the environment of `set_environment`.
 
-    address: a running cluster to join; None starts Ray on this machine. On a clean end the session folder is removed;
-    otherwise Ray's own logs are first moved to the run's logs/ray. Raises PenstockError when Ray does not start, when
-    the cluster can't do what is asked of it, or when `bytes_in_flight` could fill half of the object store (Ray would
-    then spill to disk).
-    tell: what says a line to the user.
+    The session folder is removed at the end; after a fault Ray's logs are first copied to the run's logs/ray.
+
+    Args:
+        address: a running cluster to join; None starts Ray on this machine.
+        num_cpus: CPUs that the run needs.
+        bytes_in_flight: bound on the bytes between workers and learner.
+        run: the run folder.
+        tell: prints a line for the user.
+
+    Yields:
+        The session.
+
+    Raises:
+        PenstockError: Ray does not start, the cluster lacks something, or `bytes_in_flight` is more than half of the
+            object store, which Ray would then spill to disk.
     """
     import ray
 
     if address is None:
         _sweep()
-        # What Ray leaves behind when a process of its own dies comes to us, to be ended.
+        # When a process of Ray dies, its orphans become children of this one, and can be ended.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with _session_folder() if address is None else nullcontext() as folder:
         watch = None
@@ -140,7 +159,10 @@ def _watch(address: str | None, tell: Callable[[str], None]) -> RayWatch:
 
 
 def _kill_all() -> None:
-    """End every process below this one: Ray's shutdown waits for those that others of Ray's should have ended."""
+    """End every process below this one.
+
+    Ray's shutdown would wait for processes that others, now dead, should have ended.
+    """
     children = psutil.Process().children(recursive=True)
     for process in children:
         with suppress(psutil.NoSuchProcess):
@@ -166,7 +188,7 @@ def _start(ray, address: str | None, num_cpus: int, bytes_in_flight: int, folder
             ray.init(address=address, **quiet)
     except PenstockError:
         raise
-    except Exception as error:  # Ray raises a bare Exception where its own processes don't start in time
+    except Exception as error:  # Ray raises a bare Exception if its processes don't start in time
         what = (
             "Ray does not start on this machine"
             if address is None
@@ -177,7 +199,10 @@ def _start(ray, address: str | None, num_cpus: int, bytes_in_flight: int, folder
 
 @contextmanager
 def _patience() -> Iterator[None]:
-    """Within the block ray.init waits for a raylet that lives for START_WITHIN_S; by itself it does so for 30 s."""
+    """Within the block, ray.init waits for a living raylet for START_WITHIN_S.
+
+    By default it waits for 30 s.
+    """
     from ray._private import services
 
     get_node = services.get_node
@@ -206,12 +231,12 @@ def _raylet_lives() -> bool:
 
 @contextmanager
 def _session_folder() -> Iterator[Path]:
-    """A new session folder, locked by this process as long as it lives, and removed at the end."""
+    """A new session folder, locked while this process lives, removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))  # short: socket paths end at 107 characters
     with ExitStack() as stack:
-        with suppress(OSError):  # where there are no locks, no sweep takes the folder
+        with suppress(OSError):  # on a file system without locks, no sweep removes the folder
             stack.enter_context(hold(folder / ".lock"))
-            (folder / ".lock").rename(folder / LOCK)  # so that nobody finds it unlocked while we live
+            (folder / ".lock").rename(folder / LOCK)  # so that nobody finds the lock free while this process lives
         try:
             yield folder
         finally:
@@ -219,10 +244,10 @@ def _session_folder() -> Iterator[Path]:
 
 
 def _sweep() -> None:
-    """Remove the session folders of runs that were killed: those whose lock nobody holds."""
+    """Remove the session folders of killed runs, whose locks are free."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
         with suppress(OSError):
-            # What another user made could lead anywhere; a folder without a lock has just been made.
+            # Another user's folder could be a link to anywhere; a folder without a lock has just been made.
             is_ours = folder.lstat().st_uid == os.getuid() and (folder / LOCK).is_file()
             if is_ours and (lock := hold(folder / LOCK)):
                 with lock:
@@ -230,6 +255,6 @@ def _sweep() -> None:
 
 
 def _keep_logs(folder: Path, target: Path) -> None:
-    with suppress(OSError, shutil.Error):  # on a full disk the fault that led here is the one to tell
+    with suppress(OSError, shutil.Error):  # on a full disk the fault that led here is the one to report
         for source in folder.glob("session_2*/logs"):
             shutil.copytree(source, target, dirs_exist_ok=True, ignore_dangling_symlinks=True)

@@ -1,4 +1,7 @@
-"""Whether Ray's own processes live: when one of them dies, what Ray says comes late and blames another."""
+"""Watching Ray's processes.
+
+When one of them dies, Ray's own report comes late and blames another one.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,19 @@ from penstock.errors import PenstockError
 
 SAY_AFTER_S = 3.0
 AGENTS = {"ray::DashboardAgent": "dashboard agent", "ray::RuntimeEnvAgent": "runtime environment agent"}
-BACK_WITHIN_S = 45.0  # after 60 s Ray itself ends this process, without a word to it
+BACK_WITHIN_S = 45.0  # after 60 s Ray ends this process without warning
 
 
 class RayWatch:
-    """Threads that watch a session's processes on this machine by the kernel, and its control service by its port.
+    """Threads that watch a session's processes, and its control service.
 
-    parts: process ids of what the run can't go on without, with names for people. Of several that died at once the
-    first one is blamed.
-    address: host:port of the control service, for a cluster whose head may be elsewhere.
-    tell: what says a line to the user.
+    Processes on this machine are watched by the kernel, the control service by its port. `fault` says what died.
+
+    Args:
+        parts: names, for people, of the processes that the run can't do without, by process id. If several die at once,
+            the first one is blamed.
+        address: host:port of the control service of a cluster whose head may be elsewhere; None if the run started Ray.
+        tell: prints a line for the user.
     """
 
     def __init__(self, parts: dict[int, str], address: str | None, tell: Callable[[str], None]):
@@ -42,12 +48,12 @@ class RayWatch:
             threading.Thread(target=self._watch_port, args=(address,), daemon=True).start()
 
     def check(self) -> None:
-        """Raises PenstockError when something of Ray has died."""
+        """Raise PenstockError if a process of Ray has died."""
         if self.fault is not None:
             raise PenstockError(self.fault, exit_code=1)
 
     def stop(self) -> None:
-        """What dies from here on is meant to."""
+        """Stop watching: from here on processes end on purpose."""
         self._stopped.set()
 
     def _watch_parts(self) -> None:
@@ -60,17 +66,17 @@ class RayWatch:
 
     def _watch_port(self, address: str) -> None:
         host, _, port = address.rpartition(":")
-        silent_since, told = None, False
+        silent_since, is_reported = None, False
         while not self._stopped.wait(1.0):
             try:
                 socket.create_connection((host.strip("[]"), int(port)), timeout=2.0).close()
-                silent_since, told = None, False
+                silent_since, is_reported = None, False
             except OSError as error:
                 now = time.monotonic()
                 silent_since = silent_since or now
                 what = f"Ray's control service at {address} does not answer ({error})"
-                if not told and now - silent_since >= SAY_AFTER_S:
-                    told = True
+                if not is_reported and now - silent_since >= SAY_AFTER_S:
+                    is_reported = True
                     self._tell(f"{what}: the run waits for it for {BACK_WITHIN_S:.0f} s")
                 if now - silent_since >= BACK_WITHIN_S:
                     self.fault = what
@@ -78,9 +84,15 @@ class RayWatch:
 
 
 def parts_of(session_name: str, raylet_socket: str) -> dict[int, str]:
-    """The control service, the raylet and its agents of one node's session, those that run on this machine.
+    """The processes of one node's session that run on this machine.
 
-    Agents come first: the raylet ends when one of them does.
+    Args:
+        session_name: name of Ray's session.
+        raylet_socket: socket of the node's raylet, which tells nodes of one machine apart.
+
+    Returns:
+        Names by process id: the raylet's agents, the raylet, the control service. Agents come first, because the raylet
+        ends when one of them does.
     """
     parts = {}
     for process in psutil.process_iter(["name", "cmdline"]):

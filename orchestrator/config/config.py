@@ -1,22 +1,25 @@
-"""A run's configuration: YAML, validated at load, with the key's name in every complaint."""
+"""The keys of a run's configuration, with their bounds and meanings."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from penstock.errors import PenstockError
-from penstock.registry import nearest
+from penstock.orchestrator.config.complaints import validated
+from penstock.orchestrator.config.reading import read_values
 
 
 class Section(BaseModel):
+    """A section of a configuration.
+
+    The text under a key is its meaning in docs/configuration.md, which `make docs` writes; its links start from docs/.
+    """
+
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
@@ -24,7 +27,7 @@ class Section(BaseModel):
 
 @dataclass(frozen=True)
 class AsksClock:
-    """A mark of a key: with some of its values a run does not repeat to the bit."""
+    """A mark of a key: some of its values keep a run from repeating to the bit."""
 
     when: Callable[[Any], bool]
     why: str
@@ -37,7 +40,7 @@ class OnResume(Enum):
     FIXED = auto()
     """A checkpoint depends on it."""
     FIXED_IN_ORDER = auto()
-    """The blocks of a run that must repeat do, and how they were solved."""
+    """In a run that must repeat, its blocks or their solutions depend on it."""
 
 
 class Named(Section):
@@ -48,11 +51,12 @@ class Named(Section):
     name: str
     """A registered name, or a custom class as package.module:Class.
 
-    A problem, strategy or model also as ./file.py:Class.
+    A problem, strategy, policy or model also as ./file.py:Class.
     """
 
     @property
     def options(self) -> dict[str, Any]:
+        """The options beside the name."""
         return dict(self.model_extra)
 
 
@@ -68,20 +72,36 @@ DEFAULT_ACCURACY = 1e-4  # of a field of which a surrogate knows the third digit
 
 
 class SolverSection(Section):
+    """How simulations are solved, and by whom."""
+
     workers: Annotated[
         Annotated[int, Field(gt=0)] | Literal["auto"],
         OnResume.FIXED_IN_ORDER,
         AsksClock(lambda value: value == "auto", ": auto, which goes by the machine's cores: give a number"),
     ] = "auto"
-    """Solver processes; auto takes one for each core but one, and at least one."""
+    """Solver processes. `auto` takes one for each core of the driver's machine except one, and at least one."""
     strategy: Annotated[Choice, OnResume.FIXED_IN_ORDER] = Named(name="auto")
-    """How systems are solved: auto, or one by name with its options."""
+    """How systems are solved.
+
+    `auto`, one of the strategies below, or your own class as `./file.py:Class` or `package.module:Class`. [Linear
+    solvers](solvers.md) says which serves what.
+    """
     accuracy: Annotated[float | None, OnResume.FIXED_IN_ORDER] = Field(None, gt=0, lt=1)
-    """Largest algebraic error ||x - A⁻¹ b|| / ||A⁻¹ b|| of a solution; 1e-4 where `rtol` is absent, too."""
+    """Bound on the algebraic error of a solution, the norm of x - A⁻¹ b over that of A⁻¹ b.
+
+    `1e-4` where `solver.rtol` is absent as well: [accuracy](solvers.md#accuracy).
+    """
     accuracy_of: Annotated[Literal["value", "deviation"], OnResume.FIXED_IN_ORDER] = "value"
-    """What `accuracy` is relative to: all of A⁻¹ b, or its deviation from its mean, where an offset does not count."""
+    """What `solver.accuracy` is relative to.
+
+    All of A⁻¹ b, or its deviation from its mean, in which an [offset](solvers.md#offsets) does not count.
+    """
     rtol: Annotated[float | None, OnResume.FIXED_IN_ORDER] = Field(None, gt=0, lt=1)
-    """Largest true relative residual ||b - A x|| / ||b||, instead of `accuracy`."""
+    """Bound on the true relative residual, the norm of b - A x over that of b, instead of `solver.accuracy`.
+
+    Every solution must reach it, with a backward error to match: [what counts as
+    solved](solvers.md#what-counts-as-solved).
+    """
     window: Annotated[int, OnResume.FIXED_IN_ORDER] = Field(64, gt=0, le=100_000)
     """Simulations of a lease: how far a worker looks ahead to sort."""
     sort: Annotated[
@@ -89,11 +109,24 @@ class SolverSection(Section):
         OnResume.FIXED_IN_ORDER,
         AsksClock(lambda value: value == "auto", ": auto, which times windows: give true or false"),
     ] = "auto"
-    """Order of a lease's systems: true for greedy nearest neighbours, false as drawn, auto to sort where it pays."""
+    """Order of a lease's systems.
+
+    `true` for greedy nearest neighbours by the problem's features, `false` for the order of the draws, `auto` to sort
+    where it pays: [sorting](solvers.md#sorting).
+    """
     timeout_s: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
-    """A worker that gives nothing for this long in one simulation is replaced; auto goes by what others took."""
+    """Seconds after which a worker that is [silent](how-it-works.md#guarantees) in one simulation is replaced.
+
+    `auto` takes 20 times the longest silence of any worker in this run, and at least 60 s; until the first simulation
+    has ended there is no bound.
+    """
     memory_mb: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
-    """A worker that has grown to this is replaced; auto takes its share of 80 % of the machine."""
+    """Bound on a worker's private memory, in MB.
+
+    A worker that has grown to it, and by at least half since its first chunk, is replaced between two simulations.
+    `auto` takes a worker's share of 80 % of the memory of the machine or the container; in a joined cluster there is
+    then no bound.
+    """
     max_failed_fraction: float = Field(0.05, ge=0, le=1)
     """The run stops when more than this fraction of the last 200 simulations failed."""
 
@@ -114,20 +147,37 @@ class SolverSection(Section):
 
 
 class BufferSection(Section):
-    kind: Annotated[Literal["fifo", "firo", "reservoir"], OnResume.FIXED] = "reservoir"
+    """What is kept for training, and how batches are drawn."""
+
+    kind: Annotated[Choice, OnResume.FIXED] = Named(name="reservoir")
+    """Which samples are drawn and which are replaced.
+
+    One of the policies below, or your own class as `./file.py:Class` or `package.module:Class`: [a policy of your
+    own](training.md#a-policy-of-your-own).
+    """
     capacity: Annotated[int, OnResume.FIXED] = Field(1000, gt=0)
     """Samples that the buffer holds."""
     watermark: int = Field(100, gt=0)
-    """Samples that must have arrived before training starts; normalisation is fixed from them."""
+    """Samples that must have arrived before training starts, at most the capacity.
+
+    Normalisation is fixed from them. They are [of at least 10 simulations](training.md#normalisation).
+    """
     batches_per_simulation: Annotated[
         float | None,
         AsksClock(lambda value: value is None, ": null, which lets the faster side run ahead: give a number"),
     ] = Field(None, gt=0)
-    """Rate limiter: training and ingest wait for each other to keep this ratio; absent, neither waits."""
+    """Rate limiter: training and ingestion wait for each other to keep this ratio. Absent, neither waits."""
     placement: Literal["auto", "host", "device"] = "auto"
-    """Where samples lie: the host's memory, or that of the training device; auto takes the device's where they fit."""
+    """Where samples are stored.
+
+    In the host's memory (pinned where training is on a GPU) or in the GPU's. `auto` takes the GPU's if the buffer fits
+    into half of what training leaves free there, and the run says which it took.
+    """
     draw: Annotated[Choice, OnResume.FIXED] = Named(name="samples")
-    """What a batch is made of: single samples, whole trajectories, or pairs of one simulation's samples."""
+    """What a row of a batch is: [what is drawn](training.md#what-is-drawn).
+
+    One of the draws below, or your own class as `package.module:Class`; no `./file.py`.
+    """
 
     @model_validator(mode="after")
     def _watermark_fits(self):
@@ -137,20 +187,30 @@ class BufferSection(Section):
 
 
 class StopAfterSection(Section):
+    """When training ends: at the first limit that is reached."""
+
     minutes: Annotated[
         float | None, AsksClock(lambda value: value is not None, ": give steps, samples or simulations")
     ] = Field(None, gt=0)
-    """Of training, the time spent before a resume included."""
+    """Minutes of training, from the watermark on.
+
+    Waits and the time before a resume count, compiling the step does not. A run that still waits for its first step
+    also ends once nothing has been solved for this many minutes.
+    """
     steps: int | None = Field(None, gt=0)
+    """Optimizer steps."""
     samples: int | None = Field(None, gt=0)
     """Unique samples."""
     simulations: Annotated[int | None, OnResume.FIXED_IN_ORDER] = Field(None, gt=0)
-    """Delivered or failed; the buffer is drained afterwards."""
+    """Simulations delivered or failed. Then the stream ends and the buffer is drained."""
     error: Annotated[
         float | None,
         AsksClock(lambda value: value is not None, ", which is looked at by the clock: leave it out"),
     ] = Field(None, gt=0)
-    """Mean relative L2 validation error at which to stop early."""
+    """Mean relative L2 validation error at which to stop early.
+
+    Not enough alone: the learning rate can't be planned by it.
+    """
 
     @model_validator(mode="after")
     def _gives_a_schedule(self):
@@ -160,16 +220,23 @@ class StopAfterSection(Section):
 
 
 class ScheduleSection(Section):
+    """How the learning rate runs."""
+
     shape: Literal["cosine", "constant", "step"] = "cosine"
-    """Of the learning rate after the warm-up: half a cosine down to zero, constant, or halved at each quarter."""
+    """Learning rate after the warm-up.
+
+    Half a cosine down to zero, the peak, or the peak halved at each quarter of the schedule's length.
+    """
     warm_up: float = Field(0.04, ge=0, lt=1)
-    """The part of the schedule in which the learning rate rises linearly."""
+    """The part of the schedule in which the learning rate rises linearly from a tenth of its peak."""
     minutes: Annotated[float | None, AsksClock(lambda value: value is not None, ": give steps or samples")] = Field(
         None, gt=0
     )
+    """Length of the schedule in wall time. Without any length it runs along `training.stop_after`."""
     steps: int | None = Field(None, gt=0)
+    """Length in optimizer steps instead."""
     samples: int | None = Field(None, gt=0)
-    """The schedule's length: wall time, steps or unique samples; absent, it is that of `stop_after`."""
+    """Length in unique samples instead."""
 
     @model_validator(mode="after")
     def _one_length(self):
@@ -180,26 +247,46 @@ class ScheduleSection(Section):
 
 
 class TrainingSection(Section):
+    """The optimisation."""
+
     batch_size: int = Field(8, gt=0)
+    """Rows of a batch, at most the watermark: [samples, pairs or trajectories](training.md#what-is-drawn).
+
+    On a CPU an FNO learns most per second from small batches; an MLP, and a GPU, take more rows in the same time: raise
+    it there.
+    """
     micro_batch_size: int | None = Field(None, gt=0)
-    """Samples that pass through the model at a time; gradients are summed over the batch. Absent, the whole batch."""
+    """Rows that pass through the model at a time, in validation too, at most the batch size.
+
+    Gradients are summed over the batch, so only the memory of a step changes. Absent, the whole batch passes at once.
+    """
     learning_rate: float = Field(4e-3, gt=0)
     """Peak of the schedule."""
     schedule: ScheduleSection = ScheduleSection()
     loss: Choice = Named(name="relative_l2")
+    """What a step reduces: the mean over the batch, in multiples of the target channels' standard deviations.
+
+    One of the losses below, or your own class as `package.module:Class`; no `./file.py`.
+    """
     clip_norm: float | None = Field(None, gt=0)
     """Largest norm of a step's gradient; absent, gradients are taken as they are."""
     ema_decay: Annotated[float | None, OnResume.FIXED] = Field(None, gt=0, lt=1)
-    """Decay of a moving average of the weights, which is then what is validated and exported; absent, there is none."""
+    """Decay of a moving average of the weights, which is then validated, exported and predicted with.
+
+    Absent, there is no average.
+    """
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16 computes all but spectral layers, normalisation and loss in bfloat16; weights stay float32."""
+    """`bfloat16` computes everything in bfloat16 except spectral layers, normalisation and loss.
+
+    Weights stay float32.
+    """
     compile: Annotated[
         bool, AsksClock(lambda value: value, ": true, whose kernels depend on the batches before: give false")
     ] = False
-    """Compile the step by torch.compile: minutes at the start, faster steps where the device has a compiler for it."""
+    """Compile the step with torch.compile, which takes up to minutes at the start."""
     stop_after: StopAfterSection
     device: str = "auto"
-    """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+    """`auto`, `cpu`, `cuda` or `cuda:N`. `auto` takes a GPU if torch sees one."""
 
     @model_validator(mode="after")
     def _micro_batches_fit(self):
@@ -209,45 +296,76 @@ class TrainingSection(Section):
 
 
 class ValidationSection(Section):
+    """What the surrogate is measured on."""
+
     simulations: Annotated[int, OnResume.FIXED] = Field(100, gt=0)
-    """Solved first, with the direct strategy, and never trained on."""
+    """Simulations of the validation set: solved first, with the direct strategy, and never trained on."""
     every_s: float = Field(30.0, gt=0)
+    """Seconds of training between two validations."""
 
 
 class CheckpointSection(Section):
+    """What is saved, and when."""
+
     every_s: float = Field(120.0, gt=0)
+    """Seconds of training between two checkpoints. There is one more at the end."""
     keep: int = Field(2, gt=0)
-    """Checkpoints kept, besides the best one."""
+    """Newest checkpoints that are kept, besides the best one."""
     buffer: Annotated[
-        bool, AsksClock(lambda value: not value, ": false, for a buffer that is filled anew differs: give true")
+        bool, AsksClock(lambda value: not value, ": false, because a buffer that is refilled differs: give true")
     ] = True
-    """Save the buffer too; without it a resumed run solves the buffer's simulations again."""
+    """Save the buffer too. Without it a resumed run solves again what was in the buffer."""
 
 
 class MetricsSection(Section):
+    """The Prometheus endpoint."""
+
     port: Annotated[int, Field(gt=0, lt=65536)] | Literal["auto"] = "auto"
-    """Port of the Prometheus endpoint on localhost; auto takes a free one."""
+    """Port of the Prometheus endpoint on 127.0.0.1.
+
+    `auto` takes a free one; a port that was asked for and is in use is an error.
+    """
 
 
 class ClusterSection(Section):
+    """Where Ray runs."""
+
     address: str | None = None
-    """A running Ray cluster, host:port or auto; absent, the run starts Ray on this machine and stops it again."""
+    """A running Ray cluster to join, as `host:port` or `auto`.
+
+    Absent, the run starts Ray on this machine and stops it again.
+    """
 
 
 class Config(Section):
     """Everything that a run is, so that its `config.yaml` alone repeats it."""
 
     name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """First part of the run folder's name: letters, digits, dots, dashes and underscores."""
+    """First part of the run folder's name.
+
+    Letters, digits, `.`, `-` and `_`, beginning with a letter or digit.
+    """
     seed: Annotated[int, OnResume.FIXED] = Field(0, ge=0, lt=2**63)
+    """Seed of the draws, of the initial weights, and of the buffer's random choices."""
     deterministic: bool = False
-    """Make a run that was killed and resumed equal the uninterrupted one bit for bit, on one machine; it is slower."""
+    """Make a run that was killed and resumed equal the uninterrupted one bit for bit.
+
+    It is slower, and refuses the options [below](#what-deterministic-refuses): [what it asks
+    for](training.md#runs-that-repeat-to-the-bit).
+    """
     problem: Annotated[Choice, OnResume.FIXED]
-    """The PDE, with its options."""
+    """The PDE.
+
+    A name that `penstock problems` lists, or your own class as `./file.py:Class` (relative to the YAML file) or
+    `package.module:Class`.
+    """
     solver: SolverSection = SolverSection()
     buffer: BufferSection = BufferSection()
     model: Annotated[Choice, OnResume.FIXED] = Named(name="fno")
-    """The surrogate's architecture, with its options."""
+    """The surrogate's architecture.
+
+    A name that `penstock models` lists, or your own class as `./file.py:Class` or `package.module:Class`.
+    """
     training: TrainingSection
     validation: ValidationSection = ValidationSection()
     checkpoint: CheckpointSection = CheckpointSection()
@@ -265,7 +383,16 @@ class Config(Section):
 
 
 def marked[Mark](section: Section, kind: type[Mark], prefix: str = "") -> Iterator[tuple[str, Any, Mark]]:
-    """Dotted key, value and mark of every key that has a mark of that kind."""
+    """The keys that have a mark of a kind.
+
+    Args:
+        section: the section, sections inside it included.
+        kind: class of the mark.
+        prefix: dotted key of the section, with a dot at its end.
+
+    Yields:
+        Dotted key, value and mark.
+    """
     for name, info in type(section).model_fields.items():
         key, value = f"{prefix}{name}", getattr(section, name)
         yield from ((key, value, mark) for mark in info.metadata if isinstance(mark, kind))
@@ -274,114 +401,32 @@ def marked[Mark](section: Section, kind: type[Mark], prefix: str = "") -> Iterat
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
-    """The configuration of a YAML file, with `key=value` overrides laid over it.
+    """The configuration of a YAML file, with overrides laid over it.
 
-    A `./file.py` in it is taken relative to the YAML file's folder.
-    Raises PenstockError with the file, the key and what to do.
+    Args:
+        path: the YAML file. A `./file.py` in it is taken relative to its folder.
+        overrides: `key=value`, with full dotted keys and values in YAML.
+
+    Returns:
+        The configuration, with the default of every key that is absent.
+
+    Raises:
+        PenstockError: the file can't be read, or a key or value is refused; the message names file and key, and says
+            what would do.
     """
-    values = _read(path)
-    for override in overrides:
-        _override(values, override)
-    config = _validate(values, str(path))
+    config = validated(Config, read_values(path, overrides), str(path))
     return with_files(config, lambda _, file: str(path.parent / file))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        raise PenstockError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise PenstockError(f"{path} is a folder: give the YAML file of a run") from None
-    except UnicodeDecodeError:
-        raise PenstockError(f"{path} is not text: give the YAML file of a run") from None
-    except OSError as error:
-        raise PenstockError(f"{path}: {error.strerror}") from error
-    try:
-        values = yaml.load(text, _Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"{path}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(path)
-        raise PenstockError(f"{where}: not valid YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise PenstockError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
-    if values is None:
-        raise PenstockError(f"{path} is empty: it needs at least `problem` and `training.stop_after`")
-    if not isinstance(values, dict):
-        raise PenstockError(f"{path}: a configuration is `key: value` pairs, this is a {type(values).__name__}")
-    return values
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's floats: PyYAML alone reads 1e-8 as text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
-
-
-def _override(values: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise PenstockError(f"{override!r}: an override reads key=value, for instance training.batch_size=32")
-    *parents, last = key.split(".")
-    for parent in parents:
-        section = values.setdefault(parent, {})
-        if isinstance(section, str):  # `strategy: krylov` with `strategy.pc=jacobi`
-            section = values[parent] = {"name": section}
-        if not isinstance(section, dict):
-            raise PenstockError(f"{override!r}: {parent} is not a section")
-        values = section
-    try:
-        values[last] = yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        raise PenstockError(f"{override!r}: the value is not valid YAML") from None
-
-
-def _validate(values: dict[str, Any], where: str) -> Config:
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        complaints: dict[str, list[str]] = {}
-        for item in error.errors():
-            subject, message = _complaint(item)
-            complaints.setdefault(subject, []).append(message)
-        lines = [": ".join(filter(None, (subject, " or ".join(said)))) for subject, said in complaints.items()]
-        raise PenstockError(f"{where}: " + "; ".join(lines)) from None
-
-
-def _complaint(error: Mapping[str, Any]) -> tuple[str, str]:
-    """The key, with its value where that tells something, and what is wrong with it."""
-    # A key that is `int | Literal["auto"]` gets one error a member, with the member's name at the end of its place.
-    location = [str(part) for part in error["loc"]]
-    key = ".".join(
-        part for part in location if not re.fullmatch(r"(constrained-)?(int|float)|bool|literal\[.*\]", part)
-    )
-    if error["type"] == "extra_forbidden":
-        section: Any = Config
-        for part in location[:-1]:
-            section = section.model_fields[part].annotation
-        return key, f"unknown key; {nearest(location[-1], section.model_fields)}"
-    if error["type"] == "missing":
-        return key, "missing"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "model_type":
-        is_choice = error["ctx"]["class_name"] == Named.__name__
-        message = "give a name or {name: ..., option: value}" if is_choice else "give a section of `key: value` pairs"
-    if error["type"] == "value_error" or isinstance(error["input"], dict):
-        return key, message
-    return f"{key} = {error['input']!r}", f"{message[0].lower()}{message[1:]}"
-
-
 def with_files(config: Config, place: Callable[[str, str], str]) -> Config:
-    """The configuration with every `file.py` in it put elsewhere.
+    """The configuration with every `file.py` in it under a new name.
 
     Args:
         config: the configuration.
-        place: returns a file's new name, given what it is for (problem, strategy, model) and its name.
+        place: returns a file's new name, given what it is for (problem, strategy, policy, model) and its name.
+
+    Returns:
+        The changed configuration.
     """
 
     def placed(key: str, choice: Named) -> Named:
@@ -390,6 +435,12 @@ def with_files(config: Config, place: Callable[[str, str], str]) -> Config:
             return choice
         return choice.model_copy(update={"name": f"{place(key, file)}:{attribute}"})
 
-    strategy = placed("strategy", config.solver.strategy)
-    changes = {key: placed(key, getattr(config, key)) for key in ("problem", "model")}
-    return config.model_copy(update=changes | {"solver": config.solver.model_copy(update={"strategy": strategy})})
+    solver, buffer = config.solver, config.buffer
+    return config.model_copy(
+        update={
+            "problem": placed("problem", config.problem),
+            "solver": solver.model_copy(update={"strategy": placed("strategy", solver.strategy)}),
+            "buffer": buffer.model_copy(update={"kind": placed("policy", buffer.kind)}),
+            "model": placed("model", config.model),
+        }
+    )

@@ -1,1 +1,1 @@
-"""What became of every simulation, and what a run that must repeat depends on."""
+"""How every simulation ended, and what a run that must repeat depends on."""

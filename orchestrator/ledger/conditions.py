@@ -1,4 +1,4 @@
-"""What the bits of a run that must repeat depend on besides its configuration."""
+"""What the bits of a run depend on besides its configuration."""
 
 from __future__ import annotations
 
@@ -14,19 +14,25 @@ from penstock.orchestrator.store.run_folder import RunFolder
 
 
 def of_this_process() -> dict[str, Any]:
-    """What may differ between two processes of any role."""
+    """The conditions of every process, whatever its role."""
     return {
         "penstock": __version__,
         "Python": platform.python_version(),
         "NumPy": version("numpy"),
-        "processor": processor(),  # BLAS and torch take other kernels on another one
+        "processor": processor(),  # BLAS and torch choose their kernels by it
     }
 
 
 def require_same(folder: RunFolder, role: str, conditions: dict[str, Any]) -> None:
-    """Write the conditions of a role's process into run.json, where there are none of it yet.
+    """Record the conditions of a role in run.json, or compare with those recorded.
 
-    Raises PenstockError when there are, and others.
+    Args:
+        folder: the run folder.
+        role: "learner" or "solver".
+        conditions: the conditions of this process.
+
+    Raises:
+        PenstockError: other conditions are recorded.
     """
     recorded = folder.read("run.json").get("conditions", {})
     before = recorded.setdefault(role, conditions)

@@ -1,36 +1,42 @@
-"""What became of every simulation."""
+"""Where every simulation is: leased, delivered or failed."""
 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import ceil, inf
 from typing import Any
+
+import numpy as np
 
 from penstock.id_set import IdSet
 from penstock.learner.stream.blocks import Blocks
 from penstock.messages import Lease
+from penstock.orchestrator.ledger.designs import Design
 from penstock.status import Ended
 
 RECENT = 200  # simulations over which solver.max_failed_fraction is taken
 DEATHS = 3  # of workers, after which a simulation is given up
-FIRST = 8  # when the first so many all fail, the problem itself is wrong
+FIRST = 8  # if the first 8 simulations all fail, the problem itself is at fault
 
 
 class Ledger:
-    """Hands out simulation ids and knows where each one is: leased, delivered or failed.
+    """Gives out simulation ids, and knows which are leased, delivered or failed.
 
-    Ids are given out in order, those of lost leases first. A rebuilt ledger (after a resume) knows the delivered and
-    failed ids of the checkpoint (`ended`) and gives out every other one below the highest before new ones.
+    Ids of lost leases are given out first, then new ones, which the design chooses. A rebuilt ledger (after a resume)
+    knows the delivered and failed ids of the checkpoint (`ended`), and gives out again what else had been given out.
+    Whatever a design says, an id that is leased or has ended is not given out.
 
-    limit: ids are 0 ... limit - 1; None for no end.
+    design: the same as before the resume, but new. limit: simulations in all; None for no end. saved: `to_json()` of
+    the life before, as it was written last; a folder of an earlier version may lack it, or the design's state.
     """
 
     def __init__(
         self,
-        design: str,
+        design: Design,
         limit: int | None = None,
         ended: Ended = Ended(),  # noqa: B008 (frozen)
+        saved: Mapping[str, Any] | None = None,
     ):
         self.design = design
         self.limit = limit
@@ -39,34 +45,66 @@ class Ledger:
         self.num_lost = 0
         self._leased: dict[int, set[int]] = {}
         self._deaths: Counter[int] = Counter()
-        self._next = 1 + max([-1, *self.failed, *(end - 1 for _, end in self.delivered.to_intervals())])
-        self._returned = deque(i for i in range(self._next) if i not in self.delivered and i not in self.failed)
         self._recent: deque[bool] = deque(maxlen=RECENT)
+        self._given = IdSet.from_intervals(ended.delivered)  # leased, returned or ended
+        self._given.update(np.array(list(self.failed), np.int64))
+        before = _given_out(saved or {})
+        self._returned: deque[int] = deque(before[~self._given.contains(before)].tolist())
+        self._given.update(before)
+        if saved and "design" in saved:
+            design.load_state(saved["design"])
 
     def lease(self, number: int, size: int) -> Lease | None:
-        """The next `size` ids, fewer before the limit; None when all have been given out.
+        """Lease the next ids.
 
-        Ids that a worker died over come in smaller and smaller lots, so that the one at fault is found alone.
+        Ids over which a worker died come in smaller and smaller lots, until the one at fault is alone.
+
+        Args:
+            number: number of the lease.
+            size: largest number of ids.
+
+        Returns:
+            The lease, with fewer ids before the limit; None when all have been given out.
         """
         if self._returned:
             deaths = self._deaths[self._returned[0]]
             ids = []
-            lot = 1 if deaths >= DEATHS - 1 else max(1, size // 8**deaths)
+            lot = min(self.num_left, 1 if deaths >= DEATHS - 1 else max(1, size // 8**deaths))
             while self._returned and len(ids) < lot:
                 if self._deaths[self._returned[0]] != deaths:
                     break
                 ids.append(self._returned.popleft())
         else:
-            ids = range(self._next, self._below_limit(self._next + size))
-            self._next = max(self._next, ids.stop)
+            ids = self._new(min(size, self.num_left))
         if not ids:
             return None
         self._leased[number] = set(ids)
-        return Lease(number=number, simulations=tuple(ids), design=self.design)
+        return Lease(number=number, simulations=tuple(ids), design=self.design.name)
+
+    def _new(self, count: int) -> list[int]:
+        """At most `count` ids that the design chooses and that were never given out."""
+        new: list[int] = []
+        while len(new) < count and len(chosen := self.design.next(count - len(new))):
+            for simulation in chosen:
+                if simulation not in self._given:
+                    self._given.add(simulation)
+                    new.append(simulation)
+        return new
 
     def lease_block(self, number: int, blocks: Blocks, lane: int) -> Lease | None:
-        """The first block of a lane that was not given out, whole; None where the limit leaves the lane none."""
-        num_begun = ceil(self._next / blocks.size)
+        """Lease the first block of a lane that was not given out, whole.
+
+        The design is not asked: what it goes by comes at its own time, and here nothing may depend on time.
+
+        Args:
+            number: number of the lease.
+            blocks: the blocks of the run.
+            lane: the lane.
+
+        Returns:
+            The lease; None if the limit leaves no block for the lane.
+        """
+        num_begun = ceil(self._given.end / blocks.size)
         self._return_up_to(num_begun * blocks.size)
         begun = {blocks.block_of(simulation) for simulation in self._returned}
         block = min([blocks.first_of(lane, num_begun), *(block for block in begun if blocks.is_of(block, lane))])
@@ -76,36 +114,46 @@ class Ledger:
         self._return_up_to(ids.stop)
         self._returned = deque(i for i in self._returned if i not in ids)
         self._leased[number] = set(ids)
-        return Lease(number=number, simulations=tuple(ids), design=self.design, lane=lane)
+        return Lease(number=number, simulations=tuple(ids), design=self.design.name, lane=lane)
 
     def _return_up_to(self, end: int) -> None:
-        """Ids up to `end` are no longer new: they wait to be given out, like those of lost leases."""
-        end = self._below_limit(end)
-        self._returned.extend(range(self._next, end))
-        self._next = max(self._next, end)
+        """Put new ids below `end` where those of lost leases wait to be given out."""
+        missing = list(self._given.missing(end if self.limit is None else min(end, self.limit)))
+        self._returned.extend(missing)
+        self._given.update(np.array(missing, np.int64))
 
-    def _below_limit(self, end: int) -> int:
-        return end if self.limit is None else min(end, self.limit)
+    def settle(self, ended: Ended, errors: Mapping[str, Any] | None = None) -> None:
+        """Take over the learner's account of all that ended so far, and tell the design.
 
-    def settle(self, ended: Ended) -> None:
-        """Take over the learner's account of all that ended so far."""
+        errors: the last validation errors, for the design.
+        """
         now = IdSet.from_intervals(ended.delivered)
         self._recent.extend([True] * (len(ended.failed) - len(self.failed)))
         self._recent.extend([False] * min(RECENT, len(now) - len(self.delivered)))
         self.delivered, self.failed = now, dict(ended.failed)
+        self.design.observe(ended, errors)
 
     @property
     def num_left(self) -> float:
-        """Ids that were not given out; infinite without a limit."""
-        return len(self._returned) + (inf if self.limit is None else self.limit - self._next)
+        """Ids that may still be given out; infinite without a limit.
+
+        A resumed run may have lowered that.
+        """
+        return inf if self.limit is None else max(0, self.limit - len(self._given) + len(self._returned))
 
     def end_lease(
         self, number: int, *, blamed: Iterable[int] = (), reason: str = "its worker died", tries: int = DEATHS
     ) -> dict[int, str]:
-        """Close a lease; its ids that were neither delivered nor failed are given out again.
+        """Close a lease; its open ids are given out again.
 
-        blamed: ids over which the worker may have died. Those that were blamed `tries` times are not given out again
-        but returned, with the reason: they have failed, and the learner, who keeps the account, must be told.
+        Args:
+            number: number of the lease.
+            blamed: ids over which the worker may have died.
+            reason: why an id is given up.
+            tries: how often an id may be blamed before it is given up.
+
+        Returns:
+            The reason by id of those that are given up. The learner, which keeps the account, must record them.
         """
         ids = self.open_ids(number)
         del self._leased[number]
@@ -125,7 +173,7 @@ class Ledger:
         return self._deaths[simulation]
 
     def num_ended_of(self, number: int) -> int:
-        """... of an open lease."""
+        """Simulations of an open lease that were delivered or have failed."""
         return len(self._leased[number]) - len(self.open_ids(number))
 
     def open_ids(self, number: int) -> list[int]:
@@ -133,11 +181,18 @@ class Ledger:
         return sorted(i for i in self._leased[number] if i not in self.delivered and i not in self.failed)
 
     def is_complete(self) -> bool:
-        """Every id below the limit was delivered or failed."""
+        """Whether every id below the limit was delivered or failed."""
         return self.limit is not None and self.num_ended >= self.limit
 
     def fault(self, max_failed_fraction: float) -> str | None:
-        """Why the run must stop for its failures, with the first cause; None while it may go on."""
+        """Why the run must stop because of failed simulations.
+
+        Args:
+            max_failed_fraction: largest fraction of the last RECENT simulations that may fail.
+
+        Returns:
+            The reason with the first cause; None while the run may go on.
+        """
         if not self.failed:
             return None
         first = min(self.failed)
@@ -149,9 +204,20 @@ class Ledger:
         return None
 
     def to_json(self) -> dict[str, Any]:
+        """The content of ledger.json."""
         return {
             "delivered": self.delivered.to_intervals(),
             "failed": {str(i): reason for i, reason in sorted(self.failed.items())},
             "leased": {str(number): self.open_ids(number) for number in self._leased},
             "returned": list(self._returned),
+            "design": self.design.state(),
         }
+
+
+def _given_out(saved: Mapping[str, Any]) -> np.ndarray:
+    """int64: all ids that were leased, returned or ended by then, in order."""
+    ids = IdSet.from_intervals(saved.get("delivered", ()))
+    open_ids = [i for lease in saved.get("leased", {}).values() for i in lease]
+    others = [*map(int, saved.get("failed", ())), *open_ids, *saved.get("returned", ())]
+    ids.update(np.array(others, np.int64))
+    return np.concatenate([np.arange(*interval) for interval in ids.to_intervals()] or [np.empty(0, np.int64)])

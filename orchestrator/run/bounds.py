@@ -1,4 +1,4 @@
-"""What a run takes of memory, and what is refused for want of it before anything is allocated."""
+"""The memory that a run takes; too much is refused before it is allocated."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers.buffer import MIN_SIMULATIONS
+from penstock.learner.buffers.watermark import MIN_SIMULATIONS
 from penstock.learner.stream.stream import CHUNKS_AHEAD
 from penstock.orchestrator.run.memory import Memory, size
 from penstock.solvers.worker import CHUNK_BYTES
@@ -15,15 +15,23 @@ if TYPE_CHECKING:
     from penstock.orchestrator.config.config import Config
     from penstock.orchestrator.plan import Plan
 
-WORKER_BYTES, LEARNER_BYTES = 110_000_000, 800_000_000  # a solver with DOLFINx; the learner, with Ray's own processes
-DATA_SHARE = 0.25  # of the memory, is granted whatever the programs are thought to take
-SLOT_BYTES = 100  # the buffer's book-keeping, with three parameters
-VALIDATION_COPIES = 3  # of the set while it is gathered, and while it is read back
-PREDICTION_COPIES = 4  # of draws that are predicted: as they come, put together, as rows, and what is written
+WORKER_BYTES, LEARNER_BYTES = 110_000_000, 800_000_000  # a solver with DOLFINx; the learner, with Ray's processes
+DATA_SHARE = 0.25  # the share of the memory that data may take whatever the estimate of the programs
+SLOT_BYTES = 100  # the buffer's bookkeeping per slot, with three parameters
+VALIDATION_COPIES = 3  # of the set while it is collected, and while it is read back
+PREDICTION_COPIES = 4  # of predicted draws: chunks, joined chunks, rows, and what is written
 
 
 def require_room(plan: Plan, num_workers: int) -> None:
-    """Raises PenstockError unless the buffer holds a batch beside the simulations that are under way."""
+    """Check that the buffer holds a batch beside the simulations under way.
+
+    Args:
+        plan: the plan of the run.
+        num_workers: number of solver workers.
+
+    Raises:
+        PenstockError: it does not.
+    """
     config, num_steps = plan.config, plan.unit.num_steps
     num_units, needed = config.buffer.capacity // num_steps, config.training.batch_size + num_workers
     if num_steps > 1 and num_units < needed:
@@ -34,13 +42,19 @@ def require_room(plan: Plan, num_workers: int) -> None:
 
 
 def require_memory(plan: Plan, memory: Memory, *, num_workers: int, holds_buffer: bool = True) -> None:
-    """Raises PenstockError unless the run's data fit beside the programs, before anything of them is allocated.
+    """Check that the run's data fit into memory beside the programs.
 
-    The kernel grants more than there is and gives pages as they are written: the machine would fill as samples come,
-    until Ray or the kernel kills whatever is largest.
+    The kernel grants more than there is, and gives pages only as they are written. So without this check the machine
+    would fill up as samples come in, until Ray or the kernel kills whatever is largest.
 
-    num_workers: solver workers that this memory has to hold, beside the learner. holds_buffer: whether the buffer's
-    arrays lie in it, too.
+    Args:
+        plan: the plan of the run.
+        memory: the memory.
+        num_workers: solver workers that it has to hold, beside the learner.
+        holds_buffer: whether the buffer's arrays are in it too.
+
+    Raises:
+        PenstockError: the data do not fit; the message names the largest part and what would fit.
     """
     config, room = plan.config, memory.room
     if num_workers * WORKER_BYTES > room:
@@ -72,7 +86,16 @@ def require_memory(plan: Plan, memory: Memory, *, num_workers: int, holds_buffer
 
 
 def too_large(plan: Plan, where: str, room: int) -> PenstockError:
-    """The refusal of a buffer, with the capacity that would do."""
+    """The error for a buffer that is too large.
+
+    Args:
+        plan: the plan of the run.
+        where: clause that names the memory and what is free in it.
+        room: bytes that the buffer may take.
+
+    Returns:
+        The error, whose message names the capacity that would fit.
+    """
     config, each = plan.config.buffer, sample_bytes(plan)
     most = max(0, room) // each
     advice = f"at most {most} fit"
@@ -85,14 +108,23 @@ def too_large(plan: Plan, where: str, room: int) -> PenstockError:
 
 
 def sample_bytes(plan: Plan) -> int:
-    """What a sample takes in the buffer, its book-keeping included."""
+    """Bytes of a sample in the buffer, with its share of the bookkeeping."""
     unit = plan.unit
     num_bytes = sum(unit.num_kept(block) * block.num_bytes for block in plan.problem.layout.blocks.values())
     return -(-(num_bytes + SLOT_BYTES) // unit.num_steps)
 
 
 def require_memory_for_draws(plan: Plan, num: int, memory: Memory) -> None:
-    """Raises PenstockError unless `num` draws fit that are solved, predicted and written at once."""
+    """Check that draws fit into memory that are solved, predicted and written at once.
+
+    Args:
+        plan: the plan of the run.
+        num: number of draws.
+        memory: the memory.
+
+    Raises:
+        PenstockError: they do not; the message says how many fit.
+    """
     each = PREDICTION_COPIES * prod(validation_size(plan)) // plan.config.validation.simulations
     if num * each > memory.room:
         raise PenstockError(
@@ -102,26 +134,41 @@ def require_memory_for_draws(plan: Plan, num: int, memory: Memory) -> None:
 
 
 def bytes_in_flight(plan: Plan, num_workers: int) -> int:
-    """The most that is under way between workers and learner."""
+    """The most bytes that can be under way between workers and learner.
+
+    Args:
+        plan: the plan of the run.
+        num_workers: number of solver workers.
+
+    Returns:
+        Bytes, for CHUNKS_AHEAD chunks and the one at work of every worker.
+    """
     return num_workers * (CHUNKS_AHEAD + 1) * (CHUNK_BYTES + plan.problem.layout.sample_bytes)
 
 
 def num_weights(config: Config) -> int:
-    """How often a run has its model's weights: they, gradients, two moments, the validation's, a checkpoint's three.
+    """How many arrays of the size of the model's weights a run has.
 
-    Where weights are averaged, the averaged ones and the checkpoint's copy of them come to that.
+    The weights, gradients, two moments, validation's copy, and a checkpoint's three; averaged weights and the
+    checkpoint's copy of them are two more.
+
+    Args:
+        config: the configuration.
+
+    Returns:
+        The number.
     """
     return 8 if config.training.ema_decay is None else 10
 
 
 def _weight_bytes(plan: Plan) -> int:
-    """Of a model that comes with penstock, without its memory; 0 for a user's own, which may do anything when built."""
+    """Bytes of a model's weights, without allocating them; 0 for a user's model."""
     model = plan.model_without_memory()
     return 0 if model is None else sum(parameter.nbytes for parameter in model.parameters())
 
 
 def few_simulations(plan: Plan) -> str | None:
-    """A line to tell where the buffer is full before statistics are of MIN_SIMULATIONS simulations."""
+    """A note for the user if the buffer holds fewer than MIN_SIMULATIONS simulations."""
     capacity, num_steps = plan.config.buffer.capacity, plan.problem.num_steps
     if capacity // num_steps >= MIN_SIMULATIONS:
         return None
@@ -132,7 +179,7 @@ def few_simulations(plan: Plan) -> str | None:
 
 
 def validation_size(plan: Plan) -> tuple[int, int]:
-    """Rows of the validation set, where every simulation yields what its problem says, and bytes of a row."""
+    """Rows of the validation set if no simulation fails, and bytes of a row."""
     unit = plan.unit
     rows_each = unit.num_choices if unit.num_steps > 1 else plan.problem.num_steps
     return plan.config.validation.simulations * rows_each, plan.batch_layout.sample_bytes

@@ -1,4 +1,4 @@
-"""The main loop of a run: lease, watch, recover, stop. The only place where the parts meet."""
+"""The main loop of a run: lease, watch, recover, stop."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from penstock.orchestrator.actors.learner_actor import LearnerActor
 from penstock.orchestrator.cluster.ray_session import noted_signals, ray_session, set_environment
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.ledger import conditions
+from penstock.orchestrator.ledger.designs import MonteCarlo
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.orchestrator.plan import Plan, resolve
 from penstock.orchestrator.run.bounds import (
@@ -50,23 +51,42 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 1.0
 STOP_WITHIN_S = 20.0
-WAITING = ("solving the validation set", "waiting for samples")  # states of a learner that depends on the solvers
+WAITING = ("solving the validation set", "waiting for samples")  # states of a learner that waits for the solvers
 
 
 def start(config: Config, *, on_folder: Callable[[RunFolder], None]) -> None:
-    """Begin a run in a new folder and see it to its end. Raises PenstockError; SystemExit on a signal."""
+    """Begin a run in a new folder and see it to its end.
+
+    Args:
+        config: the configuration.
+        on_folder: called with the run folder once it exists.
+
+    Raises:
+        PenstockError: the run can't begin, or has failed.
+        SystemExit: it was stopped by a signal.
+    """
     set_environment(config.cluster.address)  # before a user's file imports Ray
     plan = resolve(config)
     _check(plan)
     metrics = Metrics(config.metrics.port)
     folder = RunFolder.create(plan.config)
     on_folder(folder)
-    with folder.hold():  # it is new: nobody else has it
+    with folder.hold():  # never None, because the folder is new
         _Driver(plan, folder, metrics).run()
 
 
 def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable[[RunFolder], None]) -> None:
-    """Go on with the run in `folder`; `overrides` change its configuration from here on."""
+    """Go on with a run from its newest checkpoint and see it to its end.
+
+    Args:
+        folder: the run folder.
+        overrides: `key=value`, changes of its configuration from here on.
+        on_folder: called with the run folder once its configuration has been accepted.
+
+    Raises:
+        PenstockError: the run is running, can't go on, or has failed.
+        SystemExit: it was stopped by a signal.
+    """
     if (lock := folder.hold()) is None:
         raise PenstockError(f"{folder.path} is running: stop it first, or watch it with `{program()} monitor`")
     with lock:
@@ -83,24 +103,25 @@ def _resume(folder: RunFolder, overrides: tuple[str, ...], on_folder: Callable[[
     _check(plan)
     checkpoint.recover(folder.checkpoints)
     if checkpoint.latest(folder.checkpoints) is not None:
-        checkpoint.load(folder.checkpoints, weights_only=True)  # what can't be read is told before anything is changed
+        checkpoint.load(folder.checkpoints, weights_only=True)  # damage is reported before anything is changed
     metrics = Metrics(config.metrics.port)
-    if config != recorded:  # also where an earlier version recorded less
+    if config != recorded:  # also if an earlier version recorded less
         folder.write_config(config)
-    if config.solver != before.config.solver:  # what was fastest for other options or another accuracy
+    if config.solver != before.config.solver:  # the decisions were made for other options or another accuracy
         (folder.path / Choices.FILE).unlink(missing_ok=True)
-    (folder.path / "summary.json").unlink(missing_ok=True)  # it sums up a life that is now going on
+    (folder.path / "summary.json").unlink(missing_ok=True)  # it described an end that is none now
     on_folder(folder)
     _Driver(plan, folder, metrics).run()
 
 
 def _check(plan: Plan) -> None:
-    """Raises PenstockError for all that can be known to be wrong before a process is started."""
+    """Raise PenstockError for every fault that is known before a process is started."""
     config = plan.config
     plan.strategy()
+    plan.policy()
     num_workers = Split.of(config.solver.workers).workers
     require_room(plan, num_workers)
-    if config.cluster.address is None:  # elsewhere the learner's machine may have what this one lacks
+    if config.cluster.address is None:  # in a cluster the learner's machine may have what this one lacks
         device = pick_device(config.training.device)
         require_placement(plan, device)
         holds_buffer = device.type == "cpu" or config.buffer.placement == "host"
@@ -111,7 +132,7 @@ def _check(plan: Plan) -> None:
 
 @dataclass(frozen=True)
 class Split:
-    """How the cores are shared: solvers leave one, the learner takes what is left but never less than two."""
+    """How the cores are shared between the solvers and the learner."""
 
     cores: int
     workers: int
@@ -119,9 +140,17 @@ class Split:
 
     @classmethod
     def of(cls, workers: int | str) -> Split:
+        """The split for a value of `solver.workers`.
+
+        Args:
+            workers: number of workers, or "auto" for one per core except one.
+
+        Returns:
+            The split. The learner takes the cores that are left, but never fewer than two threads.
+        """
         cores = len(os.sched_getaffinity(0))
         workers = max(1, cores - 1) if workers == "auto" else workers
-        # Solvers wait whenever the stream is ahead; with a single thread the learner would then leave a core idle.
+        # Solvers wait whenever the stream is ahead, and a learner with a single thread would then leave a core idle.
         return cls(cores, workers, min(cores, max(2, cores - workers)))
 
 
@@ -132,7 +161,7 @@ class _Driver:
         self.plan = plan
         self.config = plan.config
         self.folder = folder
-        self.console = Screen()  # here, for sys.stdout is redirected in `run`
+        self.console = Screen()  # made here, because `run` redirects sys.stdout
         self.had_terminal = _has_terminal()
         self.memory_kills = MemoryKills()
         self.metrics = metrics
@@ -141,6 +170,7 @@ class _Driver:
         self.stop_signal: signal.Signals | None = None
 
     def run(self) -> None:
+        """See the run to its end, and record how it ended."""
         log_to(self.folder.logs / "driver.log", redirect=False)
         self.folder.update_run(
             state="running",
@@ -151,12 +181,12 @@ class _Driver:
             versions={"python": platform.python_version()} | {n: version(n) for n in ("ray", "torch", "numpy")},
             cause=None,
         )
-        # A terminal that is closed hangs up the whole group: Ray's processes must not end by it.
+        # A terminal that is closed sends SIGHUP to the whole group, and Ray's processes must survive it.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
             with (
                 (self.folder.logs / "driver.log").open("a") as log,
-                redirect_stdout(log),  # Ray prints when an actor dies, whatever it was told; the console is ours
+                redirect_stdout(log),  # Ray prints when an actor dies, whatever its settings
                 native_stderr_to(log),
                 noted_signals() as noted,
                 ray_session(
@@ -167,17 +197,17 @@ class _Driver:
                     tell=self._tell,
                 ) as self.session,
             ):
-                self._handle_signals()  # after ray.init, which sets its own and hands SIGHUP blocked to its processes
+                self._handle_signals()  # after ray.init, which sets handlers; its processes inherit SIGHUP blocked
                 if number := noted():
                     raise SystemExit(128 + number)
                 cause = self._run_watched()
         except SystemExit as error:  # a signal before `_handle_signals`
             self.folder.update_run(state="stopped", cause="stopped before the first lease")
-            # ray.init puts a handler of its own for SIGTERM, which exits with the signal's bare number.
+            # ray.init installs a handler for SIGTERM that exits with the signal's bare number.
             raise SystemExit(143 if error.code == signal.SIGTERM else error.code) from None
         except BaseException as error:
             cause = str(error) if isinstance(error, PenstockError) else describe(error)
-            with suppress(PenstockError):  # on a full disk the first fault is the one to tell
+            with suppress(PenstockError):  # on a full disk the first fault is the one to report
                 self.folder.update_run(state="failed", cause=cause)
                 self.folder.event("failed", cause=cause)
             raise
@@ -190,19 +220,22 @@ class _Driver:
             self.console.print(line, soft_wrap=True)
 
     def _run_watched(self) -> str:
-        """`_run`, with the death of one of Ray's own processes as what it was, whatever it led to."""
+        """`_run`, where the death of a process of Ray is reported as such.
+
+        Whatever error it leads to is only its consequence.
+        """
         try:
             return self._run()
         except Exception as error:
             fault = self.session.watch.fault
-            if fault and self.stop_signal:  # it went to Ray's processes too, as `timeout` and batch systems send it
+            if fault and self.stop_signal:  # `timeout` and batch systems send the signal to Ray's processes too
                 how = f"stopped by {self.stop_signal.name}"
                 return f"{how}, which ended Ray's processes before a checkpoint: the one before holds"
             if fault:
-                self._tell(f"{fault}: the run ends")  # at once: Ray's shutdown takes 5 s without its control service
+                self._tell(f"{fault}: the run ends")  # now, because Ray's shutdown may take 5 s
                 logs = f"Ray's logs are in {self.folder.logs / 'ray'}; " if self.session.folder is not None else ""
                 cause = f"{fault}, and the run with it; {logs}go on with: {program()} resume {self._relative()}"
-                with suppress(PenstockError):  # a full disk is named where the run ends
+                with suppress(PenstockError):  # a full disk is reported when the run ends
                     self.folder.update_run(state="failed", cause=cause)
                 raise PenstockError(cause, exit_code=1) from error
             raise
@@ -227,8 +260,9 @@ class _Driver:
             conditions.require_same(self.folder, "learner", prepared.conditions)
         self.folder.update_run(learner_pid=prepared.pid)
         self._announce(prepared)
-        validation = Ledger("validation", config.validation.simulations, prepared.validation)
-        training = Ledger("training", config.training.stop_after.simulations, prepared.training)
+        validation = Ledger(MonteCarlo("validation"), config.validation.simulations, prepared.validation)
+        limit, saved = config.training.stop_after.simulations, self.folder.read("ledger.json")
+        training = Ledger(MonteCarlo("training"), limit, prepared.training, saved)
         journal, choices, families = Journal(self.folder), Choices(self.folder), Families(self.folder)
         self.metrics.choose(choices.decisions)
         self.learner.start.remote()
@@ -239,13 +273,13 @@ class _Driver:
                 tick = time.monotonic()
                 self.session.watch.check()
                 workers.look_after_starting()
-                # A learner that does not answer keeps its question: what a status drains is told only once.
+                # An unanswered call is kept and not repeated, because a status drains the news that it reports.
                 pending = pending or self.learner.status.remote()
                 if ray.wait([pending], timeout=TICK_S)[0]:
                     status, pending = self._get(pending), None
                     account, news = status.account, status.news
                     validation.settle(account.validation)
-                    training.settle(account.training)
+                    training.settle(account.training, status.training.validation)
                     workers.close_leases(news.lease_ends)
                     num_ended = validation.num_ended + training.num_ended
                     done = (account.unique, status.training.seconds)
@@ -298,14 +332,17 @@ class _Driver:
         )
 
     def _stop(self, pending: Any | None, training: Ledger, journal: Journal, cause: str) -> str:
-        """Have the learner checkpoint at its next step and wait for it, within 20 s; returns the cause of the end."""
+        """Have the learner write a checkpoint, and wait for it for up to 15 s.
+
+        Returns the cause of the end.
+        """
         self.learner.stop.remote()
         deadline = time.monotonic() + STOP_WITHIN_S - 5.0  # ending Ray takes up to 5 s
         pending = pending or self.learner.status.remote()
         while (left := deadline - time.monotonic()) > 0 and self.ray.wait([pending], timeout=left)[0]:
             status = self._get(pending)
             if status.is_done:
-                training.settle(status.account.training)
+                training.settle(status.account.training, status.training.validation)
                 journal.finish(journal.record(status, training, 0, []), status, training, cause)
                 return cause
             time.sleep(0.1)
@@ -316,19 +353,19 @@ class _Driver:
         self.console.print(line, soft_wrap=True)
 
     def _wait_for(self, preparing: Any) -> Prepared:
-        """What the learner's `prepare` returns; a joined cluster may take its time to give it a place."""
-        began, told = time.monotonic(), False
+        """What the learner's `prepare` returns; a joined cluster may be slow to place it."""
+        began, is_reported = time.monotonic(), False
         while not self.ray.wait([preparing], timeout=TICK_S)[0]:
             if self.stop_signal:
                 raise SystemExit(128 + self.stop_signal)
             self.session.watch.check()
-            if not told and time.monotonic() - began > 30.0:
-                told = True
+            if not is_reported and time.monotonic() - began > 30.0:
+                is_reported = True
                 self.console.print("waiting for the learner: it rehearses the model, or Ray has no CPU free")
         return self._get(preparing)
 
     def _get(self, reference: Any) -> Any:
-        """ray.get, with errors as they were raised, and the learner's death as one of ours."""
+        """ray.get, with errors as the learner raised them, its death as PenstockError."""
         try:
             return self.ray.get(reference)
         except self.ray.exceptions.RayTaskError as error:
@@ -344,9 +381,9 @@ class _Driver:
 
     def _handle_signals(self) -> None:
         def stop(number: int, frame: Any) -> None:
-            if self.stop_signal:  # the second one: end at once, the newest checkpoint is whole whatever happens
+            if self.stop_signal:  # the second one: end at once; the newest checkpoint is whole in any case
                 for process in psutil.Process().children(recursive=True):
-                    with suppress(psutil.NoSuchProcess):  # one of Ray's that went with another
+                    with suppress(psutil.NoSuchProcess):  # it ended with another one of Ray's
                         process.kill()
                 if self.session.folder is not None:
                     shutil.rmtree(self.session.folder, ignore_errors=True)
@@ -355,7 +392,7 @@ class _Driver:
             self.stop_signal = signal.Signals(number)
 
         def hang_up(number: int, frame: Any) -> None:
-            if self.had_terminal and not _has_terminal():  # closed, or its connection broke: nobody asked for the end
+            if self.had_terminal and not _has_terminal():  # it was closed or disconnected: nobody asked for the end
                 with suppress(PenstockError):
                     self.folder.event("terminal closed")
             else:
@@ -368,7 +405,7 @@ class _Driver:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def _announce(self, prepared: Prepared) -> None:
-        """The split of the cores and the memory bound, before anything is solved."""
+        """Print the split of the cores and the memory bound, before anything is solved."""
         num_rows, row_bytes = validation_size(self.plan)
         is_averaged = self.config.training.ema_decay is not None
         parts = {
@@ -388,7 +425,7 @@ class _Driver:
         self.console.print(
             f"memory: the run's data take at most {size(data_bytes)} ("
             + ", ".join(f"{name} {size(num_bytes)}" for name, num_bytes in parts.items())
-            + "); the programs and a training step take theirs besides",
+            + "); the programs and a training step need more",
             soft_wrap=True,
         )
         checkpoint_bytes = (4 if is_averaged else 3) * prepared.weight_bytes
@@ -404,7 +441,7 @@ class _Driver:
 
 
 def _has_terminal() -> bool:
-    """Whether this process has a terminal that it belongs to; when that is closed it is gone for all its processes."""
+    """Whether this process has a controlling terminal; it is lost when it is closed."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:

@@ -1,4 +1,4 @@
-"""Where a process of a run writes what it has to say."""
+"""The logs of a run's processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from typing import IO
 
 
 def log_to(path: Path, *, redirect: bool = True) -> None:
-    """Log this process to `path`; with `redirect`, also all that it or a library below it prints."""
+    """Log this process to a file.
+
+    Args:
+        path: the file, which is appended to.
+        redirect: whether standard output and standard error of the process, native libraries included, go there too.
+    """
     logging.basicConfig(
         filename=path, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
@@ -25,7 +30,7 @@ def log_to(path: Path, *, redirect: bool = True) -> None:
 
 @contextmanager
 def native_stderr_to(file: IO[str]) -> Iterator[None]:
-    """Send what this process and the libraries below it print on standard error to `file`, within the block."""
+    """Within the block, send standard error to a file, native libraries included."""
     sys.stderr.flush()
     before = os.dup(2)
     os.dup2(file.fileno(), 2)
@@ -38,7 +43,7 @@ def native_stderr_to(file: IO[str]) -> Iterator[None]:
 
 
 def last_line(path: Path) -> str:
-    """The last thing that a process wrote to its log, for people."""
+    """The last line of a process's log, for a message."""
     try:
         with path.open("rb") as log:
             log.seek(max(0, path.stat().st_size - 4096))

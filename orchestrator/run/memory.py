@@ -1,4 +1,4 @@
-"""How much memory there is: of the machine, or of the control groups that the process is in."""
+"""How much memory there is, on the machine or in the process's control groups."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psutil
 
 KEPT_FREE = 0.05  # of the machine or control group: with more than 95 % in use Ray kills workers
 
-# Names of version 2 and version 1 of control groups: folders below /sys/fs/cgroup, limits, use, prefix in memory.stat.
+# For versions 2 and 1 of control groups: folders below /sys/fs/cgroup, files of limits and use, prefix in memory.stat.
 VERSION_2 = (("", "unified"), ("memory.max", "memory.high"), "memory.current", "")
 VERSION_1 = (("memory",), ("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_")
 
@@ -20,7 +20,7 @@ UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 @dataclass(frozen=True)
 class Memory:
-    """That of the machine, or of a control group."""
+    """Memory of the machine, or of a control group, in bytes."""
 
     name: str
     total: int
@@ -33,7 +33,14 @@ class Memory:
 
 
 def least_memory(root: Path = Path("/")) -> Memory:
-    """What bounds this process: the machine, or one of its control groups. root: of /proc and /sys."""
+    """The memory that bounds this process: the machine's or a control group's.
+
+    Args:
+        root: the folder that holds proc and sys.
+
+    Returns:
+        The one with the least room.
+    """
     here = psutil.virtual_memory()
     machine = Memory("this machine", here.total, here.available)
     groups = [group for group in _control_groups(root) if group.total < machine.total]  # version 1 writes 2^63 for none
@@ -41,20 +48,20 @@ def least_memory(root: Path = Path("/")) -> Memory:
 
 
 def _control_groups(root: Path) -> Iterator[Memory]:
-    """The groups of the process, and those that they are in, that have a limit."""
+    """The process's control groups and their parents, those with a limit."""
     with suppress(OSError, ValueError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers == "" or "memory" in controllers.split(","):
                 bases, limits, used, prefix = VERSION_1 if controllers else VERSION_2
-                # In a container the path may be the host's, while its own group is what is mounted: not all are there.
+                # In a container the path may be the host's, and only the container's group is mounted.
                 group = Path(path.lstrip("/"))
                 folders = [root / "sys/fs/cgroup" / base / inner for base in bases for inner in (group, *group.parents)]
                 yield from filter(None, (_control_group(folder, limits, used, prefix) for folder in folders))
 
 
 def _control_group(folder: Path, limits: tuple[str, ...], used: str, prefix: str) -> Memory | None:
-    """The lowest of its limits, and what it leaves free; the page cache can be taken back. None where it has none."""
+    """A group's lowest limit and what is free below it; None if it has no limit."""
     given = []
     for limit in limits:
         with suppress(OSError, ValueError):  # "max" is no number
@@ -62,6 +69,7 @@ def _control_group(folder: Path, limits: tuple[str, ...], used: str, prefix: str
     try:
         num_used = int((folder / used).read_text())
         statistics = dict(line.split(maxsplit=1) for line in (folder / "memory.stat").read_text().splitlines())
+        # The page cache can be reclaimed.
         num_used -= sum(int(statistics.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
     except (OSError, ValueError):
         return None
@@ -69,6 +77,6 @@ def _control_group(folder: Path, limits: tuple[str, ...], used: str, prefix: str
 
 
 def size(num_bytes: float) -> str:
-    """For people: "1.64 GB"."""
+    """Bytes for people, such as "1.64 GB"."""
     unit, name = next(((unit, name) for unit, name in UNITS if num_bytes >= unit), UNITS[-1])
     return f"{num_bytes / unit:.3g} {name}"

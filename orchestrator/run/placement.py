@@ -1,4 +1,4 @@
-"""Where a learner computes, and where its buffer lies."""
+"""The device a learner computes on, and the memory its buffer is in."""
 
 from __future__ import annotations
 
@@ -7,18 +7,28 @@ from typing import TYPE_CHECKING
 import torch
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers.buffer import BUFFERS, Buffer
+from penstock.learner.buffers.buffer import Buffer
 from penstock.orchestrator.run.bounds import require_memory, sample_bytes, too_large
 from penstock.orchestrator.run.memory import least_memory, size
 
 if TYPE_CHECKING:
     from penstock.orchestrator.plan import Plan
 
-DEVICE_SHARE = 0.5  # of what training leaves free on a GPU: a step's activations need the rest
+DEVICE_SHARE = 0.5  # of what training leaves free on a GPU; the rest is for a step's activations
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of `training.device` on this machine. Raises PenstockError where there is none."""
+    """The device that a configuration names.
+
+    Args:
+        name: `training.device`.
+
+    Returns:
+        The device.
+
+    Raises:
+        PenstockError: this machine has no such device.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -36,22 +46,54 @@ def pick_device(name: str) -> torch.device:
 
 
 def require_placement(plan: Plan, device: torch.device) -> None:
-    """Raises PenstockError where samples are to lie in the memory of a GPU and training runs on the CPU."""
+    """Check that samples are not to be in a GPU's memory while training is on the CPU.
+
+    Args:
+        plan: the plan of the run.
+        device: the device of training.
+
+    Raises:
+        PenstockError: they are.
+    """
     if plan.config.buffer.placement == "device" and device.type == "cpu":
         raise PenstockError("buffer.placement: 'device' was asked for and training runs on the CPU: give host or auto")
 
 
 def fits_beside_training(num_bytes: int, num_free: int, weight_bytes: int, *, is_averaged: bool) -> bool:
-    """Whether a buffer of num_bytes leaves training what it needs of a GPU's num_free bytes, the weights being there.
+    """Whether a buffer in a GPU's memory leaves training what it needs.
 
-    Still to come are gradients, AdamW's two moments, the validation's weights, and averaged ones where there are any.
+    The weights are already there; gradients, AdamW's two moments, validation's weights and perhaps averaged weights
+    will follow.
+
+    Args:
+        num_bytes: size of the buffer.
+        num_free: free bytes of the GPU.
+        weight_bytes: size of the weights.
+        is_averaged: whether weights are averaged.
+
+    Returns:
+        Whether it does.
     """
     num_weights = 4 + is_averaged
     return num_bytes <= DEVICE_SHARE * (num_free - num_weights * weight_bytes)
 
 
 def make_buffer(plan: Plan, device: torch.device, weight_bytes: int) -> Buffer:
-    """In the device's memory, or in the host's, page-locked where batches go to a GPU. Raises PenstockError."""
+    """The buffer of a run, in the device's memory or the host's.
+
+    Host memory is page-locked if training is on a GPU.
+
+    Args:
+        plan: the plan of the run.
+        device: the device of training.
+        weight_bytes: size of the model's weights.
+
+    Returns:
+        The empty buffer.
+
+    Raises:
+        PenstockError: it does not fit, or can't be built from these options.
+    """
     require_placement(plan, device)
     config, layout = plan.config.buffer, plan.problem.layout
     is_gpu = device.type == "cuda"
@@ -68,18 +110,20 @@ def make_buffer(plan: Plan, device: torch.device, weight_bytes: int) -> Buffer:
         require_memory(plan, least_memory(), num_workers=0)
     elif (free := torch.cuda.mem_get_info(device)[0]) < config.capacity * sample_bytes(plan):
         raise too_large(plan, f"{torch.cuda.get_device_name(device)} has {size(free)} free", free)
+    policy = plan.policy()
     try:
-        return BUFFERS[config.kind](
+        return Buffer(
             layout,
+            policy,
             capacity=config.capacity,
             watermark=config.watermark,
             seed=plan.config.seed,
             device=device if placement == "device" else "cpu",
             pin_memory=is_gpu and placement == "host",
-            draw=plan.unit,
+            unit=plan.unit,
         )
     except ValueError as error:
         raise PenstockError(f"buffer: {error}") from error
-    except (RuntimeError, MemoryError) as error:  # others were quicker to take what was free
+    except (RuntimeError, MemoryError) as error:  # another process took what was free
         reason = str(error).partition("\n")[0]
-        raise too_large(plan, f"the {placement} does not give it ({reason})", 0) from error
+        raise too_large(plan, f"the {placement} refuses the memory ({reason})", 0) from error

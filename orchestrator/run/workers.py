@@ -25,37 +25,52 @@ from penstock.status import Ready, Silence
 logger = logging.getLogger(__name__)
 
 LEASES_AHEAD = 2
-START_WITHIN_S = 300.0  # from the first line of its log on; 64 workers that start at once on two cores take 120 s
-PLACE_WITHIN_S = 60.0  # before a word is said
-HANGS = 2  # of a simulation, after which it is given up
+START_WITHIN_S = 300.0  # from the first line of a worker's log; 64 that start at once on two cores take 120 s
+PLACE_WITHIN_S = 60.0  # after which a missing process is reported
+HANGS = 2  # after which a simulation is given up
 
 
 @dataclass(eq=False)
 class Worker:
+    """A worker, from the request for its process to its end."""
+
     name: str
     place: Place
     where: Path | None
-    """The file in which it says what it is in, see `say_where`."""
+    """The file in which it notes its simulation, see `say_where`."""
     actor: Any
     preparing: Any
-    """Reference to what `SolverActor.prepare` returns, there once it is ready for leases."""
+    """Reference to what `SolverActor.prepare` returns, available once the worker is ready for leases."""
     asked_at: float
     """Monotonic time at which Ray was asked for its process."""
     began_at: float | None = None
     """When its process was first seen."""
     pid: int | None = None
     leases: dict[int, Ledger] = field(default_factory=dict)
-    """Open leases by number, in the order they are worked on, with the ledger that each one is of."""
+    """Ledgers of its open leases by number, in the order of work."""
     ended: int = 0
-    """Leases that ended since the last ones were given out."""
+    """Leases that ended since leases were last given out."""
     hung_s: float | None = None
-    """How long it had been silent when it was told to end for that."""
+    """How long it had been silent when it was killed for that."""
     outgrown_bytes: int | None = None
-    """Memory at which it stopped to solve."""
+    """Memory at which it stopped solving."""
 
 
 class WorkerPool:
-    """Keeps `size` workers alive and busy. Never waits: a worker that is starting is looked at again later."""
+    """Keeps workers alive and busy.
+
+    It never waits: a worker that is starting is looked at again later.
+
+    Args:
+        ray: the module, imported.
+        solving: what the workers' processes are built from.
+        folder: the run folder.
+        learner: handle of the learner's actor.
+        size: number of workers.
+        session_folder: a temporary folder on this machine if all workers are on it, else None.
+        memory_kills: watches for kills by the kernel.
+        tell: prints a line for the user.
+    """
 
     def __init__(
         self,
@@ -69,7 +84,6 @@ class WorkerPool:
         memory_kills: MemoryKills,
         tell: Callable[[str], None],
     ):
-        """session_folder: a temporary one on this machine, where all workers are on it, too. tell: says a line."""
         config = solving.config.solver
         self._ray = ray
         self._solving = solving
@@ -81,22 +95,27 @@ class WorkerPool:
         self._session_folder = session_folder
         self._silences = Silences(None if config.timeout_s == "auto" else config.timeout_s)
         self._max_bytes = math.inf
-        if session_folder is not None or config.memory_mb != "auto":  # other machines have other shares
+        if session_folder is not None or config.memory_mb != "auto":  # the share of another machine is not known
             self._max_bytes = memory_bound(None if config.memory_mb == "auto" else config.memory_mb, size)
         self._memory_kills = memory_kills
         self._places = [Place() for _ in range(size)]
         self._due = dict.fromkeys(range(size), 0.0)  # when the next worker of an empty place is started
         self._workers: list[Worker] = []  # in the order of their places
         self.silent: list[Silence] = []
-        """Those that there is a word to be said of."""
+        """Silences that are long enough to be reported."""
         self.look_after_starting()
 
     @property
     def num_ready(self) -> int:
+        """Workers that are ready for leases."""
         return sum(worker.pid is not None for worker in self._workers)
 
     def look_after_starting(self) -> None:
-        """Start workers where there are none, and take those that are ready. Raises what their `prepare` raised."""
+        """Start workers in empty places, and register those that are ready.
+
+        Raises:
+            PenstockError: a worker can't be built, or places are given up.
+        """
         for index in [index for index, due in self._due.items() if time.monotonic() >= due]:
             del self._due[index]
             self._start(self._places[index])
@@ -118,7 +137,7 @@ class WorkerPool:
             self._write_pids()
 
     def _watch_start(self, worker: Worker) -> None:
-        """Say when Ray finds no place for a worker; replace one whose process runs and does not become ready."""
+        """Report a worker that Ray has not started; replace one that never gets ready."""
         now = time.monotonic()
         if worker.began_at is None and self._log_of(worker).exists():
             worker.began_at = now
@@ -135,9 +154,14 @@ class WorkerPool:
         return self._folder.logs / f"{worker.name}.log"
 
     def lease_ahead(self, ledger: Ledger, window: int, decisions: tuple[Decision, ...]) -> None:
-        """Give every ready worker the leases it will end until the next time, and two more.
+        """Give every ready worker the leases it will end until the next call, plus two.
 
-        It will end as many as it did since the last time, or twice as many if it ran out of them.
+        A worker is expected to end as many as it did since the last call, or twice as many if it ran out of them.
+
+        Args:
+            ledger: where the ids come from.
+            window: ids per lease.
+            decisions: the decisions about strategies so far.
         decisions: what is known of strategies. The first worker alone may try out others: one decision serves all.
         """
         ready = [w for w in self._workers if w.pid is not None and w.hung_s is None and w.outgrown_bytes is None]
@@ -147,7 +171,7 @@ class WorkerPool:
         for worker in ready:
             worker.ended = 0
         while any(count > 0 for count in wanted.values()):
-            for worker in ready:  # in turns: a ledger that ends soon keeps all workers busy
+            for worker in ready:  # in turns, so that the last leases of a ledger are spread over all workers
                 if wanted[worker] <= 0:
                     continue
                 lease = self._solving.order.lease(
@@ -163,11 +187,18 @@ class WorkerPool:
                 self._learner.lease.remote(lease, worker.actor)
 
     def close_leases(self, ends: Iterable[LeaseEnd]) -> None:
-        """Book the leases that ended. Workers that died are replaced, and those that have outgrown their memory."""
+        """Close leases that ended; replace workers that died or have grown too large.
+
+        Args:
+            ends: the ends of leases, as the stream reports them.
+
+        Raises:
+            PenstockError: a place is given up.
+        """
         for end in ends:
             worker = next((worker for worker in self._workers if end.lease_number in worker.leases), None)
             if worker is None:
-                continue  # of a worker that was replaced, with all its leases
+                continue  # its worker was replaced, and all of its leases were closed then
             if end.error is not None:
                 self._replace(worker, end.error)
                 continue
@@ -178,15 +209,19 @@ class WorkerPool:
                 self._renew(worker)
 
     def watch(self, silences: Mapping[int, float], *, has_progress: bool) -> None:
-        """End workers that are silent for too long; their deaths come with the ends of their leases.
+        """Report silent workers, and kill those that are silent for too long.
 
-        silences: see `RayStream`. has_progress: some simulation has ended in the run's present life.
+        Their deaths are noticed by the ends of their leases.
+
+        Args:
+            silences: as `RayStream.silences` returns them.
+            has_progress: whether a simulation has ended since this process of the run began.
         """
         self._memory_kills.look(time.monotonic())
         if has_progress:
             self._silences.progress()
         spoken_of, self.silent = {silence.worker for silence in self.silent}, []
-        # All are looked at before one is judged: what one has just ended says how long others may take.
+        # All are looked at before any is judged, because a silence that has just ended says how long others may take.
         for worker, silence in [(worker, self._look(worker, silences)) for worker in self._workers]:
             if silence is None or silence.seconds <= self._silences.word_after_s:
                 continue
@@ -196,10 +231,10 @@ class WorkerPool:
                 self._folder.event("worker silent", **asdict(silence))
             if silence.seconds > self._silences.timeout_s:
                 worker.hung_s = silence.seconds
-                self._ray.kill(worker.actor)  # Ray's raylet ends it by SIGKILL where it does not end by itself
+                self._ray.kill(worker.actor)  # Ray's raylet sends SIGKILL if it does not end by itself
 
     def _look(self, worker: Worker, silences: Mapping[int, float]) -> Silence | None:
-        """How long a worker has been silent; None for one that has nothing to do, or is told to end."""
+        """How long a worker has been silent; None if it is idle, or killed already."""
         number = next(iter(worker.leases), None)
         if number not in silences or worker.hung_s is not None:
             return None
@@ -220,11 +255,11 @@ class WorkerPool:
         self._workers.sort(key=self._index)
 
     def _close(self, worker: Worker, number: int, **death: Any) -> None:
-        """Close a lease, give its open simulations back, and have those failed that too many workers died over."""
+        """Close a lease; its open simulations are given out again or have failed."""
         ledger = worker.leases.pop(number)
         worker.place.ended(ledger.num_ended_of(number))
         if given_up := ledger.end_lease(number, **death):
-            self._learner.give_up.remote(ledger.design, given_up)
+            self._learner.give_up.remote(ledger.design.name, given_up)
 
     def _renew(self, worker: Worker) -> None:
         """Start another worker in the place of one that has grown too large."""
@@ -234,7 +269,11 @@ class WorkerPool:
         self._empty(worker, 0.0)
 
     def _replace(self, worker: Worker, error: str, when: str = "") -> None:
-        """Give the worker's simulations back and start another. Raises PenstockError when that goes nowhere."""
+        """Give the worker's simulations back and start another worker.
+
+        Raises:
+            PenstockError: the place is given up.
+        """
         running, simulation = next(iter(worker.leases), None), self._simulation_of(worker)
         reason, tries = "its worker died", DEATHS
         if worker.hung_s is not None:
@@ -242,7 +281,7 @@ class WorkerPool:
             reason = f"took longer than {self._silences.timeout_s:.0f} s (solver.timeout_s)"
             tries = DEATHS if simulation is None else HANGS
         elif self._memory_kills.is_recent(time.monotonic()):
-            error = f"the kernel killed it, for memory ran out ({error})"
+            error = f"the kernel killed it because memory ran out ({error})"
         is_repeat = False
         if simulation is not None:
             when = f" in simulation {simulation}"
@@ -265,21 +304,21 @@ class WorkerPool:
         self._empty(worker, pause_s)
 
     def _simulation_of(self, worker: Worker) -> int | None:
-        """The simulation that a worker is in, or was in when it died; None in none, and where that is not known."""
+        """The simulation that a worker is in or died in; None if none or not known."""
         number = next(iter(worker.leases), None)
         where = None if number is None or worker.where is None else read_where(worker.where)
         is_open = where is not None and where[0] == number and where[1] in worker.leases[number].open_ids(number)
         return where[1] if is_open else None
 
     def _blamed(self, worker: Worker, number: int, simulation: int | None) -> Sequence[int]:
-        """The simulations of its lease at work over which a worker may have died."""
-        if worker.where is None:  # on another machine, perhaps
+        """The simulations of its current lease that may have killed a worker."""
+        if worker.where is None:  # it may be on another machine
             return self._solving.order.blamed(worker.leases[number].open_ids(number))
         return self._solving.order.blamed([] if simulation is None else [simulation])
 
     def _empty(self, worker: Worker, pause_s: float) -> None:
-        """End the worker, if it lives, and have the next one started in its place after a pause."""
-        self._ray.kill(worker.actor)  # a process that still lives would keep its core, and work on what others now do
+        """End the worker if it lives, and schedule the next one in its place."""
+        self._ray.kill(worker.actor)  # if alive, it would keep its core and solve what others now solve
         self._silences.forget(worker.name)
         self._workers.remove(worker)
         self._due[self._index(worker)] = time.monotonic() + pause_s

@@ -1,4 +1,4 @@
-"""What a run writes down about itself: metrics.jsonl, ledger.json and, at the end, summary.json."""
+"""The records of a run: metrics.jsonl, ledger.json and, at the end, summary.json."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ LEDGER_EVERY_S = 5.0
 
 
 class Journal:
-    """Turns the learner's statuses into records."""
+    """Turns the learner's statuses into records.
+
+    Args:
+        folder: the run folder.
+    """
 
     def __init__(self, folder: RunFolder):
         self._folder = folder
@@ -27,7 +31,20 @@ class Journal:
         self._ledger_at = -LEDGER_EVERY_S
 
     def record(self, status: LearnerStatus, ledger: Ledger, num_workers: int, silent: Iterable[Silence]) -> Record:
-        """One line of metrics.jsonl: everything that views and metrics show."""
+        """Append one line to metrics.jsonl, and every few seconds rewrite ledger.json.
+
+        Args:
+            status: the learner's status.
+            ledger: ledger of the training simulations.
+            num_workers: workers that are ready.
+            silent: workers that are silent for too long.
+
+        Returns:
+            The line: everything that views and metrics show.
+
+        Raises:
+            PenstockError: a file can't be written.
+        """
         now = time.monotonic()
         training, account, solves = status.training, status.account, status.news.solves
         self._counts.append((now, account.unique, training.trained))
@@ -74,6 +91,16 @@ class Journal:
         return record
 
     def finish(self, record: Record, status: LearnerStatus, ledger: Ledger, cause: str) -> None:
-        """The last state of the ledger, and summary.json from the last record and status."""
+        """Write the ledger's last state and summary.json.
+
+        Args:
+            record: the last record.
+            status: the last status.
+            ledger: ledger of the training simulations.
+            cause: what ended the run.
+
+        Raises:
+            PenstockError: a file can't be written.
+        """
         self._folder.write("ledger.json", ledger.to_json())
         self._folder.write("summary.json", Summary.of(record, status, cause).to_json())

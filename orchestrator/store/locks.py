@@ -1,4 +1,4 @@
-"""Whether the owner of a file lives: a lock of the kernel's, which ends with the process that took it."""
+"""Locks of files, which the kernel releases when the process ends."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from typing import IO
 
 
 def hold(path: Path) -> IO[str] | None:
-    """The file, locked until it is closed or the process dies; None where another process has it locked.
+    """Lock a file until it is closed or the process dies.
 
-    The lock is seen in every process namespace and, over NFS, on every host, where process ids say nothing. Raises
-    OSError where the file can't be made, or the file system has no locks (Lustre mounted without `flock`).
+    The lock is seen in every process namespace and, over NFS, on every host, where process ids mean nothing.
+
+    Args:
+        path: the file, which is made if it is missing.
+
+    Returns:
+        The open file; None if another process holds the lock.
+
+    Raises:
+        OSError: the file can't be made, or the file system has no locks (Lustre mounted without `flock`).
     """
     file = path.open("a")
     try:

@@ -25,6 +25,9 @@ class RunFolder:
 
     config.yaml (resolved), run.json (state, pids, addresses, cause of the end), metrics.jsonl, events.jsonl,
     ledger.json, strategies.json, logs/, validation.zarr, checkpoints/, summary.json, and copies of the user's files.
+
+    Args:
+        path: the folder, as an absolute path.
     """
 
     def __init__(self, path: Path):
@@ -37,7 +40,17 @@ class RunFolder:
 
     @classmethod
     def create(cls, config: Config) -> RunFolder:
-        """A new folder runs/<name>-<UTC>, with runs/latest linking to it. Raises PenstockError."""
+        """Make a folder runs/<name>-<UTC>, with runs/latest linking to it.
+
+        Args:
+            config: the configuration, which is written into it.
+
+        Returns:
+            The new folder.
+
+        Raises:
+            PenstockError: it can't be made.
+        """
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         try:
             RUNS.mkdir(exist_ok=True)
@@ -56,7 +69,17 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path | None) -> RunFolder:
-        """The folder at `path`, or the latest. Raises PenstockError when there is none."""
+        """Find the folder of a run.
+
+        Args:
+            path: the folder; None for runs/latest.
+
+        Returns:
+            The folder.
+
+        Raises:
+            PenstockError: there is no run folder there.
+        """
         if path is None:
             path = RUNS / "latest"
             if not path.exists():
@@ -68,10 +91,21 @@ class RunFolder:
         return cls(path.resolve())
 
     def config(self, overrides: tuple[str, ...] = ()) -> Config:
+        """The recorded configuration, with overrides laid over it; see `load_config`."""
         return load_config(self.path / "config.yaml", overrides)
 
     def read(self, name: str) -> dict[str, Any]:
-        """A JSON file of the folder; {} when it is not there yet."""
+        """Read a JSON file of the folder.
+
+        Args:
+            name: name of the file.
+
+        Returns:
+            Its content; {} if the file does not exist.
+
+        Raises:
+            PenstockError: the file is damaged.
+        """
         try:
             return json.loads((self.path / name).read_text())
         except FileNotFoundError:
@@ -80,7 +114,15 @@ class RunFolder:
             raise PenstockError(f"{self.path / name} is damaged: {error}") from error
 
     def write(self, name: str, content: dict[str, Any]) -> None:
-        """Replace a JSON file as a whole, so that a reader never sees half of it. Raises PenstockError."""
+        """Replace a JSON file as a whole, so that no reader sees half of it.
+
+        Args:
+            name: name of the file.
+            content: its content.
+
+        Raises:
+            PenstockError: it can't be written.
+        """
         temporary = self.path / f".{name}"
         try:
             temporary.write_text(json.dumps(content, indent=1) + "\n")
@@ -89,7 +131,15 @@ class RunFolder:
             raise self._unwritable(name, error) from error
 
     def append(self, name: str, content: dict[str, Any]) -> None:
-        """Add one line to a .jsonl file. Raises PenstockError."""
+        """Append one line to a .jsonl file.
+
+        Args:
+            name: name of the file.
+            content: the line.
+
+        Raises:
+            PenstockError: it can't be written.
+        """
         try:
             with (self.path / name).open("a") as file:
                 file.write(json.dumps(content) + "\n")
@@ -104,16 +154,20 @@ class RunFolder:
         )
 
     def hold(self) -> AbstractContextManager | None:
-        """The folder for one driver alone, as long as what is returned is open; None where another has it."""
+        """Hold the folder for one driver alone.
+
+        Returns:
+            A context manager that releases the folder; None if another driver has it.
+        """
         if self._has_driver_here():
             return None
         try:
-            return hold(self.path / "config.yaml")  # it is there, and never replaced by another file
+            return hold(self.path / "config.yaml")  # this file exists, and is never replaced by another one
         except OSError:  # a folder of another user, or a file system without locks
             return nullcontext()
 
     def is_running(self) -> bool:
-        """Whether a driver has this folder, in this process namespace, another one or on another host."""
+        """Whether a driver has this folder, here, in another container or on another host."""
         if self.read("run.json").get("state") != "running":
             return False
         if (lock := self.hold()) is None:
@@ -122,7 +176,10 @@ class RunFolder:
             return False
 
     def _has_driver_here(self) -> bool:
-        """Whether the driver that run.json names is alive; its pid alone may be another process by now."""
+        """Whether the driver that run.json names is alive.
+
+        Its process id alone is not enough, because another process may have it by now.
+        """
         run = self.read("run.json")
         try:
             driver = psutil.Process(run["driver_pid"])
@@ -132,16 +189,21 @@ class RunFolder:
             return False
 
     def update_run(self, **changes: Any) -> None:
-        """Lay changes over run.json."""
+        """Change entries of run.json."""
         self.write("run.json", self.read("run.json") | changes)
 
     def event(self, event: str, **details: Any) -> None:
-        """Add what happened to events.jsonl."""
+        """Append an event to events.jsonl, with the time.
+
+        Args:
+            event: what happened.
+            **details: further entries of the line.
+        """
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.append("events.jsonl", {"time": now, "event": event} | details)
 
     def write_config(self, config: Config) -> None:
-        """config.yaml with every default spelt out, and beside it copies of the files it names."""
+        """Write config.yaml, and beside it copies of the files it names."""
 
         def copied(key: str, file: str) -> str:
             source = Path(file)

@@ -1,4 +1,4 @@
-"""What a run's learner keeps, in the folder of the run."""
+"""The `Store` of a run's learner, in the run folder."""
 
 from __future__ import annotations
 
@@ -10,13 +10,30 @@ from penstock.status import Ended
 
 
 class RunStore:
-    """The `Store` of a run: checkpoints/, and validation.zarr with one array for each quantity."""
+    """The `Store` of a run: checkpoints/, and validation.zarr.
+
+    The validation set has one array per quantity.
+
+    Args:
+        folder: the run folder.
+    """
 
     def __init__(self, folder: RunFolder):
         self.checkpoints = folder.checkpoints
         self._validation = folder.validation
 
     def read_validation(self, layout: Layout) -> Collected | None:
+        """Read the validation set.
+
+        Args:
+            layout: layout of the problem.
+
+        Returns:
+            The set; None if there is none yet.
+
+        Raises:
+            PenstockError: it is damaged.
+        """
         if not self._validation.exists():
             return None
         stored, attributes = zarr_store.read(self._validation)
@@ -29,7 +46,15 @@ class RunStore:
         )
 
     def write_validation(self, collected: Collected, layout: Layout) -> None:
-        """Raises PenstockError."""
+        """Write the validation set.
+
+        Args:
+            collected: the set.
+            layout: layout of the problem.
+
+        Raises:
+            PenstockError: it can't be written.
+        """
         named = zarr_store.by_name(collected.arrays, layout)
         numbers = {"simulation": collected.simulations, "step": collected.steps}
         ended = collected.ended

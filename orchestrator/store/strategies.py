@@ -13,9 +13,12 @@ logger = logging.getLogger(__name__)
 
 
 class Choices:
-    """One decision per family, kept in strategies.json, so that a resumed run tries nothing out again.
+    """One decision per family, kept in strategies.json for a resumed run.
 
-    Those of the 32 families that were decided about last, as solvers keep them.
+    Like the solvers, it keeps the families decided about last, MAX_FAMILIES of them.
+
+    Args:
+        folder: the run folder.
     """
 
     FILE = "strategies.json"
@@ -26,10 +29,18 @@ class Choices:
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
+        """All decisions that are kept."""
         return tuple(self._by_family.values())
 
     def take(self, decisions: Iterable[Decision]) -> list[Decision]:
-        """Keep what is newer than what is known; returns that."""
+        """Keep decisions that are newer than those known.
+
+        Args:
+            decisions: decisions of workers.
+
+        Returns:
+            The newer ones.
+        """
         new = []
         for decision in decisions:
             known = self._by_family.get(decision.family)
@@ -45,15 +56,27 @@ class Choices:
 
 
 class Families:
-    """What users hear of their families of systems, each thing once."""
+    """Remarks for users about their families of systems, each made once.
+
+    Args:
+        folder: the run folder.
+    """
 
     def __init__(self, folder: RunFolder):
         self._folder = folder
         self._met: set[str] = set()
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def news(self, solves: Iterable[SolveRecord]) -> Iterator[str]:
-        """Lines about the first system of each family that took more than one strategy, and about too many families."""
+        """Remarks on new solves.
+
+        Args:
+            solves: the solves.
+
+        Yields:
+            A line about the first system of each family that took more than one strategy, and one about too many
+            families.
+        """
         for solve in solves:
             if len(self._met) <= MAX_FAMILIES and solve.family not in self._met:
                 self._met.add(solve.family)
@@ -62,7 +85,7 @@ class Families:
                         f"more than {MAX_FAMILIES} families of systems: what is learned is kept for the last of them "
                         "alone; name a family by the kind of its systems, and not by the draw"
                     )
-            if solve.reason and len(self._told) < MAX_FAMILIES and solve.family not in self._told:
-                self._told.add(solve.family)
+            if solve.reason and len(self._reported) < MAX_FAMILIES and solve.family not in self._reported:
+                self._reported.add(solve.family)
                 self._folder.event("solved again", family=solve.family, reason=solve.reason)
                 yield f"{solve.family}: {solve.reason}"

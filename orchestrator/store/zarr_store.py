@@ -1,6 +1,6 @@
 """Samples in a Zarr store: the validation set of a run, and what `predict` writes.
 
-The group's attribute "crc32" holds a checksum an array, because Zarr reads a chunk whose file is gone as zeros.
+The group's attribute "crc32" holds one checksum per array, because Zarr reads a chunk whose file is gone as zeros.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ CHECKSUMS = "crc32"
 
 
 def write(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> None:
-    """Write named arrays [N, ...] and attributes as one store, replacing what is at `path`. Raises PenstockError."""
+    """Write arrays and attributes as one store.
+
+    Args:
+        path: the store; what is there is replaced.
+        arrays: arrays [N, ...] by name.
+        attributes: what JSON can hold, by name.
+
+    Raises:
+        PenstockError: it can't be written.
+    """
     temporary = path.with_name(f".{path.name}")
     try:
         if temporary.exists():
@@ -37,7 +46,17 @@ def write(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, Any])
 
 
 def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The arrays and attributes that `write` was given. Raises PenstockError when anything of them is lost."""
+    """Read what `write` has written.
+
+    Args:
+        path: the store.
+
+    Returns:
+        Arrays and attributes.
+
+    Raises:
+        PenstockError: the store is damaged, or can't be read.
+    """
     arrays, part = {}, "its metadata"
     try:
         group = zarr.open_group(str(path), mode="r")
@@ -48,7 +67,7 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             arrays[name] = np.asarray(group[name][:])
     except PermissionError as error:
         raise PenstockError(f"can't read {path}: {error.strerror}", exit_code=1) from error
-    except Exception as error:  # damage ends in RuntimeError, TypeError, KeyError, ...: whatever Zarr and a codec raise
+    except Exception as error:  # damage makes Zarr and its codecs raise RuntimeError, TypeError, KeyError, ...
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise _damaged(path, f"{part} can't be read ({reason})") from error
     for name, array in arrays.items():
@@ -58,9 +77,15 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def by_name(arrays: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
-    """A layout's arrays split into one for each quantity: [N, *], [N, components, *], or [N] for a scalar.
+    """A layout's arrays split into one array per quantity.
 
-    What geometries have each sample bring along keeps its names; where samples are padded its weights are 0.
+    Args:
+        arrays: packed samples, by block.
+        layout: their layout.
+
+    Returns:
+        Arrays [N, *], [N, components, *], or [N] for a scalar, by quantity. What samples bring along of their
+        geometries keeps its names; in the padding of a sample the weights are 0.
     """
     return {
         name: arrays[block.name][:, channel]
@@ -70,7 +95,15 @@ def by_name(arrays: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndarr
 
 
 def by_block(arrays: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
-    """The inverse of `by_name`."""
+    """The inverse of `by_name`.
+
+    Args:
+        arrays: arrays by quantity.
+        layout: the layout.
+
+    Returns:
+        Packed samples, by block.
+    """
     return {
         block.name: np.concatenate(
             [arrays[spec.name] if spec.components > 1 else arrays[spec.name][:, None] for spec in block.specs], axis=1
@@ -84,5 +117,5 @@ def _damaged(path: Path, what: str) -> PenstockError:
 
 
 def _crc32(array: np.ndarray) -> int:
-    """Of type and shape, too: the same bytes may be read as other values."""
+    """A checksum of values, type and shape."""
     return zlib.crc32(np.ascontiguousarray(array), zlib.crc32(f"{array.dtype.str}{array.shape}".encode()))

@@ -29,19 +29,22 @@ PLAIN_EVERY_S = 10.0  # without a terminal the view is one line, this often
 
 
 class Screen(Console):
-    """The console of a command that lasts: it goes quiet when nobody reads it any more; rich would end the program."""
+    """The console of a command that lasts.
+
+    It goes quiet when nobody reads it any more, where rich would end the program.
+    """
 
     def __init__(self):
         self._output = Output(sys.stdout)
         super().__init__(file=self._output, highlight=False, markup=False)
 
     def drain(self) -> None:
-        """Wait for what was printed to be written, as long as somebody takes it."""
+        """Wait until what was printed is written, as long as somebody reads it."""
         self._output.drain()
 
 
 def program() -> str:
-    """How to call penstock here, for the commands that a user is told to type."""
+    """How to call penstock here, for commands shown to the user."""
     if shutil.which("penstock"):
         return "penstock"
     name = Path(sys.argv[0])
@@ -49,7 +52,14 @@ def program() -> str:
 
 
 class View:
-    """Shows records as they come: one table that stays in place on a terminal, else one line every 10 s."""
+    """Shows records as they come.
+
+    On a terminal one table stays in place; elsewhere there is one line every 10 s.
+
+    Args:
+        console: where to print.
+        title: title of the table.
+    """
 
     def __init__(self, console: Screen, title: str):
         self._console = console
@@ -59,6 +69,7 @@ class View:
 
     @contextmanager
     def shown(self):
+        """Within the block the view is shown; yields itself."""
         try:
             if not self._console.is_terminal:
                 yield self
@@ -69,6 +80,7 @@ class View:
             self._console.drain()  # before the line on standard error that may be the cause of the end
 
     def show(self, record: Record) -> None:
+        """Show a record."""
         if self._live is not None:
             self._live.update(_table(self._title, record))
         elif time.monotonic() - self._plain_at >= PLAIN_EVERY_S:
@@ -77,7 +89,15 @@ class View:
 
 
 def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
-    """The end of a run in a few lines, with the commands to type next."""
+    """The end of a run in a few lines, with the commands to type next.
+
+    Args:
+        folder: the run folder.
+        arguments: what follows the commands' names.
+
+    Returns:
+        The lines.
+    """
     summary = Summary.from_json(written) if (written := folder.read("summary.json")) else None
     if summary is None:
         return [f"stopped before there was anything to sum up; go on with: {program()} resume{arguments}"]
@@ -102,7 +122,14 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
 
 
 def explained_lines(validation: Mapping[str, Any]) -> list[str]:
-    """What of the variance is left, and which outputs are constants; nothing of errors of an earlier penstock."""
+    """The share of the variance that is explained, and constant outputs.
+
+    Args:
+        validation: errors as they were recorded; those of an earlier penstock may lack entries.
+
+    Returns:
+        The lines.
+    """
     lines = []
     if "vrmse" in validation:
         left = validation["vrmse"] ** 2
@@ -114,7 +141,20 @@ def explained_lines(validation: Mapping[str, Any]) -> list[str]:
 
 
 def monitor(folder: RunFolder, console: Screen) -> int:
-    """Follow a run by its folder alone until it ends; for a finished run, its last view. Returns the exit code."""
+    """Follow a run until it ends, by its folder alone.
+
+    A finished run is shown as it ended.
+
+    Args:
+        folder: the run folder.
+        console: where to print.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        PenstockError: there is no run, or its driver has died.
+    """
     view = View(console, folder.path.name)
     with view.shown():
         while True:
@@ -142,7 +182,7 @@ def monitor(folder: RunFolder, console: Screen) -> int:
 
 
 def _last_record(folder: RunFolder) -> Record | None:
-    """The last whole line of metrics.jsonl; its last 64 kB are enough to hold one."""
+    """The last whole line of metrics.jsonl; 64 kB always hold one."""
     try:
         with folder.metrics.open("rb") as file:
             file.seek(0, os.SEEK_END)
@@ -169,7 +209,7 @@ def _line(record: Record) -> str:
         parts.append(f"step {record.step} loss {digits(record.loss)}")
     if record.validation:
         parts.append(f"error {digits(record.validation['relative_l2']['mean'])}")
-        if "vrmse" in record.validation:  # absent from what an earlier penstock recorded
+        if "vrmse" in record.validation:  # absent from records of an earlier penstock
             parts.append(f"VRMSE {digits(record.validation['vrmse'])}")
     parts.append(f"learner wait {digits(record.learner_wait_seconds)} s")
     parts.append(f"solver blocked {digits(record.solver_blocked_seconds)} s")
@@ -177,7 +217,7 @@ def _line(record: Record) -> str:
 
 
 def _warnings(record: Record) -> list[str]:
-    """What is to be said of a loss and of workers."""
+    """Warnings about the loss and about workers."""
     return [*([record.warning] if record.warning else []), *map(str, record.silent)]
 
 
@@ -229,7 +269,7 @@ def _troubles(record: Record) -> str:
 
 
 def _vrmse(validation: Mapping[str, Any]) -> str:
-    """Of the whole output, and of the worst of several fields."""
+    """The VRMSE of the whole output, and of the worst of several fields."""
     fields = {name: errors["vrmse"] for name, errors in validation["fields"].items()}
     worst = max(fields, key=fields.__getitem__)
     return digits(validation["vrmse"]) + (f", worst {digits(fields[worst])} of {worst}" if len(fields) > 1 else "")

@@ -6,11 +6,18 @@ import math
 
 
 def digits(value: float) -> str:
-    """Three significant digits: what is not 0 is never shown as 0."""
+    """A number with three significant digits; what is not 0 is never shown as 0."""
     return f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def share_but(left: float) -> str:
-    """All but the share that is left, between 0 and 1, in percent: what is not all of it is never shown as 100 %."""
+    """All but a share, in percent; less than all is never shown as 100 %.
+
+    Args:
+        left: the share, between 0 and 1.
+
+    Returns:
+        Text such as "99.7 %".
+    """
     num_decimals = max(0, 1 - math.floor(math.log10(100 * left))) if left > 0 else 0
     return f"{100 * (1 - left):.{num_decimals}f} %"

@@ -1,4 +1,7 @@
-"""What is printed, through a thread: no reader, closed terminal or full disk can hold up a run or end it."""
+"""Printing through a thread.
+
+So no absent reader, closed terminal or full disk can hold up a run or end it.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,18 @@ from collections import deque
 from contextlib import suppress
 from typing import TextIO
 
-HELD_TEXTS = 1000  # prints and frames of the live view, a few kB each: what comes while nobody reads is dropped
+HELD_TEXTS = 1000  # prints and frames of the live view, a few kB each; what exceeds this while nobody reads is dropped
 DRAIN_WITHIN_S = 2.0  # at the end
 
 
 class Output:
-    """A file to print to, for rich and for print: `write` returns at once and never raises.
+    """A file to print to, whose `write` returns at once and never raises.
 
     A terminal whose window was closed refuses what is written (EIO), as does a pipe without a reader or a file on a
-    full disk; one behind a broken ssh connection, or after Ctrl-S, takes nothing and refuses nothing.
+    full disk. A terminal behind a broken ssh connection, or after Ctrl-S, blocks instead.
+
+    Args:
+        file: where the thread writes to.
     """
 
     def __init__(self, file: TextIO):
@@ -32,6 +38,7 @@ class Output:
         atexit.register(self.drain)
 
     def write(self, text: str) -> int:
+        """Queue a text; returns its length, as files do."""
         with self._changed:
             if len(self._texts) < HELD_TEXTS:
                 self._texts.append(text)
@@ -39,13 +46,21 @@ class Output:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Do nothing: no text is held back."""
 
     def isatty(self) -> bool:
+        """Whether the file is a terminal."""
         return self._file.isatty()
 
     def drain(self, within_s: float = DRAIN_WITHIN_S) -> bool:
-        """Wait until all is written; False when that did not come about in time."""
+        """Wait until everything is written.
+
+        Args:
+            within_s: how long to wait, in seconds.
+
+        Returns:
+            Whether it was written in time.
+        """
         with self._changed:
             return self._changed.wait_for(lambda: not self._texts and not self._is_writing, within_s)
 
@@ -61,6 +76,6 @@ class Output:
                 self._changed.notify_all()
 
     def _write(self, data: bytes) -> None:
-        # Not through the file's own buffer, which keeps what it could not write and fails at Python's exit with it.
+        # Not through the file's buffer, which would keep what could not be written and fail when Python exits.
         while data:
             data = data[os.write(self._file.fileno(), data) :]

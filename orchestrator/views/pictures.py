@@ -37,11 +37,19 @@ def draw_comparison(
     errors: np.ndarray,
     layout: Layout,
 ) -> None:
-    """A PNG with a row a sample: input fields, truth, prediction, absolute error of the first output field.
+    """Draw a PNG with one row per sample.
 
-    arrays: by name, [N, *] or [N, components, *] for fields, [N] for scalars, with what geometries have samples bring
-    along. prediction: of the first output field. errors: [N], relative L2. Fields of a grid of one axis are drawn as a
-    line, of more than two as the middle slice of what lies beyond the second; of vectors their length, with arrows.
+    A row shows the input fields, and of the first output field the truth, the prediction and the absolute error. Fields
+    on a grid of one axis are drawn as lines, those on more than two axes as the middle slice along the others. Vectors
+    are drawn by their length, with arrows.
+
+    Args:
+        path: the file.
+        arrays: arrays by quantity, [N, *] or [N, components, *] for fields, [N] for scalars, and what samples bring
+            along of their geometries.
+        prediction: predictions of the first output field.
+        errors: relative L2 errors, [N].
+        layout: layout of the samples.
     """
     import matplotlib
 
@@ -96,12 +104,12 @@ def _scalar_text(spec: FieldSpec, value: np.ndarray) -> str:
 
 
 def _length(values: np.ndarray, spec: FieldSpec) -> np.ndarray:
-    """[*] of [*] or [components, *]: of vectors the Euclidean length."""
+    """Values [*] as they are, vectors [components, *] as their lengths [*]."""
     return np.linalg.norm(values, axis=0) if spec.components > 1 else values
 
 
 def _shown(geometry: Geometry, arrays: Mapping[str, np.ndarray], row: int) -> slice | np.ndarray:
-    """Where a field's values count: an index of the last axes of [components, *]."""
+    """Index of the places where a field has values, for the last axes of an array."""
     name = geometry.named("weights")
     return arrays[name][row] > 0 if name in geometry.travelling else slice(None)
 
@@ -144,7 +152,7 @@ def _draw_points(figure, axis, panel: _Panel, geometry: Points, arrays: Mapping[
 
 
 def _draw_cloud(figure, axis, panel: _Panel, points: np.ndarray, values: np.ndarray) -> None:
-    """A dot a point; in three dimensions as seen along the last axis, on one a line."""
+    """One dot per point, seen along the last axis in 3D; a line in 1D."""
     lengths = _length(values, panel.spec)
     if points.shape[1] == 1:
         order = np.argsort(points[:, 0])

@@ -1,4 +1,4 @@
-"""The run's one Prometheus endpoint, on localhost, fed from the learner's status."""
+"""The run's Prometheus endpoint, on localhost, fed from the learner's status."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ ITERATIONS_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 1
 
 
 class Metrics:
-    """All metrics of a run in one registry, served on localhost; `docs/metrics.md` lists them.
+    """All metrics of a run in one registry; docs/metrics.md lists them.
 
-    port: to listen on, or "auto" for a free one. Raises PenstockError when an asked-for one is in use.
+    Args:
+        port: the port to serve them on, or "auto" for a free one.
+
+    Raises:
+        PenstockError: the port is in use, or can't be listened on.
     """
 
     def __init__(self, port: int | str):
         disable_created_metrics()
         self.registry = registry = CollectorRegistry()
-        self._counters = {  # by the field of a Record that each one shows
+        self._counters = {  # by the field of a Record that each of them shows
             "unique": Counter("penstock_samples_unique_total", "Samples that reached the buffer", registry=registry),
             "trained": Counter(
                 "penstock_samples_trained_total", "Samples drawn for training, repetition included", registry=registry
@@ -54,7 +58,7 @@ class Metrics:
         }
         self._silent = Gauge(
             "penstock_worker_silent_seconds",
-            "Longest silence of a worker, from where others have spoken",
+            "Longest silence of a worker; 0 while none is longer than usual",
             registry=registry,
         )
         self._validation_error = Gauge(
@@ -66,9 +70,9 @@ class Metrics:
         self._bias = {
             stat: Gauge(f"penstock_buffer_parameter_{stat}", text, ["parameter"], registry=registry)
             for stat, text in (
-                ("ks", "KS distance of a parameter's ranks in the buffer from those it is drawn from"),
-                ("mean", "Mean rank of a parameter in the buffer, 0.5 where it is as drawn"),
-                ("spread", "Standard deviation of a parameter's ranks in the buffer, 0.289 where it is as drawn"),
+                ("ks", "KS distance of a parameter's quantiles in the buffer from those it is drawn from"),
+                ("mean", "Mean quantile of a parameter in the buffer, 0.5 where it is as drawn"),
+                ("spread", "Standard deviation of a parameter's quantiles in the buffer, 0.289 where it is as drawn"),
             )
         }
         self._age = Gauge(
@@ -112,7 +116,11 @@ class Metrics:
         return server.server_port
 
     def choose(self, decisions: Iterable[Decision]) -> None:
-        """Show what strategy auto chose, one decision per family, in place of what was shown before."""
+        """Show what strategy auto chose, in place of what was shown before.
+
+        Args:
+            decisions: one decision per family.
+        """
         self._trials.clear()
         self._chosen.clear()
         for decision in decisions:
@@ -122,7 +130,12 @@ class Metrics:
                 self._chosen.labels(decision.family, label).set(label == decision.strategy)
 
     def update(self, record: Record, solves: Iterable[SolveRecord]) -> None:
-        """Bring the registry up to a record of the run, and count new solves."""
+        """Show a record of the run, and count new solves.
+
+        Args:
+            record: the record.
+            solves: the solves since the record before.
+        """
         for name, counter in self._counters.items():
             total = getattr(record, name)
             counter.inc(max(0.0, total - self._totals[name]))

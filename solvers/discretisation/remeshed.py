@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse import csr_array
 
-from penstock.simplices import stiffness
+from penstock.arrays.simplices import stiffness
 from penstock.solvers import mpi
 from penstock.solvers.problem import LinearSystem, Solve
 

@@ -73,12 +73,12 @@ class GaussianField:
         """The pointwise variance, averaged over the domain."""
         return float(np.sum(self._standard_deviations**2))
 
-    def rank_names(self, name: str) -> tuple[str, ...]:
-        """The names of `ranks`: one per mode of the first shell."""
+    def quantile_names(self, name: str) -> tuple[str, ...]:
+        """The names of `quantiles`: one per mode of the first shell."""
         return tuple("_".join([name, "mode", *map(str, mode)]) for mode in self._ranked_modes)
 
-    def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """The ranks Φ(ξ_k) of the modes of the first shell, k_i = 0 or 1.
+    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
+        """The quantiles Φ(ξ_k) of the modes of the first shell, k_i = 0 or 1.
 
         Φ is the normal distribution's cumulative function. These modes carry 72 % of the variance for d = 2, α = 2,
         τ = 3, so they make most of the distance that leases are sorted by.
@@ -150,13 +150,13 @@ class BinaryField:
         signs = np.where(value == self.above, 1.0, -1.0).ravel()
         return signs / np.sqrt(signs.size)
 
-    def rank_names(self, name: str) -> tuple[str, ...]:
-        """The names of `ranks`, which are those of the Gaussian field."""
-        return self.field.rank_names(name)
+    def quantile_names(self, name: str) -> tuple[str, ...]:
+        """The names of `quantiles`, which are those of the Gaussian field."""
+        return self.field.quantile_names(name)
 
-    def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """The ranks of the Gaussian field."""
-        return self.field.ranks(generator)
+    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
+        """The quantiles of the Gaussian field."""
+        return self.field.quantiles(generator)
 
     def describe(self) -> str:
         """One line of prose for the card of an exported model."""
@@ -183,13 +183,13 @@ class LogNormalField:
         """The logarithm of the field, flattened and scaled."""
         return np.log(value).ravel() / np.sqrt(value.size)
 
-    def rank_names(self, name: str) -> tuple[str, ...]:
-        """The names of `ranks`, which are those of the Gaussian field."""
-        return self.field.rank_names(name)
+    def quantile_names(self, name: str) -> tuple[str, ...]:
+        """The names of `quantiles`, which are those of the Gaussian field."""
+        return self.field.quantile_names(name)
 
-    def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """The ranks of the Gaussian field."""
-        return self.field.ranks(generator)
+    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
+        """The quantiles of the Gaussian field."""
+        return self.field.quantiles(generator)
 
     def describe(self) -> str:
         """One line of prose for the card of an exported model."""

@@ -43,26 +43,26 @@ class Distribution(Protocol):
 
 
 @runtime_checkable
-class Ranked(Protocol):
+class WithQuantiles(Protocol):
     """A distribution that can be tested for bias in a stream of its draws.
 
-    The rank of a scalar x with cumulative distribution F is F(x), the probability integral transform: uniform on
+    The quantile of a scalar x with cumulative distribution F is F(x), the probability integral transform: uniform on
     [0, 1] over draws, whatever the distribution. So one measure serves all parameters.
     """
 
-    def rank_names(self, name: str) -> tuple[str, ...]:
-        """The names of the ranks of the quantity `name`."""
+    def quantile_names(self, name: str) -> tuple[str, ...]:
+        """The names of the quantiles of the quantity `name`."""
         ...
 
-    def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """The independent ranks [F] of the value that `draw` returns for this generator.
+    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
+        """The independent quantiles [F] of what `draw` returns for this generator.
 
         Args:
             generator: a generator in the state that `draw` would be given; it is left as `draw` leaves it.
 
         Returns:
-            Ranks that are uniform on [0, 1] over draws. They are computed from the random numbers, because the drawn
-            value may show less than was drawn: the sign of a field hides its modes.
+            Quantiles that are uniform on [0, 1] over draws. They are computed from the random numbers, because the
+            drawn value may show less than was drawn: the sign of a field hides its modes.
         """
         ...
 
@@ -94,12 +94,12 @@ class Uniform:
         """The value, scaled to [0, 1]."""
         return np.array([(value - self.low) / (self.high - self.low)])
 
-    def rank_names(self, name: str) -> tuple[str, ...]:
-        """The name itself, because there is one rank."""
+    def quantile_names(self, name: str) -> tuple[str, ...]:
+        """The name itself, because there is one quantile."""
         return (name,)
 
-    def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """The rank of the value that `draw` returns for this generator, [1]."""
+    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
+        """The quantile of the value that `draw` returns for this generator, [1]."""
         return np.array([generator.random()])
 
     def describe(self) -> str:
@@ -134,12 +134,12 @@ class Normal:
         """The value, scaled to a mean of 0 and a standard deviation of 1."""
         return np.array([(value - self.mean) / self.deviation])
 
-    def rank_names(self, name: str) -> tuple[str, ...]:
-        """The name itself, because there is one rank."""
+    def quantile_names(self, name: str) -> tuple[str, ...]:
+        """The name itself, because there is one quantile."""
         return (name,)
 
-    def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """The rank of the value that `draw` returns for this generator, [1]."""
+    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
+        """The quantile of the value that `draw` returns for this generator, [1]."""
         return np.array([ndtr(generator.standard_normal())])
 
     def describe(self) -> str:
@@ -170,21 +170,21 @@ class ParameterSpace:
         )
 
     @property
-    def rank_names(self) -> tuple[str, ...]:
-        """The names of `ranks`; none when one of the distributions is not `Ranked`."""
+    def quantile_names(self) -> tuple[str, ...]:
+        """The names of `quantiles`; none if a distribution is not `WithQuantiles`."""
         distributions = self.distributions
-        if not all(isinstance(distribution, Ranked) for distribution in distributions.values()):
+        if not all(isinstance(distribution, WithQuantiles) for distribution in distributions.values()):
             return ()
-        return tuple(rank for name in distributions for rank in distributions[name].rank_names(name))
+        return tuple(quantile for name in distributions for quantile in distributions[name].quantile_names(name))
 
-    def ranks(self, generator: np.random.Generator) -> np.ndarray:
-        """The ranks [F] of the draw that this generator gives.
+    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
+        """The quantiles [F] of the draw that this generator gives.
 
-        They are in the order of `rank_names`, independent and uniform on [0, 1].
+        They are in the order of `quantile_names`, independent and uniform on [0, 1].
         """
-        if not self.rank_names:
+        if not self.quantile_names:
             return np.empty(0)
-        return np.concatenate([distribution.ranks(generator) for distribution in self.distributions.values()])
+        return np.concatenate([distribution.quantiles(generator) for distribution in self.distributions.values()])
 
     def describe(self) -> dict[str, str]:
         """One line of prose per parameter, as an exported model's card prints it."""

@@ -123,7 +123,10 @@ class Case:
             self._exact[number] = self._solver(system)
 
     def error(self, number: int, system: LinearSystem, x: PETSc.Vec) -> float:
-        """The error of a system that was prepared: ||x - A⁻¹ b|| over ||A⁻¹ b||, or over its deviation."""
+        """The error of a solution of a prepared system.
+
+        That is ||x - A⁻¹ b|| over ||A⁻¹ b||, or over the deviation of A⁻¹ b from its mean.
+        """
         size = Tolerance(0.0, of_deviation=self.of_deviation)
         return relative_error(system, x, _vector(system, self._exact[number]), size)
 

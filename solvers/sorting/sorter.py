@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from penstock.conversion import as_numbers
+from penstock.arrays.conversion import as_numbers
 from penstock.errors import Refused
 from penstock.solvers.problem import Parameters
 

@@ -15,6 +15,7 @@ from benchmarks.learner import cases
 from benchmarks.learner.allocator import allocator
 from benchmarks.learner.ingest import ingest
 from benchmarks.learner.neuraloperator import against_neuraloperator
+from benchmarks.learner.padding import padding
 from benchmarks.learner.page import page, run
 from penstock.errors import PenstockError
 from penstock.learner.ladder.ladder import ITEMS, L1, Batches, Items, Producer, ladder
@@ -132,8 +133,24 @@ def test_ingest_is_measured_for_every_size_of_row():
     assert all(target.least == 0.8 and target.measured.median > 0 for target in section.targets)
 
 
+def test_padding_is_what_slots_hold_beside_their_data():
+    section = padding(cases.points(40, batch_size=2, num_slots=12), CPU, 0.05)
+    least, most, slot, in_slots, of_data, share = map(
+        float,
+        re.search(
+            r"Samples of (\S+) to (\S+) points.* room for (\S+) points: (\S+) MB for (\S+) MB of data, (\S+) times",
+            " ".join(section.text.split()),
+        ).groups(),
+    )
+    assert 32 <= least <= most <= slot == 40
+    assert in_slots / of_data == pytest.approx(share, rel=0.02) and 1 <= share <= 40 / least
+    (target,) = section.targets
+    assert target.measured.median > 0
+
+
+@pytest.mark.slow  # a process for each arm, which imports torch, warms up and steps
 def test_the_step_is_measured_with_and_without_the_allocator_s_settings():
-    section = allocator({"MLP": MLP}, CPU, 0.0, num_pairs=2)
+    section = allocator({"MLP": MLP}, CPU, 0.0, num_pairs=1)
     assert [row.split("|")[2].strip() for row in section.text.splitlines()[-2:]] == ["kept", "given back"]
     (target,) = section.targets
     assert target.what == "MLP: memory kept against given back" and target.measured.median > 0
@@ -171,7 +188,7 @@ def test_targets_are_judged_by_their_medians():
     [
         ({"seconds": 0.0}, "--seconds 0: must be above 0"),
         ({"seconds": float("nan")}, "--seconds nan: must be above 0"),
-        ({"case": "cnn"}, "--case cnn: there are fno, mlp, neuraloperator, ingest, allocator, import"),
+        ({"case": "cnn"}, "--case cnn: there are fno, mlp, points, padding, neuraloperator, ingest, allocator, import"),
         ({"device_name": "tpu"}, "--device tpu: there are cpu and cuda"),
     ],
 )

@@ -7,28 +7,26 @@ import scipy.sparse.linalg
 
 from benchmarks.solvers.skr import PeriodicField, SKRDarcy
 from penstock.solvers.parameters.space import generator_of
+from tests.support.systems import laplacian, to_scipy
 
 
 def drawn(problem: SKRDarcy, i: int) -> np.ndarray:
     return problem.draw(generator_of(0, f"A {problem.resolution + 2}", i))["coefficient"]
 
 
-def laplacian(n: int) -> np.ndarray:
-    line = scipy.sparse.diags_array([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], offsets=[-1, 0, 1])
-    return scipy.sparse.kronsum(line, line).toarray()
-
-
-def test_the_mended_matrix_is_the_laplacian_times_the_coefficient(to_scipy):
+def test_the_mended_matrix_is_the_laplacian_times_the_coefficient():
     problem, n = SKRDarcy(resolution=7, mended=True), 7
     for i in (0, 3):
         coefficient = drawn(problem, i)
         system = problem.system(coefficient)
         a = problem.features({"coefficient": coefficient}).reshape(n + 2, n)[1:-1].ravel()
-        np.testing.assert_allclose(to_scipy(system.A).toarray(), laplacian(n) @ np.diag(a), rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(
+            to_scipy(system.A).toarray(), laplacian(n, n).toarray() @ np.diag(a), rtol=1e-12, atol=1e-14
+        )
         np.testing.assert_allclose(system.b.array_r, 1 / (n - 1) ** 2)
 
 
-def test_the_published_matrix_has_late_northern_coefficients(to_scipy):
+def test_the_published_matrix_has_late_northern_coefficients():
     n = 7
     problems = [SKRDarcy(resolution=n, mended=mended) for mended in (False, True)]
     published, mended = (to_scipy(problem.system(drawn(problem, 2)).A).toarray() for problem in problems)
@@ -38,7 +36,7 @@ def test_the_published_matrix_has_late_northern_coefficients(to_scipy):
     np.testing.assert_array_equal(published[north][2:], mended[north][:-2])
 
 
-def test_the_published_matrix_is_indefinite_at_full_size(to_scipy):
+def test_the_published_matrix_is_indefinite_at_full_size():
     problem = SKRDarcy(resolution=98)
     A = to_scipy(problem.system(drawn(problem, 0)).A)
     smallest = scipy.sparse.linalg.eigs(A, k=2, sigma=0, return_eigenvectors=False)

@@ -22,6 +22,7 @@ from penstock.solvers.referee.case import Case, ExactSolver
 from penstock.solvers.referee.goals import AccuracyGoal, ResidualGoal
 from penstock.solvers.referee.referee import Record, compare, structure_of
 from penstock.solvers.referee.table import section_of
+from tests.support.systems import to_scipy
 
 
 def small_case() -> Case:
@@ -57,7 +58,7 @@ def test_recycling_is_measured_with_a_larger_space_in_sequences_whose_matrix_cha
 
 
 @pytest.mark.parametrize("case", [small_case(), newton(12)], ids=lambda case: case.name)
-def test_references_are_scipys_solutions(case, to_scipy):
+def test_references_are_scipys_solutions(case):
     def compare_with_scipy(i, system):
         case.prepare(i, system)
         expected = spsolve(to_scipy(system.A).tocsc(), system.b.array_r)
@@ -70,7 +71,7 @@ def test_references_are_scipys_solutions(case, to_scipy):
 
 
 @pytest.mark.parametrize("is_spd", [True, False])
-def test_a_reference_too_large_to_factor_is_iterated(to_scipy, is_spd):
+def test_a_reference_too_large_to_factor_is_iterated(is_spd):
     n = 36
     system = StructuredDiffusion(n, 3).system(np.ones((n, n, n)), np.ones((n, n, n)))
     if not is_spd:  # rows of another length each

@@ -29,7 +29,7 @@ def draws(seed: int, count: int = N) -> Draws:
         arrays={"fields": fields, "targets": 1 + fields * fields},
         simulations=np.arange(count),
         steps=np.zeros(count, np.int64),
-        parameters=x,
+        quantiles=x,
     )
     return Draws(chunk, x)
 

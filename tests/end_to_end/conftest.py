@@ -109,6 +109,12 @@ class Cli:
         raise AssertionError(f"timed out; last record: {self.records()[-1:]}")
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.ray)
+
+
 @pytest.fixture
 def cli(tmp_path):
     yield from _cli(tmp_path)

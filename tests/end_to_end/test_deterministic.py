@@ -59,6 +59,7 @@ def wait_for_step(cli, process, step: int, began: float) -> None:
     cli.wait_until(process, lambda record: record["time"] > began and record["step"] >= step)
 
 
+@pytest.mark.slow  # seven starts of Ray
 @pytest.mark.timeout(480)  # on a machine with five times as much to do as it has cores, Ray takes 30 s to start
 def test_a_run_killed_at_random_instants_ends_with_the_weights_of_one_never_stopped(deterministic_cli):
     """Takes one start of Ray for each of seven lives, 8 to 10 s each: five kills, as the guarantee's test asks for.

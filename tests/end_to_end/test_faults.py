@@ -126,6 +126,7 @@ def test_without_the_buffer_a_resumed_run_solves_its_simulations_again(cli):
     assert (cli.latest / "events.jsonl").read_text().count("strategy chosen") == 1  # nor is it decided again
 
 
+@pytest.mark.slow  # 30 s of standing still
 def test_a_learner_stalled_for_30_s_stays_in_its_memory_bound(cli):
     """Takes 30 s because the guarantee names them. The stalled learner is a stopped process: nothing in it runs.
 
@@ -398,6 +399,7 @@ cli.run()
 """
 
 
+@pytest.mark.slow  # a worker is waited for for 20 s
 def test_a_worker_that_dies_or_hangs_while_it_starts_is_named_with_its_last_words_and_replaced(cli):
     (cli.folder / "bad.py").write_text(BAD_STARTS.format(folder=str(cli.folder)))
     name = "problem.name=./bad.py:BadStarts"

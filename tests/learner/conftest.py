@@ -11,5 +11,5 @@ settings.load_profile("untimed")
 def watermark_of_samples():
     """The watermark is reached by samples alone, of however few simulations."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("penstock.learner.buffers.buffer.MIN_SIMULATIONS", 1)
+        patch.setattr("penstock.learner.buffers.watermark.MIN_SIMULATIONS", 1)
         yield

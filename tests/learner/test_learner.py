@@ -11,19 +11,21 @@ import torch
 from penstock.errors import PenstockError
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import Reservoir
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import RelativeL2, TotalLoss
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
+from penstock.learner.optimization import Optimization
 from penstock.learner.settings import Settings, StopAfter
-from penstock.learner.step import Step
 from penstock.learner.stream.order import Deterministic, FreeRunning
 from penstock.learner.stream.stream import InProcessStream
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.collect import Collected, Collector
 from penstock.messages import Chunk, Lease, LeaseEnd
+from penstock.orchestrator.ledger.designs import MonteCarlo
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.status import Ended
 
@@ -53,17 +55,45 @@ def chunk(simulations, *, design="training", **ends):
         arrays={"fields": fields, "targets": 2 * fields},
         simulations=numbers,
         steps=np.zeros_like(numbers),
-        parameters=np.zeros((len(numbers), 1), np.float32),
+        quantiles=np.zeros((len(numbers), 1), np.float32),
         **ends,
     )
 
 
-def learner(stream, store=None, *, order=None, **settings):
+class Hardest(Reservoir):
+    """Draws the units of the largest losses, and chance ones where these are alike; weighs the first row double."""
+
+    def begin(self, table):
+        super().begin(table)
+        self.losses = np.full(len(table), np.inf)
+
+    def choose(self, batch_size):
+        idle = self.random.permutation(self.idle)
+        hardest = idle[np.argsort(-self.losses[idle], kind="stable")][:batch_size]
+        self.remove(hardest)
+        return hardest
+
+    def weights(self, slots):
+        weights = np.ones(len(slots))
+        weights[0] = 2.0
+        return weights / weights.mean()
+
+    def observe(self, slots, losses):
+        self.losses[slots] = losses
+
+    def state(self):
+        return {"losses": torch.from_numpy(self.losses)}
+
+    def load_state(self, state):
+        self.losses[:] = state["losses"].numpy()
+
+
+def learner(stream, store=None, *, order=None, policy=Reservoir, **settings):
     torch.manual_seed(0)
     surrogate = Surrogate(FNO(LAYOUT, width=8, modes=4, layers=1), Normalization.identity(LAYOUT), LAYOUT)
     return Learner(
-        Step(surrogate, loss=TotalLoss(LAYOUT, RelativeL2), learning_rate=1e-2),
-        Reservoir(LAYOUT, capacity=24, watermark=12, seed=0),
+        Optimization(surrogate, loss=TotalLoss(LAYOUT, RelativeL2), learning_rate=1e-2),
+        Buffer(LAYOUT, policy(), capacity=24, watermark=12, seed=0),
         stream,
         LAYOUT,
         Settings(batch_size=4, batches_per_simulation=2.0, **settings),
@@ -81,7 +111,7 @@ def submit_all(stream, worker):
 
 def submit_blocks(stream, worker, ended):
     """The blocks that have not ended, on their lanes."""
-    ledger, numbers = Ledger("training", NUM_SIMULATIONS, ended), itertools.count()
+    ledger, numbers = Ledger(MonteCarlo("training"), NUM_SIMULATIONS, ended), itertools.count()
     for lane in range(NUM_LANES):
         while (lease := ledger.lease_block(next(numbers), DETERMINISTIC.blocks(NUM_SIMULATIONS), lane)) is not None:
             stream.submit(lease, worker)
@@ -104,11 +134,12 @@ def test_a_learner_trains_from_a_stream_in_this_process():
     assert trained.status().news.lease_ends == ()
 
 
-def test_an_order_that_repeats_does_so_in_this_process_over_a_stop_and_a_resume(tmp_path):
+@pytest.mark.parametrize("policy", [Reservoir, Hardest])
+def test_an_order_that_repeats_does_so_in_this_process_over_a_stop_and_a_resume(tmp_path, policy):
     def run(store, stop_at=None):
         with closing(InProcessStream()) as stream:
             settings = {"validation_simulations": 6, "stop_after": StopAfter(simulations=NUM_SIMULATIONS)}
-            trained = learner(stream, store, order=DETERMINISTIC, **settings)
+            trained = learner(stream, store, order=DETERMINISTIC, policy=policy, **settings)
             submit_blocks(stream, Doubling(), trained.account.training)
             if stop_at is not None:
                 trained.trainer._step = StopsAt(trained.trainer._step, stop_at, trained)

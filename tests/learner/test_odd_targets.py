@@ -10,16 +10,18 @@ from torch import nn
 from penstock.errors import PenstockError
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import Reservoir
 from penstock.learner.buffers.units import Samples, Trajectories
 from penstock.learner.feed.feed import Feed
 from penstock.learner.losses.losses import H1, MSE, SMALLEST_SHARE, RelativeL2, Sobolev, TotalLoss
 from penstock.learner.normalization import Normalization
+from penstock.learner.optimization import Optimization
 from penstock.learner.settings import Settings, StopAfter
-from penstock.learner.step import Step
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.trainer import Trainer
+from penstock.learner.validation.course import ValidationCourse
 from penstock.learner.validation.validation import Validation
 from penstock.messages import Chunk
 
@@ -56,18 +58,18 @@ def trained(layout, arrays, held_out, *, loss=RelativeL2, draw=None, num_steps=1
     torch.manual_seed(0)
     draw = draw or Samples()
     simulations, numbers = np.divmod(np.arange(len(arrays["targets"])), num_steps)
-    buffer = Reservoir(layout, capacity=len(simulations), watermark=64, seed=0, draw=draw)
+    buffer = Buffer(layout, Reservoir(), capacity=len(simulations), watermark=64, seed=0, unit=draw)
     ingest = Ingest(None, buffer, layout)
     ingest.take(Chunk(arrays=arrays, simulations=simulations, steps=numbers, finished=tuple(set(simulations.tolist()))))
     batches = draw.layout(layout)
     surrogate = Surrogate(Linear(batches), Normalization.identity(batches), batches)
     rows, *_ = draw.all_rows(held_out, layout, *np.divmod(np.arange(len(held_out["targets"])), num_steps))
     trainer = Trainer(
-        Step(surrogate, loss=TotalLoss(batches, loss), learning_rate=2e-2),
+        Optimization(surrogate, loss=TotalLoss(batches, loss), learning_rate=2e-2),
         Feed(buffer, "cpu", 16),
         ingest,
         Settings(batch_size=16, stop_after=StopAfter(steps=steps)),
-        validation=Validation(rows, batches),
+        course=ValidationCourse(Validation(rows, batches)),
     )
     trainer.run(lambda: False)
     return trainer, rows

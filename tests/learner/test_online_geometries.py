@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from penstock.arrays.ragged import Ragged, padded
 from penstock.geometry import Mesh, Points
 from penstock.layout import FieldSpec, Layout, Sample
-from penstock.learner.buffers.buffer import Fifo, Reservoir
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import Fifo, Reservoir
 from penstock.learner.buffers.units import Pairs, Samples, Trajectories
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.feed.feed import Feed
@@ -18,16 +20,16 @@ from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import RelativeL2, TotalLoss
 from penstock.learner.models.branch_trunk import BranchTrunk
 from penstock.learner.normalization import Normalization
+from penstock.learner.optimization import Optimization
 from penstock.learner.settings import Settings, StopAfter
-from penstock.learner.step import Step
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.stream.order import Deterministic
 from penstock.learner.stream.stream import InProcessStream
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.collect import Collected, Collector
 from penstock.messages import Chunk, Lease
+from penstock.orchestrator.ledger.designs import MonteCarlo
 from penstock.orchestrator.ledger.ledger import Ledger
-from penstock.ragged import Ragged, padded
 from penstock.status import Ended
 
 NUM_STEPS, WINDOW, NUM_LANES, NUM_SIMULATIONS = 2, 5, 2, 40
@@ -81,8 +83,8 @@ def chunk(geometry, rows, **header):
     layout = layout_on(geometry)
     simulations, steps = np.array(rows, np.int64).reshape(-1, 2).T
     arrays = layout.pack([sample(geometry, *row) for row in rows]) if rows else layout.empty()
-    parameters = np.zeros((len(simulations), 1), np.float32)
-    return Chunk(arrays=arrays, simulations=simulations, steps=steps, parameters=parameters, **header)
+    quantiles = np.zeros((len(simulations), 1), np.float32)
+    return Chunk(arrays=arrays, simulations=simulations, steps=steps, quantiles=quantiles, **header)
 
 
 def expected(geometry, rows):
@@ -101,7 +103,7 @@ def expected(geometry, rows):
 def test_ragged_chunks_come_into_the_buffer_once_whatever_comes_twice():
     """Rows of a chunk that are known already are left out; what has no slot is put later."""
     layout = layout_on(POINTS)
-    buffer = Fifo(layout, capacity=6, watermark=1, seed=0)
+    buffer = Buffer(layout, Fifo(), capacity=6, watermark=1, seed=0)
     ingest = Ingest(None, buffer, layout)
     ingest.take(chunk(POINTS, [(0, 0), (1, 0), (2, 0)]))
     arrival = ingest.begin(chunk(POINTS, [(1, 0), (3, 0), (0, 0), (4, 0), (5, 0), (6, 0), (8, 0)]))
@@ -123,7 +125,7 @@ def padded_to(array, length):
 @pytest.mark.usefixtures("watermark_of_samples")
 def test_statistics_are_those_of_the_points_that_came():
     layout = layout_on(POINTS)
-    ingest = Ingest(None, Reservoir(layout, capacity=20, watermark=20, seed=0), layout)
+    ingest = Ingest(None, Buffer(layout, Reservoir(), capacity=20, watermark=20, seed=0), layout)
     rows = [(n, 0) for n in range(20)]
     for part in itertools.batched(rows, 3):
         ingest.take(chunk(POINTS, list(part)))
@@ -172,8 +174,8 @@ def learner(stream, geometry, draws, store, **settings):
     batches = draws.layout(layout)
     surrogate = Surrogate(BranchTrunk(batches, width=16, latent=8, layers=1), Normalization.identity(batches), batches)
     return Learner(
-        Step(surrogate, loss=TotalLoss(batches, RelativeL2), learning_rate=5e-3, ema_decay=0.9),
-        Reservoir(layout, capacity=32, watermark=24, seed=0, draw=draws),
+        Optimization(surrogate, loss=TotalLoss(batches, RelativeL2), learning_rate=5e-3, ema_decay=0.9),
+        Buffer(layout, Reservoir(), capacity=32, watermark=24, seed=0, unit=draws),
         stream,
         layout,
         Settings(batch_size=4, batches_per_simulation=2.0, **settings),
@@ -213,7 +215,10 @@ def test_a_resumed_training_is_the_uninterrupted_one_bit_for_bit(tmp_path, geome
         with closing(InProcessStream()) as stream:
             settings = {"validation_simulations": 6, "stop_after": StopAfter(simulations=NUM_SIMULATIONS)}
             trained = learner(stream, geometry, draws, store, **settings)
-            ledger, numbers = Ledger("training", NUM_SIMULATIONS, trained.account.training), itertools.count()
+            ledger, numbers = (
+                Ledger(MonteCarlo("training"), NUM_SIMULATIONS, trained.account.training),
+                itertools.count(),
+            )
             blocks = DETERMINISTIC.blocks(NUM_SIMULATIONS)
             for lane in range(NUM_LANES):
                 while (lease := ledger.lease_block(next(numbers), blocks, lane)) is not None:
@@ -246,14 +251,14 @@ def test_a_free_running_learner_solves_its_validation_set_on_points_too():
         layout = layout_on(POINTS)
         torch.manual_seed(0)
         surrogate = Surrogate(BranchTrunk(layout, width=16, latent=8), Normalization.identity(layout), layout)
-        step = Step(surrogate, loss=TotalLoss(layout, RelativeL2), learning_rate=5e-3)
+        step = Optimization(surrogate, loss=TotalLoss(layout, RelativeL2), learning_rate=5e-3)
         settings = Settings(
             batch_size=4,
             batches_per_simulation=4.0,
             stop_after=StopAfter(simulations=52),
             validation_simulations=6,
         )
-        buffer = Reservoir(layout, capacity=40, watermark=24, seed=0)
+        buffer = Buffer(layout, Reservoir(), capacity=40, watermark=24, seed=0)
         trained = Learner(step, buffer, stream, layout, settings, quantile_names=("x",))
         assert trained.run() == "stream ended"
     assert trained.status().training.validation["relative_l2"]["mean"] < 0.9

@@ -10,21 +10,23 @@ import torch
 from penstock.errors import PenstockError
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.buffers.buffer import Fifo, Firo, Reservoir
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import Fifo, Firo, Reservoir
 from penstock.learner.buffers.units import Pairs, Trajectories
 from penstock.learner.checkpoints import checkpoint
 from penstock.learner.feed.feed import Feed
 from penstock.learner.losses.losses import LOSSES, TotalLoss
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
+from penstock.learner.optimization import Optimization
 from penstock.learner.schedules import Schedule
 from penstock.learner.settings import Settings, StopAfter
-from penstock.learner.step import Step
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.stream.lockstep import Lockstep
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.trainer import Trainer
+from penstock.learner.validation.course import ValidationCourse
 from penstock.learner.validation.validation import Validation
 from penstock.messages import Chunk
 
@@ -48,7 +50,7 @@ def chunk(arrays, first=0):
     return Chunk(arrays=arrays, simulations=numbers, steps=np.zeros_like(numbers), finished=tuple(numbers.tolist()))
 
 
-class NotingStep(Step):
+class NotingStep(Optimization):
     """A step that notes what it was given and the weights that it left."""
 
     def __init__(self, *arguments, **options):
@@ -58,8 +60,8 @@ class NotingStep(Step):
     def copied_weights(self):
         return {name: parameter.detach().clone() for name, parameter in self.surrogate.named_parameters()}
 
-    def __call__(self, arrays, learning_rate):
-        loss = super().__call__(arrays, learning_rate)
+    def __call__(self, arrays, learning_rate, weights=None):
+        loss = super().__call__(arrays, learning_rate, weights)
         self.batches.append({name: array.numpy().copy() for name, array in arrays.items()})
         self.weights.append(self.copied_weights())
         return loss
@@ -75,7 +77,7 @@ def new_trainer(
     batch_size=8,
     depth=None,
     limiter=None,
-    step=Step,
+    step=Optimization,
     learning_rate=5e-3,
     loss="relative_l2",
     ema_decay=None,
@@ -86,7 +88,7 @@ def new_trainer(
 ):
     """checkpoint: called with the trainer where one would be saved."""
     torch.manual_seed(seed)
-    buffer = kind(LAYOUT, capacity=64, watermark=watermark, seed=seed, device=device)
+    buffer = Buffer(LAYOUT, kind(), capacity=64, watermark=watermark, seed=seed, device=device)
     ingest = Ingest(None, buffer, LAYOUT, limiter)
     if num_samples:
         ingest.take(chunk(smoothing(num_samples, seed=1)))
@@ -95,7 +97,7 @@ def new_trainer(
     step = step(surrogate, loss=TotalLoss(LAYOUT, LOSSES[loss]), learning_rate=learning_rate, ema_decay=ema_decay)
     feed = Feed(buffer, device, batch_size, limiter, depth=depth)
     settings = Settings(batch_size=batch_size, stop_after=stop_after, **options)
-    trainer = Trainer(step, feed, ingest, settings, validation=validation)
+    trainer = Trainer(step, feed, ingest, settings, course=ValidationCourse(validation))
     trainer.saver = None if checkpoint is None else Noted(trainer, checkpoint)
     return trainer
 
@@ -146,7 +148,7 @@ def test_a_run_is_the_loop_that_one_would_write():
     arrays = smoothing(64, seed=1)
     mean = {name: float(array.mean(dtype=np.float64)) for name, array in arrays.items()}
     std = {name: float(array.std(dtype=np.float64)) for name, array in arrays.items()}
-    buffer = Reservoir(LAYOUT, capacity=64, watermark=16, seed=0)
+    buffer = Buffer(LAYOUT, Reservoir(), capacity=64, watermark=16, seed=0)
     buffer.put_now(arrays, np.arange(64), np.zeros(64, np.int64))
     torch.manual_seed(0)
     model = FNO(LAYOUT, width=8, modes=6, layers=2)
@@ -216,11 +218,11 @@ def test_compiling_is_no_training_time(monkeypatch):
     class CompiledStep(NotingRates):
         compiles_next = True
 
-        def __call__(self, arrays, learning_rate):
+        def __call__(self, *arguments):
             clock.seconds += 60.0 if self.compiles_next else 0.1
             assert trainer.state == ("compiling the step" if self.compiles_next else "training")
             self.compiles_next = False
-            return super().__call__(arrays, learning_rate)
+            return super().__call__(*arguments)
 
     trainer = new_trainer(StopAfter(minutes=2 / 60), step=CompiledStep, schedule=Schedule(warm_up=0.0))
     assert trainer.run(never) == "minutes"
@@ -241,9 +243,9 @@ def test_a_schedule_that_is_over_before_the_run_is_said():
 def test_a_loss_that_explodes_is_said_and_the_run_goes_on(monkeypatch):
     monkeypatch.setattr("penstock.learner.trainer.LOSS_READ_EVERY_S", 0.0)
 
-    class Exploding(Step):
-        def __call__(self, arrays, learning_rate):
-            return super().__call__(arrays, learning_rate) * (1e3 if self.num_steps > 50 else 1.0)
+    class Exploding(Optimization):
+        def __call__(self, *arguments):
+            return super().__call__(*arguments) * (1e3 if self.num_steps > 50 else 1.0)
 
     trainer = new_trainer(StopAfter(steps=300), step=Exploding)
     assert trainer.run(never) == "steps"
@@ -261,14 +263,46 @@ def test_the_learning_rate_follows_a_schedule_of_its_own_length():
     assert trainer.learning_rate == pytest.approx(5e-3 * 0.5 * (1 + np.cos(np.pi * drawn / 1000)), rel=1e-3)
 
 
-class NotingRates(Step):
+class Hearing(Reservoir):
+    """Weighs rows by two numbers in turn, and notes what it is told."""
+
+    def begin(self, table):
+        super().begin(table)
+        self.heard = []
+
+    def weights(self, slots):
+        return np.resize([0.5, 1.5], len(slots))
+
+    def observe(self, slots, losses):
+        self.heard.append((self.table.simulations[slots].tolist(), losses.tolist()))
+
+
+def test_rows_are_weighed_and_a_policy_hears_their_losses_after_each_step():
+    noted = []
+
+    class Noting(Optimization):
+        def __call__(self, arrays, learning_rate, weights):
+            loss = super().__call__(arrays, learning_rate, weights)
+            noted.append((loss.item(), weights.tolist(), self.row_losses.tolist()))
+            return loss
+
+    trainer = new_trainer(StopAfter(steps=12), kind=Hearing, step=Noting)
+    trainer.run(never)
+    heard = trainer.buffer.policy.heard
+    assert len(heard) == len(noted) == 12
+    for (simulations, losses), (loss, weights, row_losses) in zip(heard, noted, strict=True):
+        assert len(set(simulations)) == 8 and losses == row_losses and weights == [0.5, 1.5] * 4
+        assert loss == pytest.approx(np.mean(np.multiply(weights, row_losses)), rel=1e-5)
+
+
+class NotingRates(Optimization):
     def __init__(self, *arguments, **options):
         super().__init__(*arguments, **options)
         self.rates = []
 
-    def __call__(self, arrays, learning_rate):
+    def __call__(self, arrays, learning_rate, weights=None):
         self.rates.append(learning_rate)
-        return super().__call__(arrays, learning_rate)
+        return super().__call__(arrays, learning_rate, weights)
 
 
 @pytest.mark.parametrize("kind", [Fifo, Firo, Reservoir])
@@ -294,7 +328,7 @@ def test_the_learning_rate_comes_down_over_the_drain_and_not_before_it(kind, dep
 @pytest.mark.parametrize("kind", [Fifo, Firo, Reservoir])
 def test_the_drain_of_pairs_is_planned_by_rows(kind):
     arrays, num_steps = smoothing(60, seed=1), 6
-    buffer = kind(LAYOUT, capacity=60, watermark=6, seed=0, draw=Pairs(num_steps))
+    buffer = Buffer(LAYOUT, kind(), capacity=60, watermark=6, seed=0, unit=Pairs(num_steps))
     ingest = Ingest(None, buffer, LAYOUT)
     simulations, steps = np.divmod(np.arange(60), num_steps)
     ingest.take(Chunk(arrays=arrays, simulations=simulations, steps=steps, finished=tuple(range(10))))
@@ -335,7 +369,7 @@ class Hesitant:
 def test_in_lockstep_the_learning_rate_does_not_depend_on_time(kind, stop_after):
     def rates(luck):
         torch.manual_seed(0)
-        buffer, limiter = kind(LAYOUT, capacity=24, watermark=8, seed=0), RateLimiter(0.25)
+        buffer, limiter = Buffer(LAYOUT, kind(), capacity=24, watermark=8, seed=0), RateLimiter(0.25)
         ingest = Ingest(Hesitant(60, luck), buffer, LAYOUT, limiter)
         model = FNO(LAYOUT, width=4, modes=3, layers=1)
         step = NotingRates(
@@ -476,11 +510,11 @@ def test_limits_and_checkpoints_do_not_wait_for_the_rate_limiter(depth):
 
 def test_samples_of_simulations_under_way_are_not_trained_on_yet():
     stop_after, arrays = StopAfter(samples=8), smoothing(16, seed=1)
-    buffer = Fifo(LAYOUT, capacity=64, watermark=4, seed=0, draw=Trajectories(4))
+    buffer = Buffer(LAYOUT, Fifo(), capacity=64, watermark=4, seed=0, unit=Trajectories(4))
     ingest = Ingest(None, buffer, LAYOUT)
     model = FNO(buffer.layout, width=4, modes=3, layers=1)
     surrogate = Surrogate(model, Normalization.identity(buffer.layout), buffer.layout)
-    step = Step(surrogate, loss=TotalLoss(LAYOUT, LOSSES["mse"]), learning_rate=1e-3)
+    step = Optimization(surrogate, loss=TotalLoss(LAYOUT, LOSSES["mse"]), learning_rate=1e-3)
     settings = Settings(batch_size=1, stop_after=stop_after)
     trainer = Trainer(step, Feed(buffer, "cpu", 1), ingest, settings)
 
@@ -620,7 +654,7 @@ def test_a_diverging_loss_is_one_line_and_nothing_of_it_is_saved(depth):
 def test_moments_that_overflow_are_not_saved_though_the_loss_is_finite():
     trainer = new_trainer(StopAfter(steps=2), loss="mse", checkpoint=lambda t: pytest.fail("it was saved"))
     make = lambda _: lambda prediction, target, _: 1e22 * (prediction - target).square().flatten(1).mean(dim=1)  # noqa: E731
-    trainer._step._loss = TotalLoss(LAYOUT, make)
+    trainer._step._total_loss._loss = TotalLoss(LAYOUT, make)
     with pytest.raises(PenstockError, match=r"moments are not finite at step 2: lower training\.learning_rate"):
         trainer.run(never)
 

@@ -1,6 +1,7 @@
 """The package list, the wheel, the tree and the directions of import say the same."""
 
 import ast
+import os
 import re
 import shutil
 import subprocess
@@ -37,7 +38,9 @@ def test_wheel_holds_the_tree(tmp_path):
         shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
-    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=copy, check=True, capture_output=True)
+    environment = os.environ | {"CC": "false"}  # the optional kernels take 6 s to compile, and are no module of Python
+    command = [sys.executable, "-c", build, str(tmp_path)]
+    subprocess.run(command, cwd=copy, env=environment, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".py")}
     assert names == tree()
@@ -48,7 +51,7 @@ def test_folders_and_files_stay_small():
     files = [path for part in (*PARTS, "benchmarks") for path in (ROOT / part).rglob("*.py")]
     full = {path.parent for path in files if len(list(path.parent.glob("*.py"))) > 12}
     long = {path for path in files if len(path.read_text().splitlines()) > 450}
-    assert {str(path.relative_to(ROOT)) for path in full | long} == {"learner/buffers/buffer.py"}
+    assert not full | long
 
 
 MANY_IMPORTS = {  # of ours; the first two put everything together, the others are still to become smaller
@@ -56,7 +59,7 @@ MANY_IMPORTS = {  # of ours; the first two put everything together, the others a
     *("orchestrator/cli/app.py", "orchestrator/cli/benches.py", "orchestrator/cli/surrogates.py"),
     *("learner/learner.py", "learner/trainer.py", "solvers/referee/arms.py"),
 }
-MANY_ATTRIBUTES = {"Buffer", "Feed", "Trainer"}  # still to become smaller
+MANY_ATTRIBUTES = {"Feed", "Trainer"}  # still to become smaller
 
 
 def test_modules_import_few_of_ours():
@@ -81,6 +84,22 @@ def test_classes_have_few_attributes():
                 if isinstance(cls, ast.ClassDef) and len(attributes_of(cls)) > 15:
                     many.add(cls.name)
     assert many == MANY_ATTRIBUTES
+
+
+OWED = ("learner",)  # parts whose docstrings still have to be mended
+
+
+def test_the_first_line_of_a_docstring_stands_alone():
+    """It is all that the tree, a hover box and an index of the reference show."""
+    poor = []
+    for part in PARTS:
+        for path in () if part in OWED else (ROOT / part).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+                    first, _, rest = ast.get_docstring(node).partition("\n")
+                    if len(first) > 80 or not first.endswith(".") or (rest and not rest.startswith("\n")):
+                        poor.append(f"{path.relative_to(ROOT)}: {first}")
+    assert not poor
 
 
 def attributes_of(cls: ast.ClassDef) -> set[str]:
@@ -118,17 +137,8 @@ def test_directions_of_import():
     solvers, learner = imports_of("solvers"), imports_of("learner")
     assert not solvers & {"torch", "ray", "penstock.learner", "penstock.orchestrator"}
     assert not learner & {"ray", "petsc4py", "dolfinx", "mpi4py", "penstock.solvers", "penstock.orchestrator"}
-    itself = {
-        "penstock.errors",
-        "penstock.layout",
-        "penstock.geometry",
-        "penstock.conversion",
-        "penstock.messages",
-        "penstock.ragged",
-        "penstock.simplices",
-    }
-    vocabulary = imports_of("penstock") - itself - {"penstock.orchestrator"}  # __main__ calls the CLI
-    assert not {name for name in vocabulary if name.startswith("penstock.")}
+    vocabulary = imports_of("penstock") - {"penstock.orchestrator"}  # which __main__ calls
+    assert not vocabulary & {"penstock.solvers", "penstock.learner", "torch", "ray", "petsc4py", "dolfinx", "mpi4py"}
 
 
 def test_help_imports_nothing_heavy():

@@ -1,20 +1,29 @@
 """What a configuration makes of a learner's parts, and what it refuses."""
 
+import pickle
 import re
+from contextlib import closing
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from penstock.errors import PenstockError
 from penstock.learner.buffers.units import Pairs, Samples, Trajectories
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.stream.lanes import Lanes
 from penstock.learner.stream.lockstep import Lockstep
+from penstock.learner.stream.stream import InProcessStream
+from penstock.messages import Chunk, Lease
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import Plan, resolve
 from penstock.orchestrator.run.bounds import require_room, validation_size
 from penstock.orchestrator.run.placement import fits_beside_training, make_buffer, pick_device, require_placement
+from penstock.orchestrator.store.run_folder import RunFolder
+
+ROOT = Path(__file__).parents[2]
 
 TRANSIENT = """
 from penstock.geometry import Grid
@@ -158,6 +167,103 @@ def test_losses_are_taken_on_the_problems_domain(plan, tmp_path):
 )
 def test_losses_that_the_problem_has_no_use_for_are_one_line(plan, loss, expected):
     assert refusal(lambda: plan(training={"loss": loss}).loss()).startswith(expected)
+
+
+def page_policy() -> str:
+    """The text of the file that docs/training.md shows."""
+    return re.search(r"```python\n(.*?class Hardest.*?)```", (ROOT / "docs" / "training.md").read_text(), re.S)[1]
+
+
+class Doubling:
+    """A worker of the transient problem: u = 2 a, and so large in every tenth simulation that it is never learnt."""
+
+    def stream(self, lease):
+        for simulation in lease.simulations:
+            random = np.random.default_rng(simulation)
+            fields = random.normal(size=(10, 1, 16, 16)).astype(np.float32)
+            noise = random.normal(size=fields.shape).astype(np.float32) * (simulation % 10 == 0)
+            yield Chunk(
+                design=lease.design,
+                arrays={"fields": fields, "scalars": np.zeros((10, 1), np.float32), "targets": 2 * fields + 5 * noise},
+                simulations=np.full(10, simulation),
+                steps=np.arange(10),
+                quantiles=np.zeros((10, 1), np.float32),
+                finished=(simulation,),
+            )
+
+
+def test_a_policy_from_a_file_trains_and_is_recorded_and_restored(plan, tmp_path, monkeypatch):
+    """It lives in the run folder from then on, travels by its source, and draws what is hard more often."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hardest.py").write_text(page_policy())
+    chosen = plan(
+        buffer={"kind": f"{tmp_path}/hardest.py:Hardest", "capacity": 400, "batches_per_simulation": 10.0},
+        training={"device": "cpu", "stop_after": {"steps": 200}},
+        validation={"simulations": 1},
+    )
+    folder = RunFolder.create(chosen.config)
+    recorded = yaml.safe_load((folder.path / "config.yaml").read_text())["buffer"]["kind"]
+    assert recorded == {"name": "./policy_hardest.py:Hardest", "exponent": 0.5}
+    chosen = pickle.loads(pickle.dumps(resolve(folder.config(("buffer.kind.exponent=1.0",)))))
+    (tmp_path / "hardest.py").unlink()
+    (folder.path / "policy_hardest.py").unlink()
+    store = PlainStore(tmp_path / "checkpoints")
+    with closing(InProcessStream()) as stream:
+        learner = chosen.learner(stream, store)
+        stream.submit(Lease(number=0, simulations=(1,), design="validation"), Doubling())
+        stream.submit(Lease(number=1, simulations=tuple(range(30))), Doubling())
+        assert learner.run() == "steps"
+    policy, contents = learner.buffer.policy, learner.buffer.contents()
+    assert policy.exponent == 1.0 and len(set(policy.losses.tolist())) > 20
+    is_hard = contents.simulations % 10 == 0
+    assert contents.num_seen[is_hard].mean() > 2 * contents.num_seen[~is_hard].mean()
+    restored = chosen.learner(NoStream(), store).buffer.policy
+    np.testing.assert_array_equal(restored.losses, policy.losses)
+
+
+POLICIES = """
+from penstock.learner.buffers.policies import Policy, Reservoir
+
+
+class Mine(Reservoir):
+    def __init__(self, share: float = 0.5):
+        if not 0 < share < 1:
+            raise ValueError("share must be between 0 and 1")
+
+
+class Unfinished(Policy):
+    pass
+
+
+class Other:
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("stack", "buffer.kind: there is no 'stack'; known: fifo, firo, reservoir (your own: ./file.py:Class"),
+        ("reservoi", "buffer.kind: there is no 'reservoi'; did you mean 'reservoir'?"),
+        ({"name": "reservoir", "share": 1}, "buffer.kind.share: unknown key; known: none"),
+        ("own_policies:Other", "buffer.kind: 'own_policies:Other' must be a subclass of penstock.learner.buffers."),
+        ("own_policies:Unfinished", "buffer.kind: Can't instantiate abstract class Unfinished without an"),
+        ({"name": "own_policies:Mine", "share": "half"}, "buffer.kind.share = 'half': must be a number"),
+        ({"name": "own_policies:Mine", "share": 2.0}, "buffer.kind: share must be between 0 and 1"),
+        ("./absent.py:Mine", "buffer.kind: can't read ./absent.py: No such file or directory"),
+    ],
+)
+def test_a_policy_that_cannot_be_is_one_line(plan, tmp_path, monkeypatch, kind, expected):
+    (tmp_path / "own_policies.py").write_text(POLICIES)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert refusal(lambda: plan(buffer={"kind": kind}).policy()).startswith(expected)
+
+
+def test_a_policy_is_fixed_on_resume(plan):
+    before = plan(buffer={"kind": "fifo"})
+    plan(buffer={"kind": {"name": "fifo"}}).require_continues(before)
+    with pytest.raises(PenstockError, match=r"buffer\.kind can't change on resume"):
+        plan().require_continues(before)
 
 
 MODEL = """

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from penstock.learner.buffers.units import DRAWS
+from penstock.learner.buffers.units import UNITS
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
 from penstock.orchestrator.config import config
@@ -42,7 +42,7 @@ def other(value):
 
 
 if changes == "changed":
-    for registry in (PROBLEMS, STRATEGIES, DRAWS, MODELS, LOSSES):
+    for registry in (PROBLEMS, STRATEGIES, UNITS, MODELS, LOSSES):
         for name in registry:
             function = load_class(name, registry, "").__init__
             if function.__kwdefaults__:
@@ -96,6 +96,7 @@ def described(defaults: str, *paths) -> list[dict]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
+@pytest.mark.slow  # three processes import torch and all registries
 def test_the_record_builds_the_same_parts_after_every_default_has_changed(tmp_path, monkeypatch):
     records, given = [], []
     for number, choice in enumerate(CHOICES):

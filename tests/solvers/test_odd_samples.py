@@ -10,7 +10,7 @@ import warnings
 import numpy as np
 import pytest
 
-from penstock.conversion import as_numbers
+from penstock.arrays.conversion import as_numbers
 from penstock.errors import Refused
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout, Sample

@@ -179,8 +179,8 @@ def test_every_sample_carries_the_ranks_of_its_draw():
     problem.space = ParameterSpace(x=Uniform(0.0, 4.0))
     rows = 0
     for chunk in worker_of(problem).stream(lease(0, 1, 2)):
-        assert chunk.parameters.shape == (len(chunk), 1) and chunk.parameters.dtype == np.float32
-        np.testing.assert_allclose(4 * chunk.parameters, chunk.arrays["scalars"], rtol=1e-6)
+        assert chunk.quantiles.shape == (len(chunk), 1) and chunk.quantiles.dtype == np.float32
+        np.testing.assert_allclose(4 * chunk.quantiles, chunk.arrays["scalars"], rtol=1e-6)
         rows += len(chunk)
     assert rows == 9
 
@@ -190,9 +190,9 @@ def test_a_problem_with_draws_of_its_own_has_no_ranks():
         def draw(self, generator):
             return {"x": generator.standard_normal()}
 
-    assert Own().rank_names == ()
+    assert Own().quantile_names == ()
     for chunk in worker_of(Own()).stream(lease(0, 1)):
-        assert chunk.parameters.shape == (len(chunk), 0) and len(chunk)
+        assert chunk.quantiles.shape == (len(chunk), 0) and len(chunk)
 
 
 @pytest.mark.parametrize(
@@ -406,11 +406,11 @@ def test_parameters_that_can_be_no_features_are_named(features, reason):
     assert re.search(reason, chunk.failed[0])
 
 
-@pytest.mark.parametrize("ranks", [np.zeros(2), 0.5, np.array([1.5]), np.array([np.nan]), np.array([0.5j]), ["a"]])
-def test_ranks_that_are_none_fail_the_draw_and_not_the_worker(ranks):
+@pytest.mark.parametrize("quantiles", [np.zeros(2), 0.5, np.array([1.5]), np.array([np.nan]), np.array([0.5j]), ["a"]])
+def test_ranks_that_are_none_fail_the_draw_and_not_the_worker(quantiles):
     class Odd(Steps):
-        def ranks(self, generator):
-            return ranks
+        def quantiles(self, generator):
+            return quantiles
 
     (chunk,) = worker_of(Odd()).stream(lease(0, 1))
-    assert sorted(chunk.failed) == [0, 1] and "ranks" in chunk.failed[0]
+    assert sorted(chunk.failed) == [0, 1] and "quantiles" in chunk.failed[0]

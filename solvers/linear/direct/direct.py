@@ -53,9 +53,9 @@ class Direct(Strategy):
     option SPD of the matrix itself is set.
 
     Args:
-        solver: "mumps"; "petsc", which needs one rank and does not pivot; or None, which takes PETSc for small matrices
-            and, in 2D, for a factor that serves many right-hand sides. Otherwise, and from the first system on that
-            PETSc does not solve, None takes MUMPS.
+        solver: who factors. "mumps"; "petsc", which needs one rank and does not pivot; or None, which takes PETSc for
+            small matrices and, in 2D, for a factor that serves many right-hand sides. Otherwise, and from the first
+            system on that PETSc does not solve, None takes MUMPS.
     """
 
     name = "direct"

@@ -40,9 +40,11 @@ class Lagged(Strategy):
     iterations on average), 2.4 times at 1e-4. For independent 12/3 draws, sorted, which take 40 iterations, 0.8 times.
 
     Args:
-        pc: "factor", or "gamg" for algebraic multigrid.
-        refresh_cost: ρ; None measures it, so that the same systems need not take the same iterations twice.
-        max_iterations: products with A after which a system is given up.
+        pc: what is kept of an earlier matrix as the preconditioner. "factor", a factorisation; or "gamg", an algebraic
+            multigrid hierarchy.
+        refresh_cost: cost ρ > 0 of a new one, in iterations. None measures it, and the same systems may then take
+            different iterations in another run; given, they take the same.
+        max_iterations: products with A, at least 1, after which a system is given up to the retry ladder.
     """
 
     name = "lagged"

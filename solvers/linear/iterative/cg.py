@@ -97,10 +97,11 @@ class CG(Strategy):
     k > 0.
 
     Args:
-        k: dimension of the space; 0 gives plain CG. Good values: 10 to 20 where 50 iterations or more are needed
-            without it, else 0. A changed matrix costs k products and 2 k² n operations, an unchanged one nothing.
-        pc: name in `PRECONDITIONERS`; by default "icc", and "bjacobi" on several ranks.
-        max_iterations: iterations after which a system is given up.
+        k: dimension of the deflation space learned from the first systems; 0 gives plain CG. Good values: 10 to 20
+            where 50 iterations or more are needed without it, else 0. A changed matrix costs k products and 2 k² n
+            operations, an unchanged one nothing.
+        pc: name of a preconditioner; by default "icc", and "bjacobi" on several ranks.
+        max_iterations: iterations, at least 1, after which a system is given up to the retry ladder.
         recycle: False forgets the space before every system, which leaves plain CG: the control to compare with.
     """
 

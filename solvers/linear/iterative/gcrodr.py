@@ -81,12 +81,13 @@ class GCRODR(Strategy):
     Memory: 2 (m + 1) + k vectors, and k more on the right.
 
     Args:
-        m: largest dimension of the search space, recycled vectors included. Good values: 30 to 60.
+        m: largest dimension of the search space, at least 1, recycled vectors included. Good values: 30 to 60.
         k: recycled vectors, below m; 0 gives GMRES(m). Good values: about m / 2.
-        pc: name in `PRECONDITIONERS`; by default "icc" where A is SPD, else "ilu", and "bjacobi" on several ranks.
-        side: where the preconditioner acts, one of `SIDES`; "flexible" where it changes from application to
+        pc: name of a preconditioner; by default "icc" where A is SPD, else "ilu", and "bjacobi" on several
+            ranks.
+        side: where the preconditioner acts. "left", "right", or "flexible", for one that changes from application to
             application.
-        max_iterations: products with A after which a system is given up.
+        max_iterations: products with A, at least 1, after which a system is given up to the retry ladder.
         recycle: False empties the space before every system: deflated restarts alone, the control to compare with.
     """
 

@@ -69,11 +69,14 @@ class Krylov(Strategy):
     tighter tolerance, up to three times.
 
     Args:
-        ksp: name in `METHODS`; by default "cg" where A is SPD, else "gmres".
-        pc: name in `PRECONDITIONERS`; by default "icc" where A is SPD, else "ilu", and "bjacobi" on several ranks.
-        max_iterations: products with A after which a system is given up.
-        restart: iterations between restarts of "gmres", "fgmres" and "gcr".
-        options: further PETSc options, without dash or prefix: {"pc_factor_levels": "2"}.
+        ksp: PETSc's method, one of "cg", "fcg", "minres", "gmres", "fgmres", "gcr", "bcgs", "ibcgs", "cgs" and "tfqmr";
+            by default "cg" where A is SPD, else "gmres".
+        pc: name of a preconditioner; by default "icc" where A is SPD, else "ilu", and "bjacobi" on several
+            ranks.
+        max_iterations: products with A, at least 1, after which a system is given up to the retry ladder.
+        restart: iterations between restarts of "gmres", "fgmres" and "gcr", at least 1.
+        options: further PETSc options, without dash or prefix: `{pc_factor_levels: 2}`. One that nothing reads is
+            refused.
     """
 
     name = "krylov"

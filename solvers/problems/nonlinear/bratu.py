@@ -35,9 +35,10 @@ class Bratu(Problem):
     indexed [x, y].
 
     Args:
-        resolution: n, inner points along each axis. Good values: 32 to 256; the fold of a grid lies below 6.8 where
-            n < 13.
-        num_levels: samples per simulation. Good values: 10 to 40, at which the last rate is 0.65 to 0.985 of λ_max.
+        resolution: inner points along each axis, n >= 1. Good values: 32 to 256; the fold of a grid lies below 6.8
+            where n < 13.
+        num_levels: rates per simulation, at least 1, a sample for each. Good values: 10 to 40, at which the last rate
+            is 0.65 to 0.985 of λ_max.
     """
 
     def __init__(self, *, resolution: int = 64, num_levels: int = 20):

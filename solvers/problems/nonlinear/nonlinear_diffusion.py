@@ -32,9 +32,9 @@ class NonlinearDiffusion(Problem):
     points: arrays [n, n] indexed [x, y].
 
     Args:
-        resolution: n, inner points along each axis. Good values: 64 to 256.
-        num_levels: samples per simulation. Good values: 5 to 20.
-        load_step: growth of the load per level. Good values: 5 to 20; at a load of 200 u rises to 3 to 6.
+        resolution: inner points along each axis, n >= 1. Good values: 64 to 256.
+        num_levels: load levels per simulation, at least 1, a sample for each. Good values: 5 to 20.
+        load_step: growth of the load per level, above 0. Good values: 5 to 20; at a load of 200 u rises to 3 to 6.
     """
 
     def __init__(self, *, resolution: int = 64, num_levels: int = 10, load_step: float = 20.0):

@@ -52,8 +52,9 @@ class ConvectionDiffusion(Problem):
     triangles, and the mean of u at a cell's corners.
 
     Args:
-        resolution: n, cells along each side. Good values: 64 to 128.
-        peclet: Pe. Good values: 100 to 10000; the larger it is, the harder are the systems for iterative methods.
+        resolution: cells along each side of the unit square, n >= 2. Good values: 64 to 128.
+        peclet: Péclet number Pe > 0, the largest wind over the diffusion. Good values: 100 to 10000; the larger it
+            is, the harder are the systems for iterative methods.
     """
 
     def __init__(self, *, resolution: int = 64, peclet: float = 100.0):

@@ -31,11 +31,14 @@ class Darcy(Problem):
     A sample holds values at the centres of n^d cells, indexed [x, y, z]: a, and the mean of u at a cell's corners.
 
     Args:
-        resolution: n, cells along each side. Good values: 64 to 421, in three dimensions 16 to 64.
-        dimension: d, 2 or 3. The square is assembled by DOLFINx.
-        medium: two_phase; or log_normal, where a is the exponential of the field, scaled to a variance of 1.
-        above: permeability of the phase where the field is >= 0.
-        below: permeability of the other phase. With 1 above and 1e-4 below, iterative methods have a hard time.
+        resolution: cells along each side of the unit square or cube, n >= 2. Good values: 64 to 421, in three
+            dimensions 16 to 64.
+        dimension: dimension d of the domain, 2 or 3. The square is assembled by DOLFINx.
+        medium: law of the permeability. "two_phase", two values by the sign of the field; "log_normal", the exponential
+            of the field, scaled to a variance of 1.
+        above: permeability of the phase where the field is >= 0, above 0. Used by "two_phase".
+        below: permeability of the other phase, above 0. Used by "two_phase". With 1 above and 1e-4 below, iterative
+            methods have a hard time.
     """
 
     def __init__(

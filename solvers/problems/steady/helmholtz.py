@@ -50,8 +50,10 @@ class Helmholtz(Problem):
     A sample holds values at the (n + 1)² vertices, indexed [x, y]: c, and the real and the imaginary part of u.
 
     Args:
-        resolution: n, squares along each side. Good values: 10 points per wavelength or more, n >= 1.6 k.
-        wavenumber: k. Good values: 20 to 60. A wave has 2π n / k points; fewer than 5 are refused.
+        resolution: squares along each side of the unit square, n >= 2; samples hold their vertices, one more along each
+            axis. Good values: 10 points per wavelength or more, n >= 1.6 k.
+        wavenumber: 2π over the wavelength in a medium of c = 0, k > 0. Good values: 20 to 60. A wave has 2π n / k
+            points; fewer than 5 are refused.
     """
 
     def __init__(self, *, resolution: int = 64, wavenumber: float = 20.0):

@@ -38,7 +38,7 @@ class Poisson(Problem):
     mean of u at a cell's corners.
 
     Args:
-        resolution: n, cells along each side. Good values: 64 to 264.
+        resolution: cells along each side of the unit square, n >= 2. Good values: 64 to 264.
     """
 
     def __init__(self, *, resolution: int = 64):

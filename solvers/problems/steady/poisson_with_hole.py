@@ -12,9 +12,9 @@ from math import ceil, sqrt
 import numpy as np
 from scipy.spatial import Delaunay
 
+from penstock.arrays.simplices import lumped_mass, measures
 from penstock.geometry import Points
 from penstock.layout import FieldSpec, Sample
-from penstock.simplices import lumped_mass, measures
 from penstock.solvers.discretisation.remeshed import diffusion
 from penstock.solvers.parameters.space import Normal, ParameterSpace, Uniform
 from penstock.solvers.problem import Parameters, Problem, Solve
@@ -26,17 +26,17 @@ FLAT = 1e-3  # of spacing², area of a cell between three points of one side
 
 
 class PoissonWithHole(Problem):
-    """Poisson's equation on the unit square with a round hole: from the hole, f and g to the solution u.
+    """Poisson's equation around a round hole: from the hole, f and g to u.
 
-    -Δu = f, u = g on the rim of the hole, u = 0 on the sides of the square.
+    -Δu = f on the unit square less the hole, u = g on the hole's rim, u = 0 on the sides of the square.
 
     The hole's centre is uniform on [0.35, 0.65]², its radius on [0.1, 0.25]. f = Σ c_jk sin(jπx) sin(kπy) with j and k
     up to 3, and g = a + b cos θ + c sin θ, θ the angle around the centre; c_jk = 10 ξ with ξ standard normal, as a, b
     and c are. So f and g lift u about alike.
 
     P1 elements with lumped loads, on a Delaunay triangulation that follows the hole: rows of points h apart and offset
-    by h / 2 from row to row, which make triangles with equal sides, and about h apart on the rim. Points inside the
-    hole or nearer than 0.6 h to its rim are left out. Angles are 20° at least.
+    by h / 2 from row to row, which make triangles with equal sides, and points about h apart on the rim. Those inside
+    the hole or nearer than 0.6 h to its rim are left out. Angles are 20° at least.
 
     Sizes differ from draw to draw, and nothing of one mesh serves another. So the systems, whatever their size, are one
     family: a strategy is chosen once for all of them.
@@ -45,8 +45,8 @@ class PoissonWithHole(Problem):
     to `solution` u; with it come the points and their lumped masses.
 
     Args:
-        resolution: 1 / h, points along each side. Good values: 20 to 128, at which samples have up to 537 and 19,295
-            points.
+        resolution: points along each side of the unit square, 1 / h >= 20. Good values: 20 to 128, at which samples
+            have up to 537 and 19,295 points.
     """
 
     def __init__(self, *, resolution: int = 32):

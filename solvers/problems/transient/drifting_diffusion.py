@@ -34,9 +34,11 @@ class DriftingDiffusion(Problem):
     points: arrays [n, n] indexed [x, y].
 
     Args:
-        resolution: n, inner points along each axis. Good values: 64 to 256.
-        num_steps: time steps per simulation. Good values: 1 / time_step, after which a begins again.
-        time_step: Δt. Good values: 0.001 to 0.05, that is Δt / h² = 40 to 2000 at 200 points per axis.
+        resolution: inner points along each axis, n >= 1. Good values: 64 to 256.
+        num_steps: time steps per simulation, at least 1, a sample for each. Good values: 1 / time_step, after which the
+            coefficient begins again.
+        time_step: length of a time step, Δt > 0. Good values: 0.001 to 0.05, that is Δt / h² = 40 to 2000 at 200 points
+            per axis.
     """
 
     def __init__(self, *, resolution: int = 64, num_steps: int = 100, time_step: float = 0.01):

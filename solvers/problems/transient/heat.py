@@ -35,9 +35,11 @@ class Heat(Problem):
     assembled again at every step, as by a code that doesn't know it to be constant.
 
     Args:
-        resolution: n, squares along each side. Good values: 64 to 256.
-        num_steps: time steps per simulation. Good values: 1 / time_step, which is one turn of the hump.
-        time_step: Δt. Good values: 0.002 to 0.02; the slowest mode decays by 1 / (1 + 20 Δt) per step.
+        resolution: squares along each side of the unit square, n >= 2. Good values: 64 to 256.
+        num_steps: time steps per simulation, at least 1, a sample for each. Good values: 1 / time_step, which is one
+            turn of the hump.
+        time_step: length of a time step, Δt > 0. Good values: 0.002 to 0.02; the slowest mode decays by 1 / (1 + 20 Δt)
+            per step.
     """
 
     def __init__(self, *, resolution: int = 64, num_steps: int = 100, time_step: float = 0.01):

@@ -49,10 +49,11 @@ class HeatLShape(Problem):
     `frequency` ω and `time` t_i to `solution` u_i. Fields are values at the points of the mesh.
 
     Args:
-        resolution: n, squares along each side of the unit square, an even number. Good values: 16 to 128, which give
-            225 to 12,545 points.
-        num_steps: time steps per simulation.
-        time_step: Δt. Good values: 0.002 to 0.02; the slowest mode decays by 1 / (1 + 39 Δt) per step.
+        resolution: squares along each side of the unit square, an even n >= 4; each is two triangles of the mesh.
+            Good values: 16 to 128, which give 225 to 12,545 points.
+        num_steps: time steps per simulation, at least 1, a sample for each.
+        time_step: length of a time step, Δt > 0. Good values: 0.002 to 0.02; the slowest mode decays by 1 / (1 + 39 Δt)
+            per step.
     """
 
     def __init__(self, *, resolution: int = 32, num_steps: int = 20, time_step: float = 0.01):

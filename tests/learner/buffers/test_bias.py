@@ -9,17 +9,18 @@ from hypothesis import strategies as st
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.bias import bias, kolmogorov_smirnov
-from penstock.learner.buffers.buffer import Fifo
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import Fifo
 
 LAYOUT = Layout((FieldSpec(name="a", on=Grid((2,))),), (FieldSpec(name="u", on=Grid((2,))),))
 
 
-def filled(ranks, steps=None, capacity=1000):
-    buffer = Fifo(LAYOUT, capacity=capacity, watermark=1, seed=0)
-    count = len(ranks)
+def filled(quantiles, steps=None, capacity=1000):
+    buffer = Buffer(LAYOUT, Fifo(), capacity=capacity, watermark=1, seed=0)
+    count = len(quantiles)
     arrays = {name: np.zeros((count, *shape), np.float32) for name, shape in LAYOUT.shapes.items()}
     steps = np.zeros(count, np.int64) if steps is None else steps
-    assert buffer.put_now(arrays, np.arange(count), steps, parameters=ranks.astype(np.float32)) == count
+    assert buffer.put_now(arrays, np.arange(count), steps, quantiles=quantiles.astype(np.float32)) == count
     return buffer
 
 
@@ -31,11 +32,11 @@ def test_the_distance_is_that_of_scipy(values):
 
 
 def test_an_unbiased_stream_is_told_from_a_sorted_one():
-    ranks = np.random.default_rng(0).random((1000, 2))
-    ranks[:, 1] **= (
+    quantiles = np.random.default_rng(0).random((1000, 2))
+    quantiles[:, 1] **= (
         2  # distribution function sqrt(x): mean 1/3, variance 1/5 - 1/9, largest distance from x at 1/4: 1/4
     )
-    parameters = bias(filled(ranks), ["wavenumber", "source_mode_0_1"])["parameters"]
+    parameters = bias(filled(quantiles), ["wavenumber", "source_mode_0_1"])["parameters"]
     unbiased, biased = parameters["wavenumber"], parameters["source_mode_0_1"]
     assert unbiased["mean"] == pytest.approx(0.5, abs=0.03)
     assert unbiased["spread"] == pytest.approx(12**-0.5, abs=0.015)

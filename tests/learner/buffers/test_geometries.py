@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from penstock.arrays.ragged import Ragged, padded
 from penstock.errors import PenstockError
 from penstock.geometry import Grid, Mesh, Points
 from penstock.layout import FieldSpec, Layout, Sample
-from penstock.learner.buffers.buffer import Fifo, Reservoir
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import Fifo, Reservoir
 from penstock.learner.buffers.storage import TRIM, Storage
 from penstock.learner.buffers.units import Pairs, Samples, Trajectories
 from penstock.learner.checkpoints.rows import Rows
-from penstock.ragged import Ragged, padded
 
 pytestmark = pytest.mark.usefixtures("watermark_of_samples")
 
@@ -203,7 +204,7 @@ def test_a_restored_buffer_of_points_draws_what_the_saved_one_does(kind, draws):
     """Its counts of points too: batches are trimmed alike."""
 
     def new_buffer():
-        return kind(ON_POINTS, capacity=36, watermark=12, seed=0, draw=draws)
+        return Buffer(ON_POINTS, kind(), capacity=36, watermark=12, seed=0, unit=draws)
 
     def put(buffer, numbers):
         rows = [(number, step) for number in numbers for step in range(draws.num_steps)]

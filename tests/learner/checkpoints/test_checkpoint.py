@@ -17,7 +17,8 @@ from torch import nn
 from penstock.errors import PenstockError
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.buffers.buffer import BUFFERS
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import POLICIES
 from penstock.learner.checkpoints import checkpoint
 from penstock.learner.checkpoints.rows import Rows
 
@@ -216,8 +217,10 @@ import os, random, signal, sys, threading, time
 import numpy as np, torch
 from torch import nn
 from penstock.learner.checkpoints import checkpoint
-from penstock.learner.buffers.buffer import Reservoir
+from penstock.learner.buffers.buffer import Buffer
 from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
+from penstock.learner.buffers.policies import Reservoir
 from penstock.layout import FieldSpec, Layout
 torch.set_num_threads(1)  # a fork of a process with a thread pool may hang
 random.seed(0)
@@ -225,7 +228,7 @@ folder, num_kills = sys.argv[1], 50
 layout = Layout(inputs=(FieldSpec(name="a", on=Grid((16, 16))),), outputs=(FieldSpec(name="u", on=Grid((16, 16))),))
 
 def new_buffer():
-    return Reservoir(layout, capacity=256, watermark=8, seed=0)
+    return Buffer(layout, Reservoir(), capacity=256, watermark=8, seed=0)
 
 def put(buffer, value, count):
     arrays = {name: np.full((count, *shape), value, np.float32) for name, shape in layout.shapes.items()}
@@ -292,6 +295,7 @@ print(step)
 """
 
 
+@pytest.mark.slow  # 50 kills
 def test_a_writer_killed_at_any_moment_leaves_a_valid_newest_checkpoint(tmp_path):
     """Forks train and save as fast as they can and are killed at 50 random moments; each resumes from the newest.
 
@@ -435,11 +439,11 @@ def test_what_a_writer_could_not_write_is_raised_by_the_next_call_and_ingestion_
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize("kind", BUFFERS)
+@pytest.mark.parametrize("kind", POLICIES)
 def test_draws_while_the_buffer_is_written_leave_it_as_it_was(tmp_path, kind, device):
     """The file holds the population at the moment of the save, each row with its own numbers, and none of later."""
     layout = Layout(inputs=(FieldSpec(name="a", on=Grid((32, 32))),), outputs=(FieldSpec(name="u", on=Grid((32, 32))),))
-    buffer = BUFFERS[kind](layout, capacity=6000, watermark=16, seed=0, device=device)
+    buffer = Buffer(layout, POLICIES[kind](), capacity=6000, watermark=16, seed=0, device=device)
     writer, ingest, done = checkpoint.Writer(), threading.Lock(), threading.Event()
 
     def rows_of(simulations):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.buffers.buffer import Fifo, Reservoir
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import Fifo, Reservoir
 from penstock.learner.feed.feed import DRAW_TIMEOUT_S, Feed
 from penstock.learner.stream.rate_limiter import RateLimiter
 
@@ -28,7 +29,7 @@ def put(buffer, first, count):
 
 
 def new_buffer(kind=Fifo, *, capacity=64, num_put=0):
-    buffer = kind(LAYOUT, capacity=capacity, watermark=1, seed=0)
+    buffer = Buffer(LAYOUT, kind(), capacity=capacity, watermark=1, seed=0)
     put(buffer, 0, num_put)
     return buffer
 
@@ -125,13 +126,34 @@ def test_batches_count_for_the_rate_limiter_when_they_are_drawn(depth):
 
 def test_what_ends_the_thread_is_raised_by_next():
     class Broken(Fifo):
-        def draw(self, *arguments, **options):
-            raise RuntimeError("the gather broke")
+        def choose(self, batch_size):
+            raise RuntimeError("the draw broke")
 
     feed = Feed(new_buffer(Broken, num_put=8), "cpu", 4, depth=2)
     feed.start()
-    with pytest.raises(RuntimeError, match="the gather broke"):
+    with pytest.raises(RuntimeError, match="the draw broke"):
         take(feed)
+    feed.close()
+
+
+class Weighing(Fifo):
+    """Each row counts as its simulation's number."""
+
+    def weights(self, slots):
+        return self.table.simulations[slots]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("depth", [0, 2])
+def test_a_batch_arrives_with_its_slots_and_weights(depth, device):
+    buffer = new_buffer(Weighing, num_put=32)
+    feed = Feed(buffer, device, 4, depth=depth)
+    feed.start(8)
+    for number in range(8):
+        batch = take(feed)
+        assert batch.weights.tolist() == batch.simulations.tolist() == list(range(4 * number, 4 * number + 4))
+        assert batch.weights.dtype == torch.float32 and batch.weights.device.type == device
+        np.testing.assert_array_equal(buffer.table.simulations[batch.slots], batch.simulations)
     feed.close()
 
 
@@ -160,7 +182,7 @@ def test_time_without_a_batch_is_counted():
 
 def test_a_batch_that_is_there_is_not_waited_for_however_long_its_gather_takes():
     layout = Layout((FieldSpec(name="a", on=Grid((512, 512))),), (FieldSpec(name="u", on=Grid((512, 512))),))
-    buffer = Reservoir(layout, capacity=16, watermark=1, seed=0)
+    buffer = Buffer(layout, Reservoir(), capacity=16, watermark=1, seed=0)
     arrays = {name: np.zeros((16, *shape), np.float32) for name, shape in layout.shapes.items()}
     buffer.put_now(arrays, np.arange(16), np.zeros(16, np.int64))
     feed = Feed(buffer, "cpu", 16)
@@ -188,7 +210,7 @@ def test_batches_reach_a_gpu_whole_while_it_computes(pin_memory):
     """Large batches and kernels that read them late: what reuses staging or memory too early would change the sums."""
     shape = (512, 512)
     layout = Layout((FieldSpec(name="a", on=Grid(shape)),), (FieldSpec(name="u", on=Grid(shape)),))
-    buffer = Fifo(layout, capacity=64, watermark=1, seed=0, pin_memory=pin_memory)
+    buffer = Buffer(layout, Fifo(), capacity=64, watermark=1, seed=0, pin_memory=pin_memory)
     feed = Feed(buffer, "cuda", 8)
     assert feed.depth == 2
 

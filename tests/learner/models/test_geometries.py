@@ -11,9 +11,9 @@ from penstock.layout import FieldSpec, Layout
 from penstock.learner.losses.losses import MSE, TotalLoss
 from penstock.learner.models import MODELS, refused_geometry
 from penstock.learner.normalization import Normalization
+from penstock.learner.optimization import Optimization
 from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.learner.rehearsal.rehearsal import rehearse, try_export, try_out
-from penstock.learner.step import Step
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation
 
@@ -82,7 +82,7 @@ def test_what_a_model_accepts_it_lives_on(name, geometry, tmp_path):
 
     notes = rehearse(
         make,
-        lambda surrogate: Step(surrogate, loss=TotalLoss(layout, MSE), learning_rate=1e-3, ema_decay=0.9),
+        lambda surrogate: Optimization(surrogate, loss=TotalLoss(layout, MSE), learning_rate=1e-3, ema_decay=0.9),
         lambda arrays: Validation(arrays, layout, batch_size=2),
         batch_sizes=(4, 1),
         folder=tmp_path,

@@ -4,11 +4,8 @@
 fail for exactly the models that `rehearse` refuses.
 """
 
-import importlib.util
 import re
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,14 +18,11 @@ from penstock.learner.checkpoints import checkpoint
 from penstock.learner.checkpoints.weights import load_weights, weights_of
 from penstock.learner.losses.losses import MSE, TotalLoss
 from penstock.learner.normalization import Normalization
+from penstock.learner.optimization import WEIGHT_DECAY, Optimization
 from penstock.learner.rehearsal.rehearsal import rehearse, try_export, try_out
-from penstock.learner.step import WEIGHT_DECAY, Step
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation
-
-spec = importlib.util.spec_from_file_location("zoo", Path(__file__).with_name("zoo.py"))
-zoo = sys.modules["zoo"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(zoo)
+from tests.learner.models import zoo
 
 GRID = zoo.GRID
 LAYOUT = Layout(
@@ -98,7 +92,7 @@ def new_surrogate(name, seed):
 
 
 def new_step(surrogate):
-    return Step(surrogate, loss=TotalLoss(LAYOUT, MSE), learning_rate=RATE, ema_decay=DECAY)
+    return Optimization(surrogate, loss=TotalLoss(LAYOUT, MSE), learning_rate=RATE, ema_decay=DECAY)
 
 
 def samples(size):
@@ -202,7 +196,7 @@ def rehearsed(name, folder):
 
 
 def test_every_model_of_the_zoo_is_tried():
-    models = {name for name, value in vars(zoo).items() if isinstance(value, type) and value.__module__ == "zoo"}
+    models = {name for name, value in vars(zoo).items() if isinstance(value, type) and value.__module__ == zoo.__name__}
     assert models == set(NAMES) and len(NAMES) > 60
 
 

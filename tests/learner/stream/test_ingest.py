@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 from penstock.geometry import Grid
 from penstock.id_set import IdSet
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.buffers.buffer import Fifo, Reservoir
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import Fifo, Reservoir
 from penstock.learner.buffers.units import Trajectories
 from penstock.learner.normalization import RunningMoments
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.messages import Chunk, LeaseEnd, SolveRecord
 from penstock.status import Ended, News
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("watermark_of_samples")
 
@@ -61,15 +63,8 @@ def chunk(*rows, finished=(), failed=None, **header):
     )
 
 
-def wait_until(condition):
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.001)
-
-
 def new_ingest(*items, capacity=100, kind=Fifo):
-    buffer = kind(LAYOUT, capacity=capacity, watermark=1, seed=0)
+    buffer = Buffer(LAYOUT, kind(), capacity=capacity, watermark=1, seed=0)
     return Ingest(QueueStream(*items), buffer, LAYOUT)
 
 
@@ -95,6 +90,8 @@ def test_id_set_is_a_set(changes):
     assert len(id_set) == len(ids)
     assert [simulation for simulation in range(-1, 42) if simulation in id_set] == sorted(ids)
     assert np.flatnonzero(id_set.contains(np.arange(42))).tolist() == sorted(ids)
+    assert id_set.end == max(ids, default=-1) + 1
+    assert [list(id_set.missing(end)) for end in (0, 20, 42)] == [sorted({*range(end)} - ids) for end in (0, 20, 42)]
     intervals = json.loads(json.dumps(id_set.to_intervals()))
     assert all(end < start for (_, end), (start, _) in itertools.pairwise(intervals))
     restored = IdSet.from_intervals(intervals)
@@ -223,7 +220,8 @@ def test_moments_are_of_the_samples_up_to_the_watermark_and_survive_a_checkpoint
         rows = chunk(*[(simulation, 0) for simulation in range(start, stop)], finished=range(start, stop))
         return replace(rows, arrays={"fields": values[start:stop], "targets": 3 * values[start:stop]})
 
-    ingest, other = (Ingest(None, Reservoir(LAYOUT, capacity=8, watermark=4, seed=0), LAYOUT) for _ in range(2))
+    buffers = [Buffer(LAYOUT, Reservoir(), capacity=8, watermark=4, seed=0) for _ in range(2)]
+    ingest, other = (Ingest(None, buffer, LAYOUT) for buffer in buffers)
     ingest.take(part(0, 3))
     assert ingest.state(with_buffer=False)["moments"] == RunningMoments().state()  # they come again
     other.load_state(json.loads(json.dumps(ingest.state())))
@@ -238,16 +236,16 @@ def test_moments_are_of_the_samples_up_to_the_watermark_and_survive_a_checkpoint
 
 def test_ranks_of_parameters_go_with_their_rows():
     ingest = new_ingest(kind=Reservoir)
-    ranks = np.array([[0.1, 0.5], [0.2, 0.6], [0.2, 0.6], [0.3, 0.7]], np.float32)
-    ingest.take(chunk((1, 0), finished=(1,), parameters=ranks[:1]))
-    ingest.take(chunk((1, 0), (2, 0), (2, 1), (3, 0), finished=(1, 2, 3), parameters=ranks))
+    quantiles = np.array([[0.1, 0.5], [0.2, 0.6], [0.2, 0.6], [0.3, 0.7]], np.float32)
+    ingest.take(chunk((1, 0), finished=(1,), quantiles=quantiles[:1]))
+    ingest.take(chunk((1, 0), (2, 0), (2, 1), (3, 0), finished=(1, 2, 3), quantiles=quantiles))
     contents = ingest.buffer.contents()
-    found = dict(zip(contents.simulations.tolist(), contents.parameters.tolist(), strict=True))
-    assert found == {1: ranks[0].tolist(), 2: ranks[1].tolist(), 3: ranks[3].tolist()}
+    found = dict(zip(contents.simulations.tolist(), contents.quantiles.tolist(), strict=True))
+    assert found == {1: quantiles[0].tolist(), 2: quantiles[1].tolist(), 3: quantiles[3].tolist()}
 
 
 def test_a_simulation_that_fails_half_way_leaves_no_slot_taken():
-    buffer = Fifo(LAYOUT, capacity=6, watermark=1, seed=0, draw=Trajectories(num_steps=3))
+    buffer = Buffer(LAYOUT, Fifo(), capacity=6, watermark=1, seed=0, unit=Trajectories(num_steps=3))
     ingest = Ingest(None, buffer, LAYOUT)
     ingest.take(chunk((0, 0), (0, 1), (1, 0)))
     assert not ingest.take(chunk((2, 0)), lambda: len(buffer) == 3)  # no slot
@@ -260,7 +258,7 @@ def test_a_simulation_that_fails_half_way_leaves_no_slot_taken():
 
 
 def test_a_simulation_given_up_while_its_chunk_waits_takes_no_slot():
-    buffer = Fifo(LAYOUT, capacity=6, watermark=1, seed=0, draw=Trajectories(num_steps=3))
+    buffer = Buffer(LAYOUT, Fifo(), capacity=6, watermark=1, seed=0, unit=Trajectories(num_steps=3))
     ingest = Ingest(None, buffer, LAYOUT)
     ingest.take(chunk(*[(simulation, step) for simulation in (0, 1) for step in range(3)], finished=(0, 1)))
     arrival = ingest.begin(chunk((2, 0), (3, 0)))

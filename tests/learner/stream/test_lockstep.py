@@ -11,7 +11,8 @@ import torch
 from penstock.errors import PenstockError
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.buffers.buffer import BUFFERS
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import POLICIES
 from penstock.learner.buffers.units import Trajectories
 from penstock.learner.checkpoints.rows import Rows
 from penstock.learner.stream.blocks import Blocks
@@ -20,6 +21,7 @@ from penstock.learner.stream.lanes import Lanes
 from penstock.learner.stream.lockstep import Lockstep
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.messages import Chunk, LeaseEnd
+from penstock.orchestrator.ledger.designs import MonteCarlo
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.status import Ended
 
@@ -51,7 +53,7 @@ def chunks_of(ids):
             arrays={"fields": fields, "targets": fields},
             simulations=keys[:, 0],
             steps=keys[:, 1],
-            parameters=np.zeros((len(keys), 0), np.float32),
+            quantiles=np.zeros((len(keys), 0), np.float32),
             finished=tuple(finished),
             failed=dict(failed),
         )
@@ -85,7 +87,7 @@ class Workers:
 
     def attach(self, ingest):
         self._ingest = ingest
-        self._ledger = Ledger("training", self.limit, ingest.deliveries.ended)
+        self._ledger = Ledger(MonteCarlo("training"), self.limit, ingest.deliveries.ended)
 
     def next(self, timeout_s, lane=None):
         if self.luck and self.luck.random() < 0.3:
@@ -119,7 +121,7 @@ class Learner:
 
     def __init__(self, kind, luck, *, ratio=0.7, capacity=24, watermark=12, limit=LIMIT, draw=None):
         self.limiter = RateLimiter(ratio)
-        self.buffer = BUFFERS[kind](LAYOUT, capacity=capacity, watermark=watermark, seed=1, draw=draw)
+        self.buffer = Buffer(LAYOUT, POLICIES[kind](), capacity=capacity, watermark=watermark, seed=1, unit=draw)
         self.workers = Workers(luck, limit)
         self.lanes = Lanes(self.workers, blocks(limit))
         self.ingest = Ingest(self.lanes, self.buffer, LAYOUT, self.limiter)
@@ -173,7 +175,7 @@ def test_chunks_are_taken_one_a_lane_in_turn_whatever_comes_when():
     }
 
 
-@pytest.mark.parametrize("kind", sorted(BUFFERS))
+@pytest.mark.parametrize("kind", sorted(POLICIES))
 @pytest.mark.parametrize(
     "options",
     [
@@ -221,7 +223,7 @@ def test_draws_follow_the_limiter():
 
 
 def test_a_lane_is_leased_whole_blocks_in_order_whatever_was_delivered_of_them():
-    ledger = Ledger("training", 52, Ended([[0, 2], [10, 12], [15, 20]], {3: "why"}))
+    ledger = Ledger(MonteCarlo("training"), 52, Ended([[0, 2], [10, 12], [15, 20]], {3: "why"}))
     leases = [[ledger.lease_block(10 * lane + n, blocks(), lane) for n in range(4)] for lane in range(3)]
     starts = [[lease.simulations[0] for lease in lane if lease is not None] for lane in leases]
     assert starts == [[0, 30, 45], [5, 20, 35, 50], [10, 25, 40]]  # block 3, 15 to 19, was delivered

@@ -9,14 +9,15 @@ import torch
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.buffers.buffer import BUFFERS
+from penstock.learner.buffers.buffer import Buffer
+from penstock.learner.buffers.policies import POLICIES
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import MSE, TotalLoss
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
+from penstock.learner.optimization import Optimization
 from penstock.learner.settings import Settings, StopAfter
-from penstock.learner.step import Step
 from penstock.learner.surrogate import Surrogate
 from penstock.messages import Chunk
 
@@ -42,7 +43,7 @@ class Solver:
         )
 
 
-@pytest.mark.parametrize("kind", sorted(BUFFERS))
+@pytest.mark.parametrize("kind", sorted(POLICIES))
 def test_a_resumed_learner_takes_every_sample_of_a_repeated_stream_once(tmp_path, kind):
     store = PlainStore(tmp_path)
 
@@ -55,8 +56,8 @@ def test_a_resumed_learner_takes_every_sample_of_a_repeated_stream_once(tmp_path
             checkpoint_every_s=0.05,
         )
         surrogate = Surrogate(FNO(LAYOUT, width=4, modes=3, layers=1), Normalization.identity(LAYOUT), LAYOUT)
-        step = Step(surrogate, loss=TotalLoss(LAYOUT, MSE), learning_rate=1e-2)
-        buffer = BUFFERS[kind](LAYOUT, capacity=30, watermark=12, seed=0)
+        step = Optimization(surrogate, loss=TotalLoss(LAYOUT, MSE), learning_rate=1e-2)
+        buffer = Buffer(LAYOUT, POLICIES[kind](), capacity=30, watermark=12, seed=0)
         return Learner(step, buffer, Solver(100), LAYOUT, settings, store=store)
 
     assert start(steps=25).run() == "steps"

@@ -1,7 +1,6 @@
 """The stream's own account of silences, and the whole way of a sample from draw to gradient without Ray."""
 
 import threading
-import time
 
 import pytest
 
@@ -14,6 +13,7 @@ from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.store.run_folder import RunFolder
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -89,13 +89,6 @@ def learner(tmp_path, monkeypatch, stream):
     return make
 
 
-def wait_for(condition, timeout_s=60.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
-
-
 def test_from_draw_to_gradient(learner):
     """800 simulations through the FIFO buffer: each is trained on once, and the error is that of a surrogate."""
     actor, worker = learner(config())
@@ -104,13 +97,33 @@ def test_from_draw_to_gradient(learner):
     for number in range(50):
         lease = Lease(number=number + 1, simulations=tuple(range(16 * number, 16 * number + 16)))
         actor.lease(lease, worker)
-    wait_for(lambda: actor.status().account.training.delivered == [[0, 800]])
-    wait_for(lambda: actor.status().is_done)
+    wait_until(lambda: actor.status().account.training.delivered == [[0, 800]])
+    wait_until(lambda: actor.status().is_done)
     status = actor.status()
     assert status.cause == "stream ended"
     assert status.account.unique == status.training.trained == 800 and status.training.step == 100
     assert status.account.validation.delivered == [[0, 16]]
     assert status.training.validation["relative_l2"]["mean"] < 0.3  # untrained it is about 1
+
+
+POLICY = """
+from penstock.learner.buffers.policies import Fifo
+
+
+class Mine(Fifo):
+    def choose(self, batch_size):
+        return self.table.age
+"""
+
+
+def test_what_a_users_policy_raises_is_placed_in_its_file(learner, tmp_path):
+    (tmp_path / "mine.py").write_text(POLICY)
+    actor, worker = learner(config(buffer={"kind": f"{tmp_path}/mine.py:Mine", "capacity": 64, "watermark": 32}))
+    actor.start()
+    actor.lease(Lease(number=0, simulations=tuple(range(16)), design="validation"), worker)
+    actor.lease(Lease(number=1, simulations=tuple(range(64))), worker)
+    with pytest.raises(PenstockError, match=r"AttributeError: .*has no attribute 'age' \(.*mine\.py, line 7\); full"):
+        wait_until(lambda: actor.status().is_done)
 
 
 MODEL = """
@@ -150,14 +163,14 @@ def test_a_stalled_learner_stops_the_solver_and_goes_on(learner):
     actor.start()
     actor.lease(Lease(number=0, simulations=tuple(range(16)), design="validation"), worker)
     actor.lease(Lease(number=1, simulations=tuple(range(2000))), worker)
-    wait_for(lambda: actor.status().account.unique == 64)
+    wait_until(lambda: actor.status().account.unique == 64)
     before = actor.status()
     go_on.wait(2.0)
     stalled = actor.status()
     assert stalled.account.unique == stalled.buffer.samples == 64 == stalled.buffer.capacity
     assert stalled.training.trained == before.training.trained == 0
     go_on.set()
-    wait_for(lambda: actor.status().training.trained >= 512)
+    wait_until(lambda: actor.status().training.trained >= 512)
     actor.stop()
-    wait_for(lambda: actor.status().is_done)
+    wait_until(lambda: actor.status().is_done)
     assert actor.status().cause == "stopped"

@@ -217,7 +217,7 @@ def test_the_ladder_is_that_of_the_runs_own_step(tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text("problem: {name: darcy, resolution: 12}\n" + model + STOP)
     bench_learner(load_config(tmp_path / "mine.yaml"), 0.2)
     printed = capsys.readouterr().out
-    assert "## fno on darcy, batch 4" in printed and "what feeding costs" in printed
+    assert "## fno on darcy, batch 4" in printed and "the cost of feeding" in printed
     for rung in ("L1: the step alone", "L2", "L2p", "DataLoader, batched"):
         assert f"\n| {rung} " in printed
     assert "L1 is the step on one batch" in printed

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from penstock.orchestrator.cluster.ray_watch import RayWatch
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.run.driver import start
 from penstock.orchestrator.run.logs import native_stderr_to
+from tests.support.waiting import wait_until
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -81,27 +81,20 @@ def sleeper():
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 
 
-def wait_for(condition):
-    deadline = time.monotonic() + 60.0
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_the_part_of_ray_that_died_is_named():
     """The raylet dies of its agent: when both are seen dead at once the agent is blamed."""
     first, agent, raylet = sleeper(), sleeper(), sleeper()
     watch = RayWatch({agent.pid: "dashboard agent", raylet.pid: "raylet", first.pid: "control service"}, None, print)
     watch.check()
     first.kill()
-    wait_for(lambda: watch.fault)
+    wait_until(lambda: watch.fault)
     with pytest.raises(PenstockError, match=rf"Ray's control service \(pid {first.pid}\) died"):
         watch.check()
     for process in (agent, raylet):
         os.kill(process.pid, signal.SIGKILL)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     both = RayWatch({agent.pid: "dashboard agent", raylet.pid: "raylet"}, None, print)
-    wait_for(lambda: both.fault)
+    wait_until(lambda: both.fault)
     assert both.fault == f"Ray's dashboard agent (pid {agent.pid}) died"
     for process in (first, agent, raylet):
         process.wait()
@@ -128,7 +121,7 @@ def test_a_control_service_that_falls_silent_is_told_and_then_a_fault(monkeypatc
         watch = RayWatch({}, address, lines.append)
         service.accept()[0].close()
         watch.check()
-    wait_for(lambda: watch.fault)
+    wait_until(lambda: watch.fault)
     assert f"Ray's control service at {address} does not answer ([Errno 111] Connection refused)" == watch.fault
     assert lines == [f"{watch.fault}: the run waits for it for 2 s"]
 

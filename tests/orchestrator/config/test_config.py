@@ -35,7 +35,7 @@ def test_defaults_and_overrides(write):
     config = load_config(
         write(MINIMAL), ("training.batch_size=8", "solver.strategy=krylov", "solver.strategy.pc=jacobi")
     )
-    assert config.problem.name == "darcy" and config.buffer.kind == "reservoir"
+    assert config.problem.name == "darcy" and config.buffer.kind.name == "reservoir"
     assert config.training.batch_size == 8
     assert config.solver.strategy.name == "krylov" and config.solver.strategy.options == {"pc": "jacobi"}
 
@@ -62,7 +62,7 @@ def test_unknown_keys_name_the_nearest_known_one(write):
     [
         ("solver.rtol=2", "solver.rtol = 2"),
         ("buffer.capacity=0", "buffer.capacity = 0"),
-        ("buffer.kind=stack", "buffer.kind = 'stack'"),
+        ("buffer.kind=3", "buffer.kind = 3: give a name or {name: ..., option: value}"),
         ("solver.workers=-1", "solver.workers = -1: input should be greater than 0 or input should be 'auto'"),
         ("solver.workers=true", "solver.workers = True: input should be a valid integer or input should be 'auto'"),
         ("training.learning_rate=.inf", "training.learning_rate = inf: input should be a finite number"),

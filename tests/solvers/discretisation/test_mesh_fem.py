@@ -10,7 +10,7 @@ from penstock.solvers.discretisation.mesh_fem import MeshElements
 
 
 def mesh_of(dimension):
-    """A mesh of random points in the unit cube, its corners among them, in random order."""
+    """A mesh of the unit cube's corners and random points in it, in random order."""
     generator = np.random.default_rng(dimension)
     if dimension == 1:
         order = generator.permutation(12)
@@ -40,7 +40,10 @@ def test_values_go_to_the_points_where_dolfinx_has_them(dimension):
 
 @pytest.mark.parametrize("dimension", [1, 2, 3])
 def test_stiffness_and_masses_are_those_of_the_geometry(dimension, to_scipy):
-    """Of inner points; rows and columns of points on the boundary are those of the identity."""
+    """Of inner points.
+
+    Rows and columns of points on the boundary are those of the identity.
+    """
     from dolfinx.fem import form
     from ufl import dx, grad, inner
 

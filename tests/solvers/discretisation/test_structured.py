@@ -8,6 +8,7 @@ from scipy.sparse import diags_array, eye_array, kron
 from penstock.solvers.discretisation.structured import StructuredDiffusion
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.strategy import Tolerance
+from tests.support.systems import to_scipy
 
 
 def solve(system) -> np.ndarray:
@@ -21,7 +22,7 @@ def smooth(n: int, offset: float) -> tuple[np.ndarray, ...]:
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3])
-def test_structured_diffusion_with_a_constant_coefficient_is_the_kronecker_sum(dimension, to_scipy):
+def test_structured_diffusion_with_a_constant_coefficient_is_the_kronecker_sum(dimension):
     n = 5
     system = StructuredDiffusion(n, dimension).system(np.full((n,) * dimension, 3.0), np.ones((n,) * dimension))
     second_differences = n**2 * diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(n - 1, n - 1))
@@ -38,7 +39,7 @@ def test_structured_diffusion_with_a_constant_coefficient_is_the_kronecker_sum(d
 
 
 @pytest.mark.parametrize("dimension", [2, 3])
-def test_structured_diffusion_is_what_dolfinx_assembles(dimension, to_scipy):
+def test_structured_diffusion_is_what_dolfinx_assembles(dimension):
     import dolfinx
     import ufl
     from dolfinx.fem.petsc import assemble_matrix

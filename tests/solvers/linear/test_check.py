@@ -18,20 +18,11 @@ from penstock.solvers.linear.auto.calibration import tolerance_of
 from penstock.solvers.linear.check import Bound, check_of, extended_residual_of, residual_of
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.problem import LinearSystem
+from tests.support.systems import system_of
 
 SIZE = 8
 NUM_UNKNOWNS = SIZE * SIZE
 EXTENDED = np.finfo(np.longdouble).eps < np.finfo(float).eps  # false where the processor has no 64 bits
-
-
-def system_of(A, b, **properties) -> LinearSystem:
-    csr = scipy.sparse.csr_array(A)
-    csr.sort_indices()
-    arrays = (csr.indptr.astype(np.int32), csr.indices.astype(np.int32), csr.data)
-    matrix = PETSc.Mat().createAIJ(csr.shape, csr=arrays, comm=MPI.COMM_SELF)
-    vector = matrix.createVecLeft()
-    vector.array = b
-    return LinearSystem(A=matrix, b=vector, **properties)
 
 
 def exact(A, b) -> np.ndarray:

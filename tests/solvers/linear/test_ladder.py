@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import scipy.sparse
 import scipy.sparse.linalg
-from mpi4py import MPI
-from petsc4py import PETSc
 
 from penstock.messages import MAX_FAMILIES, Decision
 from penstock.solvers.linear import LinearSolver
@@ -23,6 +21,7 @@ from penstock.solvers.linear.iterative.gcrodr import GCRODR
 from penstock.solvers.linear.iterative.petsc import Krylov
 from penstock.solvers.linear.strategy import Attempt, Strategy
 from penstock.solvers.problem import GridDofs, LinearSystem, Outcome
+from tests.support import systems
 
 SIZE = 12
 N = SIZE**2
@@ -43,11 +42,7 @@ def laplacian(*, wind: float = 0.0, is_periodic: bool = False) -> scipy.sparse.c
 
 
 def system_of(A, **known) -> LinearSystem:
-    A = scipy.sparse.csr_array(A)
-    matrix = PETSc.Mat().createAIJ(A.shape, csr=(A.indptr, A.indices, A.data), comm=MPI.COMM_SELF)
-    b = matrix.createVecLeft()
-    b.set(1.0)
-    return LinearSystem(A=matrix, b=b, **known)
+    return systems.system_of(A, np.ones(A.shape[0]), **known)
 
 
 CONVECTION, INDEFINITE = laplacian(wind=20.0), laplacian() - 2.5 * scipy.sparse.eye_array(N)

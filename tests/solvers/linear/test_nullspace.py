@@ -10,7 +10,8 @@ from petsc4py import PETSc
 
 from penstock.solvers.linear import STRATEGIES, LinearSolver, nullspace
 from penstock.solvers.linear.iterative.petsc import Krylov
-from penstock.solvers.problem import LinearSystem, Outcome
+from penstock.solvers.problem import Outcome
+from tests.support.systems import system_of
 
 RTOL = 1e-8
 
@@ -129,23 +130,9 @@ def scaled(A, null, generator, *, rows: bool, columns: bool, decades: float = 12
     return A.tocsr(), null
 
 
-def petsc_of(A) -> PETSc.Mat:
-    A = scipy.sparse.csr_array(A)
-    A.sort_indices()
-    csr = (A.indptr.astype(np.int32), A.indices.astype(np.int32), A.data)
-    return PETSc.Mat().createAIJ(A.shape, csr=csr, comm=MPI.COMM_SELF)
-
-
 def space_of(null) -> PETSc.NullSpace:
     vectors = [PETSc.Vec().createWithArray(column.copy(), comm=MPI.COMM_SELF) for column in null.T]
     return PETSc.NullSpace().create(vectors=vectors, comm=MPI.COMM_SELF)
-
-
-def system_of(A, b, **properties) -> LinearSystem:
-    matrix = petsc_of(A)
-    vector = matrix.createVecLeft()
-    vector.array = b
-    return LinearSystem(A=matrix, b=vector, **properties)
 
 
 def two_bodies():

@@ -3,7 +3,6 @@
 import gc
 import math
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 import psutil
@@ -17,6 +16,7 @@ from petsc4py import PETSc
 
 from penstock.solvers.linear import STRATEGIES, LinearSolver
 from penstock.solvers.problem import GridDofs, LinearSystem, Outcome
+from tests.support.systems import laplacian
 
 RTOL = 1e-8
 VARIANTS = {
@@ -127,17 +127,6 @@ def assembled(matrix, right, **properties) -> LinearSystem:
     return LinearSystem(A=A, b=b, **properties)
 
 
-def one_dimensional(n: int, *, ends: float = 2.0):
-    main = np.full(n, 2.0)
-    main[[0, -1]] = ends
-    return scipy.sparse.diags_array([-np.ones(n - 1), main, -np.ones(n - 1)], offsets=[-1, 0, 1])
-
-
-def laplacian(*shape: int, ends: float = 2.0):
-    """The one-dimensional stencil; ends = 1 is Neumann, with constants as nullspace."""
-    return reduce(scipy.sparse.kronsum, [one_dimensional(n, ends=ends) for n in reversed(shape)]).tocsr()
-
-
 def grid_of(generator: np.random.Generator, *shape: int) -> GridDofs:
     return GridDofs(shape=shape, spacing=(1.0,) * len(shape), permutation=generator.permutation(np.prod(shape)))
 
@@ -186,6 +175,7 @@ def links(draw):
     )
 
 
+@pytest.mark.slow  # 50 families of each variant, with the condition of every system
 @pytest.mark.parametrize("variant", VARIANTS | ON_GRIDS)
 @settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(sequence=st.lists(links(), min_size=2, max_size=6), seed=st.integers(0, 2**32 - 1))
@@ -261,6 +251,7 @@ def test_nullspaces_come_and_go_on_one_matrix(variant):
         np.testing.assert_allclose(solution.x.array_r, x, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow  # 2000 systems of each strategy
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_memory_stays_flat_over_2000_systems(name):
     """Memory does not grow: one leaked vector per system would be 2 MB or more."""

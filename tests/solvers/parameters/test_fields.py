@@ -95,29 +95,29 @@ def test_normal_has_its_mean_and_deviation_and_refuses_bad_ones():
 
 
 def test_ranks_of_a_field_are_the_quantiles_of_its_leading_modes():
-    """Ranks against quadrature of the drawn field times each cosine.
+    """Quantiles against quadrature of the drawn field times each cosine.
 
     At 32 cells the 16 x 16 modes are orthogonal exactly.
     """
     field = GaussianField(32, num_modes=16)
-    value, ranks = field.draw(generator_of(0, "training", 7)), field.ranks(generator_of(0, "training", 7))
+    value, quantiles = field.draw(generator_of(0, "training", 7)), field.quantiles(generator_of(0, "training", 7))
     cosine = np.sqrt(2) * np.cos(np.pi * (np.arange(32) + 0.5) / 32)
     x, y = cosine[:, None] * np.ones(32), cosine[None, :] * np.ones((32, 1))
-    for rank, mode, square in zip(ranks, (y, x, x * y), (1, 1, 2), strict=True):
+    for quantile, mode, square in zip(quantiles, (y, x, x * y), (1, 1, 2), strict=True):
         coefficient = (value * mode).mean()
         deviation = (np.pi**2 * square + 9.0) ** -1
-        assert rank == pytest.approx(scipy.stats.norm.cdf(coefficient / deviation), abs=1e-10)
-    assert field.rank_names("source") == ("source_mode_0_1", "source_mode_1_0", "source_mode_1_1")
+        assert quantile == pytest.approx(scipy.stats.norm.cdf(coefficient / deviation), abs=1e-10)
+    assert field.quantile_names("source") == ("source_mode_0_1", "source_mode_1_0", "source_mode_1_1")
 
 
 def test_ranks_are_uniform_whatever_the_range():
     medium = BinaryField(GaussianField(8), above=2.0, below=1.0)
     space = ParameterSpace(speed=Uniform(2.0, 30.0), height=Normal(-4.0, 3.0), medium=medium)
-    ranks = np.stack([space.ranks(generator_of(0, "training", i)) for i in range(500)])
-    assert ranks.shape == (500, len(space.rank_names)) == (500, 5)
-    for column in ranks.T:
+    quantiles = np.stack([space.quantiles(generator_of(0, "training", i)) for i in range(500)])
+    assert quantiles.shape == (500, len(space.quantile_names)) == (500, 5)
+    for column in quantiles.T:
         assert scipy.stats.kstest(column, "uniform").pvalue > 1e-3
-    assert np.abs(np.corrcoef(ranks.T) - np.eye(5)).max() < 0.15
+    assert np.abs(np.corrcoef(quantiles.T) - np.eye(5)).max() < 0.15
 
 
 @pytest.mark.parametrize(
@@ -127,23 +127,23 @@ def test_ranks_are_uniform_whatever_the_range():
 def test_ranks_use_the_generator_as_the_draw_does(distribution):
     """The generator is left as `draw` leaves it.
 
-    So the ranks of the next distribution are those of its draw.
+    So the quantiles of the next distribution are those of its draw.
     """
     first, second = generator_of(0, "training", 1), generator_of(0, "training", 1)
     distribution.draw(first)
-    distribution.ranks(second)
+    distribution.quantiles(second)
     assert first.random() == second.random()
 
 
 def test_the_rank_of_a_uniform_number_is_its_place_in_the_interval():
     value = Uniform(2.0, 5.0).draw(generator_of(0, "training", 3))
-    assert Uniform(2.0, 5.0).ranks(generator_of(0, "training", 3)) == pytest.approx([(value - 2) / 3])
+    assert Uniform(2.0, 5.0).quantiles(generator_of(0, "training", 3)) == pytest.approx([(value - 2) / 3])
 
 
 def test_the_rank_of_a_normal_number_is_its_quantile():
     value = Normal(2.0, 5.0).draw(generator_of(0, "training", 3))
     expected = scipy.stats.norm(2.0, 5.0).cdf(value)
-    assert Normal(2.0, 5.0).ranks(generator_of(0, "training", 3)) == pytest.approx([expected])
+    assert Normal(2.0, 5.0).quantiles(generator_of(0, "training", 3)) == pytest.approx([expected])
 
 
 def test_a_distribution_without_ranks_leaves_its_space_without():
@@ -152,7 +152,7 @@ def test_a_distribution_without_ranks_leaves_its_space_without():
             return generator.integers(2)
 
     space = ParameterSpace(speed=Uniform(2.0, 3.0), coin=Coin())
-    assert space.rank_names == () and space.ranks(generator_of(0, "training", 0)).shape == (0,)
+    assert space.quantile_names == () and space.quantiles(generator_of(0, "training", 0)).shape == (0,)
 
 
 def test_gaussian_field_in_three_dimensions_has_its_covariance():

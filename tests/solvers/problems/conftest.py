@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy.sparse.linalg import spsolve
 
+from tests.support.systems import to_scipy
+
 
 @pytest.fixture
-def scipy_solve(to_scipy):
+def scipy_solve():
     """The `solve` that problems are given, by SciPy's sparse LU."""
 
     def solve(system):
@@ -43,7 +45,7 @@ def five_point():
 
 @pytest.fixture
 def angles():
-    """A function from points and triangles to the angles of every triangle, in degrees [T, 3]."""
+    """A function from points and triangles to all angles, in degrees [T, 3]."""
 
     def of(points, cells):
         corners = points[cells]

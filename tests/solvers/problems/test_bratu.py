@@ -10,6 +10,7 @@ from penstock.solvers.discretisation.newton import newton
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problem import SolveError
 from penstock.solvers.problems.nonlinear.bratu import Bratu
+from tests.support.systems import to_scipy
 
 
 def test_levels_agree_with_scipy(scipy_solve, five_point):
@@ -48,7 +49,7 @@ def test_second_order_in_space(scipy_solve):
     assert np.log2(np.divide(errors[:-1], errors[1:])) == pytest.approx(2.0, abs=0.1)
 
 
-def test_jacobians_are_positive_definite_below_the_fold(scipy_solve, to_scipy):
+def test_jacobians_are_positive_definite_below_the_fold(scipy_solve):
     problem, least = Bratu(resolution=9), []
 
     def solve(system):
@@ -70,7 +71,7 @@ def test_beyond_the_fold_the_simulation_is_refused(scipy_solve):
         list(problem.simulate({"largest_rate": 9.0}, scipy_solve))
 
 
-def test_jacobian_is_the_derivative_of_the_residual(to_scipy):
+def test_jacobian_is_the_derivative_of_the_residual():
     problem = Bratu(resolution=9)
     u, v = np.random.default_rng(1).standard_normal((2, 9, 9))
     system = problem.assemble(u, 3.0)

@@ -7,6 +7,7 @@ from scipy.sparse.linalg import spsolve
 
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.steady.convection_diffusion import ConvectionDiffusion
+from tests.support.systems import to_scipy
 
 
 def triangles(n):
@@ -51,7 +52,7 @@ def draw(problem, i=0):
     return problem.draw(generator_of(0, "training", i))
 
 
-def test_second_order(to_scipy):
+def test_second_order():
     """The order for ε = 1/5, ψ = sin(2x + y)/3, u = sin(πx) sin(πy)."""
     errors = []
     for n in (16, 32, 64):
@@ -68,7 +69,7 @@ def test_second_order(to_scipy):
 
 
 @pytest.mark.parametrize("peclet", [1.0, 1e2, 1e5])
-def test_a_system_equals_elements_summed_one_by_one(peclet, to_scipy):
+def test_a_system_equals_elements_summed_one_by_one(peclet):
     n = 5
     problem = ConvectionDiffusion(peclet=peclet, resolution=n)
     stream = problem.scaled(draw(problem)["stream"])
@@ -80,7 +81,7 @@ def test_a_system_equals_elements_summed_one_by_one(peclet, to_scipy):
     np.testing.assert_allclose(system.b.array_r, b, atol=1e-13)
 
 
-def test_upwinding_without_wind_is_the_laplacian(to_scipy):
+def test_upwinding_without_wind_is_the_laplacian():
     n = 6
     system = ConvectionDiffusion(peclet=1.0, resolution=n).assemble(np.zeros((n + 1, n + 1)), np.ones((n + 1, n + 1)))
     line = diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(n - 1, n - 1)).toarray()
@@ -135,7 +136,7 @@ def test_concentration_is_carried_downwind(scipy_solve):
     assert solution[8, 3] == pytest.approx(solution[8, 12], rel=0.05)
 
 
-def test_systems_are_overwritten_in_place_and_samples_pack(to_scipy, scipy_solve):
+def test_systems_are_overwritten_in_place_and_samples_pack(scipy_solve):
     problem = ConvectionDiffusion(resolution=6)
     systems = []
 

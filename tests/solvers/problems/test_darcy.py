@@ -9,6 +9,7 @@ from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.steady.darcy import Darcy
+from tests.support.systems import to_scipy
 
 
 def l2_error(discretisation, x, exact) -> float:
@@ -81,7 +82,7 @@ def test_second_order_for_an_interface_on_mesh_edges():
     assert orders == pytest.approx(2.0, abs=0.1)
 
 
-def test_sample_against_scipy(to_scipy):
+def test_sample_against_scipy():
     """A whole sample against SciPy's solution of the exported system.
 
     The corner means are taken on the grid by hand.
@@ -111,7 +112,7 @@ def test_coefficients_lie_where_the_grid_says():
     assert solution[12, 3] < 0.1 * solution[3, 12]
 
 
-def test_matrix_is_symmetric_positive_definite(to_scipy):
+def test_matrix_is_symmetric_positive_definite():
     discretisation = DarcyDiscretisation(8)
     coefficient = Darcy(resolution=8).draw(generator_of(0, "training", 1))["coefficient"]
     A = to_scipy(discretisation.system(coefficient, np.ones((8, 8))).A).toarray()

@@ -5,6 +5,7 @@ import pytest
 
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.transient.drifting_diffusion import DriftingDiffusion
+from tests.support.systems import to_scipy
 
 
 def test_steps_agree_with_dense_matrices(scipy_solve, five_point):
@@ -71,7 +72,7 @@ def test_samples_pack(scipy_solve):
     np.testing.assert_array_equal(arrays["fields"][1:, 0], arrays["targets"][:-1, 0])
 
 
-def test_matrix_is_symmetric_positive_definite_and_the_guess_is_the_last_step(to_scipy):
+def test_matrix_is_symmetric_positive_definite_and_the_guess_is_the_last_step():
     problem = DriftingDiffusion(resolution=6)
     before = np.random.default_rng(0).standard_normal((6, 6))
     system = problem.assemble(before, problem.coefficient(problem.draw(generator_of(0, "training", 2)), 0.3))

@@ -6,6 +6,7 @@ from scipy.fft import dstn, idstn
 
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.transient.heat import Heat
+from tests.support.systems import to_scipy
 
 
 def lowest_mode(n):
@@ -68,7 +69,7 @@ def test_samples_pack(scipy_solve):
     np.testing.assert_array_equal(arrays["fields"][1:, 0], arrays["targets"][:-1, 0])
 
 
-def test_matrix_is_constant_and_symmetric_and_the_guess_is_the_last_step(to_scipy):
+def test_matrix_is_constant_and_symmetric_and_the_guess_is_the_last_step():
     problem = Heat(resolution=8)
     before = np.random.default_rng(0).standard_normal((7, 7))
     first = to_scipy(problem.assemble(np.zeros((7, 7)), before).A).copy()

@@ -54,7 +54,10 @@ def test_a_step_of_a_smooth_mode_is_of_second_order_in_space(scipy_solve):
 
 
 def test_decay_of_a_smooth_mode_is_of_first_order_in_time(scipy_solve):
-    """At t = 0.02, by differences of one halved step to the next, which the error in space does not enter."""
+    """At t = 0.02, by differences of one halved step to the next.
+
+    The error in space does not enter these.
+    """
     ends = []
     for num_steps in (10, 20, 40, 80):
         problem = HeatLShape(resolution=32, time_step=0.02 / num_steps)

@@ -8,6 +8,7 @@ from scipy.sparse.linalg import spsolve
 
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.steady.helmholtz import Helmholtz
+from tests.support.systems import to_scipy
 
 
 def draw(problem, i=0):
@@ -55,7 +56,7 @@ def cells_summed(k, medium, source):
     return A, b
 
 
-def test_second_order_for_a_plane_wave(to_scipy):
+def test_second_order_for_a_plane_wave():
     errors = []
     for n in (32, 64, 128):
         problem = Helmholtz(wavenumber=10.0, resolution=n)
@@ -66,7 +67,7 @@ def test_second_order_for_a_plane_wave(to_scipy):
     assert np.log2(np.array(errors[:-1]) / errors[1:]) == pytest.approx(2.0, abs=0.15)
 
 
-def test_a_system_equals_complex_cells_summed_one_by_one(to_scipy):
+def test_a_system_equals_complex_cells_summed_one_by_one():
     n, k = 6, 7.0
     problem = Helmholtz(wavenumber=k, resolution=n)
     medium = problem.scaled(draw(problem)["medium"])
@@ -97,7 +98,7 @@ def test_medium_has_its_amplitude():
     assert np.std([problem.scaled(draw(problem, i)["medium"]) for i in range(200)]) == pytest.approx(0.1, rel=0.1)
 
 
-def test_systems_are_overwritten_in_place_and_samples_pack(to_scipy, scipy_solve):
+def test_systems_are_overwritten_in_place_and_samples_pack(scipy_solve):
     problem = Helmholtz(wavenumber=5.0, resolution=8)
     systems = []
 

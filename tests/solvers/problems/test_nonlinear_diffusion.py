@@ -11,6 +11,7 @@ from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.iterative.petsc import Krylov
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.nonlinear.nonlinear_diffusion import NonlinearDiffusion
+from tests.support.systems import to_scipy
 
 
 def test_newton_converges_quadratically_to_a_manufactured_solution(scipy_solve):
@@ -54,7 +55,7 @@ def test_levels_agree_with_scipy(scipy_solve, five_point):
     assert level == 3
 
 
-def test_jacobian_is_the_derivative_of_the_residual(to_scipy):
+def test_jacobian_is_the_derivative_of_the_residual():
     problem = NonlinearDiffusion(resolution=9)
     u, v, forcing = np.random.default_rng(1).standard_normal((3, 9, 9))
     system = problem.assemble(u, forcing)

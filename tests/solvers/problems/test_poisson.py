@@ -8,6 +8,7 @@ from scipy.sparse.linalg import spsolve
 
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.steady.poisson import Poisson
+from tests.support.systems import to_scipy
 
 SIDES = ("west", "east", "south", "north")
 
@@ -111,7 +112,7 @@ def test_sample_of_a_draw_against_scipy(scipy_solve):
     np.testing.assert_allclose(sample.outputs["solution"], corners_mean(u), rtol=1e-9, atol=1e-12)
 
 
-def test_right_hand_sides_have_rank_30_and_the_matrix_is_one(to_scipy, scipy_solve):
+def test_right_hand_sides_have_rank_30_and_the_matrix_is_one(scipy_solve):
     problem = Poisson(resolution=16)
     matrices, loads = [], []
 
@@ -135,7 +136,7 @@ def test_samples_hold_30_scalars_and_pack(scipy_solve):
     assert len(samples) == 2 * problem.num_steps
     arrays = problem.layout.pack(samples)
     assert {name: array.shape for name, array in arrays.items()} == {"scalars": (2, 30), "targets": (2, 1, 6, 6)}
-    assert problem.rank_names == tuple(spec.name for spec in problem.inputs)
+    assert problem.quantile_names == tuple(spec.name for spec in problem.inputs)
     np.testing.assert_allclose(arrays["scalars"][1], problem.features(draws[1]), rtol=1e-6)  # both standard normal
 
 

@@ -1,16 +1,19 @@
-"""Meshes around holes, order of convergence, a draw against SciPy, one family for all."""
+"""Meshes around holes, order of convergence, a draw against SciPy, one family."""
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import spsolve
 
-from penstock.simplices import checked_cells, measures
+from penstock.arrays.simplices import checked_cells, measures
+from penstock.messages import Lease
 from penstock.solvers.discretisation.remeshed import diffusion
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.auto.auto import Auto
+from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.steady.poisson_with_hole import PoissonWithHole
+from penstock.solvers.worker import SolverWorker
 
 
 def hole_of(parameters):
@@ -41,7 +44,10 @@ def test_all_meshes_are_valid(resolution, angles):
 
 
 def test_second_order_around_the_hole(scipy_solve):
-    """For u = log r + Re z³ + sin(πx) sin(2πy) with its own values on rim and sides; only the last has a source."""
+    """The order for u = log r + 5 Re z³ + sin(πx) sin(2πy), given on rim and sides.
+
+    z and r are those of the hole's centre. The first two are harmonic.
+    """
     centre, radius, errors = np.array([0.42, 0.55]), 0.2, []
     for n in (20, 40, 80):
         points, cells, num_rim = PoissonWithHole(resolution=n).mesh(centre, radius)
@@ -125,7 +131,10 @@ def test_samples_pack_without_padding(scipy_solve):
 
 
 def test_systems_of_all_sizes_are_one_family_with_one_trial():
-    """A family per size would hold a trial for each that comes twice, and solve the others by guess."""
+    """A family per size would hold a trial for each size that comes twice.
+
+    The others would be solved by guess.
+    """
     problem, solver = PoissonWithHole(resolution=20), LinearSolver(Auto(), accuracy=1e-4)
     solutions = []
 
@@ -145,3 +154,16 @@ def test_systems_of_all_sizes_are_one_family_with_one_trial():
 def test_too_coarse_a_grid_is_refused():
     with pytest.raises(ValueError, match="resolution = 19"):
         PoissonWithHole(resolution=19)
+
+
+def test_a_worker_sends_samples_of_all_sizes_in_one_chunk(scipy_solve):
+    """As `simulate` yields them, in the order of the chunk."""
+    problem = PoissonWithHole(resolution=20)
+    worker = SolverWorker(problem, {"training": LinearSolver(Direct(), rtol=1e-10)}, seed=0, deterministic=True)
+    (chunk,) = worker.stream(Lease(number=0, simulations=(0, 1, 2, 3)))
+    assert sorted(chunk.finished) == [0, 1, 2, 3] and not chunk.failed
+    for row, simulation in enumerate(chunk.simulations):
+        (sample,) = problem.simulate(problem.draw(generator_of(0, "training", simulation)), scipy_solve)
+        expected = problem.layout.pack([sample])
+        for name, rows in chunk.arrays.items():
+            np.testing.assert_allclose(rows.row(row), expected[name].row(0), rtol=1e-5, atol=1e-6)

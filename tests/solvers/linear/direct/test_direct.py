@@ -5,34 +5,19 @@ import pytest
 import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
-from mpi4py import MPI
+from mpi4py import MPI  # noqa: F401  loads the MPI that petsc4py needs
 from petsc4py import PETSc
 
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.strategy import Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
+from tests.support.systems import laplacian, system_of, to_scipy
 
 TOLERANCE = Tolerance(1e-10)
 GENERATOR = np.random.default_rng(0)
 
 
-def system_of(A, **properties) -> LinearSystem:
-    A = scipy.sparse.csr_array(A)
-    A.sort_indices()
-    csr = (A.indptr.astype(np.int32), A.indices.astype(np.int32), A.data)
-    matrix = PETSc.Mat().createAIJ(A.shape, csr=csr, comm=MPI.COMM_SELF)
-    b = matrix.createVecLeft()
-    b.array = GENERATOR.standard_normal(A.shape[0])
-    return LinearSystem(A=matrix, b=b, **properties)
-
-
-def laplacian(n: int):
-    """The 5-point Laplacian on n x n interior points."""
-    one_dimensional = scipy.sparse.diags_array([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], offsets=[-1, 0, 1])
-    return scipy.sparse.kronsum(one_dimensional, one_dimensional)
-
-
-def assert_solves(direct: Direct, system: LinearSystem, to_scipy) -> None:
+def assert_solves(direct: Direct, system: LinearSystem) -> None:
     attempt = direct.solve(system, TOLERANCE)
     assert attempt.outcome is Outcome.CONVERGED
     expected = scipy.sparse.linalg.spsolve(to_scipy(system.A).tocsc(), system.b.array_r)
@@ -46,34 +31,34 @@ def package_of(direct: Direct) -> str:
 
 @pytest.mark.parametrize("is_spd", [True, False])
 @pytest.mark.parametrize("solver", [None, "mumps", "petsc"])
-def test_one_symbolic_factorisation_serves_all_values(solver, is_spd, to_scipy):
+def test_one_symbolic_factorisation_serves_all_values(solver, is_spd):
     PETSc.Log.begin()
     names = ("MatCholFctrSym", "MatCholFctrNum") if is_spd else ("MatLUFactorSym", "MatLUFactorNum")
 
     def counts():
         return np.array([PETSc.Log.Event(name).getPerfInfo()["count"] for name in names])
 
-    system = system_of(laplacian(20), is_spd=is_spd)
+    system = system_of(laplacian(20, 20), is_spd=is_spd)
     direct = Direct(solver=solver)
     before = counts()
     for _ in range(4):
         system.A.setDiagonal(system.A.getDiagonal() * 1.1)
-        assert_solves(direct, system, to_scipy)
+        assert_solves(direct, system)
     assert (counts() - before).tolist() == [1, 4]
     for _ in range(3):  # the numeric factor serves while the values stay
         system.b.array = GENERATOR.standard_normal(400)
-        assert_solves(direct, system, to_scipy)
+        assert_solves(direct, system)
     assert (counts() - before).tolist() == [1, 4]
     system.A.setOption(PETSc.Mat.Option.NEW_NONZERO_ALLOCATION_ERR, False)
     system.A.setValue(3, 300, 0.5)
     system.A.setValue(300, 3, 0.5)
     system.A.assemble()
-    assert_solves(direct, system, to_scipy)
+    assert_solves(direct, system)
     assert (counts() - before).tolist() == [2, 5]
 
 
 @pytest.mark.parametrize("diagonal", [None, 0.0, 1e-30])
-def test_mumps_takes_over_where_pivots_are_needed(diagonal, to_scipy):
+def test_mumps_takes_over_where_pivots_are_needed(diagonal):
     """A matrix of pairs of unknowns, with one entry per row off the diagonal.
 
     None leaves the diagonal out of the pattern.
@@ -83,47 +68,47 @@ def test_mumps_takes_over_where_pivots_are_needed(diagonal, to_scipy):
     if diagonal is not None:
         A = scipy.sparse.coo_array((np.append(A.data, np.full(10, diagonal)), np.hstack([A.coords, [rows, rows]])))
     direct = Direct()
-    assert_solves(direct, system_of(A), to_scipy)
+    assert_solves(direct, system_of(A))
     assert package_of(direct) == "mumps"
-    assert_solves(direct, system_of(A), to_scipy)
+    assert_solves(direct, system_of(A))
     assert package_of(direct) == "mumps"
 
 
-def test_a_small_matrix_and_one_that_stays_are_petscs(to_scipy):
-    small, large = system_of(laplacian(50), is_spd=True), system_of(laplacian(102), is_spd=True)
+def test_a_small_matrix_and_one_that_stays_are_petscs():
+    small, large = system_of(laplacian(50, 50), is_spd=True), system_of(laplacian(102, 102), is_spd=True)
     direct = Direct()
-    assert_solves(direct, small, to_scipy)
+    assert_solves(direct, small)
     assert package_of(direct) == "petsc"
     direct = Direct()
     for _ in range(2):
         large.A.scale(1.1)
         for _ in range(7):
-            assert_solves(direct, large, to_scipy)
+            assert_solves(direct, large)
             assert package_of(direct) == "mumps"
-    assert_solves(direct, large, to_scipy)
+    assert_solves(direct, large)
     assert package_of(direct) == "petsc"
     large.A.scale(1.1)
-    assert_solves(direct, large, to_scipy)
+    assert_solves(direct, large)
     assert package_of(direct) == "petsc"  # a matrix that stayed for 8 systems may stay for more
     large.A.scale(1.1)
-    assert_solves(direct, large, to_scipy)
+    assert_solves(direct, large)
     assert package_of(direct) == "mumps"
 
 
-def test_a_thick_factor_is_mumpss(to_scipy):
+def test_a_thick_factor_is_mumpss():
     n = 13
     one_dimensional = scipy.sparse.diags_array([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], offsets=[-1, 0, 1])
-    system = system_of(scipy.sparse.kronsum(laplacian(n), one_dimensional), is_spd=True)
+    system = system_of(scipy.sparse.kronsum(laplacian(n, n), one_dimensional), is_spd=True)
     direct = Direct()
     for _ in range(2):
         system.A.scale(1.1)
-        assert_solves(direct, system, to_scipy)
+        assert_solves(direct, system)
     assert package_of(direct) == "mumps"
 
 
 def test_a_residual_out_of_reach_is_told():
     """A residual out of reach is no fault, unless the matrix leaves no digits."""
-    assert Direct().solve(system_of(laplacian(20), is_spd=True), Tolerance(1e-18)).outcome is Outcome.CONVERGED
+    assert Direct().solve(system_of(laplacian(20, 20), is_spd=True), Tolerance(1e-18)).outcome is Outcome.CONVERGED
     hilbert = scipy.sparse.csr_array(scipy.linalg.hilbert(14))
     assert Direct().solve(system_of(hilbert), Tolerance(1e-18)).outcome is Outcome.STAGNATION
 

@@ -14,30 +14,10 @@ from penstock.solvers.linear.direct.factorisation import NULL_PIVOTS, WORKSPACE
 from penstock.solvers.linear.direct.lagged import Lagged
 from penstock.solvers.linear.strategy import Tolerance
 from penstock.solvers.problem import LinearSystem
+from tests.support.systems import laplacian, petsc_of, system_of
 
 STRATEGIES = {"direct": lambda: Direct(solver="mumps"), "lagged": Lagged}
 GENERATOR = np.random.default_rng(0)
-
-
-def petsc_of(A) -> PETSc.Mat:
-    A = scipy.sparse.csr_array(A)
-    A.sort_indices()
-    csr = (A.indptr.astype(np.int32), A.indices.astype(np.int32), A.data)
-    return PETSc.Mat().createAIJ(A.shape, csr=csr, comm=MPI.COMM_SELF)
-
-
-def system_of(A, b, **properties) -> LinearSystem:
-    matrix = petsc_of(A)
-    vector = matrix.createVecLeft()
-    vector.array = b
-    return LinearSystem(A=matrix, b=vector, **properties)
-
-
-def laplacian(n: int, ends: float = 2.0):
-    main = np.full(n, 2.0)
-    main[[0, -1]] = ends
-    one_dimensional = scipy.sparse.diags_array([-np.ones(n - 1), main, -np.ones(n - 1)], offsets=[-1, 0, 1])
-    return scipy.sparse.kronsum(one_dimensional, one_dimensional).tocsr()
 
 
 def saddle_point(viscosity: float):
@@ -45,7 +25,7 @@ def saddle_point(viscosity: float):
 
     With its default settings MUMPS runs out of workspace.
     """
-    stiffness = laplacian(20)
+    stiffness = laplacian(20, 20)
     constraints = scipy.sparse.eye_array(400).tocsr()[::4] @ (stiffness @ stiffness)
     constraints = constraints + 0.1 * abs(constraints)
     return scipy.sparse.block_array([[viscosity * stiffness, constraints.T], [constraints, None]]).tocsr()
@@ -104,7 +84,7 @@ def test_null_pivots_are_no_fault_of_any_new_matrix(name):
     strategy = STRATEGIES[name]()
     solver = LinearSolver(strategy, rtol=1e-8)
     for _ in range(4):
-        A = laplacian(8, ends=1.0)
+        A = laplacian(8, 8, ends=1.0)
         b = GENERATOR.standard_normal(64)
         b -= b.mean()
         solution = solver(system_of(A, b, nullspace=constants))
@@ -114,7 +94,7 @@ def test_null_pivots_are_no_fault_of_any_new_matrix(name):
 
 
 def test_a_nullspace_that_comes_later_is_told_to_mumps():
-    system = system_of(laplacian(8, ends=1.0) + scipy.sparse.eye_array(64), np.ones(64))
+    system = system_of(laplacian(8, 8, ends=1.0) + scipy.sparse.eye_array(64), np.ones(64))
     direct = Direct(solver="mumps")
     direct.solve(system, Tolerance(1e-8))
     constants = PETSc.NullSpace().create(constant=True, comm=MPI.COMM_SELF)
@@ -124,7 +104,7 @@ def test_a_nullspace_that_comes_later_is_told_to_mumps():
     attempt = direct.solve(later, Tolerance(1e-8))
     assert direct._ksp.getPC().getFactorMatrix().getMumpsIcntl(NULL_PIVOTS) == 1
     constants.remove(attempt.x)
-    expected = np.linalg.pinv(laplacian(8, ends=1.0).toarray(), rcond=1e-10) @ system.b.array_r
+    expected = np.linalg.pinv(laplacian(8, 8, ends=1.0).toarray(), rcond=1e-10) @ system.b.array_r
     np.testing.assert_allclose(attempt.x.array_r, expected, rtol=0, atol=1e-6)
 
 
@@ -133,7 +113,7 @@ def test_symmetry_may_come_and_go_on_one_matrix():
 
     That would take the upper triangle for all of A.
     """
-    A = laplacian(8)
+    A = laplacian(8, 8)
     system = system_of(A, GENERATOR.standard_normal(64), is_spd=True)
     direct = Direct(solver="mumps")
     direct.solve(system, Tolerance(1e-8))

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,23 +15,13 @@ from penstock.solvers.linear.iterative import cg as method
 from penstock.solvers.linear.iterative.cg import CG
 from penstock.solvers.linear.strategy import Tolerance
 from penstock.solvers.parameters.space import generator_of
-from penstock.solvers.problem import LinearSystem, Outcome
+from penstock.solvers.problem import Outcome
 from penstock.solvers.problems.steady.darcy import Darcy
+from tests.support import systems
+from tests.support.systems import relative_residual, to_scipy
 
 RTOL = 1e-8
-
-
-def system_of(A, b, **properties) -> LinearSystem:
-    A = scipy.sparse.csr_array(A)
-    matrix = PETSc.Mat().createAIJ(A.shape, csr=(A.indptr, A.indices, A.data), comm=MPI.COMM_SELF)
-    vector = matrix.createVecLeft()
-    vector.array = b
-    return LinearSystem(A=matrix, b=vector, is_spd=True, **properties)
-
-
-def relative_residual(A, system, x) -> float:
-    b = system.b.array_r
-    return np.linalg.norm(b - A @ x.array_r) / np.linalg.norm(b)
+system_of = partial(systems.system_of, is_spd=True)
 
 
 def laplacian(n: int):
@@ -57,7 +48,7 @@ def darcy_systems(resolution: int, num_systems: int):
         yield problem.discretisation.system(coefficient, source=np.ones((resolution, resolution)))
 
 
-def mean_of_darcy(resolution: int, num_systems: int, to_scipy):
+def mean_of_darcy(resolution: int, num_systems: int):
     return sum(to_scipy(system.A) for system in darcy_systems(resolution, num_systems)) / num_systems
 
 
@@ -105,7 +96,7 @@ def test_ill_conditioned_systems_to_twelve_digits(k):
         system = system_of(A, A @ np.random.default_rng(seed).standard_normal(200))
         attempt = strategy.solve(system, Tolerance(1e-12))
         assert attempt.outcome is Outcome.CONVERGED
-        assert relative_residual(A, system, attempt.x) <= 1e-12
+        assert relative_residual(system, attempt.x) <= 1e-12
 
 
 def test_exact_eigenvectors_take_their_part_of_the_spectrum_away():
@@ -137,9 +128,9 @@ def test_exact_eigenvectors_take_their_part_of_the_spectrum_away():
 
 
 @pytest.mark.parametrize(("pc", "k", "at_most"), [("icc", 10, 0.72), ("jacobi", 20, 0.55)])
-def test_what_is_learned_comes_near_to_the_mean_operators_modes(pc, k, at_most, to_scipy):
+def test_what_is_learned_comes_near_to_the_mean_operators_modes(pc, k, at_most):
     tolerance = Tolerance(RTOL)
-    mean = mean_of_darcy(40, 30, to_scipy)
+    mean = mean_of_darcy(40, 30)
     D = scipy.sparse.diags_array(mean.diagonal()).tocsc()
     modes = scipy.sparse.linalg.eigsh(mean.tocsc(), k, M=D, sigma=0, v0=np.ones(mean.shape[0]))[1]
     learning, plain, exact = CG(pc=pc, k=k), CG(pc=pc, k=k, recycle=False), CG(pc=pc, k=k)
@@ -151,7 +142,7 @@ def test_what_is_learned_comes_near_to_the_mean_operators_modes(pc, k, at_most, 
         direct = scipy.sparse.linalg.spsolve(to_scipy(system.A).tocsc(), system.b.array_r)
         for attempt in attempts:
             assert attempt.outcome is Outcome.CONVERGED
-            assert relative_residual(to_scipy(system.A), system, attempt.x) <= RTOL
+            assert relative_residual(system, attempt.x) <= RTOL
             assert np.linalg.norm(attempt.x.array_r - direct) <= 1e-6 * np.linalg.norm(direct)
         if i >= method.NUM_LEARNED:
             iterations.append([len(attempt.history) - 1 for attempt in attempts])
@@ -199,7 +190,7 @@ def energy_norm(A, x) -> float:
 
 @pytest.mark.parametrize("pc", ["none", "jacobi", "icc", "gamg"])
 @pytest.mark.parametrize("k", [0, 6])
-def test_the_energy_error_is_what_it_says(pc, k, to_scipy):
+def test_the_energy_error_is_what_it_says(pc, k):
     strategy = CG(pc=pc, k=k)
     ratios = []
     for i, system in enumerate(darcy_systems(24, 12)):

@@ -19,28 +19,10 @@ from penstock.solvers.linear.iterative.gcrodr import GCRODR
 from penstock.solvers.linear.iterative.petsc import METHODS, Krylov
 from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
+from tests.support.systems import relative_residual, system_of, to_scipy
 
 RTOL = 1e-8
 GENERATOR = np.random.default_rng(0)
-
-
-def system_of(A, b=None, **properties) -> LinearSystem:
-    """A SciPy matrix as a system, with a random b where none is given."""
-    A = scipy.sparse.csr_array(A)
-    matrix = PETSc.Mat().createAIJ(A.shape, csr=(A.indptr, A.indices, A.data), comm=MPI.COMM_SELF)
-    vector = matrix.createVecLeft()
-    vector.array = GENERATOR.standard_normal(A.shape[0]) if b is None else b
-    return LinearSystem(A=matrix, b=vector, **properties)
-
-
-def scipy_of(system: LinearSystem) -> scipy.sparse.csr_array:
-    indptr, indices, data = system.A.getValuesCSR()
-    return scipy.sparse.csr_array((data, indices, indptr), shape=system.A.getSize())
-
-
-def relative_residual(system: LinearSystem, x) -> float:
-    b = system.b.array_r
-    return np.linalg.norm(b - scipy_of(system) @ x.array_r) / np.linalg.norm(b)
 
 
 def convection_diffusion(n: int, wind: float):
@@ -80,7 +62,7 @@ def test_every_strategy_agrees_with_scipy(name, A, is_spd):
         # auto begins with a direct solve where a matrix is small
         assert (solution.iterations == 0) == (name in ("auto", "direct", "constant"))
     assert solution.relative_residual == pytest.approx(relative_residual(system, solution.x), rel=1e-3, abs=1e-15)
-    expected = scipy.sparse.linalg.spsolve(scipy_of(system).tocsc(), system.b.array_r)
+    expected = scipy.sparse.linalg.spsolve(to_scipy(system.A).tocsc(), system.b.array_r)
     np.testing.assert_allclose(solution.x.array_r, expected, rtol=0, atol=1e-7 * np.abs(expected).max())
 
 

@@ -17,6 +17,8 @@ from penstock.solvers.linear.iterative.petsc import Krylov
 from penstock.solvers.linear.preconditioners.by_name import set_preconditioner
 from penstock.solvers.parameters.fields import GaussianField
 from penstock.solvers.problem import GridDofs, LinearSystem
+from tests.support import systems
+from tests.support.systems import to_scipy
 
 NAMES = ["multigrid", "fast_poisson"]
 
@@ -28,20 +30,8 @@ def system_of(A, shape, spacing=None, permutation=None, is_spd=True) -> LinearSy
     """
     A = scipy.sparse.csr_array(A)
     permutation = np.arange(A.shape[0]) if permutation is None else permutation
-    A = A[permutation][:, permutation].tocsr()
-    A.sort_indices()
-    matrix = PETSc.Mat().createAIJ(
-        A.shape, csr=(A.indptr.astype(np.int32), A.indices.astype(np.int32), A.data), comm=MPI.COMM_SELF
-    )
-    b = matrix.createVecLeft()
-    b.array = np.random.default_rng(1).standard_normal(A.shape[0])
     grid = GridDofs(shape=shape, spacing=spacing or (1.0,) * len(shape), permutation=permutation)
-    return LinearSystem(A=matrix, b=b, is_spd=is_spd, grid=grid)
-
-
-def scipy_of(system):
-    indptr, indices, data = system.A.getValuesCSR()
-    return scipy.sparse.csr_array((data, indices, indptr), shape=system.A.getSize())
+    return systems.system_of(A[permutation][:, permutation], is_spd=is_spd, grid=grid)
 
 
 def laplacian(num_points, boundary="dirichlet", coupling=1.0):
@@ -143,7 +133,7 @@ def cg(system, name, rtol=1e-8) -> tuple[np.ndarray, int]:
 
 
 def check_solution(system, x, rtol=1e-6):
-    expected = scipy.sparse.linalg.spsolve(scipy_of(system).tocsc(), system.b.array_r)
+    expected = scipy.sparse.linalg.spsolve(to_scipy(system.A).tocsc(), system.b.array_r)
     np.testing.assert_allclose(x, expected, rtol=0, atol=rtol * np.abs(expected).max())
 
 
@@ -235,7 +225,7 @@ def test_multigrid_takes_wide_stencils():
         system = system_of(A, shape)
         x, iterations = cg(system, "multigrid")
         assert iterations <= 12
-        residual = system.b.array_r - scipy_of(system) @ x
+        residual = system.b.array_r - to_scipy(system.A) @ x
         assert np.linalg.norm(residual) <= 2e-8 * system.b.norm()
 
 
@@ -279,7 +269,7 @@ def test_a_new_pattern_is_read_anew(name):
     pc.setOperators(system.A)
     pc.setUp()
     M = dense_inverse(pc, 156)
-    assert np.linalg.eigvals(M @ scipy_of(system).toarray()).real.max() < (1 + 1e-5 if name == "multigrid" else 1.5)
+    assert np.linalg.eigvals(M @ to_scipy(system.A).toarray()).real.max() < (1 + 1e-5 if name == "multigrid" else 1.5)
 
 
 def test_the_scale_of_matrix_and_vector_does_not_matter():

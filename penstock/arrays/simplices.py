@@ -70,7 +70,10 @@ def measures(points: np.ndarray, cells: np.ndarray) -> np.ndarray:
 
 
 def lumped_mass(points: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """The integral of every P1 basis function, [P]: quadrature weights, whose sum is the domain's measure."""
+    """The integral of every P1 basis function, [P].
+
+    They are quadrature weights, whose sum is the domain's measure.
+    """
     shares = measures(points, cells) / cells.shape[1]
     return np.bincount(cells.ravel(), np.repeat(shares, cells.shape[1]), minlength=len(points))
 
@@ -78,7 +81,7 @@ def lumped_mass(points: np.ndarray, cells: np.ndarray) -> np.ndarray:
 def stiffness(
     points: np.ndarray, cells: np.ndarray, coefficient: np.ndarray | float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The integrals of a ∇φ_i·∇φ_j over all cells, as entries of a matrix that are to be summed.
+    """The integrals of a ∇φ_i·∇φ_j over all cells, as entries that are to be summed.
 
     Args:
         points: coordinates [P, d].

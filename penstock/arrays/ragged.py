@@ -1,4 +1,4 @@
-"""Rows of different lengths, without padding: how samples with points of their own travel.
+"""Rows of different lengths, as samples with points of their own travel: unpadded.
 
 Axes:  N rows, C channels, L the entries of a row, which are a sample's points or edges.
 """
@@ -14,7 +14,10 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
-    """Arrays [C, L] with an L of their own, one after another; indexed along N as an array [N, C, L] would be."""
+    """Arrays [C, L] with an L of their own, one after another.
+
+    They are indexed along N as an array [N, C, L] would be.
+    """
 
     values: np.ndarray
     """All rows, [sum of C L]."""
@@ -61,7 +64,10 @@ class Ragged:
         return Ragged.of([self.row(number) for number in picked])
 
     def padded(self, length: int | None = None) -> np.ndarray:
-        """The rows with 0 behind them, [N, C, L]; to the longest of them where no length is given."""
+        """The rows with 0 behind them, [N, C, L].
+
+        L is that of the longest where no length is given.
+        """
         length = int(self.counts.max(initial=0)) if length is None else length
         array = np.zeros((len(self), self.channels, length), self.dtype)
         for number, count in enumerate(self.counts):

@@ -5,7 +5,7 @@ Axes:  B batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -21,12 +21,13 @@ WEIGHT_DECAY = 1e-4
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
 
 
-class Step:
+class Optimization:
     """A step of AdamW (Loshchilov and Hutter, ICLR 2019, arXiv 1711.05101) on the mean loss of a batch.
 
     surrogate: on its device already; its parameters are changed in place. A complex one is trained as its real and
         imaginary parts, which is how torch's own AdamW takes it where it isn't fused.
-    loss: of all outputs.
+    loss: of all outputs. Where a batch's rows have weights w_i, its mean loss is Σ w_i loss_i / B: they should have
+        mean 1, or they scale the gradient too.
     precision: "bfloat16" is autocast: linear layers compute in bfloat16, while weights, moments, normalisation and loss
         stay float32, and so do layers that ask for it (the FNO's spectral ones). "float32" is just that: TF32 is left
         as torch has it, which is off for matrix products. On a CPU core with AVX512-BF16 a step of an FNO takes 0.8 of
@@ -76,33 +77,35 @@ class Step:
         self.clip_norm = clip_norm
         self.ema_decay = ema_decay
         self.num_steps = 0
-        self._loss = loss
-        self._autocasts = precision == "bfloat16"
+        self._total_loss = _BatchLoss(surrogate, loss, autocasts=precision == "bfloat16", compiles=compile)
+        self._row_losses: list[Tensor] = []  # of the parts of the last batch
         self._parameters = {
             name: p for name, p in surrogate.named_parameters() if torch.is_floating_point(p) or p.is_complex()
         }
         self._reals = {name: _as_real(parameter) for name, parameter in self._parameters.items()}
         self._optimizer = torch.optim.AdamW(self._reals.values(), learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
-        self._compiled_total_loss = None
-        if compile:
-            mark_constants()
-            self._compiled_total_loss = torch.compile(self._total_loss, dynamic=False)
-        self._compiled_shapes: dict[str, torch.Size] | None = None
         self._averaged = surrogate if ema_decay is None else copied(surrogate).requires_grad_(False)
         averaged = dict(self._averaged.named_parameters())
         self._averaged_reals = {name: _as_real(averaged[name]) for name in self._parameters}
 
-    def __call__(self, arrays: Mapping[str, Tensor], learning_rate: float) -> Tensor:
-        """One step on a batch, `Layout.pack`'s arrays on the device; its mean loss before the step, on the device."""
+    def __call__(self, arrays: Mapping[str, Tensor], learning_rate: float, weights: Tensor | None = None) -> Tensor:
+        """One step on a batch; its mean loss before the step, on the device.
+
+        arrays: those of `Layout.pack`, on the device. weights: float32 [B], there too; without them all rows count
+        alike.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self.surrogate.zero_grad()
         batch_size = _size(arrays)
         mean_loss = torch.zeros((), device=self.surrogate.device)
-        for part in self._parts(arrays):
-            loss = self._total_loss_for(part)(part) / batch_size
+        self._row_losses = []
+        for part, part_weights in self._parts(arrays, weights):
+            total, row_losses = self._total_loss(part, part_weights)
+            loss = total / batch_size
             loss.backward()
             mean_loss += loss.detach()
+            self._row_losses.append(row_losses)
         self._hand_over_gradients()
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._reals.values(), self.clip_norm)
@@ -134,7 +137,12 @@ class Step:
     @property
     def compiles_next(self) -> bool:
         """Whether the next step is the one that torch.compile takes its time for."""
-        return self._compiled_total_loss is not None and self._compiled_shapes is None
+        return self._total_loss.compiles_next
+
+    @property
+    def row_losses(self) -> Tensor:
+        """[B] of the last batch's rows, on the device: before its step, without weights."""
+        return torch.cat(self._row_losses)
 
     @property
     def averaged(self) -> Surrogate:
@@ -152,25 +160,13 @@ class Step:
         states = [torch.stack([t.isfinite().all() for t in (p, *s.values())]) for p, s in self._optimizer.state.items()]
         return not states or bool(torch.cat(states).all())
 
-    def _parts(self, arrays: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-        if self.micro_batch_size is None:
-            return [dict(arrays)]
-        parts = zip(*(array.split(self.micro_batch_size) for array in arrays.values()), strict=True)
-        return [dict(zip(arrays, part, strict=True)) for part in parts]
-
-    def _total_loss(self, arrays: dict[str, Tensor]) -> Tensor:
-        """Sum of the samples' losses."""
-        with torch.autocast(self.surrogate.device.type, torch.bfloat16, enabled=self._autocasts):
-            prediction = self.surrogate.predict_in_stds(arrays)
-        return self._loss(prediction, arrays, self.surrogate.normalization).sum()
-
-    def _total_loss_for(self, arrays: Mapping[str, Tensor]) -> Callable[[dict[str, Tensor]], Tensor]:
-        if self._compiled_total_loss is None:
-            return self._total_loss
-        shapes = {name: array.shape for name, array in arrays.items()}
-        if self._compiled_shapes is None:
-            self._compiled_shapes = shapes
-        return self._compiled_total_loss if shapes == self._compiled_shapes else self._total_loss
+    def _parts(
+        self, arrays: Mapping[str, Tensor], weights: Tensor | None
+    ) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
+        size = self.micro_batch_size or _size(arrays)
+        for start in range(0, _size(arrays), size):
+            part = slice(start, start + size)
+            yield {name: array[part] for name, array in arrays.items()}, None if weights is None else weights[part]
 
     # Checkpoints
 
@@ -210,6 +206,42 @@ class Step:
 
 def _size(arrays: Mapping[str, Tensor]) -> int:
     return len(next(iter(arrays.values())))
+
+
+class _BatchLoss:
+    """The sum of a batch's losses, by their weights, and each of them.
+
+    compiles: for the batch's shapes that come first.
+    """
+
+    def __init__(self, surrogate: Surrogate, loss: TotalLoss, *, autocasts: bool, compiles: bool):
+        self._surrogate = surrogate
+        self._loss = loss
+        self._autocasts = autocasts
+        self._compiled = None
+        self._compiled_shapes: dict[str, torch.Size] | None = None
+        if compiles:
+            mark_constants()
+            self._compiled = torch.compile(self._compute, dynamic=False)
+
+    @property
+    def compiles_next(self) -> bool:
+        return self._compiled is not None and self._compiled_shapes is None
+
+    def __call__(self, arrays: dict[str, Tensor], weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self._compiled is None:
+            return self._compute(arrays, weights)
+        shapes = {name: array.shape for name, array in arrays.items()}
+        if self._compiled_shapes is None:
+            self._compiled_shapes = shapes
+        return (self._compiled if shapes == self._compiled_shapes else self._compute)(arrays, weights)
+
+    def _compute(self, arrays: dict[str, Tensor], weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        with torch.autocast(self._surrogate.device.type, torch.bfloat16, enabled=self._autocasts):
+            prediction = self._surrogate.predict_in_stds(arrays)
+        losses = self._loss(prediction, arrays, self._surrogate.normalization)
+        total = losses.sum() if weights is None else (weights * losses).sum()
+        return total, losses.detach()
 
 
 def _as_real(parameter: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from penstock.errors import PenstockError
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.losses.losses import TotalLoss
+from penstock.learner.losses.losses import MSE, TotalLoss
 from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization, RunningMoments
-from penstock.learner.step import Step
+from penstock.learner.optimization import Optimization
 from penstock.learner.surrogate import Surrogate
 
 LAYOUT = Layout((FieldSpec(name="a", on=Grid((12, 12))),), (FieldSpec(name="u", on=Grid((12, 12))),))
@@ -44,7 +44,7 @@ def new_step(seed=0, **options):
     moments = RunningMoments()
     moments.update({name: array.numpy() for name, array in next(batches(1, 64)).items()})
     surrogate = Surrogate(FNO(LAYOUT, width=6, modes=4, layers=2), Normalization.from_moments(moments, LAYOUT), LAYOUT)
-    return Step(surrogate, **{"loss": LOSS, "learning_rate": 1e-3, **options})
+    return Optimization(surrogate, **{"loss": LOSS, "learning_rate": 1e-3, **options})
 
 
 def weights(surrogate):
@@ -94,7 +94,7 @@ class ComplexGains(nn.Module):
 @pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
 def test_complex_parameters_follow_adamw_written_out_in_numpy(dtype):
     """The mean output's gradient is constant: d/dRe(w) Im(conj(w) a) = 0 and d/dIm(w) = -a."""
-    step = Step(
+    step = Optimization(
         Surrogate(ComplexGains(dtype), Normalization.identity(LAYOUT), LAYOUT),
         loss=TotalLoss(LAYOUT, lambda _: lambda prediction, target, typical: prediction.mean(dim=(1, 2, 3))),
         learning_rate=1e-2,
@@ -132,6 +132,39 @@ def test_the_gradient_of_the_parts_is_that_of_the_batch(micro_batch_size):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6 * gradient.abs().max(), msg=name)
 
 
+class Gain(nn.Module):
+    """u = g a"""
+
+    def __init__(self):
+        super().__init__()
+        self.g = nn.Parameter(torch.tensor([0.5]))
+
+    def forward(self, fields):
+        return self.g * fields
+
+
+@pytest.mark.parametrize("options", [{}, {"micro_batch_size": 3}, {"micro_batch_size": 8}, {"compile": True}])
+def test_a_weighted_loss_and_its_gradient_are_those_of_numpy(options):
+    """Of u = g a it is L = 1/N Σ w_i mean((g a_i - u_i)²), and dL/dg = 1/N Σ w_i mean(2 a_i (g a_i - u_i))."""
+    step = Optimization(
+        Surrogate(Gain(), Normalization.identity(LAYOUT), LAYOUT),
+        loss=TotalLoss(LAYOUT, MSE),
+        learning_rate=1e-2,
+        **options,
+    )
+    for number, batch in enumerate(batches(3)):
+        a, u = (batch[name].double().numpy() for name in ("fields", "targets"))
+        weights = np.random.default_rng(number).uniform(0, 2, 8).astype(np.float32) if number < 2 else None
+        w = np.ones(8) if weights is None else weights.astype(np.float64)
+        residual = step.surrogate.model.g.item() * a - u
+        losses = np.mean(residual**2, axis=(1, 2, 3))
+        gradient = np.mean(w * np.mean(2 * a * residual, axis=(1, 2, 3)))
+        loss = step(batch, 1e-2, None if weights is None else torch.from_numpy(weights))
+        assert loss.item() == pytest.approx(np.mean(w * losses), rel=1e-5)
+        assert step.surrogate.model.g.grad.item() == pytest.approx(gradient, rel=1e-4)
+        np.testing.assert_allclose(step.row_losses.numpy(), losses, rtol=1e-5)
+
+
 def test_the_average_is_that_of_numpy_and_forgets_the_first_weights_quickly():
     step = new_step(ema_decay=0.7)
     expected = {name: value.double().numpy() for name, value in weights(step.surrogate).items()}
@@ -166,7 +199,7 @@ class CountsBatches(nn.Module):
 
 
 def test_the_averaged_surrogate_follows_the_normalisation_and_the_buffers():
-    step = Step(
+    step = Optimization(
         Surrogate(CountsBatches(), Normalization.identity(LAYOUT), LAYOUT),
         loss=LOSS,
         learning_rate=1e-3,
@@ -267,7 +300,7 @@ def test_no_value_is_read_on_the_host(options):
 def test_a_step_on_a_gpu_never_waits_for_it(options):
     on_cpu = new_step(**options)
     surrogate = copy.deepcopy(on_cpu.surrogate).cuda()
-    step = Step(surrogate, loss=LOSS, learning_rate=1e-3, **options)
+    step = Optimization(surrogate, loss=LOSS, learning_rate=1e-3, **options)
     arrays = [{name: array.cuda() for name, array in batch.items()} for batch in batches(6)]
     step(arrays[0], 1e-3)
     torch.cuda.set_sync_debug_mode("error")
@@ -279,6 +312,7 @@ def test_a_step_on_a_gpu_never_waits_for_it(options):
     np.testing.assert_allclose([loss.item() for loss in losses], expected, rtol=1e-2)
 
 
+@pytest.mark.slow  # Inductor compiles C++ for forward and backward, 20 s of a core
 def test_a_compiled_step_is_the_same_and_other_batch_sizes_are_not_compiled():
     stream = [*batches(3), *batches(1, 5), *batches(1, 3)]
 
@@ -286,7 +320,7 @@ def test_a_compiled_step_is_the_same_and_other_batch_sizes_are_not_compiled():
         torch.manual_seed(0)
         surrogate = Surrogate(nn.Conv2d(1, 1, 1), Normalization.identity(LAYOUT), LAYOUT)
         surrogate.model.forward = lambda fields, forward=surrogate.model.forward: torch.tanh(forward(fields))
-        step = Step(surrogate, loss=LOSS, learning_rate=1e-3, **options)
+        step = Optimization(surrogate, loss=LOSS, learning_rate=1e-3, **options)
         return zip(*((step.compiles_next, step(batch, 1e-3).item()) for batch in stream), strict=True)
 
     torch._dynamo.utils.counters.clear()

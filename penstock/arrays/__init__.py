@@ -1,0 +1,1 @@
+"""Values as arrays: converted, checked, ragged; and finite elements on simplices."""

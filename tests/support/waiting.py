@@ -1,0 +1,12 @@
+"""Waiting for what a test needs, however slow the machine is."""
+
+import time
+from collections.abc import Callable
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+    """Until the condition holds; fails after timeout_s, which only ends a test that is wrong."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "timed out"
+        time.sleep(0.001)
