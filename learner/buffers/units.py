@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from penstock.errors import PenstockError
 from penstock.layout import Block, Layout
 
 
@@ -72,7 +73,8 @@ class Unit(ABC):
         """Everything that could be drawn of these samples, arrays [N, C, *] of the problem's layout: a validation set.
 
         simulations, steps: int64 [N], in any order. Returned beside the arrays: of each row its simulation, and the
-        step of its inputs. Raises ValueError where a simulation has not each step once.
+        step of its inputs. Raises ValueError where a simulation has not each step once, and PenstockError where its
+        geometry changes from step to step.
         """
         num_units, num_steps = len(simulations) // self.num_steps, self.num_steps
         order = np.lexsort((steps, simulations)) if num_steps > 1 else np.arange(num_units)
@@ -83,7 +85,10 @@ class Unit(ABC):
         merged = {}
         for name, array in arrays.items():
             num_kept = self.num_kept(layout.blocks[name])
-            units = array[order].reshape(num_units, num_steps, *array.shape[1:])[:, :num_kept]
+            units = array[order].reshape(num_units, num_steps, *array.shape[1:])
+            if layout.blocks[name].role == "geometry":
+                _check_stays(name, units, simulations[order[::num_steps]])
+            units = units[:, :num_kept]
             merged[name] = self.merged(torch.from_numpy(np.ascontiguousarray(units)))
         units, choices = np.divmod(np.arange(num_units * self.num_choices), self.num_choices)
         rows = torch.from_numpy(self.rows(units, choices))
@@ -210,6 +215,16 @@ def dtype_of(block: Block) -> torch.dtype:
 def _check_num_steps(what: str, num_steps: int) -> None:
     if num_steps <= 1:
         raise ValueError(f"{what} need a problem whose num_steps is above 1, not {num_steps}")
+
+
+def _check_stays(name: str, units: np.ndarray, simulations: np.ndarray) -> None:
+    """Raise PenstockError where a geometry's array [U, T, C, *] is not that of step 0 at all steps."""
+    moves = (units != units[:, :1]).reshape(len(units), -1).any(axis=1)
+    if moves.any():
+        raise PenstockError(
+            f"buffer.draw: {name} of simulation {simulations[moves][0]} change from step to step, and those of step 0 "
+            "stand for all: take samples"
+        )
 
 
 UNITS: dict[str, type[Unit]] = {"samples": Samples, "trajectories": Trajectories, "pairs": Pairs}

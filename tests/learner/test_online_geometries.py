@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from penstock.arrays.ragged import Ragged, padded
 from penstock.geometry import Mesh, Points
 from penstock.layout import FieldSpec, Layout, Sample
 from penstock.learner.buffers.buffer import Buffer
@@ -28,7 +29,6 @@ from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.collect import Collected, Collector
 from penstock.messages import Chunk, Lease
 from penstock.orchestrator.ledger.ledger import Ledger
-from penstock.arrays.ragged import Ragged, padded
 from penstock.status import Ended
 
 NUM_STEPS, WINDOW, NUM_LANES, NUM_SIMULATIONS = 2, 5, 2, 40

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from penstock.arrays.ragged import Ragged, padded
+from penstock.errors import PenstockError
 from penstock.geometry import Grid, Mesh, Points
 from penstock.layout import FieldSpec, Layout, Sample
 from penstock.learner.buffers.buffer import Buffer
@@ -241,3 +242,18 @@ def test_a_validation_set_of_points_is_as_long_as_its_longest_sample():
     for name, array in rows.items():
         np.testing.assert_array_equal(array, packed[name])
         assert array.dtype == packed[name].dtype
+
+
+@pytest.mark.parametrize("draws", [Trajectories(2), Pairs(2)], ids=repr)
+def test_points_that_move_from_step_to_step_are_refused_where_those_of_step_0_stand_for_all(draws):
+    """The same number of them, of which one has moved a little."""
+    samples = [points_sample(number, step) for number in (4, 9) for step in range(2)]
+    simulations, steps = np.array([4, 4, 9, 9]), np.array([0, 1, 0, 1])
+    packed = {name: padded(rows) for name, rows in ON_POINTS.pack(samples).items()}
+    draws.all_rows(packed, ON_POINTS, simulations, steps)
+    packed["points"][3, 0, 0] += 1e-3
+    with pytest.raises(
+        PenstockError, match=r"^buffer\.draw: points of simulation 9 change from step to step, .*: take "
+    ):
+        draws.all_rows(packed, ON_POINTS, simulations, steps)
+    Samples().all_rows(packed, ON_POINTS, simulations, steps)
