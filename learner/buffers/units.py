@@ -107,7 +107,7 @@ class Draw(ABC):
 
 @dataclass(frozen=True)
 class Samples(Draw):
-    """Single samples, each for itself: of steady problems, and of transient ones whose inputs tell the time."""
+    """Single samples, of steady problems and of transient ones with the time as an input."""
 
     num_steps = 1
 
