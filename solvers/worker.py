@@ -88,6 +88,12 @@ class SolverWorker:
         Every simulation is `finished` or `failed` in exactly one chunk. A simulation fails alone, whatever its code
         raises: the reason travels in the chunk, the traceback is logged. A worker that has outgrown its memory leaves
         out the simulations that it has not begun; a deterministic one completes the lease.
+
+        Args:
+            lease: the lease.
+
+        Yields:
+            Chunks of samples, the last one perhaps without any.
         """
         if self._outgrown_bytes is not None:
             return
