@@ -31,9 +31,9 @@ class Trainer:
     """Trains on what the feed gives, by steps of `step`, until a limit of the settings' stop_after.
 
     Between two steps, when they are due: a slice of the validation, or a checkpoint. The set of the course may be given
-    later, once its samples are known. A checkpoint is saved in its interval and at the end, when every batch that was drawn
-    was trained on and the errors of these very weights are known; while the last one is being written one that is due
-    is put off, so that training does not wait for a slow disk.
+    later, once its samples are known. A checkpoint is saved in its interval and at the end, when every batch that was
+    drawn was trained on and the errors of these very weights are known; while the last one is being written one that is
+    due is put off, so that training does not wait for a slow disk.
 
     ingest: what fills the buffer: it says how much came in, and what the normalisation is fixed from.
     saver: of the checkpoints; None saves none.
