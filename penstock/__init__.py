@@ -1,3 +1,3 @@
 """penstock: online training of neural operators from live PDE solvers."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -34,9 +34,9 @@ class Geometry(ABC):
     """Tells geometries of one problem apart: the arrays of one named "wall" are "wall_points", "wall_weights"."""
 
     shape: tuple[int, ...]
-    """Of the values of one component, [*grid] or [P]; where points vary, of as many as there may be."""
+    """Shape of the values of one component, [*grid] or [P]; if points vary, that of the largest sample."""
     dimension: int
-    """d, of the space that the points are in."""
+    """Dimension d of the space that the points are in."""
 
     @property
     @abstractmethod
@@ -95,7 +95,7 @@ class Grid(Geometry):
     """Where values sit along an axis of n points and length L: "cells", at (i + 1/2) L / n; "vertices", at
     i L / (n - 1), or on a periodic axis at i L / n."""
     periodic: tuple[bool, ...] = field(default=(), kw_only=True)
-    """Whether each axis is; True or False for all of them."""
+    """Whether each axis is periodic; True or False for all of them."""
     is_masked: bool = field(default=False, kw_only=True)
     """Whether every sample brings quadrature weights [*grid] along.
 
@@ -145,7 +145,7 @@ class Grid(Geometry):
 
     @cached_property
     def weights(self) -> np.ndarray | None:
-        """By the trapezoidal rule on vertices; equal, and so absent, everywhere else."""
+        """Weights of the trapezoidal rule on vertices; None on cells, which count alike."""
         if self.is_masked or self.centring == "cells" or all(self.periodic):
             return None
         weights = np.ones(self.shape)

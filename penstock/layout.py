@@ -38,7 +38,7 @@ class FieldSpec:
     on: Geometry | None = None
     """Where its values sit; None for a scalar."""
     components: int = 1
-    """Of a vector or tensor, one after another; 1 for a plain number."""
+    """Number of components of a vector or tensor; 1 for a plain number."""
     unit: str = "1"
     """Physical unit, for people; "1" when dimensionless."""
 
@@ -57,7 +57,7 @@ class FieldSpec:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the values in a sample: *, or [components, *]; P at most where it varies."""
+        """Shape of the values in a sample, * or [components, *], at its largest."""
         components = (self.components,) if self.components > 1 else ()
         return (*components, *(self.on.shape if self.on is not None else ()))
 
@@ -127,7 +127,7 @@ class Block:
 
     @property
     def num_bytes(self) -> int:
-        """Of a sample, where points vary of the largest."""
+        """Bytes of a sample; those of the largest if points vary."""
         return self.dtype.itemsize * prod(self.shape)
 
     @cached_property
@@ -160,9 +160,9 @@ class Layout:
     """The arrays that hold a problem's samples, and their channels.
 
     `fields` [C, *] holds the input fields, `scalars` [S] the input scalars, `targets` [C, *] the output fields,
-    `target_scalars` [C] the output scalars, all in float32. Fields of one role on two geometries are in arrays of their
-    own, `fields_<name of the geometry>`. What a geometry has each sample bring along is in arrays of the names that it
-    gives them, such as `points` [d, P] and `weights` [1, P]. An array that a problem lacks is absent from every
+    `target_scalars` [C] the output scalars, all in float32. Fields of one role on several geometries are in separate
+    arrays, `fields_<name of the geometry>`. What a geometry has each sample bring along is in arrays by the names that
+    it gives them, such as `points` [d, P] and `weights` [1, P]. An array that a problem lacks is absent from every
     mapping.
 
     Raises:
@@ -197,7 +197,7 @@ class Layout:
 
     @cached_property
     def geometries(self) -> tuple[Geometry, ...]:
-        """Those of the outputs, then those of inputs alone."""
+        """The geometries of the outputs, then those of inputs alone."""
         specs = (*self.outputs, *self.inputs)
         return tuple(dict.fromkeys(spec.on for spec in specs if spec.on is not None))
 
@@ -224,17 +224,17 @@ class Layout:
 
     @cached_property
     def input_blocks(self) -> tuple[Block, ...]:
-        """Of quantities that the network is given."""
+        """The arrays of quantities that the network is given."""
         return tuple(block for block in self.blocks.values() if block.role == "input")
 
     @cached_property
     def output_blocks(self) -> tuple[Block, ...]:
-        """Of quantities that the network predicts."""
+        """The arrays of quantities that the network predicts."""
         return tuple(block for block in self.blocks.values() if block.role == "output")
 
     @cached_property
     def geometry_blocks(self) -> tuple[Block, ...]:
-        """Of what geometries have each sample bring along."""
+        """The arrays that samples bring along for their geometries."""
         return tuple(block for block in self.blocks.values() if block.role == "geometry")
 
     @cached_property

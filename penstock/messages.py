@@ -41,7 +41,13 @@ MAX_FAMILIES = 32
 
 
 def keep_last[Key, Value](kept: dict[Key, Value], key: Key, value: Value) -> None:
-    """Set the key as the last one, and drop the first ones beyond MAX_FAMILIES."""
+    """Set a key as the last one, and drop the first ones beyond MAX_FAMILIES.
+
+    Args:
+        kept: a dictionary by family, which is changed.
+        key: the family.
+        value: what is kept of it.
+    """
     kept.pop(key, None)
     kept[key] = value
     while len(kept) > MAX_FAMILIES:
@@ -117,7 +123,7 @@ class Chunk:
     quantiles: np.ndarray | None = None
     """Quantile of each parameter of the sample's draw, float32 [N, F].
 
-    Quantiles lie in [0, 1] and are uniform under the target distribution; [N, 0] where none is given.
+    Ranks lie in [0, 1] and are uniform under the target distribution; [N, 0] where none is given.
     """
     finished: tuple[int, ...] = ()
     """Simulations whose last sample is in this chunk."""

@@ -48,7 +48,7 @@ class LinearSystem:
     family: str = "default"
     """Name of the family: systems of one size that share a recycle space.
 
-    Where every draw has a mesh of its own, the systems are one family all the same: a strategy is then found once.
+    Systems of different size, one per draw, may be one family too: a strategy is then found once for all of them.
     """
     guess: PETSc.Vec | None = None
     """Initial guess; zero where absent."""

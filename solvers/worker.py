@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from math import inf
 from typing import Literal
 
@@ -88,6 +88,12 @@ class SolverWorker:
         Every simulation is `finished` or `failed` in exactly one chunk. A simulation fails alone, whatever its code
         raises: the reason travels in the chunk, the traceback is logged. A worker that has outgrown its memory leaves
         out the simulations that it has not begun; a deterministic one completes the lease.
+
+        Args:
+            lease: the lease.
+
+        Yields:
+            Chunks of samples, the last one perhaps without any.
         """
         if self._outgrown_bytes is not None:
             return
@@ -136,7 +142,6 @@ class SolverWorker:
                 break
             self._on_begin(lease.number, simulation)
             retried, steps, num_steps = solver.num_retried, set(), self.problem.num_steps
-            geometry = None
             try:
                 for sample in self._simulate(draws.pop(simulation), solve):
                     if sample.step in steps:  # a second copy, as far as the learner knows: it would be dropped
@@ -144,9 +149,6 @@ class SolverWorker:
                     if num_steps > 1 and not 0 <= sample.step < num_steps:
                         raise Refused(f"step {sample.step} was yielded, and the problem's num_steps is {num_steps}")
                     steps.add(sample.step)
-                    if num_steps > 1:  # trajectories and pairs have one geometry, that of the first step
-                        geometry = geometry or sample.geometry
-                        _require_same(geometry, sample.geometry)
                     chunk.add(simulation, sample, quantiles[simulation])
                     if chunk.is_due():
                         yield from self._send(chunk, lease.number)
@@ -229,15 +231,6 @@ class SolverWorker:
             self._first_bytes = now
         if now > max(self._max_bytes, GROWTH * self._first_bytes):
             self._outgrown_bytes = now
-
-
-def _require_same(first: Mapping[str, np.ndarray], later: Mapping[str, np.ndarray]) -> None:
-    """Raise Refused if a sample's geometry is not that of an earlier step."""
-    for name in first:
-        if name not in later or (later[name] is not first[name] and not np.array_equal(later[name], first[name])):
-            raise Refused(
-                f"{name!r} changes from step to step: give the problem num_steps = 1, its samples then stand alone"
-            )
 
 
 def _own_bytes() -> int:

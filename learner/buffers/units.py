@@ -112,7 +112,7 @@ class Unit(ABC):
 
 @dataclass(frozen=True)
 class Samples(Unit):
-    """Single samples, each for itself: of steady problems, and of transient ones whose inputs tell the time."""
+    """Single samples, of steady problems and of transient ones with the time as an input."""
 
     num_steps = 1
 

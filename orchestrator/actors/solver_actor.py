@@ -73,7 +73,7 @@ def reference_solver(config: SolverSection) -> LinearSolver:
         config: section `solver` of the configuration.
 
     Returns:
-        A direct solver with a bound of its own.
+        A direct solver, with a separate bound.
     """
     if config.accuracy_of == "deviation":
         return LinearSolver(Direct(), accuracy=REFERENCE_ACCURACY * config.accuracy, of_deviation=True)

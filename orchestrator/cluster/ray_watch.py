@@ -88,7 +88,7 @@ def parts_of(session_name: str, raylet_socket: str) -> dict[int, str]:
 
     Args:
         session_name: name of Ray's session.
-        raylet_socket: socket of the node's raylet, which tells nodes of one machine apart.
+        raylet_socket: socket of the node's raylet, which distinguishes nodes of one machine.
 
     Returns:
         Names by process id: the raylet's agents, the raylet, the control service. Agents come first, because the raylet

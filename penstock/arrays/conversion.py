@@ -56,7 +56,16 @@ def as_numbers(name: str, value: Any) -> np.ndarray:
 
 
 def require_kept(name: str, values: np.ndarray, packed: np.ndarray) -> None:
-    """Raise Refused where the float32 array `packed` has lost what `values` hold."""
+    """Check that float32 has kept what values hold.
+
+    Args:
+        name: name of the quantity, for messages.
+        values: the values, as the problem gave them.
+        packed: the same in float32.
+
+    Raises:
+        Refused: their range, their integers or their variation is lost.
+    """
     lowest, highest = (float(packed.min()), float(packed.max())) if values.ndim else (float(packed),) * 2
     largest = max(-lowest, highest)
     if highest - lowest > max(PLAIN_RANGE * largest, LEAST) and values.dtype.kind == "f":  # False for NaN and infinity

@@ -1,4 +1,4 @@
-"""Rows of different lengths, as samples with points of their own travel: unpadded.
+"""Rows of different lengths, unpadded, as samples travel whose points vary.
 
 Axes:  N rows, C channels, L the entries of a row, which are a sample's points or edges.
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Ragged:
-    """Arrays [C, L] with an L of their own, one after another.
+    """Arrays [C, L], one after another, each with a different L.
 
     They are indexed along N as an array [N, C, L] would be.
     """
@@ -22,13 +22,20 @@ class Ragged:
     values: np.ndarray
     """All rows, [sum of C L]."""
     counts: np.ndarray
-    """L of each row, int64 [N]."""
+    """The length L of each row, int64 [N]."""
     channels: int
-    """C."""
+    """The number of channels, C."""
 
     @classmethod
     def of(cls, rows: Sequence[np.ndarray]) -> Ragged:
-        """Of arrays [C, L], one at least."""
+        """The rows of separate arrays.
+
+        Args:
+            rows: arrays [C, L], at least one.
+
+        Returns:
+            The rows, one after another.
+        """
         counts = np.array([row.shape[1] for row in rows], np.int64)
         return cls(np.concatenate([row.ravel() for row in rows]), counts, len(rows[0]))
 
@@ -37,10 +44,12 @@ class Ragged:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all rows."""
         return self.values.nbytes
 
     @property
     def dtype(self) -> np.dtype:
+        """Type of the values."""
         return self.values.dtype
 
     @cached_property
@@ -48,11 +57,11 @@ class Ragged:
         return np.concatenate([[0], np.cumsum(self.counts * self.channels)])
 
     def row(self, number: int) -> np.ndarray:
-        """One row [C, L], where it lies."""
+        """One row [C, L], a view."""
         return self.values[self._starts[number] : self._starts[number + 1]].reshape(self.channels, -1)
 
     def __getitem__(self, rows: slice | np.ndarray) -> Ragged:
-        """Some of the rows; those of a slice stay where they lie."""
+        """Some of the rows; a slice gives a view."""
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step == 1:
@@ -64,9 +73,13 @@ class Ragged:
         return Ragged.of([self.row(number) for number in picked])
 
     def padded(self, length: int | None = None) -> np.ndarray:
-        """The rows with 0 behind them, [N, C, L].
+        """The rows as one array, padded with 0 at their ends.
 
-        L is that of the longest where no length is given.
+        Args:
+            length: length L of every row; None for that of the longest one.
+
+        Returns:
+            Array [N, C, L].
         """
         length = int(self.counts.max(initial=0)) if length is None else length
         array = np.zeros((len(self), self.channels, length), self.dtype)
@@ -80,7 +93,14 @@ Rows = np.ndarray | Ragged
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
-    """The rows of several arrays of one kind, one at least, in their order."""
+    """The rows of several arrays, in their order.
+
+    Args:
+        parts: arrays of one kind, at least one.
+
+    Returns:
+        One array of that kind.
+    """
     if isinstance(parts[0], Ragged):
         values = np.concatenate([part.values for part in parts])
         return Ragged(values, np.concatenate([part.counts for part in parts]), parts[0].channels)
@@ -88,5 +108,5 @@ def joined(parts: Sequence[Rows]) -> Rows:
 
 
 def padded(rows: Rows) -> np.ndarray:
-    """As one array, [N, C, *]."""
+    """The rows as one array [N, C, *], padded with 0 if they are ragged."""
     return rows.padded() if isinstance(rows, Ragged) else rows

@@ -20,9 +20,19 @@ from penstock.solvers.problems import PROBLEMS
 ROOT = Path(__file__).parents[2]
 
 
-def test_readme_lists_every_problem():
+def test_readme_lists_every_problem_and_model():
     text = (ROOT / "README.md").read_text()
-    assert all(re.search(rf"^\|.*\b{name}\b", text, re.M) for name in PROBLEMS)
+    assert len(text.splitlines()) <= 180
+    assert all(re.search(rf"^\|.*\b{name}\b", text, re.M) for name in (*PROBLEMS, *MODELS))
+
+
+def test_the_way_of_a_sample_leads_through_twelve_files():
+    text = (ROOT / "docs" / "how-it-works.md").read_text()
+    way = text.partition("## From draw to gradient")[2].partition("\n## ")[0]
+    steps = re.split(r"^\d+\. ", way, flags=re.M)[1:]
+    files = [re.search(r" in\s+`([a-z_/]+\.py)`", step)[1] for step in steps]
+    assert len(files) == len(set(files)) == 12
+    assert all((ROOT / file).exists() for file in files)
 
 
 def test_the_reference_has_every_part_that_is_chosen_by_name():

@@ -1,4 +1,4 @@
-"""Poisson's equation around a random hole: every sample has a mesh of its own.
+"""Poisson's equation around a random hole: every sample has a separate mesh.
 
 Axes:  P points, T cells.
 """
