@@ -175,6 +175,7 @@ def _yaml(value: Any) -> str:
 def _sentence(text: str) -> str:
     """A text on one line, with YAML's words, a capital and a full stop."""
     text = re.sub(r'"(\w+)"', r"`\1`", " ".join(text.split()))
+    text = text.replace("](../configuration.md#", "](#").replace("](../", "](")
     text = re.sub(rf"\b({'|'.join(CONSTANTS)})\b", lambda word: CONSTANTS[word[0]], text)
     return f"{text[0].upper()}{text[1:].rstrip('.')}."
 

@@ -41,7 +41,7 @@ above 1, auto is faster."""
 
 LADDER_LEGEND = """L1 is the step on one batch that stays on the device, L2 the step fed from a full buffer, L2p the
 same while a thread puts samples into the buffer as fast as the buffer accepts them, "feed" the batches without a step.
-The gap from L1 to L2 is the cost of feeding, the gap from L2 to L2p the cost of ingestion; a run reaches L2 at most.
+The gap from L1 to L2 is what feeding costs, that from L2 to L2p what ingestion costs; a run reaches L2 at most.
 DataLoader is torch's, over the same buffer. Ratios are medians over rounds, with quartiles in brackets."""
 
 
