@@ -17,7 +17,8 @@ from penstock.orchestrator.config.reading import read_values
 class Section(BaseModel):
     """A section of a configuration.
 
-    The text under a key is its meaning in docs/configuration.md, which `make docs` writes. Links start from the reference.
+    The text under a key is its meaning in docs/configuration.md, which `make docs` writes. Its links start from the
+    folder of the reference.
     """
 
     model_config = ConfigDict(
