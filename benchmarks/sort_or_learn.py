@@ -76,7 +76,7 @@ class Draws:
         return len(self.chunk)
 
     def collected(self) -> Collected:
-        """As a validation set."""
+        """The samples as a validation set."""
         return Collected(self.chunk.arrays, self.chunk.simulations, self.chunk.steps, Ended([[0, len(self)]]))
 
     @cached_property

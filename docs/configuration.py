@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
 
-from penstock.learner.buffers.policies import POLICIES
 from penstock.learner.buffers.units import UNITS
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
@@ -31,7 +30,6 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
     "strategy": STRATEGIES,
     "model": MODELS,
     "loss": LOSSES,
-    "policy": POLICIES,
     "draw": UNITS,
 }
 KINDS = {int: "integer", float: "number", bool: "true or false", str: "text", NoneType: "`null`"}
@@ -177,6 +175,7 @@ def _yaml(value: Any) -> str:
 def _sentence(text: str) -> str:
     """A text on one line, with YAML's words, a capital and a full stop."""
     text = re.sub(r'"(\w+)"', r"`\1`", " ".join(text.split()))
+    text = text.replace("](../configuration.md#", "](#").replace("](../", "](")
     text = re.sub(rf"\b({'|'.join(CONSTANTS)})\b", lambda word: CONSTANTS[word[0]], text)
     return f"{text[0].upper()}{text[1:].rstrip('.')}."
 

@@ -13,7 +13,7 @@ from typing import Any
 from penstock.errors import PenstockError
 from penstock.learner.stream.order import Deterministic, FreeRunning, Order
 from penstock.orchestrator.config.config import Config
-from penstock.registry import build, load_class
+from penstock.registry import build, load_class, read_source
 from penstock.solvers import mpi
 from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.linear.strategy import Strategy
@@ -34,6 +34,23 @@ class Solving:
     """Text of the file that `problem.name` points into, if it does."""
     strategy_source: str | None
     """Text of the file that `solver.strategy.name` points into, if it does."""
+
+    @classmethod
+    def of(cls, config: Config) -> Solving:
+        """With the user's files as they are now.
+
+        Args:
+            config: the configuration.
+
+        Raises:
+            PenstockError: a file can't be read.
+        """
+        problem, strategy = config.problem.name, config.solver.strategy.name
+        return cls(
+            config=config,
+            problem_source=read_source(problem, "problem.name"),
+            strategy_source=read_source(strategy, "solver.strategy"),
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {each.name: getattr(self, each.name) for each in fields(self)}

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf, prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class Geometry(ABC):
     Frozen, and equal to another one that says the same.
     """
 
+    label: ClassVar[str]
+    """What such a geometry is called in sentences."""
     name: str
     """Tells geometries of one problem apart: the arrays of one named "wall" are "wall_points", "wall_weights"."""
 
@@ -81,6 +83,8 @@ class Grid(Geometry):
     Raises:
         ValueError: an argument does not fit the others.
     """
+
+    label = "a grid"
 
     shape: tuple[int, ...]
     """Points along each axis."""
@@ -201,6 +205,8 @@ class Mesh(Geometry):
     weights are the lumped masses of P1 elements.
     """
 
+    label = "a mesh"
+
     num_points: int
     """P; known before the mesh is built."""
     dimension: int
@@ -267,6 +273,8 @@ class Points(Geometry):
     Raises:
         ValueError: an argument does not fit the others.
     """
+
+    label = "points that vary"
 
     max_points: int
     """P: a sample with more fails."""

@@ -46,7 +46,7 @@ class SolverWorker:
         seed: seed of the run.
         sort: the argument of `Sorter`: True for greedy nearest-neighbour order in every lease, "auto" for sorting where
             it pays.
-        deterministic: a lease gives the same chunks, bit for bit, whatever was solved before it and however long it
+        must_repeat: a lease gives the same chunks, bit for bit, whatever was solved before it and however long it
             takes: linear solver and sorter begin every lease from nothing, and chunks are cut by their size alone. The
             strategy must ask no clock, nor must `sort`, and the problem must keep nothing of earlier simulations.
         max_bytes: bound on the process's private memory. A worker that has grown to it, by half at least since its
@@ -62,7 +62,7 @@ class SolverWorker:
         *,
         seed: int,
         sort: bool | Literal["auto"] = "auto",
-        deterministic: bool = False,
+        must_repeat: bool = False,
         max_bytes: float = inf,
         on_begin: Callable[[int, int | None], None] = lambda lease_number, simulation: None,
     ):
@@ -70,7 +70,7 @@ class SolverWorker:
         self.seed = seed
         self._solvers = solvers
         self._sorters = {design: Sorter(sort, problem.features, design) for design in solvers}
-        self._deterministic = deterministic
+        self._must_repeat = must_repeat
         self._max_bytes = max_bytes
         self._first_bytes: int | None = None
         self._outgrown_bytes: int | None = None
@@ -87,7 +87,7 @@ class SolverWorker:
 
         Every simulation is `finished` or `failed` in exactly one chunk. A simulation fails alone, whatever its code
         raises: the reason travels in the chunk, the traceback is logged. A worker that has outgrown its memory leaves
-        out the simulations that it has not begun; a deterministic one completes the lease.
+        out the simulations that it has not begun; one that must repeat completes the lease.
 
         Args:
             lease: the lease.
@@ -99,10 +99,10 @@ class SolverWorker:
             return
         solver_name = lease.design if lease.design in self._solvers else "training"
         solver, sorter = self._solvers[solver_name], self._sorters[solver_name]
-        chunk = _ChunkBuilder(self.problem, lease.design, inf if self._deterministic else CHUNK_SECONDS)
+        chunk = _ChunkBuilder(self.problem, lease.design, inf if self._must_repeat else CHUNK_SECONDS)
         draws, quantiles, solve_seconds = {}, {}, 0.0
         self._is_sending = False  # a stream that was closed at a `yield` never came back from it
-        if self._deterministic:
+        if self._must_repeat:
             solver.reset()
             sorter.reset()
         solver.adopt(lease.decisions, may_try=lease.may_try)
@@ -138,7 +138,7 @@ class SolverWorker:
 
         self._on_begin(lease.number, None)
         for simulation in sorter.order():
-            if self._outgrown_bytes is not None and not self._deterministic:
+            if self._outgrown_bytes is not None and not self._must_repeat:
                 break
             self._on_begin(lease.number, simulation)
             retried, steps, num_steps = solver.num_retried, set(), self.problem.num_steps

@@ -17,8 +17,9 @@ from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problem import LinearSystem, Outcome, Problem, Solution
 from penstock.solvers.problems.steady.darcy import Darcy
-from penstock.solvers.referee.arms import Arm, KeptKSP, Role, StrategyArm, user_arms
+from penstock.solvers.referee.arms import Arm, KeptKSP, Role, StrategyArm
 from penstock.solvers.referee.goals import AccuracyGoal
+from penstock.solvers.referee.lineup import user_arms
 from penstock.solvers.referee.referee import NUM_CALIBRATIONS, structure_of
 from penstock.solvers.worker import SolverWorker
 

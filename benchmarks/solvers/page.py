@@ -16,7 +16,7 @@ from benchmarks.solvers.plots import draw_plots
 from benchmarks.solvers.published import MAX_WORK, VARIANTS_LIMIT
 from penstock.errors import PenstockError
 from penstock.report import markdown
-from penstock.solvers.referee.arms import MAX_GCRODR_ITERATIONS
+from penstock.solvers.referee.lineup import MAX_GCRODR_ITERATIONS
 from penstock.solvers.referee.referee import ARM_SECONDS, HOPELESS, RUN_SYSTEMS
 from penstock.solvers.referee.table import number, percent, times
 

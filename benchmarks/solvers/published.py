@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from benchmarks.solvers.skr import PublishedGCRODR
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
-from penstock.solvers.referee.arms import (
-    MAX_GCRODR_ITERATIONS,
-    MAX_ITERATIONS,
-    Arm,
-    KeptKSP,
-    Role,
-    StrategyArm,
-    Structure,
-    skr_arms,
-)
+from penstock.solvers.referee.arms import MAX_ITERATIONS, Arm, KeptKSP, Role, StrategyArm, Structure
+from penstock.solvers.referee.lineup import MAX_GCRODR_ITERATIONS, skr_arms
 
 # Iterations x unknowns x restart of GMRES: half a minute, after which the arm leaves the case anyway.
 MAX_WORK = 2e10

@@ -14,9 +14,10 @@ from benchmarks.solvers.cases import cases
 from benchmarks.solvers.published import published_arms
 from benchmarks.solvers.report import footer
 from penstock.errors import PenstockError
-from penstock.solvers.referee.arms import Arm, AssembledOnceArm, AutoArm, own_arms, skr_arms, user_arms
+from penstock.solvers.referee.arms import Arm, AssembledOnceArm, AutoArm
 from penstock.solvers.referee.case import Case
 from penstock.solvers.referee.goals import AccuracyGoal, Goal, ResidualGoal
+from penstock.solvers.referee.lineup import own_arms, skr_arms, user_arms
 from penstock.solvers.referee.referee import Comparison, compare, structure_of
 from penstock.solvers.referee.table import section_of
 

@@ -21,9 +21,8 @@ def refused_geometry(name: str, model: type, layout: Layout) -> str | None:
         return None
     others = [other for other, cls in MODELS.items() if cls is not model and _takes(cls, layout)]
     instead = f"take {' or '.join(others)}" if others else "give one of your own"
-    kinds = {"Grid": "a grid", "Mesh": "a mesh", "Points": "points that vary"}
-    taken = " or ".join(kinds[kind.__name__] for kind in model.accepts)
-    return f"{name} takes fields on {taken}, and {spec.name!r} sits on {kinds[type(spec.on).__name__]}: {instead}"
+    taken = " or ".join(kind.label for kind in model.accepts)
+    return f"{name} takes fields on {taken}, and {spec.name!r} sits on {spec.on.label}: {instead}"
 
 
 def _misfit(model: type, layout: Layout) -> FieldSpec | None:

@@ -61,7 +61,7 @@ def make_worker(solving: Solving, **options: Any) -> SolverWorker:
         },
         seed=solving.config.seed,
         sort=config.sort,
-        deterministic=solving.order.must_repeat,
+        must_repeat=solving.order.must_repeat,
         **options,
     )
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from penstock.errors import PenstockError, describe
+from penstock.orchestrator.cli.bench import Overrides, bench
 from penstock.orchestrator.views.output import Output
 
 app = typer.Typer(
@@ -27,15 +28,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-bench = typer.Typer(no_args_is_help=True, help="Measure what limits your run.")
 app.add_typer(bench, name="bench")
 
 Run = Annotated[
     Path | None, typer.Argument(help="Run folder; the latest under runs/ when left out.", show_default=False)
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="key=value, laid over the configuration.", metavar="[KEY=VALUE]...", show_default=False),
 ]
 
 
@@ -90,7 +86,7 @@ def export(
 ) -> None:
     """Write the surrogate as one file that torch alone can load."""
     folder = _open(run)
-    from penstock.orchestrator.cli.surrogates import export as write
+    from penstock.orchestrator.cli.export import export as write
 
     write(folder, output)
 
@@ -105,7 +101,7 @@ def predict(
 ) -> None:
     """Solve new draws, and show the truth, prediction and error of each."""
     folder = _open(run)
-    from penstock.orchestrator.cli.surrogates import predict as write
+    from penstock.orchestrator.cli.predict import predict as write
 
     write(folder, num, output)
 
@@ -113,19 +109,17 @@ def predict(
 @app.command()
 def problems() -> None:
     """List the problems that come with penstock."""
-    from penstock.orchestrator.cli.listing import show
-    from penstock.solvers.problems import PROBLEMS
+    from penstock.orchestrator.cli.listing import show_problems
 
-    show(PROBLEMS, "problem")
+    show_problems()
 
 
 @app.command()
 def models() -> None:
     """List the models that come with penstock."""
-    from penstock.learner.models import MODELS
-    from penstock.orchestrator.cli.listing import show
+    from penstock.orchestrator.cli.listing import show_models
 
-    show(MODELS, "model")
+    show_models()
 
 
 @app.command()
@@ -134,40 +128,6 @@ def doctor() -> None:
     from penstock.orchestrator.cli.doctor import examine
 
     raise typer.Exit(examine())
-
-
-@bench.command()
-def solvers(
-    config: Annotated[Path, typer.Argument(help="YAML file of the run.")],
-    overrides: Overrides = None,
-    systems: Annotated[int, typer.Option(min=1, help="Number of systems to compare on.")] = 10,
-) -> None:
-    """Compare every way to solve on the systems of a run's problem, on one core."""
-    from penstock.machine import use_one_core
-    from penstock.orchestrator.config.config import load_config
-
-    loaded = load_config(config, tuple(overrides or ()))
-    use_one_core()  # before NumPy is imported
-    from penstock.orchestrator.cli.benches import bench_solvers
-
-    bench_solvers(loaded, systems)
-
-
-@bench.command()
-def learner(
-    config: Annotated[Path, typer.Argument(help="YAML file of the run.")],
-    overrides: Overrides = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds for each measurement.")] = 6.0,
-) -> None:
-    """Measure a run's training step: alone, fed, and fed while samples come in."""
-    from penstock.learner.allocator import keep_freed_memory
-    from penstock.orchestrator.config.config import load_config
-
-    loaded = load_config(config, tuple(overrides or ()))
-    keep_freed_memory()  # before torch is imported
-    from penstock.orchestrator.cli.benches import bench_learner
-
-    bench_learner(loaded, seconds)
 
 
 def _open(run: Path | None):

@@ -17,7 +17,8 @@ from penstock.orchestrator.config.reading import read_values
 class Section(BaseModel):
     """A section of a configuration.
 
-    The text under a key is its meaning in docs/configuration.md, which `make docs` writes; its links start from docs/.
+    The text under a key is its meaning in docs/configuration.md, which `make docs` writes. Its links start from the
+    folder of the reference.
     """
 
     model_config = ConfigDict(
@@ -84,23 +85,23 @@ class SolverSection(Section):
     """How systems are solved.
 
     `auto`, one of the strategies below, or your own class as `./file.py:Class` or `package.module:Class`. [Linear
-    solvers](solvers.md) says which serves what.
+    solvers](../solvers.md) says which serves what.
     """
     accuracy: Annotated[float | None, OnResume.FIXED_IN_ORDER] = Field(None, gt=0, lt=1)
     """Bound on the algebraic error of a solution, the norm of x - A⁻¹ b over that of A⁻¹ b.
 
-    `1e-4` where `solver.rtol` is absent as well: [accuracy](solvers.md#accuracy).
+    `1e-4` where `solver.rtol` is absent as well: [accuracy](../solvers.md#accuracy).
     """
     accuracy_of: Annotated[Literal["value", "deviation"], OnResume.FIXED_IN_ORDER] = "value"
     """What `solver.accuracy` is relative to.
 
-    All of A⁻¹ b, or its deviation from its mean, in which an [offset](solvers.md#offsets) does not count.
+    All of A⁻¹ b, or its deviation from its mean, in which an [offset](../solvers.md#offsets) does not count.
     """
     rtol: Annotated[float | None, OnResume.FIXED_IN_ORDER] = Field(None, gt=0, lt=1)
     """Bound on the true relative residual, the norm of b - A x over that of b, instead of `solver.accuracy`.
 
     Every solution must reach it, with a backward error to match: [what counts as
-    solved](solvers.md#what-counts-as-solved).
+    solved](../solvers.md#what-counts-as-solved).
     """
     window: Annotated[int, OnResume.FIXED_IN_ORDER] = Field(64, gt=0, le=100_000)
     """Simulations of a lease: how far a worker looks ahead to sort."""
@@ -112,10 +113,10 @@ class SolverSection(Section):
     """Order of a lease's systems.
 
     `true` for greedy nearest neighbours by the problem's features, `false` for the order of the draws, `auto` to sort
-    where it pays: [sorting](solvers.md#sorting).
+    where it pays: [sorting](../solvers.md#sorting).
     """
     timeout_s: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
-    """Seconds after which a worker that is [silent](how-it-works.md#guarantees) in one simulation is replaced.
+    """Seconds after which a worker that is [silent](../how-it-works.md#guarantees) in one simulation is replaced.
 
     `auto` takes 20 times the longest silence of any worker in this run, and at least 60 s; until the first simulation
     has ended there is no bound.
@@ -160,7 +161,7 @@ class BufferSection(Section):
     watermark: int = Field(100, gt=0)
     """Samples that must have arrived before training starts, at most the capacity.
 
-    Normalisation is fixed from them. They are [of at least 10 simulations](training.md#normalisation).
+    Normalisation is fixed from them. They are [of at least 10 simulations](../training.md#normalisation).
     """
     batches_per_simulation: Annotated[
         float | None,
@@ -174,7 +175,7 @@ class BufferSection(Section):
     into half of what training leaves free there, and the run says which it took.
     """
     draw: Annotated[Choice, OnResume.FIXED] = Named(name="samples")
-    """What a row of a batch is: [what is drawn](training.md#what-is-drawn).
+    """What a row of a batch is: [what is drawn](../training.md#what-is-drawn).
 
     One of the draws below, or your own class as `package.module:Class`; no `./file.py`.
     """
@@ -250,7 +251,7 @@ class TrainingSection(Section):
     """The optimisation."""
 
     batch_size: int = Field(8, gt=0)
-    """Rows of a batch, at most the watermark: [samples, pairs or trajectories](training.md#what-is-drawn).
+    """Rows of a batch, at most the watermark: [samples, pairs or trajectories](../training.md#what-is-drawn).
 
     On a CPU an FNO learns most per second from small batches; an MLP, and a GPU, take more rows in the same time: raise
     it there.
@@ -350,8 +351,8 @@ class Config(Section):
     deterministic: bool = False
     """Make a run that was killed and resumed equal the uninterrupted one bit for bit.
 
-    It is slower, and refuses the options [below](#what-deterministic-refuses): [what it asks
-    for](training.md#runs-that-repeat-to-the-bit).
+    It is slower, and refuses [some options](../configuration.md#what-deterministic-refuses): [what it asks
+    for](../training.md#runs-that-repeat-to-the-bit).
     """
     problem: Annotated[Choice, OnResume.FIXED]
     """The PDE.

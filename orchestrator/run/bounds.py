@@ -174,7 +174,7 @@ def few_simulations(plan: Plan) -> str | None:
         return None
     return (
         f"buffer.capacity: {capacity} samples are {capacity // num_steps} simulations of {num_steps} steps: means and "
-        f"deviations will be of those alone; give at least {MIN_SIMULATIONS * num_steps}"
+        f"deviations will come from those alone; give at least {MIN_SIMULATIONS * num_steps}"
     )
 
 

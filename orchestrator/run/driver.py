@@ -230,7 +230,7 @@ class _Driver:
             fault = self.session.watch.fault
             if fault and self.stop_signal:  # `timeout` and batch systems send the signal to Ray's processes too
                 how = f"stopped by {self.stop_signal.name}"
-                return f"{how}, which ended Ray's processes before a checkpoint: the one before holds"
+                return f"{how}, which ended Ray's processes before a checkpoint: the last one is valid"
             if fault:
                 self._tell(f"{fault}: the run ends")  # now, because Ray's shutdown may take 5 s
                 logs = f"Ray's logs are in {self.folder.logs / 'ray'}; " if self.session.folder is not None else ""
@@ -327,7 +327,7 @@ class _Driver:
         silent = "".join(f"; {silence}" for silence in workers.silent)
         return (
             f"training.stop_after.minutes: for {self.config.training.stop_after.minutes:g} minutes nothing was solved, "
-            f"and nothing could be trained with {record.unique} samples (buffer.watermark: "
+            f"and {record.unique} samples were too few to begin training (buffer.watermark: "
             f"{self.config.buffer.watermark}){silent}; go on with: {program()} resume {self._relative()}"
         )
 
@@ -347,7 +347,7 @@ class _Driver:
                 return cause
             time.sleep(0.1)
             pending = self.learner.status.remote()
-        return f"{cause}, but the learner wrote no checkpoint within {STOP_WITHIN_S - 5:.0f} s: the one before holds"
+        return f"{cause}, but the learner wrote no checkpoint within {STOP_WITHIN_S - 5:.0f} s: the last one is valid"
 
     def _tell(self, line: str) -> None:
         self.console.print(line, soft_wrap=True)

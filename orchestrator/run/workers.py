@@ -74,7 +74,7 @@ class WorkerPool:
 
     def __init__(
         self,
-        ray,
+        ray: Any,
         solving: Solving,
         folder: RunFolder,
         learner: Any,

@@ -82,8 +82,8 @@ class Families:
                 self._met.add(solve.family)
                 if len(self._met) > MAX_FAMILIES:
                     yield (
-                        f"more than {MAX_FAMILIES} families of systems: what is learned is kept for the last of them "
-                        "alone; name a family by the kind of its systems, and not by the draw"
+                        f"more than {MAX_FAMILIES} families of systems: only the last ones are remembered; "
+                        "name a family by the kind of its systems, and not by the draw"
                     )
             if solve.reason and len(self._reported) < MAX_FAMILIES and solve.family not in self._reported:
                 self._reported.add(solve.family)

@@ -15,13 +15,15 @@ from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.iterative.petsc import Krylov
 from penstock.solvers.linear.strategy import Tolerance
 from penstock.solvers.parameters.space import generator_of
-from penstock.solvers.problem import LinearSystem, Outcome, Problem, Solution
+from penstock.solvers.problem import LinearSystem, Outcome, Problem, Solution, Solve, SolveError
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
 
 # Unknowns up to which MUMPS makes the exact solution in three dimensions, too.
 LARGEST_REFERENCE = 40_000
+
+COMPARED = ("seqaij", "mpiaij")  # types of matrices; systems are not converted
 
 MAX_ABSENT = 20  # successive simulations without a system of the family, after which it is taken to be gone
 
@@ -211,3 +213,34 @@ def _vector(system: LinearSystem, values: np.ndarray) -> PETSc.Vec:
     vector = system.b.duplicate()
     vector.array = values
     return vector
+
+
+def systems_of(problem: Problem, seed: int, solve: Solve) -> list[tuple[str, int]]:
+    """Family and number of unknowns of each system of the first simulation.
+
+    Args:
+        problem: the problem.
+        seed: seed of the draws.
+        solve: solves them.
+
+    Raises:
+        SolveError: a system can't be solved, or its matrix is of a type that is not compared.
+    """
+    found: list[tuple[str, int]] = []
+
+    def note(system: LinearSystem) -> Solution:
+        solution = solve(system)
+        if not solution.converged:
+            raise SolveError(f"system {len(found)} (family {system.family!r}): {solution.reason}")
+        if system.A.getType() not in COMPARED:
+            raise SolveError(
+                f"the bench compares ways to solve for matrices of type 'aij', and that of family {system.family!r} is "
+                f"of type {system.A.getType()!r}"
+            )
+        if system.b.norm() > 0:  # otherwise x = 0, and there is nothing to compare
+            found.append((system.family, system.A.getSize()[0]))
+        return solution
+
+    for _ in problem.simulate(problem.draw(generator_of(seed, "training", 0)), note):
+        pass
+    return found

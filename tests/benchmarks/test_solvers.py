@@ -17,9 +17,10 @@ from penstock.solvers.discretisation.structured import StructuredDiffusion
 from penstock.solvers.linear.check import residual_of
 from penstock.solvers.problem import LinearSystem
 from penstock.solvers.problems.steady.darcy import Darcy
-from penstock.solvers.referee.arms import Arm, KeptKSP, Role, Solved, own_arms, user_arms
+from penstock.solvers.referee.arms import Arm, KeptKSP, Role, Solved
 from penstock.solvers.referee.case import Case, ExactSolver
 from penstock.solvers.referee.goals import AccuracyGoal, ResidualGoal
+from penstock.solvers.referee.lineup import own_arms, user_arms
 from penstock.solvers.referee.referee import Record, compare, structure_of
 from penstock.solvers.referee.table import section_of
 from tests.support.systems import to_scipy

@@ -230,9 +230,9 @@ def test_the_exported_file_needs_torch_alone(watched, tmp_path):
     if checkpoint.best(cli.latest / "checkpoints") == 150:
         assert errors["mean"] == pytest.approx(summary["mean"], rel=1e-5)
 
-    from penstock.orchestrator.cli.surrogates import load_surrogate
     from penstock.orchestrator.plan import resolve
     from penstock.orchestrator.store.run_folder import RunFolder
+    from penstock.orchestrator.store.trained import load_surrogate
 
     folder = RunFolder.open(cli.latest)
     surrogate, _ = load_surrogate(folder, resolve(folder.config()))

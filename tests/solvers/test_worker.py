@@ -329,13 +329,13 @@ def test_a_deterministic_lease_gives_the_same_bits_whatever_came_before():
     Otherwise GCRO-DR and the sorter keep data of earlier systems, and a clock cuts chunks.
     """
 
-    def chunks(deterministic, *leases):
+    def chunks(must_repeat, *leases):
         solvers = {"training": LinearSolver(GCRODR(m=10, k=5), rtol=1e-4)}
-        worker = SolverWorker(Darcy(resolution=16), solvers, seed=0, sort=True, deterministic=deterministic)
+        worker = SolverWorker(Darcy(resolution=16), solvers, seed=0, sort=True, must_repeat=must_repeat)
         return [list(worker.stream(ids)) for ids in leases][-1]
 
-    def bits(deterministic, *leases):
-        (chunk,) = chunks(deterministic, *leases)
+    def bits(must_repeat, *leases):
+        (chunk,) = chunks(must_repeat, *leases)
         return [chunk.simulations.tolist(), chunk.arrays["targets"].tobytes()]
 
     first, second = lease(*range(8)), lease(*range(8, 16))
@@ -349,7 +349,7 @@ def test_deterministic_chunks_are_cut_by_their_size_alone(monkeypatch):
     monkeypatch.setattr("penstock.solvers.worker.CHUNK_SECONDS", 0.0)  # as if every sample took long
     assert max(len(chunk) for chunk in worker_of(Steps(size)).stream(lease(*range(10)))) == 1
     solvers = {"training": LinearSolver(Direct(), rtol=1e-8)}
-    worker = SolverWorker(Steps(size), solvers, seed=0, sort=False, deterministic=True)
+    worker = SolverWorker(Steps(size), solvers, seed=0, sort=False, must_repeat=True)
     assert [len(chunk) for chunk in worker.stream(lease(*range(10)))] == expected
 
 

@@ -314,8 +314,8 @@ def arnoldi(
     Fills V and Z; see arnoldi.c.
 
     Returns:
-        R = Wᵀ [r / ||r||, K Z] [k+j+1, 1+j], and whether the search space became invariant. The first column of R is
-        e_k+1, except for the part of r in C that rounding left.
+        R = Wᵀ [r / ||r||, K Z], an array `[k+j+1, 1+j]`, and whether the search space became invariant. The first
+        column of R is e_k+1, except for the part of r in C that rounding left.
     """
     from petsc4py import PETSc
 

@@ -159,7 +159,7 @@ def test_too_coarse_a_grid_is_refused():
 def test_a_worker_sends_samples_of_all_sizes_in_one_chunk(scipy_solve):
     """As `simulate` yields them, in the order of the chunk."""
     problem = PoissonWithHole(resolution=20)
-    worker = SolverWorker(problem, {"training": LinearSolver(Direct(), rtol=1e-10)}, seed=0, deterministic=True)
+    worker = SolverWorker(problem, {"training": LinearSolver(Direct(), rtol=1e-10)}, seed=0, must_repeat=True)
     (chunk,) = worker.stream(Lease(number=0, simulations=(0, 1, 2, 3)))
     assert sorted(chunk.finished) == [0, 1, 2, 3] and not chunk.failed
     for row, simulation in enumerate(chunk.simulations):

@@ -1,0 +1,87 @@
+"""`penstock predict`: new draws, solved and predicted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from penstock.arrays.ragged import joined, padded
+from penstock.errors import PenstockError
+from penstock.messages import Lease
+from penstock.orchestrator.actors.solver_actor import make_worker
+from penstock.orchestrator.plan import resolve
+from penstock.orchestrator.run.bounds import require_memory_for_draws
+from penstock.orchestrator.run.memory import least_memory
+from penstock.orchestrator.store import zarr_store
+from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.orchestrator.store.trained import load_surrogate
+from penstock.orchestrator.views.numbers import digits
+from penstock.orchestrator.views.pictures import draw_comparison
+
+
+def predict(folder: RunFolder, num: int, output: Path | None) -> None:
+    """Solve new draws, predict them, and write a Zarr store and a PNG.
+
+    Args:
+        folder: the run.
+        num: number of draws.
+        output: the folder to write; None for predictions/ in the run folder.
+
+    Raises:
+        PenstockError: there is no checkpoint, nothing could be solved, or nothing can be written.
+    """
+    plan = resolve(folder.config())
+    require_memory_for_draws(plan, num, least_memory())
+    surrogate, _ = load_surrogate(folder, plan)
+    target = output or folder.path / "predictions"
+    try:  # before anything is solved
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PenstockError(f"can't write to {target}: {error.strerror}: give another --output") from error
+    unit, layout = plan.unit, plan.problem.layout
+    worker = make_worker(plan)
+    chunks = list(worker.stream(Lease(number=0, simulations=tuple(range(num)), design="prediction")))
+    for simulation, reason in ((i, r) for chunk in chunks for i, r in chunk.failed.items()):
+        print(f"draw {simulation} failed: {reason}")
+    simulations = np.concatenate([chunk.simulations for chunk in chunks])
+    steps = np.concatenate([chunk.steps for chunk in chunks])
+    # Of a simulation that failed at a late step the samples before may have been sent.
+    whole = np.isin(simulations, [simulation for chunk in chunks for simulation in chunk.finished])
+    if not whole.any():
+        raise PenstockError("every solve failed, there is nothing to compare with", exit_code=3)
+    samples = {name: padded(joined([chunk.arrays[name] for chunk in chunks])[whole]) for name in layout.blocks}
+    arrays, simulations, steps = unit.all_rows(samples, layout, simulations[whole], steps[whole])
+    layout = surrogate.layout
+    validation = plan.validation(arrays, "cpu", steps)
+    named = zarr_store.by_name(arrays, layout)
+    predictions = []
+    with torch.no_grad():
+        for start in range(0, len(validation), validation.batch_size):
+            rows = slice(start, start + validation.batch_size)
+            predictions.append(surrogate(**{name: torch.from_numpy(values[rows]) for name, values in named.items()}))
+    predicted = {}
+    for spec in layout.outputs:
+        values = torch.cat([each[spec.name] for each in predictions]).numpy()
+        if spec.on is not None and spec.on.is_ragged:  # what is predicted in the padding means nothing
+            is_point = named[spec.on.named("weights")] > 0
+            values = np.where(is_point if spec.components == 1 else is_point[:, None], values, 0)
+        predicted[spec.name] = values
+    errors = validation.sample_errors(surrogate)
+
+    zarr_store.write(
+        target / "predictions.zarr",
+        named
+        | {f"{name}_predicted": values for name, values in predicted.items()}
+        | {"simulation": simulations, "step": steps, "relative_l2": errors},
+        {"run": folder.path.name, "design": "prediction", "seed": plan.config.seed},
+    )
+    picture = target / "predictions.png"
+    wrote = [os.path.relpath(target / "predictions.zarr")]
+    if field := next((spec.name for spec in layout.outputs if spec.on is not None), None):
+        draw_comparison(picture, named, predicted[field], errors, layout)
+        wrote.append(os.path.relpath(picture))
+    print(f"relative L2 error of {len(errors)} samples: mean {digits(errors.mean())}, max {digits(errors.max())}")
+    print(f"wrote {' and '.join(wrote)}")
