@@ -9,3 +9,12 @@ def pytest_runtest_setup(item):
 
         if not torch.cuda.is_available():
             pytest.skip("needs a GPU")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--geometry",
+        choices=["grid", "mesh", "points"],
+        default="grid",
+        help="what the fields of the runs in end_to_end/ sit on",
+    )

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -14,10 +15,10 @@ import pytest
 
 TINY = """
 name: tiny
-problem: {name: darcy, resolution: 16}
+problem: PROBLEM
 solver: {strategy: {name: gcrodr, m: 20, k: 5, pc: jacobi}, window: 16, workers: 1}
 buffer: {kind: reservoir, capacity: 128, watermark: 32, batches_per_simulation: 0.5}
-model: {name: fno, width: 8, modes: 4, layers: 2}
+model: MODEL
 training: {batch_size: 8, learning_rate: 5.0e-3, device: cpu, stop_after: {steps: 150}}
 validation: {simulations: 16, every_s: 2}
 checkpoint: {every_s: 3}
@@ -26,25 +27,65 @@ checkpoint: {every_s: 3}
 SLOW = """
 import time
 
-from penstock.solvers.problems.steady.darcy import Darcy
+from penstock.solvers.problems.{module} import {name}
 
 
-class Slow(Darcy):
+class Slow({name}):
     def simulate(self, parameters, solve):
         time.sleep({pause_s})
         yield from super().simulate(parameters, solve)
 """
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A problem of one kind of geometry, one sample per simulation, with a model for it."""
+
+    problem: str
+    model: str
+    source: tuple[str, str]
+    """Module and class of the problem."""
+    large_model: tuple[str, ...]
+    """Overrides for weights of 8 MB: a write of a checkpoint then lasts long enough to be met."""
+
+
+POINT_MODEL = "{name: branch_trunk, width: 16, latent: 16, layers: 2}"
+KINDS = {
+    "grid": Kind(
+        "{name: darcy, resolution: 16}",
+        "{name: fno, width: 8, modes: 4, layers: 2}",
+        ("steady.darcy", "Darcy"),
+        ("model.width=64", "model.modes=8"),
+    ),
+    "mesh": Kind(
+        "{name: heat_l_shape, resolution: 16, num_steps: 1}",
+        POINT_MODEL,
+        ("transient.heat_l_shape", "HeatLShape"),
+        ("model.width=700", "model.latent=700"),
+    ),
+    "points": Kind(
+        "{name: poisson_with_hole, resolution: 20}",
+        POINT_MODEL,
+        ("steady.poisson_with_hole", "PoissonWithHole"),
+        ("model.width=700", "model.latent=700"),
+    ),
+}
+
+
 class Cli:
     """`penstock` in a folder, with every run started in the background and waited for."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, kind: Kind = KINDS["grid"]):
         self.folder = folder
         self.config = folder / "tiny.yaml"
-        self.config.write_text(TINY)
+        self.use(kind)
         self.environment = os.environ | {"HOME": str(folder), "COLUMNS": "200"}
         self.environment.pop("RAY_ADDRESS", None)
+
+    def use(self, kind: Kind, template: str = TINY) -> None:
+        """Write the configuration: a template in which PROBLEM and MODEL stand for those of the kind."""
+        self.kind = kind
+        self.config.write_text(template.replace("PROBLEM", kind.problem).replace("MODEL", kind.model))
 
     def start(self, *arguments: str, script: str | None = None) -> subprocess.Popen:
         """script: Python to run in place of `-m penstock`, with the same arguments."""
@@ -72,9 +113,10 @@ class Cli:
             raise AssertionError(f"the command did not end in {timeout_s} s\n{out}\n{err}") from None
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def slow_darcy(self, pause_s: float) -> str:
-        """The name of a Darcy problem that rests before every simulation: for how long must not matter."""
-        (self.folder / "slow.py").write_text(SLOW.format(pause_s=pause_s))
+    def slow_problem(self, pause_s: float) -> str:
+        """The name of a problem that rests before every simulation: for how long must not matter."""
+        module, name = self.kind.source
+        (self.folder / "slow.py").write_text(SLOW.format(pause_s=pause_s, module=module, name=name))
         return "./slow.py:Slow"
 
     @staticmethod
@@ -116,18 +158,18 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture
-def cli(tmp_path):
-    yield from _cli(tmp_path)
+def cli(tmp_path, request):
+    yield from _cli(tmp_path, request)
 
 
 @pytest.fixture(scope="module")
-def shared_cli(tmp_path_factory):
-    yield from _cli(tmp_path_factory.mktemp("run"))
+def shared_cli(tmp_path_factory, request):
+    yield from _cli(tmp_path_factory.mktemp("run"), request)
 
 
-def _cli(folder: Path):
+def _cli(folder: Path, request):
     before = set(psutil.pids())
-    yield Cli(folder)
+    yield Cli(folder, KINDS[request.config.getoption("--geometry")])
     for process in psutil.process_iter(["cwd"]):  # left by a test that failed; a run leaves none: see test_run.py
         if process.pid not in before and (process.info["cwd"] or "").startswith(str(folder)):
             with suppress(psutil.NoSuchProcess):

@@ -8,8 +8,7 @@ import psutil
 
 from penstock.learner.checkpoints import checkpoint
 
-# 8 MB of weights, so that a write lasts long enough to be met
-OFTEN = ("training.stop_after={steps: 100000}", "checkpoint.every_s=0.2", "model.width=64", "model.modes=8")
+OFTEN = ("training.stop_after={steps: 100000}", "checkpoint.every_s=0.2")
 
 
 def stop_within_a_write(cli, process, delay_s: float) -> tuple[psutil.Process, int]:
@@ -36,7 +35,7 @@ def assert_resumes_from(cli, step: int) -> None:
 
 
 def test_a_learner_killed_within_a_write_goes_on_from_the_checkpoint_before(cli):
-    process = cli.start("train", "tiny.yaml", *OFTEN)
+    process = cli.start("train", "tiny.yaml", *OFTEN, *cli.kind.large_model)
     learner, newest = stop_within_a_write(cli, process, random.Random(0).uniform(0.0, 0.03))
     learner.kill()
     result = cli.finish(process)
@@ -48,7 +47,7 @@ def test_a_learner_killed_within_a_write_goes_on_from_the_checkpoint_before(cli)
 
 
 def test_a_signal_within_a_write_ends_within_20_s_with_a_last_checkpoint(cli):
-    process = cli.start("train", "tiny.yaml", *OFTEN)
+    process = cli.start("train", "tiny.yaml", *OFTEN, *cli.kind.large_model)
     learner, _ = stop_within_a_write(cli, process, 0.0)
     before = time.monotonic()
     process.send_signal(signal.SIGTERM)
@@ -61,7 +60,7 @@ def test_a_signal_within_a_write_ends_within_20_s_with_a_last_checkpoint(cli):
 
 
 def test_a_second_signal_ends_at_once_and_leaves_the_checkpoint_before_the_write_valid(cli):
-    process = cli.start("train", "tiny.yaml", *OFTEN)
+    process = cli.start("train", "tiny.yaml", *OFTEN, *cli.kind.large_model)
     _, newest = stop_within_a_write(cli, process, 0.0)  # nor can the first signal alone end a stopped learner
     process.send_signal(signal.SIGINT)
     time.sleep(4.0)  # the driver handles a signal between two waits of a second: two within one would be taken as one

@@ -12,17 +12,19 @@ import pytest
 import torch
 
 from penstock.learner.checkpoints import checkpoint
+from tests.end_to_end.conftest import KINDS
 
 NUM_STEPS = 160
-NUM_KILLS = 5
+PAUSE_S = 0.05  # before a simulation: training then takes 8 s on the fastest machine, and can be hit
+NUM_KILLS = {"grid": 5, "mesh": 2, "points": 2}
 
 DETERMINISTIC = f"""
 name: repeatable
 deterministic: true
-problem: {{name: "./slow.py:Slow", resolution: 16}}
+problem: PROBLEM
 solver: {{strategy: {{name: gcrodr, m: 20, k: 5, pc: jacobi}}, rtol: 1.0e-6, sort: true, window: 10, workers: 2}}
 buffer: {{kind: reservoir, capacity: 96, watermark: 32, batches_per_simulation: 0.5}}
-model: {{name: fno, width: 8, modes: 4, layers: 2}}
+model: MODEL
 training: {{batch_size: 8, learning_rate: 5.0e-3, device: cpu, stop_after: {{steps: {NUM_STEPS}}}}}
 validation: {{simulations: 16, every_s: 2}}
 checkpoint: {{every_s: 1}}
@@ -30,9 +32,8 @@ checkpoint: {{every_s: 1}}
 
 
 @pytest.fixture
-def deterministic_cli(cli):
-    cli.config.write_text(DETERMINISTIC)
-    cli.slow_darcy(0.05)  # training then takes 8 s on the fastest machine, and can be hit
+def deterministic_cli(cli, geometry):
+    cli.use(KINDS[geometry], DETERMINISTIC)
     # Two learner threads and two solvers on two cores: threads that wait by spinning would take the solvers' time.
     cli.environment |= {"OMP_WAIT_POLICY": "passive"}
     return cli
@@ -59,24 +60,25 @@ def wait_for_step(cli, process, step: int, began: float) -> None:
     cli.wait_until(process, lambda record: record["time"] > began and record["step"] >= step)
 
 
-@pytest.mark.slow  # seven starts of Ray
+@pytest.mark.slow  # seven starts of Ray on a grid, four on points and on a mesh
 @pytest.mark.timeout(480)  # on a machine with five times as much to do as it has cores, Ray takes 30 s to start
-def test_a_run_killed_at_random_instants_ends_with_the_weights_of_one_never_stopped(deterministic_cli):
-    """Takes one start of Ray for each of seven lives, 8 to 10 s each: five kills, as the guarantee's test asks for.
+@pytest.mark.parametrize("geometry", KINDS)
+def test_a_run_killed_at_random_instants_ends_with_the_weights_of_one_never_stopped(deterministic_cli, geometry):
+    """Takes one start of Ray for each life, 8 to 10 s each. On a grid five kills, as the guarantee's test asks for.
 
     An instant is random in the training's progress, and within the second after that. In its last life the run loses
     a solver worker, too. The undisturbed run solves without the pauses: how long things take must not matter either.
     """
     cli = deterministic_cli
-    result = cli.run("train", "tiny.yaml", "problem.name=darcy")
+    result = cli.run("train", "tiny.yaml")
     assert result.returncode == 0, result.stderr
     undisturbed, ledger = newest_files(cli), cli.read("ledger.json")
 
     seed = random.SystemRandom().randrange(10**6)
     luck = random.Random(seed)
-    instants = [(step, luck.random()) for step in sorted(luck.sample(range(1, NUM_STEPS // 2), NUM_KILLS))]
+    instants = [(step, luck.random()) for step in sorted(luck.sample(range(1, NUM_STEPS // 2), NUM_KILLS[geometry]))]
     print(f"seed {seed}: killed some seconds after these steps: {instants}")
-    began, process = time.time(), cli.start("train", "tiny.yaml")
+    began, process = time.time(), cli.start("train", "tiny.yaml", f"problem.name={cli.slow_problem(PAUSE_S)}")
     for step, seconds in instants:
         wait_for_step(cli, process, step, began)
         time.sleep(seconds)

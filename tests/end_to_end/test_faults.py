@@ -36,7 +36,7 @@ def test_a_killed_worker_is_replaced_and_its_simulations_are_done_again(cli):
     process = cli.start(
         "train",
         "tiny.yaml",
-        f"problem.name={cli.slow_darcy(0.02)}",
+        f"problem.name={cli.slow_problem(0.02)}",
         "training.stop_after={simulations: 800}",
         "solver.workers=2",
         "solver.strategy=auto",
@@ -216,8 +216,8 @@ def test_a_killed_driver_loses_nothing_and_trains_on_no_validation_sample(cli):
     assert summary["dropped"] == 0 and summary["validation"]["simulations"] == 16
     validation, _ = zarr_store.read(cli.latest / "validation.zarr")
     saved = checkpoint.load(cli.latest / "checkpoints")
-    trained = {field.tobytes() for field in saved.buffer["arrays.fields"].numpy()[:, 0]}
-    assert not trained & {field.tobytes() for field in validation["coefficient"]}
+    trained = {field.tobytes() for field in saved.buffer["arrays.targets"].numpy()[:, 0, 0]}
+    assert trained and not trained & {field.tobytes() for field in validation["solution"]}
     assert_every_simulation_once(cli.read("ledger.json"))
 
 
@@ -267,9 +267,7 @@ class Broken(torch.nn.Module):
 )
 def test_an_error_in_training_of_the_users_model_names_its_line(cli, num_good, code, where):
     (cli.folder / "mine.py").write_text(BROKEN_MODEL.replace("NUM_GOOD", str(num_good)))
-    (cli.folder / "mine.yaml").write_text(
-        cli.config.read_text().replace("{name: fno, width: 8, modes: 4, layers: 2}", "./mine.py:Broken")
-    )
+    (cli.folder / "mine.yaml").write_text(cli.config.read_text().replace(cli.kind.model, "./mine.py:Broken"))
     result = cli.run("train", "mine.yaml")
     assert result.returncode == code
     cli.assert_one_line(result, "RuntimeError: shape '[7, -1]' is invalid", "mine.py, line 15", where)

@@ -21,7 +21,7 @@ def test_a_run_outlives_its_terminal(cli):
     master, slave = os.openpty()
     command = [sys.executable, "-m", "penstock", "train", "tiny.yaml"]
     process = subprocess.Popen(
-        [*command, f"problem.name={cli.slow_darcy(0.02)}", "training.stop_after={steps: 200}"],
+        [*command, f"problem.name={cli.slow_problem(0.02)}", "training.stop_after={steps: 200}"],
         cwd=cli.folder,
         env=cli.environment,
         stdin=slave,
