@@ -216,8 +216,9 @@ def test_a_killed_driver_loses_nothing_and_trains_on_no_validation_sample(cli):
     assert summary["dropped"] == 0 and summary["validation"]["simulations"] == 16
     validation, _ = zarr_store.read(cli.latest / "validation.zarr")
     saved = checkpoint.load(cli.latest / "checkpoints")
-    trained = {field.tobytes() for field in saved.buffer["arrays.targets"].numpy()[:, 0, 0]}
-    assert trained and not trained & {field.tobytes() for field in validation["solution"]}
+    # their first values, because where points vary rows are padded to different lengths
+    trained = {values.tobytes() for values in saved.buffer["arrays.targets"].flatten(1).numpy()[:, :100]}
+    assert trained and not trained & {values[:100].tobytes() for values in validation["solution"].reshape(16, -1)}
     assert_every_simulation_once(cli.read("ledger.json"))
 
 
