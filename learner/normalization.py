@@ -248,25 +248,55 @@ class Normalization(nn.Module):
         return cls(*tensors)
 
     def encode(self, name: str, values: Tensor) -> Tensor:
-        """Convert values of an array, [B, C, *], from physical to normalised units."""
+        """Convert values from physical to normalised units.
+
+        Args:
+            name: name of the array.
+            values: its values, [B, C, *].
+
+        Returns:
+            The converted values.
+        """
         return (values - self._per_channel(f"{name}_mean", values)) / self._per_channel(f"{name}_std", values)
 
     def decode(self, name: str, values: Tensor) -> Tensor:
-        """Convert values of an array, [B, C, *], from normalised to physical units."""
+        """Convert values from normalised to physical units.
+
+        Args:
+            name: name of the array.
+            values: its values, [B, C, *].
+
+        Returns:
+            The converted values.
+        """
         return values * self._per_channel(f"{name}_std", values) + self._per_channel(f"{name}_mean", values)
 
     def decode_in_stds(self, name: str, values: Tensor) -> Tensor:
-        """Convert normalised values [B, C, *] to multiples of their channel's std.
+        """Convert normalised values to multiples of their channel's std.
 
-        This is `in_stds` of `decode`: the mean comes back in.
+        This is `in_stds` of `decode`: the result is not centred.
+
+        Args:
+            name: name of the array.
+            values: its values, [B, C, *].
+
+        Returns:
+            The converted values.
         """
         varies, offset = (along(channels, values) for channels in (self.varies(name), self._offset(name)))
         return values * varies + offset
 
     def in_stds(self, name: str, values: Tensor) -> Tensor:
-        """Convert physical values [B, C, *] to multiples of their channel's std.
+        """Convert physical values to multiples of their channel's std, not centred.
 
-        They are not centred. So channels of any unit count alike, and constant ones, which become 0, not at all.
+        So channels of any unit count alike, and constant ones, which become 0, not at all.
+
+        Args:
+            name: name of the array.
+            values: its values, [B, C, *].
+
+        Returns:
+            The converted values.
         """
         return values * along(self._inverse_std(name), values)
 

@@ -42,7 +42,7 @@ class Optimization:
             trained as its real and imaginary parts, as torch's AdamW does where it isn't fused.
         loss: the loss of all outputs. Where a batch's rows have weights w_i, its mean loss is Σ w_i loss_i / B: they
             should have mean 1, or they scale the gradient too.
-        learning_rate: the highest learning rate. A step is given its own.
+        learning_rate: the highest learning rate, which schedules scale; each step is given the one that it takes.
         precision: "bfloat16" is autocast: linear layers compute in bfloat16, while weights, moments, normalisation and
             loss stay in float32, and so do layers that ask for it (the FNO's spectral ones). With "float32" TF32 is
             left as torch has it, which is off for matrix products. On a CPU core with AVX512-BF16, bfloat16 makes a

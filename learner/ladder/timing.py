@@ -66,7 +66,15 @@ class Rounds:
         return spread([amount / seconds for seconds in self.seconds[arm]])
 
     def speed(self, arm: str, other: str) -> Spread:
-        """Return how many times as fast as another arm an arm is, round by round."""
+        """Return how many times as fast as another arm an arm is.
+
+        Args:
+            arm: name of the arm.
+            other: name of the other arm.
+
+        Returns:
+            The ratio of their speeds, from one pair of times per round.
+        """
         pairs = zip(self.seconds[arm], self.seconds[other], strict=True)
         return spread([seconds_of_other / seconds for seconds, seconds_of_other in pairs])
 

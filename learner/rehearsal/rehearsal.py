@@ -297,7 +297,7 @@ class _Conduct:
 
 
 def _kept(surrogate: Surrogate) -> dict[str, object]:
-    """Values that the model's modules keep and a checkpoint does not.
+    """Values that the model's modules keep beside their state.
 
     They are attributes that are numbers or arrays, and buffers that are not persistent.
     """

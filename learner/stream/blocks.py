@@ -1,6 +1,6 @@
 """How a deterministic run is cut: into blocks of simulations, on lanes.
 
-No other file computes with blocks.
+The ledger and the learner both go by this arithmetic.
 """
 
 from __future__ import annotations

@@ -122,7 +122,11 @@ class Ingest:
         self._error: BaseException | None = None
 
     def run(self, should_stop: Callable[[], bool]) -> None:
-        """Take from the stream until should_stop()."""
+        """Take from the stream until should_stop().
+
+        Args:
+            should_stop: asked before each item, and while waiting.
+        """
 
         def training_waits_or_stop() -> bool:
             return self.buffer.draw_is_waiting or not self.buffer.reached_watermark or should_stop()

@@ -72,7 +72,10 @@ class Lanes:
         return item
 
     def acknowledge(self) -> None:
-        """Record that the last training chunk was taken; the turn moves on."""
+        """Record that the last training chunk was taken.
+
+        The turn moves on, unless the chunk had been taken before.
+        """
         lane = self._lanes[self._turn]
         if self._num_come[self._turn] <= lane.num_taken:
             return

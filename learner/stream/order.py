@@ -174,7 +174,14 @@ class Deterministic:
         torch.use_deterministic_algorithms(True)
 
     def blocks(self, limit: int | None) -> Blocks:
-        """Return the blocks of a design of `limit` simulations; None for no end."""
+        """Return the blocks of a design.
+
+        Args:
+            limit: number of its simulations; None for no end.
+
+        Returns:
+            The blocks.
+        """
         return Blocks(size=self.window, num_lanes=self.num_lanes, limit=limit)
 
     def lease(self, ledger: Leases, number: int, lane: int, *, window: int, num_ready: int) -> Lease | None:

@@ -47,7 +47,11 @@ class RateLimiter:
             self._changed.notify_all()
 
     def add_simulations(self, count: int) -> None:
-        """Count simulations that were delivered; before `start` they don't count."""
+        """Count simulations that were delivered; before `start` they don't count.
+
+        Args:
+            count: number of simulations.
+        """
         with self._changed:
             self._num_simulations += count if self._started else 0
             self._changed.notify_all()
@@ -61,11 +65,19 @@ class RateLimiter:
         return not self._started or self.batches_per_simulation * (self._num_simulations - 1) <= self._num_batches
 
     def wait_to_train(self, give_up: Callable[[], bool]) -> None:
-        """Wait until training may draw a batch or give_up()."""
+        """Wait until training may draw a batch or give_up().
+
+        Args:
+            give_up: asked every POLL_S seconds.
+        """
         self._wait(self.may_train, give_up)
 
     def wait_to_ingest(self, give_up: Callable[[], bool]) -> None:
-        """Wait until ingestion may take a chunk or give_up()."""
+        """Wait until ingestion may take a chunk or give_up().
+
+        Args:
+            give_up: asked every POLL_S seconds.
+        """
         self._wait(self.may_ingest, give_up)
 
     def _wait(self, allowed: Callable[[], bool], give_up: Callable[[], bool]) -> None:
