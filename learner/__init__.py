@@ -1,1 +1,5 @@
-"""Training: buffers, models, the training loop, checkpoints, export. Torch and NumPy; no Ray, no PETSc."""
+"""The learner: from a stream of samples to an exported surrogate.
+
+It has the buffers, models, losses, the training loop, validation, checkpoints and export. It imports torch and NumPy,
+but neither Ray nor PETSc.
+"""

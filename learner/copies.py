@@ -1,4 +1,7 @@
-"""Copies of a surrogate: the averaged one, a validation's, an export's; whatever a user's model keeps in itself."""
+"""Copies of a surrogate, whatever a user's model keeps in its attributes.
+
+Averaged weights, validation, export and the rehearsal each use one.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,24 @@ from penstock.learner.surrogate import Surrogate
 
 
 def copied(surrogate: Surrogate) -> Surrogate:
-    """A deep copy, also of a model that keeps what it computed: an activation for a plot, weight_norm's `weight`.
+    """Return a deep copy of a surrogate.
 
-    Raises PenstockError for a model that holds what copy.deepcopy can't take.
+    The model may keep tensors that it computed, such as an activation for a plot or weight_norm's `weight`; they are
+    copied as values.
+
+    Args:
+        surrogate: the original.
+
+    Returns:
+        The copy.
+
+    Raises:
+        PenstockError: the model holds something that copy.deepcopy can't take.
     """
     try:
-        with torch.no_grad(), _CopyingComputed():  # a scripted module's copy would be computed from it otherwise
+        with torch.no_grad(), _CopyingComputed():  # with gradients, a scripted module's copy would depend on it
             return copy.deepcopy(surrogate)
-    except Exception as error:  # a user's class may have a __deepcopy__ of its own
+    except Exception as error:  # a user's class may define __deepcopy__
         raise PenstockError(
             f"model: it can't be copied ({type(error).__name__}: {text_of(error)}), as averaging and validation need: "
             "keep no generator, lock or open file in it, or give the class a __deepcopy__"
@@ -29,10 +42,15 @@ def copied(surrogate: Surrogate) -> Surrogate:
 
 
 def follow(mine: nn.Module, theirs: nn.Module, *, but: Collection[str] = ()) -> None:
-    """Brings a copy up to date with its original: parameters, buffers, and what get_extra_state gives.
+    """Bring a copy up to date with its original.
 
-    A buffer may have been assigned since, with another shape, or where there was None. but: names of parameters that
-    the copy keeps as they are.
+    It takes over parameters, buffers and what get_extra_state returns. A buffer of the original may have been assigned
+    since, with another shape, or where there was None.
+
+    Args:
+        mine: the copy, which is changed in place.
+        theirs: the original.
+        but: names of parameters that the copy keeps as they are.
     """
     originals = dict(theirs.named_modules())
     parameters = dict(mine.named_parameters())
@@ -64,7 +82,10 @@ def _kind(tensor: Tensor) -> tuple:
 
 
 class _CopyingComputed(TorchFunctionMode):
-    """Lets copy.deepcopy take tensors that have a gradient function, which torch refuses: as values."""
+    """Lets copy.deepcopy copy the values of computed tensors, which torch refuses.
+
+    Computed tensors are those with a gradient function.
+    """
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is Tensor.__deepcopy__ and not args[0].is_leaf:

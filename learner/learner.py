@@ -1,4 +1,7 @@
-"""Training from a stream: from chunks to checkpoints. Used by the run's learner, notebooks, benches and tests alike."""
+"""The learner: trains a surrogate on a stream of chunks, up to checkpoints.
+
+The actor of a run, notebooks, benches and tests all use this class.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,25 @@ from penstock.status import Account, LearnerStatus
 class Learner:
     """Gathers the validation set, then trains while samples come, validates and saves.
 
-    step: of a surrogate that is on its device.
-    buffer: empty; its draws are what a row of a batch is.
-    stream: whose chunks are samples of `layout`, the problem's.
-    store: goes on from the newest checkpoint in it, and with its validation set; without one nothing is kept.
-    quantile_names: of the parameters that ride with the samples, whose bias in the buffer a status has.
-    tries_export: say in the notes why the surrogate can't be exported, if so.
+    `run` may be called once, in any thread. Everything else may be called meanwhile, by one thread, and returns at
+    once; only `give_up` and `status` may take 0.2 s, if simulations were given up while a checkpoint is being written.
 
-    `run` may be called once, in any thread. Everything else returns at once and may be called meanwhile, by one thread.
+    Args:
+        step: optimisation step of a surrogate that is on its device already.
+        buffer: the buffer, empty. Its `unit` says what a row of a batch is.
+        stream: source of the chunks.
+        layout: layout of the problem, and so of the samples in the chunks.
+        settings: the numbers that training goes by.
+        store: where checkpoints and the validation set are kept; the learner resumes from the newest checkpoint in it
+            and takes its validation set. Without a store nothing is kept.
+        order: whether samples are taken and drawn as they come, or in an order that repeats.
+        quantile_names: names of the parameters whose quantiles travel with the samples; a status reports the bias of
+            each in the buffer.
+        tries_export: whether to try an export before training, and to note why it fails, if it does.
+
+    Raises:
+        PenstockError: the newest checkpoint is damaged or belongs to another model, or the validation set is lost.
+        ValueError: the buffer has fewer slots than a batch has rows.
     """
 
     def __init__(
@@ -58,7 +72,7 @@ class Learner:
         self.trainer = Trainer(step, feed, ingest, settings, saver=self._saver)
         self.ingest = ingest
         self._order = order
-        self._validation_set = self._store.read_validation(layout)  # until there is a Validation of it
+        self._validation_set = self._store.read_validation(layout)  # until a Validation is made of it
         ended = [] if self._validation_set is None else [self._validation_set.ended]
         self._collector = Collector(stream, layout, settings.validation_simulations, *ended)
         self._standing = Standing(self.trainer, self._collector, quantile_names)
@@ -73,7 +87,11 @@ class Learner:
         return self.ingest.buffer
 
     def run(self) -> str | None:
-        """Train to the end; returns its cause, see `Trainer.run`. None where the validation set did not come about."""
+        """Gather the validation set and train to the end.
+
+        Returns:
+            The cause of the end, as `Trainer.run` names it; None if the validation set was not completed.
+        """
         try:
             if self._tries_export:
                 self._export_trial.start()
@@ -85,7 +103,7 @@ class Learner:
         return self.cause
 
     def _gather_validation(self) -> bool:
-        """False when stopped before the set was whole, or when all its simulations failed."""
+        """Return False if stopped before the set is whole, or if all of it failed."""
         layout, settings = self.ingest.layout, self.trainer.settings
         collected, self._validation_set = self._validation_set, None
         if collected is None and settings.validation_simulations:
@@ -109,37 +127,48 @@ class Learner:
         try:
             self._standing.cause = self.trainer.run(self._stop.is_set)
         finally:
-            self._stop.set()  # for the ingest
+            self._stop.set()  # ends the ingest thread
         if has_thread:
             self.ingest.join()
 
     def stop(self) -> None:
-        """Checkpoint at the next step and end."""
+        """Have training save a checkpoint at the next step and end."""
         self._stop.set()
 
     def give_up(self, design: str, failed: Mapping[int, str]) -> None:
-        """Write down simulations that no worker lives to finish, with the reason."""
+        """Record as failed simulations that no worker is left to finish.
+
+        Args:
+            design: design that they belong to, "training" or "validation".
+            failed: reason by simulation id.
+        """
         (self._collector if design == "validation" else self.ingest).give_up(failed)
 
     @property
     def cause(self) -> str | None:
-        """Of the end of training."""
+        """Cause of the end of training, as `Trainer.run` names it; None until then."""
         return self._standing.cause
 
     def note(self, note: str) -> None:
-        """A line for people, which the next status has."""
+        """Add a line for people to the next status."""
         self._standing.note(note)
 
     @property
     def account(self) -> Account:
-        """What has come in, and how simulations ended."""
+        """Samples that have come in, and how simulations ended."""
         return self._standing.account
 
     def status(self) -> LearnerStatus:
-        """Where training stands. Solves, decisions, notes and ended leases come once."""
+        """Return where training stands.
+
+        Solves, decisions, notes and ended leases are reported once, in the first status after they happened.
+        """
         return self._standing.status()
 
     def _try_export(self) -> None:
-        """It takes 10 s of a core, while the first solves are under way."""
+        """Note why the surrogate can't be exported, if so.
+
+        It takes 10 s of a core, while the first solves are under way.
+        """
         if note := try_export(self.trainer.surrogate):
             self.note(note)

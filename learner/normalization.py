@@ -1,9 +1,9 @@
-"""Per-channel mean and standard deviation: gathered from the stream as samples come in, then fixed for good.
+"""Mean and deviation of each channel, gathered from the stream and then fixed.
 
 Axes:  B batch, N samples of a chunk, T steps of a simulation, C channels (S for scalars), * the shape of a geometry.
 
-Where values have quadrature weights, they count by these, and each sample as much as any other: so padding, of weight
-0, counts nothing, and statistics are the same on a finer mesh.
+Where values have quadrature weights, they count by these, and each sample counts as much as any other. So padding,
+whose weight is 0, does not count, and a finer mesh gives the same statistics.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from torch import Tensor, nn
 from penstock.errors import PenstockError
 from penstock.layout import Layout
 
-ROUNDING = (
-    1e-6  # of the mean: float32 knows 17 values apart within as much, and what varies by less is taken as constant
-)
+# Relative to the mean: float32 has 17 values within it, and a channel that varies by less is taken as constant.
+ROUNDING = 1e-6
 
 Sources = Mapping[str, list[tuple[str, slice]]]
-"""Of each array of a batch the arrays of samples that its channels are taken from, and at which steps."""
+"""For each array of a batch: the arrays of samples that its channels come from, and the steps of each."""
 
 
 @dataclass(frozen=True)
 class _Moments:
-    """Of one array's channels at each step: n [T], and the origin [C], m [T, C] and M [T, C] of RunningMoments."""
+    """The moments of one array's channels at each step, as in RunningMoments.
+
+    They are n [T], the origin [C], m [T, C] and M [T, C].
+    """
 
     count: np.ndarray
     origin: np.ndarray
@@ -44,15 +46,26 @@ class _Moments:
         origin: np.ndarray,
         weights: np.ndarray | None = None,
     ) -> _Moments:
-        """Of a chunk's values, in two passes. weights: [*] or [N, 1, *], where they don't count alike."""
+        """Compute the moments of a chunk's values, in two passes.
+
+        Args:
+            values_NC: the values, [N, C, *].
+            steps: the step of each sample, int64 [N]; the single step 0, [1], if all samples count alike.
+            num_steps: T.
+            origin: the origin, float64 [C].
+            weights: quadrature weights, [*] or [N, 1, *]; None where all values count alike.
+
+        Returns:
+            The moments.
+        """
         num_rows = np.bincount(steps, minlength=num_steps)
         mean, squares = np.empty((2, num_steps, len(origin)))
-        each = None  # weight of each value: of a row's values together the number of its samples
+        each = None  # weight of each value; those of a row add up to its number of samples
         if weights is not None:
             each = np.broadcast_to(weights, (len(values_NC), 1, *values_NC.shape[2:])).reshape(len(values_NC), -1)
             each = (each / each.sum(axis=1, keepdims=True, dtype=np.float64)).reshape(len(steps), -1)
         for channel in range(len(origin)):
-            # one row where steps are not told apart: sums over short rows take longer
+            # a single row where steps are not distinguished, because sums over many short rows take longer
             deviations = values_NC[:, channel].astype(np.float64).reshape(len(steps), -1)
             deviations -= origin[channel]
             count = deviations.shape[1] if each is None else len(values_NC) // len(steps)
@@ -75,7 +88,7 @@ class _Moments:
         )
 
     def over(self, steps: slice) -> tuple[np.ndarray, np.ndarray]:
-        """[C] mean and standard deviation over some of the steps."""
+        """Mean and standard deviation over some of the steps, [C] each."""
         weights = self.count[steps] / max(1, self.count[steps].sum())
         mean = weights @ self.mean[steps]
         variance = self.squares[steps].sum(axis=0) / max(1, self.count[steps].sum())
@@ -84,25 +97,26 @@ class _Moments:
 
 
 class RunningMoments:
-    """Mean and spread of each array's channels over all values so far, in float64, without keeping the values.
+    """Mean and spread of each array's channels over all values so far.
 
-    A chunk's own mean m_b and sum of squared deviations M_b, taken in two passes over its n_b values a channel, are
-    joined to those of the n_a before it by
+    They are computed in float64, and the values are not kept. A chunk's mean m_b and sum of squared deviations M_b,
+    taken in two passes over its n_b values per channel, are joined to those of the n_a values before it by
 
         n = n_a + n_b,   δ = m_b - m_a,   m = m_a + δ n_b / n,   M = M_a + M_b + δ² n_a n_b / n
 
     (Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample variances, Stanford
     STAN-CS-79-773, 1979; The American Statistician 37 (3), 1983, eq. 2.1). Means are kept relative to an origin, the
-    first sample's mean: about 0, two means of 10^8 that differ by 1 leave a δ of 8 digits only.
-
-    num_steps: T, the steps that are kept apart; at 1 samples of any step count alike.
+    first sample's mean: relative to 0, two means of 10^8 that differ by 1 would leave a δ of only 8 digits.
 
     A core takes in about 5 GB/s of float32, where it copies 20.
+
+    Args:
+        num_steps: T, the number of steps whose statistics are kept apart; with 1, samples of all steps count alike.
     """
 
     def __init__(self, num_steps: int = 1):
         self.num_steps = num_steps
-        # an entry is replaced as a whole, for another thread may read it meanwhile
+        # an entry is replaced as a whole, because another thread may read it meanwhile
         self._moments: dict[str, _Moments] = {}
 
     def update(
@@ -111,9 +125,12 @@ class RunningMoments:
         steps: np.ndarray | None = None,
         weights: Mapping[str, np.ndarray | None] | None = None,
     ) -> None:
-        """Takes the samples of a chunk in: arrays [N, C, *] by name, N of any size, and their steps int64 [N].
+        """Take in the samples of a chunk.
 
-        weights: by array, [*] or [N, 1, *], of those whose values don't count alike.
+        Args:
+            arrays: the samples, [N, C, *] by array name, for any N.
+            steps: the step of each sample, int64 [N]; needed only if steps are kept apart.
+            weights: quadrature weights by array name, [*] or [N, 1, *], of arrays whose values don't count alike.
         """
         for name, values_NC in arrays.items():
             if not len(values_NC):
@@ -126,28 +143,43 @@ class RunningMoments:
             self._moments[name] = chunk if before is None else chunk.joined_to(before)
 
     def over(self, name: str, steps: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
-        """float64 [C] mean, and standard deviation of the population, of an array's values at some of the steps."""
+        """Compute mean and standard deviation of an array's channels.
+
+        Args:
+            name: name of the array.
+            steps: the steps to take them over, by default all.
+
+        Returns:
+            The mean and the standard deviation of the population, float64 [C] each.
+        """
         return self._moments[name].over(steps)
 
     @property
     def mean(self) -> dict[str, np.ndarray]:
-        """float64 [C] by array name, over all steps."""
+        """Mean over all steps, float64 [C] by array name."""
         return {name: self.over(name)[0] for name in self._moments}
 
     @property
     def std(self) -> dict[str, np.ndarray]:
-        """float64 [C] by array name, over all steps, of the population: M / n under the root."""
+        """Standard deviation over all steps, float64 [C] by array name.
+
+        That of the population: the root of M / n.
+        """
         return {name: self.over(name)[1] for name in self._moments}
 
     def state(self) -> dict[str, dict]:
-        """As JSON: a float64 comes back from it bit for bit."""
+        """Return the moments as JSON, from which a float64 comes back bit for bit."""
         return {
             name: {key: values.tolist() for key, values in vars(moments).items()}
             for name, moments in self._moments.items()
         }
 
     def load_state(self, state: Mapping[str, Mapping]) -> None:
-        """Goes on from `state()`; from one that does not know steps apart as if all of them had been alike."""
+        """Continue from a `state()`.
+
+        Args:
+            state: the state. If it does not distinguish steps, all steps are taken to have had the same moments.
+        """
         self._moments = {}
         for name, moments in state.items():
             count, origin, mean, squares = (np.array(moments[key]) for key in ("count", "origin", "mean", "squares"))
@@ -158,9 +190,14 @@ class RunningMoments:
 
 
 class Normalization(nn.Module):
-    """x -> (x - mean) / std and back, for each array of inputs or outputs of a Layout, by its name.
+    """Maps values to normalised units and back: x -> (x - mean) / std per channel.
 
-    mean, std: [C] tensors by array name. They are buffers, so they travel with the weights.
+    It does so for each array of inputs or outputs of a layout, by its name. Means and deviations are torch buffers, so
+    they travel with the weights.
+
+    Args:
+        mean: mean of the channels, float32 [C] by array name.
+        std: standard deviation of the channels, float32 [C] by array name; 0 for a constant output.
     """
 
     def __init__(self, mean: Mapping[str, Tensor], std: Mapping[str, Tensor]):
@@ -171,7 +208,14 @@ class Normalization(nn.Module):
 
     @classmethod
     def identity(cls, layout: Layout) -> Normalization:
-        """Mean 0 and std 1: the placeholder until samples are known or a checkpoint is loaded."""
+        """Return mean 0 and std 1, until samples are known or a checkpoint is loaded.
+
+        Args:
+            layout: layout of batches.
+
+        Returns:
+            The placeholder.
+        """
         channels = {block.name: block.shape[0] for block in (*layout.input_blocks, *layout.output_blocks)}
         return cls(
             {name: torch.zeros(count) for name, count in channels.items()},
@@ -180,13 +224,19 @@ class Normalization(nn.Module):
 
     @classmethod
     def from_moments(cls, moments: RunningMoments, layout: Layout, sources: Sources | None = None) -> Normalization:
-        """The statistics so far, of a sample or more.
+        """Return the normalisation by the statistics so far, of at least one sample.
 
-        A channel whose deviation is no more than float32's rounding of its mean is a constant. Of the outputs it gets
-        std 0, so that it is predicted as its mean; of the inputs its mean's size, so that it is about 0.
+        A channel whose deviation is no more than float32's rounding of its mean is a constant. A constant output gets
+        std 0, so that it is predicted as its mean. A constant input gets the absolute value of its mean as std, so that
+        it becomes about 0 after centring.
 
-        layout: of batches. sources: where the channels' statistics come from, where batches are not the samples
-            themselves (`Draw.sources`).
+        Args:
+            moments: statistics of the samples.
+            layout: layout of batches.
+            sources: where the channels' statistics come from (`Unit.sources`); None where a row is a sample.
+
+        Returns:
+            The normalisation.
         """
         mean, std = _statistics(moments, sources, layout)
         for name in mean:
@@ -198,37 +248,75 @@ class Normalization(nn.Module):
         return cls(*tensors)
 
     def encode(self, name: str, values: Tensor) -> Tensor:
-        """Physical units [B, C, *] to normalised ones."""
+        """Convert values from physical to normalised units.
+
+        Args:
+            name: name of the array.
+            values: its values, [B, C, *].
+
+        Returns:
+            The converted values.
+        """
         return (values - self._per_channel(f"{name}_mean", values)) / self._per_channel(f"{name}_std", values)
 
     def decode(self, name: str, values: Tensor) -> Tensor:
-        """Normalised units [B, C, *] to physical ones."""
+        """Convert values from normalised to physical units.
+
+        Args:
+            name: name of the array.
+            values: its values, [B, C, *].
+
+        Returns:
+            The converted values.
+        """
         return values * self._per_channel(f"{name}_std", values) + self._per_channel(f"{name}_mean", values)
 
     def decode_in_stds(self, name: str, values: Tensor) -> Tensor:
-        """`in_stds` of `decode`: normalised units [B, C, *] to multiples of their channel's std."""
+        """Convert normalised values to multiples of their channel's std.
+
+        This is `in_stds` of `decode`: the result is not centred.
+
+        Args:
+            name: name of the array.
+            values: its values, [B, C, *].
+
+        Returns:
+            The converted values.
+        """
         varies, offset = (along(channels, values) for channels in (self.varies(name), self._offset(name)))
         return values * varies + offset
 
     def in_stds(self, name: str, values: Tensor) -> Tensor:
-        """Values [B, C, *] in multiples of their channel's std, not centred: channels of any unit count alike, and
-        constant ones, which are 0, not at all."""
+        """Convert physical values to multiples of their channel's std, not centred.
+
+        So channels of any unit count alike, and constant ones, which become 0, not at all.
+
+        Args:
+            name: name of the array.
+            values: its values, [B, C, *].
+
+        Returns:
+            The converted values.
+        """
         return values * along(self._inverse_std(name), values)
 
     def varies(self, name: str) -> Tensor:
-        """bool [C]: whether the channel is no constant."""
+        """Whether each channel of an array varies, bool [C]: it is not a constant."""
         return getattr(self, f"{name}_std") > 0
 
     def typical(self, name: str) -> Tensor:
-        """[C] the root mean square of each channel's values in stds: 1 without an offset, 0 for a constant."""
+        """Root mean square of each channel's values in stds, [C].
+
+        It is 1 for a channel without an offset, and 0 for a constant.
+        """
         return (self.varies(name) + self._offset(name).square()).sqrt()
 
     def _offset(self, name: str) -> Tensor:
-        """[C] the mean in stds."""
+        """The mean of each channel in stds, [C]."""
         return getattr(self, f"{name}_mean") * self._inverse_std(name)
 
     def _inverse_std(self, name: str) -> Tensor:
-        """[C] 0 for a constant."""
+        """1 / std of each channel, [C]; 0 for a constant."""
         return inverse(getattr(self, f"{name}_std"))
 
     def _per_channel(self, buffer: str, values: Tensor) -> Tensor:
@@ -236,9 +324,18 @@ class Normalization(nn.Module):
 
 
 def constants(moments: RunningMoments, sources: Sources, layout: Layout) -> list[str]:
-    """A line for people about each channel of batches, of this layout, that is taken as a constant.
+    """Describe the channels of batches that are taken as constants.
 
-    Raises PenstockError when no output varies: there is nothing to learn.
+    Args:
+        moments: statistics of the samples.
+        sources: where the channels' statistics come from (`Unit.sources`).
+        layout: layout of batches.
+
+    Returns:
+        A line for people about each such channel.
+
+    Raises:
+        PenstockError: no output varies, so there is nothing to learn.
     """
     lines = []
     mean, std = _statistics(moments, sources, layout)
@@ -253,7 +350,15 @@ def constants(moments: RunningMoments, sources: Sources, layout: Layout) -> list
 
 
 def is_constant(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Where float32 does not know the values apart."""
+    """Whether float32 can't distinguish a channel's values.
+
+    Args:
+        mean: mean of each channel.
+        std: standard deviation of each channel.
+
+    Returns:
+        bool, in the shape of `std`.
+    """
     return std <= ROUNDING * np.abs(mean)
 
 
@@ -261,18 +366,18 @@ def _describe(name: str, mean: float, std: float, *, is_output: bool) -> str:
     what, then = (
         ("output", "predicted as that, and left out of loss and errors")
         if is_output
-        else ("input", "what it does can't be learned")
+        else ("input", "its effect can't be learned")
     )
     if std == 0:
         return f"{what} {name!r} is {mean:.7g} in all samples so far: {then}"
     return (
-        f"{what} {name!r} varies by {std:.2g} about {mean:.7g}, which float32 does not hold: {then}; if that variation "
-        "is more than noise, give it less its offset"
+        f"{what} {name!r} varies by {std:.2g} about {mean:.7g}, which float32 can't resolve: {then}; if that variation "
+        "is more than noise, subtract the offset from it"
     )
 
 
 def _statistics(moments: RunningMoments, sources: Sources | None, layout: Layout) -> tuple[dict[str, np.ndarray], ...]:
-    """Means and standard deviations of the channels of batches, [C] by array of inputs and outputs."""
+    """Means and standard deviations of batches' inputs and outputs, [C] by array."""
     names = [block.name for block in (*layout.input_blocks, *layout.output_blocks)]
     sources = sources or {name: [(name, slice(None))] for name in names}
     parts = {name: [moments.over(*source) for source in sources[name]] for name in names}
@@ -280,10 +385,10 @@ def _statistics(moments: RunningMoments, sources: Sources | None, layout: Layout
 
 
 def inverse(std: Tensor) -> Tensor:
-    """1 / std, and 0 where that is 0."""
+    """Return 1 / std, and 0 where std is 0."""
     return torch.where(std > 0, 1 / std, 0.0)
 
 
 def along(channels: Tensor, values: Tensor) -> Tensor:
-    """[C] in the shape that multiplies values [B, C, *]."""
+    """Reshape values per channel, [C], so that they broadcast over values [B, C, *]."""
     return channels.reshape([-1] + [1] * (values.dim() - 2))

@@ -1,4 +1,6 @@
-"""One optimisation step: forward, loss, backward, clipping, AdamW, and the running average of the weights.
+"""One optimisation step, from a batch to changed weights.
+
+It consists of forward, loss, backward, clipping, AdamW, and the running average of the weights.
 
 Axes:  B batch.
 """
@@ -18,37 +20,46 @@ from penstock.learner.surrogate import Surrogate
 
 PRECISIONS = ("float32", "bfloat16")
 WEIGHT_DECAY = 1e-4
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps of a parameter
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps for a parameter
 
 
 class Optimization:
-    """A step of AdamW (Loshchilov and Hutter, ICLR 2019, arXiv 1711.05101) on the mean loss of a batch.
+    """A step of AdamW on the mean loss of a batch.
 
-    surrogate: on its device already; its parameters are changed in place. A complex one is trained as its real and
-        imaginary parts, which is how torch's own AdamW takes it where it isn't fused.
-    loss: of all outputs. Where a batch's rows have weights w_i, its mean loss is Σ w_i loss_i / B: they should have
-        mean 1, or they scale the gradient too.
-    precision: "bfloat16" is autocast: linear layers compute in bfloat16, while weights, moments, normalisation and loss
-        stay float32, and so do layers that ask for it (the FNO's spectral ones). "float32" is just that: TF32 is left
-        as torch has it, which is off for matrix products. On a CPU core with AVX512-BF16 a step of an FNO takes 0.8 of
-        its time in bfloat16, one of a wide MLP at batch 10 1.3: casting the weights costs more than it saves.
-    compile: torch.compile of forward, loss and backward, for the batch's shapes that come first. Others (the last
-        batch of a drained buffer, more or fewer points) run uncompiled: compiling takes longer than the step that would
-        use it, a minute or so for an FNO on a CPU, where it then takes 0.8 of its time.
-    micro_batch_size: forward and backward in parts of so many samples, whose gradients add up to the whole batch's.
-    clip_norm: the largest L2 norm of the gradient over all parameters; a longer one is scaled down.
-    ema_decay: d of the exponential moving average of the weights after step n = 0, 1, ...,
+    AdamW is from Loshchilov and Hutter, ICLR 2019, arXiv 1711.05101. Nothing in a step waits for the device.
 
-            averaged <- d_n averaged + (1 - d_n) weights,   d_n = min(d, (1 + n) / (10 + n)),
+    With `ema_decay` d, an exponential moving average of the weights is kept: after step n = 0, 1, ...,
 
-        where d_n rises so that the first weights, which are random, are forgotten at once (the `num_updates` rule of
-        TensorFlow's ExponentialMovingAverage). It remembers about 1 / (1 - d) steps. Good values: 0.99 to 0.9999.
-        It reads and writes 12 bytes a parameter, beside about 40 of the step. Buffers and frozen parameters are not
-        averaged: the average has the model's own.
+        averaged <- d_n averaged + (1 - d_n) weights,   d_n = min(d, (1 + n) / (10 + n)),
 
-    Nothing in a step waits for the device.
+    where d_n rises so that the first weights, which are random, are soon forgotten (the `num_updates` rule of
+    TensorFlow's ExponentialMovingAverage). The average remembers about 1 / (1 - d) steps. It reads and writes 12 bytes
+    per parameter, beside about 40 of the step. Buffers and frozen parameters are not averaged: the average has the
+    model's current ones.
 
-    Raises ValueError for options out of bounds.
+    Args:
+        surrogate: the surrogate, on its device already; its parameters are changed in place. A complex parameter is
+            trained as its real and imaginary parts, as torch's AdamW does where it isn't fused.
+        loss: the loss of all outputs. Where a batch's rows have weights w_i, its mean loss is Σ w_i loss_i / B: they
+            should have mean 1, or they scale the gradient too.
+        learning_rate: the highest learning rate, which schedules scale; each step is given the one that it takes.
+        precision: "bfloat16" is autocast: linear layers compute in bfloat16, while weights, moments, normalisation and
+            loss stay in float32, and so do layers that ask for it (the FNO's spectral ones). With "float32" TF32 is
+            left as torch has it, which is off for matrix products. On a CPU core with AVX512-BF16, bfloat16 makes a
+            step of an FNO take 0.8 times as long, and one of a wide MLP at batch size 10 1.3 times as long, because
+            casting the weights costs more than it saves.
+        compile: whether to use torch.compile on forward, loss and backward, for the shapes of the first batch. Batches
+            of other shapes (the last one of a drained buffer, more or fewer points) run uncompiled, because compiling
+            takes longer than the step that would use it: a minute or so for an FNO on a CPU, whose step then takes 0.8
+            times as long.
+        micro_batch_size: number of samples in each forward and backward pass; the gradients add up to the whole
+            batch's. None takes the batch in one pass.
+        clip_norm: largest L2 norm of the gradient over all parameters; a longer gradient is scaled down. None leaves
+            it as it is.
+        ema_decay: d of the average. Good values: 0.99 to 0.9999. None keeps no average.
+
+    Raises:
+        ValueError: an option is out of bounds.
     """
 
     def __init__(
@@ -78,7 +89,7 @@ class Optimization:
         self.ema_decay = ema_decay
         self.num_steps = 0
         self._total_loss = _BatchLoss(surrogate, loss, autocasts=precision == "bfloat16", compiles=compile)
-        self._row_losses: list[Tensor] = []  # of the parts of the last batch
+        self._row_losses: list[Tensor] = []  # one tensor per part of the last batch
         self._parameters = {
             name: p for name, p in surrogate.named_parameters() if torch.is_floating_point(p) or p.is_complex()
         }
@@ -89,10 +100,15 @@ class Optimization:
         self._averaged_reals = {name: _as_real(averaged[name]) for name in self._parameters}
 
     def __call__(self, arrays: Mapping[str, Tensor], learning_rate: float, weights: Tensor | None = None) -> Tensor:
-        """One step on a batch; its mean loss before the step, on the device.
+        """Do one step on a batch.
 
-        arrays: those of `Layout.pack`, on the device. weights: float32 [B], there too; without them all rows count
-        alike.
+        Args:
+            arrays: the batch's arrays as `Layout.pack` makes them, on the device.
+            learning_rate: learning rate of this step.
+            weights: weights of the rows, float32 [B], on the device; without them all rows count alike.
+
+        Returns:
+            The batch's mean loss before the step, a scalar on the device.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
@@ -116,7 +132,10 @@ class Optimization:
         return mean_loss
 
     def _hand_over_gradients(self) -> None:
-        """Gives AdamW what it can take: real gradients, and dense ones, which an nn.Embedding may not have."""
+        """Make the gradients real and dense, as AdamW needs them.
+
+        Those of an nn.Embedding may be sparse.
+        """
         for name, parameter in self._parameters.items():
             if parameter.grad is not None and parameter.grad.is_sparse:
                 parameter.grad = parameter.grad.to_dense()
@@ -131,31 +150,37 @@ class Optimization:
             torch._foreach_lerp_(*map(list, zip(*pairs, strict=True)), weight=1 - decay)
 
     def _trained_names(self) -> list[str]:
-        """Of the parameters that AdamW has changed."""
+        """Names of the parameters that AdamW has changed."""
         return [name for name, parameter in self._reals.items() if parameter in self._optimizer.state]
 
     @property
     def compiles_next(self) -> bool:
-        """Whether the next step is the one that torch.compile takes its time for."""
+        """Whether the next step will be compiled first, which takes time."""
         return self._total_loss.compiles_next
 
     @property
     def row_losses(self) -> Tensor:
-        """[B] of the last batch's rows, on the device: before its step, without weights."""
+        """Loss of each row of the last batch, before its step, [B] on the device.
+
+        The rows' weights are not in it.
+        """
         return torch.cat(self._row_losses)
 
     @property
     def averaged(self) -> Surrogate:
-        """The surrogate with averaged weights and this one's normalisation; without ema_decay, the surrogate itself."""
+        """The surrogate with averaged weights; without ema_decay, the surrogate itself.
+
+        Its normalisation, buffers and frozen parameters are the current ones.
+        """
         if self._averaged is not self.surrogate:
             self._averaged.normalization = self.surrogate.normalization  # it may have been fixed since
             follow(self._averaged, self.surrogate, but=self._trained_names())
         return self._averaged
 
     def is_finite(self) -> bool:
-        """Whether the weights that were trained and their moments are. Waits for the device.
+        """Whether all trained weights and their moments are finite; waits for the device.
 
-        Frozen parameters and buffers may hold what they like: a mask is made of infinities.
+        Frozen parameters and buffers may hold anything: a mask is made of infinities.
         """
         states = [torch.stack([t.isfinite().all() for t in (p, *s.values())]) for p, s in self._optimizer.state.items()]
         return not states or bool(torch.cat(states).all())
@@ -171,8 +196,12 @@ class Optimization:
     # Checkpoints
 
     def state(self) -> dict[str, Tensor]:
-        """With `weights_of(averaged)`, all that the next steps depend on: moments, counts, weights where averaged
-        ones are kept beside them. The tensors are those in use: the next step changes them."""
+        """Return all that the next steps depend on besides `weights_of(averaged)`.
+
+        Returns:
+            Moments and counts by name, and the weights if averaged ones are kept beside them. The tensors are those in
+            use: the next step changes them.
+        """
         state = {"num_steps": torch.tensor(self.num_steps)}
         for name, parameter in self._reals.items():
             if self.ema_decay is not None:
@@ -182,9 +211,13 @@ class Optimization:
         return state
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Continues from `state()`. The weights that belong to it must have been loaded into `averaged`.
+        """Continue from a `state()`.
 
-        Raises PenstockError when weights were averaged there and are not here, or the other way round.
+        Args:
+            state: the state. The weights that belong to it must have been loaded into `averaged` before.
+
+        Raises:
+            PenstockError: weights were averaged there and are not here, or the other way round.
         """
         was_averaged = any(name.startswith("weights.") for name in state)
         if was_averaged != (self.ema_decay is not None):
@@ -209,9 +242,9 @@ def _size(arrays: Mapping[str, Tensor]) -> int:
 
 
 class _BatchLoss:
-    """The sum of a batch's losses, by their weights, and each of them.
+    """Computes the weighted sum of a batch's losses, and the loss of each row.
 
-    compiles: for the batch's shapes that come first.
+    If it compiles, it does so for the shapes of the first batch.
     """
 
     def __init__(self, surrogate: Surrogate, loss: TotalLoss, *, autocasts: bool, compiles: bool):
@@ -245,12 +278,18 @@ class _BatchLoss:
 
 
 def _as_real(parameter: Tensor) -> Tensor:
-    """The parameter itself, or real and imaginary parts [..., 2] in the same memory, which fused AdamW can take."""
+    """Return a real parameter itself, and a complex one as a real view [..., 2].
+
+    Fused AdamW can't take complex parameters. The view has the same memory.
+    """
     return torch.view_as_real(parameter.detach()) if parameter.is_complex() else parameter
 
 
 def _laid_out_as(parameter: Tensor, moment: Tensor) -> Tensor:
-    """A copy with the parameter's strides: fused AdamW goes through the memory of both, whatever the axes."""
+    """Return a copy of the moment with the parameter's strides.
+
+    Fused AdamW goes through the memory of both in step, whatever the axes.
+    """
     if not moment.dim():
         return moment.to(parameter.device, copy=True)
     return torch.empty_like(parameter, dtype=moment.dtype, requires_grad=False).copy_(moment)

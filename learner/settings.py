@@ -1,4 +1,4 @@
-"""When training ends, and what else is said of a learner in numbers."""
+"""The numbers that a learner goes by, and when training ends."""
 
 from __future__ import annotations
 
@@ -11,17 +11,25 @@ from penstock.learner.validation.validation import BATCH_SIZE
 
 @dataclass(frozen=True, kw_only=True)
 class StopAfter:
-    """When training ends: at whichever limit is reached first."""
+    """When training ends: at whichever limit is reached first.
+
+    Raises:
+        ValueError: a limit is not above 0, or none besides `error` is given.
+    """
 
     minutes: float | None = None
-    """Wall time since the first batch could be drawn, waits included and torch.compile not; carried over on resume."""
+    """Wall time since the first batch could be drawn, with waits and without torch.compile; carried over on resume."""
     steps: int | None = None
+    """Optimisation steps."""
     samples: int | None = None
-    """Unique samples, each counted once a batch had it."""
+    """Unique samples, each counted once a batch has had it."""
     simulations: int | None = None
-    """Delivered or failed. The stream ends after them, and the buffer is drained before training ends."""
+    """Delivered or failed simulations. The stream ends after them; the buffer is drained before training ends."""
     error: float | None = None
-    """Mean validation error. The learning rate can't be planned by it, so one of the others is needed too."""
+    """Mean relative L2 error of the validation.
+
+    The learning rate can't be planned by it, so another limit is needed too.
+    """
 
     def __post_init__(self):
         limits = self._limits()
@@ -43,7 +51,17 @@ class StopAfter:
         return {name: limit for name, limit in limits.items() if limit is not None}
 
     def fractions(self, *, minutes: float, steps: int, samples: float, simulations: float) -> dict[str, float]:
-        """What part of each limit is done, for the limits that are set."""
+        """Return the fraction of each limit that is done.
+
+        Args:
+            minutes: wall time.
+            steps: optimisation steps.
+            samples: unique samples.
+            simulations: delivered or failed simulations.
+
+        Returns:
+            The fraction, which may exceed 1, by name of the limits that are set, except `error`.
+        """
         done = {"minutes": minutes, "steps": steps, "samples": samples, "simulations": simulations}
         return {name: done[name] / limit for name, limit in self._limits().items()}
 
@@ -54,25 +72,29 @@ class StopAfter:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is chosen of a learner beside its parts."""
+    """What is chosen for a learner beside its parts."""
 
     batch_size: int
+    """Rows per batch."""
     stop_after: StopAfter
+    """The limits at which training ends."""
     schedule: Schedule = Schedule()  # noqa: RUF009 (frozen)
-    """Of the learning rate, whose peak is the step's."""
+    """Schedule of the learning rate; its factor 1 is the learning rate of the step."""
     batches_per_simulation: float | None = None
-    """To which training and ingest are held; None where neither waits."""
+    """Batches per simulation that training and ingest are held to; with None neither waits."""
     validation_simulations: int = 0
-    """Gathered before training; 0 for no validation set."""
+    """Simulations of the validation set, gathered before training; 0 for no validation set."""
     validation_batch_size: int = BATCH_SIZE
-    """Samples of a slice, which holds up the next step."""
+    """Rows of a slice of the validation, which delays the next step."""
     validation_every_s: float = 30.0
+    """Seconds between validations."""
     checkpoint_every_s: float = 120.0
+    """Seconds between checkpoints."""
     checkpoints_kept: int = 2
-    """The newest ones, besides the best."""
+    """How many of the newest checkpoints are kept, besides the best one."""
     saves_buffer: bool = True
-    """In the newest checkpoint; without it a resumed learner is given the buffer's simulations again."""
+    """Whether the newest checkpoint holds the buffer; if not, a resumed run solves its simulations again."""
 
     def rate_limiter(self) -> RateLimiter | None:
-        """A new one, where one is wanted."""
+        """Return a new rate limiter; None if `batches_per_simulation` is None."""
         return None if self.batches_per_simulation is None else RateLimiter(self.batches_per_simulation)

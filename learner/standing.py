@@ -1,4 +1,4 @@
-"""What a learner says of itself: where training stands, what came in, what is news."""
+"""What a learner reports: where training stands, what has come in, what is new."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ class Standing:
     """The status of a learner, put together from its parts.
 
     Args:
-        trainer: of the learner.
-        collector: of its validation set.
-        quantile_names: of the parameters whose bias in the buffer a status has.
+        trainer: the learner's trainer.
+        collector: what gathers its validation set.
+        quantile_names: names of the parameters whose bias in the buffer a status reports.
     """
 
     def __init__(self, trainer: Trainer, collector: Collector, quantile_names: Sequence[str]):
         self.is_training = False
-        """Whether the validation set is whole."""
+        """Whether training has begun, after the validation set was gathered."""
         self.cause: str | None = None
-        """Of the end of training."""
+        """Cause of the end of training, as `Trainer.run` names it; None until then."""
         self._trainer = trainer
         self._collector = collector
         self._bias = BiasWatch(trainer.buffer, quantile_names)
         self._notes: SimpleQueue[str] = SimpleQueue()
 
     def note(self, note: str) -> None:
-        """Keep a line for people, which the next status has."""
+        """Keep a line for people for the next status."""
         self._notes.put(note)
 
     @property
     def account(self) -> Account:
-        """What has come in, and how simulations ended."""
+        """Samples that have come in, and how simulations ended."""
         ingest = self._trainer.ingest
         counts = ingest.counts
         return Account(
@@ -50,10 +50,13 @@ class Standing:
         )
 
     def status(self) -> LearnerStatus:
-        """Where training stands. Solves, decisions, notes and ended leases come once."""
+        """Return where training stands.
+
+        Solves, decisions, notes and ended leases are reported once, in the first status after they happened.
+        """
         trainer = self._trainer
-        trainer.ingest.give_up({})  # what came while a checkpoint was being written
-        # Before the ids are read: a lease that has ended must find all its deliveries in the same status.
+        trainer.ingest.give_up({})  # records those given up while a checkpoint was being written
+        # Read before the ids: the status that reports the end of a lease must have all its deliveries.
         lease_ends, news = self._collector.drain_lease_ends(), trainer.ingest.drain_news()
         buffer = trainer.buffer
         return LearnerStatus(

@@ -20,16 +20,23 @@ ARRAYS = ("points", "weights", "edges")  # of a geometry
 
 
 class Surrogate(nn.Module):
-    """A model between its normalisations. Training, validation, export and prediction all pass through here.
+    """A model between its normalisations.
 
-    A model is called with the inputs' arrays and, of what the geometries have, with what its `forward` names:
+    Training, validation, export and prediction all pass through here. A model is called with the inputs' arrays, and
+    with those arrays of the geometries that its `forward` names:
 
-    - `points` [B, P, d] and `weights` [B, P], of a `Mesh` and of `Points`; where samples are padded, weights are 0;
-    - `edges` int64 [B, E, 2], of `Points` that have some; (0, 0) is padding;
-    - `weights` [B, *grid], of a masked `Grid`; 0 is outside the domain.
+    - `points` [B, P, d] and `weights` [B, P] of a `Mesh` or of `Points`; where samples are padded, weights are 0;
+    - `edges` int64 [B, E, 2] of `Points` that have edges; (0, 0) is padding;
+    - `weights` [B, *grid] of a masked `Grid`; 0 is outside the domain.
 
-    Of several geometries those with a name have it before theirs, as in `wall_points`. Lengths are in units of the
-    longest edge of the geometry's box, from its lowest corner on, and weights in such lengths to the power of d.
+    If there are several geometries, the name of a geometry, where it has one, comes before the array's, as in
+    `wall_points`. Coordinates are measured from the lowest corner of the geometry's box in units of its longest edge,
+    and weights in that unit to the power of d.
+
+    Args:
+        model: the model, from normalised inputs to normalised outputs.
+        normalization: means and deviations of all inputs and outputs.
+        layout: layout of batches.
     """
 
     def __init__(self, model: nn.Module, normalization: Normalization, layout: Layout):
@@ -40,12 +47,12 @@ class Surrogate(nn.Module):
         self._arguments = geometry_arguments(model, layout)
         for name, (array, geometry) in _arguments(layout).items():
             constant = _constant(array, geometry) if name in self._arguments else None
-            if constant is not None:  # on the model's device: a step that brought it there would wait for it
+            if constant is not None:  # moves with the model: to copy it in each step would wait for the device
                 self.register_buffer(f"_{name}", torch.tensor(constant, dtype=torch.float32), persistent=False)
 
     @property
     def weight_bytes(self) -> int:
-        """Of the trained parameters."""
+        """Bytes of all parameters."""
         return sum(parameter.nbytes for parameter in self.parameters())
 
     @property
@@ -53,10 +60,15 @@ class Surrogate(nn.Module):
         return next(self.normalization.buffers()).device
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
-        """Inputs by the layout's names to outputs by name: fields [B, *] or [B, components, *], scalars [B].
+        """Predict from separate inputs, in physical units.
 
-        What geometries have each sample bring along is among the inputs, as in packed samples: points [B, d, P],
-        weights [B, P], edges [B, 2, E].
+        Args:
+            inputs: every input by its name in the layout: fields [B, *] or [B, components, *], scalars [B]. The arrays
+                that samples bring along for their geometries are among them, as in packed samples: points [B, d, P],
+                weights [B, P], edges [B, 2, E].
+
+        Returns:
+            Every output by its name, in the same shapes.
         """
         blocks = (*self.layout.input_blocks, *self.layout.geometry_blocks)
         outputs = self.predict({block.name: joined_channels(block, inputs) for block in blocks})
@@ -67,20 +79,41 @@ class Surrogate(nn.Module):
         }
 
     def predict(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Arrays as `Layout.pack` gives them to the outputs' arrays, [B, C, *] by name.
+        """Predict from a batch, in physical units.
 
-        Outputs among the arrays are not looked at.
+        Args:
+            arrays: the batch's arrays as `Layout.pack` makes them. Outputs among them are ignored.
+
+        Returns:
+            The outputs' arrays, float32 [B, C, *] by name.
         """
         output = self.model_output(arrays)
         return {name: self.normalization.decode(name, values.float()) for name, values in output.items()}
 
     def predict_in_stds(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`predict` in multiples of the channels' standard deviation, not centred: what losses are taken of."""
+        """Predict from a batch, in multiples of the channels' standard deviations.
+
+        The predictions are not centred. Losses are taken of them.
+
+        Args:
+            arrays: as in `predict`.
+
+        Returns:
+            The outputs' arrays, float32 [B, C, *] by name.
+        """
         output = self.model_output(arrays)
         return {name: self.normalization.decode_in_stds(name, values.float()) for name, values in output.items()}
 
     def model_output(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The outputs' arrays in normalised units, as precise as the model has them; float32 from there on."""
+        """Predict from a batch, in normalised units and in the model's precision.
+
+        Args:
+            arrays: as in `predict`.
+
+        Returns:
+            What the model returns: with several outputs' arrays, a dict by their names. A single tensor is taken as
+            the only output's array.
+        """
         inputs = {
             block.name: self.normalization.encode(block.name, arrays[block.name]) for block in self.layout.input_blocks
         }
@@ -93,7 +126,7 @@ class Surrogate(nn.Module):
         return {blocks[0].name: output} if len(blocks) == 1 and not isinstance(output, dict) else output
 
     def _seen(self, name: str, array: str, geometry: Geometry, arrays: Mapping[str, Tensor], size: int) -> Tensor:
-        """An argument of the model, for a batch of `size`: one of ARRAYS of a geometry."""
+        """One of ARRAYS of a geometry as the model takes it, for a batch of `size`."""
         if isinstance(geometry, Mesh):
             values = self.get_buffer(f"_{name}")
             return values.expand(size, *values.shape)
@@ -105,7 +138,10 @@ class Surrogate(nn.Module):
 
 
 def _constant(array: str, geometry: Geometry) -> np.ndarray | None:
-    """What of it is the same for all samples: a mesh as models see it, the corner that points are seen from."""
+    """What is the same for all samples in one of ARRAYS of a geometry, if anything.
+
+    That is all of a mesh, as models see it, and the corner from which varying points are measured.
+    """
     if not isinstance(geometry, Mesh):
         return geometry.box[0] if array == "points" else None
     if array == "points":
@@ -114,17 +150,29 @@ def _constant(array: str, geometry: Geometry) -> np.ndarray | None:
 
 
 def _length(geometry: Geometry) -> float:
-    """Of the longest edge of its box."""
+    """Length of the longest edge of a geometry's box."""
     return float(np.ptp(geometry.box, axis=0).max())
 
 
 def argument(array: str, geometry: Geometry, layout: Layout) -> str:
-    """What a model calls one of ARRAYS: of the only geometry that there is, just that."""
+    """Return the name of the model's argument for an array of a geometry.
+
+    Args:
+        array: one of ARRAYS.
+        geometry: the geometry.
+        layout: layout of batches.
+
+    Returns:
+        The array's name, after the geometry's where that has one and is not the only geometry.
+    """
     return array if len(layout.geometries) == 1 else geometry.named(array)
 
 
 def _arguments(layout: Layout) -> dict[str, tuple[str, Geometry]]:
-    """What a model may be given of the geometries, by its name: which of ARRAYS of which."""
+    """All arrays of geometries that a model may be given, by the argument's name.
+
+    Each is one of ARRAYS with its geometry.
+    """
     return {
         argument(array, geometry, layout): (array, geometry)
         for geometry in layout.geometries
@@ -134,7 +182,15 @@ def _arguments(layout: Layout) -> dict[str, tuple[str, Geometry]]:
 
 
 def geometry_arguments(model: nn.Module, layout: Layout) -> set[str]:
-    """What a model's `forward` takes of the geometries, by name."""
+    """Return the names of the geometries' arrays that a model's `forward` takes.
+
+    Args:
+        model: the model.
+        layout: layout of batches.
+
+    Returns:
+        The arguments' names; all that there are if `forward` takes any keyword.
+    """
     names = _arguments(layout).keys()
     parameters = inspect.signature(model.forward).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
@@ -143,6 +199,14 @@ def geometry_arguments(model: nn.Module, layout: Layout) -> set[str]:
 
 
 def joined_channels(block: Block, values: Mapping[str, Tensor]) -> Tensor:
-    """A block's array [B, C, *] of its quantities by name."""
+    """Join a block's quantities to its array.
+
+    Args:
+        block: the block.
+        values: its quantities by name, [B, *], or [B, components, *] with several components.
+
+    Returns:
+        The array, [B, C, *].
+    """
     parts = [values[spec.name] if spec.components > 1 else values[spec.name].unsqueeze(1) for spec in block.specs]
     return torch.cat(parts, dim=1)

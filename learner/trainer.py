@@ -1,4 +1,4 @@
-"""The training loop: batches from the feed as long as the run lasts."""
+"""The training loop: steps on batches from the feed as long as the run lasts."""
 
 from __future__ import annotations
 
@@ -24,21 +24,26 @@ from penstock.learner.stream.ingest import Ingest
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.course import Diverged, ValidationCourse
 
-LOSS_READ_EVERY_S = 1.0  # reading it waits for the device to finish the steps that are queued
+LOSS_READ_EVERY_S = 1.0  # to read it waits until the device has finished the queued steps
 
 
 class Trainer:
-    """Trains on what the feed gives, by steps of `step`, until a limit of the settings' stop_after.
+    """Trains on the feed's batches until a limit of the settings' stop_after.
 
-    Between two steps, when they are due: a slice of the validation, or a checkpoint. The set of the course may be given
-    later, once its samples are known. A checkpoint is saved in its interval and at the end, when every batch that was
-    drawn was trained on and the errors of these very weights are known; while the last one is being written one that is
-    due is put off, so that training does not wait for a slow disk.
-
-    ingest: what fills the buffer: it says how much came in, and what the normalisation is fixed from.
-    saver: of the checkpoints; None saves none.
+    Between two steps, when it is due, a slice of the validation set is evaluated or a checkpoint is saved. Checkpoints
+    are saved at their interval and at the end: first every batch that was drawn is trained on and, unless the run is
+    being stopped, the errors of the weights to be saved are measured. While a checkpoint is being written the next is
+    put off, so that training does not wait for a slow disk.
 
     The attributes may be read from other threads at any time.
+
+    Args:
+        step: the optimisation step.
+        feed: source of the batches.
+        ingest: what fills the buffer; it counts what comes in, and has the statistics that fix the normalisation.
+        settings: the limits, the schedule and the intervals.
+        course: the validations. Its set may be given later, once its samples are known.
+        saver: what saves the checkpoints; None saves none.
     """
 
     def __init__(
@@ -59,15 +64,17 @@ class Trainer:
         self._step = step
 
         self.state = "waiting for samples"
+        """What training does at the moment, for people."""
         self.num_trained = 0
         """Samples trained on, with repetition."""
         self.warning: str | None = None
-        """What is wrong though training goes on, and what to do."""
+        """What is wrong although training goes on, with advice; None if nothing is."""
         self.learning_rate = 0.0
+        """Learning rate of the last step."""
         self.remarks: list[str] = []
-        """Lines for people on what the normalisation was fixed from, where it is odd. Whoever shows them takes them."""
+        """Lines for people on odd statistics that the normalisation was fixed from. Whoever shows them removes them."""
         self.train_seconds = 0.0
-        """Wall time from the watermark on, without what compiling the step took."""
+        """Wall time since the watermark was reached, without the time that compiling the step took."""
         self._compile_seconds = 0.0  # since `run` began
         self._loss = RunningLoss()
         self._normalization_is_fixed = False
@@ -78,38 +85,49 @@ class Trainer:
 
     @property
     def loss(self) -> float | None:
-        """Mean training loss of the last steps, as it was read last."""
+        """Mean training loss of the last steps, as it was read last; None before that."""
         return self._loss.value
 
     @property
     def validation_errors(self) -> dict | None:
-        """`Errors.as_dict()` of the last validation that is complete."""
+        """`Errors.as_dict()` of the last complete validation; None before the first."""
         return self.course.errors
 
     @property
     def step(self) -> int:
-        """Steps done."""
+        """Number of steps done."""
         return self._step.num_steps
 
     @property
     def surrogate(self) -> Surrogate:
-        """What is validated, saved and exported: with averaged weights where the step averages them."""
+        """The surrogate to validate, save and export.
+
+        It has averaged weights if the step averages them.
+        """
         return self._step.averaged
 
     @property
     def progress(self) -> float:
-        """The part of the run that is done, in [0, 1]."""
+        """The fraction of the run that is done, in [0, 1]."""
         return self.settings.stop_after.progress(**self._done())
 
     @property
     def learner_wait_seconds(self) -> float:
-        """Time without a batch, from the watermark on."""
+        """Time that training waited for batches, from the watermark on."""
         return self.feed.wait_seconds
 
     def run(self, should_stop: Callable[[], bool]) -> str:
-        """Trains until a limit of stop_after is reached, the stream is drained, or should_stop().
+        """Train until a limit is reached, the stream is drained, or should_stop().
 
-        Returns the cause: "minutes", "steps", "samples", "error", "stream ended" or "stopped".
+        Args:
+            should_stop: asked between two steps, and while waiting for samples.
+
+        Returns:
+            The cause of the end: "minutes", "steps", "samples", "error", "stream ended" or "stopped".
+
+        Raises:
+            PenstockError: no output varies; the loss, a validation error or the weights are not finite; or a checkpoint
+                can't be written.
         """
         self._wait_for_population(should_stop)
         seconds_before, started = self.train_seconds, time.monotonic()
@@ -138,7 +156,7 @@ class Trainer:
         return cause
 
     def _wait_for_population(self, should_stop: Callable[[], bool]) -> None:
-        """Until the watermark is reached; the samples that came so far then fix the normalisation."""
+        """Wait for the watermark; the samples so far then fix the normalisation."""
         due = time.monotonic() + self.settings.checkpoint_every_s
 
         def stop_or_save() -> bool:
@@ -147,7 +165,7 @@ class Trainer:
         while not self.feed.wait_for_population(stop_or_save):
             if should_stop():
                 return
-            self._save()  # the samples of dear simulations must survive a long warm-up
+            self._save()  # samples of expensive simulations must survive a long warm-up
             self.state = "waiting for samples"
             due = time.monotonic() + self.settings.checkpoint_every_s
         # A buffer that an error has closed is exhausted, too: a resumed run waits for the whole population again.
@@ -155,20 +173,24 @@ class Trainer:
             self._fix_normalization()
 
     def _fix_normalization(self) -> None:
-        """Raises PenstockError when no output varies."""
+        """Fix the normalisation by the samples so far.
+
+        Raises:
+            PenstockError: no output varies.
+        """
         normalization, remarks = self.ingest.normalization()
         self._step.surrogate.normalization = normalization.to(self.feed.device)
         self.remarks += remarks
         self._normalization_is_fixed = True
 
     def _train_next(self, should_stop: Callable[[], bool]) -> None:
-        """A step on the feed's next batch, if it has one."""
-        num_samples = self._num_samples_done()  # before the draw: those of the batch are still to be trained on
+        """Do a step on the feed's next batch, if it has one."""
+        num_samples = self._num_samples_done()  # before the draw, because the batch is still to be trained on
         batch = self.feed.next(should_stop)
         if batch is None:
             self.state = "waiting for samples"
             return
-        # The rest after it: in an order that repeats these are functions of counts only where it draws.
+        # The other counters after the draw: in a deterministic run they depend on counts alone only at that point.
         done = self._done(num_in_hand=1) | {"samples": num_samples}
         of_run = self.settings.stop_after.progress(**done)
         progress = self.settings.schedule.progress(
@@ -182,7 +204,10 @@ class Trainer:
             self.buffer.observe(batch, self._step.row_losses)
 
     def _step_or_compile(self, batch: Batch) -> Tensor:
-        """The step's loss. What compiling takes is no training time: limits and schedules in minutes leave it out."""
+        """Do the step and return its loss.
+
+        Compiling does not count as training time: limits and schedules in minutes leave it out.
+        """
         compiles, before = self._step.compiles_next, time.monotonic()
         self.state = "compiling the step" if compiles else "training"
         loss = self._step(batch.arrays, self.learning_rate, batch.weights)
@@ -191,7 +216,11 @@ class Trainer:
         return loss
 
     def _read_loss(self) -> bool:
-        """Brings `loss` up to date; False before the first step. Raises PenstockError when it is not finite."""
+        """Bring `loss` and `warning` up to date; False before the first step.
+
+        Raises:
+            PenstockError: the loss is not finite.
+        """
         loss = self._loss.read(self.step)
         if loss is None:
             return False
@@ -215,16 +244,16 @@ class Trainer:
             raise self._diverged(str(error)) from error
 
     def _validate_now(self, should_stop: Callable[[], bool]) -> None:
-        """The errors of the present weights, known before training goes on unless should_stop()."""
+        """Measure the errors of the present weights at once, unless should_stop()."""
         self.state = "validating"
         self.course.begin(self.surrogate, self.step)
         while self.course.is_running and not should_stop():
             self._validate_a_slice()
 
     def _complete_and_save(self, should_stop: Callable[[], bool]) -> None:
-        """Saves when nothing is under way: every batch drawn was trained on, and the weights' errors are known.
+        """Train on every batch drawn, measure the weights' errors, and save.
 
-        Leaves the feed held.
+        The feed is left held.
         """
         self.feed.hold()
         while self.feed.num_ahead:
@@ -256,12 +285,15 @@ class Trainer:
         target, errors = self.settings.stop_after.error, self.validation_errors
         if target is not None and errors is not None and errors["relative_l2"]["mean"] <= target:
             return "error"
-        # in this order: what was drawn of a buffer that is exhausted can only become fewer
+        # in this order: once the buffer is exhausted, the batches ahead can only become fewer
         return "stream ended" if self.buffer.exhausted and not self.feed.num_ahead else None
 
     def _done(self, num_in_hand: int = 0) -> dict[str, float]:
-        """What of each limit is done. num_in_hand: batches that were taken and not trained on yet."""
-        # What came in counts as far as it was drawn: a learning rate of 0 must not meet what is still to be trained on.
+        """How much of each limit is done.
+
+        num_in_hand is the number of batches that were taken and not trained on yet.
+        """
+        # Ended simulations count by the share of their steps that is done: else batches would be left to a rate of 0.
         num_to_drain = num_in_hand + self.feed.num_ahead + self.buffer.num_rows_left / self.feed.batch_size
         return {
             "minutes": self.train_seconds / 60,
@@ -271,13 +303,22 @@ class Trainer:
         }
 
     def _num_samples_done(self) -> int:
-        """Unique samples that a batch had."""
+        """Number of unique samples that a batch has had."""
         return max(0, self.ingest.counts.unique - self.ingest.counts.forgotten - self.buffer.num_unseen)
 
     # Checkpoints
 
     def checkpoint_state(self, *, with_buffer: bool = True) -> dict[str, Any]:
-        """What a checkpoint is made of: weights, optimizer, buffer, meta. Ingest must be paused until it is written."""
+        """Return what a checkpoint consists of.
+
+        Ingest must be paused before, and until the buffer is written.
+
+        Args:
+            with_buffer: whether the buffer is part of it.
+
+        Returns:
+            "weights", "optimizer", "buffer" (None without it) and "meta".
+        """
         optimizer = {**self._step.state(), "random.cpu": torch.get_rng_state()}
         if self.feed.device.type == "cuda":
             optimizer["random.cuda"] = torch.cuda.get_rng_state(self.feed.device)
@@ -294,7 +335,7 @@ class Trainer:
                     "train_seconds": self.train_seconds,
                     "normalization_is_fixed": self._normalization_is_fixed,
                 },
-                # of these very weights
+                # errors of the weights that are saved, or None
                 "validation": self.course.errors_at(self.step),
                 "ingest": self.ingest.state(with_buffer=with_buffer),
                 "lanes": self.feed.state(),
@@ -302,9 +343,13 @@ class Trainer:
         }
 
     def load_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Restores a `Checkpoint`: the next steps are those that would have followed it.
+        """Restore a checkpoint, so that training continues as it would have after it.
 
-        Raises PenstockError when it is of another model.
+        Args:
+            checkpoint: the checkpoint.
+
+        Raises:
+            PenstockError: it belongs to another model.
         """
         checkpoint.load_into(self.surrogate)
         self._step.load_state(checkpoint.optimizer)

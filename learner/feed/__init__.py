@@ -1,1 +1,1 @@
-"""From the buffer to the device, ahead of the step."""
+"""Batches from the buffer to the training device, ahead of the step."""

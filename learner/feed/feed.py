@@ -18,62 +18,92 @@ from penstock.learner.buffers.storage import to_device
 from penstock.learner.buffers.units import dtype_of
 from penstock.learner.stream.rate_limiter import RateLimiter
 
-DRAW_TIMEOUT_S = 0.2  # how soon one who waits for samples sees that it is to give up
-NUM_QUEUED = 2  # batches whose steps a GPU may have before it: one in hand, and the next without a wait for the host
+DRAW_TIMEOUT_S = 0.2  # how often a waiting caller rechecks whether to give up
+NUM_QUEUED = 2  # steps that a GPU may have before it: one at work, and one more, so that it need not wait for the host
 
 
 class BatchSource(Protocol):
-    """Where a trainer's batches come from: `Feed`, or `Lockstep` in an order that repeats."""
+    """Where a trainer's batches come from.
+
+    It is a `Feed`, or in a deterministic run a `Lockstep`.
+    """
 
     buffer: Buffer
+    """The buffer that batches are drawn from."""
     device: torch.device
+    """The training device."""
     batch_size: int
+    """Rows per batch."""
     wait_seconds: float
-    """Time in which `next` had no batch to give."""
+    """Time in which `next` had no batch to return."""
     takes_from_stream: bool
-    """It has the ingest take what comes, which then has no thread."""
+    """Whether it takes from the stream itself, through the ingest, which then has no thread."""
     num_ahead: int
-    """Batches that were drawn and not taken, one that is being drawn included."""
+    """Batches that were drawn and not taken yet, including one that is being drawn."""
 
     def wait_for_population(self, should_stop: Callable[[], bool]) -> bool:
-        """Blocks until the buffer reaches its watermark or the stream ends; False when should_stop() came first."""
+        """Wait until the buffer reaches its watermark or the stream ends.
+
+        Args:
+            should_stop: ends the wait.
+
+        Returns:
+            False if should_stop() came first.
+        """
 
     def start(self, num_batches: int | None = None) -> None:
-        """From here on at most num_batches are drawn in all: what the run has no step for stays in the buffer."""
+        """Begin to draw.
+
+        Args:
+            num_batches: most batches to draw from here on; samples that the run has no step for stay in the buffer.
+        """
 
     def next(self, should_stop: Callable[[], bool]) -> Batch | None:
-        """The next batch, its arrays on the device; None when none came for a moment, or none will come."""
+        """Take the next batch.
+
+        Args:
+            should_stop: ends a wait.
+
+        Returns:
+            The batch with its arrays on the device; None if there was none for a moment, or if none will come.
+        """
 
     def hold(self) -> None:
-        """Nothing is drawn any more, but for a batch in hand; what was drawn ahead can be taken."""
+        """Stop drawing, after a batch in hand; those drawn ahead can still be taken."""
 
     def release(self) -> None:
-        """Ends a `hold`."""
+        """End a `hold`."""
 
     def close(self) -> None:
-        """Nothing more is drawn."""
+        """Stop drawing for good."""
 
     def state(self) -> dict[str, Any] | None:
-        """What a checkpoint keeps of it, as JSON."""
+        """Return what a checkpoint keeps of it, as JSON."""
 
     def load_state(self, state: dict[str, Any] | None) -> None:
-        """Goes on from `state()`."""
+        """Continue from a `state()`."""
 
 
 class Feed:
     """Draws a buffer's batches and brings them to the training device.
 
-    Where the buffer's arrays lie on that device a draw is one gather there, and `next` makes it itself. From the host's
-    memory to a GPU a thread draws ahead, gathers into pinned staging and copies on a stream of its own, so that a step
+    If the buffer's arrays lie on that device, a draw is one gather there, and `next` makes it itself. From host memory
+    to a GPU a thread draws ahead, gathers into pinned staging and copies on a separate CUDA stream, so that a step
     waits only while the buffer has no batch.
 
-    depth: batches that a thread draws ahead; 0 draws in `next`, without a thread. None takes 0 where the arrays are on
-        the device and 2 elsewhere: while one is on its way the other is ready.
+    For the buffer and the rate limiter a batch counts as drawn when it is drawn, not when it is taken. So before the
+    buffer is saved, `hold` the feed and take until none is ahead. Only one thread may take.
 
-    A batch counts as drawn, for the buffer and the rate limiter, when it is drawn and not when it is taken: before the
-    buffer is saved, `hold` the feed and take until none is ahead. One thread takes.
+    Args:
+        buffer: the buffer.
+        device: the training device.
+        batch_size: rows per batch.
+        rate_limiter: holds training back; None never does.
+        depth: batches that a thread draws ahead; 0 draws in `next`, without a thread. None is 0 if the arrays are on
+            the device, else 2: while one batch is on its way, the other is ready.
 
-    Raises ValueError for a batch size that the buffer can't hold.
+    Raises:
+        ValueError: the buffer has fewer slots than a batch has rows.
     """
 
     takes_from_stream = False
@@ -97,26 +127,38 @@ class Feed:
         crosses = buffer.storage.device.type != self.device.type
         self.depth = depth if depth is not None else 2 if crosses else 0
         self.wait_seconds = 0.0
-        """Time in which `next` had no batch to give."""
+        """Time in which `next` had no batch to return."""
         self._upload = _Upload(buffer, self.device, batch_size, self.depth) if crosses and self.depth else None
         self._pace = _Pace(self.device) if self.device.type == "cuda" else None
         self._ahead: deque[Batch] = deque()
         self._num_left: float = float("inf")  # batches that the thread may still draw
         self._is_drawing = False
-        self._order: Literal["draw", "hold", "close"] = "draw"  # of the owner to the thread
+        self._order: Literal["draw", "hold", "close"] = "draw"  # the owner's order to the thread
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
 
     def wait_for_population(self, should_stop: Callable[[], bool]) -> bool:
-        """Blocks until the buffer reaches its watermark or the stream ends; False when should_stop() came first."""
+        """Wait until the buffer reaches its watermark or the stream ends.
+
+        Args:
+            should_stop: ends the wait.
+
+        Returns:
+            False if should_stop() came first.
+        """
         while not self.buffer.wait_for_watermark(DRAW_TIMEOUT_S):
             if should_stop():
                 return False
         return True
 
     def start(self, num_batches: int | None = None) -> None:
-        """Begins to draw ahead, at most num_batches in all: what the run has no step for stays in the buffer."""
+        """Begin to draw ahead.
+
+        Args:
+            num_batches: most batches to draw ahead from here on; samples that the run has no step for stay in the
+                buffer. None sets no bound.
+        """
         if num_batches is not None:
             self._num_left = num_batches
         if self.depth:
@@ -124,11 +166,20 @@ class Feed:
             self._thread.start()
 
     def next(self, should_stop: Callable[[], bool]) -> Batch | None:
-        """The next batch, its arrays on the device and ready on the current stream.
+        """Take the next batch.
 
-        None when none came within DRAW_TIMEOUT_S, while the rate limiter held training back or the buffer had none: the
-        caller has limits and checkpoints to look after. On a GPU it waits until at most NUM_QUEUED batches are before
-        the steps that are done. Raises what ended the thread.
+        On a GPU this waits until at most NUM_QUEUED earlier steps are unfinished.
+
+        Args:
+            should_stop: ends a wait for the rate limiter.
+
+        Returns:
+            The batch, its arrays on the device and ready on the current stream. None if there was none within
+            DRAW_TIMEOUT_S, because the rate limiter held training back or the buffer had none: the caller has limits
+            and checkpoints to look after.
+
+        Raises:
+            Exception: what ended the drawing thread.
         """
         before = time.monotonic()
         is_there = self._wait_for_one_ahead() if self.depth else self._wait_for_batch(should_stop)
@@ -143,25 +194,25 @@ class Feed:
         return batch
 
     def hold(self) -> None:
-        """Nothing is drawn any more, but for a batch in hand; what was drawn ahead can be taken."""
+        """Stop drawing, after a batch in hand; those drawn ahead can still be taken."""
         with self._changed:
             self._order = "hold"
             self._changed.notify_all()
 
     def release(self) -> None:
-        """Ends a `hold`."""
+        """End a `hold`."""
         with self._changed:
             self._order = "draw"
             self._changed.notify_all()
 
     @property
     def num_ahead(self) -> int:
-        """Batches that were drawn and not taken, one that is being drawn included."""
+        """Batches that were drawn and not taken yet, including one that is being drawn."""
         with self._changed:
             return len(self._ahead) + self._is_drawing
 
     def close(self) -> None:
-        """Ends the thread; what was drawn ahead is lost."""
+        """End the thread; batches drawn ahead are lost."""
         with self._changed:
             self._order = "close"
             self._changed.notify_all()
@@ -169,13 +220,13 @@ class Feed:
             self._thread.join()
 
     def state(self) -> None:
-        """What was drawn is in the buffer's state and the limiter's."""
+        """Return nothing: the states of the buffer and the limiter have it all."""
 
     def load_state(self, state: Any) -> None:
-        """There is nothing to go on from; a run that repeated before has left its lanes here."""
+        """Do nothing; a run that was deterministic before has left its lanes here."""
 
     def _wait_for_batch(self, gives_up: Callable[[], bool]) -> bool:
-        """Whether a batch may be drawn: the rate limiter allows it and the buffer has one."""
+        """Whether the rate limiter allows a batch and the buffer has one."""
         buffer, limiter = self.buffer, self.rate_limiter
 
         def is_free() -> bool:
@@ -189,7 +240,10 @@ class Feed:
         return buffer.wait_for_batch(self.batch_size, DRAW_TIMEOUT_S)
 
     def _draw(self) -> Batch | None:
-        """The batch that was waited for; None when an arrival has since taken the place of a sample that it needs."""
+        """Draw the batch that was waited for.
+
+        None if an arrival has since taken the place of a sample that it needs.
+        """
         upload = self._upload
         batch = self.buffer.draw(self.batch_size, 0.0, out=None if upload is None else upload.staging())
         if batch is None:
@@ -200,7 +254,7 @@ class Feed:
             return upload.begin(batch)
         return batch.to(self.device)
 
-    # The thread, and the one who takes from it
+    # The thread, and the caller that takes from it
 
     def _wait_for_one_ahead(self) -> bool:
         with self._changed:
@@ -236,7 +290,7 @@ class Feed:
                 self._changed.notify_all()
 
     def _wait_for_room(self) -> bool:
-        """Blocks until a batch may be drawn; False when the feed was closed."""
+        """Wait until a batch may be drawn; False if the feed was closed."""
         with self._changed:
             self._changed.wait_for(
                 lambda: (
@@ -249,9 +303,10 @@ class Feed:
 
 
 class _Upload:
-    """Batches from pinned staging to a GPU, on a stream of their own: copies run beside the training's kernels.
+    """Copies batches from pinned staging to a GPU, on a separate stream.
 
-    The thread that draws calls `staging` and `begin`, the one that trains calls `finish`, in the same order of batches.
+    So copies run beside the training's kernels. The thread that draws calls `staging` and `begin`, the one that trains
+    calls `finish`, in the same order of batches.
     """
 
     def __init__(self, buffer: Buffer, device: torch.device, batch_size: int, num_sets: int):
@@ -261,13 +316,13 @@ class _Upload:
         self._copied: deque[torch.cuda.Event] = deque()  # of the batches on their way
 
     def staging(self) -> dict[str, Tensor]:
-        """Pinned arrays to gather the next batch into, once their last copy has been read from."""
+        """Return pinned arrays for the next batch, once their last copy is done."""
         arrays, copied = self._staging[0]
         copied.synchronize()
         return arrays
 
     def begin(self, batch: Batch) -> Batch:
-        """The batch on the GPU, its copies queued."""
+        """Queue the batch's copies, and return it on the GPU."""
         with torch.cuda.stream(self._stream):
             arrays = {name: array.to(self._device, non_blocking=True) for name, array in batch.arrays.items()}
             weights = None if batch.weights is None else to_device(batch.weights.numpy(), self._device)
@@ -278,18 +333,18 @@ class _Upload:
         return replace(batch, arrays=arrays, weights=weights)
 
     def finish(self, batch: Batch) -> None:
-        """Kernels that are queued from now on, on the current stream, wait for the batch's copies."""
+        """Have kernels that are queued from now on wait for the batch's copies."""
         current = torch.cuda.current_stream(self._device)
         current.wait_event(self._copied.popleft())
         for tensor in (*batch.arrays.values(), batch.weights):
             if tensor is not None:
-                tensor.record_stream(current)  # or its memory would be given to a later copy while a kernel reads it
+                tensor.record_stream(current)  # else a later copy could get its memory while a kernel reads it
 
 
 class _Pace:
     """Keeps the host within NUM_QUEUED steps of the GPU.
 
-    A host that is quicker would have hundreds of batches, and the staging of all puts between them, in memory.
+    A faster host would have hundreds of batches in memory, and the staging of all puts between them.
     """
 
     def __init__(self, device: torch.device):
@@ -297,7 +352,7 @@ class _Pace:
         self._taken: deque[torch.cuda.Event] = deque()  # reached when the steps before a batch are done
 
     def wait(self) -> None:
-        """Called when a batch is taken, before its step is queued."""
+        """Wait for the GPU; to be called when a batch is taken, before its step."""
         taken = _event()
         taken.record(torch.cuda.current_stream(self._device))
         self._taken.append(taken)
@@ -306,7 +361,7 @@ class _Pace:
 
 
 def _pinned(layout: Layout, batch_size: int) -> dict[str, Tensor]:
-    """Arrays for a batch, of the most points that there may be."""
+    """Arrays for a batch with the most points that there may be."""
     return {
         name: torch.empty(batch_size, *block.shape, dtype=dtype_of(block), pin_memory=True)
         for name, block in layout.blocks.items()
@@ -314,4 +369,4 @@ def _pinned(layout: Layout, batch_size: int) -> dict[str, Tensor]:
 
 
 def _event() -> torch.cuda.Event:
-    return torch.cuda.Event(blocking=True)  # who waits for it sleeps: a spinning thread would take a core
+    return torch.cuda.Event(blocking=True)  # a waiting thread sleeps: a spinning one would take a core

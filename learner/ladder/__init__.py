@@ -1,1 +1,1 @@
-"""What limits training: the step alone, fed, and fed while samples come in."""
+"""The limit ladder: what limits training, measured for a case."""

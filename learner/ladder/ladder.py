@@ -1,10 +1,12 @@
-"""The limit ladder of a case, beside torch's DataLoader over the same buffer and the device's copy rate.
+"""The limit ladder of a case: the step alone, fed, and fed beside ingestion.
+
+It is measured beside torch's DataLoader over the same buffer and the device's copy rate.
 
     L1   the step on one batch that lies on the device
     L2   the step, fed from a full buffer without producers
-    L2p  as L2, while a thread ingests as fast as the buffer's rule admits
+    L2p  as L2, while a thread ingests as fast as the buffer's policy admits
 
-What a run reaches is at most L2; L2 / L1 is what feeding costs, L2p / L2 what ingestion costs beside it.
+A run reaches at most L2. L2 / L1 shows what feeding costs, and L2p / L2 what ingestion costs beside it.
 """
 
 from __future__ import annotations
@@ -33,8 +35,11 @@ from penstock.messages import Chunk
 from penstock.report import markdown
 
 BYTES_PER_PARAMETER = 40
-"""What a float32 step must move: the weight read forward and backward, its gradient written, and by Adam weight,
-gradient and two moments read, weight and moments written. 4 bytes each."""
+"""Bytes that a float32 step must move per parameter, at 4 bytes per access.
+
+The weight is read forward and backward, and its gradient written. Adam reads weight, gradient and two moments, and
+writes weight and moments.
+"""
 COPY_BYTES = {"cpu": 1 << 28, "cuda": 1 << 30}
 LEAST = {"cpu": {"L2": 0.95, "L2p": None, "roofline": None}, "cuda": {"L2": 0.98, "L2p": 0.95, "roofline": 0.7}}
 
@@ -43,23 +48,41 @@ ITEMS, BATCHES = "DataLoader, item by item", "DataLoader, batched"
 
 
 class Case(Protocol):
-    """What is trained, and on what."""
+    """What is trained, and on which samples."""
 
     title: str
+    """Title of its section."""
     layout: Layout
+    """Layout of the samples."""
     batch_size: int
+    """Rows per batch."""
     counts_bytes: bool
-    """The step does little but read and write its weights: it is held against the device's copy rate."""
+    """Whether to compare the step with the device's copy rate, because it mainly reads and writes its weights."""
 
-    def step(self, device: torch.device) -> Optimization: ...
+    def step(self, device: torch.device) -> Optimization:
+        """Return a new step on a device."""
+        ...
 
     def full_reservoir(self, **placement: Any) -> Buffer:
-        """All slots taken. placement: device and pin_memory."""
+        """Return a reservoir whose slots are all taken.
+
+        Args:
+            placement: `device` and `pin_memory` of the buffer.
+        """
         ...
 
 
 def ladder(case: Case, device: torch.device, seconds: float) -> Section:
-    """All arms in one run. Their ratios are medians over rounds, with quartiles."""
+    """Measure all arms of a case in one run.
+
+    Args:
+        case: the case.
+        device: the training device.
+        seconds: how long each arm runs, about.
+
+    Returns:
+        The section, in which ratios of arms are medians over rounds, with quartiles.
+    """
     step = case.step(device)
     with ExitStack() as stack:
         arms: dict[str, Arm] = {}
@@ -76,7 +99,7 @@ def ladder(case: Case, device: torch.device, seconds: float) -> Section:
             arms[f"L2p{place}"] = _beside(producer, _fed(step, live_feed), device)
             arms[f"feed{place}"] = _feeding(feed)
             producers[f"L2p{place}"] = producer
-        for name, loader in _loaders(buffer, case.batch_size, device).items():  # the last one lies in host memory
+        for name, loader in _loaders(buffer, case.batch_size, device).items():  # the last buffer lies in host memory
             arms[name] = _loaded(step, loader, device)
             arms[f"{name}, alone"] = _loading(loader, device)
         if case.counts_bytes:
@@ -86,7 +109,7 @@ def ladder(case: Case, device: torch.device, seconds: float) -> Section:
 
 
 def _placements(device: torch.device) -> dict[str, dict[str, Any]]:
-    """Where a buffer may lie, by what an arm's name says of it."""
+    """The places where a buffer may lie, by the suffix of an arm's name."""
     if device.type == "cpu":
         return {"": {}}
     return {", device memory": {"device": device}, ", pinned memory": {"pin_memory": True}}
@@ -150,7 +173,7 @@ def _beside(producer: Producer, arm: Arm, device: torch.device) -> Arm:
     def run(count: int) -> None:
         with producer:
             arm(count)
-            synchronize(device)  # the steps that are still queued have the producer beside them, too
+            synchronize(device)  # steps that are still queued must have the producer beside them too
 
     return run
 
@@ -171,11 +194,16 @@ def _to(device: torch.device, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Producer:
-    """An ingest thread with samples that cost nothing, which takes them inside `with` only."""
+    """An ingest thread with free samples, which it takes only inside `with`.
+
+    Args:
+        buffer: where the samples go.
+        layout: layout of the samples.
+    """
 
     def __init__(self, buffer: Buffer, layout: Layout):
         self.seconds = 0.0
-        """In which it might ingest."""
+        """Time in which it was allowed to ingest."""
         self._chunks = chunks(layout)
         self._may_produce, self._stopped = threading.Event(), threading.Event()
         self._ingest = Ingest(self, buffer, layout)
@@ -183,10 +211,18 @@ class Producer:
 
     @property
     def num_unique(self) -> int:
+        """Number of samples that it has put into the buffer."""
         return self._ingest.counts.unique
 
     def next(self, timeout_s: float) -> Chunk | None:
-        """The stream that the ingest thread takes from."""
+        """Return the next chunk: the producer is the stream of its ingest.
+
+        Args:
+            timeout_s: how long to wait, in seconds.
+
+        Returns:
+            The chunk; None if the producer may not produce.
+        """
         return next(self._chunks) if self._may_produce.wait(timeout_s) else None
 
     def __enter__(self) -> None:
@@ -198,6 +234,7 @@ class Producer:
         self.seconds += time.perf_counter() - self._entered
 
     def close(self) -> None:
+        """End the thread."""
         self._stopped.set()
         self._ingest.join()
 
@@ -206,7 +243,7 @@ class Producer:
 
 
 class Items(Dataset):
-    """A sample an index, as in the loaders of the SC 2023 paper's artefact."""
+    """One sample per index, as in the loaders of the SC 2023 paper's artefact."""
 
     def __init__(self, arrays: dict[str, Tensor]):
         self.arrays = arrays
@@ -219,7 +256,7 @@ class Items(Dataset):
 
 
 class Batches(Items):
-    """A batch in one gather, by the hook that DataLoader has for it."""
+    """One gather per batch, by the hook that DataLoader has for it."""
 
     def __getitems__(self, slots: list[int]) -> dict[str, Tensor]:
         index = torch.tensor(slots)
@@ -231,7 +268,7 @@ def _loaders(buffer: Buffer, batch_size: int, device: torch.device) -> dict[str,
         sampler = RandomSampler(dataset, replacement=True, num_samples=sys.maxsize)
         return iter(DataLoader(dataset, batch_size, sampler=sampler, **options))
 
-    state = buffer.state()  # of a full buffer it names the arrays themselves, [slots, 1, C, *grid]
+    state = buffer.state()  # of a full buffer this holds the arrays themselves, [slots, 1, C, *grid]
     arrays = {name: state[f"arrays.{name}"].tensor.flatten(0, 1) for name in buffer.layout.shapes}
     return {
         ITEMS: without_end(Items(arrays)),
@@ -265,7 +302,7 @@ def _section(
             ]
             for arm in steps
         ],
-        ["with the step", "ms a step", "samples/s", "speed against L1", f"{ours} against it"],
+        ["with the step", "ms per step", "samples/s", "speed against L1", f"{ours} against it"],
     )
     batch_bytes = case.batch_size * case.layout.sample_bytes
     feed_table = markdown(
@@ -302,7 +339,7 @@ def _section(
         copied_bytes = 2 * COPY_BYTES[device.type]
         fraction = Spread(*(step_bytes / copied_bytes * ratio for ratio in rounds.speed(L1, COPY)))
         lines.append(
-            f"- Roofline: the step must move {step_bytes / 1e9:.3g} GB ({BYTES_PER_PARAMETER} bytes a parameter) and "
+            f"- Roofline: the step must move {step_bytes / 1e9:.3g} GB ({BYTES_PER_PARAMETER} bytes per parameter) and "
             f"does {rounds.rate(L1, step_bytes / 1e9).median:.3g} GB/s; a copy on this device reads and writes "
             f"{rounds.rate(COPY, copied_bytes / 1e9).median:.3g} GB/s."
         )

@@ -1,4 +1,4 @@
-"""Samples that cost nothing to make."""
+"""Free samples: chunks and full buffers that cost nothing to make."""
 
 from __future__ import annotations
 
@@ -24,7 +24,18 @@ LEARNING_RATE = 1e-4  # low: the targets are noise
 
 
 def full_reservoir(layout: Layout, num_slots: int, **placement: Any) -> Buffer:
-    """All slots taken, by as few distinct samples as `chunks` has. placement: device and pin_memory."""
+    """Return a reservoir whose slots are all taken.
+
+    It holds no more distinct samples than `chunks` yields.
+
+    Args:
+        layout: layout of the samples.
+        num_slots: number of slots.
+        placement: `device` and `pin_memory` of the buffer.
+
+    Returns:
+        The buffer.
+    """
     buffer = Buffer(layout, Reservoir(), capacity=num_slots, watermark=num_slots, seed=0, **placement)
     stream = chunks(layout)
     while len(buffer) < num_slots:
@@ -34,9 +45,15 @@ def full_reservoir(layout: Layout, num_slots: int, **placement: Any) -> Buffer:
 
 
 def chunks(layout: Layout) -> Iterator[Chunk]:
-    """Chunks of random samples without end, one sample a simulation, read-only as those that come from another process.
+    """Yield chunks of random samples without end, one sample per simulation.
 
     The samples repeat after POOL_BYTES, the simulations never.
+
+    Args:
+        layout: layout of the samples.
+
+    Yields:
+        Chunks whose arrays are read-only, like those that come from another process.
     """
     num_rows = max(1, CHUNK_BYTES // layout.sample_bytes)
     num_chunks = max(2, POOL_BYTES // (num_rows * layout.sample_bytes))
@@ -57,7 +74,7 @@ def chunks(layout: Layout) -> Iterator[Chunk]:
 
 
 def _as_sent(block: Block, samples: Mapping[str, Tensor]) -> Rows:
-    """A block's array, where points vary without its padding."""
+    """A block's array as a worker sends it: without padding where points vary."""
     array = samples[block.name].numpy()
     if not block.is_ragged:
         return array

@@ -1,4 +1,4 @@
-"""A part of the page: what was measured, and what it should have come to."""
+"""A section of a bench's page: what was measured, and its targets."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ from penstock.report import markdown
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A figure that should reach a least value, or stay below a most one; its median counts.
+    """A measured figure and its target.
 
-    Without either it is told, and nothing is asked of it on this device.
+    With neither `least` nor `most` the figure is only reported: it has no target on this device.
     """
 
     what: str
+    """Name of the figure."""
     measured: Spread
+    """What was measured; its median counts."""
     least: float | None = None
+    """Value that the figure should reach."""
     most: float | None = None
+    """Value that the figure should not exceed."""
 
     def row(self) -> list[str]:
+        """Return the figure's row in the summary, without the section's title."""
         goal, is_met = "-", "-"
         if self.least is not None:
             goal, is_met = f"at least {self.least:g}", _yes(self.measured.median >= self.least)
@@ -32,13 +37,15 @@ class Target:
 
 @dataclass(frozen=True)
 class Section:
+    """A section of a bench's page."""
+
     title: str
     text: str
     targets: tuple[Target, ...] = ()
 
 
 def summary(sections: Iterable[Section]) -> str:
-    """The targets of all sections."""
+    """Return a table of the targets of all sections."""
     rows = [[section.title, *target.row()] for section in sections for target in section.targets]
     return markdown(rows, ["section", "what", "measured", "target", "met"])
 

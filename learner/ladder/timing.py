@@ -1,4 +1,7 @@
-"""Arms of a comparison run in turns, so that what else the machine does meets all of them."""
+"""Comparisons whose arms run in turns.
+
+So whatever else the machine does affects all arms.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ import torch
 
 ROUND_S = 0.5  # an arm's share of a round: long against a GPU's launch queue, short against a noisy neighbour
 MIN_ROUNDS = 5
-NUM_WARM_UP = 3  # repetitions that no figure counts: allocations, kernels that are picked on first use
+NUM_WARM_UP = 3  # repetitions that are not timed: they allocate, and pick kernels on first use
 
 Arm = Callable[[int], None]
-"""Does its work so many times over; on a GPU it may return before the last is done."""
+"""Does its work the given number of times; on a GPU it may return before the last is done."""
 
 
 class Spread(NamedTuple):
@@ -31,32 +34,64 @@ class Spread(NamedTuple):
 
 
 def spread(values: list[float]) -> Spread:
+    """Return the median and the quartiles of values."""
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return Spread(median, low, high)
 
 
 class Rounds:
-    """seconds: of one repetition, one value a round, by the arm's name."""
+    """The times of all arms, round by round.
+
+    Args:
+        seconds: seconds per repetition, one value per round, by the arm's name.
+    """
 
     def __init__(self, seconds: Mapping[str, list[float]]):
         self.seconds = seconds
 
     def time(self, arm: str) -> Spread:
-        """Seconds of a repetition."""
+        """Return an arm's seconds per repetition."""
         return spread(self.seconds[arm])
 
     def rate(self, arm: str, amount: float) -> Spread:
-        """Of an arm that gets through `amount` at a repetition."""
+        """Return an arm's rate per second.
+
+        Args:
+            arm: name of the arm.
+            amount: what the arm processes per repetition.
+
+        Returns:
+            The rate, in the unit of `amount` per second.
+        """
         return spread([amount / seconds for seconds in self.seconds[arm]])
 
     def speed(self, arm: str, other: str) -> Spread:
-        """How many times as fast as the other an arm is, from pairs of one round."""
+        """Return how many times as fast as another arm an arm is.
+
+        Args:
+            arm: name of the arm.
+            other: name of the other arm.
+
+        Returns:
+            The ratio of their speeds, from one pair of times per round.
+        """
         pairs = zip(self.seconds[arm], self.seconds[other], strict=True)
         return spread([seconds_of_other / seconds for seconds, seconds_of_other in pairs])
 
 
 def measure(arms: Mapping[str, Arm], seconds: float, device: torch.device) -> Rounds:
-    """Each arm for about so many seconds, in rounds of all of them, begun by another one each time."""
+    """Time arms in rounds, each of which runs all of them.
+
+    Another arm begins each round.
+
+    Args:
+        arms: the arms by name.
+        seconds: how long each arm runs in all, about.
+        device: the device that they run on.
+
+    Returns:
+        Their times.
+    """
     round_s = min(ROUND_S, seconds / MIN_ROUNDS)
     counts = {name: _repetitions(arm, round_s, device) for name, arm in arms.items()}
     names = list(arms)
@@ -69,7 +104,7 @@ def measure(arms: Mapping[str, Arm], seconds: float, device: torch.device) -> Ro
 
 
 def _repetitions(arm: Arm, round_s: float, device: torch.device) -> int:
-    """How many of them fill a round."""
+    """Number of an arm's repetitions that fill its share of a round."""
     seconds_of(partial(arm, NUM_WARM_UP), device)
     count = 1
     while (took := seconds_of(partial(arm, count), device)) < round_s / 4:
@@ -78,7 +113,15 @@ def _repetitions(arm: Arm, round_s: float, device: torch.device) -> int:
 
 
 def seconds_of(work: Callable[[], None], device: torch.device) -> float:
-    """Until all is done that the work queued."""
+    """Return the seconds until all that some work has queued is done.
+
+    Args:
+        work: the work.
+        device: the device that it runs on.
+
+    Returns:
+        Wall time in seconds.
+    """
     start = time.perf_counter()
     work()
     synchronize(device)
@@ -86,6 +129,6 @@ def seconds_of(work: Callable[[], None], device: torch.device) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits for all that is queued; on a CPU nothing is."""
+    """Wait for all work that is queued on a GPU; on a CPU there is none."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

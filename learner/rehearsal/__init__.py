@@ -1,1 +1,1 @@
-"""What a model is tried with before a run: random samples, and all that a run will do with it."""
+"""The rehearsal: a model is tried on random samples before a run."""

@@ -1,4 +1,4 @@
-"""Samples of random values on random geometries: what a model is tried with before anything is solved."""
+"""Random samples on random geometries, to try a model before anything is solved."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from torch import Tensor
 from penstock.geometry import Geometry, Points
 from penstock.layout import Layout
 
-SHARE = 0.2  # of the points that a sample may lack
+SHARE = 0.2  # largest fraction of its points that a sample may lack
 
 
 def free_samples(layout: Layout, num: int, device: torch.device) -> dict[str, Tensor]:
-    """Packed arrays of independent standard normal values, the same each time.
+    """Return samples of independent standard normal values, the same each time.
 
-    Where points vary, they lie anywhere in their box; the first sample has as many as there may be, the others fewer.
+    Where points vary, they lie anywhere in their box. The first sample has the most points that there may be, the
+    others up to SHARE fewer.
+
+    Args:
+        layout: layout of the samples.
+        num: number of samples; another number gives other values.
+        device: where the arrays are to lie.
+
+    Returns:
+        The arrays by name, as `Layout.pack` makes them.
     """
     generator = torch.Generator().manual_seed(num)
     arrays = {}
@@ -44,8 +53,7 @@ def _free_geometry(geometry: Geometry, num: int, generator: torch.Generator) -> 
     points = lowest + (highest - lowest) * torch.rand(num, *shapes[geometry.named("points")], generator=generator)
     yield geometry.named("points"), torch.where(is_there, points, 0.0)
     if geometry.max_edges:
-        ends = torch.arange(geometry.max_edges) % (counts - 1).clamp_min(1).reshape(
-            -1, 1
-        )  # from each point to the next
+        # edges lead from each point to the next
+        ends = torch.arange(geometry.max_edges) % (counts - 1).clamp_min(1).reshape(-1, 1)
         edges = torch.stack([ends, ends + 1], dim=1)
         yield geometry.named("edges"), torch.where((counts > 1).reshape(-1, 1, 1), edges, 0).int()

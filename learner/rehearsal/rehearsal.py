@@ -1,7 +1,8 @@
-"""What a run does with a model in hours, once, in seconds: a model that would fail later is refused before a solve.
+"""The rehearsal: what a run does with a model in hours, done once in seconds.
 
-The parts are the run's own (Optimization, averaged weights, Validation, checkpoint, export), on models that are built
-for the rehearsal and thrown away, on random samples. So it finds what those parts can't do, without a list of it.
+A model that would fail later is refused before anything is solved. The parts are the run's own (Optimization, averaged
+weights, Validation, checkpoint, export), on models that are built for the rehearsal and thrown away, on random samples.
+So it finds whatever those parts can't do, without a list of such things.
 
 Axes:  B batch, C channels, * the shape of a geometry.
 """
@@ -36,14 +37,21 @@ from penstock.learner.validation.validation import Validation
 
 TEMPORARY = ".rehearsal-"
 TOLERANCE = 1e-5  # relative difference of predictions that should be the same: threads may add in another order
-BATCH_TOLERANCE = 1e-3  # another batch size may take another algorithm, and bfloat16's rounding is not in predictions
-NUM_ROWS = 3  # of what is predicted; validated two at a time, so that a slice of one row comes too
+BATCH_TOLERANCE = 1e-3  # another batch size may use another algorithm; predictions don't have bfloat16's rounding
+NUM_ROWS = 3  # samples that are predicted and validated
 
 
 def try_out(surrogate: Surrogate, name: str) -> None:
-    """Passes two samples and one through the model, which gives lazy parameters their shapes.
+    """Pass two samples and one through a model, and check its outputs.
 
-    Modules keep their modes, and torch its random state. Raises PenstockError unless targets come out of parameters.
+    This gives lazy parameters their shapes. Modules keep their modes.
+
+    Args:
+        surrogate: the surrogate with the model.
+        name: the model's name, for messages.
+
+    Raises:
+        PenstockError: the model fails, its outputs are not those of the layout, or it has nothing to train.
     """
     modes = {module: module.training for module in surrogate.modules()}  # a user may have put parts of it into eval()
     surrogate.eval()
@@ -60,7 +68,11 @@ def try_out(surrogate: Surrogate, name: str) -> None:
 
 
 def _check_outputs(outputs: object, arrays: Mapping[str, Tensor], layout: Layout, name: str, samples: str) -> None:
-    """Raises PenstockError unless they are tensors in the shapes of the outputs' arrays."""
+    """Check that a model's outputs are tensors in the shapes of the layout's outputs.
+
+    Raises:
+        PenstockError: they are not.
+    """
     blocks = {block.name: block for block in layout.output_blocks}
     expected = {name: list(arrays[name].shape) for name in blocks}
     asked = f"one tensor, {expected[next(iter(blocks))]}" if len(blocks) == 1 else f"a dict of tensors, {expected}"
@@ -71,7 +83,7 @@ def _check_outputs(outputs: object, arrays: Mapping[str, Tensor], layout: Layout
         which = f" as {block}" if len(blocks) > 1 else ""
         if not isinstance(output, Tensor):
             raise PenstockError(f"model: {name} returns a {type(output).__name__}{which} and must return {asked}")
-        if list(output.shape) != expected[block]:  # broadcast to the targets' it would train, and learn nothing
+        if list(output.shape) != expected[block]:  # broadcast to the targets' shape it would train, and learn nothing
             raise PenstockError(
                 f"model: {name} gives {list(output.shape)}{which} for {samples} and must give {expected[block]}"
             )
@@ -91,12 +103,23 @@ def rehearse(
     folder: Path,
     must_repeat: bool,
 ) -> list[str]:
-    """Trains, averages, validates, saves and restores a model as a run will. Returns what the user should know.
+    """Train, average, validate, save and restore a model as a run will.
 
-    make_surrogate: builds a new one, as a resumed run does, whose weights are random. batch_sizes: those that training
-    may meet. folder: where checkpoints will lie. must_repeat: a resumed run has to be the uninterrupted one.
+    torch's random state is the same afterwards.
 
-    torch's random state is as before. Raises PenstockError in one line, with the place in the user's file.
+    Args:
+        make_surrogate: builds a new surrogate with random weights, as a resumed run does.
+        make_step: builds the optimisation step of a surrogate.
+        make_validation: builds the validation on rows, [N, C, *] by array name.
+        batch_sizes: sizes of batches that training may meet.
+        folder: where checkpoints will lie.
+        must_repeat: whether a resumed run has to equal the uninterrupted one bit for bit.
+
+    Returns:
+        Lines for the user about what works only in part.
+
+    Raises:
+        PenstockError: a run of this model would fail or be wrong; one line, with the place in the user's file.
     """
 
     def begun() -> Optimization:
@@ -125,29 +148,39 @@ def rehearse(
 
 
 def try_export(surrogate: Surrogate) -> str | None:
-    """Exports the surrogate as `penstock export` will, into memory; why that can't be done, if so."""
+    """Export a surrogate into memory, as `penstock export` will.
+
+    Args:
+        surrogate: the surrogate.
+
+    Returns:
+        Why that can't be done; None if it can.
+    """
     try:
         with _own_randomness():
             contents_of(surrogate, {}, free_samples(surrogate.layout, 2, torch.device("cpu")))
-    except Exception as error:  # of the user's model, and of whatever torch.export makes of it
+    except Exception as error:  # from the user's model, or from torch.export at work on it
         reason = str(error) if isinstance(error, PenstockError) else describe(error, file_of(surrogate.model))
         return f"penstock export won't work, while training and penstock predict do: {reason}"
     return None
 
 
 def file_of(part: object) -> str | None:
-    """The file that the class of a part, such as a user's model, was read from."""
+    """Return the file that defines the class of a part, such as a user's model."""
     return getattr(sys.modules.get(type(part).__module__), "__file__", None)
 
 
 def _train(step: Optimization, batch_sizes: tuple[int, ...], begun: Callable[[], Optimization]) -> list[str]:
-    """Two steps on the first of the sizes, one on each other. begun: gives a step like this one, not used yet."""
+    """Do two steps on the first of the sizes and one on each other; returns notes.
+
+    `begun` builds a step like this one that was not used yet.
+    """
     surrogate, parameters = step.surrogate, dict(step.surrogate.named_parameters())
-    for size in (batch_sizes[0], *batch_sizes):  # the second one meets what the first has kept
+    for size in (batch_sizes[0], *batch_sizes):  # the second step meets what the model kept from the first
         samples = "one sample" if size == 1 else f"{size} samples"
         try:
             loss = _step_on_samples(step, size)
-        except BaseException as error:  # of the user's model
+        except BaseException as error:  # from the user's model
             if raised_by_signal(error):
                 raise
             reason = describe(error, file_of(surrogate.model))
@@ -175,7 +208,10 @@ def _step_on_samples(step: Optimization, size: int) -> float:
 
 
 def _place_in_forward(begun: Callable[[], Optimization], size: int) -> str:
-    """The place in the user's file that called what fails in the backward pass; empty when torch can't tell."""
+    """The line of the user's file that called what fails in the backward pass.
+
+    It is empty if torch does not know it.
+    """
     step = begun()
     file = file_of(step.surrogate.model)
     with warnings.catch_warnings(record=True) as caught, suppress(Exception), torch.autograd.detect_anomaly():
@@ -187,7 +223,7 @@ def _place_in_forward(begun: Callable[[], Optimization], size: int) -> str:
 
 
 def _validate(step: Optimization, make_validation: Callable[[Mapping[str, np.ndarray]], Validation]) -> None:
-    """Before and after a step, which must not reach a copy that was made before it."""
+    """Validate before and after a step, which must not change an earlier copy."""
     surrogate = step.surrogate
     samples = free_samples(surrogate.layout, NUM_ROWS, torch.device("cpu"))
     rows = {name: array.numpy() for name, array in samples.items()}
@@ -208,24 +244,24 @@ def _validate(step: Optimization, make_validation: Callable[[Mapping[str, np.nda
 
 
 def _predict(surrogate: Surrogate) -> list[str]:
-    """Of every row with others and alone, and once more."""
+    """Predict every row with the others, once more, and alone; returns notes."""
     with _failing("it can't predict in eval()", surrogate):
         together, again = _predictions(surrogate), _predictions(surrogate, seed=1)
         alone = torch.cat([_predictions(surrogate, rows=slice(row, row + 1)) for row in range(NUM_ROWS)])
     if _difference(together, again) > TOLERANCE:
         return [
-            "model: in eval() it predicts something else each time: its errors, and an exported file, are by chance"
+            "model: in eval() it predicts something else each time: errors and exported predictions depend on chance"
         ]
     if (difference := _difference(together, alone)) > BATCH_TOLERANCE:
         return [
             f"model: what it predicts for a sample depends on the others in the batch (by {difference:.1g}, relative): "
-            "validation errors hold for batches like those alone"
+            "validation errors hold only for batches like those"
         ]
     return []
 
 
 class _Conduct:
-    """What a model in training does next, and what it keeps beside its state."""
+    """What a model predicts during training, and what it keeps beside its state."""
 
     def __init__(self, step: Optimization, batch_size: int):
         surrogate = step.surrogate
@@ -237,7 +273,11 @@ class _Conduct:
             self.predictions_after = _predictions(surrogate)
 
     def compare(self, restored: _Conduct, must_repeat: bool) -> list[str]:
-        """With a restored model's. Raises PenstockError when it predicts something else; returns notes."""
+        """Compare it with that of the restored model; returns notes.
+
+        Raises:
+            PenstockError: the restored model predicts something else, or its training differs where it must repeat.
+        """
         differing = [name for name, value in self.kept.items() if not _are_equal(value, restored.kept.get(name))]
         where = f" (it may be {', '.join(differing)})" if differing else ""
         difference = max(map(_difference, self.predictions, restored.predictions))
@@ -249,9 +289,7 @@ class _Conduct:
         pairs = ((self.loss, restored.loss), (self.predictions_after, restored.predictions_after))
         if max(_difference(*pair) for pair in pairs) <= 10 * TOLERANCE:
             return []
-        text = (
-            f"model: a resumed training goes on otherwise than one that was not interrupted: what forward() uses{where}"
-        )
+        text = f"model: a resumed training differs from an uninterrupted one: what forward() uses{where}"
         text += " must be in register_buffer() or get_extra_state(), and random numbers come from torch's own generator"
         if must_repeat:
             raise PenstockError(f"{text}, or give {WITHOUT}")
@@ -259,7 +297,10 @@ class _Conduct:
 
 
 def _kept(surrogate: Surrogate) -> dict[str, object]:
-    """Attributes of the model's modules that are numbers or arrays, and buffers that are not saved."""
+    """Values that the model's modules keep beside their state.
+
+    They are attributes that are numbers or arrays, and buffers that are not persistent.
+    """
     kept = {}
     for prefix, module in surrogate.model.named_modules():
         own = {name: value for name, value in vars(module).items() if name != "training"}
@@ -277,7 +318,10 @@ def _are_equal(a: object, b: object) -> bool:
 
 
 def _predictions(surrogate: Surrogate, *, seed: int = 0, rows: slice = slice(NUM_ROWS)) -> Tensor:
-    """Of the same random samples each time, flat on the CPU, by a copy: a forward pass may change a model."""
+    """Predictions for random samples, the same each time, [B, values] on the CPU.
+
+    A copy of the model makes them, because a forward pass may change a model.
+    """
     samples = free_samples(surrogate.layout, NUM_ROWS, surrogate.device)
     arrays = {name: array[rows] for name, array in samples.items()}
     torch.manual_seed(seed)
@@ -286,21 +330,24 @@ def _predictions(surrogate: Surrogate, *, seed: int = 0, rows: slice = slice(NUM
     found = []
     for block in surrogate.layout.output_blocks:
         values, weights = outputs[block.name], surrogate.layout.weights_of(block, arrays)
-        if isinstance(weights, Tensor):  # what is predicted beside the points is nobody's
+        if isinstance(weights, Tensor):  # values at padding belong to no sample
             values = torch.where(weights > 0, values, 0.0)
         found.append(values.flatten(1))
     return torch.cat(found, dim=1).cpu()
 
 
 def _difference(a: Tensor, b: Tensor) -> float:
-    """Relative, in the L2 norm; infinite where something is not finite or the shapes differ."""
+    """Relative difference in the L2 norm.
+
+    It is infinite if the shapes differ or a value is not finite.
+    """
     if a.shape != b.shape or not bool(a.isfinite().all() and b.isfinite().all()):
         return math.inf
     return float((a - b).double().norm() / a.double().norm().clamp_min(1e-30))
 
 
 def _own(name: str) -> str:
-    """A parameter's name as its model's author knows it."""
+    """A parameter's name as the model's author knows it."""
     return name.removeprefix("model.")
 
 
@@ -313,7 +360,7 @@ def _own_randomness() -> Iterator[None]:
 
 @contextmanager
 def _failing(what: str, surrogate: Surrogate) -> Iterator[None]:
-    """Raises what the user's model raises as PenstockError, in one line with its place."""
+    """Raise what the user's model raises as PenstockError, in one line with its place."""
     try:
         yield
     except PenstockError:

@@ -1,1 +1,1 @@
-"""The stream, its order, and the way from it into the buffer: what counts, and what paces it."""
+"""The stream of samples, its order, and the way from it into the buffer."""

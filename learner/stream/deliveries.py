@@ -1,4 +1,4 @@
-"""Which samples of a design are in, and how its simulations ended: each counts once."""
+"""Which samples of a design are in, and how its simulations ended."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from penstock.status import Ended
 
 
 class Deliveries:
-    """The account of a design's samples and simulations; what ended first counts, whatever comes after it.
+    """The account of a design's samples and simulations, each of which counts once.
 
-    One thread writes it; `ended` may be read by others at any time.
+    The first end of a simulation counts, whatever comes after it. One thread writes the account; others may read
+    `ended` at any time.
+
+    Args:
+        ended: how simulations had ended before.
     """
 
     def __init__(self, ended: Ended = Ended()):  # noqa: B008 (frozen)
         self.delivered = IdSet.from_intervals(ended.delivered)
         self.failed = dict(ended.failed)
-        """Reason by simulation."""
+        """Reason by simulation id."""
         self._intervals = ended.delivered  # of `delivered`, replaced as a whole
         self._ended = IdSet.from_intervals(ended.delivered)  # delivered or failed
         for simulation in self.failed:
@@ -30,19 +34,27 @@ class Deliveries:
 
     @property
     def ended(self) -> Ended:
+        """How the simulations have ended so far."""
         return Ended(self._intervals, dict(self.failed))
 
     @property
     def num_ended(self) -> int:
-        """Simulations delivered or failed."""
+        """Number of simulations that were delivered or have failed."""
         return len(self.delivered) + len(self.failed)
 
     def goes_on(self, simulations: np.ndarray) -> np.ndarray:
-        """Which of many ids have not ended: bool, in the shape of `simulations`."""
+        """Return which simulations have not ended, bool in the shape of the ids."""
         return ~self._ended.contains(simulations)
 
     def new_rows(self, chunk: Chunk) -> np.ndarray:
-        """int64: the chunk's rows whose (simulation, step) is not in yet, each once."""
+        """Find the rows of a chunk whose (simulation, step) is not in yet.
+
+        Args:
+            chunk: the chunk.
+
+        Returns:
+            Numbers of the rows, int64, in order. Of several copies in the chunk only the first is among them.
+        """
         simulations, steps = chunk.simulations, chunk.steps
         is_new = self.goes_on(simulations)
         for simulation in self._partial.keys() & set(simulations.tolist()):
@@ -53,14 +65,27 @@ class Deliveries:
         return np.flatnonzero(is_new)
 
     def take(self, simulations: np.ndarray, steps: np.ndarray, *, ending: Collection[int] = ()) -> None:
-        """These samples are in. ending: simulations whose end comes at once, so that none of it need be kept."""
+        """Record samples that are in.
+
+        Args:
+            simulations: simulation of each sample, int64 [N].
+            steps: step of each sample, int64 [N].
+            ending: simulations whose end is recorded right after this, so that their steps need not be kept.
+        """
         goes_on = np.isin(simulations, list(ending), invert=True)
         simulations, steps = simulations[goes_on], steps[goes_on]
         for simulation in np.unique(simulations).tolist():
             self._partial.setdefault(simulation, set()).update(steps[simulations == simulation].tolist())
 
     def finish(self, simulations: Iterable[int]) -> int:
-        """These are delivered, all their samples being in; returns how many of them had not ended before."""
+        """Record simulations as delivered: all their samples are in.
+
+        Args:
+            simulations: ids of the simulations.
+
+        Returns:
+            How many of them had not ended before.
+        """
         finished = np.array(tuple(simulations), np.int64)
         finished = finished[self.goes_on(finished)]
         num_before = len(self.delivered)
@@ -71,7 +96,14 @@ class Deliveries:
         return len(self.delivered) - num_before
 
     def fail(self, reasons: Mapping[int, str]) -> list[int]:
-        """These have failed, unless they had ended before; returns those of which samples were in."""
+        """Record simulations as failed, unless they had ended before.
+
+        Args:
+            reasons: reason by simulation id.
+
+        Returns:
+            Those of the newly failed that had samples in.
+        """
         had_samples = []
         for simulation, reason in reasons.items():
             if simulation not in self._ended:
@@ -82,9 +114,14 @@ class Deliveries:
         return had_samples
 
     def state(self, undelivered: Collection[int] | None = None) -> dict[str, Any]:
-        """For a checkpoint, as JSON.
+        """Return the account for a checkpoint, as JSON.
 
-        undelivered: simulations to count as never delivered, and all that are under way with them; None for none.
+        Args:
+            undelivered: simulations to count as never delivered; with them all samples of simulations under way count
+                as not in. None changes nothing.
+
+        Returns:
+            The account.
         """
         delivered, partial = self.delivered, self._partial
         if undelivered is not None:
@@ -99,7 +136,7 @@ class Deliveries:
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> Deliveries:
-        """The inverse of `state`."""
+        """Return the account that `state()` described."""
         failed = {int(simulation): reason for simulation, reason in state["failed"].items()}
         deliveries = cls(Ended(state["delivered"], failed))
         deliveries._partial = {int(simulation): set(steps) for simulation, steps in state["partial"].items()}

@@ -1,4 +1,7 @@
-"""From the stream into the buffer: second copies dropped, every simulation's end written down once."""
+"""The way from the stream into the buffer.
+
+Second copies of samples are dropped, and the end of every simulation is recorded once.
+"""
 
 from __future__ import annotations
 
@@ -30,26 +33,33 @@ class Arrival:
 
     chunk: Chunk
     rows: np.ndarray
-    """int64: those of its rows that are new and not in yet."""
+    """Numbers of its rows that are new and not in yet, int64."""
 
 
 @dataclass
 class Counts:
-    """What came in so far."""
+    """Counts of what has come in so far."""
 
     unique: int = 0
     """Samples put into the buffer."""
     forgotten: int = 0
-    """Of these, those of simulations that failed before they were whole, where those are units: none was drawn."""
+    """Samples of simulations that failed half-way and were removed before any was drawn.
+
+    They are counted in `unique` too. Occurs only where a slot of the buffer holds a whole simulation.
+    """
     dropped: int = 0
     """Second copies of samples."""
     retried: int = 0
     """Simulations in which a system had to be solved again by a more robust strategy."""
     solver_blocked_seconds: float = 0.0
+    """Time that workers waited for the stream, summed over workers."""
 
 
 class _Unsaid:
-    """What chunks say of their solvers, until somebody asks; with a lock of its own, which no checkpoint holds."""
+    """News of the solvers, kept until somebody asks for it.
+
+    It has a separate lock, which no checkpoint holds.
+    """
 
     def __init__(self):
         self._solves: list[SolveRecord] = []
@@ -73,14 +83,19 @@ class _Unsaid:
 
 
 class Ingest:
-    """The loop that takes chunks and puts their samples into the buffer; `start` runs it in a thread.
+    """Takes chunks from a stream and puts their samples into the buffer.
 
-    A simulation is delivered when all its samples are in slots. Rows go in and ends are written down under one lock,
-    which `pause` takes and `resume` gives back: a state saved in between agrees with the buffer saved in between. The
-    lock is never held while waiting for a slot, because the thread that would free one may be the one that wants to
-    save.
+    `start` runs its loop in a thread. A simulation is delivered when all its samples are in slots. Rows go in and ends
+    are recorded under one lock, which `pause` takes and `resume` gives back: a state saved in between agrees with the
+    buffer saved in between. The lock is never held while waiting for a slot, because the thread that would free one may
+    be the one that wants to save.
 
-    limit: simulations after which the buffer's stream has ended; None for no end.
+    Args:
+        stream: source of the chunks.
+        buffer: where the samples go.
+        layout: layout of the samples.
+        rate_limiter: holds ingestion back; None never does.
+        limit: number of simulations after whose end the buffer's stream has ended; None for no end.
     """
 
     def __init__(
@@ -99,15 +114,19 @@ class Ingest:
         self.deliveries = Deliveries()
         self.counts = Counts()
         self.moments = RunningMoments(buffer.unit.num_steps)
-        """Of the samples up to the one that reached the watermark, and of those that were put together with it."""
-        self._given_up: dict[int, str] = {}  # not written down yet
+        """Statistics of the samples up to the one that reached the watermark, and of those put together with it."""
+        self._given_up: dict[int, str] = {}  # not recorded yet
         self._news = _Unsaid()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
     def run(self, should_stop: Callable[[], bool]) -> None:
-        """Takes from the stream until should_stop()."""
+        """Take from the stream until should_stop().
+
+        Args:
+            should_stop: asked before each item, and while waiting.
+        """
 
         def training_waits_or_stop() -> bool:
             return self.buffer.draw_is_waiting or not self.buffer.reached_watermark or should_stop()
@@ -120,9 +139,14 @@ class Ingest:
                 self.take(item, should_stop)
 
     def take(self, item: Chunk | LeaseEnd, should_stop: Callable[[], bool] | None = None) -> bool:
-        """Puts a chunk's new samples into the buffer and writes its simulations' ends down.
+        """Put a chunk's new samples into the buffer, and record its simulations' ends.
 
-        False when should_stop() or the buffer's close came before its last row was in; no end is written then.
+        Args:
+            item: a chunk; of the end of a lease only the news is kept.
+            should_stop: ends the wait for slots.
+
+        Returns:
+            False if should_stop() or the buffer's close came before the last row was in; then no end is recorded.
         """
         arrival = self.begin(item)
         while arrival is not None and not self.put_now(arrival, should_stop):
@@ -131,10 +155,15 @@ class Ingest:
         return True
 
     def begin(self, item: Chunk | LeaseEnd) -> Arrival | None:
-        """Keeps what the item says of its solver; returns what of it is to be put.
+        """Keep the news of solvers in an item, and find the rows that are to be put.
 
-        That is nothing for the end of a lease and for another design than "training": a validation lease that a dead
-        worker had begun may come a second time while training goes on, and its simulations have the same numbers.
+        Args:
+            item: a chunk or the end of a lease.
+
+        Returns:
+            The chunk with those rows. None for the end of a lease, and for a chunk of another design than "training": a
+            validation lease that a dead worker had begun may come a second time while training goes on, and its
+            simulations have the same ids.
         """
         self._news.add(item)
         if isinstance(item, LeaseEnd) or item.design != "training":
@@ -147,9 +176,17 @@ class Ingest:
         return Arrival(item, rows)
 
     def put_now(self, arrival: Arrival, should_stop: Callable[[], bool] | None = None) -> bool:
-        """Puts as many rows as have slots now; True once all are in and the ends of the chunk are written down."""
+        """Put the rows that have slots now.
+
+        Args:
+            arrival: the chunk, which is left with the other rows.
+            should_stop: if it returns True, nothing is put.
+
+        Returns:
+            True once all rows are in and the ends of the chunk are recorded.
+        """
         with self._lock:
-            if should_stop is not None and should_stop():  # the last checkpoint may be written: nothing after it
+            if should_stop is not None and should_stop():  # nothing may go in after the last checkpoint
                 return False
             simulations = arrival.chunk.simulations[arrival.rows]
             arrival.rows = arrival.rows[self.deliveries.goes_on(simulations)]  # some may have been given up meanwhile
@@ -162,15 +199,15 @@ class Ingest:
     def _put_rows(self, chunk: Chunk, rows: np.ndarray) -> int:
         if not len(rows):
             return 0
-        # Rows without a gap between them are passed as they lie: picking them would copy them once more.
+        # Rows without a gap between them are passed as a slice, because picking them would copy them once more.
         at = slice(rows[0], rows[-1] + 1) if rows[-1] - rows[0] == len(rows) - 1 else rows
         arrays = {name: chunk.arrays[name][at] for name in self.layout.shapes}
         if not self.buffer.reached_watermark:
-            # before the put: who waits for the watermark finds them complete
+            # before the put, so that whoever waits for the watermark finds them complete
             self._update_moments(arrays, chunk.steps[at])
         simulations, steps = chunk.simulations[at], chunk.steps[at]
         count = self.buffer.put_now(arrays, simulations, steps, quantiles=chunk.quantiles[at])
-        ending = chunk.finished if count == len(rows) else ()  # what ends with this chunk ends now
+        ending = chunk.finished if count == len(rows) else ()  # their end is recorded next
         self.deliveries.take(simulations[:count], steps[:count], ending=ending)
         self.counts.unique += count
         return count
@@ -183,9 +220,13 @@ class Ingest:
         self.moments.update(values, steps, weights)
 
     def normalization(self) -> tuple[Normalization, list[str]]:
-        """The statistics of what came up to the watermark, and what people should know of them.
+        """Return the normalisation by the samples up to the watermark, with remarks.
 
-        Raises PenstockError when no output varies.
+        Returns:
+            The normalisation, and lines for people about constants and about too few simulations.
+
+        Raises:
+            PenstockError: no output varies.
         """
         buffer, sources = self.buffer, self.buffer.unit.sources(self.layout)
         remarks = constants(self.moments, sources, buffer.layout)
@@ -214,9 +255,13 @@ class Ingest:
             self.buffer.end_of_stream()
 
     def give_up(self, failed: Mapping[int, str]) -> None:
-        """Write down simulations that failed without a chunk to say so, with the reason.
+        """Record simulations as failed that no chunk reports.
 
-        During a pause, which may be long, they are kept: they are written down by the first call after it.
+        During a pause, which may be long, they are kept, and recorded by the first call after it. This waits for at
+        most GIVE_UP_TIMEOUT_S.
+
+        Args:
+            failed: reason by simulation id; may be empty.
         """
         self._given_up |= failed
         if self._given_up and self._lock.acquire(timeout=GIVE_UP_TIMEOUT_S):
@@ -230,22 +275,35 @@ class Ingest:
     # For the owner
 
     def drain_news(self) -> News:
-        """Solves, decisions and leases that ended since the last call. It returns at once, during a pause too."""
+        """Return solves, decisions and leases that ended since the last call.
+
+        It returns at once, even during a pause.
+        """
         return self._news.drain()
 
     def pause(self) -> None:
-        """No row goes in and no end is written down until `resume`; `state` and the buffer's agree meanwhile."""
+        """Let no row in and record no end until `resume`.
+
+        Meanwhile `state` and the buffer's state agree.
+        """
         self._lock.acquire()
 
     def resume(self) -> None:
-        """Ends a pause. Any thread may: the one that has written the buffer to the disk does."""
+        """End a pause.
+
+        Any thread may call it; the one that has written the buffer to the disk does.
+        """
         self._lock.release()
 
     def state(self, *, with_buffer: bool = True) -> dict[str, Any]:
-        """For a checkpoint, as JSON. Call it during a pause.
+        """Return the account for a checkpoint, as JSON; to be called during a pause.
 
-        with_buffer: whether the buffer is saved too; if not, whatever is in it counts as never delivered, so that a
-        resumed run solves it again.
+        Args:
+            with_buffer: whether the buffer is saved too; if not, the simulations in it count as never delivered, so
+                that a resumed run solves them again.
+
+        Returns:
+            The account, with counts, statistics and the rate limiter's state.
         """
         num_unique, moments, undelivered = self.counts.unique, self.moments, None
         if not with_buffer:
@@ -263,7 +321,11 @@ class Ingest:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Goes on from `state()`; the buffer's own state is restored apart. Call it before `start`."""
+        """Continue from a `state()`; to be called before `start`.
+
+        Args:
+            state: the state. That of the buffer is restored separately.
+        """
         self.deliveries = Deliveries.of_state(state)
         self.counts = Counts(
             unique=state["num_unique"],
@@ -280,12 +342,28 @@ class Ingest:
     # The thread
 
     def start(self, should_stop: Callable[[], bool]) -> None:
-        """Runs the loop in a thread. An exception ends it, closes the buffer, and is raised by `join`."""
+        """Run the loop in a thread.
+
+        An exception ends it, closes the buffer, and is raised by `join`.
+
+        Args:
+            should_stop: ends the thread.
+        """
         self._thread = threading.Thread(target=self._run_and_keep_error, args=[should_stop], name="ingest", daemon=True)
         self._thread.start()
 
     def join(self, timeout_s: float | None = None) -> bool:
-        """Waits for the thread's end; False when timeout_s passed. Raises what ended it."""
+        """Wait for the thread's end.
+
+        Args:
+            timeout_s: how long to wait, in seconds; None for as long as it takes.
+
+        Returns:
+            False if the thread has not ended in time.
+
+        Raises:
+            Exception: what ended the thread.
+        """
         self._thread.join(timeout_s)
         if self._error is not None:
             raise self._error
@@ -294,6 +372,6 @@ class Ingest:
     def _run_and_keep_error(self, should_stop: Callable[[], bool]) -> None:
         try:
             self.run(should_stop)
-        except BaseException as error:  # kept for join(); the trainer must not wait for samples that won't come
+        except BaseException as error:  # kept for `join`: the trainer must not wait for samples that won't come
             self._error = error
             self.buffer.close()

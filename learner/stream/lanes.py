@@ -1,4 +1,4 @@
-"""The stream in an order that repeats: chunks of the lanes in turn."""
+"""The stream of a deterministic run: chunks of the lanes in turn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock.learner.stream.blocks import Blocks
 from penstock.learner.stream.stream import Stream
 from penstock.messages import Chunk, LeaseEnd
 
-LEASE_END_TIMEOUT_S = 1.0  # for what follows a block's last chunk at once
+LEASE_END_TIMEOUT_S = 1.0  # it follows a block's last chunk at once
 
 
 @dataclass
@@ -18,23 +18,24 @@ class Lane:
     """Where a lane stands."""
 
     block: int
-    """The block in progress, the first that has not ended."""
+    """The block in progress: the first that has not ended."""
     num_taken: int = 0
-    """Its chunks that were taken."""
+    """Number of the block's chunks that were taken."""
     num_ended: int = 0
-    """Its simulations that were finished or failed in them."""
+    """Number of the block's simulations that finished or failed in these chunks."""
 
 
 class Lanes:
-    """Training chunks in an order that depends on counts alone: one of each lane in turn, however long it takes.
+    """The stream's training chunks in an order that depends on counts alone.
 
-    A lane is the place of a worker; it has no turn once its blocks have all ended. A block that is solved again, after
-    the death of its worker or of the whole run, gives chunks again that were taken before: they come out as they come
-    in but take no turn, for the ingest has all their samples and drops them.
+    It takes one chunk of each lane in turn, however long that takes. A lane is the place of a worker; it has no turn
+    once its blocks have all ended. If a block is solved again, after the death of its worker or of the whole run,
+    chunks come again that were taken before. They are passed on but take no turn, because the ingest has all their
+    samples and drops them.
 
-    next(timeout_s)     the next item of the lane whose turn it is; None when timeout_s passed without one
-    acknowledge()       the training chunk that came last was taken: the turn moves on
-    state()             where the lanes stand; to be saved with an ingest that has taken just what was acknowledged
+    Args:
+        stream: where the chunks come from.
+        blocks: the blocks of the run.
     """
 
     def __init__(self, stream: Stream, blocks: Blocks):
@@ -42,16 +43,24 @@ class Lanes:
         self._blocks = blocks
         self._turn = 0
         self._lanes = [Lane(blocks.first_of(lane)) for lane in range(blocks.num_lanes)]
-        self._num_come = [0] * blocks.num_lanes  # training chunks of the lease at work
-        self._last: Chunk | None = None  # training chunk that came
+        self._num_come = [0] * blocks.num_lanes  # training chunks of each lane's current lease
+        self._last: Chunk | None = None  # the training chunk that was passed on last
         self._lease_ends: deque[LeaseEnd] = deque()
 
     @property
     def has_ended(self) -> bool:
-        """Every simulation below the limit was finished or failed."""
+        """Whether every simulation below the limit has finished or failed."""
         return not any(self._blocks.ids(lane.block) for lane in self._lanes)
 
     def next(self, timeout_s: float) -> Chunk | LeaseEnd | None:
+        """Return the next item of the lane whose turn it is.
+
+        Args:
+            timeout_s: how long to wait, in seconds.
+
+        Returns:
+            A chunk or the end of a lease; None if nothing came in time.
+        """
         if self._lease_ends:
             return self._lease_ends.popleft()
         item = self._stream.next(timeout_s, self._turn)
@@ -63,6 +72,10 @@ class Lanes:
         return item
 
     def acknowledge(self) -> None:
+        """Record that the last training chunk was taken.
+
+        The turn moves on, unless the chunk had been taken before.
+        """
         lane = self._lanes[self._turn]
         if self._num_come[self._turn] <= lane.num_taken:
             return
@@ -75,7 +88,10 @@ class Lanes:
             self._turn = self._next_turn()
 
     def _end_lease(self) -> None:
-        """Take the end of a lease as soon as it can come, for with it the worker begins its next block."""
+        """Take the end of a lease as soon as it comes.
+
+        Only then does the worker begin its next block.
+        """
         end = self._stream.next(LEASE_END_TIMEOUT_S, self._turn)
         if end is not None:
             self._num_come[self._turn] = 0
@@ -91,9 +107,13 @@ class Lanes:
     # Checkpoints
 
     def state(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return where the lanes stand, as JSON.
+
+        To be saved with an ingest that has taken exactly what was acknowledged.
+        """
         return {"turn": self._turn, "lanes": [asdict(lane) for lane in self._lanes]}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from a `state()`."""
         self._turn = state["turn"]
         self._lanes = [Lane(**lane) for lane in state["lanes"]]

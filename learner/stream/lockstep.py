@@ -1,4 +1,4 @@
-"""Batches in an order that repeats: ingest and draws by turns, in one thread."""
+"""Batches of a deterministic run: ingest and draws take turns in one thread."""
 
 from __future__ import annotations
 
@@ -16,31 +16,39 @@ from penstock.messages import Chunk, LeaseEnd
 
 
 class OrderedStream(Stream, Protocol):
-    """A stream whose order does not depend on time, and whose chunks are acknowledged."""
+    """A stream in an order without time, whose chunks are acknowledged."""
 
     @property
     def has_ended(self) -> bool:
-        """Every chunk was acknowledged that will ever come."""
+        """Whether every chunk that will ever come has been acknowledged."""
 
     def acknowledge(self) -> None:
-        """The training chunk that came last was taken."""
+        """Record that the last training chunk was taken."""
 
     def state(self) -> dict[str, Any]:
-        """Where it stands, as JSON; saved with an ingest that has taken just what was acknowledged."""
+        """Return where the stream stands, as JSON.
+
+        To be saved with an ingest that has taken exactly what was acknowledged.
+        """
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Goes on from `state()`."""
+        """Continue from a `state()`."""
 
 
 class Lockstep:
-    """A `BatchSource` without time: before each draw it takes from the stream until it is training's turn.
+    """A `BatchSource` without time, which takes from the stream between draws.
 
-    Training has its turn when a batch may be drawn and the limiter allows it, T < r (D + 1), or when the chunk in hand
-    has rows for which the buffer has no slot. Both are counts, which a checkpoint keeps; so the sequence of puts and
-    draws is a function of the stream's alone, and a resumed run goes on in it. Of the chunk in hand a checkpoint needs
-    only which rows are in: not acknowledged, it comes again, and the ingest drops those.
+    Before each draw it takes from the stream until it is training's turn. Training has its turn when a batch may be
+    drawn and the limiter allows it, T < r (D + 1), or when the chunk in hand has rows for which the buffer has no slot.
+    Both depend on counts alone, which a checkpoint keeps; so the sequence of puts and draws is a function of the
+    stream's, and a resumed run continues it. Of the chunk in hand a checkpoint needs only which rows are in: because it
+    was not acknowledged it comes again, and the ingest drops those rows.
 
-    ingest: of an OrderedStream, and with a rate limiter; it is not started, for its items are taken here.
+    Args:
+        ingest: the ingest of an `OrderedStream`, with a rate limiter. It is not started, because its items are taken
+            here.
+        device: the training device.
+        batch_size: rows per batch.
     """
 
     takes_from_stream = True
@@ -53,11 +61,21 @@ class Lockstep:
         self.batch_size = batch_size
         self.rate_limiter = ingest.rate_limiter
         self.wait_seconds = 0.0
-        """Time in which the stream gave nothing, from the watermark on."""
+        """Time spent waiting for the stream, from the watermark on."""
         self._in_hand: Arrival | None = None
 
     def wait_for_population(self, should_stop: Callable[[], bool]) -> bool:
-        """Takes from the stream until the buffer reaches its watermark or the stream ends; False when should_stop()."""
+        """Take from the stream until the buffer reaches its watermark or the stream ends.
+
+        Args:
+            should_stop: asked before each item.
+
+        Returns:
+            False if should_stop() came first.
+
+        Raises:
+            PenstockError: the buffer is full before its watermark is reached.
+        """
         self._note_the_end()
         while not (self.buffer.reached_watermark or self.buffer.stream_ended):
             if should_stop():
@@ -68,14 +86,21 @@ class Lockstep:
         return True
 
     def start(self, num_batches: int | None = None) -> None:
-        """Nothing is drawn ahead of `next`."""
+        """Do nothing: no batch is drawn ahead of `next`."""
 
     def next(self, should_stop: Callable[[], bool]) -> Batch | None:
-        """The next batch, its arrays on the device; None when the stream gave nothing for a moment or has ended.
+        """Take from the stream until it is training's turn, then draw a batch.
 
-        Raises PenstockError when the buffer is full of simulations of which none is whole.
+        Args:
+            should_stop: asked before each item.
+
+        Returns:
+            The batch, its arrays on the device; None if the stream had nothing for a moment, or if none will come.
+
+        Raises:
+            PenstockError: the buffer is full of simulations of which none is whole.
         """
-        waits_for_slots = False  # whatever is in hand from before: after a resume it would not be
+        waits_for_slots = False  # even with a chunk in hand from before: after a resume there would be none
         while not should_stop():
             if waits_for_slots or self.rate_limiter.may_train() or self.buffer.stream_ended:
                 batch = self.buffer.draw(self.batch_size, 0.0)
@@ -92,24 +117,29 @@ class Lockstep:
         return None
 
     def hold(self) -> None:
-        """Nothing is drawn ahead."""
+        """Do nothing: no batch is drawn ahead."""
 
     def release(self) -> None:
-        """Nothing was held."""
+        """Do nothing: `hold` changed nothing."""
 
     num_ahead = 0
 
     def close(self) -> None:
-        """There is no thread to end."""
+        """Do nothing: there is no thread to end."""
 
     def state(self) -> dict[str, Any]:
+        """Return where the stream stands, as JSON."""
         return self.stream.state()
 
     def load_state(self, state: dict[str, Any] | None) -> None:
+        """Continue from a `state()`."""
         self.stream.load_state(state)
 
     def _take(self) -> bool:
-        """Put what there are slots for of the chunk in hand, or else of the next item; False when none came."""
+        """Put the rows that have slots, of the chunk in hand or else of the next item.
+
+        False if no item came.
+        """
         if self._in_hand is None:
             item = self._next_item()
             if item is None:

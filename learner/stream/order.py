@@ -1,6 +1,7 @@
-"""In which order samples are solved, taken and drawn: as they come, or in one that repeats to the bit.
+"""The order in which samples are solved, taken and drawn.
 
-The only place that knows the two apart. What needs torch is imported where it is used: solver processes have none.
+They go as they come, or in an order that repeats to the bit. No other module distinguishes the two. What needs torch is
+imported where it is used, because solver processes may have no torch.
 """
 
 from __future__ import annotations
@@ -24,62 +25,107 @@ if TYPE_CHECKING:
     from penstock.learner.stream.ingest import Ingest
 
 WITHOUT, OVERRIDE = "deterministic: false", "deterministic=false"
-"""What gives the guarantee up, for messages: a line of a configuration, and one laid over it."""
+"""How to give up the guarantee, for messages: as a line of a configuration, and as an override of it."""
 
 
 class Leases(Protocol):
-    """Who hands out simulations: the driver's ledger."""
+    """What hands out simulations: the driver's ledger."""
 
     limit: int | None
+    """Number of simulations in all; None for no end."""
     num_left: float
+    """Simulations that may still be handed out; infinite without a limit."""
 
-    def lease(self, number: int, size: int) -> Lease | None: ...
+    def lease(self, number: int, size: int) -> Lease | None:
+        """Lease the next ids, at most `size` of them; None if there are none."""
 
-    def lease_block(self, number: int, blocks: Blocks, lane: int) -> Lease | None: ...
+    def lease_block(self, number: int, blocks: Blocks, lane: int) -> Lease | None:
+        """Lease the next block of a lane, whole; None if there is none."""
 
 
 class Order(Protocol):
-    """What depends on whether a run has to repeat."""
+    """Everything that depends on whether a run has to repeat."""
 
     must_repeat: bool
-    """A run that was killed and resumed equals the uninterrupted one bit for bit."""
+    """Whether a run that was killed and resumed equals the uninterrupted one bit for bit."""
 
     def require_possible(self, obstacles: Iterable[str]) -> None:
-        """Raises PenstockError where something asks a clock, or goes by what else does not repeat."""
+        """Check that the configuration allows this order.
+
+        Args:
+            obstacles: clauses that name what goes by a clock, or by anything else that does not repeat.
+
+        Raises:
+            PenstockError: an obstacle rules the order out.
+        """
 
     def require_continues(self, before: Order) -> None:
-        """Raises PenstockError where a run of the order `before` can't go on in this one."""
+        """Check that a run can be resumed in this order.
+
+        Args:
+            before: order of the run so far.
+
+        Raises:
+            PenstockError: it can't.
+        """
 
     def set_up_torch(self) -> None:
-        """Called in the learner's process before torch computes anything."""
+        """Set up torch, in the learner's process, before it computes anything."""
 
     def lease(self, ledger: Leases, number: int, lane: int, *, window: int, num_ready: int) -> Lease | None:
-        """The next lease of the worker at place `lane`, where num_ready workers are ready; None where there is none."""
+        """Lease simulations for a worker.
+
+        Args:
+            ledger: what hands them out.
+            number: number of the lease.
+            lane: the worker's place.
+            window: largest number of simulations in a lease.
+            num_ready: number of workers that are ready.
+
+        Returns:
+            The lease; None if nothing is left to lease.
+        """
 
     def blamed(self, simulations: Sequence[int]) -> Sequence[int]:
-        """Which of the simulations may be left out because a worker died over them."""
+        """Select the simulations that may be given up because a worker died over them.
+
+        Args:
+            simulations: those over which it may have died.
+
+        Returns:
+            All of them or none.
+        """
 
     def source(self, stream: Stream) -> Stream:
-        """The stream as ingest takes from it."""
+        """Return the stream as the ingest takes from it."""
 
     def batches(self, ingest: Ingest, device: torch.device, batch_size: int) -> BatchSource:
-        """What brings batches to the step."""
+        """Return what brings batches to the step.
+
+        Args:
+            ingest: what fills the buffer, from `source`.
+            device: the training device.
+            batch_size: rows per batch.
+
+        Returns:
+            The source of batches.
+        """
 
 
 @dataclass(frozen=True)
 class FreeRunning:
-    """Each part goes on as soon as it can."""
+    """The order of a usual run: each part goes on as soon as it can."""
 
     must_repeat = False
 
     def require_possible(self, obstacles: Iterable[str]) -> None:
-        """Everything is."""
+        """Accept every configuration."""
 
     def require_continues(self, before: Order) -> None:
-        """Every run can go on so."""
+        """Accept every run."""
 
     def set_up_torch(self) -> None:
-        """Torch may take its fastest kernels."""
+        """Leave torch its fastest kernels."""
 
     def lease(self, ledger: Leases, number: int, lane: int, *, window: int, num_ready: int) -> Lease | None:
         return ledger.lease(number, ceil(min(window, ledger.num_left / num_ready)))
@@ -98,14 +144,17 @@ class FreeRunning:
 
 @dataclass(frozen=True, kw_only=True)
 class Deterministic:
-    """Blocks on lanes, chunks of the lanes in turn, puts and draws by counts: nothing depends on time.
+    """The order of a deterministic run, in which nothing depends on time.
 
-    num_lanes: solver workers. window: simulations of a block. limit: of the training simulations, None for no end.
+    Workers solve blocks on lanes, chunks are taken of the lanes in turn, and puts and draws go by counts.
     """
 
     num_lanes: int
+    """Number of solver workers."""
     window: int
+    """Simulations per block."""
     limit: int | None = None
+    """Number of training simulations; None for no end."""
     must_repeat = True
 
     def require_possible(self, obstacles: Iterable[str]) -> None:
@@ -115,7 +164,7 @@ class Deterministic:
     def require_continues(self, before: Order) -> None:
         if not before.must_repeat:
             raise PenstockError(
-                "deterministic can't be turned on on resume: what was done so far was not; start a new run"
+                "deterministic can't be turned on on resume: the run so far was not deterministic; start a new run"
             )
 
     def set_up_torch(self) -> None:
@@ -125,11 +174,18 @@ class Deterministic:
         torch.use_deterministic_algorithms(True)
 
     def blocks(self, limit: int | None) -> Blocks:
-        """Of a design of `limit` simulations; None for no end."""
+        """Return the blocks of a design.
+
+        Args:
+            limit: number of its simulations; None for no end.
+
+        Returns:
+            The blocks.
+        """
         return Blocks(size=self.window, num_lanes=self.num_lanes, limit=limit)
 
     def lease(self, ledger: Leases, number: int, lane: int, *, window: int, num_ready: int) -> Lease | None:
-        return ledger.lease_block(number, self.blocks(ledger.limit), lane)  # whoever is ready has no say in it
+        return ledger.lease_block(number, self.blocks(ledger.limit), lane)  # which workers are ready must not matter
 
     def blamed(self, simulations: Sequence[int]) -> Sequence[int]:
         return ()  # blocks are solved whole

@@ -1,7 +1,7 @@
-"""The stream from solver workers to the learner: what it is, and its form inside one process.
+"""The stream from solver workers to the learner, and its form inside one process.
 
-Taking the next chunk is the acknowledgement of the one before: a worker runs at most `CHUNKS_AHEAD` chunks ahead, then
-waits. The form over Ray, with the same methods, is `RayStream` (orchestrator/actors/ray_stream.py).
+Taking the next chunk acknowledges the one before: a worker runs at most `CHUNKS_AHEAD` chunks ahead, then waits. The
+form over Ray, with the same methods, is `RayStream` (orchestrator/actors/ray_stream.py).
 """
 
 from __future__ import annotations
@@ -21,30 +21,42 @@ class Stream(Protocol):
     """Where chunks come from."""
 
     def next(self, timeout_s: float, lane: int | None = None) -> Chunk | LeaseEnd | None:
-        """The next chunk of any worker or the end of a lease; None when timeout_s passed without one. One thread asks.
+        """Return the next item of any worker, or of the worker on a lane.
 
-        lane: of that lane's leases alone. Raises what a lease's own code raised.
+        Only one thread may call it.
+
+        Args:
+            timeout_s: how long to wait, in seconds.
+            lane: the lane; None for any worker.
+
+        Returns:
+            A chunk, or the end of a lease; None if nothing came in time.
+
+        Raises:
+            Exception: what the worker's code raised outside of simulations.
         """
 
 
 class Worker(Protocol):
-    """Who solves leases: `solvers.worker.SolverWorker`."""
+    """What solves leases: `solvers.worker.SolverWorker`."""
 
-    def stream(self, lease: Lease) -> Iterator[Chunk]: ...
+    def stream(self, lease: Lease) -> Iterator[Chunk]:
+        """Solve a lease, and yield its samples in chunks."""
 
 
 @dataclass
 class _Lane:
-    """One worker's leases, and what it gave that was not taken yet."""
+    """One worker's leases, and its items that were not taken yet."""
 
     leases: deque[tuple[Lease, Worker]] = field(default_factory=deque)
     items: deque[Chunk | LeaseEnd] = field(default_factory=deque)
 
 
 class InProcessStream:
-    """The stream from workers in threads of this process: for notebooks, tests and benches.
+    """The stream from workers in threads of this process, without Ray.
 
-    A thread for each lane that has leases; one of them solves at a time, for PETSc is not made for threads.
+    It serves notebooks, tests and benches. Each lane that has leases has a thread; only one of them solves at a time,
+    because PETSc is not made for threads.
     """
 
     def __init__(self):
@@ -56,7 +68,12 @@ class InProcessStream:
         self._error: BaseException | None = None
 
     def submit(self, lease: Lease, worker: Worker) -> None:
-        """Queue a lease at a worker; returns at once."""
+        """Queue a lease at a worker; returns at once.
+
+        Args:
+            lease: the lease. Those of one lane are solved one after the other.
+            worker: what solves it.
+        """
         with self._changed:
             if lease.lane not in self._lanes:
                 self._lanes[lease.lane] = lane = _Lane()
@@ -67,6 +84,20 @@ class InProcessStream:
             self._changed.notify_all()
 
     def next(self, timeout_s: float, lane: int | None = None) -> Chunk | LeaseEnd | None:
+        """Return the next item of any lane, or of one lane.
+
+        Lanes take turns, so that a fast one does not hold up the others.
+
+        Args:
+            timeout_s: how long to wait, in seconds.
+            lane: the lane; None for any.
+
+        Returns:
+            A chunk, or the end of a lease; None if nothing came in time.
+
+        Raises:
+            Exception: what a worker raised, once no item is left.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._error is not None or self._filled(lane) is not None, timeout_s)
             if (number := self._filled(lane)) is None:
@@ -79,11 +110,14 @@ class InProcessStream:
             return filled.items.popleft()
 
     def silences(self) -> dict[int, float]:
-        """A worker in this process is watched by nobody."""
+        """Return nothing: a worker in this process is not watched."""
         return {}
 
     def close(self) -> None:
-        """Take no more; workers in the middle of a lease leave it."""
+        """Solve no more; workers in the middle of a lease leave it.
+
+        It waits for their current chunks.
+        """
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -91,7 +125,7 @@ class InProcessStream:
             thread.join()
 
     def _filled(self, lane: int | None) -> int | None:
-        """A lane that something can be taken from, that one alone where it is given."""
+        """A lane that has items, or the given lane if it has some."""
         numbers = self._lanes if lane is None else {lane} & self._lanes.keys()
         return next((number for number in numbers if self._lanes[number].items), None)
 
@@ -104,7 +138,7 @@ class InProcessStream:
                     if not self._put(lane, chunk):
                         return
                 self._put(lane, LeaseEnd(lease.number))
-        except BaseException as error:  # kept for `next`: who waits for chunks must not wait for ever
+        except BaseException as error:  # kept for `next`: its caller must not wait for ever
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
@@ -119,7 +153,7 @@ class InProcessStream:
             return next(chunks, None)
 
     def _put(self, lane: _Lane, item: Chunk | LeaseEnd) -> bool:
-        """False when the stream was closed."""
+        """Wait for room and put an item in; False if the stream was closed."""
         with self._changed:
             self._changed.wait_for(lambda: len(lane.items) < CHUNKS_AHEAD or self._is_closed)
             lane.items.append(item)

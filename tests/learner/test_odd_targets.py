@@ -141,8 +141,8 @@ def test_what_varies_below_float32s_steps_is_called_so():
     )
     trainer, _ = trained(TWO, arrays, held_out, steps=1)
     (remark,) = trainer.remarks
-    assert remark.startswith("output 'p' varies by 0.0") and "about 101325, which float32 does not hold" in remark
-    assert remark.endswith("if that variation is more than noise, give it less its offset")
+    assert remark.startswith("output 'p' varies by 0.0") and "about 101325, which float32 can't resolve" in remark
+    assert remark.endswith("if that variation is more than noise, subtract the offset from it")
 
 
 def test_outputs_of_which_none_varies_end_the_run_in_one_line():
@@ -160,7 +160,7 @@ def test_a_constant_input_is_named_and_disturbs_nothing(value):
         float32(fields=f, targets=t, scalars=np.full((len(f), 1), value)) for f, t in ((a, u), (held_a, held_u))
     )
     trainer, _ = trained(layout, arrays, held_out)
-    assert trainer.remarks == [f"input 'c' is {value:g} in all samples so far: what it does can't be learned"]
+    assert trainer.remarks == [f"input 'c' is {value:g} in all samples so far: its effect can't be learned"]
     assert trainer.validation_errors["vrmse"] < 0.15
 
 

@@ -48,7 +48,7 @@ NOTED = {
     "ThroughNumpy": "what it predicts for a sample depends on the others in the batch",
     "AcrossTheBatch": "what it predicts for a sample depends on the others in the batch",
     "AlwaysRandom": r"in eval\(\) it predicts something else each time",
-    "OwnGenerator": "a resumed training goes on otherwise .* random numbers come from torch's own generator",
+    "OwnGenerator": "a resumed training differs from an .* random numbers come from torch's own generator",
 }
 FILE = r"\(\S+zoo.py, line \d+\)"
 REFUSED = {
