@@ -39,7 +39,7 @@ OF_THE_POLICY = "policy."  # prefix to the names of what a policy saves
 
 
 class Buffer:
-    """A bounded population of samples, filled by one thread and drawn by another.
+    """A bounded population of samples, filled by one thread and drawn from by another.
 
     Any thread may read its numbers. Units under way take slots too, so if units are simulations there should be slots
     for batch_size of them and one more per worker. Workers that die leave more units under way than there are workers:
