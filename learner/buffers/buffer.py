@@ -121,7 +121,7 @@ class Buffer:
 
     @property
     def num_rows_left(self) -> int:
-        """Rows still to be drawn from the units in the buffer if no more arrived."""
+        """Rows still to be drawn from the whole units if no more samples arrived."""
         return self.policy.num_rows_left
 
     def simulations_in(self) -> np.ndarray:
@@ -183,7 +183,7 @@ class Buffer:
         """
         num_steps = self.unit.num_steps
         if num_steps > 1 and len(steps) and not 0 <= steps.min() <= steps.max() < num_steps:
-            raise ValueError(f"steps {steps.min()} to {steps.max()} came, and a simulation has 0 to {num_steps - 1}")
+            raise ValueError(f"steps {steps.min()} to {steps.max()} arrived, but a simulation has 0 to {num_steps - 1}")
         with self._changed:
             slots = np.empty(0, np.int64) if self._closed else self.table.slots_for(simulations, self._take)
             count = len(slots)
@@ -342,9 +342,9 @@ class Buffer:
         return self.reached_watermark and self.policy.may_draw(batch_size, self._watermark.num_units)
 
     def observe(self, batch: Batch, losses: Tensor) -> None:
-        """Pass the losses of a batch to the policy; waits for the device.
+        """Pass the losses of a batch on to the policy.
 
-        Rows whose units are no longer in are left out: an arrival may have taken a slot since.
+        It waits for the device. Rows whose units are no longer in are left out: an arrival may have taken a slot since.
 
         Args:
             batch: a batch that was drawn from this buffer.

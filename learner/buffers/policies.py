@@ -158,7 +158,7 @@ class Policy(ABC):
 
     @property
     def num_rows_left(self) -> int:
-        """Rows still to be drawn from the units in the buffer if no more arrived."""
+        """Rows still to be drawn from the whole units if no more samples arrived."""
         if self.table.unit.num_choices == 1:
             return self.table.num_whole
         num_seen = self.table.num_seen[self.table.num_seen >= 0]

@@ -60,7 +60,7 @@ class Storage:
         """Number of points, or of edges, of each unit."""
         self._drawn_from = {name: unit.merged(array) for name, array in self.arrays.items()}
         self._rows = {name: array.flatten(0, 1) for name, array in self.arrays.items()}  # one row per kept step
-        if self.device.type == "cpu":  # torch would warn of read-only rows, as a shared object store gives them
+        if self.device.type == "cpu":  # torch warns of read-only values, such as those from a shared object store
             self._rows = {name: rows.numpy() for name, rows in self._rows.items()}
         self._stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self._last_queued = torch.cuda.Event() if self._stream is not None else None
@@ -152,7 +152,7 @@ class Storage:
         """
         array = self.arrays[name]
         self._copy_in(array.numpy() if self._stream is None else array, units, values)
-        if name in self._counts:  # 0 behind the last point are its weights, and the second end of edges
+        if name in self._counts:  # weights are 0 after the last point, and so is an edge's second end
             self._counts[name][units] = np.count_nonzero(values[:, 0, -1], axis=-1)
 
     def _copy_in_padded(self, name: str, rows: np.ndarray, values: Ragged) -> None:

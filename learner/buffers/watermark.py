@@ -25,7 +25,7 @@ class Watermark:
         self.is_reached = False
         self._num_units = num_samples // table.unit.num_steps
         self._table = table
-        self._was_drained = False  # before a resume; if the stream goes on, it fills to its watermark again
+        self._was_drained = False  # before a resume; if the stream goes on, the watermark holds again
         self._first_simulations: set[int] = set()  # of the samples up to the watermark
 
     @property

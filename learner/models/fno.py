@@ -89,7 +89,9 @@ class FNO(nn.Module):
         grid = fields.shape[2:]
         for axis, (num_points, modes) in enumerate(zip(grid, self.modes, strict=True)):
             if num_points < 2 * modes:
-                raise ValueError(f"fno: {modes} modes need at least {2 * modes} points along axis {axis}")
+                raise ValueError(
+                    f"fno: {modes} modes need at least {2 * modes} points along axis {axis}, not {num_points}"
+                )
         bases = [fourier_bases(*sizes, fields) for sizes in zip(grid, self.modes, strict=True)]
         x_GBC = self.lift(torch.cat(self._inputs(fields, scalars, weights), dim=-1))
         for layer, (spectral, pointwise) in enumerate(zip(self.spectral, self.pointwise, strict=True)):

@@ -236,7 +236,7 @@ class Validation:
         statistics = [[Statistics.of(errors) for errors in errors_NQ.T] for errors_NQ in by_norm]  # whole output first
         if len(statistics) == 1:
             statistics.append([None] * len(statistics[0]))
-        # The error of an output that varies in training but not in this set is in its deviation in training.
+        # An output that varies in training but not in this set has its error in units of its deviation in training.
         std_C = np.where(std_C > 0, std_C * inverse_C, 1.0)
         vrmse = np.sqrt(squares_NC.mean(axis=0)) / std_C
         varies = inverse_C > 0
