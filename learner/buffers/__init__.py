@@ -1,1 +1,1 @@
-"""The bounded buffer: slots, what a slot holds, and which slots a batch is drawn from."""
+"""The bounded buffer: its slots, what they hold, and which ones a batch draws."""

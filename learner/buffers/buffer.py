@@ -1,17 +1,17 @@
-"""A bounded population of samples: slots, states, waits, draws, checkpoints.
+"""A bounded population of samples: arrivals, draws, waits and checkpoints.
 
 Axes:  N rows, C channels, T steps, F parameters, *grid the axes of the fields' grid.
 
-One preallocated array per group of the Layout holds a *unit* a slot: a sample, or the T samples of a simulation where
-trajectories or pairs are drawn (units.py). Which units are drawn and replaced is the matter of a policy (policies.py).
-A short lock moves slots between states; bytes are copied outside it, so neither side waits for the other's copying:
+One preallocated array per block of the Layout holds one *unit* per slot: a sample, or the T samples of a simulation if
+trajectories or pairs are drawn (units.py). A policy decides which units are drawn and replaced (policies.py). A short
+lock moves slots between states; bytes are copied outside it, so neither side waits for the other's copying:
 
     free -> writing -> unseen -> reading -> seen (Reservoir) or free
                          seen -> reading -> seen
                          seen -> writing           a new arrival replaces a seen unit (Reservoir)
-            writing -> free                        its simulation failed half way
+            writing -> free                        its simulation failed half-way
 
-The book-keeping of a put or a draw grows with the slots it concerns, not with the capacity.
+The book-keeping of a put or a draw grows with the number of slots concerned, not with the capacity.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from penstock.layout import Layout
+from penstock.learner.buffers.batch import Batch
 from penstock.learner.buffers.policies import Policy
 from penstock.learner.buffers.slots import SlotQueue, SlotSet
 from penstock.learner.buffers.storage import Storage, to_device
@@ -34,52 +34,29 @@ from penstock.learner.buffers.units import Samples, Unit
 from penstock.learner.buffers.watermark import Watermark
 from penstock.learner.checkpoints.rows import Rows
 
-POLL_S = 0.05  # how soon wait_for_slot sees its should_stop()
-OF_THE_POLICY = "policy."  # before the names of what a policy saves
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows drawn together, of distinct slots; the buffer holds no reference to them."""
-
-    arrays: dict[str, Tensor]
-    """[N, C, *grid] and [N, S], as in the shapes of the buffer's `layout`."""
-    slots: np.ndarray
-    """int64 [N]: where the rows' units lay when they were drawn."""
-    simulations: np.ndarray
-    """int64 [N]"""
-    steps: np.ndarray
-    """int64 [N]: the step of the row's inputs."""
-    weights: Tensor | None
-    """float32 [N], by which the rows' losses count, with mean 1; None where all count alike."""
-    num_samples: int
-    """Samples that it trains on: N, or N T for trajectories."""
-
-    def __len__(self) -> int:
-        return len(self.simulations)
-
-    def to(self, device: torch.device) -> Batch:
-        """The batch with its tensors on that device."""
-        arrays = {name: array.to(device) for name, array in self.arrays.items()}
-        return replace(self, arrays=arrays, weights=None if self.weights is None else self.weights.to(device))
+POLL_S = 0.05  # how often wait_for_slot asks should_stop()
+OF_THE_POLICY = "policy."  # prefix to the names of what a policy saves
 
 
 class Buffer:
-    """A bounded population of samples, put by one thread and drawn by another.
+    """A bounded population of samples, filled by one thread and drawn from by another.
 
-    Its numbers may be read by any.
+    Any thread may read its numbers. Units under way take slots too, so if units are simulations there should be slots
+    for batch_size of them and one more per worker. Workers that die leave more units under way than there are workers:
+    watermark and batches are then lowered to what those leave room for.
 
-    layout: of the samples that arrive. policy: which units are drawn and replaced; it serves this buffer alone.
-    capacity: in samples; slots are as many as whole units fit. watermark: samples that must be in before the first
-    batch may be drawn, see `Watermark`. seed: of the random draws. unit: what a unit and a row of a batch are. device:
-    where the arrays lie; a batch is gathered there. pin_memory: page-locked host memory.
+    Args:
+        layout: layout of the samples that arrive.
+        policy: decides which units are drawn and replaced; it serves this buffer alone.
+        capacity: capacity in samples; there are as many slots as whole units fit.
+        watermark: number of samples that must be in before the first batch may be drawn, see `Watermark`.
+        seed: seed of the random draws.
+        device: where the arrays lie; a batch is gathered there.
+        pin_memory: whether host memory is page-locked.
+        unit: what a unit and a row of a batch are; None for single samples.
 
-    Units under way take slots too, so where simulations are units there should be slots for batch_size of them and one
-    more for each worker. Workers that die leave more under way than there are workers: watermark and batches are then
-    lowered to what those leave room for.
-
-    Raises ValueError for a capacity below one unit, for a watermark that is not between 1 and the capacity, and
-    RuntimeError, from puts and draws, for a policy that doesn't keep to what it has to do.
+    Raises:
+        ValueError: the capacity is below one unit, or the watermark is not between 1 and the capacity.
     """
 
     def __init__(
@@ -102,11 +79,11 @@ class Buffer:
             raise ValueError(f"a capacity of {capacity} samples holds no simulation of {unit.num_steps} steps")
         self.capacity = capacity
         self.layout = unit.layout(layout)
-        """Of the batches."""
+        """Layout of the batches."""
         self.num_put = 0
-        """Samples that ever arrived."""
+        """Number of samples that have ever arrived."""
         self.num_drawn = 0
-        """Samples that were ever drawn, with repetition."""
+        """Number of samples that were ever drawn, with repetition."""
         self.put_is_waiting = False
         self.draw_is_waiting = False
 
@@ -124,7 +101,7 @@ class Buffer:
     # Numbers
 
     def __len__(self) -> int:
-        """Population: samples that are in, those of units under way included."""
+        """Number of samples in the buffer, those of units under way included."""
         return self.table.num_whole * self.unit.num_steps + self.table.num_samples_under_way
 
     @property
@@ -134,27 +111,27 @@ class Buffer:
 
     @property
     def num_units(self) -> int:
-        """Slots: the largest batch."""
+        """Number of slots, which is the largest batch."""
         return len(self.table)
 
     @property
     def num_unseen(self) -> int:
-        """Samples of the units that are still to be drawn, and of those under way."""
+        """Number of samples in units that are still to be drawn or under way."""
         return len(self.policy.unseen) * self.unit.num_steps + self.table.num_samples_under_way
 
     @property
     def num_rows_left(self) -> int:
-        """Rows that would be drawn of the whole units that are in, if no more came."""
+        """Rows still to be drawn from the whole units if no more samples arrived."""
         return self.policy.num_rows_left
 
     def simulations_in(self) -> np.ndarray:
-        """int64: the distinct simulations of the samples that are in and whole."""
+        """Return the distinct simulations of the whole units, int64."""
         return np.unique(self.contents().simulations)
 
     def contents(self) -> Contents:
-        """What is in and whole now: for diagnostics, from any thread.
+        """Return the whole units without their arrays, for diagnostics from any thread.
 
-        It copies 28 + 4 F bytes a slot under the lock.
+        It copies 28 + 4 F bytes per slot under the lock.
         """
         with self._changed:
             num_seen, *copies = self.table.copy_of_contents()
@@ -165,15 +142,17 @@ class Buffer:
 
     @property
     def reached_watermark(self) -> bool:
+        """Whether enough samples have arrived to start drawing."""
         return self._watermark.is_reached
 
     @property
     def stream_ended(self) -> bool:
+        """Whether no more samples will arrive."""
         return self._stream_ended
 
     @property
     def exhausted(self) -> bool:
-        """No batch will come: all was drained after the stream's end, or it is closed."""
+        """Whether no batch will come: it is closed, or drained after the stream's end."""
         return self._closed or (self._stream_ended and not self.table.num_whole and not self._is_copying_in)
 
     # Arrivals
@@ -185,17 +164,26 @@ class Buffer:
         steps: np.ndarray,
         quantiles: np.ndarray | None = None,
     ) -> int:
-        """Copies as many of the first rows as have slots now, and returns how many.
+        """Copy in as many of the first rows as there are slots for now.
 
-        arrays: [N, C, *grid] and [N, S] in the shapes of the samples' layout. simulations, steps: int64 [N].
-        quantiles: float32 [N, F], the quantiles of the draws; F is the same in every call.
+        If units are simulations, rows may come in any order and mixture, but each step of a simulation only once.
 
-        Where simulations are units, rows may come in any order and mixture, but each step of a simulation once.
-        Raises ValueError for a step that a unit has no place for.
+        Args:
+            arrays: [N, C, *grid] and [N, S] by name, in the shapes of the samples' layout.
+            simulations: simulation of each row, int64 [N].
+            steps: step of each row, int64 [N].
+            quantiles: quantiles of the draws, float32 [N, F], with the same F in every call.
+
+        Returns:
+            The number of rows copied.
+
+        Raises:
+            ValueError: a unit has no place for a step.
+            RuntimeError: the policy breaks the rules of its methods.
         """
         num_steps = self.unit.num_steps
         if num_steps > 1 and len(steps) and not 0 <= steps.min() <= steps.max() < num_steps:
-            raise ValueError(f"steps {steps.min()} to {steps.max()} came, and a simulation has 0 to {num_steps - 1}")
+            raise ValueError(f"steps {steps.min()} to {steps.max()} arrived, but a simulation has 0 to {num_steps - 1}")
         with self._changed:
             slots = np.empty(0, np.int64) if self._closed else self.table.slots_for(simulations, self._take)
             count = len(slots)
@@ -215,34 +203,37 @@ class Buffer:
         return count
 
     def _num_slots(self) -> int:
-        """Slots that arrivals may take now."""
+        """Number of slots that arrivals may take now."""
         return len(self.table.free) + self.policy.num_replaceable
 
     def _take(self, count: int) -> np.ndarray:
-        """At most `count` of them."""
+        """Take at most `count` slots for arrivals."""
         free = self.table.free.take_last(count)
         replaced = self._left_idle(self.policy.replace, count - len(free))
         return np.concatenate([free, replaced]) if len(free) else replaced
 
     def _left_idle(self, method: Callable[[int], np.ndarray], count: int, *, least: int = 0) -> np.ndarray:
-        """What a method of the policy gives, which must then be idle no longer.
-
-        Raises RuntimeError where these slots are more or fewer, or still idle.
-        """
+        """Call a method of the policy, and check that its slots are no longer idle."""
         before = self.policy.num_idle
         slots = method(count)
         num_left = before - self.policy.num_idle
         if not (least <= len(slots) <= count and len(slots) == num_left):
             raise RuntimeError(
                 f"{method.__qualname__}({count}) returned {len(slots)} slots, and {num_left} are idle no longer: it "
-                f"must return {least} to {count} of them and remove() just these"
+                f"must return {least} to {count} idle slots and remove() exactly those"
             )
         return slots
 
     def forget(self, simulation: int) -> int:
-        """Frees the slot of a simulation that failed before all its steps were in.
+        """Free the slot of a simulation that failed before all its steps were in.
 
-        Returns how many were. No put may be going on.
+        No put may be going on.
+
+        Args:
+            simulation: id of the simulation.
+
+        Returns:
+            The number of its samples that were in.
         """
         with self._changed:
             count = self.table.forget(simulation)
@@ -250,9 +241,13 @@ class Buffer:
             return count
 
     def wait_for_slot(self, should_stop: Callable[[], bool] | None = None) -> bool:
-        """Blocks until an arrival may take a slot.
+        """Block until an arrival may take a slot.
 
-        False when should_stop() or close() came first.
+        Args:
+            should_stop: ends the wait once it returns True; it is called every POLL_S seconds.
+
+        Returns:
+            True if an arrival may take a slot, False if should_stop() or close() ended the wait.
         """
         with self._changed:
             self.put_is_waiting = True
@@ -268,14 +263,23 @@ class Buffer:
     # Draws
 
     def draw(self, batch_size: int, timeout_s: float, out: Mapping[str, Tensor] | None = None) -> Batch | None:
-        """The next batch.
+        """Draw the next batch.
 
-        It has `batch_size` rows while the stream goes on and there is room for as many whole units.
+        It has `batch_size` rows while the stream goes on and there is room for that many whole units. On a GPU the
+        gather is only queued, on the current stream.
 
-        out: tensors [batch_size or more, C, *grid] by array to gather into, on the buffer's device; the batch's arrays
-        are then their first rows. On a GPU the gather is queued on the current stream, not done.
+        Args:
+            batch_size: number of rows.
+            timeout_s: longest wait for a batch, in seconds.
+            out: tensors [batch_size or more, C, *grid] by name to gather into, on the buffer's device. The batch's
+                arrays are then their first values. None for new tensors.
 
-        None after timeout_s, or at once when `exhausted`. Raises ValueError for a batch that the buffer can't hold.
+        Returns:
+            The batch; None after timeout_s, or at once if `exhausted`.
+
+        Raises:
+            ValueError: the buffer can't hold such a batch.
+            RuntimeError: the policy breaks the rules of its methods.
         """
         if batch_size > self.num_units:
             units = "samples" if self.unit.num_steps == 1 else f"simulations of {self.unit.num_steps} steps"
@@ -305,15 +309,20 @@ class Buffer:
 
     def _weights(self, slots: np.ndarray) -> np.ndarray | None:
         weights = self.policy.weights(slots)
-        if weights is not None and np.shape(weights) != slots.shape:  # others would be broadcast against the losses
+        if weights is not None and np.shape(weights) != slots.shape:  # others would broadcast against the losses
             shape = np.shape(weights)
             raise RuntimeError(f"{type(self.policy).__name__}.weights() gave the shape {shape} for {slots.shape} slots")
         return None if weights is None else np.array(weights, np.float32)
 
     def wait_for_batch(self, batch_size: int, timeout_s: float) -> bool:
-        """Whether such a batch may be drawn.
+        """Wait until a batch may be drawn; return at once if `exhausted`.
 
-        Waits for at most timeout_s, and not at all when `exhausted`.
+        Args:
+            batch_size: number of rows.
+            timeout_s: longest wait, in seconds.
+
+        Returns:
+            Whether a batch may be drawn.
         """
         with self._changed:
             return self._wait_for_batch(batch_size, timeout_s)
@@ -328,14 +337,18 @@ class Buffer:
     def _is_batch_ready(self, batch_size: int) -> bool:
         if self._stream_ended:
             return self.policy.num_idle > 0
-        if not self._is_copying_in:  # else units count as under way that are about to be whole
+        if not self._is_copying_in:  # else units that are about to be whole count as under way
             batch_size = max(1, min(batch_size, self.num_units - len(self.table.under_way)))
         return self.reached_watermark and self.policy.may_draw(batch_size, self._watermark.num_units)
 
     def observe(self, batch: Batch, losses: Tensor) -> None:
-        """Tells the policy the losses [N] of a batch that was drawn here.
+        """Pass the losses of a batch on to the policy.
 
-        It hears of the rows whose units are still in: an arrival may have taken a place since. Waits for the device.
+        It waits for the device. Rows whose units are no longer in are left out: an arrival may have taken a slot since.
+
+        Args:
+            batch: a batch that was drawn from this buffer.
+            losses: loss of each row, [N].
         """
         values = losses.cpu().numpy()
         with self._changed:
@@ -346,9 +359,13 @@ class Buffer:
             self.policy.observe(slots[is_in], values[is_in])
 
     def wait_for_watermark(self, timeout_s: float) -> bool:
-        """Whether the watermark was reached, or the stream ended before it.
+        """Wait until the watermark is reached or no more samples will arrive.
 
-        Waits for at most timeout_s.
+        Args:
+            timeout_s: longest wait, in seconds.
+
+        Returns:
+            Whether the wait ended before timeout_s.
         """
         with self._changed:
             return self._changed.wait_for(
@@ -358,16 +375,13 @@ class Buffer:
     # The end
 
     def end_of_stream(self) -> None:
-        """No arrival will come: draws remove, and what remains is drained.
-
-        The last batch may be smaller.
-        """
+        """Declare the stream ended: the rest is drained; the last batch may be smaller."""
         with self._changed:
             self._stream_ended = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Wakes everyone; later puts and draws give nothing."""
+        """Wake all waiting threads; later puts and draws give nothing."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -375,11 +389,12 @@ class Buffer:
     # Checkpoints
 
     def state(self) -> dict:
-        """Contents, counters and random state, for a checkpoint.
+        """Return contents, counters and random state, for a checkpoint.
 
-        They are tensors, `Rows` of the arrays, and values that JSON keeps.
+        No put may happen until the rows are written. Draws may: they change only states, which are copied.
 
-        No put may happen until the rows are written. Draws may: they change states, of which this has copies.
+        Returns:
+            Tensors, `Rows` of the arrays, and JSON values, by name.
         """
         with self._changed:
             self._changed.wait_for(lambda: not self._num_reading)
@@ -400,12 +415,16 @@ class Buffer:
             }
 
     def load_state(self, state: Mapping) -> None:
-        """Copies a state in, its arrays from where they lie. The buffer must be new.
+        """Continue from a saved state; the buffer must be new.
 
-        Raises ValueError when the state is of a buffer of another capacity or draw.
+        Args:
+            state: what `state` returned, with tensors in place of `Rows`; arrays are copied from where they lie.
+
+        Raises:
+            ValueError: the state is that of a buffer with another capacity or unit.
         """
         if state["capacity"] != self.capacity:
-            raise ValueError(f"the saved buffer has a capacity of {state['capacity']}, this one of {self.capacity}")
+            raise ValueError(f"the saved buffer has a capacity of {state['capacity']}, this one has {self.capacity}")
         if state["draw"] != repr(self.unit):
             raise ValueError(f"the saved buffer is drawn from by {state['draw']}, this one by {self.unit}")
         with self._changed:
@@ -425,5 +444,5 @@ class Buffer:
             self._changed.notify_all()
 
     def _idle_sets(self) -> dict[str, SlotSet | SlotQueue]:
-        """Their order is saved too: draws go by it."""
+        """The policy's two sets, whose order draws depend on."""
         return {"unseen": self.policy.unseen, "seen": self.policy.seen}

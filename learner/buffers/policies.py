@@ -1,4 +1,4 @@
-"""What a buffer does with its slots: FIFO, FIRO, the reservoir, or a policy of yours.
+"""What a buffer does with its slots: FIFO, FIRO, reservoir, or a custom policy.
 
 The three are the training buffers of Meyer et al. (ICML 2023, arXiv 2306.16133).
 """
@@ -18,20 +18,20 @@ from penstock.learner.buffers.table import SlotTable
 class Policy(ABC):
     """Which units are drawn and when, which give way to arrivals, and which stay.
 
-    A unit is what a slot of the buffer holds: a sample, or a whole simulation (units.py). While it is whole and nobody
-    reads or writes it its slot is *idle*, in one of the policy's two sets:
+    A unit is what a slot of the buffer holds: a sample, or a whole simulation (units.py). While a unit is whole and
+    nobody reads or writes it, its slot is *idle* and in one of the policy's two sets:
 
-        unseen    it still has to be drawn, and no arrival may replace it
-        seen      it was drawn and may be drawn again, and an arrival may replace it
+        unseen    the unit still has to be drawn, and no arrival may replace it
+        seen      the unit was drawn and may be drawn again, and an arrival may replace it
 
-    A policy of your own says in `choose` which units are drawn. What it does not define is as here: arrivals take free
-    slots alone, and a unit leaves once each of its rows was drawn. Begin with `Reservoir` where units are to be drawn
-    again and again. Options are arguments of the constructor, and stand in the configuration beside the name.
+    A custom policy says in `choose` which units are drawn. Whatever it does not define is as in this class: arrivals
+    take free slots alone, and a unit leaves once each of its rows was drawn. Start from `Reservoir` if units are to be
+    drawn repeatedly. Options are arguments of the constructor, and are given in the configuration beside the name.
 
-    The buffer calls all methods under its lock, one at a time; slots are int64 [N] and distinct. What a policy may look
-    at is `table`: ages, draws, parameters of each slot's unit. Once the stream has ended, each unit that is drawn must
-    leave in the end, or the run has no end. A run repeats to the bit if random numbers come from `random` alone, and
-    what is kept from call to call is in `state`.
+    The buffer calls all methods under its lock, one at a time; slots are int64 [N] and distinct. A policy may look at
+    `table`: the age, draws and parameters of each slot's unit. Once the stream has ended, every unit that is drawn must
+    leave sooner or later, or the run never ends. A run repeats to the bit if random numbers come from `random` alone
+    and everything that is kept between calls is in `state`.
     """
 
     table: SlotTable
@@ -39,34 +39,39 @@ class Policy(ABC):
     seen: SlotSet
 
     def begin(self, table: SlotTable) -> None:
-        """Called once, before everything else.
+        """Take over the table of the buffer's slots; called once, before anything else.
 
         Args:
-            table: of the buffer's slots. It is the buffer's to write.
+            table: the table, which only the buffer may write.
         """
         self.table = table
         self.unseen, self.seen = SlotSet(len(table)), SlotSet(len(table))
 
     @property
     def random(self) -> np.random.Generator:
+        """The buffer's random generator, whose state is saved with the buffer."""
         return self.table.random
 
     @property
     def num_idle(self) -> int:
+        """Number of units that can be drawn now."""
         return len(self.unseen) + len(self.seen)
 
     @property
     def idle(self) -> np.ndarray:
-        """int64: the slots of all units that can be drawn now.
+        """Slots of all units that can be drawn now, int64.
 
-        Their order depends on the past alone.
+        Their order depends on past calls alone.
         """
         return np.concatenate([self.unseen.slots, self.seen.slots])
 
     def remove(self, slots: np.ndarray) -> None:
-        """Make these idle no longer, for `choose` and `replace`.
+        """Take slots out of the idle sets, for use in `choose` and `replace`.
 
-        It takes a time that grows with the idle ones.
+        The time it takes grows with the number of idle slots.
+
+        Args:
+            slots: the slots; those that are not idle are ignored.
         """
         self.unseen.remove(slots)
         self.seen.remove(slots)
@@ -75,25 +80,25 @@ class Policy(ABC):
 
     @property
     def num_replaceable(self) -> int:
-        """Units that arrivals may replace, where no slot is free; others wait."""
+        """Number of units that arrivals may replace if no slot is free; others wait."""
         return 0
 
     def replace(self, count: int) -> np.ndarray:
         """Choose units that give way to arrivals.
 
         Args:
-            count: how many are wanted; 0 where free slots are enough.
+            count: number of units wanted; 0 if free slots are enough.
 
         Returns:
-            Slots of at most as many replaceable units, idle no longer.
+            Slots of at most `count` replaceable units, which are idle no longer.
         """
         return np.empty(0, np.int64)
 
     def add(self, slots: np.ndarray) -> None:
-        """Units are now whole, and idle.
+        """Add units that are now whole to the idle ones.
 
         Args:
-            slots: theirs, in the order of their last samples.
+            slots: the units' slots, in the order of their last samples.
         """
         self.unseen.add(slots)
 
@@ -102,11 +107,14 @@ class Policy(ABC):
     def may_draw(self, batch_size: int, watermark: int) -> bool:
         """Whether a batch may be drawn while the stream goes on.
 
-        It is asked once the watermark was reached.
+        The buffer asks only once the watermark was reached.
 
         Args:
-            batch_size: of the batch, in units.
-            watermark: in units.
+            batch_size: number of units in the batch.
+            watermark: the watermark, in units.
+
+        Returns:
+            True if it may.
         """
         return self.num_idle >= batch_size
 
@@ -115,32 +123,34 @@ class Policy(ABC):
         """Choose the units of the next batch.
 
         Args:
-            batch_size: how many are wanted.
+            batch_size: number of units wanted.
 
         Returns:
-            Slots of as many, or of all that are idle if fewer; idle no longer.
+            Slots of that many units, or of all idle ones if there are fewer. They are idle no longer.
         """
 
     def weights(self, slots: np.ndarray) -> np.ndarray | None:
-        """Weights of the rows of a batch.
+        """Return the weights of the rows of a batch.
 
         Args:
-            slots: what `choose` has just returned.
+            slots: the slots that `choose` has just returned.
 
         Returns:
-            [N], by which the rows' losses count, with mean 1; None where all count alike.
+            [N], factors on the rows' losses, with mean 1; None if all rows count alike.
         """
         return None
 
     def give_back(self, slots: np.ndarray, stream_ended: bool) -> np.ndarray:
-        """Decide what becomes of units that were drawn once more. Those that stay are idle again.
+        """Decide which of the units that were just drawn leave the buffer.
+
+        The method makes those that stay idle again.
 
         Args:
-            slots: theirs.
-            stream_ended: no arrival will come any more.
+            slots: the units' slots. Their draws in `table` include the present one.
+            stream_ended: whether no more samples will arrive.
 
         Returns:
-            The slots of those that leave.
+            The slots of the units that leave.
         """
         leaves = self.table.num_seen[slots] >= self.table.unit.num_choices
         self.unseen.put_back(slots[~leaves])
@@ -148,44 +158,49 @@ class Policy(ABC):
 
     @property
     def num_rows_left(self) -> int:
-        """Rows that would be drawn of the whole units that are in, if no more came."""
+        """Rows still to be drawn from the whole units if no more samples arrived."""
         if self.table.unit.num_choices == 1:
             return self.table.num_whole
         num_seen = self.table.num_seen[self.table.num_seen >= 0]
         return int((self.table.unit.num_choices - num_seen).sum())
 
-    # What training found
+    # Losses
 
-    def observe(self, slots: np.ndarray, losses: np.ndarray) -> None:  # noqa: B027  most learn nothing from them
-        """Hear what training found of rows of the last batch.
+    def observe(self, slots: np.ndarray, losses: np.ndarray) -> None:  # noqa: B027  most policies ignore losses
+        """Receive the losses of the last batch's rows, after its training step.
 
-        A policy that does not define it is told nothing. Where one does, each step on a GPU is waited for.
+        It is called only if a policy defines it. Every step on a GPU is then waited for.
 
         Args:
-            slots: of those rows whose units are still in.
+            slots: slots of the rows whose units are still in the buffer.
             losses: float32 [N], without the weights.
         """
 
     @property
     def observes(self) -> bool:
+        """Whether the policy defines `observe`."""
         return type(self).observe is not Policy.observe
 
     # Checkpoints
 
     def state(self) -> dict[str, Any]:
-        """What it knows besides its two sets, which the buffer saves.
+        """Return what a checkpoint keeps besides the two sets, which the buffer saves.
 
         Returns:
-            Tensors, and values that JSON keeps, by name.
+            Tensors and JSON values by name.
         """
         return {}
 
     def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027  nothing is kept
-        """Goes on from `state()`."""
+        """Continue from a saved state.
+
+        Args:
+            state: what `state` returned.
+        """
 
 
 class Fifo(Policy):
-    """Every row once, in the order of the stream: fast, and biased as the stream is."""
+    """Each row once, in the order of the stream: fast, but as biased as the stream."""
 
     def begin(self, table: SlotTable) -> None:
         super().begin(table)
@@ -196,7 +211,7 @@ class Fifo(Policy):
 
 
 class Firo(Policy):
-    """Every row once, at random, while the population is not below the watermark."""
+    """Each row once, at random, while the population is not below the watermark."""
 
     def may_draw(self, batch_size: int, watermark: int) -> bool:
         return self.num_idle >= max(batch_size, watermark)
@@ -208,8 +223,8 @@ class Firo(Policy):
 class Reservoir(Policy):
     """Random units with repetition, as fast as training can take them.
 
-    An arrival takes a free slot, else replaces a random seen unit, else waits: nothing unseen is ever replaced. Once
-    the stream has ended, a draw removes the unit.
+    An arrival takes a free slot, or else replaces a random seen unit, or else waits: nothing unseen is ever replaced.
+    Once the stream has ended, a unit that is drawn leaves the buffer.
     """
 
     @property

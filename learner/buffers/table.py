@@ -1,4 +1,4 @@
-"""What a buffer knows of its slots: the unit in each, its age, its draws.
+"""What a buffer knows about its slots: the unit in each, its age and its draws.
 
 Axes:  N units or rows, F parameters.
 """
@@ -18,49 +18,55 @@ from penstock.learner.buffers.units import Unit
 
 @dataclass(frozen=True)
 class Contents:
-    """What the units are that are in and whole, without their arrays; in no order."""
+    """The whole units in a buffer, without their arrays, in no particular order."""
 
     simulations: np.ndarray
-    """int64 [N]"""
+    """int64 [N]: simulation of each unit."""
     steps: np.ndarray
-    """int64 [N]; 0 for a whole simulation."""
+    """int64 [N]: step of each sample; 0 for a whole simulation."""
     num_seen: np.ndarray
-    """int32 [N]: how often it was drawn."""
+    """int32 [N]: how often each unit was drawn."""
     ages: np.ndarray
-    """int64 [N]: samples that arrived since."""
+    """int64 [N]: number of samples that have arrived since each unit's last one."""
     quantiles: np.ndarray
     """float32 [N, F]: the quantiles of the parameters, uniform on [0, 1] under the target distribution."""
 
 
 class SlotTable:
-    """The account of a buffer's slots: arrays with a place for each, and the free ones.
+    """The account of a buffer's slots: arrays with one entry per slot.
 
-    The buffer writes it under its lock; a policy reads it. Its book-keeping grows with the slots concerned, not with
-    their number.
+    The buffer writes it under its lock; a policy reads it. The book-keeping grows with the number of slots concerned,
+    not with the number of all slots.
 
-    unit: what a slot holds. seed: of `random`.
+    Args:
+        num_slots: number of slots.
+        unit: what a slot holds.
+        seed: seed of `random`.
     """
 
     def __init__(self, num_slots: int, unit: Unit, seed: int):
         self.unit = unit
         self.random = np.random.default_rng(seed)
-        """Every random number of the buffer comes from it, and its state is saved: so draws can be repeated."""
+        """Source of all random numbers of the buffer. Its state is saved, so draws can be repeated."""
         self.simulations = np.zeros(num_slots, np.int64)
+        """Simulation of the unit in each slot."""
         self.steps = np.zeros(num_slots, np.int64)
-        """0 for a whole simulation."""
+        """Step of the sample in each slot; 0 for a whole simulation."""
         self.num_seen = np.full(num_slots, -1, np.int32)
-        """Draws of the unit that is in and whole, -1 for none."""
+        """How often the whole unit in each slot was drawn; -1 if there is none."""
         self.arrivals = np.zeros(num_slots, np.int64)
-        """Its last sample's place in the stream."""
+        """Place in the stream of the last sample of each slot's unit."""
         self.quantiles = np.zeros((num_slots, 0), DTYPE)
-        """float32 [slots, F], the quantiles of the parameters; widened by the first arrival."""
+        """Quantiles of the parameters, float32 [slots, F]; the first arrival sets F."""
         self.free = SlotSet(num_slots)
+        """Slots without a unit."""
         self.free.add(np.arange(num_slots))
         self.under_way: dict[int, int] = {}
-        """Slot of each simulation of which some steps are in."""
+        """Slot of each simulation that is in with some of its steps."""
         self.num_samples_under_way = 0
+        """Number of samples of these simulations that are in."""
         self._num_writing = 0
-        self._num_filled = np.zeros(num_slots, np.int32)  # samples of a unit under way that are in
+        self._num_filled = np.zeros(num_slots, np.int32)  # samples that are in, of a unit under way
         self._first_choices = np.zeros(num_slots, np.int64)
 
     def __len__(self) -> int:
@@ -68,12 +74,18 @@ class SlotTable:
 
     @property
     def num_whole(self) -> int:
+        """Number of whole units."""
         return len(self) - len(self.free) - self._num_writing
 
     def slots_for(self, simulations: np.ndarray, take: Callable[[int], np.ndarray]) -> np.ndarray:
-        """Slots for as many of the first rows as have one, to be written now.
+        """Choose the slots of arriving rows, which are to be written at once.
 
-        take: gives at most so many slots for units that are new.
+        Args:
+            simulations: simulations of the rows, int64 [N].
+            take: returns at most the given number of slots, for new units.
+
+        Returns:
+            Slots of the first rows, int64, up to the first row for whose unit no slot was left.
         """
         if self.unit.num_steps == 1:
             return self._begin(take(len(simulations)))
@@ -94,14 +106,21 @@ class SlotTable:
     def write(
         self, slots: np.ndarray, simulations: np.ndarray, steps: np.ndarray, quantiles: np.ndarray | None, first: int
     ) -> np.ndarray:
-        """Account for rows that are in.
+        """Account for rows that have been copied in.
 
-        first: place in the stream of the first of them. Returns the slots whose units are now whole, in the order of
-        their last rows.
+        Args:
+            slots: slots of the rows, int64 [N].
+            simulations: simulations of the rows, int64 [N].
+            steps: steps of the rows, int64 [N].
+            quantiles: quantiles of their draws, float32 [N, F]; None if there are none.
+            first: place of the first row in the stream.
+
+        Returns:
+            The slots whose units are now whole, in the order of their last rows.
         """
         self.simulations[slots] = simulations
         self.steps[slots] = steps if self.unit.num_steps == 1 else 0
-        self.arrivals[slots] = np.arange(first, first + len(slots))  # of a slot's rows the last one's
+        self.arrivals[slots] = np.arange(first, first + len(slots))  # the last one's, where a slot has several rows
         if quantiles is not None:
             if quantiles.shape[1] != self.quantiles.shape[1]:
                 self.quantiles = np.zeros((len(self), quantiles.shape[1]), DTYPE)
@@ -114,7 +133,7 @@ class SlotTable:
         return whole
 
     def _fill(self, slots: np.ndarray) -> np.ndarray:
-        """Counts a row into each of the slots; returns those that are now whole."""
+        """Count a row into each of the slots, and return those that are now whole."""
         np.add.at(self._num_filled, slots, 1)
         self.num_samples_under_way += len(slots)
         whole = np.unique(slots)
@@ -125,7 +144,14 @@ class SlotTable:
         return whole[np.argsort(self.arrivals[whole])]
 
     def forget(self, simulation: int) -> int:
-        """Frees the slot of a simulation under way; returns how many samples were in."""
+        """Free the slot of a simulation under way.
+
+        Args:
+            simulation: its id; one that is not under way is ignored.
+
+        Returns:
+            The number of its samples that were in.
+        """
         slot = self.under_way.pop(simulation, None)
         if slot is None:
             return 0
@@ -136,17 +162,28 @@ class SlotTable:
         return count
 
     def set_free(self, slots: np.ndarray) -> None:
+        """Free slots whose units leave."""
         self.num_seen[slots] = -1
         self.free.add(slots)
 
     def choices(self, slots: np.ndarray) -> np.ndarray:
-        """Which of its rows each of these units gives next."""
+        """Return which of its rows each unit gives next.
+
+        Args:
+            slots: slots of the units, int64 [N].
+
+        Returns:
+            Numbers from 0 to num_choices - 1, int64 [N].
+        """
         if self.unit.num_choices == 1:
             return np.zeros(len(slots), np.int64)
         return (self._first_choices[slots] + self.num_seen[slots]) % self.unit.num_choices
 
     def copy_of_contents(self) -> tuple[np.ndarray, ...]:
-        """Copies of what `Contents` needs, 28 + 4 F bytes a slot, num_seen first."""
+        """Return copies of the arrays that `Contents` needs, num_seen first.
+
+        They take 28 + 4 F bytes per slot.
+        """
         return tuple(
             array.copy() for array in (self.num_seen, self.simulations, self.steps, self.arrivals, self.quantiles)
         )
@@ -154,13 +191,16 @@ class SlotTable:
     # Checkpoints
 
     def taken(self) -> np.ndarray:
-        """int64: the slots that are not free."""
+        """Return the slots that are not free, int64."""
         is_taken = np.ones(len(self), bool)
         is_taken[self.free.slots] = False
         return np.flatnonzero(is_taken)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What is known of the taken slots, and the free ones in their order."""
+        """Return what a checkpoint keeps, as tensors by name.
+
+        That is the account of the slots that are not free, and the free slots in their order.
+        """
         slots = self.taken()
         return {
             "slots": torch.from_numpy(slots),
@@ -169,7 +209,11 @@ class SlotTable:
         }
 
     def load_state(self, state: Mapping) -> None:
-        """Goes on from `state()`; the table must be new."""
+        """Continue from a saved state; the table must be new.
+
+        Args:
+            state: what `state` returned.
+        """
         slots = state["slots"].numpy()
         self.quantiles = np.zeros((len(self), state["parameters"].shape[1]), DTYPE)
         for name, values in self._arrays().items():
@@ -189,5 +233,5 @@ class SlotTable:
             "arrivals": self.arrivals,
             "num_filled": self._num_filled,
             "first_choices": self._first_choices,
-            "parameters": self.quantiles,  # as checkpoints have called them since the first version
+            "parameters": self.quantiles,  # their name in checkpoints since the first version
         }

@@ -1,9 +1,10 @@
-"""What a row of a batch is: a sample, the whole trajectory of a simulation, or two samples of one simulation.
+"""What a row of a batch is: a sample, a trajectory, or a pair of samples.
 
 Axes:  N samples, U units, B rows of a batch, T steps, C channels (S for scalars), * the shape of a geometry.
 
-A unit is what a slot of the buffer holds: T = 1 sample, or the T samples of a simulation. It is stored by the problem's
-layout, in arrays [U, T, C, *]; a batch has a layout of its own, which model, training and validation see.
+A unit is what a slot of the buffer holds: T = 1 sample, or the T samples of a simulation. Units are stored in the
+problem's layout, in arrays [U, T, C, *]. Batches have a layout that follows from it, which model, training and
+validation see.
 """
 
 from __future__ import annotations
@@ -21,44 +22,99 @@ from penstock.layout import Block, Layout
 
 
 class Unit(ABC):
-    """How units become rows of batches: by one gather an array, of rows of the stored array with two axes merged."""
+    """How the units of a buffer become rows of batches.
+
+    Each part of a batch's array is gathered at once, as rows of a stored array with two axes merged.
+    """
 
     num_steps: int
-    """T, samples of a unit."""
+    """Number T of samples in a unit."""
     num_choices: int = 1
-    """Rows that a unit has to give, one at a time."""
+    """Number of rows that a unit can give, one at a time."""
     samples_per_row: int = 1
-    """Samples that are new in a row: what reuse is counted by."""
+    """Number of samples that a drawn row counts as, in `num_drawn` and the reuse."""
 
     @abstractmethod
     def layout(self, layout: Layout) -> Layout:
-        """The layout of batches, for a problem's layout."""
+        """Return the layout of batches.
+
+        Args:
+            layout: layout of the problem's samples.
+
+        Returns:
+            The layout.
+        """
 
     def parts(self, layout: Layout) -> dict[str, list[tuple[str, int]]]:
-        """Of each array of a batch the stored arrays whose channels it has, with how many steps after the row's."""
+        """Return the stored arrays that each array of a batch is concatenated from.
+
+        Args:
+            layout: layout of the problem's samples.
+
+        Returns:
+            Name and time offset of each part, in the order of the channels, by name of the batch's array. The offset is
+            the number of steps after the row's step.
+        """
         return {name: [(name, 0)] for name in layout.blocks}
 
     def num_kept(self, block: Block) -> int:
-        """The steps of a unit, from the first on, that are stored of an array.
+        """Return how many of a unit's steps are stored of an array.
 
-        The geometry of a simulation's first step is that of all.
+        They are the first steps. The geometry of a simulation's step 0 is that of all its steps.
+
+        Args:
+            block: the array's block of the problem's layout.
+
+        Returns:
+            The number of steps.
         """
         return 1 if block.role == "geometry" else self.num_steps
 
     def merged(self, stored: Tensor) -> Tensor:
-        """A view of a stored array [U, T, C, *], of which batches take rows."""
+        """Return the view of a stored array whose rows a batch gathers.
+
+        Args:
+            stored: array [U, kept steps, C, *].
+
+        Returns:
+            The view, with two of its first three axes merged.
+        """
         return stored.flatten(1, 2)
 
     def rows(self, units: np.ndarray, choices: np.ndarray) -> np.ndarray:
-        """int64 [B]: the rows of `merged` for a choice in [0, num_choices) of each unit."""
+        """Return the rows of `merged` arrays that make up a batch.
+
+        Args:
+            units: places of the units, int64 [B].
+            choices: a number from 0 to num_choices - 1 for each unit, int64 [B].
+
+        Returns:
+            The rows, int64 [B].
+        """
         return units
 
     def rows_of(self, block: Block, rows: Tensor, steps_after: int) -> Tensor:
-        """`rows` in one of the `merged` arrays, so many steps later."""
+        """Return the rows of one `merged` array, a number of steps later.
+
+        Args:
+            block: the array's block of the problem's layout.
+            rows: what `rows` returned, int64 [B].
+            steps_after: number of steps.
+
+        Returns:
+            The rows, int64 [B].
+        """
         return rows
 
     def gather(self, merged: Mapping[str, Tensor], layout: Layout, rows: Tensor, out: Mapping[str, Tensor]) -> None:
-        """Fills `out`, a batch's arrays, with rows (int64 [B], on the arrays' device) of `merged` stored ones."""
+        """Gather the arrays of a batch.
+
+        Args:
+            merged: stored arrays by name, as `merged` returns them.
+            layout: layout of the problem's samples.
+            rows: what `rows` returned, int64 [B] on the arrays' device.
+            out: arrays of the batch by name, [B, C, *], to be filled.
+        """
         for name, parts in self.parts(layout).items():
             channel = 0
             for part, steps_after in parts:
@@ -70,11 +126,20 @@ class Unit(ABC):
     def all_rows(
         self, arrays: Mapping[str, np.ndarray], layout: Layout, simulations: np.ndarray, steps: np.ndarray
     ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-        """Everything that could be drawn of these samples, arrays [N, C, *] of the problem's layout: a validation set.
+        """Return every row that could be drawn from samples, as for a validation set.
 
-        simulations, steps: int64 [N], in any order. Returned beside the arrays: of each row its simulation, and the
-        step of its inputs. Raises ValueError where a simulation has not each step once, and PenstockError where its
-        geometry changes from step to step.
+        Args:
+            arrays: arrays [N, C, *] of the problem's layout.
+            layout: layout of the problem's samples.
+            simulations: simulation of each sample, int64 [N], in any order.
+            steps: step of each sample, int64 [N].
+
+        Returns:
+            The rows' arrays by name, the simulation of each row, and the step of each row's inputs.
+
+        Raises:
+            ValueError: a simulation does not have each step once.
+            PenstockError: a simulation's geometry changes from step to step.
         """
         num_units, num_steps = len(simulations) // self.num_steps, self.num_steps
         order = np.lexsort((steps, simulations)) if num_steps > 1 else np.arange(num_units)
@@ -94,7 +159,7 @@ class Unit(ABC):
         rows = torch.from_numpy(self.rows(units, choices))
         batch, parts = self.layout(layout), self.parts(layout)
         out = {
-            # where points vary the arrays may be shorter than the layout's
+            # if points vary, the arrays may have fewer than the layout
             name: torch.empty(len(rows), block.shape[0], *arrays[parts[name][0][0]].shape[2:], dtype=dtype_of(block))
             for name, block in batch.blocks.items()
         }
@@ -103,7 +168,14 @@ class Unit(ABC):
         return {name: array.numpy() for name, array in out.items()}, simulations[first], steps[first] + choices
 
     def sources(self, layout: Layout) -> dict[str, list[tuple[str, slice]]]:
-        """Where the statistics of a batch's channels come from: stored arrays, and steps of theirs."""
+        """Return where the statistics of a batch's channels come from.
+
+        Args:
+            layout: layout of the problem's samples.
+
+        Returns:
+            Stored arrays and the steps of each, in the order of the channels, by name of the batch's array.
+        """
         return {
             name: [(part, slice(after, after + self.num_choices)) for part, after in parts]
             for name, parts in self.parts(layout).items()
@@ -112,7 +184,7 @@ class Unit(ABC):
 
 @dataclass(frozen=True)
 class Samples(Unit):
-    """Single samples, of steady problems and of transient ones with the time as an input."""
+    """Single samples, of steady problems or of transient ones with time as an input."""
 
     num_steps = 1
 
@@ -124,14 +196,14 @@ class Samples(Unit):
 class Trajectories(Unit):
     """Whole simulations: from the inputs of step 0 to the outputs of all steps.
 
-    An output u gives the channels u_0, u_1, ..., all outputs of a step before those of the next. Of the inputs only
-    step 0 is stored.
+    An output u gives the channels u_0, u_1, ..., with all outputs of a step before those of the next. Inputs are stored
+    for step 0 only.
 
     Args:
-        num_steps: samples of a simulation, T > 1: the problem's.
+        num_steps: number T > 1 of samples in a simulation, given by the problem.
 
     Raises:
-        ValueError: a simulation has one sample.
+        ValueError: a simulation has only one sample.
     """
 
     num_steps: int
@@ -153,23 +225,28 @@ class Trajectories(Unit):
         return self.num_steps if block.role == "output" else 1
 
     def sources(self, layout: Layout) -> dict[str, list[tuple[str, slice]]]:
-        """Each step's targets have statistics of their own: late steps of a decaying field would else be nothing."""
+        """Return where the statistics of a batch's channels come from.
+
+        Each step's targets have separate statistics. Otherwise the late steps of a decaying field would hardly count.
+        """
         steps = [slice(step, step + 1) for step in range(self.num_steps)]
         return {name: [(name, step) for step in steps[: self.num_kept(block)]] for name, block in layout.blocks.items()}
 
 
 @dataclass(frozen=True)
 class Pairs(Unit):
-    """Two samples of a simulation: from the inputs and outputs at step t to the outputs at step t + k.
+    """Two samples of a simulation, k steps apart.
 
-    An output u is the input u_before at step t. A unit gives its T - k pairs one after another, from a random one on.
+    They lead from the inputs and outputs at step t to the outputs at step t + k. An output u is the input u_before at
+    step t. A unit gives its T - k pairs one after another, starting with a random one.
 
     Args:
-        num_steps: samples of a simulation, T > 1: the problem's.
-        stride: steps between the two samples, k, at least 1 and below T, the samples of a simulation.
+        num_steps: number T > 1 of samples in a simulation, given by the problem.
+        stride: number of steps k between the two samples, at least 1 and less than the number of samples in a
+            simulation.
 
     Raises:
-        ValueError: a simulation has one sample, or k does not suit it.
+        ValueError: a simulation has only one sample, or k is out of range.
     """
 
     num_steps: int
@@ -189,7 +266,7 @@ class Pairs(Unit):
         return Layout((*layout.inputs, *before), layout.outputs)
 
     def parts(self, layout: Layout) -> dict[str, list[tuple[str, int]]]:
-        stored = (*layout.input_blocks, *layout.output_blocks)  # inputs come before what was an output
+        stored = (*layout.input_blocks, *layout.output_blocks)  # inputs come before outputs of the earlier step
         inputs = self.layout(layout).input_blocks
         return {
             **{block.name: [(other.name, 0) for other in stored if other.on == block.on] for block in inputs},
@@ -208,7 +285,7 @@ class Pairs(Unit):
 
 
 def dtype_of(block: Block) -> torch.dtype:
-    """torch's type of a block's values."""
+    """Return torch's data type for the values of a block."""
     return getattr(torch, block.dtype.name)
 
 
@@ -218,12 +295,12 @@ def _check_num_steps(what: str, num_steps: int) -> None:
 
 
 def _check_stays(name: str, units: np.ndarray, simulations: np.ndarray) -> None:
-    """Raise PenstockError where a geometry's array [U, T, C, *] is not that of step 0 at all steps."""
+    """Raise PenstockError if a geometry's array [U, T, C, *] changes after step 0."""
     moves = (units != units[:, :1]).reshape(len(units), -1).any(axis=1)
     if moves.any():
         raise PenstockError(
-            f"buffer.draw: {name} of simulation {simulations[moves][0]} change from step to step, and those of step 0 "
-            "stand for all: take samples"
+            f"buffer.draw: {name} of simulation {simulations[moves][0]} change from step to step, but only those of "
+            "step 0 are kept: take samples"
         )
 
 

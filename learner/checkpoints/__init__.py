@@ -1,1 +1,1 @@
-"""What a run is resumed from, and where it is kept."""
+"""Checkpoints, from which a run is resumed, and where they are kept."""

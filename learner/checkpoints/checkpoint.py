@@ -1,12 +1,13 @@
-"""Checkpoints on disk: one folder per saved step, complete or absent; safetensors and JSON, never pickle.
+"""Checkpoints on disk: one folder per saved step, either complete or absent.
 
-<folder>/<step>/weights.safetensors      the surrogate's state: weights and normalisation
-                optimizer.safetensors    newest only: moments and random states
-                buffer.safetensors       newest only: samples
-                meta.json                everything that is JSON, and size and CRC-32 of each file
+    <folder>/<step>/weights.safetensors      the surrogate's state: weights and normalisation
+                    optimizer.safetensors    newest only: moments and random states
+                    buffer.safetensors       newest only: samples
+                    meta.json                everything that is JSON, and size and CRC-32 of each file
 
-Only the newest one can be resumed from, so a new one is read back from the disk before the one before it is thinned.
-Files are written as a stream of blocks and read through memory maps: neither way holds a buffer twice in memory.
+Nothing is pickled. Only the newest checkpoint can be resumed from, so a new one is read back from the disk before the
+previous one is thinned. Files are written as a stream of blocks and read through memory maps: neither way holds a
+buffer twice in memory.
 """
 
 from __future__ import annotations
@@ -15,15 +16,13 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -31,57 +30,51 @@ from torch import Tensor, nn
 
 from penstock.errors import PenstockError
 from penstock.learner.checkpoints.rows import Rows
+from penstock.learner.checkpoints.tensors import checksum_of, is_tensor, write_tensors
 from penstock.learner.checkpoints.weights import load_weights
 
 FORMAT = 2
 META = "meta.json"
-RESUME_PARTS = ("optimizer", "buffer")  # what only the newest checkpoint holds
+RESUME_PARTS = ("optimizer", "buffer")  # parts that only the newest checkpoint holds
 TEMPORARY = ".writing-"
 REPLACED = ".replaced-"
-BLOCK_BYTES = 1 << 22  # copied, summed and written at a time
-
-DTYPE_NAMES = {  # as safetensors writes them
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.complex64: "C64",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint64: "U64",
-    torch.uint32: "U32",
-    torch.uint16: "U16",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 
 
 class _Damaged(PenstockError):
-    """Not what was saved."""
+    """A checkpoint is not what was saved."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What was saved at a step."""
+    """The contents of a checkpoint, read back from the disk."""
 
     path: Path
+    """Folder of the checkpoint."""
     step: int
-    weights: dict  # `weights_of` the surrogate
+    """Number of training steps at which it was saved."""
+    weights: dict
+    """`weights_of` the surrogate."""
     optimizer: dict | None
-    """None when only the weights were asked for."""
+    """State of the optimizer; None if only the weights were asked for."""
     buffer: dict | None
-    """None, too, when the buffer was not saved."""
+    """State of the buffer; None if only the weights were asked for, or the buffer was not saved."""
     meta: dict
+    """Everything else, as JSON."""
 
     def load_into(self, module: nn.Module) -> None:
-        """Raises PenstockError when the module's parameters have other names or shapes."""
+        """Load the weights into a module.
+
+        Args:
+            module: a surrogate like the one that was saved.
+
+        Raises:
+            PenstockError: the module's parameters have other names or shapes.
+        """
         try:
             load_weights(module, self.weights)
         except ValueError as error:
             raise PenstockError(
-                f"the checkpoint {self.path} is of another model: {error}; use the configuration it was trained with"
+                f"the checkpoint {self.path} is from another model: {error}; use the configuration it was trained with"
             ) from error
 
 
@@ -96,35 +89,46 @@ def save(
     keep: int,
     release: Callable[[], None] = lambda: None,
 ) -> Path:
-    """Writes <folder>/<step>/, reads it back and makes it the newest, then thins the older ones.
+    """Write a checkpoint, read it back, make it the newest, and thin the older ones.
 
-    weights, optimizer, buffer: tensors, `Rows` and JSON values by name. meta: JSON; its `validation.relative_l2.mean`,
-    where there is one, decides which checkpoint is the best. keep: how many of the newest stay, besides the best.
-    release: called once, as soon as the buffer may change again. A step that was saved before is replaced: samples may
-    have come since.
+    A step that was saved before is replaced, because samples may have arrived since.
 
-    Raises PenstockError when the disk refuses or returns something else; the older checkpoints are then as they were.
+    Args:
+        folder: folder of the checkpoints.
+        step: number of the step.
+        weights: tensors, `Rows` and JSON values by name.
+        optimizer: the same, of the optimizer.
+        buffer: the same, of the buffer; None to save none.
+        meta: JSON. Its `validation.relative_l2.mean`, if any, decides which checkpoint is the best.
+        keep: number of newest checkpoints that stay, besides the best.
+        release: called once, as soon as the buffer may change again.
+
+    Returns:
+        The folder of the checkpoint, <folder>/<step>.
+
+    Raises:
+        PenstockError: the disk refuses or returns something else. The older checkpoints are then as they were.
     """
     folder, path = Path(folder), Path(folder) / str(step)
     temporary = folder / f"{TEMPORARY}{step}"
     parts = {"weights": weights, "optimizer": optimizer, **({"buffer": buffer} if buffer is not None else {})}
     values = {
-        part: {name: value for name, value in contents.items() if not _is_tensor(value)}
+        part: {name: value for name, value in contents.items() if not is_tensor(value)}
         for part, contents in parts.items()
     }
     try:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             recover(folder)
-            for prefix in (TEMPORARY, REPLACED):  # of a writer that was killed
+            for prefix in (TEMPORARY, REPLACED):  # left by a writer that was killed
                 for leftover in folder.glob(f"{prefix}*"):
                     shutil.rmtree(leftover)
             temporary.mkdir()
-            files = {"buffer": _write_tensors(temporary, "buffer", buffer)} if buffer is not None else {}
+            files = {"buffer": write_tensors(temporary, "buffer", buffer)} if buffer is not None else {}
         finally:
             release()
         for part in ("weights", "optimizer"):
-            files[part] = _write_tensors(temporary, part, parts[part])
+            files[part] = write_tensors(temporary, part, parts[part])
         for part in files:
             _flush(temporary / f"{part}.safetensors")
         contents = {"step": step, "files": files, "values": values, "meta": dict(meta)}
@@ -154,7 +158,7 @@ def save(
 
 
 class Writer:
-    """Saves checkpoints in a thread of its own, one at a time, while training goes on."""
+    """Saves checkpoints in a separate thread, one at a time, while training goes on."""
 
     def __init__(self):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -172,10 +176,13 @@ class Writer:
         keep: int,
         release: Callable[[], None] = lambda: None,
     ) -> None:
-        """As the function `save`, but returns once everything is copied that may change from here on.
+        """Do what the function `save` does, but return once all that may change is copied.
 
-        `Rows` are not copied: what they name must stay as it is until release(), which the thread calls. A save that
-        is under way is waited for. Raises PenstockError when that one failed, after release().
+        The arguments are those of `save`. `Rows` are not copied: the tensors they refer to must stay as they are until
+        release(), which the thread calls. A save that is under way is waited for.
+
+        Raises:
+            PenstockError: the save that was waited for has failed. release() was called then too.
         """
         try:
             self.wait()
@@ -195,7 +202,11 @@ class Writer:
         return self._writing is not None and not self._writing.done()
 
     def wait(self) -> None:
-        """Until nothing is being written. Raises PenstockError when the last save failed, and only once."""
+        """Wait until nothing is being written.
+
+        Raises:
+            PenstockError: the last save has failed; it is raised only once.
+        """
         if self._writing is not None:
             writing, self._writing = self._writing, None
             writing.result()
@@ -207,7 +218,10 @@ def _save_on(stream: torch.cuda.Stream | None, folder: Path, step: int, **argume
 
 
 def _side_stream(buffer: Mapping) -> torch.cuda.Stream | None:
-    """A stream to read the buffer's device by: on the default one every block would wait for the queued steps."""
+    """A stream to copy the buffer from a GPU; None if it is on the host.
+
+    On the default stream every block would wait for the training steps that are queued there.
+    """
     devices = [value.tensor.device for value in buffer.values() if isinstance(value, Rows) and value.tensor.is_cuda]
     if not devices:
         return None
@@ -230,10 +244,18 @@ def _copied(contents: Mapping) -> dict:
 
 
 def load(folder: Path, step: int | None = None, *, weights_only: bool = False) -> Checkpoint:
-    """The checkpoint of a step, by default the newest, checked against the sizes and checksums it was saved with.
+    """Read a checkpoint and check it against its recorded sizes and checksums.
 
-    weights_only: leave optimizer and buffer, which older checkpoints lack.
-    Raises PenstockError when there is none, or it is damaged, or of another format.
+    Args:
+        folder: folder of the checkpoints.
+        step: number of the step; None for the newest checkpoint.
+        weights_only: whether to leave out optimizer and buffer, which older checkpoints lack.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        PenstockError: there is no such checkpoint, it is damaged, has another format, or holds weights alone.
     """
     folder = Path(folder)
     if step is None:
@@ -254,7 +276,13 @@ def load(folder: Path, step: int | None = None, *, weights_only: bool = False) -
 
 
 def recover(folder: Path) -> None:
-    """Takes back what a writer had moved aside that was killed between its two renames. No writer may be at work."""
+    """Restore a checkpoint that a writer had moved aside when it was killed.
+
+    That is between its two renames. No writer may be at work.
+
+    Args:
+        folder: folder of the checkpoints.
+    """
     for replaced in Path(folder).glob(f"{REPLACED}*"):
         path = Path(folder) / replaced.name.removeprefix(REPLACED)
         if not path.exists():
@@ -262,15 +290,24 @@ def recover(folder: Path) -> None:
 
 
 def latest(folder: Path) -> int | None:
-    """The newest checkpoint's step; None when there is none."""
+    """Return the step of the newest checkpoint; None if there is none."""
     steps = _steps(Path(folder))
     return steps[-1] if steps else None
 
 
 def best(folder: Path) -> int | None:
-    """The step of the checkpoint with the least validation error; None when none was validated.
+    """Return the step of the checkpoint with the smallest validation error.
 
-    Damaged ones are passed over, so that export and predict work with what is left. Raises PenstockError when all are.
+    Damaged ones are passed over, so that export and predict work with those that are left.
+
+    Args:
+        folder: folder of the checkpoints.
+
+    Returns:
+        The step; None if no checkpoint was validated.
+
+    Raises:
+        PenstockError: all checkpoints are damaged.
     """
     errors, damage = {}, None
     for step in _steps(Path(folder)):
@@ -299,12 +336,12 @@ def _validation_error(contents: dict) -> float | None:
 
 
 def _thin(folder: Path, keep: int) -> None:
-    """Removes all but the newest `keep` and the best, and what only the newest needs of those that stay."""
+    """Keep the newest `keep` and the best, and RESUME_PARTS of the newest alone."""
     *older, newest = _steps(folder)
     staying = {newest, *older[max(0, len(older) + 1 - keep) :], best(folder)}
     for step in older:
         if step not in staying:
-            # Renamed first: a removal that is cut short must not leave half a checkpoint.
+            # Renamed first, because a removal that is cut short must not leave half a checkpoint.
             doomed = folder / f"{TEMPORARY}{step}"
             (folder / str(step)).rename(doomed)
             shutil.rmtree(doomed)
@@ -332,7 +369,7 @@ def _read_meta(path: Path) -> dict:
     if not intact:
         raise _damaged(path, f"{META} was changed")
     if contents["step"] != int(path.name):
-        raise _damaged(path, f"its {META} is of step {contents['step']}")
+        raise _damaged(path, f"its {META} is that of step {contents['step']}")
     return contents
 
 
@@ -344,55 +381,7 @@ def _read_tensors(path: Path, part: str, expected: dict) -> dict[str, Tensor]:
     except OSError as error:
         raise PenstockError(f"can't read {file}: {error.strerror}", exit_code=1) from error
     except SafetensorError as error:
-        raise _damaged(path, f"{file.name} is no safetensors file") from error
-
-
-def _write_tensors(folder: Path, part: str, contents: Mapping) -> dict:
-    """Writes <part>.safetensors: the header's length as 8 bytes, the header as JSON, the tensors' bytes without gaps.
-
-    The format is https://github.com/huggingface/safetensors. Returns the file's size and checksum.
-    """
-    tensors = {name: v if isinstance(v, Rows) else Rows(v) for name, v in contents.items() if _is_tensor(v)}
-    # The widest items first, so that each tensor begins at a multiple of its own in a memory map.
-    tensors = dict(sorted(tensors.items(), key=lambda named: -named[1].dtype.itemsize))
-    header, end = {}, 0
-    for name, rows in tensors.items():
-        if rows.dtype not in DTYPE_NAMES:
-            raise PenstockError(f"{name} is {str(rows.dtype).removeprefix('torch.')}, which safetensors can't hold")
-        begin, end = end, end + rows.nbytes
-        header[name] = {"dtype": DTYPE_NAMES[rows.dtype], "shape": list(rows.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    checksum = 0
-    with (folder / f"{part}.safetensors").open("wb") as file:
-        for block in chain([len(text).to_bytes(8, "little"), text], *map(_blocks, tensors.values())):
-            file.write(block)
-            checksum = zlib.crc32(block, checksum)
-        return {"bytes": file.tell(), "crc32": checksum}
-
-
-def _blocks(rows: Rows) -> Iterator[np.ndarray]:
-    """The rows' bytes, uint8, a block at a time; without an index they are read where they lie."""
-    if not rows.nbytes:
-        return
-    tensor = rows.tensor.detach().contiguous()
-    if rows.index is None:
-        for block in tensor.view(-1).view(torch.uint8).split(BLOCK_BYTES):
-            yield block.cpu().numpy()
-    elif (row_bytes := rows.nbytes // len(rows.index)) > BLOCK_BYTES:
-        for row in rows.index.tolist():
-            yield from _blocks(Rows(tensor[row]))
-    else:
-        bytes_by_row = tensor.view(len(tensor), -1).view(torch.uint8)
-        for index in rows.index.split(BLOCK_BYTES // row_bytes):
-            if tensor.is_cuda:
-                yield bytes_by_row[index.to(tensor.device)].view(-1).cpu().numpy()
-            else:  # NumPy gathers in this thread alone and leaves the other cores to training
-                yield np.take(bytes_by_row.numpy(), index.numpy(), axis=0).reshape(-1)
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor | Rows)
+        raise _damaged(path, f"{file.name} is not a safetensors file") from error
 
 
 def _check(path: Path, part: str, expected: dict) -> None:
@@ -406,12 +395,12 @@ def _check(path: Path, part: str, expected: dict) -> None:
 
 
 def _fault(file: Path, expected: dict) -> str | None:
-    """What differs from the size and checksum that were written down; None when nothing does."""
+    """What differs from a file's recorded size and checksum; None if nothing does."""
     try:
         num_bytes = file.stat().st_size
         if num_bytes != expected["bytes"]:
             return f"{file.name} has {num_bytes} bytes, not {expected['bytes']}"
-        return f"{file.name} was changed" if _crc32(file) != expected["crc32"] else None
+        return f"{file.name} was changed" if checksum_of(file) != expected["crc32"] else None
     except FileNotFoundError:
         return f"{file.name} is missing"
 
@@ -426,14 +415,6 @@ def _damaged(path: Path, what: str) -> _Damaged:
     return _Damaged(text)
 
 
-def _crc32(file: Path) -> int:
-    checksum, block = 0, memoryview(bytearray(BLOCK_BYTES))
-    with file.open("rb", buffering=0) as stream:
-        while num_bytes := stream.readinto(block):
-            checksum = zlib.crc32(block[:num_bytes], checksum)
-    return checksum
-
-
 def _crc32_of(contents: dict) -> int:
     return zlib.crc32(json.dumps(contents, sort_keys=True).encode())
 
@@ -443,7 +424,7 @@ def _flush(path: Path) -> None:
     try:
         os.fsync(descriptor)
         if path.is_file() and hasattr(os, "posix_fadvise"):
-            with suppress(OSError):  # advice: drop it from memory, so that reading it back reads the disk
+            with suppress(OSError):  # drop it from memory, so that reading it back reads the disk
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Rows of a tensor that are named and not copied: how a buffer hands its contents to a checkpoint."""
+"""References to rows of a tensor, which a checkpoint writes without a copy."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a tensor, gathered a block at a time while they are written, so that a buffer is saved without a copy."""
+    """Rows of a tensor that are gathered block by block while they are written.
+
+    So a buffer is saved without a copy of it.
+    """
 
     tensor: Tensor
-    """[N, ...]"""
+    """The tensor, [N, ...]."""
     index: Tensor | None = None
-    """int64: the rows, in the order in which they are written; None for all of them."""
+    """int64: numbers of the rows, in the order in which they are written; None for all rows."""
 
     @property
     def shape(self) -> torch.Size:
+        """Shape of the rows as one tensor."""
         return self.tensor.shape if self.index is None else self.index.shape + self.tensor.shape[1:]
 
     @property
     def dtype(self) -> torch.dtype:
+        """Data type of the tensor."""
         return self.tensor.dtype
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the rows."""
         return math.prod(self.shape) * self.tensor.itemsize

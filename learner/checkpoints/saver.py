@@ -1,4 +1,4 @@
-"""Checkpoints of a learner while it trains: what is saved as delivered is in the buffer that is saved."""
+"""Checkpoints of a learner while it trains, which agree with the saved buffer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from penstock.learner.stream.ingest import Ingest
 
 
 class Saver:
-    """Writes the checkpoints of a folder, one at a time, beside training.
+    """Writes checkpoints to a folder, one at a time, beside training.
 
-    keep: of the newest ones, besides the best. with_buffer: the newest holds the buffer too.
+    Ingestion is held while a state is taken, so that the samples saved as delivered are in the buffer that is saved.
+
+    Args:
+        folder: folder of the checkpoints.
+        ingest: the ingest that fills the buffer.
+        keep: number of newest checkpoints that stay, besides the best.
+        with_buffer: whether the newest checkpoint holds the buffer too.
     """
 
     def __init__(self, folder: Path, ingest: Ingest, *, keep: int, with_buffer: bool):
@@ -29,12 +35,18 @@ class Saver:
         return self._writer.is_writing
 
     def save(self, step: int, state_of: Callable[..., dict[str, Any]]) -> None:
-        """Save what state_of(with_buffer=...) gives, and return once everything is copied that may change.
+        """Save a state, and return once everything that may change is copied.
 
-        Ingest is held from before it is called until the buffer is on its way to the disk. Raises PenstockError when
-        the save before has failed.
+        Ingestion is held from before `state_of` is called until the buffer is written.
+
+        Args:
+            step: number of the step.
+            state_of: called as state_of(with_buffer=...), returns the weights, optimizer, buffer and meta of `save`.
+
+        Raises:
+            PenstockError: the previous save has failed.
         """
-        self._writer.wait()  # here, while ingestion goes on
+        self._writer.wait()  # before the pause, so that ingestion goes on meanwhile
         self._ingest.pause()
         try:
             state = state_of(with_buffer=self._with_buffer)
@@ -44,9 +56,20 @@ class Saver:
         self._writer.save(self._folder, step, **state, keep=self._keep, release=self._ingest.resume)
 
     def newest(self) -> checkpoint.Checkpoint | None:
-        """What a learner goes on from; None where nothing was saved. Raises PenstockError for a damaged one."""
+        """Return the checkpoint that a learner resumes from.
+
+        Returns:
+            The newest checkpoint; None if there is none.
+
+        Raises:
+            PenstockError: the newest checkpoint is damaged or can't be read.
+        """
         return None if checkpoint.latest(self._folder) is None else checkpoint.load(self._folder)
 
     def wait(self) -> None:
-        """Until nothing is being written. Raises PenstockError when the last save failed, and only once."""
+        """Wait until nothing is being written.
+
+        Raises:
+            PenstockError: the last save has failed; it is raised only once.
+        """
         self._writer.wait()

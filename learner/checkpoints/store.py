@@ -1,4 +1,4 @@
-"""What a learner keeps: its checkpoints and its validation set."""
+"""Where a learner keeps its checkpoints and its validation set."""
 
 from __future__ import annotations
 
@@ -10,20 +10,40 @@ from penstock.learner.validation.collect import Collected
 
 
 class Store(Protocol):
-    """Where it is kept: the run's folder, or a `PlainStore`."""
+    """A place for checkpoints and validation set: the run's folder, or a `PlainStore`."""
 
     checkpoints: Path | None
-    """Their folder; None where none are to be saved."""
+    """Folder of the checkpoints; None if none are to be saved."""
 
     def read_validation(self, layout: Layout) -> Collected | None:
-        """What `write_validation` was given; None when it was not called. Raises PenstockError when that is lost."""
+        """Return the validation set that was kept.
+
+        Args:
+            layout: layout of the samples.
+
+        Returns:
+            The set; None if none was written.
+
+        Raises:
+            PenstockError: a set was written, and is damaged or lost.
+        """
 
     def write_validation(self, collected: Collected, layout: Layout) -> None:
-        """Keep the validation set, samples of that layout."""
+        """Keep a validation set.
+
+        Args:
+            collected: the set.
+            layout: layout of its samples.
+        """
 
 
 class PlainStore:
-    """For notebooks, tests and benches: checkpoints in a folder, if one is given, and the validation set in memory."""
+    """A store for notebooks, tests and benches, with the validation set in memory.
+
+    Args:
+        checkpoints: folder of the checkpoints; None to save none.
+        validation: a validation set from earlier; None if it is to be collected.
+    """
 
     def __init__(self, checkpoints: Path | None = None, validation: Collected | None = None):
         self.checkpoints = checkpoints

@@ -1,7 +1,7 @@
-"""What a checkpoint holds of a module: tensors and JSON by name, made from its state_dict and put back into it.
+"""The state of a module as tensors and JSON: from its state_dict and back.
 
-Beside parameters and buffers a state_dict may hold what `get_extra_state` gives, what a user's own `state_dict` adds,
-and the versions of the modules' formats. Of these a checkpoint holds numbers, text, lists, tuples and mappings of them,
+Beside parameters and buffers a state_dict may hold what `get_extra_state` returns, what a user's `state_dict` adds, and
+the versions of the modules' formats. Of these a checkpoint keeps numbers, text, and lists, tuples and mappings of them,
 with tensors anywhere inside. Nothing is pickled.
 """
 
@@ -17,16 +17,25 @@ from torch.nn.modules.module import _EXTRA_STATE_KEY_SUFFIX as EXTRA_STATE
 
 from penstock.errors import PenstockError
 
-TREES = "state_dict"  # the JSON of everything that is not simply a tensor, by its name in the state_dict
-INSIDE = "in "  # begins the names of tensors that a tree refers to
+TREES = "state_dict"  # JSON of every entry of the state_dict that is not simply a tensor, by name
+INSIDE = "in "  # prefix to the names of tensors inside such JSON
 VERSIONS = "_metadata"  # an attribute of the state_dict; neuraloperator uses the word for an entry too
 
 
 def weights_of(module: nn.Module) -> dict[str, Any]:
-    """Its state: tensors, which are those in use, and JSON. Raises PenstockError for extra state that is neither.
+    """Return the state of a module for a checkpoint.
 
-    What else a user's own `state_dict` adds and is neither is left out: neuraloperator adds the functions that its
-    constructor was given, and no `load_state_dict` of an outer module hands them back.
+    What a user's `state_dict` adds is left out if it is neither tensors nor JSON: neuraloperator adds the functions
+    that its constructor was given, and no `load_state_dict` of an outer module hands them back.
+
+    Args:
+        module: the module.
+
+    Returns:
+        Tensors, which are those in use and not copies, and JSON values, by name.
+
+    Raises:
+        PenstockError: a tensor is sparse, or extra state is neither tensors nor JSON.
     """
     state = module.state_dict()
     weights: dict[str, Any] = {}
@@ -53,9 +62,16 @@ def weights_of(module: nn.Module) -> dict[str, Any]:
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Any]) -> None:
-    """Puts `weights_of` of a module into one like it. Raises ValueError when names or shapes are others.
+    """Load a saved state into a module like the one it was taken from.
 
-    A buffer takes the saved one's shape, also where it is None so far: a model may set it while it trains.
+    A buffer takes the shape of the saved one, even if it is still None: a model may set it while it trains.
+
+    Args:
+        module: the module.
+        weights: what `weights_of` returned.
+
+    Raises:
+        ValueError: names or shapes differ.
     """
     trees = weights.get(TREES, {"state": {}, "versions": {"items": []}})
     state = OrderedDict(
@@ -67,10 +83,11 @@ def load_weights(module: nn.Module, weights: Mapping[str, Any]) -> None:
     expected, saved = _shapes(module.state_dict()), _shapes(state)
     for name in sorted(expected.keys() | saved.keys()):
         if expected.get(name) != saved.get(name):
-            raise ValueError(f"{name} is {saved.get(name, 'absent')} there and {expected.get(name, 'absent')} here")
-    # Not strict: what a user's own state_dict adds may be unexpected.
+            was, is_now = saved.get(name, "absent"), expected.get(name, "absent")
+            raise ValueError(f"{name} was {was} when it was saved and is {is_now} in this model")
+    # Not strict, because what a user's state_dict adds may be unexpected.
     if missing := module.load_state_dict(state, strict=False).missing_keys:
-        raise ValueError(f"{missing[0]} is absent there")
+        raise ValueError(f"{missing[0]} was not saved")
 
 
 def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -78,7 +95,7 @@ def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _make_room(module: nn.Module, state: Mapping[str, Any]) -> None:
-    """Gives buffers the shapes of the saved ones."""
+    """Give buffers the shapes of the saved ones."""
     modules = dict(module.named_modules())
     device = next((parameter.device for parameter in module.parameters()), None)
     for name, value in state.items():
@@ -93,7 +110,11 @@ def _is_plain(value: Any) -> bool:
 
 
 def _to_json(name: str, value: Any, tensors: dict[str, Any]) -> Any:
-    """The value, with the tensors in it put into `tensors`. Raises TypeError for what is no JSON."""
+    """Turn a value into JSON and put its tensors into `tensors`.
+
+    Raises:
+        TypeError: a part of the value is neither a tensor nor JSON.
+    """
     if isinstance(value, Tensor):
         tensors[name] = value if _is_plain(value) else torch.view_as_real(value.detach().resolve_conj())
         return {"tensor" if _is_plain(value) else "complex": name}
@@ -115,7 +136,7 @@ def _from_json(tree: Any, tensors: Mapping[str, Any]) -> Any:
     ((kind, content),) = tree.items()
     if kind == "tensor":
         return tensors[content]
-    if kind == "complex":  # copied: a complex128 that begins at an odd multiple of 8 bytes of a file crashes torch
+    if kind == "complex":  # copied, because a complex128 at an odd multiple of 8 bytes in a file crashes torch
         return torch.view_as_complex(tensors[content].clone())
     parts = _from_json(content, tensors)
     return tuple(parts) if kind == "tuple" else dict(parts)

@@ -1,9 +1,9 @@
-"""A trained surrogate as one file that torch alone can load.
+"""Export of a surrogate with torch.export, compared with the original.
 
-In Python:
+To use the file in Python:
 
     module = torch.export.load("darcy.pt2").module()
-    outputs = module(coefficient=tensor)          # by the names that the card lists
+    outputs = module(coefficient=tensor)          # arguments have the names that the card lists
 
 Axes:  B batch, * the shape of a geometry: *grid of a grid, P points of others.
 """
@@ -31,18 +31,28 @@ from penstock.learner.surrogate import Surrogate
 CARD = "card.json"
 MESHES = "meshes.json"  # points and cells of each mesh that fields sit on, by the geometry's name
 TOLERANCE = 1e-5  # relative difference between the exported file and the surrogate
-NUM_EXAMPLES = 2  # a batch of one would be taken for a constant of the model
+NUM_EXAMPLES = 2  # torch.export would take a batch of one for a constant of the model
 
 
 def export(surrogate: Surrogate, card: Mapping, path: Path, example_arrays: Mapping[str, np.ndarray | Tensor]) -> Path:
-    """Writes <path>.pt2 and <path>.card.json and returns the former; what the model lets vary in shape stays free.
+    """Write <path>.pt2 and <path>.card.json.
 
-    card: what a user of the file should know (problem, ranges, validation errors, versions, seed); `inputs` and
-    `outputs` are added to it, and it travels inside the file too. example_arrays: `Layout.pack`'s arrays of a sample or
-    more. On them, and on them at another batch and resolution where those are free, what is written is compared with
-    the surrogate, and the file with what is written, before it gets its name.
+    Sizes that the model lets vary stay free in the file. The exported program is compared with the surrogate on the
+    example, and on the example at another batch and resolution if these are free. Then the file is read back, and gets
+    its name if it holds the same bytes.
 
-    Raises PenstockError when the model can't be exported, the file disagrees, or the disk refuses.
+    Args:
+        surrogate: the surrogate.
+        card: what a user of the file should know (problem, ranges, validation errors, versions, seed). `inputs` and
+            `outputs` are added to it, and it travels inside the file too.
+        path: path of the file, with or without .pt2.
+        example_arrays: arrays of at least one sample, from `Layout.pack`.
+
+    Returns:
+        The path of the .pt2 file.
+
+    Raises:
+        PenstockError: the model can't be exported, the program disagrees with it, or the disk refuses.
     """
     path = Path(path)
     path = path if path.suffix == ".pt2" else path.with_name(f"{path.name}.pt2")
@@ -52,7 +62,7 @@ def export(surrogate: Surrogate, card: Mapping, path: Path, example_arrays: Mapp
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(contents)
         if temporary.read_bytes() != contents:
-            raise OSError("it reads back otherwise")
+            raise OSError("other bytes were read back")
         path.with_suffix(".card.json").write_text(json.dumps(card, indent=2) + "\n")
         os.replace(temporary, path)
     except OSError as error:
@@ -66,7 +76,16 @@ def export(surrogate: Surrogate, card: Mapping, path: Path, example_arrays: Mapp
 def contents_of(
     surrogate: Surrogate, card: Mapping, example_arrays: Mapping[str, np.ndarray | Tensor]
 ) -> tuple[bytes, dict]:
-    """The bytes that `export` writes, compared with the surrogate, and the whole card. Raises as it does."""
+    """Return the bytes and the card that `export` writes, without writing them.
+
+    The arguments are those of `export`.
+
+    Returns:
+        The bytes of the file, compared with the surrogate, and the whole card.
+
+    Raises:
+        PenstockError: the model can't be exported, or the program disagrees with it.
+    """
     surrogate = copied(surrogate).cpu().eval()
     layout = surrogate.layout
     inputs = _by_name(layout, example_arrays)
@@ -81,7 +100,7 @@ def contents_of(
             for spec in block.specs
         ],
     }
-    file = io.BytesIO()  # torch's own writer turns a full disk into a RuntimeError
+    file = io.BytesIO()  # torch, when it writes to a path, turns a full disk into a RuntimeError
     extra_files = {CARD: json.dumps(card, indent=2), MESHES: json.dumps(_meshes(layout))}
     torch.export.save(program, file, extra_files=extra_files)
     _compare(surrogate, file.getvalue(), inputs)
@@ -93,12 +112,12 @@ def contents_of(
 
 
 def _arguments(layout: Layout) -> list[tuple[Block, FieldSpec]]:
-    """What the exported module takes: inputs, and what geometries have each sample bring along."""
+    """Arguments of the exported module: inputs, and arrays of varying geometries."""
     return [(block, spec) for block in (*layout.input_blocks, *layout.geometry_blocks) for spec in block.specs]
 
 
 def _by_name(layout: Layout, arrays: Mapping[str, np.ndarray | Tensor]) -> dict[str, Tensor]:
-    """Two samples as the exported module's arguments: fields [2, *], scalars [2]."""
+    """Arguments of the exported module for two samples, fields [2, *], scalars [2]."""
     inputs = {}
     for block, spec in _arguments(layout):
         values = torch.as_tensor(np.asarray(arrays[block.name]))
@@ -113,7 +132,10 @@ def _meshes(layout: Layout) -> dict[str, dict]:
 
 
 def _named(surrogate: Surrogate, names: Iterable[str]) -> nn.Module:
-    """The surrogate with its inputs' names in the signature: the shape checks that torch.export saves go by it."""
+    """Wrap the surrogate in a module whose signature has the inputs' names.
+
+    The shape checks that torch.export saves go by the signature.
+    """
 
     def forward(self, **inputs: Tensor) -> dict[str, Tensor]:
         return self.surrogate(**inputs)
@@ -126,7 +148,7 @@ def _named(surrogate: Surrogate, names: Iterable[str]) -> nn.Module:
 
 
 def _trace(surrogate: Surrogate, inputs: dict[str, Tensor]) -> torch.export.ExportedProgram:
-    # A product of sizes that must be so and so much leaves each of them free in the program.
+    # torch.export alone can't decide this: a constraint on a product of sizes still leaves each size free.
     takes_others = _takes_other_sizes(surrogate, inputs)
     free = {}
     for block, spec in _arguments(surrogate.layout):
@@ -139,7 +161,7 @@ def _trace(surrogate: Surrogate, inputs: dict[str, Tensor]) -> torch.export.Expo
     try:
         with torch.no_grad():
             return torch.export.export(_named(surrogate, inputs), args=(), kwargs=inputs, dynamic_shapes=free)
-    except Exception as error:  # of the user's model, too: whatever torch.export can't follow
+    except Exception as error:  # whatever torch.export can't follow, in a user's model too
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PenstockError(f"{type(surrogate.model).__name__} can't be exported: {reason}", exit_code=1) from error
 
@@ -148,17 +170,17 @@ def _takes_other_sizes(surrogate: Surrogate, inputs: dict[str, Tensor]) -> bool:
     try:
         with torch.no_grad():
             surrogate(**_elsewhere(surrogate.layout, inputs))
-    except Exception:  # whatever the user's model says to sizes that it was not made for
+    except Exception:  # whatever a user's model raises for sizes that it was not made for
         return False
     return True
 
 
 def _traced_shapes(program: torch.export.ExportedProgram, names: Iterable[str]) -> dict[str, tuple[int | None, ...]]:
-    """Every input's shape in the program; None for a size that is free."""
+    """Shape of every input in the program, with None for each size that is free."""
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     shapes = {}
     for name, user_input in zip(names, program.graph_signature.user_inputs, strict=True):
-        sizes = map(str, nodes[user_input].meta["val"].shape)  # a fixed size is a symbolic integer as well
+        sizes = map(str, nodes[user_input].meta["val"].shape)  # even a fixed size is a symbolic integer
         shapes[name] = tuple(int(size) if size.isdecimal() else None for size in sizes)
     return shapes
 
@@ -166,7 +188,10 @@ def _traced_shapes(program: torch.export.ExportedProgram, names: Iterable[str]) 
 def _output_shape(
     block: Block, spec: FieldSpec, layout: Layout, shapes: Mapping[str, tuple[int | None, ...]]
 ) -> tuple[int | None, ...]:
-    """An output's shape: as free as that of an input on the same geometry, of which it has the points."""
+    """Shape of an output, with None for each size that is free.
+
+    Its points are those of an input on the same geometry, so the same sizes are free.
+    """
     own = (spec.components,) if spec.components > 1 else ()
     num_axes = len(block.shape) - 1
     like = [shapes[other.name] for by, other in _arguments(layout) if by.on == block.on and num_axes]
@@ -174,7 +199,10 @@ def _output_shape(
 
 
 def _describe(block: Block, spec: FieldSpec, shape: tuple[int | None, ...]) -> dict:
-    """A line of the card; sizes that are free are named: "batch", or "n0 (64)" with the size that was trained on."""
+    """Entry of the card for an input or output.
+
+    Free sizes are named, as in "batch", or "n0 (64)" with the size that was trained on.
+    """
     sizes = ["batch", *([spec.components] if spec.components > 1 else [])]
     if block.is_ragged:
         what = "edges" if block.dtype.kind == "i" else "points"
@@ -191,7 +219,7 @@ def _describe(block: Block, spec: FieldSpec, shape: tuple[int | None, ...]) -> d
 
 
 def _elsewhere(layout: Layout, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The example at another batch and resolution: three rows, on other grids, with other numbers of points."""
+    """The example at another batch size and resolution, or number of points."""
     elsewhere = {}
     for block, spec in _arguments(layout):
         values = inputs[spec.name]
@@ -200,7 +228,7 @@ def _elsewhere(layout: Layout, inputs: Mapping[str, Tensor]) -> dict[str, Tensor
             size = rows.shape[-1]
             rows = rows[..., torch.arange(size + size // 2 + 1) % size]
         elif isinstance(block.on, Grid):
-            # each axis by another amount, so that a size that was taken for another one shows
+            # each axis grows by a different amount, so that a mix-up of sizes shows
             grid = [size + size // 2 + axis for axis, size in enumerate(rows.shape[-block.on.dimension :])]
             channels = rows if spec.components > 1 else rows[:, None]
             channels = F.interpolate(channels, size=grid, mode="nearest")
@@ -215,7 +243,7 @@ def _compare(surrogate: Surrogate, contents: bytes, inputs: dict[str, Tensor]) -
         expected, exported = surrogate(**inputs), module(**inputs)
     for name, values in expected.items():
         difference = torch.linalg.vector_norm(exported[name] - values) / torch.linalg.vector_norm(values)
-        if not (difference <= TOLERANCE or torch.equal(exported[name], values)):  # untrained, a model may give zeros
+        if not (difference <= TOLERANCE or torch.equal(exported[name], values)):  # an untrained model may give zeros
             raise PenstockError(
                 f"the exported file disagrees with the model: {name} differs by {difference:.1e} (relative L2) at "
                 f"shape {list(values.shape)}; nothing was written",

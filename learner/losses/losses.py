@@ -1,18 +1,18 @@
-"""Losses by name, from prediction and target [B, C, *] to one value per sample, [B].
+"""Losses by name, which compare prediction and target sample by sample.
 
-Prediction and target come in multiples of the target channels' standard deviation, not centred; constant channels are 0
-in both. For one output channel a relative error is therefore the one in physical units; for several, none dominates by
-its unit alone.
+A loss takes prediction and target [B, C, *] to [B]. Both are given in multiples of the target channels' standard
+deviation, not centred; constant channels are 0 in both. For one output channel a relative error is therefore the same
+as in physical units; for several, none dominates by its unit alone.
 
-A relative error has no sense where the target is 0, and its gradient would outweigh all others: one all-zero target in
-a batch of 16 had 1e12 times another's. So the norm that errors are divided by is at least SMALLEST_SHARE of `typical`,
-the root mean square of the targets' L2 norms, times what the norm makes of the domain's longest wave. The gradient of a
-relative error is given `typical` times as large, which AdamW takes no notice of, but for its epsilon: an offset of 1e5
-standard deviations would bring gradients below that.
+A relative error makes no sense where the target is 0, and its gradient would outweigh all others: that of one all-zero
+target in a batch of 16 was 1e12 times another's. So errors are divided by a norm of at least SMALLEST_SHARE of
+`typical`, the root mean square of the targets' L2 norms, times the norm's `weight`, which it gives to the domain's
+longest wave. The gradient of a relative error is multiplied by `typical`. AdamW's steps do not depend on such a factor
+except by its epsilon: an offset of 1e5 standard deviations would bring gradients below that.
 
-Every loss is a Sobolev norm of the error. Errors of order 0 count all frequencies alike, a positive order counts the
-high ones more (Czarnecki et al., NeurIPS 2017, arXiv 1706.04859; for neural operators Li et al., NeurIPS 2022, arXiv
-2106.06898), a negative one the low ones (Yu, Yang and Townsend, ICLR 2023, arXiv 2205.14300).
+Every loss is a Sobolev norm of the error. An order of 0 counts all frequencies alike, a positive order counts the high
+ones more (Czarnecki et al., NeurIPS 2017, arXiv 1706.04859; for neural operators Li et al., NeurIPS 2022, arXiv
+2106.06898), a negative order the low ones (Yu, Yang and Townsend, ICLR 2023, arXiv 2205.14300).
 
 Axes:  B batch, C channels, * the shape of a geometry.
 """
@@ -28,21 +28,21 @@ from penstock.layout import Layout
 from penstock.learner.losses.norms import norm_of
 from penstock.learner.normalization import Normalization
 
-SMALLEST_NORM = 1e-12  # of an error: a perfect prediction has the gradient 0, where the root's own is infinite
-SMALLEST_SHARE = 0.1  # of a typical target's norm: what is smaller has its error measured by this, a zero target too
+SMALLEST_NORM = 1e-12  # of an error: gives a perfect prediction the gradient 0, where that of the root is infinite
+SMALLEST_SHARE = 0.1  # of a typical target's norm: errors of smaller targets, zero included, are divided by this
 
 
 class Sobolev:
     """The error in a Sobolev norm of any order.
 
-    ||prediction - target||_s / ||target||_s, or if not `relative` the mean over the channels of the error's ||·||_s²,
-    in the norm that the geometry has.
+    It is ||prediction - target||_s / ||target||_s, or if not `relative` the mean over the channels of
+    ||prediction - target||_s², in the norm of the geometry (`norm_of`).
 
     Args:
         geometry: geometry of the fields; None for scalars.
-        order: order s of the norm. Any real number on a grid and on a mesh of at most 5000 points, 0, 1, 2, ... on a
-            larger mesh, 0 alone on points that vary and on a masked grid. Good values: 1 where gradients matter, such
-            as fluxes, 0 otherwise; -1 to learn the coarse shape first.
+        order: order s of the norm: any real number on a grid or on a mesh of at most 5000 points; 0, 1, 2, ... on a
+            larger mesh; only 0 on points that vary or on a masked grid. Good values: 1 where gradients matter, such as
+            for fluxes, 0 otherwise; -1 to learn the coarse shape first.
         relative: whether the error's norm is divided by the target's; if not, it is squared.
 
     Raises:
@@ -56,7 +56,17 @@ class Sobolev:
     def __call__(
         self, prediction: Tensor, target: Tensor, typical: Tensor | float = 1.0, weights: Tensor | None = None
     ) -> Tensor:
-        """weights: [B, 1, *], where the geometry has them travel with the samples."""
+        """Return the loss of each sample.
+
+        Args:
+            prediction: [B, C, *], in multiples of the target channels' standard deviation.
+            target: the same of the targets.
+            typical: root mean square of the targets' L2 norms.
+            weights: quadrature weights [B, 1, *], if they travel with the samples.
+
+        Returns:
+            [B], differentiable.
+        """
         error = self.norm.squared(prediction - target, weights).mean(dim=1)
         if not self.relative:
             return error
@@ -70,6 +80,9 @@ class H1(Sobolev):
     Args:
         geometry: geometry of the fields; None for scalars.
         relative: whether the error's norm is divided by the target's; if not, it is squared.
+
+    Raises:
+        ValueError: the geometry has no gradients.
     """
 
     def __init__(self, geometry: Geometry | None, *, relative: bool = True):
@@ -77,9 +90,9 @@ class H1(Sobolev):
 
 
 class RelativeL2(Sobolev):
-    """The norm of the error over that of the target, over all channels and points.
+    """The L2 norm of the error, over all channels and points, divided by the target's.
 
-    ||prediction - target||_2 / ||target||_2, by quadrature weights where there are some.
+    It is ||prediction - target||_2 / ||target||_2, by quadrature weights if there are any.
 
     Args:
         geometry: geometry of the fields; None for scalars.
@@ -92,7 +105,7 @@ class RelativeL2(Sobolev):
 class MSE(Sobolev):
     """The mean squared error over all channels and points.
 
-    By quadrature weights where there are some.
+    Points count by their quadrature weights if there are any.
 
     Args:
         geometry: geometry of the fields; None for scalars.
@@ -106,11 +119,15 @@ LOSSES: dict[str, type] = {"relative_l2": RelativeL2, "mse": MSE, "h1": H1, "sob
 
 
 class TotalLoss:
-    """The loss over all outputs: of those on one geometry together, then the mean of these, by numbers of channels.
+    """The loss over all outputs, each measured in the norm of its geometry.
 
-    layout: of batches. make: gives the loss of the fields on a geometry, or of scalars, on None: a class of LOSSES. It
-    is called with prediction, target and the root mean square of the targets' norms; with weights=, too, where they
-    travel with the samples.
+    Outputs on the same geometry are measured together. The total is the mean over the geometries, weighted by their
+    numbers of channels.
+
+    Args:
+        layout: layout of batches.
+        make: returns the loss of fields on a geometry, or of scalars if that is None, as the classes of LOSSES do. The
+            loss is called with prediction, target and `typical`, and with weights= if they travel with the samples.
     """
 
     def __init__(self, layout: Layout, make: Callable[[Geometry | None], Callable[..., Tensor]]):
@@ -122,7 +139,16 @@ class TotalLoss:
     def __call__(
         self, prediction: Mapping[str, Tensor], arrays: Mapping[str, Tensor], normalization: Normalization
     ) -> Tensor:
-        """[B] from predictions in multiples of standard deviations, and the batch's arrays in physical units."""
+        """Return the loss of each sample.
+
+        Args:
+            prediction: predicted arrays by name, in multiples of standard deviations.
+            arrays: arrays of the batch by name, in physical units.
+            normalization: normalisation of the surrogate.
+
+        Returns:
+            [B], differentiable.
+        """
         total = None
         for block in self.layout.output_blocks:
             name = block.name
@@ -138,5 +164,14 @@ class TotalLoss:
 
 
 def ratio(error: Tensor, target: Tensor, typical: Tensor | float) -> Tensor:
-    """The quotient of two norms, from their squares; the lower one is at least SMALLEST_SHARE of `typical`."""
+    """Return the quotient of two norms.
+
+    Args:
+        error: square of the upper norm.
+        target: square of the lower norm.
+        typical: norm of a typical target; the lower norm is taken as at least SMALLEST_SHARE of it.
+
+    Returns:
+        The quotient of the norms themselves.
+    """
     return (error.clamp_min(SMALLEST_NORM**2) / target.clamp_min((SMALLEST_SHARE * typical) ** 2)).sqrt()

@@ -22,23 +22,29 @@ MAX_DENSE_POINTS = 5000  # the eigenvectors of a mesh's matrices then take 100 M
 
 
 class Norm(ABC):
-    """A norm of fields, squared and as a mean over the domain: ||1||² = 1, whatever the domain's size.
+    """A norm of fields that is a mean over the domain: ||1|| = 1, whatever its size.
 
-    Computed in float32 even under autocast, or in float64 where the fields are.
+    It is computed in float32 even under autocast, or in float64 if the fields are of that type.
     """
 
     weight = 1.0
-    """||u|| of the domain's longest wave, of those with ||u||_2 = 1."""
+    """||u|| of a wave u as long as the domain allows, scaled to ||u||_2 = 1."""
 
     def __init__(self):
         self._operators: dict[tuple, list[Tensor]] = {}
 
     def squared(self, fields: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Fields [B, C, *] to squared norms [B, C].
+        """Return the squared norms of fields.
 
-        weights: [B, 1, *], where the geometry has them travel with the samples.
+        Args:
+            fields: [B, C, *].
+            weights: quadrature weights [B, 1, *], if they travel with the samples.
 
-        Raises ValueError where the points are not the norm's.
+        Returns:
+            [B, C].
+
+        Raises:
+            ValueError: the fields have other points than the norm's geometry.
         """
         fields = fields.to(torch.promote_types(fields.dtype, torch.float32))
         if weights is not None:
@@ -55,16 +61,22 @@ class Norm(ABC):
 
     @abstractmethod
     def _build(self, grid: torch.Size) -> list[Tensor]:
-        """What `_squared` needs for fields on `grid`, in float64; kept on every device where it is used."""
+        """Return the tensors that `_squared` needs for fields of shape `grid`, in float64.
+
+        They are kept on every device where they are used.
+        """
 
     @abstractmethod
     def _squared(self, fields: Tensor, *operators: Tensor) -> Tensor: ...
 
 
 class L2Norm(Norm):
-    """||u||² = the mean of u² over the points, or with the geometry's weights w: Σ_p w_p u_p² / Σ_p w_p.
+    """The root mean square over the points, by quadrature weights if there are any.
 
-    geometry: None for scalars, of which it is the square.
+    ||u||² is the mean of u², or with the geometry's weights w, Σ_p w_p u_p² / Σ_p w_p.
+
+    Args:
+        geometry: geometry of the fields; None for scalars, whose norm is their absolute value.
     """
 
     def __init__(self, geometry: Geometry | None = None):
@@ -82,20 +94,25 @@ class L2Norm(Norm):
 
 
 class GridNorm(Norm):
-    """The Sobolev norm of order s on a regular grid of 1 to 3 axes, or more:
+    """The Sobolev norm of order s on a regular grid of any number of axes.
 
         ||u||_s² = Σ_k (1 + |k|²)^s û(k)²,   û(k) the mean over the points of u times the basis function of k.
 
-    The domain's edges have the lengths L. The basis is orthonormal: products of √2 cos(k_a x_a), k_a = 0, π/L, ..
-    (n - 1) π/L, which continue u evenly beyond its boundary, or, along a periodic axis, of √2 cos and √2 sin of
-    multiples of 2π/L. Of values at vertices the mean is the trapezoidal rule's. For s = 1 this is the mean of
-    u² + |∇u|².
+    The domain's edges have the lengths L. The basis is orthonormal. It consists of products of √2 cos(k_a x_a), with
+    k_a = 0, π/L, ..., (n - 1) π/L, which continue u evenly beyond its boundary, or along a periodic axis of √2 cos and
+    √2 sin of multiples of 2π/L. The mean of values at vertices is that of the trapezoidal rule. For s = 1 the squared
+    norm is the mean of u² + |∇u|².
 
-    On the cosine basis a field may have any values on the boundary. From s = 3/2 on the norm of one whose normal
-    derivative does not vanish there is infinite, so that it grows with the resolution.
+    On the cosine basis a field may have any values on the boundary. From s = 3/2 on, the norm of a field whose normal
+    derivative does not vanish there is infinite, so what is computed grows with the resolution.
 
-    The transform of an axis of at most LARGEST_MATRIX points is one product with an [n, n] matrix, in place of an FFT:
-    of 64 x 64 points it has 128 multiplications a point, and it needs neither complex numbers nor the reflected field.
+    The transform along an axis of at most LARGEST_MATRIX points is one product with an [n, n] matrix, instead of an
+    FFT: for 64 x 64 points it takes 128 multiplications per point, and needs neither complex numbers nor the reflected
+    field.
+
+    Args:
+        grid: geometry of the fields, without a mask. Fields may have another resolution.
+        order: order s, any real number.
     """
 
     def __init__(self, grid: Grid, order: float):
@@ -116,31 +133,38 @@ class GridNorm(Norm):
         multiplier = (1 + squares) ** (self.order / 2)
         if multiplier.square().max() > LARGEST_WEIGHT:
             shape = " x ".join(map(str, grid))
-            raise ValueError(f"order {self.order:g} on {shape} points goes beyond float32: take a lower one")
+            raise ValueError(f"order {self.order:g} on {shape} points goes beyond float32: take a lower order")
         return [multiplier, *operators]
 
     def _squared(self, fields: Tensor, multiplier: Tensor, *operators: Tensor) -> Tensor:
         coefficients = fields
         for axis, operator in zip(self.axes, operators, strict=True):
-            # each takes the first grid axis and puts it last, so in the end all are in place
+            # each step takes the first grid axis and puts it last, so in the end all are in place
             coefficients = axis.coefficients(coefficients.movedim(2, -1), operator)
         return _sum_of_squares(multiplier * coefficients)
 
 
 class MeshNorm(Norm):
-    """The Sobolev norm of order s on a mesh, from its lumped mass matrix M = diag(w) and stiffness matrix K:
+    """The Sobolev norm of order s on a mesh.
 
         ||u||_s² = uᵀ M (M⁻¹ (M + K))^s u / Σ_p w_p;   for s = 1, the mean of u² + |∇u|².
 
-    w_p is the integral of the basis function φ_p, K_pq that of ∇φ_p·∇φ_q. Lengths are in the mesh's unit.
+    M = diag(w) is the lumped mass matrix and K the stiffness matrix: w_p is the integral of the basis function φ_p,
+    K_pq that of ∇φ_p·∇φ_q. Lengths are in the mesh's unit.
 
-    With linear elements it is of second order in the mesh's width h, but from s = 3/2 on only where the mesh is smooth:
-    with points shifted at random by up to h/5, order 2 is off by 0.7 % on 65 x 65 points and on 129 x 129.
+    With linear elements it is accurate to second order in the mesh's width h, but from s = 3/2 on only if the mesh is
+    smooth: with points shifted at random by up to h/5, order 2 is off by 0.7 % on 65 x 65 points as well as on
+    129 x 129.
 
-    Orders 0, 1, 2, .. take sparse products. Others take the eigenvectors of K v = λ M v, which are computed once,
+    Orders 0, 1, 2, ... take sparse products. Others take the eigenvectors of K v = λ M v, which are computed once,
     densely, and only for a mesh of at most MAX_DENSE_POINTS points.
 
-    Raises ValueError where the mesh is too large for the order.
+    Args:
+        mesh: geometry of the fields.
+        order: order s.
+
+    Raises:
+        ValueError: the mesh is too large for the order.
     """
 
     def __init__(self, mesh: Mesh, order: float):
@@ -152,7 +176,7 @@ class MeshNorm(Norm):
         if not self._by_products and mesh.num_points > MAX_DENSE_POINTS:
             raise ValueError(
                 f"order {order:g} on a mesh needs all eigenvectors, which is too much for {mesh.num_points} points: "
-                f"take an order of 0, 1, 2, .., or a mesh of at most {MAX_DENSE_POINTS} points"
+                f"take an order of 0, 1, 2, ..., or a mesh of at most {MAX_DENSE_POINTS} points"
             )
 
     def _build(self, grid: torch.Size) -> list[Tensor]:
@@ -185,9 +209,17 @@ class MeshNorm(Norm):
 
 
 def norm_of(geometry: Geometry | None, order: float) -> Norm:
-    """The norm of `order` on a geometry, of scalars where there is none.
+    """Return the norm of an order on a geometry.
 
-    Raises ValueError where the geometry has none of this order.
+    Args:
+        geometry: geometry of the fields; None for scalars, whose norm is the same for all orders.
+        order: order of the norm.
+
+    Returns:
+        The norm.
+
+    Raises:
+        ValueError: the geometry has no norm of this order.
     """
     if not math.isfinite(order):
         raise ValueError(f"order must be finite, not {order}")
@@ -200,36 +232,46 @@ def norm_of(geometry: Geometry | None, order: float) -> Norm:
 
 
 def has_gradients(geometry: Geometry | None) -> bool:
-    """Whether norms of other orders than 0 exist on it."""
+    """Whether there are norms of orders other than 0 on a geometry; not for scalars."""
     return type(geometry) in NORMS and not geometry.travelling
 
 
 NORMS: dict[type[Geometry], Callable[[Geometry, float], Norm]] = {Grid: GridNorm, Mesh: MeshNorm}
-"""Of other orders than 0."""
+"""Norms of orders other than 0, by kind of geometry."""
 
 
 def mark_constants() -> None:
-    """To be called before a loss is compiled, or it would be compiled again once its norms' operators are known.
+    """Declare to torch.compile that the tensors norms are computed with are constants.
 
-    Not done at import, because it imports torch._dynamo, which takes longer than all of this package.
+    Call it before a loss is compiled, which would otherwise be compiled again once they are known. It is not done at
+    import, because it imports torch._dynamo, which takes longer than importing all of this package.
     """
     torch.compiler.assume_constant_result(Norm._operators_for)
 
 
 def _sum_of_squares(fields: Tensor) -> Tensor:
-    """Over the axes behind [B, C]. By the norm, whose gradient is one pass and not five as that of the squares."""
+    """Sum of squares over the axes after [B, C].
+
+    It is the square of torch's norm, whose gradient takes one pass, where that of a sum of squares takes five.
+    """
     return torch.linalg.vector_norm(fields.reshape(*fields.shape[:2], -1), dim=2).square()
 
 
 def _weighted_mean_square(fields: Tensor, weights: Tensor) -> Tensor:
-    """[B, C] of fields [B, C, *] by weights [B, 1, *]; where the weight is 0 a value may be anything, NaN too."""
+    """Mean square [B, C] of fields [B, C, *] by weights [B, 1, *].
+
+    Values of weight 0 may be anything, even NaN.
+    """
     weights = weights.flatten(2)
     squares = torch.where(weights > 0, fields.flatten(2), 0.0).square()
     return (squares * weights).sum(dim=2) / weights.sum(dim=2)
 
 
 def _weights_on(grid: torch.Size, weights: Tensor) -> Tensor:
-    """The weights, flat and of sum 1, for fields whose points they must fit."""
+    """Flatten weights and scale their sum to 1; they must fit the fields' points."""
     if grid != weights.shape:
-        raise ValueError(f"the weights are of {tuple(weights.shape)} points, the fields' shape is {tuple(grid)}")
+        raise ValueError(
+            f"the geometry has weights of shape {tuple(weights.shape)}, but the fields have {tuple(grid)}: give fields "
+            "on that geometry"
+        )
     return weights.flatten() / weights.sum()

@@ -1,4 +1,7 @@
-"""The neural operators by name. A model is `Model(layout, **options)`, called with the arrays its layout has."""
+"""The neural operators by name.
+
+A model is built as `Model(layout, **options)`, and called with the arrays that its layout has.
+"""
 
 import torch
 
@@ -12,21 +15,30 @@ MODELS: dict[str, type] = {"branch_trunk": BranchTrunk, "fno": FNO, "mlp": MLP}
 
 
 def refused_geometry(name: str, model: type, layout: Layout) -> str | None:
-    """Why a model can't be given a layout's fields: one sentence, with those of ours that can; None where it can.
+    """Return why a model can't take the fields of a layout.
 
-    What a model `accepts` are kinds of geometries, a class attribute; without, it is taken to know what it does.
+    A model names the kinds of geometry it takes in the class attribute `accepts`. Without it, a model is assumed to
+    take all.
+
+    Args:
+        name: name of the model.
+        model: class of the model.
+        layout: layout of batches.
+
+    Returns:
+        One sentence that names the models of MODELS that can take the layout; None if this model can.
     """
     spec = _misfit(model, layout)
     if spec is None:
         return None
     others = [other for other, cls in MODELS.items() if cls is not model and _takes(cls, layout)]
-    instead = f"take {' or '.join(others)}" if others else "give one of your own"
+    instead = f"take {' or '.join(others)}" if others else "give a custom model"
     taken = " or ".join(kind.label for kind in model.accepts)
     return f"{name} takes fields on {taken}, and {spec.name!r} sits on {spec.on.label}: {instead}"
 
 
 def _misfit(model: type, layout: Layout) -> FieldSpec | None:
-    """A field on a geometry that the model does not accept."""
+    """A field on a geometry that the model does not take; None if there is none."""
     accepts = getattr(model, "accepts", (Geometry,))
     specs = (*layout.outputs, *layout.inputs)
     return next((spec for spec in specs if spec.on is not None and not isinstance(spec.on, accepts)), None)

@@ -1,4 +1,4 @@
-"""A branch and a trunk on points: a plain model for meshes, and for points that vary.
+"""A branch and a trunk net: a plain model for meshes and for points that vary.
 
 Axes:  B batch, P points, C channels, S scalars, d dimensions of space, H width, L latent.
 """
@@ -15,23 +15,24 @@ from penstock.layout import Layout
 
 
 class BranchTrunk(nn.Module):
-    """Pool the inputs into one vector, and read the outputs off it at each point.
+    """Pools all inputs into a vector, from which each point's outputs are predicted.
 
         z = ∫ b(x, a(x), s) dx / |Ω|,   u(x) = t(x, a(x), s, z),
 
-    b (the branch) and t (the trunk) are fully connected nets with GELU, a the input fields, s the scalars; the integral
-    is the sum over the points by their quadrature weights. So points may come in any order and number, and padding, of
-    weight 0, changes nothing: as in DeepONet (Lu et al., Nature Machine Intelligence 3, 2021, arXiv 1910.03193), but
-    with the input seen at the points themselves (Zaheer et al., Deep Sets, NeurIPS 2017, arXiv 1703.06114).
+    b (the branch) and t (the trunk) are fully connected nets with GELU, a are the input fields, s the scalars. The
+    integral is the sum over the points by their quadrature weights. So points may come in any order and number, and
+    padding, which has weight 0, changes nothing. The model is like DeepONet (Lu et al., Nature Machine Intelligence 3,
+    2021, arXiv 1910.03193), but sees the input at the points themselves (Zaheer et al., Deep Sets, NeurIPS 2017, arXiv
+    1703.06114).
 
     Args:
-        layout: arrays of the batches.
-        width: neurons of each hidden layer, at least 1. Good value: 128.
+        layout: layout of batches.
+        width: number of neurons in each hidden layer, at least 1. Good value: 128.
         latent: size of the vector z, at least 1. Good value: 128.
-        layers: hidden layers of each net, at least 1. Good value: 3.
+        layers: number of hidden layers in each net, at least 1. Good value: 3.
 
     Raises:
-        ValueError: not all fields sit on one mesh, or on one set of points.
+        ValueError: not all fields sit on one mesh or one set of points, an output is a scalar, or an option is below 1.
     """
 
     accepts = (Mesh, Points)
@@ -50,7 +51,17 @@ class BranchTrunk(nn.Module):
     def forward(
         self, points: Tensor, weights: Tensor, fields: Tensor | None = None, scalars: Tensor | None = None
     ) -> Tensor:
-        """points [B, P, d], weights [B, P], fields [B, C, P] and scalars [B, S], if there are some, to [B, C, P]."""
+        """Predict the outputs at the points.
+
+        Args:
+            points: coordinates [B, P, d].
+            weights: quadrature weights [B, P]; 0 is padding.
+            fields: input fields [B, C, P], if there are any.
+            scalars: input scalars [B, S], if there are any.
+
+        Returns:
+            The outputs, [B, C, P].
+        """
         parts = [points]
         if fields is not None:
             parts.append(fields.transpose(1, 2))

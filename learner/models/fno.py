@@ -1,14 +1,16 @@
-"""The Fourier neural operator (Li et al., ICLR 2021, arXiv 2010.08895), written for a fast eager step.
+"""The Fourier neural operator (Li et al., ICLR 2021), for fast eager steps.
+
+The source is arXiv 2010.08895.
 
 Axes:  B batch, C channels, S scalars, *grid = X, Y, Z the axes of the fields' grid, M kept modes.
 
 Inside, activations lie as [*grid, B, C]. Every dense operation is then a matrix product on contiguous data without a
-permute: the transform along the first axis is one GEMM [2M, X] @ [X, Y B C], the pointwise linear map one GEMM
-[X Y B, C] @ [C, C], and the spectrum comes out modes first, as the batched product with the weights wants it.
+permutation: the transform along the first axis is one GEMM [2M, X] @ [X, Y B C], the pointwise linear map one GEMM
+[X Y B, C] @ [C, C], and the spectrum comes out with the modes first, as the batched product with the weights needs it.
 
-The transform is a truncated DFT by real matrix products, not an FFT: for 12 of 64 modes it is less work, and it has no
-complex numbers, so checkpoints are plain and every backend exports it. At 64x64, width 24, batch 16 a step on two cores
-of an AMD EPYC takes 50 ms, the same network with torch.fft 71 ms (the best of 20 steps each).
+The transform is a truncated DFT by real matrix products, not an FFT. For 12 of 64 modes that is less work, and it has
+no complex numbers, so checkpoints are plain and every backend exports it. At 64x64, width 24 and batch size 16, a step
+on two cores of an AMD EPYC takes 50 ms; the same network with torch.fft takes 71 ms (the best of 20 steps each).
 """
 
 from __future__ import annotations
@@ -25,26 +27,27 @@ from torch import Tensor, nn
 from penstock.geometry import Grid
 from penstock.layout import Layout
 
-MODES = 12  # along an axis, where nothing else is said
+MODES = 12  # along an axis, by default
 
 
 class FNO(nn.Module):
-    """Lift, `layers` times (spectral convolution + pointwise linear, GELU), project.
+    """The Fourier neural operator on a grid of 1 to 3 axes.
 
-    The centres of n cells along each axis, in units of the domain's edge, are further input channels, and so is the
-    mask of a domain that does not fill its grid. Nothing else here knows of lengths. A built model takes any resolution
-    whose axes have at least 2 modes points.
+    It lifts the inputs to `width` channels, applies `layers` times a spectral convolution plus a pointwise linear map,
+    with GELU in between, and projects to the outputs. The centres of n cells along each axis, in units of the domain's
+    edge, are further input channels, and so is the mask of a domain that does not fill its grid. Nothing else in the
+    model depends on lengths. Once built, a model takes any resolution with at least 2 * modes points along each axis.
 
     Args:
-        layout: arrays of the batches.
-        width: channels inside, at least 1. Good values: 24 to 64.
-        modes: Fourier modes kept along each axis, wave numbers 0 to modes - 1 of either sign: one number for all axes
-            or one for each, at most half the points of its axis. None takes 12, or half the points of an axis with
-            fewer than 24. Good values: 12 to 16.
-        layers: spectral layers, at least 1. Good value: 4.
+        layout: layout of batches.
+        width: number of channels inside, at least 1. Good values: 24 to 64.
+        modes: number of Fourier modes kept along each axis, which are the wave numbers 0 to modes - 1 of either sign:
+            one number for all axes or one for each, at most half the points of its axis. None takes 12, or half the
+            points of an axis with fewer than 24. Good values: 12 to 16.
+        layers: number of spectral layers, at least 1. Good value: 4.
 
     Raises:
-        ValueError: the layout's grid does not allow these options.
+        ValueError: the layout or its grid does not allow these options.
     """
 
     accepts = (Grid,)
@@ -70,21 +73,35 @@ class FNO(nn.Module):
         self.project = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, outputs.shape[0]))
 
     def forward(self, fields: Tensor, scalars: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
-        """fields [B, C, *grid], and scalars [B, S] and weights [B, *grid] where there are some, to [B, C, *grid]."""
+        """Predict the outputs on the grid.
+
+        Args:
+            fields: input fields [B, C, *grid].
+            scalars: input scalars [B, S], if there are any.
+            weights: quadrature weights [B, *grid] of a masked grid; 0 is outside the domain.
+
+        Returns:
+            The outputs, [B, C, *grid].
+
+        Raises:
+            ValueError: an axis has fewer than 2 * modes points.
+        """
         grid = fields.shape[2:]
         for axis, (num_points, modes) in enumerate(zip(grid, self.modes, strict=True)):
             if num_points < 2 * modes:
-                raise ValueError(f"fno: {modes} modes need at least {2 * modes} points along axis {axis}")
+                raise ValueError(
+                    f"fno: {modes} modes need at least {2 * modes} points along axis {axis}, not {num_points}"
+                )
         bases = [fourier_bases(*sizes, fields) for sizes in zip(grid, self.modes, strict=True)]
         x_GBC = self.lift(torch.cat(self._inputs(fields, scalars, weights), dim=-1))
         for layer, (spectral, pointwise) in enumerate(zip(self.spectral, self.pointwise, strict=True)):
-            x_GBC = pointwise(x_GBC).add_(spectral(x_GBC, bases))  # in place: fresh memory is 3 % of a step
+            x_GBC = pointwise(x_GBC).add_(spectral(x_GBC, bases))  # in place, because fresh memory takes 3 % of a step
             if layer < len(self.spectral) - 1:
                 x_GBC = F.gelu(x_GBC)
         return self.project(x_GBC).movedim((-2, -1), (0, 1)).contiguous()
 
     def _inputs(self, fields: Tensor, scalars: Tensor | None, weights: Tensor | None) -> list[Tensor]:
-        """The input channels as [*grid, B, C] each: fields, scalars spread over the grid, mask, cell centres."""
+        """Input channels, each [*grid, B, C]: fields, scalars, mask and cell centres."""
         grid, batch_size = fields.shape[2:], fields.shape[0]
         inputs = [fields.movedim((0, 1), (-2, -1))]
         if scalars is not None:
@@ -100,14 +117,17 @@ class FNO(nn.Module):
 
 
 class SpectralConvolution(nn.Module):
-    """A convolution on the torus, given by a complex C x C matrix for every kept wave vector k:
+    """A convolution on the torus, with a complex matrix for every kept wave vector.
 
         v̂(k) = R(k) û(k)   for |k_a| < M_a along every axis a, else 0;   û the unnormalised DFT of u.
 
-    u is real, so only k_last >= 0 is stored: 2^(d-1) sign patterns σ of the other axes, times M = Π M_a magnitudes. A
-    zero k_a has two patterns that mean the same wave vector; R(k) is then the mean of their matrices.
+    R(k) is a C x C matrix. u is real, so only k_last >= 0 is stored: 2^(d-1) sign patterns σ of the other axes, times
+    M = Π M_a magnitudes. If k_a = 0, two patterns mean the same wave vector; R(k) is then the mean of their matrices.
+    The parameter `weight` is [2^(d-1) M, C in, 2 C out], with real parts beside imaginary parts.
 
-    modes: M_a for each axis. weight: [2^(d-1) M, C in, 2 C out], real parts beside imaginary parts.
+    Args:
+        width: number C of channels.
+        modes: number M_a of modes for each axis.
     """
 
     def __init__(self, width: int, modes: Sequence[int]):
@@ -115,17 +135,25 @@ class SpectralConvolution(nn.Module):
         self.width, self.modes = width, tuple(modes)
         num_axes = len(self.modes)
         num_signs = 2 ** (num_axes - 1)
-        # A factor sqrt(width) below what would keep the energy of the modes: the pointwise maps carry the first steps.
+        # A factor sqrt(width) below what keeps the energy of the modes, so that pointwise maps carry the first steps.
         weight = torch.empty(num_signs * prod(self.modes), width, 2 * width)
-        if not weight.is_meta:  # where its size alone is asked for; to draw there torch imports for 2 s
+        if not weight.is_meta:  # if it is, only the size counts, and drawing there makes torch import for 2 s
             torch.randn(weight.shape, out=weight).div_(math.sqrt(2)).div_(width)
         self.weight = nn.Parameter(weight)
         self.register_buffer("signs", sign_matrix(num_axes), persistent=False)
 
     def forward(self, x_GBC: Tensor, bases: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """x [*grid, B, C] to [*grid, B, C]. bases: `fourier_bases` of every axis."""
+        """Convolve activations.
+
+        Args:
+            x_GBC: activations [*grid, B, C].
+            bases: `fourier_bases` of every axis.
+
+        Returns:
+            [*grid, B, C].
+        """
         if torch.is_autocast_enabled(x_GBC.device.type):
-            # Sums over a whole axis of a field lose their small coefficients in bfloat16's 8 bits.
+            # In bfloat16's 8 bits, sums over a whole axis of a field would lose its small coefficients.
             with torch.autocast(x_GBC.device.type, enabled=False):
                 return self(x_GBC.float(), bases).to(x_GBC.dtype)
         *grid, batch_size, width = x_GBC.shape
@@ -145,7 +173,7 @@ class SpectralConvolution(nn.Module):
 
         # One batched product gives all four of (real, imaginary) x (real, imaginary).
         parts = torch.bmm(spectrum, self.weight).reshape(num_signs, num_modes, 2, batch_size, 2, width)
-        (rr, ri), (ir, ii) = (part.unbind(3) for part in parts.unbind(2))  # one gradient each, where indexing has four
+        (rr, ri), (ir, ii) = (part.unbind(3) for part in parts.unbind(2))  # one gradient each; indexing would have four
         spectrum = torch.stack([rr - ii, ri + ir], dim=1).reshape(2**d, -1)
         products = (self.signs.T / num_signs @ spectrum).reshape([2] * d + [*modes, batch_size * width])
         interleaved = [axis for pair in zip(range(d), range(d, 2 * d), strict=True) for axis in pair] + [2 * d]
@@ -157,7 +185,7 @@ class SpectralConvolution(nn.Module):
 
 
 def _checked_modes(modes: int | Sequence[int] | None, grid: Sequence[int]) -> tuple[int, ...]:
-    """Those of each axis of the grid."""
+    """Number of modes along each axis of the grid, checked."""
     if modes is None:
         modes = [min(MODES, num_points // 2) for num_points in grid]
     given = list(modes) if isinstance(modes, Sequence) else [modes] * len(grid)
@@ -178,14 +206,20 @@ def _checked_modes(modes: int | Sequence[int] | None, grid: Sequence[int]) -> tu
 
 
 def fourier_bases(num_points: int, modes: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """The truncated DFT of a real axis and its inverse, with the dtype and device of `like`.
+    """Return the truncated DFT along an axis of real values, and its inverse.
 
-    analysis [2 M, n]: cos(2π k j / n) for k = 0 .. M - 1, then the sines. synthesis [n, 2 M]: such that
-    synthesis @ analysis keeps the wave numbers below M and removes the others.
+    Args:
+        num_points: number n of points.
+        modes: number M of modes.
+        like: tensor with the data type and device of the result.
+
+    Returns:
+        The analysis [2 M, n], whose rows are cos(2π k j / n) for k = 0 ... M - 1, then the sines; and the synthesis
+        [n, 2 M], such that synthesis @ analysis keeps the wave numbers below M and removes the others.
     """
     wave_numbers = torch.arange(modes, dtype=like.dtype, device=like.device)
     points = torch.arange(num_points, dtype=like.dtype, device=like.device)
-    # k j modulo n is exact; in k j itself float32 would lose digits of the phase
+    # k j modulo n is exact; from k j itself float32 would lose digits of the phase
     phases = (2 * math.pi / num_points) * torch.remainder(wave_numbers[:, None] * points, num_points)
     analysis = torch.cat([phases.cos(), phases.sin()])
     weights = torch.where(wave_numbers == 0, 1.0, 2.0) / num_points
@@ -193,16 +227,23 @@ def fourier_bases(num_points: int, modes: int, like: Tensor) -> tuple[Tensor, Te
 
 
 def _along_axis(matrix: Tensor, values: Tensor) -> Tensor:
-    """matrix [m, n] times every [n, ...] of values [p, n, ...]."""
+    """Multiply matrix [m, n] by every [n, ...] of values [p, n, ...]."""
     return torch.bmm(matrix.expand(values.shape[0], -1, -1), values)
 
 
 def sign_matrix(num_axes: int) -> Tensor:
-    """[2^d, 2^d]: the complex coefficients of e^(-i Σ σ_a k_a x_a) from the real ones of the products of cos and sin.
+    """Return the matrix from coefficients of products of cos and sin to complex ones.
 
-    e^(-i Σ σ_a θ_a) = Π (cos θ_a - i σ_a sin θ_a), so the product with sines on the axes T has the factor Π_T (-i σ_a).
-    Rows: sign pattern σ (the last axis has +1 only), then real and imaginary part. Columns: cos or sin of every axis.
-    The matrix is orthogonal up to 2^(d-1): two real products a sign pattern, 2^(d-1) patterns.
+    The complex coefficients are those of e^(-i Σ σ_a k_a x_a). As e^(-i Σ σ_a θ_a) = Π (cos θ_a - i σ_a sin θ_a), the
+    product with sines on the axes T has the factor Π_T (-i σ_a). The matrix is orthogonal up to the factor 2^(d-1):
+    there are two real products per sign pattern, and 2^(d-1) patterns.
+
+    Args:
+        num_axes: number d of axes.
+
+    Returns:
+        [2^d, 2^d]. Rows go by sign pattern σ, where the last axis has +1 only, then by real and imaginary part; columns
+        by cos or sin along every axis.
     """
     rows = []
     for signs in itertools.product((1, -1), repeat=num_axes - 1):
@@ -213,5 +254,5 @@ def sign_matrix(num_axes: int) -> Tensor:
                 factor *= -1j * sign if is_sine else 1
             row.append(factor)
         rows.append(row)
-    matrix = torch.tensor(rows, device="cpu")  # of known values even where a model has none: see `weight`
+    matrix = torch.tensor(rows, device="cpu")  # has values even if the model is on the meta device
     return torch.stack([matrix.real, matrix.imag], dim=1).reshape(2**num_axes, 2**num_axes).contiguous()

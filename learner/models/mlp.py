@@ -1,4 +1,6 @@
-"""The fully connected net of Meyer et al. (SC 2023, arXiv 2309.16743): from a problem's scalars to whole fields.
+"""The fully connected net of Meyer et al. (SC 2023), from scalars to whole fields.
+
+The source is arXiv 2309.16743.
 
 Axes:  B batch, C channels, S scalars, * the shape of a geometry, H neurons of a hidden layer.
 """
@@ -17,22 +19,24 @@ from penstock.layout import Layout
 
 
 class MLP(nn.Module):
-    """Fully connected layers with ReLU between them: y = W_n relu(... relu(W_1 x + b_1) ...) + b_n.
+    """Fully connected layers with ReLU between them.
 
-    x are the scalars [B, S] and, where there are input fields, their values, [B, C] by number of points; y are all
-    outputs, point by point.
+        y = W_n relu(... relu(W_1 x + b_1) ...) + b_n
 
-    The last layer holds nearly all weights, H + 1 for each value: with 10^6 points and 256 neurons 257 million, 1 GB
-    and with Adam's moments 3 GB. A built model serves one resolution, and it does not know which points are neighbours:
-    for problems whose input is a field take an operator.
+    x holds the scalars [B, S] and the values of input fields, if there are any, at all points; y holds all outputs at
+    all points.
+
+    The last layer holds nearly all weights, H + 1 for each value: with 10^6 points and 256 neurons these are 257
+    million, or 1 GB, and 3 GB with Adam's moments. Once built, a model serves one resolution, and it does not know
+    which points are neighbours: for problems whose input is a field take an operator.
 
     Args:
-        layout: arrays of the batches.
-        hidden: neurons of each hidden layer, at least 1, from the first layer to the last. Good values: the paper's
-            [256, 256] for a few scalars.
+        layout: layout of batches.
+        hidden: number of neurons in each hidden layer, from first to last, at least 1 each. Good values for a few
+            scalars: [256, 256], as in Meyer et al.
 
     Raises:
-        ValueError: a hidden layer has less than one neuron.
+        ValueError: a hidden layer has less than one neuron, or the layout has no inputs.
     """
 
     accepts = (Grid, Mesh)
@@ -52,7 +56,15 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(sizes))
 
     def forward(self, scalars: Tensor | None = None, **arrays: Tensor) -> Tensor | dict[str, Tensor]:
-        """scalars [B, S] and the input fields [B, C, *], where the layout has them, to outputs [B, C, *]."""
+        """Predict the outputs.
+
+        Args:
+            scalars: input scalars [B, S], if there are any.
+            **arrays: arrays of input fields [B, C, *] by name, if there are any.
+
+        Returns:
+            The outputs [B, C, *], by name of the array if there are several arrays.
+        """
         inputs = [*([] if scalars is None else [scalars]), *(arrays[name] for name in self.field_names)]
         x_BH = torch.cat([values.flatten(1) for values in inputs], dim=1)
         for layer in self.layers[:-1]:

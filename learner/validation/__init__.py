@@ -1,1 +1,1 @@
-"""Draws that are never trained on: how they are gathered, and the errors on them."""
+"""Samples that are never trained on: how they are gathered, and errors on them."""

@@ -1,4 +1,4 @@
-"""The validation set as it comes: the samples of simulations that are solved before training."""
+"""The validation set: samples of simulations that are solved before training."""
 
 from __future__ import annotations
 
@@ -23,26 +23,50 @@ from penstock.status import Ended
 
 @dataclass(frozen=True)
 class Collected:
-    """Samples of a problem's layout, by simulation and step, and how the simulations ended."""
+    """The samples of a validation set, and how its simulations ended.
+
+    Samples are ordered by simulation and step.
+    """
 
     arrays: Mapping[str, np.ndarray]
-    """`Layout.pack` of the samples; where points vary, padded to the most of them."""
+    """`Layout.pack` of the samples; if points vary, padded to the largest sample."""
     simulations: np.ndarray
-    """int64 [N]: the simulation each sample belongs to."""
+    """int64 [N]: simulation of each sample."""
     steps: np.ndarray
-    """int64 [N]"""
+    """int64 [N]: step of each sample."""
     ended: Ended
+    """The simulations that were delivered or have failed."""
 
     def validation(self, unit: Unit, layout: Layout, *, batch_size: int, device: torch.device | str) -> Validation:
-        """Of all rows that could be drawn of the samples, which are of that layout."""
+        """Return the validation on all rows that could be drawn from the samples.
+
+        Args:
+            unit: what a row is.
+            layout: layout of the samples.
+            batch_size: number of rows that are evaluated at a time.
+            device: where they are evaluated.
+
+        Returns:
+            The validation.
+
+        Raises:
+            ValueError: a simulation does not have each step once.
+            PenstockError: a simulation's geometry changes from step to step.
+        """
         rows, _, steps = unit.all_rows(self.arrays, layout, self.simulations, self.steps)
         return Validation(rows, unit.layout(layout), steps=steps, batch_size=batch_size, device=device)
 
 
 class Collector:
-    """Takes the validation design from a stream, by the rules of the ingest: each sample and each end counts once.
+    """Takes the samples of the validation design from a stream.
 
-    ended: what had ended before. `deliveries.ended` may be read at any time.
+    As in the ingest, each sample and each simulation's end counts once. `deliveries.ended` may be read at any time.
+
+    Args:
+        stream: the stream.
+        layout: layout of the samples.
+        num_simulations: number of simulations in the set.
+        ended: simulations that had ended before.
     """
 
     def __init__(self, stream: Stream, layout: Layout, num_simulations: int, ended: Ended = Ended()):  # noqa: B008
@@ -55,9 +79,16 @@ class Collector:
         self._lease_ends: SimpleQueue[LeaseEnd] = SimpleQueue()
 
     def run(self, should_stop: Callable[[], bool]) -> Collected | None:
-        """Until all simulations have ended; None when should_stop() came before, or nothing of them is whole.
+        """Take from the stream until all simulations have ended.
 
-        Raises PenstockError for a chunk of another design, which would be lost.
+        Args:
+            should_stop: ends the collection early once it returns True.
+
+        Returns:
+            The set; None if should_stop() ended the collection, or no simulation was delivered.
+
+        Raises:
+            PenstockError: a chunk of another design arrived, which would be lost.
         """
         while self.deliveries.num_ended < self._num_simulations:
             if should_stop():
@@ -67,27 +98,33 @@ class Collector:
             item = self._stream.next(STREAM_TIMEOUT_S)
             if isinstance(item, LeaseEnd):
                 self._lease_ends.put(item)
-            elif item is not None and item.design != "validation":  # the driver leases none before
+            elif item is not None and item.design != "validation":  # the driver leases no other design before
                 raise PenstockError(
-                    f"a sample of the design {item.design!r} came before the validation set was whole: submit the "
-                    "leases of that first, and on the same lane"
+                    f"a sample of the design {item.design!r} arrived before the validation set was whole: submit the "
+                    "leases of the validation set first, and on the same lane"
                 )
             elif item is not None:
                 self._take(item)
         return self._collected()
 
     def give_up(self, failed: Mapping[int, str]) -> None:
-        """Write down simulations that no worker lives to finish, with the reason. Any thread may say so."""
+        """Record simulations as failed that no worker will finish.
+
+        Any thread may call it.
+
+        Args:
+            failed: reason by simulation.
+        """
         self._given_up.put(failed)
 
     def drain_lease_ends(self) -> list[LeaseEnd]:
-        """The leases that ended since the last call."""
+        """Return the leases that have ended since the last call."""
         return [self._lease_ends.get_nowait() for _ in range(self._lease_ends.qsize())]
 
     def _take(self, chunk: Chunk) -> None:
         rows = self.deliveries.new_rows(chunk)
         if len(rows):
-            # Picked rows are copies: the chunk's arrays lie in Ray's object store, which is small and would fill.
+            # Picked rows are copies. The chunk's arrays lie in Ray's object store, which is small and would fill.
             arrays = {name: chunk.arrays[name][rows] for name in self._layout.blocks}
             simulations, steps = chunk.simulations[rows], chunk.steps[rows]
             self._rows.append((arrays, simulations, steps))
@@ -96,8 +133,8 @@ class Collector:
         self.deliveries.fail(chunk.failed)
 
     def _collected(self) -> Collected | None:
-        """Those of delivered simulations; some of one that failed later may have come."""
-        if not self._rows:  # every worker died of every simulation
+        """The samples of delivered simulations: one that failed may have sent some before."""
+        if not self._rows:  # no simulation sent a sample before it failed
             return None
         all_arrays, all_simulations, all_steps = zip(*self._rows, strict=True)
         self._rows = []

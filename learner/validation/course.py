@@ -1,4 +1,4 @@
-"""The validations of a training: of which weights the last errors are."""
+"""The validations in the course of a training, and the weights they measured."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ from penstock.learner.validation.validation import Validation
 
 
 class Diverged(Exception):
-    """Errors that are not finite."""
+    """Validation errors are not finite."""
 
 
 class ValidationCourse:
-    """A validation set measured again and again while its model is trained.
+    """A validation set that is evaluated repeatedly while a model is trained.
 
-    The attributes may be read from other threads at any time.
+    Other threads may read the attributes at any time.
+
+    Args:
+        validation: the set, if it is known.
     """
 
     def __init__(self, validation: Validation | None = None):
         self.validation = validation
-        """The set; None while it is not known, or where there is none."""
+        """The set; None while it is not known, or if there is none."""
         self.errors: dict | None = None
-        """`Errors.as_dict()` of the last validation that is complete."""
+        """`Errors.as_dict()` of the last complete validation; None before the first."""
         self.step = 0
-        """Of the weights that `errors` are of."""
+        """Training step of the weights whose errors are in `errors`."""
         self._running_step = 0
 
     @property
@@ -34,7 +37,12 @@ class ValidationCourse:
         return self.validation is not None and self.validation.is_running
 
     def begin(self, surrogate: Surrogate, step: int) -> None:
-        """Begin to measure the weights of a step, unless their errors are known."""
+        """Begin to evaluate the weights of a step, unless their errors are known.
+
+        Args:
+            surrogate: the surrogate; it is copied.
+            step: number of training steps it has had.
+        """
         if self.validation is not None and self.step != step:
             self.validation.begin(surrogate)
             self._running_step = step
@@ -43,7 +51,7 @@ class ValidationCourse:
         """Evaluate the next slice.
 
         Raises:
-            Diverged: it was the last one, and the errors are not finite.
+            Diverged: it was the last slice, and the errors are not finite.
         """
         errors = self.validation.advance()
         if errors is None:
@@ -53,13 +61,24 @@ class ValidationCourse:
         self.errors, self.step = errors.as_dict(), self._running_step
 
     def errors_at(self, step: int) -> dict | None:
-        """The errors of the weights of a step; None where others were measured last."""
+        """Return the errors of the weights of a step.
+
+        Args:
+            step: the step.
+
+        Returns:
+            The errors; None if the last ones are those of other weights.
+        """
         return self.errors if self.step == step else None
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it, as JSON."""
+        """Return what a checkpoint keeps, as JSON."""
         return {"validation_errors": self.errors, "validated_step": self.step}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state()`."""
+        """Continue from a saved state.
+
+        Args:
+            state: what `state` returned.
+        """
         self.errors, self.step = state["validation_errors"], state["validated_step"]

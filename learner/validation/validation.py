@@ -1,11 +1,11 @@
-"""The error on simulations that are never trained on, measured in slices between the steps of the training.
+"""The error on simulations that are never trained on, measured between steps.
 
-VRMSE is the variance-scaled root mean squared error of The Well (Ohana et al., NeurIPS 2024, arXiv 2412.00568), with
-the variance over the whole set, samples and points alike. A relative error of 1e-4 says little of a temperature of
-300 K that varies by 0.03 K; a VRMSE of 1 says that nothing of the variation was learnt.
+VRMSE is the variance-scaled root mean squared error of The Well (Ohana et al., NeurIPS 2024, arXiv 2412.00568), but
+with the variance over the whole set, samples and points alike. A relative error of 1e-4 says little about a temperature
+of 300 K that varies by 0.03 K; a VRMSE of 1 says that none of the variation was learnt.
 
-Axes:  N samples, C channels of all outputs, Q output quantities, * the shape of a geometry, M measured errors of a
-sample.
+Axes:  N samples, B samples of a slice, C channels of all outputs, Q output quantities, M measured errors of a sample,
+* the shape of a geometry.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ from penstock.learner.losses.norms import has_gradients, norm_of
 from penstock.learner.normalization import RunningMoments, along, inverse, is_constant
 from penstock.learner.surrogate import Surrogate
 
-BATCH_SIZE = 16  # of a slice, which holds up the next step
+BATCH_SIZE = 16  # rows of a slice, which delays the next step
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """Of one error over all samples; infinite where a prediction was not finite."""
+    """Statistics of one error over all samples.
+
+    An error counts as infinite if the prediction was not finite.
+    """
 
     mean: float
     median: float
@@ -39,6 +42,7 @@ class Statistics:
 
     @classmethod
     def of(cls, errors_N: np.ndarray) -> Statistics:
+        """Return the statistics of errors [N]."""
         ordered = np.sort(errors_N)
         return cls(
             mean=float(ordered.mean()),
@@ -50,56 +54,71 @@ class Statistics:
 
 @dataclass(frozen=True, kw_only=True)
 class FieldErrors:
-    """Of one output quantity, all its components together, over all samples."""
+    """The errors of one output quantity over all samples, its components together."""
 
     relative_l2: Statistics
+    """Statistics of ||prediction - target|| / ||target|| in the L2 norm."""
     h1: Statistics | None
+    """The same in the H1 norm; None if an output's geometry has no gradients."""
     vrmse: float
-    """Root of the mean squared error over the variance: 1 for a prediction of the mean alone, and 1 - vrmse² is the
-    share of the variance that is explained."""
+    """Root of the mean squared error over the variance.
+
+    It is 1 for a prediction of the mean alone; 1 - vrmse² is the share of the variance that is explained.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Errors:
-    """Relative errors ||prediction - target|| / ||target|| in the L2 and the H1 norm, and what of the variance is left.
+    """The errors of a surrogate on a validation set.
 
-    Those of the whole output count every channel in multiples of its standard deviation, as the losses do. Those of a
-    plain field are the same in any unit. A target that is smaller than SMALLEST_SHARE of the root mean square of the
-    targets at its step has its error measured by that. Constant outputs count nowhere.
+    Errors of the whole output count every channel in multiples of its standard deviation, as the losses do. Errors of a
+    plain field are the same in any unit. If a target is smaller than SMALLEST_SHARE of the root mean square of the
+    targets at its step, its error is divided by that share instead. Constant outputs count nowhere.
     """
 
     relative_l2: Statistics
+    """Statistics of ||prediction - target|| / ||target|| in the L2 norm."""
     h1: Statistics | None
-    """None where an output sits on a geometry without gradients: points that vary, a masked grid."""
+    """The same in the H1 norm; None if an output's geometry has no gradients: points that vary, a masked grid."""
     vrmse: float
-    """Root mean square of the channels'."""
+    """Root mean square of the channels' VRMSE."""
     fields: dict[str, FieldErrors]
-    """By the outputs' names."""
+    """Errors of each output by its name."""
     constants: dict[str, float]
-    """Of outputs that never vary, of a vector each component that does not, the value that is predicted."""
+    """Predicted value of each output that never varies, or of each such component of a vector, by name."""
 
     def as_dict(self) -> dict:
-        """{"relative_l2": {"mean", "median", "p99", "max"}, "h1": likewise, "vrmse", "fields": {name: all three},
-        "constants": {name: value}}."""
+        """Return the errors as JSON.
+
+        It is {"relative_l2": {"mean", "median", "p99", "max"}, "h1": likewise, "vrmse", "fields": {name: all three},
+        "constants": {name: value}}.
+        """
         return asdict(self)
 
 
 class Validation:
-    """Held-out samples: arrays [N, C, *] of `layout`, that of batches, evaluated `batch_size` at a time on `device`.
-
-    They are not copied, and must not change. Only the slice that is due goes to a GPU: the set of a transient problem
-    may be larger than the GPU's memory, which training needs.
+    """Held-out samples, on which a surrogate is evaluated slice by slice.
 
         validation.begin(surrogate)
         while (errors := validation.advance()) is None:
             ...  # train a step
 
     `begin` copies the surrogate, so that all slices measure the same weights while training changes them. A slice is
-    one batch's forward pass in float32; nothing waits for the device before the last one.
+    one batch's forward pass in float32; nothing waits for the device before the last slice. Only the slice that is due
+    goes to a GPU, because the set of a transient problem may be larger than what training leaves of the GPU's memory.
 
-    steps: int64 [N], those of the rows' simulations that their inputs are of; absent, all rows are alike.
+    Errors are measured in the norms of orders 0 and 1 that the outputs' geometries have (`norm_of`); those of scalars
+    by their values.
 
-    Errors are in the norms of orders 0 and 1 that the outputs' geometries have (`norm_of`); scalars in their values.
+    Args:
+        arrays: arrays of the samples, [N, C, *]. They are not copied, and must not change.
+        layout: layout of the arrays, which is that of batches.
+        steps: step of each row's inputs in its simulation, int64 [N]; None if all rows are alike.
+        batch_size: number of rows in a slice, at least 1.
+        device: where the rows are evaluated.
+
+    Raises:
+        ValueError: `batch_size` is below 1.
     """
 
     def __init__(
@@ -118,8 +137,8 @@ class Validation:
         self.layout = layout
         self.batch_size = batch_size
         self._columns = _Columns(layout)
-        # [N, M]: errors relative to the targets in each norm, of the whole output, then of every quantity; then each
-        # channel's mean squared error
+        # [N, M]: for each norm the relative errors of the whole output and of every quantity; then each channel's mean
+        # squared error
         self._errors = torch.empty(len(self), self._columns.num, device=self.device)
         numbers, steps = np.unique(np.zeros(len(self)) if steps is None else steps, return_inverse=True)
         moments = RunningMoments(len(numbers))
@@ -135,7 +154,7 @@ class Validation:
             of_steps = [np.hypot(*moments.over(block.name, slice(step, step + 1))) for step in range(len(numbers))]
             sizes.append(np.stack(of_steps)[steps])
         self._std = self._on_device(np.concatenate(stds))  # [C]
-        self._sizes = self._on_device(np.concatenate(sizes, axis=1))  # [N, C] root mean squares at a row's step
+        self._sizes = self._on_device(np.concatenate(sizes, axis=1))  # [N, C] targets' root mean square at a row's step
         self._num_done = len(self)
         self._surrogate: Surrogate | None = None
         self._snapshot: Surrogate | None = None
@@ -145,24 +164,34 @@ class Validation:
 
     @property
     def is_running(self) -> bool:
-        """Whether slices are left of what `begin` began."""
+        """Whether slices are left to evaluate."""
         return self._num_done < len(self)
 
     def begin(self, surrogate: Surrogate) -> None:
-        """Take a copy of the surrogate, on the device; what was running is given up."""
+        """Copy a surrogate to the device and begin to evaluate it.
+
+        An evaluation that was running is given up.
+
+        Args:
+            surrogate: the surrogate.
+        """
         if surrogate is self._surrogate:
             follow(self._snapshot, surrogate)
         else:
             self._surrogate = surrogate
             self._snapshot = copied(surrogate).to(self.device).requires_grad_(False).eval()
         self._num_done = 0
-        # A channel that is constant in training and not here is measured in its deviation here.
+        # A channel that is constant in training but varies in this set is measured in its deviation in this set.
         stds = [getattr(self._snapshot.normalization, f"{block.name}_std") for block in self.layout.output_blocks]
         std = torch.cat(stds)
         self._inverse_std = inverse(torch.where(std > 0, std, self._std))
 
     def advance(self) -> Errors | None:
-        """Evaluate the next slice; the errors when it was the last one. Only then the host waits for the device."""
+        """Evaluate the next slice. The host waits for the device only after the last one.
+
+        Returns:
+            The errors if it was the last slice, else None.
+        """
         rows = slice(self._num_done, min(self._num_done + self.batch_size, len(self)))
         batch = {name: to_device(array[rows], self.device) for name, array in self.arrays.items()}
         with torch.no_grad():
@@ -174,18 +203,25 @@ class Validation:
         return None if self.is_running else self._summary()
 
     def finish(self) -> Errors:
-        """Evaluate all slices that are left."""
+        """Evaluate all slices that are left, and return the errors."""
         while (errors := self.advance()) is None:
             pass
         return errors
 
     def errors(self, surrogate: Surrogate) -> Errors:
-        """The errors of a surrogate, at once."""
+        """Evaluate a surrogate on the whole set at once, and return the errors."""
         self.begin(surrogate)
         return self.finish()
 
     def sample_errors(self, surrogate: Surrogate) -> np.ndarray:
-        """float64 [N]: every sample's relative L2 error of the whole output."""
+        """Evaluate a surrogate on the whole set at once, sample by sample.
+
+        Args:
+            surrogate: the surrogate.
+
+        Returns:
+            The relative L2 error of each sample's whole output, float64 [N].
+        """
         self.errors(surrogate)
         return self._errors[:, 0].cpu().double().numpy()
 
@@ -200,7 +236,7 @@ class Validation:
         statistics = [[Statistics.of(errors) for errors in errors_NQ.T] for errors_NQ in by_norm]  # whole output first
         if len(statistics) == 1:
             statistics.append([None] * len(statistics[0]))
-        # An output that varies in training and not here: its error is then shown in the deviation that it had there.
+        # An output that varies in training but not in this set has its error in units of its deviation in training.
         std_C = np.where(std_C > 0, std_C * inverse_C, 1.0)
         vrmse = np.sqrt(squares_NC.mean(axis=0)) / std_C
         varies = inverse_C > 0
@@ -228,14 +264,17 @@ class Validation:
 
 
 class _Columns:
-    """The errors of a sample, one after another: in each norm of the whole and of each quantity, then by channel."""
+    """The order in which the errors of a sample are measured and stored.
+
+    For each norm come those of the whole output and of each quantity, then the mean squared error of each channel.
+    """
 
     def __init__(self, layout: Layout):
         self._layout = layout
         orders = (0, 1) if all(has_gradients(block.on) or block.on is None for block in layout.output_blocks) else (0,)
         self._norms = [[norm_of(block.on, order) for block in layout.output_blocks] for order in orders]
         self.quantities: dict[str, slice] = {}
-        """The channels of each output, among those of all."""
+        """Channels of each output among those of all outputs."""
         start = 0
         for spec in (spec for block in layout.output_blocks for spec in block.specs):
             self.quantities[spec.name] = slice(start, start + spec.components)
@@ -244,14 +283,21 @@ class _Columns:
         self.num = len(self._norms) * (1 + len(self.quantities)) + start
 
     def split(self, columns: np.ndarray) -> list[np.ndarray]:
-        """Of each norm [N, 1 + Q], and last [N, C]."""
+        """Split columns [N, M] into one array [N, 1 + Q] per norm, and [N, C] at the end."""
         width = 1 + len(self.quantities)
         return np.split(columns, [width * (number + 1) for number in range(len(self._norms))], axis=1)
 
     def errors(
         self, prediction: Mapping[str, Tensor], batch: Mapping[str, Tensor], inverse_std_C: Tensor, typical_BC: Tensor
     ) -> Tensor:
-        """[B, M]. typical_BC: the targets' root mean squares, in multiples of standard deviations."""
+        """Return the errors of a slice, [B, M].
+
+        Args:
+            prediction: predicted arrays by name, [B, C, *] in physical units.
+            batch: arrays of the slice by name.
+            inverse_std_C: reciprocal of each channel's standard deviation; 0 for a constant one.
+            typical_BC: root mean square of the targets at each row's step, in multiples of the standard deviations.
+        """
         blocks = self._layout.output_blocks
         targets, errors, weights = [], [], []
         for block, own in zip(blocks, inverse_std_C.split([block.shape[0] for block in blocks]), strict=True):
@@ -276,7 +322,10 @@ class _Columns:
         return torch.cat([*columns, error_BC], dim=1)
 
     def _ratios(self, error_BC: Tensor, target_BC: Tensor, typical_BC: Tensor) -> list[Tensor]:
-        """Relative errors [B, 1], of all channels together and of each quantity, from the squared norms."""
+        """Relative errors [B, 1], of the whole output and of each quantity.
+
+        Errors and targets are given as squared norms, typical ones as norms.
+        """
         ratios = []
         for channels in (slice(None), *self.quantities.values()):
             squares = (values[:, channels] for values in (error_BC, target_BC, typical_BC.square()))
@@ -286,7 +335,7 @@ class _Columns:
 
 
 def _quantile(ordered: np.ndarray, fraction: float) -> float:
-    """Linear interpolation, as np.quantile's, which makes NaN of two infinite neighbours."""
+    """Interpolate linearly like np.quantile, but give no NaN between infinite errors."""
     position = fraction * (len(ordered) - 1)
     below, above = ordered[int(np.floor(position))], ordered[int(np.ceil(position))]
     return float(below if below == above else below + (position % 1) * (above - below))

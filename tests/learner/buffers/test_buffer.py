@@ -592,7 +592,7 @@ def test_batches_and_steps_that_do_not_fit_are_refused():
     buffer = Buffer(LAYOUT, Fifo(), capacity=10, watermark=1, seed=0, unit=Pairs(3))
     with pytest.raises(ValueError, match="capacity of 3 simulations of 3 steps is below the batch size 4"):
         buffer.draw(4, 0.0)
-    with pytest.raises(ValueError, match="steps 2 to 3 came, and a simulation has 0 to 2"):
+    with pytest.raises(ValueError, match="steps 2 to 3 arrived, but a simulation has 0 to 2"):
         buffer.put_now(*samples(np.zeros(2, np.int64), np.array([2, 3])))
 
 

@@ -174,7 +174,7 @@ def test_a_policy_that_breaks_its_word_is_named():
             return np.ones((len(slots), 1))
 
     for policy, expected in (
-        (Keeping(), r"Keeping.choose\(4\) returned 4 slots, and 0 are idle no longer: it must return 1 to 4 of them"),
+        (Keeping(), r"Keeping.choose\(4\) returned 4 slots, and 0 are idle no longer: it must return 1 to 4 idle"),
         (Greedy(), r"Greedy.choose\(4\) returned 5 slots, and 5 are idle no longer"),
         (Idle(), r"Idle.choose\(4\) returned 0 slots"),
         (Square(), r"Square.weights\(\) gave the shape \(4, 1\) for \(4,\) slots"),

@@ -21,6 +21,7 @@ from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.buffers.policies import POLICIES
 from penstock.learner.checkpoints import checkpoint
 from penstock.learner.checkpoints.rows import Rows
+from penstock.learner.checkpoints.tensors import DTYPE_NAMES
 
 
 def parts(step, error=None, size=50):
@@ -171,7 +172,7 @@ def test_a_copy_under_another_step_is_damage(tmp_path):
     path = checkpoint.save(tmp_path, 1, **parts(1, 0.5), keep=1)
     shutil.copytree(path, tmp_path / "2")
     assert checkpoint.best(tmp_path) == 1
-    with pytest.raises(PenstockError, match=r"its meta\.json is of step 1"):
+    with pytest.raises(PenstockError, match=r"its meta\.json is that of step 1"):
         checkpoint.load(tmp_path)
 
 
@@ -206,9 +207,9 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     checkpoint.save(tmp_path, 1, **parts(1), keep=1)
     loaded = checkpoint.load(tmp_path)
     module = nn.ModuleDict({"layer": nn.Linear(4, 50, bias=False)})
-    with pytest.raises(PenstockError, match=r"layer\.bias is \(4,\) there and absent here"):
+    with pytest.raises(PenstockError, match=r"layer\.bias was \(4,\) when it was saved and is absent in this model"):
         loaded.load_into(module)
-    with pytest.raises(PenstockError, match=r"layer\.bias is \(4,\) there and \(9,\) here"):
+    with pytest.raises(PenstockError, match=r"layer\.bias was \(4,\) when it was saved and is \(9,\) in this model"):
         loaded.load_into(nn.ModuleDict({"layer": nn.Linear(4, 9)}))
 
 
@@ -334,9 +335,7 @@ except PenstockError as error:
 def test_files_are_what_the_safetensors_library_reads(tmp_path):
     """Of every dtype, of no and of zero size, strided, by rows, and with blocks that end within and between rows."""
     generator = torch.Generator().manual_seed(0)
-    plain = {
-        str(dtype): torch.randint(0, 2, (3, 5), generator=generator).to(dtype) for dtype in checkpoint.DTYPE_NAMES
-    } | {
+    plain = {str(dtype): torch.randint(0, 2, (3, 5), generator=generator).to(dtype) for dtype in DTYPE_NAMES} | {
         "random": torch.randn(1_300_000, generator=generator),
         "scalar": torch.tensor(2.5, dtype=torch.float64),
         "empty": torch.zeros(0, 4),

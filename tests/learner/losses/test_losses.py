@@ -341,7 +341,7 @@ def test_a_compiled_loss_on_a_mesh_is_the_same_and_hides_its_sparse_matrix_from_
 
 
 def test_a_mesh_that_does_not_fit_is_refused_in_one_line():
-    with pytest.raises(ValueError, match=r"the weights are of \(5,\) points, the fields' shape is \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"has weights of shape \(5,\), but the fields have \(2, 3\): give"):
         RelativeL2(interval(4))(torch.ones(1, 1, 2, 3), torch.ones(1, 1, 2, 3))
     large = interval(MAX_DENSE_POINTS)
     with pytest.raises(ValueError, match=f"too much for {MAX_DENSE_POINTS + 1} points: take an order of 0, 1, 2"):

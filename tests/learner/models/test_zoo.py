@@ -78,7 +78,7 @@ REFUSED = {
     "Exits": rf"two samples can't pass through it: SystemExit: no licence {FILE}",
     "NormOfOne": rf"a training step on one sample fails: .* {FILE}",
     "CannotBeCopied": r"it can't be copied \(TypeError: cannot pickle 'generator' object\)",
-    "OwnStateDict": "its checkpoint can't be restored: .* model.c.weight is absent there",
+    "OwnStateDict": "its checkpoint can't be restored: .* model.c.weight was not saved",
 }
 NAMES = [*LIVING, *NOTED, *REFUSED]
 
