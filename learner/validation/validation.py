@@ -4,8 +4,8 @@ VRMSE is the variance-scaled root mean squared error of The Well (Ohana et al., 
 with the variance over the whole set, samples and points alike. A relative error of 1e-4 says little about a temperature
 of 300 K that varies by 0.03 K; a VRMSE of 1 says that none of the variation was learnt.
 
-Axes:  N samples, B samples of a slice, C channels of all outputs, Q output quantities, M measured errors of a sample,
-* the shape of a geometry.
+Axes:  N samples, B samples of a slice, C channels of all outputs, Q output quantities, * the shape of a geometry,
+M measured errors of a sample.
 """
 
 from __future__ import annotations

@@ -269,7 +269,7 @@ def test_a_validation_set_counts_each_sample_and_each_end_once_and_keeps_nothing
 
 
 def test_a_sample_that_the_validation_set_would_lose_is_refused():
-    with pytest.raises(PenstockError, match="of the design 'training' came before the validation set was whole"):
+    with pytest.raises(PenstockError, match="of the design 'training' arrived before the validation set was whole"):
         Collector(Items(chunk((9,), finished=(9,))), LAYOUT, 1).run(lambda: False)
 
 
