@@ -217,7 +217,7 @@ class Optimization:
             state: the state. The weights that belong to it must have been loaded into `averaged` before.
 
         Raises:
-            PenstockError: weights were averaged there and are not here, or the other way round.
+            PenstockError: weights were averaged before and are not now, or the other way round.
         """
         was_averaged = any(name.startswith("weights.") for name in state)
         if was_averaged != (self.ema_decay is not None):

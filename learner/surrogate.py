@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from penstock.geometry import Geometry, Mesh
-from penstock.layout import Block, Layout
+from penstock.layout import Layout
 from penstock.learner.normalization import Normalization
 
 ARRAYS = ("points", "weights", "edges")  # of a geometry
@@ -64,19 +64,16 @@ class Surrogate(nn.Module):
 
         Args:
             inputs: every input by its name in the layout: fields [B, *] or [B, components, *], scalars [B]. The arrays
-                that samples bring along for their geometries are among them, as in packed samples: points [B, d, P],
-                weights [B, P], edges [B, 2, E].
+                that samples bring along for their geometries are among them: points [B, P, d], weights [B, P], edges
+                [B, E, 2].
 
         Returns:
             Every output by its name, in the same shapes.
         """
         blocks = (*self.layout.input_blocks, *self.layout.geometry_blocks)
-        outputs = self.predict({block.name: joined_channels(block, inputs) for block in blocks})
-        return {
-            name: outputs[block.name][:, channel]
-            for block in self.layout.output_blocks
-            for name, channel in block.channels.items()
-        }
+        outputs = self.predict({block.name: torch.cat(block.channels_of(inputs), dim=1) for block in blocks})
+        named = [block.by_name(outputs[block.name]) for block in self.layout.output_blocks]
+        return {name: values for quantities in named for name, values in quantities.items()}
 
     def predict(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Predict from a batch, in physical units.
@@ -196,17 +193,3 @@ def geometry_arguments(model: nn.Module, layout: Layout) -> set[str]:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return set(names)
     return names & {parameter.name for parameter in parameters}
-
-
-def joined_channels(block: Block, values: Mapping[str, Tensor]) -> Tensor:
-    """Join a block's quantities to its array.
-
-    Args:
-        block: the block.
-        values: its quantities by name, [B, *], or [B, components, *] with several components.
-
-    Returns:
-        The array, [B, C, *].
-    """
-    parts = [values[spec.name] if spec.components > 1 else values[spec.name].unsqueeze(1) for spec in block.specs]
-    return torch.cat(parts, dim=1)

@@ -139,6 +139,30 @@ class Block:
             start += spec.components
         return channels
 
+    @property
+    def is_rows(self) -> bool:
+        """Whether by its name it is [N, P, d] or [N, E, 2]: points and edges."""
+        return self.role == "geometry" and self.is_ragged and self.name != self.on.named("weights")
+
+    def by_name[Array](self, array: Array) -> dict[str, Array]:
+        """The quantities, as people give and get them.
+
+        Args:
+            array: the block's array [N, C, *] or [N, C], of NumPy or torch.
+
+        Returns:
+            [N, *] or [N] by name, [N, components, *] with several components; rows of points and edges.
+        """
+        if self.is_rows:
+            return {self.name: array.swapaxes(1, 2)}
+        return {name: array[:, channel] for name, channel in self.channels.items()}
+
+    def channels_of[Array](self, values: Mapping[str, Array]) -> list[Array]:
+        """What `by_name` gives, as parts of the block's array along C."""
+        if self.is_rows:
+            return [values[self.name].swapaxes(1, 2)]
+        return [values[spec.name] if spec.components > 1 else values[spec.name][:, None] for spec in self.specs]
+
     @cached_property
     def channel_names(self) -> tuple[str, ...]:
         """The quantity's name for each channel, with a number if it has components."""

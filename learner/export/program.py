@@ -122,7 +122,7 @@ def _by_name(layout: Layout, arrays: Mapping[str, np.ndarray | Tensor]) -> dict[
     for block, spec in _arguments(layout):
         values = torch.as_tensor(np.asarray(arrays[block.name]))
         rows = torch.arange(NUM_EXAMPLES) % len(values)
-        inputs[spec.name] = values[rows][:, block.channels[spec.name]].contiguous()
+        inputs[spec.name] = block.by_name(values[rows])[spec.name].contiguous()
     return inputs
 
 
@@ -153,10 +153,10 @@ def _trace(surrogate: Surrogate, inputs: dict[str, Tensor]) -> torch.export.Expo
     free = {}
     for block, spec in _arguments(surrogate.layout):
         num_axes = inputs[spec.name].dim()
-        first = num_axes if block.on is None or isinstance(block.on, Mesh) else num_axes - len(block.shape[1:])
-        is_free = [axis == 0 or (takes_others and axis >= first) for axis in range(num_axes)]
+        varying = _varying_axes(block, num_axes) if takes_others else range(0)
         free[spec.name] = {
-            axis: torch.export.Dim.AUTO if is_free[axis] else torch.export.Dim.STATIC for axis in range(num_axes)
+            axis: torch.export.Dim.AUTO if axis == 0 or axis in varying else torch.export.Dim.STATIC
+            for axis in range(num_axes)
         }
     try:
         with torch.no_grad():
@@ -164,6 +164,14 @@ def _trace(surrogate: Surrogate, inputs: dict[str, Tensor]) -> torch.export.Expo
     except Exception as error:  # whatever torch.export can't follow, in a user's model too
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise PenstockError(f"{type(surrogate.model).__name__} can't be exported: {reason}", exit_code=1) from error
+
+
+def _varying_axes(block: Block, num_axes: int) -> range:
+    """Axes of an argument whose sizes may be others than in training: those of a grid, that of varying points."""
+    if block.is_rows:
+        return range(1, 2)
+    is_fixed = block.on is None or isinstance(block.on, Mesh)
+    return range(num_axes if is_fixed else num_axes - len(block.shape[1:]), num_axes)
 
 
 def _takes_other_sizes(surrogate: Surrogate, inputs: dict[str, Tensor]) -> bool:
@@ -194,7 +202,7 @@ def _output_shape(
     """
     own = (spec.components,) if spec.components > 1 else ()
     num_axes = len(block.shape) - 1
-    like = [shapes[other.name] for by, other in _arguments(layout) if by.on == block.on and num_axes]
+    like = [shapes[other.name] for by, other in _arguments(layout) if by.on == block.on and not by.is_rows and num_axes]
     return (None, *own, *(like[0][-num_axes:] if like else block.shape[1:]))
 
 
@@ -203,12 +211,14 @@ def _describe(block: Block, spec: FieldSpec, shape: tuple[int | None, ...]) -> d
 
     Free sizes are named, as in "batch", or "n0 (64)" with the size that was trained on.
     """
-    sizes = ["batch", *([spec.components] if spec.components > 1 else [])]
+    sizes = [f"n{axis} ({size})" for axis, size in enumerate(block.shape[1:])]
     if block.is_ragged:
         what = "edges" if block.dtype.kind == "i" else "points"
-        sizes.append(f"{block.on.named(what)} (at most {block.shape[-1]})")
+        sizes = [f"{block.on.named(what)} (at most {block.shape[-1]})"]
+    if block.is_rows:
+        sizes = ["batch", *sizes, spec.components]
     else:
-        sizes += [f"n{axis} ({size})" for axis, size in enumerate(block.shape[1:])]
+        sizes = ["batch", *([spec.components] if spec.components > 1 else []), *sizes]
     return {
         "name": spec.name,
         "unit": spec.unit,
@@ -225,8 +235,9 @@ def _elsewhere(layout: Layout, inputs: Mapping[str, Tensor]) -> dict[str, Tensor
         values = inputs[spec.name]
         rows = values[torch.arange(NUM_EXAMPLES + 1) % NUM_EXAMPLES]
         if isinstance(block.on, Points):
-            size = rows.shape[-1]
-            rows = rows[..., torch.arange(size + size // 2 + 1) % size]
+            axis = 1 if block.is_rows else rows.dim() - 1
+            size = rows.shape[axis]
+            rows = rows.index_select(axis, torch.arange(size + size // 2 + 1) % size)
         elif isinstance(block.on, Grid):
             # each axis grows by a different amount, so that a mix-up of sizes shows
             grid = [size + size // 2 + axis for axis, size in enumerate(rows.shape[-block.on.dimension :])]

@@ -42,9 +42,9 @@ class BranchTrunk(nn.Module):
         for name, value in (("width", width), ("latent", latent), ("layers", layers)):
             if value < 1:
                 raise ValueError(f"branch_trunk: {name} must be at least 1, not {value}")
-        self.geometry = _the_one(layout)
+        geometry = _the_one(layout)
         (outputs,) = layout.output_blocks
-        num_inputs = self.geometry.dimension + sum(block.shape[0] for block in layout.input_blocks)
+        num_inputs = geometry.dimension + sum(block.shape[0] for block in layout.input_blocks)
         self.branch = _net(num_inputs, width, layers, latent)
         self.trunk = _net(num_inputs + latent, width, layers, outputs.shape[0])
 

@@ -132,7 +132,7 @@ class SpectralConvolution(nn.Module):
 
     def __init__(self, width: int, modes: Sequence[int]):
         super().__init__()
-        self.width, self.modes = width, tuple(modes)
+        self.modes = tuple(modes)
         num_axes = len(self.modes)
         num_signs = 2 ** (num_axes - 1)
         # A factor sqrt(width) below what keeps the energy of the modes, so that pointwise maps carry the first steps.

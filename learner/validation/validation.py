@@ -279,7 +279,6 @@ class _Columns:
         for spec in (spec for block in layout.output_blocks for spec in block.specs):
             self.quantities[spec.name] = slice(start, start + spec.components)
             start += spec.components
-        self._num_channels = start
         self.num = len(self._norms) * (1 + len(self.quantities)) + start
 
     def split(self, columns: np.ndarray) -> list[np.ndarray]:

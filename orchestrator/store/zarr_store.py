@@ -85,13 +85,11 @@ def by_name(arrays: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndarr
 
     Returns:
         Arrays [N, *], [N, components, *], or [N] for a scalar, by quantity. What samples bring along of their
-        geometries keeps its names; in the padding of a sample the weights are 0.
+        geometries keeps its names: points [N, P, d], weights [N, P], edges [N, E, 2]; in the padding of a sample the
+        weights are 0.
     """
-    return {
-        name: arrays[block.name][:, channel]
-        for block in layout.blocks.values()
-        for name, channel in block.channels.items()
-    }
+    named = [block.by_name(arrays[block.name]) for block in layout.blocks.values()]
+    return {name: values for quantities in named for name, values in quantities.items()}
 
 
 def by_block(arrays: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndarray]:
@@ -104,12 +102,7 @@ def by_block(arrays: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndar
     Returns:
         Packed samples, by block.
     """
-    return {
-        block.name: np.concatenate(
-            [arrays[spec.name] if spec.components > 1 else arrays[spec.name][:, None] for spec in block.specs], axis=1
-        )
-        for block in layout.blocks.values()
-    }
+    return {block.name: np.concatenate(block.channels_of(arrays), axis=1) for block in layout.blocks.values()}
 
 
 def _damaged(path: Path, what: str) -> PenstockError:

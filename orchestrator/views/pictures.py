@@ -147,7 +147,7 @@ def _draw_mesh(figure, axis, panel: _Panel, mesh: Mesh, arrays: Mapping[str, np.
 
 def _draw_points(figure, axis, panel: _Panel, geometry: Points, arrays: Mapping[str, np.ndarray], row: int) -> None:
     is_there = _shown(geometry, arrays, row)
-    points = arrays[geometry.named("points")][row].reshape(geometry.dimension, -1)[:, is_there].T
+    points = arrays[geometry.named("points")][row][is_there]
     _draw_cloud(figure, axis, panel, points, panel.values[..., is_there])
 
 

@@ -155,6 +155,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.ray)
+        if item.get_closest_marker("darcy") and item.config.getoption("--geometry") != "grid":
+            item.add_marker(pytest.mark.skip(reason="of the Darcy problem alone"))
 
 
 @pytest.fixture

@@ -261,6 +261,7 @@ class Broken(torch.nn.Module):
 """
 
 
+@pytest.mark.darcy
 @pytest.mark.parametrize(
     ("num_good", "code", "where"),
     [(0, 2, "model: a training step on 8 samples fails"), (100, 1, "learner.log")],
@@ -350,6 +351,7 @@ class Failing(Problem):
 """
 
 
+@pytest.mark.darcy
 def test_a_problem_whose_every_solve_fails_ends_with_the_first_cause(cli):
     (cli.folder / "failing.py").write_text(FAILING)
     result = cli.run("train", "tiny.yaml", "problem=./failing.py:Failing")
@@ -398,6 +400,7 @@ cli.run()
 """
 
 
+@pytest.mark.darcy
 @pytest.mark.slow  # a worker is waited for for 20 s
 def test_a_worker_that_dies_or_hangs_while_it_starts_is_named_with_its_last_words_and_replaced(cli):
     (cli.folder / "bad.py").write_text(BAD_STARTS.format(folder=str(cli.folder)))

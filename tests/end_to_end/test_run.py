@@ -87,6 +87,7 @@ def watched(shared_cli):
     return shared_cli, watch, result
 
 
+@pytest.mark.darcy
 def test_it_ends_with_a_summary_and_the_next_commands(watched):
     cli, _, result = watched
     assert result.returncode == 0, result.stderr
@@ -106,6 +107,7 @@ def test_it_ends_with_a_summary_and_the_next_commands(watched):
     assert cli.read("run.json")["state"] == "ended"
 
 
+@pytest.mark.darcy
 def test_the_loss_falls(watched):
     losses = [record["loss"] for record in watched[0].records() if record["loss"] is not None]
     assert losses[-1] < 0.6 * losses[0]
@@ -140,6 +142,7 @@ def test_penstock_listens_on_localhost_alone(watched):
     assert {ip for ip, p in watch.addresses if p == port} == {"127.0.0.1"}
 
 
+@pytest.mark.darcy
 def test_disk_use_stays_bounded_and_nothing_is_spilled(watched):
     """Two buffers, keep + 1 weights, the optimizer's two moments twice, the validation set, and little else."""
     cli, watch, _ = watched
@@ -158,6 +161,7 @@ def test_nothing_of_ray_is_left(watched):
     assert watch.session_folders and not any(folder.exists() for folder in watch.session_folders)
 
 
+@pytest.mark.darcy
 def test_validation_is_reproducible_and_apart_from_training(watched):
     arrays, _ = zarr_store.read(watched[0].latest / "validation.zarr")
     assert arrays["simulation"].tolist() == list(range(16))
@@ -201,6 +205,7 @@ print(extra["card.json"] if isinstance(extra["card.json"], str) else extra["card
 """
 
 
+@pytest.mark.darcy
 def test_the_exported_file_needs_torch_alone(watched, tmp_path):
     """It gives the validation's numbers at a batch that was not exported, and the model's fields at a finer grid."""
     cli = watched[0]
@@ -241,6 +246,7 @@ def test_the_exported_file_needs_torch_alone(watched, tmp_path):
     torch.testing.assert_close(out["fine"], eager, rtol=1e-5, atol=1e-5 * eager.abs().max().item())
 
 
+@pytest.mark.darcy
 def test_predict_solves_new_draws_and_draws_them(watched):
     cli = watched[0]
     result = cli.run("predict", "--num", "3")
@@ -256,6 +262,7 @@ def test_predict_solves_new_draws_and_draws_them(watched):
     assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
 
 
+@pytest.mark.darcy
 def test_predict_writes_elsewhere_more_draws_than_a_batch_and_refuses_a_file(watched, tmp_path):
     cli, output = watched[0], tmp_path / "elsewhere"
     result = cli.run("predict", "--num", "11", "--output", str(output))

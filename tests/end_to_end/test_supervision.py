@@ -79,6 +79,7 @@ def start(cli, *arguments):
     return cli.start("train", "tiny.yaml", "problem={name: ./misfits.py:Misfits}", *small, *arguments)
 
 
+@pytest.mark.darcy
 def test_simulations_that_hang_crash_or_raise_fail_alone_and_a_stopped_worker_is_replaced(cli):
     x = {i: SPACE.draw(generator_of(0, "training", i))["x"] for i in range(300)}
     order = sorted(x, key=x.get)
@@ -118,6 +119,7 @@ def test_simulations_that_hang_crash_or_raise_fail_alone_and_a_stopped_worker_is
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.darcy
 def test_a_worker_that_grows_is_replaced_and_nothing_is_lost(cli):
     process = start(cli, "problem.grow_mb=10", "solver.memory_mb=50", "training.stop_after={simulations: 60}")
     result = cli.finish(process, timeout_s=300)
@@ -127,6 +129,7 @@ def test_a_worker_that_grows_is_replaced_and_nothing_is_lost(cli):
     assert "worker outgrown" in events and "worker died" not in events
 
 
+@pytest.mark.darcy
 def test_a_solver_that_always_crashes_ends_the_run_with_the_cause(cli):
     result = cli.finish(start(cli, "problem.crash=1.0", "training.stop_after={steps: 60}"), timeout_s=300)
     assert result.returncode == 3
@@ -134,6 +137,7 @@ def test_a_solver_that_always_crashes_ends_the_run_with_the_cause(cli):
     assert "the next starts in 8 s" in result.stdout
 
 
+@pytest.mark.darcy
 def test_a_run_in_which_nothing_is_solved_any_more_ends_by_its_minutes_with_what_it_has(cli):
     process = start(cli, "problem.hang=1.0", "training.stop_after={minutes: 0.1}")
     result = cli.finish(process, timeout_s=300)

@@ -154,7 +154,7 @@ def test_a_model_sees_points_in_the_unit_of_the_boxs_longest_edge():
 def test_outputs_by_name_are_those_by_array_and_so_are_losses_inputs():
     arrays, surrogate = batch(), surrogate_of(Notes(), ON_POINTS)
     inputs = {"a": arrays["fields"][:, 0], "k": arrays["scalars"][:, 0]}
-    inputs |= {"points": arrays["points"], "weights": arrays["weights"][:, 0], "edges": arrays["edges"]}
+    inputs |= {"points": arrays["points"].mT, "weights": arrays["weights"][:, 0], "edges": arrays["edges"].mT}
     outputs, predicted = surrogate(**inputs), surrogate.predict(arrays)
     assert {name: tuple(array.shape) for name, array in outputs.items()} == {"u": (3, 2, 7), "p": (3, 7), "drag": (3,)}
     assert torch.equal(torch.cat([outputs["u"], outputs["p"][:, None]], 1), predicted["targets"])

@@ -115,18 +115,18 @@ def test_a_file_on_points_takes_any_number_of_them_and_of_edges_and_gives_scalar
         ends = torch.randint(0, num_points - 1, (size, num_edges), generator=random)
         inputs = {
             "a": torch.randn(size, num_points, generator=random),
-            "points": torch.rand(size, 2, num_points, generator=random),
+            "points": torch.rand(size, num_points, 2, generator=random),
             "weights": torch.rand(size, num_points, generator=random),
-            "edges": torch.stack([ends, ends + 1], dim=1).int(),
+            "edges": torch.stack([ends, ends + 1], dim=2).int(),
         }
         outputs = agrees(module, surrogate, inputs)
         assert outputs["u"].shape == (size, 3, num_points) and outputs["drag"].shape == (size,)
     shapes = {each["name"]: each["shape"] for each in card["inputs"] + card["outputs"]}
     assert shapes == {
         "a": ["batch", "points (at most 30)"],
-        "points": ["batch", 2, "points (at most 30)"],
+        "points": ["batch", "points (at most 30)", 2],
         "weights": ["batch", "points (at most 30)"],
-        "edges": ["batch", 2, "edges (at most 40)"],
+        "edges": ["batch", "edges (at most 40)", 2],
         "u": ["batch", 3, "points (at most 30)"],
         "drag": ["batch"],
     }

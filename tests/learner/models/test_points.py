@@ -175,16 +175,17 @@ def test_the_exported_file_takes_any_number_of_samples_and_of_points(name, layou
         for each in expected:
             assert_close(outputs[each], expected[each])
     shapes = {each["name"]: each["shape"] for each in card["inputs"] + card["outputs"]}
-    assert shapes["points"] == shapes["u"] == ["batch", 2, "points (at most 40)"]
+    assert shapes["points"] == ["batch", "points (at most 40)", 2] and shapes["u"] == [
+        "batch",
+        2,
+        "points (at most 40)",
+    ]
     assert shapes["weights"] == shapes["p"] == ["batch", "points (at most 40)"]
 
 
 def by_name(layout, arrays):
-    return {
-        each: arrays[block.name][:, channel]
-        for block in (*layout.input_blocks, *layout.geometry_blocks)
-        for each, channel in block.channels.items()
-    }
+    blocks = (*layout.input_blocks, *layout.geometry_blocks)
+    return {each: values for block in blocks for each, values in block.by_name(arrays[block.name]).items()}
 
 
 def test_it_learns_what_depends_on_place_and_on_the_whole(name, layout):

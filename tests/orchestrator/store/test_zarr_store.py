@@ -164,14 +164,14 @@ def test_components_points_and_edges_come_back_as_they_were_packed(tmp_path):
     assert {name: array.shape for name, array in named.items()} == {
         "a": (3, 7),
         "g": (3, 2, 3, 2),
-        "points": (3, 2, 7),
+        "points": (3, 7, 2),
         "weights": (3, 7),
-        "edges": (3, 2, 6),
+        "edges": (3, 6, 2),
         "shift": (3, 2, 7),
         "p": (3, 7),
         "drag": (3,),
     }
-    np.testing.assert_allclose(named["points"][1].T, samples[1].geometry["points"], rtol=1e-6)
+    np.testing.assert_allclose(named["points"][1], samples[1].geometry["points"], rtol=1e-6)
     zarr_store.write(tmp_path / "store.zarr", named, {})
     assert_equal(zarr_store.by_block(zarr_store.read(tmp_path / "store.zarr")[0], ON_POINTS), arrays)
     assert arrays["edges"].dtype == np.int32

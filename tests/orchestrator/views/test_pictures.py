@@ -42,7 +42,7 @@ def coordinates(geometry, arrays, row):
     """[d, *] of a sample's values."""
     if isinstance(geometry, Grid):
         return np.stack(np.meshgrid(*geometry.axes(), indexing="ij"))
-    return geometry.arrays.points.T if isinstance(geometry, Mesh) else arrays["points"][row]
+    return geometry.arrays.points.T if isinstance(geometry, Mesh) else arrays["points"][row].T
 
 
 def samples(geometry, components, num=2):
@@ -52,8 +52,8 @@ def samples(geometry, components, num=2):
         counts = random.integers(geometry.max_points // 2, geometry.max_points + 1, num)
         is_there = np.arange(geometry.max_points) < counts[:, None]
         arrays["weights"] = np.where(is_there, 1.0, 0.0)
-        places = random.random((num, geometry.dimension, geometry.max_points)) * geometry.box[1][:, None]
-        arrays["points"] = np.where(is_there[:, None], places, 0)
+        places = random.random((num, geometry.max_points, geometry.dimension)) * geometry.box[1]
+        arrays["points"] = np.where(is_there[:, :, None], places, 0)
     elif geometry.travelling:
         x, y = coordinates(geometry, arrays, 0)
         arrays["weights"] = np.tile(np.where((x - 1.5) ** 2 + (y - 1) ** 2 > 0.3, 1.0, 0.0), (num, 1, 1))
@@ -133,7 +133,7 @@ def test_padding_is_not_drawn_and_sets_no_limits(drawn):
     is_there = arrays["weights"][0] > 0
     arrays["u"] = np.where(arrays["weights"] > 0, arrays["u"], 1e6)
     dots = drawn(cloud, arrays, 1)[1].collections[0]
-    np.testing.assert_allclose(dots.get_offsets(), arrays["points"][0][:, is_there].T)
+    np.testing.assert_allclose(dots.get_offsets(), arrays["points"][0][is_there])
     np.testing.assert_allclose(dots.get_array(), arrays["u"][0][is_there])
     assert dots.get_clim()[1] < 4
 
