@@ -167,7 +167,7 @@ def _trace(surrogate: Surrogate, inputs: dict[str, Tensor]) -> torch.export.Expo
 
 
 def _varying_axes(block: Block, num_axes: int) -> range:
-    """Axes of an argument whose sizes may be others than in training: those of a grid, that of varying points."""
+    """Axes of an argument that may have another size than in training."""
     if block.is_rows:
         return range(1, 2)
     is_fixed = block.on is None or isinstance(block.on, Mesh)
