@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -44,11 +45,13 @@ class Surrogate(nn.Module):
         self.model = model
         self.normalization = normalization
         self.layout = layout
-        self._arguments = geometry_arguments(model, layout)
-        for name, (array, geometry) in _arguments(layout).items():
-            constant = _constant(array, geometry) if name in self._arguments else None
-            if constant is not None:  # moves with the model: to copy it in each step would wait for the device
-                self.register_buffer(f"_{name}", torch.tensor(constant, dtype=torch.float32), persistent=False)
+        taken = geometry_arguments(model, layout)
+        self._seen = {
+            name: _Seen.of(array, geometry) for name, (array, geometry) in _arguments(layout).items() if name in taken
+        }
+        for name, seen in self._seen.items():
+            if seen.constant is not None:  # moves with the model: to copy it in each step would wait for the device
+                self.register_buffer(f"_{name}", torch.tensor(seen.constant, dtype=torch.float32), persistent=False)
 
     @property
     def weight_bytes(self) -> int:
@@ -115,40 +118,51 @@ class Surrogate(nn.Module):
             block.name: self.normalization.encode(block.name, arrays[block.name]) for block in self.layout.input_blocks
         }
         size = next(iter(arrays.values())).shape[0]
-        for name, (array, geometry) in _arguments(self.layout).items():
-            if name in self._arguments:
-                inputs[name] = self._seen(name, array, geometry, arrays, size)
+        for name, seen in self._seen.items():
+            constant = None if seen.constant is None else self.get_buffer(f"_{name}")
+            inputs[name] = seen.of_batch(arrays, size, constant)
         output = self.model(**inputs)
         blocks = self.layout.output_blocks
         return {blocks[0].name: output} if len(blocks) == 1 and not isinstance(output, dict) else output
 
-    def _seen(self, name: str, array: str, geometry: Geometry, arrays: Mapping[str, Tensor], size: int) -> Tensor:
-        """One of ARRAYS of a geometry as the model takes it, for a batch of `size`."""
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """One of ARRAYS of a geometry as a model sees it: from the lowest corner of its box, by its longest edge."""
+
+    array: str
+    source: str | None
+    """Name of the batch's array; None for a mesh, of which all is constant."""
+    scale: float
+    """Factor that brings it into those units."""
+    constant: np.ndarray | None
+    """What is the same for all samples: all of a mesh, and the corner from which varying points are measured."""
+
+    @classmethod
+    def of(cls, array: str, geometry: Geometry) -> _Seen:
+        lowest, highest = geometry.box
+        length = float((highest - lowest).max())
+        scale = {"points": 1 / length, "weights": length**-geometry.dimension, "edges": 1.0}[array]
         if isinstance(geometry, Mesh):
-            values = self.get_buffer(f"_{name}")
-            return values.expand(size, *values.shape)
-        values = arrays[geometry.named(array)]
-        if array == "weights":
-            return values[:, 0] / _length(geometry) ** geometry.dimension
+            values = (geometry.arrays.points - lowest) if array == "points" else geometry.weights
+            return cls(array, None, scale, values * scale)
+        return cls(array, geometry.named(array), scale, lowest if array == "points" else None)
+
+    def of_batch(self, arrays: Mapping[str, Tensor], size: int, constant: Tensor | None) -> Tensor:
+        """Return it for a batch: points [B, P, d], weights [B, *], edges int64 [B, E, 2].
+
+        Args:
+            arrays: the batch's arrays.
+            size: B.
+            constant: `constant` on the batch's device.
+        """
+        if self.source is None:
+            return constant.expand(size, *constant.shape)
+        values = arrays[self.source]
+        if self.array == "weights":
+            return values[:, 0] * self.scale
         rows = values.transpose(1, 2)
-        return rows.long() if array == "edges" else (rows - self.get_buffer(f"_{name}")) / _length(geometry)
-
-
-def _constant(array: str, geometry: Geometry) -> np.ndarray | None:
-    """What is the same for all samples in one of ARRAYS of a geometry, if anything.
-
-    That is all of a mesh, as models see it, and the corner from which varying points are measured.
-    """
-    if not isinstance(geometry, Mesh):
-        return geometry.box[0] if array == "points" else None
-    if array == "points":
-        return (geometry.arrays.points - geometry.box[0]) / _length(geometry)
-    return geometry.weights / _length(geometry) ** geometry.dimension
-
-
-def _length(geometry: Geometry) -> float:
-    """Length of the longest edge of a geometry's box."""
-    return float(np.ptp(geometry.box, axis=0).max())
+        return rows.long() if self.array == "edges" else (rows - constant) * self.scale
 
 
 def argument(array: str, geometry: Geometry, layout: Layout) -> str:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from penstock.arrays.simplices import checked_cells, lumped_mass, stiffness
-from penstock.errors import PenstockError, Refused
+from penstock.errors import PenstockError, Refused, describe
 
 CENTRINGS = ("cells", "vertices")
 
@@ -237,10 +237,15 @@ class Mesh(Geometry):
         Raises:
             PenstockError: it is not as promised, or a cell of it is degenerate or inverted.
         """
-        points, cells = self.build()
         what = f"mesh {self.name!r}" if self.name else "mesh"
         try:
-            points, cells = checked_cells(points, cells)
+            built = self.build()
+        except Exception as error:  # of the user's code, or of a file that is not there
+            raise PenstockError(f"{what}: build() fails: {describe(error)}") from error
+        if not isinstance(built, tuple | list) or len(built) != 2:
+            raise PenstockError(f"{what}: build() must return points and cells, and gives a {type(built).__name__}")
+        try:
+            points, cells = checked_cells(*built)
         except Refused as error:
             raise PenstockError(f"{what}: {error}") from error
         if points.shape != (self.num_points, self.dimension):

@@ -20,7 +20,7 @@ from penstock.arrays.brought_along import INDEX, brought_along
 from penstock.arrays.conversion import DTYPE, as_numbers, require_kept
 from penstock.arrays.ragged import Ragged, Rows, joined
 from penstock.errors import Refused
-from penstock.geometry import Geometry
+from penstock.geometry import Geometry, Grid
 
 RESERVED_NAMES = ("simulation", "step", "relative_l2", "self")  # columns of the stores that hold samples
 
@@ -101,6 +101,8 @@ class Sample:
                 "as `time`"
             )
         object.__setattr__(self, "step", step)
+        if not isinstance(self.geometry, Mapping):
+            raise ValueError(f"geometry={type(self.geometry).__name__} must be a dict of arrays by name")
 
 
 @dataclass(frozen=True)
@@ -216,6 +218,12 @@ class Layout:
                 f"two geometries have an array {', '.join(sorted(twice))}: tell them apart by a name, as in "
                 "Points(..., name='wall')"
             )
+        fixed = [geometry for geometry in self.geometries if not isinstance(geometry, Grid) or geometry.travelling]
+        if len({geometry.name for geometry in fixed}) < len(fixed):
+            raise ValueError(
+                "two geometries have the same name, or none: tell them apart, as in Mesh(..., name='wall'). A mesh "
+                "made twice is two: make it once and give it to all its fields"
+            )
         if twice := set(names) & {name for geometry in self.geometries for name in geometry.travelling}:
             raise ValueError(f"{', '.join(sorted(twice))} names a quantity and an array of a geometry: rename one")
 
@@ -312,6 +320,9 @@ class Layout:
         arrays = {}
         for geometry in self.geometries:
             arrays |= brought_along(geometry, sample.geometry)
+        if surplus := sample.geometry.keys() - arrays.keys():
+            known = ", ".join(arrays) or "none"
+            raise Refused(f"the sample's geometry has {sorted(surplus)}, and its fields' geometries take {known}")
         inputs = sample.inputs if sample.time is None else {"time": sample.time} | dict(sample.inputs)
         for block in (*self.input_blocks, *self.output_blocks):
             values = sample.outputs if block.role == "output" else inputs
@@ -322,7 +333,9 @@ class Layout:
             packed = np.empty((block.shape[0], *shape), DTYPE)
             for spec in block.specs:
                 if spec.name not in values:
-                    raise Refused(f"the sample lacks {spec.name!r}")
+                    surplus = sorted(values.keys() - {spec.name for spec in (*self.inputs, *self.outputs)})
+                    has = f", and has {', '.join(map(repr, surplus))}, which no FieldSpec names" if surplus else ""
+                    raise Refused(f"the sample lacks {spec.name!r}{has}")
                 value = values[spec.name]
                 if type(value) is not np.ndarray or value.dtype.kind != "f":
                     value = as_numbers(spec.name, value)
@@ -333,7 +346,10 @@ class Layout:
                     value = np.where(outside, 0, value)
                 channel = block.channels[spec.name]
                 packed[channel] = value
-                require_kept(spec.name, value, packed[channel])
+                kept = packed[channel]
+                if outside is not None:
+                    value, kept = value[..., ~outside], kept[..., ~outside]
+                require_kept(spec.name, value, kept)
             arrays[block.name] = packed
         return {
             name: Ragged.of([arrays[name]]) if block.is_ragged else arrays[name][None]

@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 from typing import Literal
 
@@ -49,6 +49,8 @@ class SolverWorker:
         must_repeat: a lease gives the same chunks, bit for bit, whatever was solved before it and however long it
             takes: linear solver and sorter begin every lease from nothing, and chunks are cut by their size alone. The
             strategy must ask no clock, nor must `sort`, and the problem must keep nothing of earlier simulations.
+        one_geometry: whether the learner keeps one geometry per simulation, as of a trajectory; a simulation whose
+            points move then fails.
         max_bytes: bound on the process's private memory. A worker that has grown to it, by half at least since its
             first chunk, ends the lease at hand and solves nothing more: somebody has to replace it.
         on_begin: called with (lease number, simulation) before each simulation, and with (lease number, None) between
@@ -63,6 +65,7 @@ class SolverWorker:
         seed: int,
         sort: bool | Literal["auto"] = "auto",
         must_repeat: bool = False,
+        one_geometry: bool = False,
         max_bytes: float = inf,
         on_begin: Callable[[int, int | None], None] = lambda lease_number, simulation: None,
     ):
@@ -71,6 +74,7 @@ class SolverWorker:
         self._solvers = solvers
         self._sorters = {design: Sorter(sort, problem.features, design) for design in solvers}
         self._must_repeat = must_repeat
+        self._one_geometry = one_geometry
         self._max_bytes = max_bytes
         self._first_bytes: int | None = None
         self._outgrown_bytes: int | None = None
@@ -142,6 +146,7 @@ class SolverWorker:
                 break
             self._on_begin(lease.number, simulation)
             retried, steps, num_steps = solver.num_retried, set(), self.problem.num_steps
+            geometry = None
             try:
                 for sample in self._simulate(draws.pop(simulation), solve):
                     if sample.step in steps:  # a second copy, as far as the learner knows: it would be dropped
@@ -149,6 +154,9 @@ class SolverWorker:
                     if num_steps > 1 and not 0 <= sample.step < num_steps:
                         raise Refused(f"step {sample.step} was yielded, and the problem's num_steps is {num_steps}")
                     steps.add(sample.step)
+                    if self._one_geometry:
+                        geometry = geometry or sample.geometry
+                        _require_same(geometry, sample.geometry)
                     chunk.add(simulation, sample, quantiles[simulation])
                     if chunk.is_due():
                         yield from self._send(chunk, lease.number)
@@ -231,6 +239,15 @@ class SolverWorker:
             self._first_bytes = now
         if now > max(self._max_bytes, GROWTH * self._first_bytes):
             self._outgrown_bytes = now
+
+
+def _require_same(first: Mapping[str, np.ndarray], later: Mapping[str, np.ndarray]) -> None:
+    """Raise Refused where a sample's geometry is not that of an earlier step."""
+    for name, array in first.items():
+        if name not in later or (later[name] is not array and not np.array_equal(later[name], array)):
+            raise Refused(
+                f"{name!r} changes from step to step, and a trajectory has one geometry: take buffer.draw: samples"
+            )
 
 
 def _own_bytes() -> int:

@@ -129,7 +129,8 @@ class Storage:
 
     def _trimmed(self, units: np.ndarray) -> tuple[dict[str, Tensor], dict[str, tuple[int, ...]]]:
         """Stored arrays and shapes of a batch, cut to the points its units need."""
-        lengths = {name: -(-int(counts[units].max()) // TRIM) * TRIM for name, counts in self._counts.items()}
+        # at least TRIM: a batch may have no edges
+        lengths = {name: -(-max(1, int(counts[units].max())) // TRIM) * TRIM for name, counts in self._counts.items()}
 
         def cut(block: Block) -> int | None:
             return min(block.shape[-1], lengths[counted_by(block)]) if block.is_ragged else None

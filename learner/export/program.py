@@ -121,6 +121,8 @@ def _by_name(layout: Layout, arrays: Mapping[str, np.ndarray | Tensor]) -> dict[
     inputs = {}
     for block, spec in _arguments(layout):
         values = torch.as_tensor(np.asarray(arrays[block.name]))
+        if block.is_ragged and values.shape[-1] < NUM_EXAMPLES:  # fewer would be taken for a constant, as of a batch
+            values = F.pad(values, (0, NUM_EXAMPLES - values.shape[-1]))
         rows = torch.arange(NUM_EXAMPLES) % len(values)
         inputs[spec.name] = block.by_name(values[rows])[spec.name].contiguous()
     return inputs

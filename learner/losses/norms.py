@@ -11,6 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -171,6 +172,8 @@ class MeshNorm(Norm):
         super().__init__()
         self.order = order
         self.mesh = mesh
+        longest = math.pi / np.ptp(mesh.box, axis=0).max()  # as on a grid: the wave that fits the longest edge once
+        self.weight = float((1 + longest**2) ** (order / 2))
         self._product = torch.compiler.disable(torch.matmul)  # torch.compile's default backend knows no sparse tensors
         self._by_products = order >= 0 and float(order).is_integer()
         if not self._by_products and mesh.num_points > MAX_DENSE_POINTS:

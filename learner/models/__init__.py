@@ -33,15 +33,19 @@ def refused_geometry(name: str, model: type, layout: Layout) -> str | None:
         return None
     others = [other for other, cls in MODELS.items() if cls is not model and _takes(cls, layout)]
     instead = f"take {' or '.join(others)}" if others else "give a custom model"
-    taken = " or ".join(kind.label for kind in model.accepts)
+    taken = " or ".join(kind.label for kind in _accepted(model))
     return f"{name} takes fields on {taken}, and {spec.name!r} sits on {spec.on.label}: {instead}"
 
 
 def _misfit(model: type, layout: Layout) -> FieldSpec | None:
     """A field on a geometry that the model does not take; None if there is none."""
-    accepts = getattr(model, "accepts", (Geometry,))
-    specs = (*layout.outputs, *layout.inputs)
-    return next((spec for spec in specs if spec.on is not None and not isinstance(spec.on, accepts)), None)
+    accepted, specs = _accepted(model), (*layout.outputs, *layout.inputs)
+    return next((spec for spec in specs if spec.on is not None and not isinstance(spec.on, accepted)), None)
+
+
+def _accepted(model: type) -> tuple[type[Geometry], ...]:
+    accepts = getattr(model, "accepts", Geometry)
+    return accepts if isinstance(accepts, tuple) else (accepts,)
 
 
 def _takes(model: type, layout: Layout) -> bool:

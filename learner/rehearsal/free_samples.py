@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from penstock.geometry import Geometry, Points
-from penstock.layout import Layout
+from penstock.layout import FieldSpec, Layout
+from penstock.learner.buffers.storage import TRIM
 
 SHARE = 0.2  # largest fraction of its points that a sample may lack
 
@@ -37,6 +40,25 @@ def free_samples(layout: Layout, num: int, device: torch.device) -> dict[str, Te
     return {name: arrays[name].to(device) for name in layout.blocks}
 
 
+def trimmed(layout: Layout) -> Layout:
+    """Return the layout with room for fewer points and edges, as batches are cut.
+
+    Args:
+        layout: layout of batches.
+
+    Returns:
+        The layout, with at most TRIM points, and fewer than there may be.
+    """
+
+    def fewer(spec: FieldSpec) -> FieldSpec:
+        if not isinstance(spec.on, Points):
+            return spec
+        points, edges = (max(1, min(TRIM, most - 1)) for most in (spec.on.max_points, spec.on.max_edges))
+        return replace(spec, on=replace(spec.on, max_points=points, max_edges=edges if spec.on.max_edges else 0))
+
+    return Layout(tuple(map(fewer, layout.inputs)), tuple(map(fewer, layout.outputs)))
+
+
 def _free_geometry(geometry: Geometry, num: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:
     shapes = geometry.travelling
     if not shapes:
@@ -46,7 +68,9 @@ def _free_geometry(geometry: Geometry, num: int, generator: torch.Generator) -> 
     lacking[0] = 0
     counts = shapes[name][-1] - lacking
     is_there = torch.arange(shapes[name][-1]) < counts.reshape(-1, *[1] * len(shapes[name]))
-    yield name, torch.where(is_there, 0.5 + torch.rand(num, *shapes[name], generator=generator), 0.0)
+    weights = torch.where(is_there, 0.5 + torch.rand(num, *shapes[name], generator=generator), 0.0)
+    measure = float(np.prod(geometry.box[1] - geometry.box[0]))  # of the domain: models may integrate
+    yield name, weights * (measure / weights.flatten(1).sum(dim=1)).reshape(-1, *[1] * len(shapes[name]))
     if not isinstance(geometry, Points):
         return
     lowest, highest = (torch.tensor(corner, dtype=torch.float32)[:, None] for corner in geometry.box)

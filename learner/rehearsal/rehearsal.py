@@ -21,16 +21,18 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from penstock.errors import PenstockError, describe, raised_by_signal
-from penstock.layout import Layout
+from penstock.layout import Block, Layout
+from penstock.learner.buffers.storage import counted_by
 from penstock.learner.checkpoints import checkpoint
 from penstock.learner.checkpoints.weights import load_weights, weights_of
 from penstock.learner.copies import copied
 from penstock.learner.export.program import contents_of
 from penstock.learner.optimization import Optimization
-from penstock.learner.rehearsal.free_samples import free_samples
+from penstock.learner.rehearsal.free_samples import free_samples, trimmed
 from penstock.learner.stream.order import WITHOUT
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation
@@ -176,10 +178,14 @@ def _train(step: Optimization, batch_sizes: tuple[int, ...], begun: Callable[[],
     `begun` builds a step like this one that was not used yet.
     """
     surrogate, parameters = step.surrogate, dict(step.surrogate.named_parameters())
-    for size in (batch_sizes[0], *batch_sizes):  # the second step meets what the model kept from the first
+    layout = surrogate.layout
+    trials = [(size, layout) for size in (batch_sizes[0], *batch_sizes)]  # the second meets what the first left behind
+    if any(block.is_ragged for block in layout.blocks.values()):
+        trials.append((batch_sizes[0], trimmed(layout)))
+    for size, of_batch in trials:
         samples = "one sample" if size == 1 else f"{size} samples"
         try:
-            loss = _step_on_samples(step, size)
+            loss = _step_on_samples(step, size, of_batch)
         except BaseException as error:  # from the user's model
             if raised_by_signal(error):
                 raise
@@ -203,8 +209,9 @@ def _train(step: Optimization, batch_sizes: tuple[int, ...], begun: Callable[[],
     return [f"model: no gradient reaches {', '.join(map(_own, idle))}"] if idle else []
 
 
-def _step_on_samples(step: Optimization, size: int) -> float:
-    return step(free_samples(step.surrogate.layout, size, step.surrogate.device), step.learning_rate).item()
+def _step_on_samples(step: Optimization, size: int, layout: Layout | None = None) -> float:
+    samples = free_samples(layout or step.surrogate.layout, size, step.surrogate.device)
+    return step(samples, step.learning_rate).item()
 
 
 def _place_in_forward(begun: Callable[[], Optimization], size: int) -> str:
@@ -248,6 +255,12 @@ def _predict(surrogate: Surrogate) -> list[str]:
     with _failing("it can't predict in eval()", surrogate):
         together, again = _predictions(surrogate), _predictions(surrogate, seed=1)
         alone = torch.cat([_predictions(surrogate, rows=slice(row, row + 1)) for row in range(NUM_ROWS)])
+        cut = torch.cat([_predictions(surrogate, rows=slice(row, row + 1), is_cut=True) for row in range(NUM_ROWS)])
+    if (difference := _difference(alone, cut)) > BATCH_TOLERANCE and _difference(together, again) <= TOLERANCE:
+        raise PenstockError(
+            f"model: what it predicts depends on how far a sample is padded (by {difference:.1g}, relative): weigh "
+            "sums over points by weights, which are 0 at padding"
+        )
     if _difference(together, again) > TOLERANCE:
         return [
             "model: in eval() it predicts something else each time: errors and exported predictions depend on chance"
@@ -317,23 +330,32 @@ def _are_equal(a: object, b: object) -> bool:
     return np.array_equal(a, b)
 
 
-def _predictions(surrogate: Surrogate, *, seed: int = 0, rows: slice = slice(NUM_ROWS)) -> Tensor:
+def _predictions(surrogate: Surrogate, *, seed: int = 0, rows: slice = slice(NUM_ROWS), is_cut: bool = False) -> Tensor:
     """Predictions for random samples, the same each time, [B, values] on the CPU.
 
-    A copy of the model makes them, because a forward pass may change a model.
+    A copy of the model makes them, because a forward pass may change a model. is_cut: one row, without its padding.
     """
-    samples = free_samples(surrogate.layout, NUM_ROWS, surrogate.device)
+    layout = surrogate.layout
+    samples = free_samples(layout, NUM_ROWS, surrogate.device)
     arrays = {name: array[rows] for name, array in samples.items()}
+    given = {name: _cut(layout.blocks[name], arrays) for name in arrays} if is_cut else arrays
     torch.manual_seed(seed)
     with torch.no_grad():
-        outputs = copied(surrogate).eval().predict(arrays)
+        outputs = copied(surrogate).eval().predict(given)
     found = []
-    for block in surrogate.layout.output_blocks:
-        values, weights = outputs[block.name], surrogate.layout.weights_of(block, arrays)
+    for block in layout.output_blocks:
+        values, weights = outputs[block.name], layout.weights_of(block, arrays)
         if isinstance(weights, Tensor):  # values at padding belong to no sample
+            values = F.pad(values, (0, weights.shape[-1] - values.shape[-1]))
             values = torch.where(weights > 0, values, 0.0)
         found.append(values.flatten(1))
     return torch.cat(found, dim=1).cpu()
+
+
+def _cut(block: Block, arrays: Mapping[str, Tensor]) -> Tensor:
+    """A block's array of one sample without the padding."""
+    array = arrays[block.name]
+    return array[..., : int(arrays[counted_by(block)][0, -1].count_nonzero())] if block.is_ragged else array
 
 
 def _difference(a: Tensor, b: Tensor) -> float:

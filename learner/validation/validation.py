@@ -307,7 +307,8 @@ class _Columns:
             weights.append(self._layout.weights_of(block, batch) if travels else None)
         columns = []
         for norms in self._norms:
-            scales = [norm.weight for norm, block in zip(norms, blocks, strict=True) for _ in range(block.shape[0])]
+            by_block = typical_BC.split([block.shape[0] for block in blocks], dim=1)
+            typical = torch.cat([part * norm.weight for part, norm in zip(by_block, norms, strict=True)], dim=1)
             squares = [
                 torch.cat(
                     [norm.squared(field, weight) for norm, field, weight in zip(norms, fields, weights, strict=True)],
@@ -315,7 +316,7 @@ class _Columns:
                 )
                 for fields in (errors, targets)
             ]
-            columns += self._ratios(*squares, typical_BC * torch.tensor(scales, device=typical_BC.device))
+            columns += self._ratios(*squares, typical)
             if norms is self._norms[0]:
                 error_BC = squares[0]
         return torch.cat([*columns, error_BC], dim=1)

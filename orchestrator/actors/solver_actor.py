@@ -62,6 +62,7 @@ def make_worker(solving: Solving, **options: Any) -> SolverWorker:
         seed=solving.config.seed,
         sort=config.sort,
         must_repeat=solving.order.must_repeat,
+        one_geometry=solving.config.buffer.draw.name != "samples",
         **options,
     )
 

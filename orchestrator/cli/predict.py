@@ -65,7 +65,7 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     predicted = {}
     for spec in layout.outputs:
         values = torch.cat([each[spec.name] for each in predictions]).numpy()
-        if spec.on is not None and spec.on.is_ragged:  # what is predicted in the padding means nothing
+        if spec.on is not None and spec.on.travelling:  # what is predicted beside the domain means nothing
             is_point = named[spec.on.named("weights")] > 0
             values = np.where(is_point if spec.components == 1 else is_point[:, None], values, 0)
         predicted[spec.name] = values

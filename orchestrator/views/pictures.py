@@ -125,14 +125,19 @@ def _draw_grid(figure, axis, panel: _Panel, grid: Grid, arrays: Mapping[str, np.
     while values.ndim > 2:
         middle = values.shape[-1] // 2
         values, vectors = values[..., middle], vectors[..., middle]
-    (left, bottom), (right, top) = grid.box[:, :2]
-    # [x, y] with y upwards
+    # a pixel around each value, [x, y] with y upwards
+    (left, right), (bottom, top) = (_pixel_edges(coordinates) for coordinates in grid.axes()[:2])
     image = axis.imshow(values.T, origin="lower", extent=(left, right, bottom, top), **panel.style)
     if panel.spec.components == grid.dimension == 2:
         step = max(1, int(np.sqrt(values.size / MAX_ARROWS)))
         x, y = (coordinates[::step] for coordinates in grid.axes())
         axis.quiver(x, y, *(component[::step, ::step].T for component in vectors), color="white")
     _finish(figure, axis, image)
+
+
+def _pixel_edges(coordinates: np.ndarray) -> tuple[float, float]:
+    half = np.ptp(coordinates) / max(1, len(coordinates) - 1) / 2
+    return coordinates[0] - half, coordinates[-1] + half
 
 
 def _draw_mesh(figure, axis, panel: _Panel, mesh: Mesh, arrays: Mapping[str, np.ndarray], row: int) -> None:

@@ -38,9 +38,10 @@ def brought_along(geometry: Geometry, given: Mapping[str, Any]) -> dict[str, np.
             raise Refused(f"the sample's geometry lacks {name!r}")
         value = as_numbers(name, given[name])
         value = _as_rows(name, value, geometry, shape) if isinstance(geometry, Points) else _as_grid(name, value, shape)
-        if not np.isfinite(value).all():
-            raise Refused(f"{name!r} is not finite at {_at(np.argwhere(~np.isfinite(value))[0][1:])}")
         is_edges = name == geometry.named("edges")
+        if not np.isfinite(value).all():
+            where = _at(np.argwhere(~np.isfinite(value))[0][1:], "edge" if is_edges else "point")
+            raise Refused(f"{name!r} is not finite at {where}")
         arrays[name] = np.ascontiguousarray(value, INDEX if is_edges else DTYPE)
         if is_edges:
             _check_edges(name, value, arrays[geometry.named("points")].shape[1])
@@ -95,7 +96,7 @@ def _check_points(geometry: Points, arrays: Mapping[str, np.ndarray]) -> None:
         index = int(np.argmin(weights > 0))
         raise Refused(
             f"{geometry.named('weights')!r} is {weights[index]:g} at point {index}: quadrature weights are above 0, as "
-            "the lumped masses of P1 elements are"
+            "the lumped masses of P1 elements are; a point that belongs to no cell has 0, so leave it out"
         )
     lowest, highest = geometry.box
     beyond = np.maximum(lowest - points.T, points.T - highest).max(axis=1) > ROUNDING * np.abs(geometry.box).max()
@@ -116,7 +117,11 @@ def _check_edges(name: str, edges: np.ndarray, num_points: int) -> None:
             f"{name!r} has {edges[:, index].tolist()} as edge {index}: give each edge once as (i, j), "
             f"i < j < {num_points}"
         )
+    _, first, counts = np.unique(edges, axis=1, return_index=True, return_counts=True)
+    if (counts > 1).any():
+        index = int(first[counts > 1][0])
+        raise Refused(f"{name!r} has {edges[:, index].tolist()} more than once: give each edge once")
 
 
-def _at(index: np.ndarray) -> str:
-    return f"point {index[0]}" if len(index) == 1 else f"{index.tolist()}"
+def _at(index: np.ndarray, what: str = "point") -> str:
+    return f"{what} {index[0]}" if len(index) == 1 else f"{index.tolist()}"

@@ -85,8 +85,10 @@ def require_kept(name: str, values: np.ndarray, packed: np.ndarray) -> None:
 
 
 def _require_range(name: str, values: np.ndarray) -> None:
-    if not np.isfinite(values).all():
-        raise Refused(f"{name!r} holds values that are not finite")
+    wrong = np.argwhere(~np.isfinite(values))
+    if len(wrong):
+        where = f": {len(wrong)} of {values.size}, first at {wrong[0].tolist()}" if values.ndim else ""
+        raise Refused(f"{name!r} holds values that are not finite{where}")
     largest = np.abs(values).max()
     if largest > MOST:
         raise Refused(f"{name!r} reaches {largest:.3g}, beyond float32's {MOST:.2g}: give it in another unit")

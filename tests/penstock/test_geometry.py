@@ -128,3 +128,21 @@ def test_geometries_differ_by_what_they_say():
 def test_arguments_that_do_not_fit_are_refused(make, expected):
     with pytest.raises(ValueError, match=expected):
         make()
+
+
+@pytest.mark.parametrize(
+    ("built", "expected"),
+    [
+        (None, "mesh 'wall': build.* must return points and cells, and gives a NoneType"),
+        (np.zeros((3, 2)), "mesh 'wall': build.* must return points and cells, and gives a ndarray"),
+        (FileNotFoundError("plate.msh"), "mesh 'wall': build.* fails: FileNotFoundError: plate.msh"),
+    ],
+)
+def test_a_build_that_gives_no_mesh_is_one_line_with_its_name(built, expected):
+    def build():
+        if isinstance(built, Exception):
+            raise built
+        return built
+
+    with pytest.raises(PenstockError, match=expected):
+        Mesh(3, 2, build, name="wall").arrays  # noqa: B018

@@ -273,3 +273,46 @@ def test_samples_that_do_not_fit_are_named(values, expected):
 def test_steps_are_counted(step):
     with pytest.raises(ValueError, match="must be an integer from 0 on"):
         Sample(inputs={}, outputs={}, step=step)
+
+
+def test_two_geometries_of_one_name_are_refused_and_two_plain_grids_are_not():
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    again = Mesh(3, 2, lambda: (corners, np.array([[0, 1, 2]])))
+    for first, second in ((TRIANGLE, again), (TRIANGLE, CLOUD), (CLOUD, TRIANGLE)):
+        with pytest.raises(ValueError, match="two geometries have the same name, or none: tell them apart"):
+            Layout((FieldSpec(name="a", on=first),), (FieldSpec(name="u", on=second),))
+    layout = Layout((FieldSpec(name="a", on=Grid((2, 3))),), (FieldSpec(name="u", on=Grid((4, 6))),))
+    assert layout.shapes == {"fields": (1, 2, 3), "targets": (1, 4, 6)}
+
+
+def test_what_a_sample_brings_along_unasked_is_refused():
+    with pytest.raises(Refused, match=r"the sample's geometry has \['cells'\], .* take points, weights, edges"):
+        CLOUD_LAYOUT.pack([cloud(3, cells=np.zeros((1, 3)))])
+    with pytest.raises(Refused, match=r"has \['weights'\], and its fields' geometries take none"):
+        pack(Layout((), (U,)), outputs={"u": np.ones((2, 3))}, geometry={"weights": np.ones((2, 3))})
+    with pytest.raises(ValueError, match="geometry=NoneType must be a dict of arrays by name"):
+        Sample(inputs={}, outputs={}, geometry=None)
+    with pytest.raises(Refused, match="the sample lacks 'k', and has 'K', which no FieldSpec names"):
+        pack(Layout((K,), (U,)), inputs={"K": 1.0}, outputs={"u": np.ones((2, 3))})
+
+
+def test_an_edge_that_comes_twice_is_refused_by_its_ends():
+    with pytest.raises(Refused, match=r"'edges' has \[0, 1\] more than once"):
+        CLOUD_LAYOUT.pack([cloud(3, edges=np.array([[0, 1], [1, 2], [0, 1]]))])
+
+
+def test_variation_inside_a_mask_must_be_kept():
+    """Zeros outside would hide that float32 loses it."""
+    masked = Layout((), (FieldSpec(name="u", on=Grid((8, 8), is_masked=True)),))
+    mask = np.ones((8, 8))
+    mask[0] = 0
+    values = 1e6 + 0.01 * np.random.default_rng(0).normal(size=(8, 8))
+    with pytest.raises(Refused, match=r"'u' varies by .* where float32 has steps"):
+        pack(masked, outputs={"u": values}, geometry={"weights": mask})
+
+
+def test_a_value_that_is_not_finite_is_named_with_its_place():
+    values = np.ones((2, 3))
+    values[1, 2] = np.nan
+    with pytest.raises(Refused, match=r"'u' holds values that are not finite: 1 of 6, first at \[1, 2\]"):
+        pack(Layout((), (U,)), outputs={"u": values})

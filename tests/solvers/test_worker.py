@@ -6,14 +6,14 @@ import signal
 import numpy as np
 import pytest
 
-from penstock.geometry import Grid
+from penstock.geometry import Grid, Points
 from penstock.layout import FieldSpec, Sample
 from penstock.messages import Lease
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
 from penstock.solvers.linear.iterative.petsc import Krylov
-from penstock.solvers.parameters.space import ParameterSpace, Uniform
+from penstock.solvers.parameters.space import ParameterSpace, Uniform, generator_of
 from penstock.solvers.problem import LinearSystem, Problem
 from penstock.solvers.problems.steady.darcy import Darcy
 from penstock.solvers.worker import CHUNK_BYTES, SolverWorker
@@ -414,3 +414,34 @@ def test_ranks_that_are_none_fail_the_draw_and_not_the_worker(quantiles):
 
     (chunk,) = worker_of(Odd()).stream(lease(0, 1))
     assert sorted(chunk.failed) == [0, 1] and "quantiles" in chunk.failed[0]
+
+
+class Moving(Steps):
+    """Its points move after the first step where x is large."""
+
+    def __init__(self):
+        super().__init__()
+        cloud = Points(4, 1)
+        self.inputs, self.outputs = (FieldSpec(name="x"),), (FieldSpec(name="u", on=cloud),)
+
+    def simulate(self, parameters, solve):
+        for step in range(3):
+            points = np.linspace(0, 1, 4)[:, None] * (0.5 if step and parameters["x"] > 0.5 else 1)
+            yield Sample(
+                inputs={"x": parameters["x"]},
+                outputs={"u": np.arange(4.0)},
+                step=step,
+                geometry={"points": points, "weights": np.full(4, 0.25)},
+            )
+
+
+def test_points_that_move_fail_their_simulation_where_one_geometry_is_kept_of_it():
+    moves = {i: Moving().draw(generator_of(0, "training", i))["x"] > 0.5 for i in range(20)}
+    assert 0 < sum(moves.values()) < 20
+    for one_geometry in (True, False):
+        worker = SolverWorker(
+            Moving(), {"training": LinearSolver(Direct(), rtol=1e-8)}, seed=0, sort=False, one_geometry=one_geometry
+        )
+        failed = {i: why for chunk in worker.stream(lease(*range(20))) for i, why in chunk.failed.items()}
+        assert failed.keys() == {i for i, it_does in moves.items() if it_does and one_geometry}
+        assert all("'points' changes from step to step" in why for why in failed.values())

@@ -18,7 +18,7 @@ from penstock.learner.checkpoints.rows import Rows
 
 pytestmark = pytest.mark.usefixtures("watermark_of_samples")
 
-MAX_POINTS, MAX_EDGES = 300, 40
+MAX_POINTS, MAX_EDGES = 300, 290  # both above TRIM, so that batches are cut
 CLOUD = Points(MAX_POINTS, 2, max_edges=MAX_EDGES)
 PLAIN = Grid((4, 3), name="plain")
 BODY = Mesh(3, 2, lambda: (np.array([[0.0, 0], [1, 0], [0, 1]]), np.array([[0, 1, 2]])), name="body")
@@ -34,8 +34,8 @@ ON_TWO = Layout(
 def points_sample(number, step=0):
     """Of 1 to MAX_POINTS points and 0 to MAX_EDGES edges, which stay within a simulation; the values are the step's."""
     random = np.random.default_rng(number)
-    count, num_edges = random.integers(1, MAX_POINTS + 1), random.integers(0, MAX_EDGES + 1)
-    first = random.integers(0, max(1, count - 1), num_edges if count > 1 else 0)
+    count = random.integers(1, MAX_POINTS + 1)
+    first = random.choice(count - 1, random.integers(0, min(count - 1, MAX_EDGES) + 1), replace=False)
     geometry = {
         "points": random.random((count, 2)),
         "weights": random.uniform(0.1, 1, count),

@@ -230,3 +230,29 @@ def test_the_loss_of_one_array_is_that_loss_bit_for_bit():
     for make in (RelativeL2, H1, MSE):
         expected = make(Grid((6, 5)))(prediction, normalization.in_stds("targets", arrays["targets"]), typical)
         assert torch.equal(TotalLoss(layout, make)({"targets": prediction}, arrays, normalization), expected)
+
+
+@pytest.mark.parametrize("length", [1.0, 0.01])
+@pytest.mark.parametrize("order", [-1, 1, 2])
+def test_a_zero_target_costs_as_much_on_a_mesh_as_on_the_grid_of_its_vertices(length, order):
+    """The floor of a relative error goes by the domain's longest wave, whatever the unit of length."""
+    size = 33
+    grid = vertices(size, extent=(length,))
+    cells = np.stack([np.arange(size - 1), np.arange(1, size)], axis=1)
+    mesh = Mesh(size, 1, lambda: (grid.axes()[0][:, None], cells))
+    target = torch.zeros(1, 1, size, dtype=torch.float64)
+    wave = torch.tensor(np.cos(np.pi * grid.axes()[0] / length))[None, None]
+    on_grid, on_mesh = (Sobolev(geometry, order=order)(wave, target).item() for geometry in (grid, mesh))
+    assert on_mesh == pytest.approx(on_grid, rel=0.01)
+    assert on_grid == pytest.approx(10 / math.sqrt(2), rel=1e-6)  # a tenth of what is typical, of mean square 1
+
+
+def test_the_loss_of_all_outputs_is_relative_to_what_is_typical():
+    """A zero target beside an offset output has its error measured by a tenth of the typical norm, by NumPy."""
+    layout = Layout((), (FieldSpec(name="u", on=Grid((6, 5))), FieldSpec(name="v", on=Grid((6, 5)))))
+    normalization = Normalization({"targets": torch.tensor([30.0, 0])}, {"targets": torch.tensor([2.0, 1])})
+    target = torch.zeros(1, 2, 6, 5)
+    prediction = torch.ones(1, 2, 6, 5)
+    loss = TotalLoss(layout, RelativeL2)({"targets": prediction}, {"targets": target}, normalization)
+    typical = np.sqrt(np.mean([1 + 15.0**2, 1]))
+    assert loss.item() == pytest.approx(1 / (0.1 * typical), rel=1e-5)

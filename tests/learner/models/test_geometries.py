@@ -69,6 +69,18 @@ ACCEPTED = [
 ]
 
 
+def rehearsed(make, layout, folder):
+    """The notes of a rehearsal on `layout`, of the surrogates that `make` gives."""
+    return rehearse(
+        make,
+        lambda surrogate: Optimization(surrogate, loss=TotalLoss(layout, MSE), learning_rate=1e-3, ema_decay=0.9),
+        lambda arrays: Validation(arrays, layout, batch_size=2),
+        batch_sizes=(4, 1),
+        folder=folder,
+        must_repeat=True,
+    )
+
+
 @pytest.mark.parametrize(("name", "geometry"), ACCEPTED)
 def test_what_a_model_accepts_it_lives_on(name, geometry, tmp_path):
     """Trained, averaged, validated, saved, restored, exported, as in a run."""
@@ -80,15 +92,50 @@ def test_what_a_model_accepts_it_lives_on(name, geometry, tmp_path):
         try_out(surrogate, name)
         return surrogate
 
-    notes = rehearse(
-        make,
-        lambda surrogate: Optimization(surrogate, loss=TotalLoss(layout, MSE), learning_rate=1e-3, ema_decay=0.9),
-        lambda arrays: Validation(arrays, layout, batch_size=2),
-        batch_sizes=(4, 1),
-        folder=tmp_path,
-        must_repeat=True,
-    )
-    assert notes == [] and try_export(make()) is None
+    assert rehearsed(make, layout, tmp_path) == [] and try_export(make()) is None
+
+
+class Pooling(nn.Module):
+    """Adds to each point a mean over all points, weighted or not."""
+
+    accepts = Points  # one kind alone is taken, too
+
+    def __init__(self, is_weighted):
+        super().__init__()
+        self.factors = nn.Parameter(torch.ones(2, 1))
+        self.is_weighted = is_weighted
+
+    def forward(self, fields, weights, scalars):
+        shares = weights / weights.sum(dim=1, keepdim=True) if self.is_weighted else torch.full_like(weights, 1e-2)
+        return fields + self.factors * (fields * shares[:, None]).sum(dim=2, keepdim=True) + scalars[:, None]
+
+
+class Whole(nn.Module):
+    """Knows one number of points only."""
+
+    def __init__(self, num_points):
+        super().__init__()
+        self.net = nn.Linear(num_points, num_points)
+
+    def forward(self, fields, weights, scalars):
+        return (self.net(fields * weights[:, None]) + scalars[:, None]).expand(-1, 2, -1)
+
+
+def test_a_model_that_minds_padding_or_cut_batches_is_refused_before_a_solve(tmp_path):
+    layout = layout_on(Points(200, 2))
+    assert rehearsed(lambda: surrogate_of(Pooling(True), layout), layout, tmp_path) == []
+    with pytest.raises(
+        PenstockError, match=r"depends on how far a sample is padded .* weights, which are 0 at padding"
+    ):
+        rehearsed(lambda: surrogate_of(Pooling(False), layout), layout, tmp_path)
+    with pytest.raises(PenstockError, match="a training step on 4 samples fails: RuntimeError: mat1 and mat2 shapes"):
+        rehearsed(lambda: surrogate_of(Whole(200), layout), layout, tmp_path)
+
+
+def test_weights_of_the_rehearsal_are_of_a_domain_s_measure():
+    for geometry in (Points(300, 3, extent=(1e-3, 2.0, 1.0)), Grid((9, 7), extent=(5.0, 2.0), is_masked=True)):
+        weights = free_samples(layout_on(geometry), 4, torch.device("cpu"))["weights"].flatten(1)
+        torch.testing.assert_close(weights.sum(dim=1), torch.full((4,), np.prod(geometry.extent), dtype=torch.float32))
 
 
 def test_branch_trunk_on_a_mesh_is_its_formula():
@@ -123,7 +170,7 @@ def test_a_size_below_1_is_refused(options):
     "layout",
     [
         layout_on(GEOMETRIES["mesh"], "drag"),
-        Layout((FieldSpec(name="a", on=Points(3, 2)),), (FieldSpec(name="u", on=GEOMETRIES["mesh"]),)),
+        Layout((FieldSpec(name="a", on=Points(3, 2, name="cloud")),), (FieldSpec(name="u", on=GEOMETRIES["mesh"]),)),
     ],
 )
 def test_branch_trunk_takes_one_geometry_and_no_scalar_outputs(layout):
