@@ -10,6 +10,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from penstock.errors import Refused
 from penstock.messages import Decision, keep_last
 from penstock.solvers.linear.auto.calibration import calibrated, tolerance_of
 from penstock.solvers.linear.forms import Form, unflat
@@ -244,6 +245,9 @@ def _why(strategy: Strategy, attempt: Attempt, outcome: Outcome, tolerance: Tole
 
 def _attempt(strategy: Strategy, system: LinearSystem, tolerance: Tolerance) -> Attempt:
     try:
-        return strategy.solve(system, tolerance)
+        attempt = strategy.solve(system, tolerance)
     except numerical_failures() as error:
         return broken_down(system, error)
+    if not isinstance(attempt, Attempt):
+        raise Refused(f"strategy {strategy.name!r}: solve() returned a {type(attempt).__name__}, not an Attempt")
+    return attempt

@@ -11,6 +11,7 @@ import pytest
 import scipy.sparse
 import scipy.sparse.linalg
 
+from penstock.errors import Refused
 from penstock.messages import MAX_FAMILIES, Decision
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.auto.auto import Auto
@@ -218,3 +219,14 @@ def test_decisions_of_families_long_gone_are_forgotten():
     assert {decision.family for decision in solver.decisions} == {
         f"draw {number}" for number in range(2 * MAX_FAMILIES, 3 * MAX_FAMILIES)
     }
+
+
+def test_a_strategy_that_returns_no_attempt_is_named():
+    class Forgetful(Direct):
+        name = "forgetful"
+
+        def solve(self, system, tolerance):
+            return None
+
+    with pytest.raises(Refused, match=r"strategy 'forgetful': solve\(\) returned a NoneType, not an Attempt"):
+        LinearSolver(Forgetful(), rtol=1e-8)(system_of(laplacian(), is_spd=True))
