@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from penstock.messages import Decision, LeaseEnd, SolveRecord
+
+NUM_REASONS = 5  # reasons of failed simulations in a summary, at most
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,21 @@ class Ended:
     def num_delivered(self) -> int:
         """Number of simulations that were delivered."""
         return sum(end - start for start, end in self.delivered)
+
+    def failed_reasons(self) -> list[dict[str, Any]]:
+        """The most frequent reasons why simulations failed, each with an example.
+
+        Reasons that differ in numbers alone count as one.
+
+        Returns:
+            Up to NUM_REASONS times `{count, simulation, reason}`, the most frequent first. The example is the
+            simulation of the lowest id.
+        """
+        alike: dict[str, list[int]] = {}
+        for simulation, reason in sorted(self.failed.items()):
+            alike.setdefault(NUMBER.sub("", reason), []).append(simulation)
+        most_frequent = sorted(alike.values(), key=len, reverse=True)[:NUM_REASONS]
+        return [{"count": len(ids), "simulation": ids[0], "reason": self.failed[ids[0]]} for ids in most_frequent]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +249,7 @@ class Summary(_Json):
     reuse: float | None = None
     unique_per_train_s: float | None = None
     trained_per_train_s: float | None = None
+    failed_reasons: Sequence[Mapping[str, Any]] = ()
     validation: Mapping[str, Any] | None = None
 
     @classmethod
@@ -244,7 +264,12 @@ class Summary(_Json):
         Returns:
             The summary.
         """
-        seconds, errors = record.train_seconds, record.validation
+        seconds, errors, solved = record.train_seconds, record.validation, status.account.validation
+        validation = {
+            "simulations": solved.num_delivered,
+            "failed": len(solved.failed),
+            "failed_reasons": solved.failed_reasons(),
+        }
         return cls.from_json(
             {each.name: getattr(record, each.name) for each in fields(record)}
             | {
@@ -252,7 +277,8 @@ class Summary(_Json):
                 "reuse": record.reuse,
                 "unique_per_train_s": record.unique / seconds if seconds else None,
                 "trained_per_train_s": record.trained / seconds if seconds else None,
-                "validation": errors and {"simulations": status.account.validation.num_delivered, **errors},
+                "failed_reasons": status.account.training.failed_reasons(),
+                "validation": errors and {**validation, **errors},
             }
         )
 

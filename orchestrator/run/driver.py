@@ -40,6 +40,7 @@ from penstock.orchestrator.run.memory import least_memory, size
 from penstock.orchestrator.run.placement import pick_device, require_placement
 from penstock.orchestrator.run.supervision import Idle, MemoryKills
 from penstock.orchestrator.run.workers import WorkerPool
+from penstock.orchestrator.store.failures import Failures
 from penstock.orchestrator.store.journal import Journal
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices, Families
@@ -263,7 +264,8 @@ class _Driver:
         validation = Ledger(MonteCarlo("validation"), config.validation.simulations, prepared.validation)
         limit, saved = config.training.stop_after.simulations, self.folder.read("ledger.json")
         training = Ledger(MonteCarlo("training"), limit, prepared.training, saved)
-        journal, choices, families = Journal(self.folder), Choices(self.folder), Families(self.folder)
+        journal, choices = Journal(self.folder), Choices(self.folder)
+        families, failures = Families(self.folder), Failures(self.folder)
         self.metrics.choose(choices.decisions)
         self.learner.start.remote()
         pending, warning = None, None
@@ -289,7 +291,7 @@ class _Driver:
                     self.metrics.update(record, news.solves)
                     for decision in choices.take(news.decisions):
                         self.console.print(f"{decision.family}: {decision.reason}", soft_wrap=True)
-                    for line in families.news(news.solves):
+                    for line in (*families.news(news.solves), *failures.news(validation, training)):
                         self.console.print(line, soft_wrap=True)
                     self.metrics.choose(choices.decisions)
                     for note in news.notes:
@@ -407,7 +409,6 @@ class _Driver:
     def _announce(self, prepared: Prepared) -> None:
         """Print the split of the cores and the memory bound, before anything is solved."""
         num_rows, row_bytes = validation_size(self.plan)
-        is_averaged = self.config.training.ema_decay is not None
         parts = {
             f"buffer in {prepared.buffer_place}": prepared.buffer_bytes,
             "in flight": self.bytes_in_flight,
@@ -428,7 +429,7 @@ class _Driver:
             + "); the programs and a training step need more",
             soft_wrap=True,
         )
-        checkpoint_bytes = (4 if is_averaged else 3) * prepared.weight_bytes
+        checkpoint_bytes = (3 if self.config.training.ema_decay is None else 4) * prepared.weight_bytes
         checkpoint_bytes += prepared.buffer_bytes if self.config.checkpoint.buffer else 0
         if remark := few_simulations(self.plan):
             self.console.print(remark, soft_wrap=True)

@@ -29,9 +29,10 @@ class Journal:
         self._iterations = 0
         self._seconds = 0.0
         self._ledger_at = -LEDGER_EVERY_S
+        self._num_failed = 0
 
     def record(self, status: LearnerStatus, ledger: Ledger, num_workers: int, silent: Iterable[Silence]) -> Record:
-        """Append one line to metrics.jsonl, and every few seconds rewrite ledger.json.
+        """Append one line to metrics.jsonl, and rewrite ledger.json every few seconds and at failures.
 
         Args:
             status: the learner's status.
@@ -85,9 +86,11 @@ class Journal:
             silent=tuple(silent),
         )
         self._folder.append("metrics.jsonl", record.to_json())
-        if now - self._ledger_at >= LEDGER_EVERY_S:
-            self._ledger_at = now
-            self._folder.write("ledger.json", ledger.to_json())
+        num_failed = len(account.training.failed) + len(account.validation.failed)
+        # A line on the console names ledger.json for the reasons, and too many failures end the run at once.
+        if num_failed != self._num_failed or now - self._ledger_at >= LEDGER_EVERY_S:
+            self._ledger_at, self._num_failed = now, num_failed
+            self._write_ledger(ledger, status)
         return record
 
     def finish(self, record: Record, status: LearnerStatus, ledger: Ledger, cause: str) -> None:
@@ -102,5 +105,9 @@ class Journal:
         Raises:
             PenstockError: a file can't be written.
         """
-        self._folder.write("ledger.json", ledger.to_json())
+        self._write_ledger(ledger, status)
         self._folder.write("summary.json", Summary.of(record, status, cause).to_json())
+
+    def _write_ledger(self, ledger: Ledger, status: LearnerStatus) -> None:
+        validation_failed = {str(i): reason for i, reason in sorted(status.account.validation.failed.items())}
+        self._folder.write("ledger.json", ledger.to_json() | {"validation_failed": validation_failed})

@@ -20,7 +20,7 @@ def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:
         The surrogate, in evaluation mode, and the checkpoint's step.
 
     Raises:
-        PenstockError: the run has no checkpoint, or it is damaged.
+        PenstockError: the run has no checkpoint, which the message explains, or it is damaged.
     """
     if not folder.is_running():
         checkpoint.recover(folder.checkpoints)
@@ -28,7 +28,12 @@ def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:
     if step is None:  # none was validated, as after an early stop
         step = checkpoint.latest(folder.checkpoints)
     if step is None:
-        raise PenstockError(f"{folder.path} has no checkpoint yet: let it run longer")
+        run = folder.read("run.json")
+        if cause := run.get("cause"):
+            raise PenstockError(
+                f"{folder.path} has no checkpoint: the run {run['state']} before its first one: {cause}"
+            )
+        raise PenstockError(f"{folder.path} has no checkpoint yet: let it run longer, or resume it if it was killed")
     surrogate = plan.surrogate()
     checkpoint.load(folder.checkpoints, step, weights_only=True).load_into(surrogate)
     return surrogate.eval(), step

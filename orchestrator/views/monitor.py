@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -109,11 +109,16 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
             f"mean {digits(errors['mean'])}, p99 {digits(errors['p99'])}, max {digits(errors['max'])}"
         )
         lines += explained_lines(summary.validation)
+        if reasons := summary.validation.get("failed_reasons"):  # absent from a summary of an earlier penstock
+            num_failed, num_delivered = summary.validation["failed"], summary.validation["simulations"]
+            lines.append(f"validation: {_failures(num_failed, num_delivered, reasons)} the errors")
     lines.append(
         f"{summary.delivered} simulations delivered, {summary.failed} failed, {summary.retried} retried; "
         f"{summary.unique} unique samples, {summary.trained} trained (reuse {_reuse(summary.reuse)})"
         + (f", {summary.dropped} second copies dropped" if summary.dropped else "")
     )
+    if summary.failed_reasons:
+        lines.append(f"{_failures(summary.failed, summary.delivered, summary.failed_reasons)} the surrogate")
     if summary.warning:
         lines.append(summary.warning)
     lines.append(f"run folder: {folder.path}")
@@ -266,6 +271,16 @@ def _table(title: str, record: Record) -> Panel:
 def _troubles(record: Record) -> str:
     troubles = {"failed": record.failed, "retried": record.retried}
     return ", ".join(f"{count} {outcome}" for outcome, count in troubles.items() if count)
+
+
+def _failures(num_failed: int, num_delivered: int, reasons: Sequence[Mapping[str, Any]]) -> str:
+    """How many simulations failed and why most of them did, up to what that may bias."""
+    frequent = reasons[0]
+    share = "all" if frequent["count"] == num_failed else frequent["count"]
+    return (
+        f"{num_failed} of {num_failed + num_delivered} simulations failed, {share} of them like simulation "
+        f"{frequent['simulation']}: {frequent['reason']}; what is missing may bias"
+    )
 
 
 def _vrmse(validation: Mapping[str, Any]) -> str:

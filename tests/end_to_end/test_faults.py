@@ -356,8 +356,16 @@ def test_a_problem_whose_every_solve_fails_ends_with_the_first_cause(cli):
     (cli.folder / "failing.py").write_text(FAILING)
     result = cli.run("train", "tiny.yaml", "problem=./failing.py:Failing")
     assert result.returncode == 3
-    cli.assert_one_line(result, "simulation 0: ArithmeticError: the mesh is inside out", "failing.py, line 15")
+    cli.assert_one_line(result, "simulation 0: ArithmeticError: the mesh is inside out", "failing.py, line 16")
     assert "Traceback" in (cli.latest / "logs" / "solver-0.log").read_text()
+    event = next(event for event in cli.events() if event["event"] == "simulation failed")
+    assert event["design"] == "validation" and event["reason"].startswith("ArithmeticError: the mesh is inside out")
+    assert result.stdout.count("failed") == 1 and f": {event['reason']}; ledger.json has" in result.stdout
+    reasons = cli.read("ledger.json")["validation_failed"]
+    assert reasons[str(event["simulation"])] == event["reason"]
+    for command in ("export", "predict"):
+        cause = "failed before its first one: all of the first"
+        cli.assert_one_line(cli.run(command), "has no checkpoint: the run", cause, "the mesh is inside out")
 
 
 def test_commands_without_a_run_are_one_line(cli):

@@ -111,6 +111,13 @@ def test_simulations_that_hang_crash_or_raise_fail_alone_and_a_stopped_worker_is
     assert failed[order[1]] == "its worker died, 3 times"
     assert all(failed[i].startswith(r"KeyboardInterrupt: mesh_\udcff.msh (") for i in order[2:7])
     assert "293 simulations delivered, 7 failed" in result.stdout
+    (event,) = (event for event in cli.events() if event["event"] == "simulation failed")  # 7 lines would be too many
+    assert failed[event["simulation"]] == event["reason"] and f"failed: {event['reason']}; ledger" in result.stdout
+    most_frequent, *others = cli.read("summary.json")["failed_reasons"]
+    example = min(order[2:7])
+    assert most_frequent == {"count": 5, "simulation": example, "reason": failed[example]}
+    assert len(others) == 2
+    assert f"7 of 300 simulations failed, 5 of them like simulation {example}: KeyboardInterrupt: " in result.stdout
     assert f"in simulation {order[0]}" in result.stdout and f"died in simulation {order[1]}: " in result.stdout
     silent = [event for event in cli.events() if event["event"] == "worker silent"]
     assert {order[0]} <= {event["simulation"] for event in silent}

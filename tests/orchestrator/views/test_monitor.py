@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from penstock.orchestrator.views.monitor import _line, _table, explained_lines
+from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.orchestrator.views.monitor import _line, _table, explained_lines, summary_lines
 from penstock.orchestrator.views.numbers import digits
 from penstock.status import Record, Silence, Summary
 
@@ -112,3 +113,25 @@ def test_a_record_comes_back_from_its_line_whatever_version_wrote_it():
     earlier = {name: value for name, value in line.items() if name not in ("warning", "silent", "bias")}
     assert "solver blocked" in shown(Record.from_json(earlier), is_terminal=True)
     assert Summary.from_json({"cause": "steps", "step": 7, "later": 1}).to_json()["step"] == 7
+
+
+def test_the_end_says_why_most_of_the_failed_simulations_failed(tmp_path):
+    inside_out, torn = (
+        {"count": c, "simulation": i, "reason": r} for c, i, r in ((3, 4, "inside out"), (1, 2, "torn"))
+    )
+    validation = VALIDATION | {"simulations": 17, "failed": 3, "failed_reasons": [inside_out]}
+    summary = Summary(delivered=221, failed=4, failed_reasons=[inside_out, torn], validation=validation)
+    folder = RunFolder(tmp_path)
+    folder.write("summary.json", summary.to_json())
+    lines = summary_lines(folder)
+    of_all = (
+        "4 of 225 simulations failed, 3 of them like simulation 4: inside out; what is missing may bias the surrogate"
+    )
+    assert lines[lines.index(of_all) - 1].startswith("221 simulations delivered, 4 failed, ")
+    assert (
+        "validation: 3 of 20 simulations failed, all of them like simulation 4: inside out; what is missing may bias "
+        "the errors" in lines
+    )
+    earlier = {"delivered": 221, "failed": 4, "validation": VALIDATION | {"simulations": 17}}
+    folder.write("summary.json", earlier)
+    assert not any("like simulation" in line for line in summary_lines(folder))
