@@ -128,7 +128,10 @@ class Surrogate(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """One of ARRAYS of a geometry as a model sees it: from the lowest corner of its box, by its longest edge."""
+    """One of ARRAYS of a geometry as a model sees it.
+
+    Lengths are in units of the longest edge of the geometry's box, from its lowest corner on.
+    """
 
     array: str
     source: str | None
