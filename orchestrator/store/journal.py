@@ -32,7 +32,9 @@ class Journal:
         self._num_failed = 0
 
     def record(self, status: LearnerStatus, ledger: Ledger, num_workers: int, silent: Iterable[Silence]) -> Record:
-        """Append one line to metrics.jsonl, and rewrite ledger.json every few seconds and at failures.
+        """Append one line to metrics.jsonl, and rewrite ledger.json if that is due.
+
+        It is due every few seconds, and when simulations have failed.
 
         Args:
             status: the learner's status.

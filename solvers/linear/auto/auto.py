@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from penstock.messages import Decision
 from penstock.solvers.linear.auto.calibration import can_factor
@@ -93,7 +93,7 @@ class Auto(Strategy):
             attempt = self._trial.solve(system, tolerance)
             self._trial_seconds += time.perf_counter() - start
             if self._trial.is_over:
-                self._decide(self._trial.winner, system.family, self._trial.seconds)
+                self._decide(self._trial.winner, system.family, self._trial.seconds, self._trial.slow)
         self._seconds += time.perf_counter() - start
         return attempt
 
@@ -129,23 +129,40 @@ class Auto(Strategy):
         self._trial = Trial([self._current, *(Contender(candidate, tolerance) for candidate in rivals)])
         self._matrix = None
 
-    def _decide(self, winner: Contender, family: str, seconds: Mapping[str, float | None]) -> None:
+    def _decide(
+        self, winner: Contender, family: str, seconds: Mapping[str, float | None], slow: Collection[str] = ()
+    ) -> None:
         number = 0 if self.decision is None else self.decision.number + 1
-        reason = describe(winner.label, seconds)
+        reason = describe(winner.label, seconds, slow)
         self.decision = Decision(family=family, number=number, strategy=winner.label, seconds=seconds, reason=reason)
         self._current, self._watch, self._trial, self._matrix = winner, Watch(), None, None
         logger.info("family %r: %s", family, reason)
 
 
-def describe(choice: str, seconds: Mapping[str, float | None]) -> str:
-    """One line of prose: the choice, its rivals, and the ratios of their times."""
+def describe(choice: str, seconds: Mapping[str, float | None], slow: Collection[str] = ()) -> str:
+    """One line of prose: the choice, its rivals, and the ratios of their times.
+
+    Labels are quoted, because they may contain commas.
+
+    Args:
+        choice: label of the choice.
+        seconds: seconds of a solve by label; None for one without a time.
+        slow: those of the latter that were too slow; the others failed.
+
+    Returns:
+        The line.
+    """
     best = seconds.get(choice)
     if best is None:
         untimed = "no candidate solved the first systems" if seconds else "the matrix stays the same"
-        return f"{choice}, untimed: {untimed}"
+        return f"{choice!r}, untimed: {untimed}"
     others = sorted((value, label) for label, value in seconds.items() if value is not None and label != choice)
-    line = f"{choice}, {1e3 * best:.3g} ms per solve"
+    line = f"{choice!r}, {1e3 * best:.3g} ms per solve"
     if others:
-        line += ", over " + ", ".join(f"{label} {1e3 * value:.3g} ({value / best:.1f}x)" for value, label in others)
-    failed = [label for label, value in seconds.items() if value is None]
-    return line + (f"; failed or too slow to time: {', '.join(failed)}" if failed else "")
+        line += ", over " + ", ".join(f"{label!r} {1e3 * value:.3g} ({value / best:.1f}x)" for value, label in others)
+    without = [label for label, value in seconds.items() if value is None]
+    if failed := [repr(label) for label in without if label not in slow]:
+        line += f"; failed: {', '.join(failed)}"
+    if cut := [repr(label) for label in without if label in slow]:
+        line += f"; too slow to time: {', '.join(cut)}"
+    return line

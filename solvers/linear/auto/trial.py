@@ -93,10 +93,12 @@ class Contender:
         seconds = self.last_seconds = over_ranks(time.thread_time() - start, system)
 
         attempt = attempt.checked(system)
-        has_met = attempt.outcome is Outcome.CONVERGED and attempt.meets(tolerance)
-        if not has_met or (self.is_warm and seconds > limit):
-            late = "too slow to be tried further" if has_met else ""
-            return replace(attempt, outcome=Outcome.STAGNATION, reason=attempt.reason or late)
+        if attempt.outcome is not Outcome.CONVERGED:
+            return attempt
+        if not attempt.meets(tolerance):
+            return replace(attempt, outcome=Outcome.STAGNATION)
+        if self.is_warm and seconds > limit:  # as if it had been cut there
+            return replace(attempt, outcome=Outcome.ITERATION_LIMIT, reason="too slow to be tried further")
         self._iteration_seconds = seconds / max(attempt.iterations, 1)
         if self.is_warm:
             self.seconds.append(seconds)
@@ -119,6 +121,8 @@ class Trial:
 
     def __init__(self, contenders: Sequence[Contender]):
         self.is_over = False
+        self.slow: set[str] = set()
+        """Labels of contenders without a time that were cut, or not tried because they would have been."""
         self._left = list(contenders)
         self._seconds: dict[str, float | None] = dict.fromkeys(contender.label for contender in contenders)
         self._spent = self._product_seconds = 0.0
@@ -132,7 +136,7 @@ class Trial:
     def seconds(self) -> dict[str, float | None]:
         """The seconds of a solve by label; None for a contender without a time.
 
-        That is one that failed or was never timed.
+        That is one that failed or is in `slow`.
         """
         timed = {contender.label: contender.cost for contender in self._left if contender.seconds}
         return self._seconds | timed
@@ -171,8 +175,11 @@ class Trial:
         kept = [contender for contender in kept if not contender.is_behind(best)]
         for contender in self._left:
             if contender not in kept:
-                has_failed = contender not in solved and not contender.is_done
-                self._seconds[contender.label] = None if has_failed or not contender.seconds else contender.cost
+                has_time = contender in solved or contender.is_done
+                self._seconds[contender.label] = contender.cost if has_time else None
+                is_cut = contender not in attempts or attempts[contender].outcome is Outcome.ITERATION_LIMIT
+                if is_cut and not has_time:
+                    self.slow.add(contender.label)
         self._left = kept
         are_done = all(contender.is_done for contender in kept)
         are_judged = all(contender.is_judged for contender in kept)

@@ -97,10 +97,12 @@ def test_candidates_drop_out_where_they_fall_behind():
 
 
 def test_the_line_says_what_was_chosen_over_what_by_how_much():
-    line = describe("b", {"a": 0.009, "b": 0.003, "c": None, "d": 0.0045})
-    assert line == "b, 3 ms per solve, over d 4.5 (1.5x), a 9 (3.0x); failed or too slow to time: c"
-    assert describe("constant", {}) == "constant, untimed: the matrix stays the same"
-    assert describe("a", {"a": None, "b": None}).startswith("a, untimed: no candidate solved the first systems")
+    seconds = {"a": 0.009, "b": 0.003, "c": None, "cg + icc, recycling": None, "d": 0.0045}
+    line = "'b', 3 ms per solve, over 'd' 4.5 (1.5x), 'a' 9 (3.0x)"
+    assert describe("b", seconds) == f"{line}; failed: 'c', 'cg + icc, recycling'"
+    assert describe("b", seconds, {"c"}) == f"{line}; failed: 'cg + icc, recycling'; too slow to time: 'c'"
+    assert describe("constant", {}) == "'constant', untimed: the matrix stays the same"
+    assert describe("a", {"a": None, "b": None}).startswith("'a', untimed: no candidate solved the first systems")
 
 
 def test_iterations_that_grow_alarm():
@@ -181,6 +183,7 @@ def test_a_trial_ends_and_names_what_failed():
     assert run_trial(trial, Family(), tolerance) <= 4
     assert trial.winner.label in ("direct", "cg")
     assert trial.seconds["cut"] is None and trial.seconds["refused"] is None
+    assert "cut" in trial.slow and "refused" not in trial.slow
     assert trial.seconds[trial.winner.label] == min(value for value in trial.seconds.values() if value is not None)
 
 
@@ -195,7 +198,7 @@ def test_what_is_known_to_be_slow_is_not_begun():
     contenders = [Contender(Candidate("direct", Direct), tolerance), Contender(Candidate("slow", make, 1e9), tolerance)]
     trial = Trial(contenders)
     run_trial(trial, Family(), tolerance)
-    assert trial.winner.label == "direct" and trial.seconds["slow"] is None
+    assert trial.winner.label == "direct" and trial.seconds["slow"] is None and trial.slow == {"slow"}
 
 
 def test_a_system_that_nobody_solves_drops_nobody(monkeypatch):
