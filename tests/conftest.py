@@ -1,6 +1,14 @@
-"""Tests that need a GPU are skipped where torch sees none."""
+"""What all tests share: skips without a GPU, the geometry of the runs, signals as in a terminal."""
+
+import signal
 
 import pytest
+
+
+def pytest_configure(config):
+    # A shell has what it starts in the background ignore Ctrl-C, and `nohup` a hang-up; all that tests start would too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item):

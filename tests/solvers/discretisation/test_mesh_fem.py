@@ -7,6 +7,7 @@ from scipy.spatial import Delaunay
 
 from penstock.geometry import Mesh
 from penstock.solvers.discretisation.mesh_fem import MeshElements
+from tests.support.systems import to_scipy
 
 
 def mesh_of(dimension):
@@ -39,7 +40,7 @@ def test_values_go_to_the_points_where_dolfinx_has_them(dimension):
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3])
-def test_stiffness_and_masses_are_those_of_the_geometry(dimension, to_scipy):
+def test_stiffness_and_masses_are_those_of_the_geometry(dimension):
     """Of inner points.
 
     Rows and columns of points on the boundary are those of the identity.

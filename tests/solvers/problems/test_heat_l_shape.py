@@ -11,6 +11,7 @@ from scipy.sparse.linalg import splu
 
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.transient.heat_l_shape import HeatLShape
+from tests.support.systems import to_scipy
 
 
 def smooth_mode(problem):
@@ -141,7 +142,7 @@ def test_samples_pack_with_the_time_among_the_scalars(scipy_solve):
     assert [sample.step for sample in samples] == list(range(problem.num_steps))
 
 
-def test_the_matrix_is_one_and_symmetric_and_the_guess_is_the_last_step(to_scipy):
+def test_the_matrix_is_one_and_symmetric_and_the_guess_is_the_last_step():
     problem = HeatLShape(resolution=8)
     before = np.random.default_rng(0).standard_normal(65)
     first = problem.assemble(np.zeros(65), before)
