@@ -28,6 +28,7 @@ from penstock.messages import Chunk, Lease, LeaseEnd
 from penstock.orchestrator.ledger.designs import MonteCarlo
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.status import Ended
+from tests.support.learners import StopsAt
 
 LAYOUT = Layout((FieldSpec(name="a", on=Grid((16,))),), (FieldSpec(name="u", on=Grid((16,))),))
 WINDOW, NUM_LANES, NUM_SIMULATIONS = 5, 2, 60
@@ -158,22 +159,6 @@ def test_an_order_that_repeats_does_so_in_this_process_over_a_stop_and_a_resume(
         assert torch.equal(value, resumed.trainer.surrogate.state_dict()[name]), name
     assert resumed.account.training == whole.account.training and resumed.account.unique == whole.account.unique
     assert resumed.trainer.validation_errors == whole.trainer.validation_errors
-
-
-class StopsAt:
-    """A step that asks its learner to stop once it has made `stop_at` of them."""
-
-    def __init__(self, step, stop_at, learner):
-        self._step, self._stop_at, self._learner = step, stop_at, learner
-
-    def __call__(self, *arguments):
-        loss = self._step(*arguments)
-        if self._step.num_steps >= self._stop_at:
-            self._learner.stop()
-        return loss
-
-    def __getattr__(self, name):
-        return getattr(self._step, name)
 
 
 def test_a_store_with_a_validation_set_has_nothing_solved_for_it(tmp_path):

@@ -31,6 +31,7 @@ from penstock.messages import Chunk, Lease
 from penstock.orchestrator.ledger.designs import MonteCarlo
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.status import Ended
+from tests.support.learners import StopsAt
 
 NUM_STEPS, WINDOW, NUM_LANES, NUM_SIMULATIONS = 2, 5, 2, 40
 DETERMINISTIC = Deterministic(num_lanes=NUM_LANES, window=WINDOW, limit=NUM_SIMULATIONS)
@@ -190,22 +191,6 @@ def validation_set(geometry):
     packed = chunk(geometry, rows)
     arrays = {name: padded(array) for name, array in packed.arrays.items()}
     return Collected(arrays, packed.simulations, packed.steps, Ended([[0, 6]]))
-
-
-class StopsAt:
-    """A step that asks its learner to stop once it has made `stop_at` of them."""
-
-    def __init__(self, step, stop_at, learner):
-        self._step, self._stop_at, self._learner = step, stop_at, learner
-
-    def __call__(self, *arguments):
-        loss = self._step(*arguments)
-        if self._step.num_steps >= self._stop_at:
-            self._learner.stop()
-        return loss
-
-    def __getattr__(self, name):
-        return getattr(self._step, name)
 
 
 @pytest.mark.parametrize("draws", [Samples(), Trajectories(NUM_STEPS), Pairs(NUM_STEPS)], ids=repr)

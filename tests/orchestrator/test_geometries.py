@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from penstock.errors import PenstockError
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.losses.norms import L2Norm, MeshNorm
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import Plan, resolve
+from tests.support.learners import NoStream
+from tests.support.refusals import refusal
 
 PROBLEM = """
 import numpy as np
@@ -62,18 +63,6 @@ def plan(tmp_path):
         return resolve(Config.model_validate(values))
 
     return make
-
-
-class NoStream:
-    def next(self, timeout_s, lane=None):
-        return None
-
-
-def refusal(function, *arguments) -> str:
-    with pytest.raises(PenstockError) as caught:
-        function(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("draw", ["samples", "trajectories", "pairs"])

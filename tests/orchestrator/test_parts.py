@@ -22,6 +22,8 @@ from penstock.orchestrator.plan import Plan, resolve
 from penstock.orchestrator.run.bounds import require_room, validation_size
 from penstock.orchestrator.run.placement import fits_beside_training, make_buffer, pick_device, require_placement
 from penstock.orchestrator.store.run_folder import RunFolder
+from tests.support.learners import NoStream
+from tests.support.refusals import refusal
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,18 +65,6 @@ def plan(tmp_path):
         return resolve(Config.model_validate(values))
 
     return make
-
-
-class NoStream:
-    def next(self, timeout_s, lane=None):
-        return None
-
-
-def refusal(function, *arguments) -> str:
-    with pytest.raises(PenstockError) as caught:
-        function(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(

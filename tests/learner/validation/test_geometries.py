@@ -10,6 +10,7 @@ from penstock.layout import FieldSpec, Layout
 from penstock.learner.normalization import Normalization
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation
+from tests.support.statistics import statistics
 
 CLOUD = Points(20, 2)
 STDS = np.array([1.0, 10.0, 1000.0])
@@ -38,17 +39,8 @@ def surrogate_of(layout, stds):
     return Surrogate(Twice(layout), Normalization({name: torch.zeros_like(v) for name, v in std.items()}, std), layout)
 
 
-def statistics(errors):
-    return {
-        "mean": pytest.approx(np.mean(errors), rel=1e-5),
-        "median": pytest.approx(np.quantile(errors, 0.5), rel=1e-5),
-        "p99": pytest.approx(np.quantile(errors, 0.99), rel=1e-5),
-        "max": pytest.approx(np.max(errors), rel=1e-5),
-    }
-
-
 def noisy(random, shape):
-    """Inputs, and what is about twice of them, by channels of their own size."""
+    """Inputs, and what is about twice of them, by channels of different sizes."""
     given = random.normal(size=shape)
     noise = random.uniform(0.05, 0.2, size=(shape[0], *[1] * (len(shape) - 1))) * random.normal(size=shape)
     return given, STDS[: shape[1]].reshape(-1, *[1] * (len(shape) - 2)) * (2 * given + noise)

@@ -13,6 +13,7 @@ from penstock.learner.models.fno import FNO
 from penstock.learner.normalization import Normalization
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation
+from tests.support.statistics import statistics
 
 GRID = (12, 10)
 LAYOUT = Layout(
@@ -45,15 +46,6 @@ def surrogate_of(arrays):
     std = {"fields": torch.ones(2), "targets": torch.tensor([1.0, 1000.0])}
     zero = {name: torch.zeros(2) for name in arrays}
     return Surrogate(Scale(), Normalization(zero, std), LAYOUT)
-
-
-def statistics(errors):
-    return {
-        "mean": pytest.approx(np.mean(errors), rel=1e-5),
-        "median": pytest.approx(np.quantile(errors, 0.5), rel=1e-5),
-        "p99": pytest.approx(np.quantile(errors, 0.99), rel=1e-5),
-        "max": pytest.approx(np.max(errors), rel=1e-5),
-    }
 
 
 def relative_l2(error, target):
