@@ -74,7 +74,7 @@ def fno(num_points: int = 64, *, width: int = 32, modes: int = 12, batch_size: i
 
 
 def points(max_points: int = 1280, *, batch_size: int = 8, num_slots: int = 2000) -> Case:
-    """Samples with points of their own, whose numbers vary by a fifth, as in `poisson_with_hole`."""
+    """Samples on points that vary, in number by a fifth, as in `poisson_with_hole`."""
     cloud = Points(max_points, 2)
     return Case(
         title=f"BranchTrunk, at most {max_points} points, width 128, batch {batch_size}, {num_slots:,} slots",

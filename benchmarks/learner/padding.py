@@ -1,4 +1,4 @@
-"""The cost of padding where every sample has points of its own."""
+"""The cost of padding where points vary from sample to sample."""
 
 from __future__ import annotations
 

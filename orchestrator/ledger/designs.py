@@ -36,7 +36,7 @@ class Design(ABC):
     def observe(self, ended: Ended, errors: Mapping[str, Any] | None) -> None:  # noqa: B027  most go by nothing
         """All that is known now; called once per second.
 
-        It is told everything and not the news, because a resumed run goes back to its checkpoint.
+        It receives everything and not only what is new, because a resumed run goes back to its checkpoint.
 
         Args:
             ended: how simulations of this design ended so far, delivered or failed.

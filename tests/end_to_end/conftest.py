@@ -1,4 +1,4 @@
-"""The real command line in a process of its own, on a problem that takes seconds."""
+"""The real command line in a separate process, on a problem that takes seconds."""
 
 import json
 import os

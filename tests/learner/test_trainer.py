@@ -264,7 +264,7 @@ def test_the_learning_rate_follows_a_schedule_of_its_own_length():
 
 
 class Hearing(Reservoir):
-    """Weighs rows by two numbers in turn, and notes what it is told."""
+    """Weighs rows by two numbers in turn, and notes what it receives."""
 
     def begin(self, table):
         super().begin(table)

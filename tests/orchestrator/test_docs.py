@@ -75,7 +75,7 @@ def test_every_python_block_runs(page, tmp_path, monkeypatch):
 
 @pytest.mark.slow  # 300 simulations and their training, as the page has them
 def test_what_trains_from_python_does():
-    """In a process of its own, without Ray in it, after the other blocks of the page."""
+    """In a separate process, without Ray in it, after the other blocks of the page."""
     code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), re.S))
     code += "\nimport sys; assert 'ray' not in sys.modules"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

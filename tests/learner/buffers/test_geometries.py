@@ -1,4 +1,4 @@
-"""Samples on meshes, on points of their own and on two geometries, in and out of a buffer, against plain NumPy."""
+"""Samples on meshes, on points that vary and on two geometries, in and out of a buffer, against plain NumPy."""
 
 import itertools
 

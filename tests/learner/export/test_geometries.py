@@ -26,7 +26,7 @@ MASKED = Grid((12, 10), is_masked=True, centring="vertices", periodic=(True, Fal
 
 
 def new_surrogate(model, layout):
-    """With means and deviations of their own for all channels."""
+    """With a different mean and deviation for every channel."""
     blocks = (*layout.input_blocks, *layout.output_blocks)
     mean, std = ({b.name: 1 + torch.arange(b.shape[0]) / shift for b in blocks} for shift in (2, 3))
     return Surrogate(model, Normalization(mean, std), layout)

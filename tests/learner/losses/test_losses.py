@@ -251,7 +251,7 @@ def triangulation(num_cells):
 
 
 def matrices(mesh):
-    """Lumped mass and stiffness, dense, by formulas of their own: lengths, and edges opposite to corners."""
+    """Lumped mass and stiffness, dense, by other formulas than the code's: lengths, and edges opposite to corners."""
     points, cells = mesh.build()
     if mesh.dimension == 1:
         sizes = np.diff(points[cells, 0], axis=1)[:, 0]

@@ -206,7 +206,7 @@ def test_the_fno_sees_the_mask_of_a_domain_and_not_its_weights():
 
 
 class Returns(nn.Module):
-    """What it is told, beside a parameter."""
+    """What it is given, beside a parameter."""
 
     def __init__(self, outputs):
         super().__init__()

@@ -38,7 +38,7 @@ pytestmark = [
 
 
 def samples(layout, counts, seed=0):
-    """Arrays of samples with so many points, joined in a chain, padded with 0 to the most of them."""
+    """Arrays of samples with these numbers of points, joined in a chain, padded with 0 to the most of them."""
     random, length = np.random.default_rng(seed), max(counts)
     arrays = {}
     for block in layout.blocks.values():

@@ -155,7 +155,7 @@ def test_the_matrix_is_one_and_symmetric_and_the_guess_is_the_last_step():
 
 
 def test_the_learner_gets_the_mesh_without_dolfinx():
-    """In a process of its own, from a pickled layout."""
+    """In a separate process, from a pickled layout."""
     code = (
         "import pickle, sys; from penstock.solvers.problems.transient.heat_l_shape import HeatLShape\n"
         "layout = pickle.loads(pickle.dumps(HeatLShape(resolution=8).layout))\n"
