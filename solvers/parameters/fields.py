@@ -5,11 +5,11 @@ Axes:  K modes along each axis, *grid the cells along each axis; arrays are inde
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 
 import numpy as np
-from scipy.fft import idctn
+from scipy.fft import idctn, ifftn
 from scipy.special import ndtr
 
 # Default number of modes along each axis, by dimension.
@@ -122,6 +122,102 @@ class GaussianField:
         deviations = (np.pi**2 * squares + self.inverse_length**2) ** (-self.exponent / 2)
         deviations[(0,) * self.dimension] = 0.0  # the mean mode
         return deviations
+
+
+class PeriodicField:
+    """A centred Gaussian field on the torus with covariance σ² (-Δ + τ²)^-α, and mean 0 over the torus.
+
+    A draw is the Fourier sum
+
+        g(x) = Σ_k √2 s_k (ξ_k cos(2π k·x / L) + η_k sin(2π k·x / L)),   s_k = σ (4π²|k|²/L² + τ²)^(-α/2) L^(-d/2),
+
+    over one of k and -k each, 0 < max |k_i| <= K, with ξ_k and η_k ~ N(0, 1) i.i.d.
+
+    ξ_k and η_k are drawn shell by shell (max |k_i| = 1, 2, ...), and K does not depend on n. So one generator gives one
+    function at every resolution; of it a grid of n points carries the modes with max |k_i| < n / 2.
+
+    Args:
+        resolution: n, points along each axis, at i L / n.
+        dimension: d, 1 or 2.
+        extent: L, the period along each axis.
+        scale: σ² of the covariance.
+        exponent: α, above d / 2 for a field with finite variance.
+        inverse_length: τ, in 1/length.
+        num_modes: K.
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        *,
+        dimension: int = 1,
+        extent: float = 1.0,
+        scale: float = 1.0,
+        exponent: float = 2.0,
+        inverse_length: float = 3.0,
+        num_modes: int = 64,
+    ):
+        self.resolution = resolution
+        self.dimension = dimension
+        self.extent = extent
+        self.scale = scale
+        self.exponent = exponent
+        self.inverse_length = inverse_length
+        self.num_modes = num_modes
+
+    def draw(self, generator: np.random.Generator) -> np.ndarray:
+        """One field, float64 [*grid]."""
+        modes, deviations = self._modes
+        normals = self._draw_normals(generator)
+        n = self.resolution
+        carried = np.max(np.abs(modes), axis=1) < n / 2
+        spectrum = np.zeros((n,) * self.dimension, complex)
+        spectrum[tuple(modes[carried].T)] = (deviations[:, None] * normals)[carried] @ np.array([1, -1j]) / np.sqrt(2)
+        # The modes of -k are the conjugates: twice the real part has both.
+        return 2 * ifftn(spectrum, norm="forward").real
+
+    def _draw_normals(self, generator: np.random.Generator) -> np.ndarray:
+        """ξ_k and η_k, [M, 2], in the order of growing shells."""
+        return generator.standard_normal((len(self._modes[0]), 2))
+
+    def features(self, value: np.ndarray) -> np.ndarray:
+        """The field, flattened and scaled so that two draws are about √2 apart."""
+        return value.ravel() / np.sqrt(value.size * self.variance)
+
+    @property
+    def variance(self) -> float:
+        """The variance, the same at every point."""
+        return float(2 * np.sum(self._modes[1] ** 2))
+
+    def quantile_names(self, name: str) -> tuple[str, ...]:
+        """The names of `quantiles`: a cosine and a sine for each mode of the first shell."""
+        shell = self._modes[0][: self._first_shell].tolist()
+        return tuple("_".join([name, kind, *map(str, mode)]) for mode in shell for kind in ("cos", "sin"))
+
+    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
+        """The quantiles of ξ_k and η_k of the first shell, max |k_i| = 1."""
+        return ndtr(self._draw_normals(generator)[: self._first_shell]).ravel()
+
+    def describe(self) -> str:
+        """One line of prose for the card of an exported model."""
+        return (
+            f"periodic Gaussian field, covariance {self.scale:.4g} (-Laplacian + {self.inverse_length**2:g})"
+            f"^-{self.exponent:g}, no mean mode, wave numbers up to {self.num_modes}"
+        )
+
+    @property
+    def _first_shell(self) -> int:
+        return (3**self.dimension - 1) // 2
+
+    @cached_property
+    def _modes(self) -> tuple[np.ndarray, np.ndarray]:
+        """The wave numbers k, int [M, d], in the order of growing shells, and their s_k, [M]."""
+        ks = np.array(list(product(range(-self.num_modes, self.num_modes + 1), repeat=self.dimension)))
+        ks = ks[len(ks) // 2 + 1 :]  # the half behind 0: one of k and -k each
+        ks = ks[np.lexsort((*ks.T[::-1], np.abs(ks).max(axis=1)))]
+        squares = (ks**2).sum(axis=1) * (2 * np.pi / self.extent) ** 2
+        deviations = np.sqrt(self.scale / self.extent**self.dimension)
+        return ks, deviations * (squares + self.inverse_length**2) ** (-self.exponent / 2)
 
 
 class BinaryField:

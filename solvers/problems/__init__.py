@@ -2,12 +2,14 @@
 
 PROBLEMS = {
     "bratu": "penstock.solvers.problems.nonlinear.bratu:Bratu",
+    "burgers": "penstock.solvers.problems.spectral.burgers:Burgers",
     "convection_diffusion": "penstock.solvers.problems.steady.convection_diffusion:ConvectionDiffusion",
     "darcy": "penstock.solvers.problems.steady.darcy:Darcy",
     "drifting_diffusion": "penstock.solvers.problems.transient.drifting_diffusion:DriftingDiffusion",
     "heat": "penstock.solvers.problems.transient.heat:Heat",
     "heat_l_shape": "penstock.solvers.problems.transient.heat_l_shape:HeatLShape",
     "helmholtz": "penstock.solvers.problems.steady.helmholtz:Helmholtz",
+    "navier_stokes": "penstock.solvers.problems.spectral.navier_stokes:NavierStokes",
     "nonlinear_diffusion": "penstock.solvers.problems.nonlinear.nonlinear_diffusion:NonlinearDiffusion",
     "poisson": "penstock.solvers.problems.steady.poisson:Poisson",
     "poisson_with_hole": "penstock.solvers.problems.steady.poisson_with_hole:PoissonWithHole",

@@ -1,0 +1,1 @@
+"""Equations on the torus by Fourier pseudo-spectral methods: there are no linear systems."""
