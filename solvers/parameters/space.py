@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Protocol, runtime_checkable
 from zlib import crc32
 
@@ -105,6 +106,46 @@ class Uniform:
     def describe(self) -> str:
         """One line of prose for the card of an exported model."""
         return f"uniform on [{self.low:g}, {self.high:g}] {self.unit}"
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """A scalar whose logarithm is uniform on [log low, log high].
+
+    Raises:
+        ValueError: `low` is not above 0 and below `high`.
+    """
+
+    low: float
+    """The smallest value."""
+    high: float
+    """The largest value."""
+    unit: str = "1"
+    """Physical unit, for people; "1" when dimensionless."""
+
+    def __post_init__(self):
+        if not 0 < self.low < self.high < inf:
+            raise ValueError(f"low = {self.low} must be above 0 and below high = {self.high}, which must be finite")
+
+    def draw(self, generator: np.random.Generator) -> float:
+        """One value."""
+        return float(np.exp(generator.uniform(np.log(self.low), np.log(self.high))))
+
+    def features(self, value: float) -> np.ndarray:
+        """The logarithm of the value, scaled to [0, 1]."""
+        return np.array([np.log(value / self.low) / np.log(self.high / self.low)])
+
+    def quantile_names(self, name: str) -> tuple[str, ...]:
+        """The name itself, because there is one quantile."""
+        return (name,)
+
+    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
+        """The quantile of the value that `draw` returns for this generator, [1]."""
+        return np.array([generator.random()])
+
+    def describe(self) -> str:
+        """One line of prose for the card of an exported model."""
+        return f"log-uniform on [{self.low:g}, {self.high:g}] {self.unit}"
 
 
 @dataclass(frozen=True)
