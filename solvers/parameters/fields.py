@@ -12,6 +12,8 @@ import numpy as np
 from scipy.fft import idctn, ifftn
 from scipy.special import ndtr
 
+from penstock.solvers.parameters.space import Distribution
+
 # Default number of modes along each axis, by dimension.
 NUM_MODES = {1: 128, 2: 128, 3: 64}
 
@@ -221,18 +223,18 @@ class PeriodicField:
 
 
 class BinaryField:
-    """A field of two values, chosen by the sign of a Gaussian field.
+    """A field of two values, chosen by the sign of another field.
 
     Its features are the signs, ±1/√(number of cells) at every cell, so that the distance of
     two draws is twice the square root of the area where they differ.
 
     Args:
-        field: the Gaussian field.
-        above: value where the Gaussian field is >= 0.
+        field: the other field, such as a `GaussianField`.
+        above: value where the other field is >= 0.
         below: value elsewhere.
     """
 
-    def __init__(self, field: GaussianField, *, above: float, below: float):
+    def __init__(self, field: Distribution, *, above: float, below: float):
         self.field = field
         self.above = above
         self.below = below
@@ -247,11 +249,11 @@ class BinaryField:
         return signs / np.sqrt(signs.size)
 
     def quantile_names(self, name: str) -> tuple[str, ...]:
-        """The names of `quantiles`, which are those of the Gaussian field."""
+        """The names of `quantiles`, which are those of the other field."""
         return self.field.quantile_names(name)
 
     def quantiles(self, generator: np.random.Generator) -> np.ndarray:
-        """The quantiles of the Gaussian field."""
+        """The quantiles of the other field."""
         return self.field.quantiles(generator)
 
     def describe(self) -> str:
