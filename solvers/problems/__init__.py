@@ -5,13 +5,18 @@ PROBLEMS = {
     "burgers": "penstock.solvers.problems.spectral.burgers:Burgers",
     "convection_diffusion": "penstock.solvers.problems.steady.convection_diffusion:ConvectionDiffusion",
     "darcy": "penstock.solvers.problems.steady.darcy:Darcy",
+    "double_glazing": "penstock.solvers.problems.steady.double_glazing:DoubleGlazing",
     "drifting_diffusion": "penstock.solvers.problems.transient.drifting_diffusion:DriftingDiffusion",
     "heat": "penstock.solvers.problems.transient.heat:Heat",
     "heat_l_shape": "penstock.solvers.problems.transient.heat_l_shape:HeatLShape",
+    "heat_plate": "penstock.solvers.problems.transient.heat_plate:HeatPlate",
     "helmholtz": "penstock.solvers.problems.steady.helmholtz:Helmholtz",
+    "helmholtz_real": "penstock.solvers.problems.steady.helmholtz_real:HelmholtzReal",
     "navier_stokes": "penstock.solvers.problems.spectral.navier_stokes:NavierStokes",
     "nonlinear_diffusion": "penstock.solvers.problems.nonlinear.nonlinear_diffusion:NonlinearDiffusion",
     "poisson": "penstock.solvers.problems.steady.poisson:Poisson",
+    "poisson_boundary": "penstock.solvers.problems.steady.poisson_boundary:PoissonBoundary",
+    "poisson_sources": "penstock.solvers.problems.steady.poisson_sources:PoissonSources",
     "poisson_with_hole": "penstock.solvers.problems.steady.poisson_with_hole:PoissonWithHole",
 }
 """Names for `problem.name`, with the class behind each.
