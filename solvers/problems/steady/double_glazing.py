@@ -27,7 +27,7 @@ class DoubleGlazing(Problem):
     w = (∂ψ/∂y, -∂ψ/∂x) with ψ = -(1 - x²)(1 - y²) g, so walls let nothing through. With g = 1 this is the double
     glazing problem of IFISS (Elman, Silvester and Wathen 2014, "Finite elements and fast iterative solvers", example
     6.1.4), which has ε = 1/200: one eddy, w = (2y (1 - x²), -2x (1 - y²)), max |w| = 2. "random" draws g, a Gaussian
-    field of variance 1 with covariance proportional to (-Δ + 49)^-3 in units of the side; the root mean square of |w| is
+    field of variance 1 with covariance proportional to (-Δ + 49)^-3 in units of the side; |w| has a root mean square of
     1.8. ε is log-uniform. Both laws are ours.
 
     u jumps at the ends of the hot pane, where it is taken as 1/2. With g = 1 a quarter turn of the square leaves the
