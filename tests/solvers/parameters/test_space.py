@@ -1,75 +1,101 @@
-"""Scalars: their laws against SciPy's, and what is refused."""
+"""Spaces: parameters from quantiles, and narrower distributions."""
 
 import numpy as np
 import pytest
 import scipy.stats
 
-from penstock.solvers.parameters.space import Discrete, LogUniform, Normal, TruncatedNormal, Uniform, generator_of
+from penstock.solvers.parameters.fields import (
+    BinaryField,
+    DirichletField,
+    GaussianField,
+    LogNormalField,
+    PeriodicField,
+)
+from penstock.solvers.parameters.polygons import StarPolygon
+from penstock.solvers.parameters.scalars import Discrete, LogUniform, Normal, TruncatedNormal, Uniform
+from penstock.solvers.parameters.space import ParameterSpace, generator_of
 
-LAWS = [
-    (Uniform(2.0, 5.0), scipy.stats.uniform(2, 3)),
-    (LogUniform(1e-3, 10.0), scipy.stats.loguniform(1e-3, 10)),
-    (LogUniform(1e-200, 1e200), scipy.stats.loguniform(1e-200, 1e200)),
-    (Normal(2.0, 0.5), scipy.stats.norm(2, 0.5)),
-    (TruncatedNormal(2.0, 0.5, 1.0, 4.0), scipy.stats.truncnorm(-2, 4, 2, 0.5)),
-    (TruncatedNormal(2.0, 0.5, -np.inf, 1.5), scipy.stats.truncnorm(-np.inf, -1, 2, 0.5)),
-    (TruncatedNormal(0.0, 1.0, 9.0, np.inf), scipy.stats.truncnorm(9, np.inf)),  # Φ is 1 there to rounding
-    (TruncatedNormal(0.0, 1.0, 12.0, 12.5), scipy.stats.truncnorm(12, 12.5)),
-]
-
-
-@pytest.mark.parametrize(("law", "expected"), LAWS)
-def test_a_scalar_is_the_inverse_of_its_distribution_function(law, expected):
-    """At quantiles, in the tails too, against SciPy's percent-point function."""
-    for quantile in (1e-9, 0.01, 0.3, 0.5, 0.99, 1 - 1e-9):
-        assert law.at(quantile) == pytest.approx(expected.ppf(quantile), rel=1e-6)
-    draws = [law.draw(generator_of(0, "training", i)) for i in range(500)]
-    assert scipy.stats.kstest(draws, expected.cdf).pvalue > 1e-3
-
-
-@pytest.mark.parametrize("law", [law for law, _ in LAWS if not isinstance(law, Normal)])
-def test_a_feature_is_the_quantile_of_the_value(law):
-    value, quantile = (function(generator_of(0, "training", 3)) for function in (law.draw, law.quantiles))
-    np.testing.assert_allclose(law.features(value), quantile, atol=1e-9)
+SPACE = ParameterSpace(
+    speed=Uniform(2.0, 5.0, "m/s"),
+    viscosity=LogUniform(1e-5, 1e-3),
+    height=Normal(2.0, 0.5),
+    width=TruncatedNormal(2.0, 0.5, 1.0, 4.0),
+    count=Discrete((1, 2, 4)),
+    medium=BinaryField(GaussianField(8), above=12.0, below=3.0),
+    source=LogNormalField(DirichletField(8)),
+    initial=PeriodicField(16),
+    domain=StarPolygon(5, 0.2, 0.4, turn=0.1),
+)
 
 
-@pytest.mark.parametrize("law", [LogUniform(0.1, 0.7), TruncatedNormal(0.0, 1.0, 1.1, 1.3)])
-def test_no_value_is_beyond_the_ends(law):
-    assert law.low <= law.at(0.0) <= law.at(1.0) <= law.high
-    assert (law.at(0.0), law.at(1.0)) == pytest.approx((law.low, law.high), rel=1e-12)
+@pytest.mark.parametrize("law", SPACE.distributions.values(), ids=SPACE.distributions)
+def test_the_value_at_the_quantiles_of_a_draw_is_that_draw(law):
+    quantiles = law.quantiles(generator_of(0, "training", 1))
+    chosen = law.at_quantiles(quantiles, generator_of(0, "training", 1))
+    np.testing.assert_allclose(chosen, law.draw(generator_of(0, "training", 1)), atol=1e-12)
 
 
-def test_discrete_values_come_equally_often():
-    """By the χ² test of SciPy; and the distance of different values is 1."""
-    law = Discrete([1e-3, 1e-4, 1e-5], "m^2/s")
-    draws = [law.draw(generator_of(0, "training", i)) for i in range(900)]
-    assert scipy.stats.chisquare([draws.count(value) for value in law.values]).pvalue > 1e-3
-    assert [law.at(quantile) for quantile in (0.0, 0.33, 0.34, 0.99, 1.0)] == [1e-3, 1e-3, 1e-4, 1e-5, 1e-5]
-    assert np.linalg.norm(law.features(1e-3) - law.features(1e-4)) == pytest.approx(1.0)
-    assert law.describe() == "one of 0.001, 0.0001, 1e-05 with the same probability, in m^2/s"
+def test_every_parameter_is_at_its_quantiles():
+    """The scalars against SciPy's percent-point functions, and the last law to see that none took another's."""
+    quantiles = np.linspace(0.1, 0.9, len(SPACE.quantile_names))
+    chosen = SPACE.at_quantiles(quantiles, generator_of(0, "training", 1))
+    expected = [scipy.stats.uniform(2, 3), scipy.stats.loguniform(1e-5, 1e-3), scipy.stats.norm(2, 0.5)]
+    for name, law, quantile in zip(("speed", "viscosity", "height"), expected, quantiles[:3], strict=True):
+        assert chosen[name] == pytest.approx(law.ppf(quantile))
+    assert len(quantiles) == 5 + 3 + 4 + 2 + 10
+    np.testing.assert_allclose(np.linalg.norm(chosen["domain"], axis=1), 0.2 + 0.2 * quantiles[-10:-5])
 
 
-def test_a_uniform_number_is_that_of_the_generator():
-    """To the bit, so that draws stay what they were."""
-    for i in range(20):
-        assert Uniform(0.2, 0.7).draw(generator_of(0, "x", i)) == generator_of(0, "x", i).uniform(0.2, 0.7)
+@pytest.mark.parametrize(("kind", "lowest"), [(GaussianField, 0), (DirichletField, 1)])
+def test_the_leading_modes_of_a_field_are_at_their_quantiles(kind, lowest):
+    """By quadrature, exact for these modes at 32 cells, against SciPy's percent-point function."""
+    field = kind(32, num_modes=16)
+    names = field.quantile_names("source")
+    quantiles = np.linspace(0.1, 0.9, len(names))
+    x = np.pi * (np.arange(32) + 0.5) / 32
+    value = field.at_quantiles(quantiles, generator_of(0, "training", 7))
+    assert len(names) == (4 if lowest else 3)
+    for name, quantile in zip(names, quantiles, strict=True):
+        ks = [int(k) for k in name.split("_")[-2:]]
+        waves = [np.sqrt(2) * np.sin(k * x) if lowest else (np.sqrt(2) if k else 1) * np.cos(k * x) for k in ks]
+        deviation = (np.pi**2 * (ks[0] ** 2 + ks[1] ** 2) + 9) ** -1
+        coefficient = (value * waves[0][:, None] * waves[1]).mean() / deviation
+        assert coefficient == pytest.approx(scipy.stats.norm.ppf(quantile), abs=1e-10)
+
+
+def test_a_narrowed_space_draws_from_less_and_leaves_the_first_as_it_was():
+    narrowed = SPACE.narrowed({"speed": [2.5, 3.0], "viscosity": 1e-4, "count": [1, 2]})
+    draws = [narrowed.draw(generator_of(0, "training", i)) for i in range(200)]
+    speeds = np.array([draw["speed"] for draw in draws])
+    assert 2.5 <= speeds.min() < 2.51 and 2.99 < speeds.max() <= 3.0
+    assert {draw["viscosity"] for draw in draws} == {1e-4} and {draw["count"] for draw in draws} == {1, 2}
+    assert narrowed.describe()["viscosity"] == "fixed at 0.0001, in 1"
+    assert "viscosity" not in narrowed.quantile_names and len(narrowed.quantile_names) == len(SPACE.quantile_names) - 1
+    assert SPACE.distributions["speed"] == Uniform(2.0, 5.0, "m/s")
+    assert len(narrowed.features(draws[0])) == len(SPACE.features(draws[0])) - 2  # viscosity, and a count
 
 
 @pytest.mark.parametrize(
-    ("law", "arguments", "message"),
+    ("given", "message"),
     [
-        (Uniform, (3.0, 3.0), "low = 3.0 must be below high = 3.0"),
-        (Uniform, (0.0, np.inf), "low = 0.0 and high = inf must be finite"),
-        (LogUniform, (0.0, 1.0), "low = 0.0 must be above 0"),
-        (LogUniform, (2.0, 1.0), "low = 2.0 must be below high = 1.0"),
-        (TruncatedNormal, (0.0, 0.0, 1.0, 2.0), "deviation = 0.0 must be above 0"),
-        (TruncatedNormal, (0.0, 1.0, 2.0, 1.0), "low = 2.0 must be below high = 1.0"),
-        (TruncatedNormal, (0.0, 1.0, 50.0, 60.0), r"\[50.0, 60.0\] holds less than 1e-200"),
-        (TruncatedNormal, (np.nan, 1.0, 0.0, 1.0), r"\[0.0, 1.0\] holds less"),
-        (Discrete, ([1.0],), "must be at least 2"),
-        (Discrete, ([1.0, 2.0, 1.0],), "must differ from one another"),
+        ({"viscosty": 1.0}, "viscosty: unknown parameter; did you mean 'viscosity'?"),
+        ({"speed": [3.0, 2.5]}, r"speed = [3.0, 2.5]: the range is empty"),
+        ({"speed": [3.0, 3.0]}, r"speed = [3.0, 3.0]: the range is empty"),
+        ({"speed": [3.0]}, r"speed = [3.0]: the range is empty"),
+        ({"speed": []}, "speed = []: give a number, or a range [low, high]"),
+        ({"speed": [3.0, 4.0, 5.0]}, "give a number, or a range [low, high]"),
+        ({"speed": True}, "speed = True: give a number, or a range [low, high]"),
+        ({"speed": "fast"}, "speed = 'fast': give a number, or a range [low, high]"),
+        ({"speed": float("nan")}, "speed = nan: give a number, or a range [low, high]"),
+        ({"speed": 1.0}, "speed = 1.0: it must lie in [2, 5]"),
+        ({"speed": [4.0, 6.0]}, "speed = [4.0, 6.0]: it must lie in [2, 5]"),
+        ({"height": [40.0, 50.0]}, "height = [40.0, 50.0]: [40.0, 50.0] holds less than"),
+        ({"count": 3}, "count = 3: give some of the values 1, 2, 4, or one of them"),
+        ({"count": []}, "count = []: give some of the values 1, 2, 4, or one of them"),
+        ({"medium": 3.0}, "medium = 3.0: what it is drawn from can't be narrowed: 12 where positive"),
     ],
 )
-def test_laws_that_are_none_are_refused(law, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        law(*arguments)
+def test_what_is_no_part_of_a_distribution_is_refused(given, message):
+    with pytest.raises(ValueError) as caught:
+        SPACE.narrowed(given)
+    assert message in str(caught.value)
