@@ -166,6 +166,18 @@ class Problem(ABC):
         """
         return self.space.draw(generator)
 
+    def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> Parameters:
+        """The parameters of one simulation whose quantiles are chosen.
+
+        Args:
+            quantiles: one per `quantile_names`, inside of (0, 1).
+            generator: for what they leave open; is seeded by the simulation.
+
+        Returns:
+            The parameters by name.
+        """
+        return self.space.at_quantiles(quantiles, generator)
+
     def features(self, parameters: Parameters) -> np.ndarray:
         """The vector [F] of a draw; leases are sorted by Euclidean distances of these."""
         return self.space.features(parameters)

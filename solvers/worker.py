@@ -9,7 +9,8 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
-from typing import Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from penstock.solvers.linear import LinearSolver
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solution, Solve, SolveError
 from penstock.solvers.sorting.sorter import Sorter
+
+if TYPE_CHECKING:  # it imports scipy.stats, which most runs do without
+    from penstock.solvers.parameters.point_sets import PointSet
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,7 @@ class SolverWorker:
         problem: the problem.
         solvers: the LinearSolver of each design; "training" is used for designs not named.
         seed: seed of the run.
+        point_sets: by design, where the parameters of its simulations lie; independent draws for designs not named.
         sort: the argument of `Sorter`: True for greedy nearest-neighbour order in every lease, "auto" for sorting where
             it pays.
         must_repeat: a lease gives the same chunks, bit for bit, whatever was solved before it and however long it
@@ -63,6 +68,7 @@ class SolverWorker:
         solvers: dict[str, LinearSolver],
         *,
         seed: int,
+        point_sets: Mapping[str, PointSet] = MappingProxyType({}),
         sort: bool | Literal["auto"] = "auto",
         must_repeat: bool = False,
         one_geometry: bool = False,
@@ -71,6 +77,7 @@ class SolverWorker:
     ):
         self.problem = problem
         self.seed = seed
+        self._point_sets = point_sets
         self._solvers = solvers
         self._sorters = {design: Sorter(sort, problem.features, design) for design in solvers}
         self._must_repeat = must_repeat
@@ -114,8 +121,7 @@ class SolverWorker:
         for simulation in lease.simulations:
             self._on_begin(lease.number, simulation)
             try:
-                parameters = self.problem.draw(generator_of(self.seed, lease.design, simulation))
-                quantiles[simulation] = self._quantiles(generator_of(self.seed, lease.design, simulation))
+                parameters, quantiles[simulation] = self._draw(lease.design, simulation)
                 sorter.add(simulation, parameters)
                 draws[simulation] = parameters
             except BaseException as error:  # one bad draw must not end a run of thousands: counted in `failed`
@@ -174,6 +180,14 @@ class SolverWorker:
         sorter.end(solve_seconds)
         if not chunk.is_empty():
             yield from self._send(chunk, lease.number)
+
+    def _draw(self, design: str, simulation: int) -> tuple[Parameters, np.ndarray]:
+        """The parameters of a simulation, and their quantiles."""
+        generator = generator_of(self.seed, design, simulation)
+        if design in self._point_sets:
+            point = self._point_sets[design].point(simulation)
+            return self.problem.at_quantiles(point, generator), point
+        return self.problem.draw(generator), self._quantiles(generator_of(self.seed, design, simulation))
 
     def _quantiles(self, generator: np.random.Generator) -> np.ndarray:
         """The quantiles of a draw.

@@ -60,6 +60,7 @@ def make_worker(solving: Solving, **options: Any) -> SolverWorker:
             "prediction": reference_solver(config),
         },
         seed=solving.config.seed,
+        point_sets=solving.point_sets(),
         sort=config.sort,
         must_repeat=solving.order.must_repeat,
         one_geometry=solving.config.buffer.draw.name != "samples",

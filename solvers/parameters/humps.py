@@ -36,7 +36,14 @@ class Humps:
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         """One field, float64 [*grid]."""
-        uniforms = self._draw_uniforms(generator)
+        return self._of(self._draw_uniforms(generator))
+
+    def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """The field whose humps have these quantiles; nothing else is drawn."""
+        return self._of(np.reshape(quantiles, (self.num_humps, self.dimension + 1)))
+
+    def _of(self, uniforms: np.ndarray) -> np.ndarray:
+        """The field of these centres and complements of widths, [H, d + 1]."""
         centres = (np.arange(self.resolution) + 0.5) / self.resolution
         squares = self.largest_square * (1 - uniforms[:, -1])  # not 0, because 1 is never drawn
         along = np.exp(-((centres - uniforms[:, :-1, None]) ** 2) / squares[:, None, None])  # [H, d, n]

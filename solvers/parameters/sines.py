@@ -36,6 +36,12 @@ class SineField:
         """One field, float64 [n + 1, n + 1]."""
         return self.evaluate(2 * self._draw_uniforms(generator) - 1)
 
+    def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """The field whose modes with i and j up to 2 have these quantiles; the others are drawn."""
+        uniforms = self._draw_uniforms(generator)
+        uniforms[: self._num_ranked, : self._num_ranked] = np.reshape(quantiles, (self._num_ranked, self._num_ranked))
+        return self.evaluate(2 * uniforms - 1)
+
     def evaluate(self, coefficients: np.ndarray) -> np.ndarray:
         """The sum for the coefficients a_ij, [K, K], at the vertices, [n + 1, n + 1]."""
         return self._sines @ (self._amplitudes * coefficients) @ self._sines.T

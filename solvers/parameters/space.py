@@ -1,14 +1,14 @@
-"""Parameter spaces and seeded draws."""
+"""Parameter spaces, what they ask of a distribution, and seeded draws."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import inf
+from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 from zlib import crc32
 
 import numpy as np
-from scipy.special import ndtr
+
+from penstock.registry import nearest
 
 
 def generator_of(seed: int, design: str, simulation: int) -> np.random.Generator:
@@ -44,6 +44,33 @@ class Distribution(Protocol):
 
 
 @runtime_checkable
+class AtQuantiles(Protocol):
+    """A distribution whose values can be chosen by their quantiles, as point sets do."""
+
+    def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> Any:
+        """The value with these quantiles.
+
+        Args:
+            quantiles: numbers inside of (0, 1), one per `quantile_names`.
+            generator: for what the quantiles leave open.
+        """
+        ...
+
+
+@runtime_checkable
+class Narrowable(Protocol):
+    """A distribution that can be restricted in a configuration."""
+
+    def narrowed(self, given: Any) -> Distribution:
+        """The distribution of the values that are `given`, a part of those that it has.
+
+        Raises:
+            ValueError: they are none of its values, or not a part of them.
+        """
+        ...
+
+
+@runtime_checkable
 class WithQuantiles(Protocol):
     """A distribution that can be tested for bias in a stream of its draws.
 
@@ -68,126 +95,6 @@ class WithQuantiles(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Uniform:
-    """A scalar, uniform on [low, high].
-
-    Raises:
-        ValueError: `low` is not below `high`.
-    """
-
-    low: float
-    """The smallest value."""
-    high: float
-    """The largest value."""
-    unit: str = "1"
-    """Physical unit, for people; "1" when dimensionless."""
-
-    def __post_init__(self):
-        if not self.low < self.high:
-            raise ValueError(f"low = {self.low} must be below high = {self.high}")
-
-    def draw(self, generator: np.random.Generator) -> float:
-        """One value."""
-        return float(generator.uniform(self.low, self.high))
-
-    def features(self, value: float) -> np.ndarray:
-        """The value, scaled to [0, 1]."""
-        return np.array([(value - self.low) / (self.high - self.low)])
-
-    def quantile_names(self, name: str) -> tuple[str, ...]:
-        """The name itself, because there is one quantile."""
-        return (name,)
-
-    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
-        """The quantile of the value that `draw` returns for this generator, [1]."""
-        return np.array([generator.random()])
-
-    def describe(self) -> str:
-        """One line of prose for the card of an exported model."""
-        return f"uniform on [{self.low:g}, {self.high:g}] {self.unit}"
-
-
-@dataclass(frozen=True)
-class LogUniform:
-    """A scalar whose logarithm is uniform on [log low, log high].
-
-    Raises:
-        ValueError: `low` is not above 0 and below `high`.
-    """
-
-    low: float
-    """The smallest value."""
-    high: float
-    """The largest value."""
-    unit: str = "1"
-    """Physical unit, for people; "1" when dimensionless."""
-
-    def __post_init__(self):
-        if not 0 < self.low < self.high < inf:
-            raise ValueError(f"low = {self.low} must be above 0 and below high = {self.high}, which must be finite")
-
-    def draw(self, generator: np.random.Generator) -> float:
-        """One value."""
-        return float(np.exp(generator.uniform(np.log(self.low), np.log(self.high))))
-
-    def features(self, value: float) -> np.ndarray:
-        """The logarithm of the value, scaled to [0, 1]."""
-        return np.array([np.log(value / self.low) / np.log(self.high / self.low)])
-
-    def quantile_names(self, name: str) -> tuple[str, ...]:
-        """The name itself, because there is one quantile."""
-        return (name,)
-
-    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
-        """The quantile of the value that `draw` returns for this generator, [1]."""
-        return np.array([generator.random()])
-
-    def describe(self) -> str:
-        """One line of prose for the card of an exported model."""
-        return f"log-uniform on [{self.low:g}, {self.high:g}] {self.unit}"
-
-
-@dataclass(frozen=True)
-class Normal:
-    """A scalar, normal with this mean and standard deviation.
-
-    Raises:
-        ValueError: `deviation` is not above 0.
-    """
-
-    mean: float = 0.0
-    """The mean."""
-    deviation: float = 1.0
-    """The standard deviation."""
-    unit: str = "1"
-    """Physical unit, for people; "1" when dimensionless."""
-
-    def __post_init__(self):
-        if not self.deviation > 0:
-            raise ValueError(f"deviation = {self.deviation} must be above 0: for a number that is known, draw nothing")
-
-    def draw(self, generator: np.random.Generator) -> float:
-        """One value."""
-        return float(generator.normal(self.mean, self.deviation))
-
-    def features(self, value: float) -> np.ndarray:
-        """The value, scaled to a mean of 0 and a standard deviation of 1."""
-        return np.array([(value - self.mean) / self.deviation])
-
-    def quantile_names(self, name: str) -> tuple[str, ...]:
-        """The name itself, because there is one quantile."""
-        return (name,)
-
-    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
-        """The quantile of the value that `draw` returns for this generator, [1]."""
-        return np.array([ndtr(generator.standard_normal())])
-
-    def describe(self) -> str:
-        """One line of prose for the card of an exported model."""
-        return f"normal with mean {self.mean:g} and standard deviation {self.deviation:g}, in {self.unit}"
-
-
 class ParameterSpace:
     """Named distributions, drawn in the order given.
 
@@ -209,6 +116,48 @@ class ParameterSpace:
         return np.concatenate(
             [distribution.features(parameters[name]) for name, distribution in self.distributions.items()]
         )
+
+    @property
+    def takes_quantiles(self) -> bool:
+        """Whether `at_quantiles` works, because each distribution is `AtQuantiles`."""
+        return all(isinstance(distribution, AtQuantiles) for distribution in self.distributions.values())
+
+    def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> dict[str, Any]:
+        """The parameters with these quantiles, by name.
+
+        Args:
+            quantiles: numbers inside of (0, 1), in the order of `quantile_names`.
+            generator: for what the quantiles leave open, such as the fine modes of a field.
+        """
+        values, first = {}, 0
+        for name, distribution in self.distributions.items():
+            end = first + len(distribution.quantile_names(name))
+            values[name] = distribution.at_quantiles(quantiles[first:end], generator)
+            first = end
+        return values
+
+    def narrowed(self, given: Mapping[str, Any]) -> ParameterSpace:
+        """The space with some distributions narrowed or fixed.
+
+        Args:
+            given: what `narrowed` of a distribution takes, by the parameter's name.
+
+        Raises:
+            ValueError: a parameter is unknown, can't be narrowed, or not so; the message begins with its name.
+        """
+        distributions = dict(self.distributions)
+        for name, part in given.items():
+            if name not in distributions:
+                raise ValueError(f"{name}: unknown parameter; {nearest(name, distributions)}")
+            if not isinstance(distributions[name], Narrowable):
+                raise ValueError(
+                    f"{name} = {part!r}: its distribution can't be narrowed: {distributions[name].describe()}"
+                )
+            try:
+                distributions[name] = distributions[name].narrowed(part)
+            except ValueError as error:
+                raise ValueError(f"{name} = {part!r}: {error}") from error
+        return ParameterSpace(**distributions)
 
     @property
     def quantile_names(self) -> tuple[str, ...]:

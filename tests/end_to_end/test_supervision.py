@@ -11,7 +11,8 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from penstock.solvers.parameters.space import ParameterSpace, Uniform, generator_of
+from penstock.solvers.parameters.scalars import Uniform
+from penstock.solvers.parameters.space import ParameterSpace, generator_of
 
 pytestmark = pytest.mark.timeout(480)  # on a machine with ten times as much to do as it has cores
 
@@ -45,7 +46,8 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.parameters.space import ParameterSpace, Uniform
+from penstock.solvers.parameters.scalars import Uniform
+from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import Problem
 
 

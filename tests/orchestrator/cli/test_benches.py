@@ -13,7 +13,8 @@ import numpy as np
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.structured import StructuredDiffusion
-from penstock.solvers.parameters.space import ParameterSpace, Uniform
+from penstock.solvers.parameters.scalars import Uniform
+from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import Problem
 from dataclasses import replace
 
@@ -82,7 +83,8 @@ import numpy as np
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.five_point import FivePoint
-from penstock.solvers.parameters.space import ParameterSpace, Uniform
+from penstock.solvers.parameters.scalars import Uniform
+from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import LinearSystem, Problem
 
 
@@ -136,7 +138,8 @@ import numpy as np
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.structured import StructuredDiffusion
-from penstock.solvers.parameters.space import ParameterSpace, Uniform
+from penstock.solvers.parameters.scalars import Uniform
+from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import Problem
 
 
@@ -172,7 +175,8 @@ import numpy as np
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.five_point import OFFSETS, FivePoint
-from penstock.solvers.parameters.space import ParameterSpace, Uniform
+from penstock.solvers.parameters.scalars import Uniform
+from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import Problem
 
 

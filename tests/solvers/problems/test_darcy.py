@@ -144,10 +144,11 @@ def test_the_mean_of_humps_is_that_of_their_law(dimension):
 def test_humps_lie_where_their_quantiles_say():
     """The hump of one draw, evaluated by hand at the centres of cells."""
     humps = Humps(5, num_humps=1)
-    x, y, width = humps.quantiles(generator_of(0, "training", 2))
+    x, y, width = quantiles = humps.quantiles(generator_of(0, "training", 2))
     centres = (np.arange(5) + 0.5) / 5
     expected = np.exp(-((centres[:, None] - x) ** 2 + (centres - y) ** 2) / (0.5 * (1 - width)))
     np.testing.assert_allclose(humps.draw(generator_of(0, "training", 2)), expected - humps.mean, atol=1e-14)
+    np.testing.assert_allclose(humps.at_quantiles(quantiles, None), expected - humps.mean, atol=1e-14)
     assert humps.quantile_names("a") == ("a_hump_0_x", "a_hump_0_y", "a_hump_0_width")
 
 

@@ -70,6 +70,7 @@ def test_coefficients_are_uniform_and_their_quantiles_those_of_the_draw():
     assert draws[:, :-1, :-1].var() == pytest.approx(field.variance, rel=0.05)
     quantiles = field.quantiles(generator_of(0, "training", 7))
     np.testing.assert_allclose(quantiles, (coefficients[7, :2, :2].ravel() + 1) / 2, atol=1e-12)
+    np.testing.assert_allclose(field.at_quantiles(quantiles, generator_of(0, "training", 7)), draws[7], atol=1e-12)
     assert field.quantile_names("f") == ("f_mode_1_1", "f_mode_1_2", "f_mode_2_1", "f_mode_2_2")
 
 
