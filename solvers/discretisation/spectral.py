@@ -28,7 +28,7 @@ def check_resolution(resolution: int, *, smallest: int = 8) -> None:
 
 
 class Torus:
-    """A periodic box with n points along each axis, and functions on it as Fourier modes.
+    """A periodic box with n points along each axis; functions as Fourier modes.
 
     Args:
         resolution: n, even.
@@ -230,7 +230,7 @@ class QuadraticFlux:
         self._derivative = -factor / 2 * torus.gradient[0] * torus.is_resolved
 
     def __call__(self, modes: np.ndarray, time: float) -> np.ndarray:
-        """The modes of -(c u² / 2)_x, without those that products alias, from the modes of u."""
+        """The modes of -(c u² / 2)_x without aliases, from the modes of u."""
         return self._derivative * self._torus.modes(self._torus.values(modes) ** 2)
 
     def largest_step(self, modes: np.ndarray, courant: float = 0.5) -> float:

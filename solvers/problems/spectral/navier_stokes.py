@@ -21,7 +21,7 @@ LARGEST_STEP = 0.05
 
 
 class NavierStokes(Problem):
-    """Two-dimensional flow on the torus: from vorticity w at some times to w at the next.
+    """Flow on the torus: from vorticity w at some times to w at the next.
 
     ∂w/∂t + u·∇w = ν Δw + f,   u = (∂ψ/∂y, -∂ψ/∂x),   -Δψ = w   on the unit torus,
     f = 0.1 (sin 2π(x + y) + cos 2π(x + y)).
