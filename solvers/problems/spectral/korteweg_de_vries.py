@@ -40,7 +40,7 @@ class KortewegDeVries(Problem):
     A simulation yields a sample per interval, `before` to `solution`: arrays [n] of values at the points 50 i / n.
 
     Args:
-        resolution: points on the circle, an even n >= 16. Good values: 160, as in APEBench, to 512.
+        resolution: points on the circle, an even n >= 64. Good values: 160, as in APEBench, to 512.
         hyperviscosity: μ >= 0.
         num_steps: samples per simulation. APEBench trains on 50.
         interval: time between `before` and `solution`.
@@ -49,7 +49,7 @@ class KortewegDeVries(Problem):
     def __init__(
         self, *, resolution: int = 256, hyperviscosity: float = 0.0, num_steps: int = 50, interval: float = 0.1
     ):
-        check_resolution(resolution, smallest=16)
+        check_resolution(resolution, smallest=64)
         if not 0 <= hyperviscosity < np.inf:
             raise ValueError(f"hyperviscosity = {hyperviscosity} must be 0 or above, and finite")
         check_frames(num_steps, interval, 1)

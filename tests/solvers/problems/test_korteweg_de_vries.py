@@ -82,7 +82,7 @@ def test_samples_pack():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": 15}, "resolution = 15 must be an even number from 16 on"),
+        ({"resolution": 62}, "resolution = 62 must be an even number from 64 on"),
         ({"hyperviscosity": -0.1}, "hyperviscosity = -0.1 must be 0 or above"),
         ({"num_steps": 0}, "num_steps = 0 is too small"),
     ],
