@@ -12,12 +12,16 @@ PROBLEMS = {
     "heat_plate": "penstock.solvers.problems.transient.heat_plate:HeatPlate",
     "helmholtz": "penstock.solvers.problems.steady.helmholtz:Helmholtz",
     "helmholtz_real": "penstock.solvers.problems.steady.helmholtz_real:HelmholtzReal",
+    "kdv_burgers": "penstock.solvers.problems.spectral.kdv_burgers:KdVBurgers",
+    "korteweg_de_vries": "penstock.solvers.problems.spectral.korteweg_de_vries:KortewegDeVries",
+    "kuramoto_sivashinsky": "penstock.solvers.problems.spectral.kuramoto_sivashinsky:KuramotoSivashinsky",
     "navier_stokes": "penstock.solvers.problems.spectral.navier_stokes:NavierStokes",
     "nonlinear_diffusion": "penstock.solvers.problems.nonlinear.nonlinear_diffusion:NonlinearDiffusion",
     "poisson": "penstock.solvers.problems.steady.poisson:Poisson",
     "poisson_boundary": "penstock.solvers.problems.steady.poisson_boundary:PoissonBoundary",
     "poisson_sources": "penstock.solvers.problems.steady.poisson_sources:PoissonSources",
     "poisson_with_hole": "penstock.solvers.problems.steady.poisson_with_hole:PoissonWithHole",
+    "wave_1d": "penstock.solvers.problems.spectral.wave_1d:Wave1D",
 }
 """Names for `problem.name`, with the class behind each.
 
