@@ -3,16 +3,21 @@
 PROBLEMS = {
     "bratu": "penstock.solvers.problems.nonlinear.bratu:Bratu",
     "burgers": "penstock.solvers.problems.spectral.burgers:Burgers",
+    "cantilever": "penstock.solvers.problems.solids.cantilever:Cantilever",
     "convection_diffusion": "penstock.solvers.problems.steady.convection_diffusion:ConvectionDiffusion",
+    "cook": "penstock.solvers.problems.solids.cook:Cook",
     "darcy": "penstock.solvers.problems.steady.darcy:Darcy",
     "drifting_diffusion": "penstock.solvers.problems.transient.drifting_diffusion:DriftingDiffusion",
+    "elasticity": "penstock.solvers.problems.solids.elasticity:Elasticity",
     "heat": "penstock.solvers.problems.transient.heat:Heat",
     "heat_l_shape": "penstock.solvers.problems.transient.heat_l_shape:HeatLShape",
     "helmholtz": "penstock.solvers.problems.steady.helmholtz:Helmholtz",
+    "hyperelastic_block": "penstock.solvers.problems.solids.hyperelastic_block:HyperelasticBlock",
     "navier_stokes": "penstock.solvers.problems.spectral.navier_stokes:NavierStokes",
     "nonlinear_diffusion": "penstock.solvers.problems.nonlinear.nonlinear_diffusion:NonlinearDiffusion",
     "poisson": "penstock.solvers.problems.steady.poisson:Poisson",
     "poisson_with_hole": "penstock.solvers.problems.steady.poisson_with_hole:PoissonWithHole",
+    "thermal": "penstock.solvers.problems.steady.thermal:Thermal",
 }
 """Names for `problem.name`, with the class behind each.
 
