@@ -3,10 +3,13 @@
 PROBLEMS = {
     "bratu": "penstock.solvers.problems.nonlinear.bratu:Bratu",
     "burgers": "penstock.solvers.problems.spectral.burgers:Burgers",
+    "cantilever": "penstock.solvers.problems.solids.cantilever:Cantilever",
     "convection_diffusion": "penstock.solvers.problems.steady.convection_diffusion:ConvectionDiffusion",
+    "cook": "penstock.solvers.problems.solids.cook:Cook",
     "darcy": "penstock.solvers.problems.steady.darcy:Darcy",
     "double_glazing": "penstock.solvers.problems.steady.double_glazing:DoubleGlazing",
     "drifting_diffusion": "penstock.solvers.problems.transient.drifting_diffusion:DriftingDiffusion",
+    "elasticity": "penstock.solvers.problems.solids.elasticity:Elasticity",
     "heat": "penstock.solvers.problems.transient.heat:Heat",
     "heat_l_shape": "penstock.solvers.problems.transient.heat_l_shape:HeatLShape",
     "heat_plate": "penstock.solvers.problems.transient.heat_plate:HeatPlate",
@@ -15,6 +18,7 @@ PROBLEMS = {
     "kdv_burgers": "penstock.solvers.problems.spectral.kdv_burgers:KdVBurgers",
     "korteweg_de_vries": "penstock.solvers.problems.spectral.korteweg_de_vries:KortewegDeVries",
     "kuramoto_sivashinsky": "penstock.solvers.problems.spectral.kuramoto_sivashinsky:KuramotoSivashinsky",
+    "hyperelastic_block": "penstock.solvers.problems.solids.hyperelastic_block:HyperelasticBlock",
     "navier_stokes": "penstock.solvers.problems.spectral.navier_stokes:NavierStokes",
     "nonlinear_diffusion": "penstock.solvers.problems.nonlinear.nonlinear_diffusion:NonlinearDiffusion",
     "poisson": "penstock.solvers.problems.steady.poisson:Poisson",
@@ -22,6 +26,7 @@ PROBLEMS = {
     "poisson_sources": "penstock.solvers.problems.steady.poisson_sources:PoissonSources",
     "poisson_with_hole": "penstock.solvers.problems.steady.poisson_with_hole:PoissonWithHole",
     "wave_1d": "penstock.solvers.problems.spectral.wave_1d:Wave1D",
+    "thermal": "penstock.solvers.problems.steady.thermal:Thermal",
 }
 """Names for `problem.name`, with the class behind each.
 
