@@ -13,6 +13,7 @@ PROBLEMS = {
     "nonlinear_diffusion": "penstock.solvers.problems.nonlinear.nonlinear_diffusion:NonlinearDiffusion",
     "poisson": "penstock.solvers.problems.steady.poisson:Poisson",
     "poisson_with_hole": "penstock.solvers.problems.steady.poisson_with_hole:PoissonWithHole",
+    "store": "penstock.solvers.problems.stored:Stored",
 }
 """Names for `problem.name`, with the class behind each.
 
