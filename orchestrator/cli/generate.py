@@ -159,8 +159,8 @@ class _Tally:
                 f"samples/s, {digits(self._num_bytes / 1e6 / total)} MB/s"
             )
             print(shares(self._seconds | {"other": max(0.0, total - sum(self._seconds.values()))}))
-        for strategy, count in self._strategies.most_common():
-            print(f"{count} systems solved by {strategy}")
+        if self._strategies:
+            print("systems: " + ", ".join(f"{count} by {name}" for name, count in self._strategies.most_common()))
         if self._failed:
             print(f"{len(self._failed)} simulations failed, for instance: {self._reason()}")
 

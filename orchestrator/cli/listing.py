@@ -16,8 +16,8 @@ from penstock.solvers.problem import Problem
 from penstock.solvers.problems import PROBLEMS
 
 OWN = "./my_file.py:MyClass or my_package.module:MyClass"
-COLUMNS = ("name", "dimension", "fields on", "samples per simulation", "what it is")
-MEASURED = ("systems", "seconds per sample")
+COLUMNS = ("name", "dimension", "fields on", "samples per simulation")
+LISTED, MEASURED = ("what it is",), ("seconds per sample", "systems")
 
 
 def show_problems(*, measures: bool) -> None:
@@ -26,7 +26,7 @@ def show_problems(*, measures: bool) -> None:
     Args:
         measures: whether to solve two draws of each, for the systems and the seconds per sample.
     """
-    table = Table(*COLUMNS, *(MEASURED if measures else ()), box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table = Table(*COLUMNS, *(MEASURED if measures else LISTED), box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     progress = Console(stderr=True)
     with progress.status("") as status:
         for name in PROBLEMS:
@@ -34,10 +34,10 @@ def show_problems(*, measures: bool) -> None:
             cls = load_class(name, PROBLEMS, "problem")
             about = inspect.cleandoc(cls.__doc__).partition("\n")[0]
             if any(option.default is option.empty for option in inspect.signature(cls).parameters.values()):
-                table.add_row(name, "-", "-", "-", about)  # what it is depends on its options
+                table.add_row(name, "-", "-", "-", "-" if measures else about)  # all depends on its options
                 continue
             problem = cls()
-            table.add_row(name, *_described(problem), about, *(_measured(problem) if measures else ()))
+            table.add_row(name, *_described(problem), *(_measured(problem) if measures else (about,)))
     card.console().print(table)
     if measures:
         print("Every system was solved directly, on one core; a run takes the fastest way that it finds.")
@@ -63,7 +63,7 @@ def _measured(problem: Problem) -> tuple[str, str]:
         measured = measure(problem, 2)
     except PenstockError as error:  # DOLFINx may be missing: the other problems are listed all the same
         return "-", f"fails: {error}"
-    return "\n".join(card.systems_lines(measured.systems, 2)), digits(sum(measured.seconds.values()))
+    return digits(sum(measured.seconds.values())), "\n".join(card.systems_lines(measured.systems, measured.num))
 
 
 def show_models() -> None:

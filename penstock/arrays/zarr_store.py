@@ -17,6 +17,7 @@ from penstock.errors import PenstockError
 from penstock.layout import Layout
 
 CHECKSUMS = "crc32"
+CHUNK_BYTES = 4_000_000  # of a file, before it is compressed
 
 
 def write(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> None:
@@ -36,7 +37,7 @@ def write(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, Any])
             shutil.rmtree(temporary)
         group = zarr.open_group(str(temporary), mode="w")
         for name, array in arrays.items():
-            group.create_array(name, data=array)
+            group.create_array(name, data=array, chunks=_chunks(array))
         group.attrs.update(attributes | {CHECKSUMS: {name: _crc32(array) for name, array in arrays.items()}})
         if path.exists():
             shutil.rmtree(path)
@@ -106,6 +107,13 @@ def by_block(arrays: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndar
         Packed samples, by block.
     """
     return {block.name: np.concatenate(block.channels_of(arrays), axis=1) for block in layout.blocks.values()}
+
+
+def _chunks(array: np.ndarray) -> tuple[int, ...]:
+    """Some whole rows: Zarr by itself would cut a field to pieces."""
+    row_bytes = max(1, array[:1].nbytes)
+    rows = min(len(array), CHUNK_BYTES // row_bytes)
+    return (max(1, rows), *(max(1, size) for size in array.shape[1:]))
 
 
 def _crc32(array: np.ndarray) -> int:
