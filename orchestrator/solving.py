@@ -5,6 +5,7 @@ It imports no torch, whose memory each of these processes would take.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from numbers import Integral
@@ -67,16 +68,8 @@ class Solving:
         Raises:
             PenstockError: it does not exist, or refuses its options.
         """
-        mpi.make_ready()  # a user's file may import mpi4py
         choice = self.config.problem
-        cls = load_class(choice.name, PROBLEMS, "problem.name", self.problem_source)
-        problem = build(cls, choice.options, "problem")
-        try:
-            problem.layout  # noqa: B018  checks the fields now, not in the workers
-            if not isinstance(problem.num_steps, Integral) or problem.num_steps < 1:
-                raise ValueError(f"num_steps = {problem.num_steps!r} must be an integer of at least 1")
-        except (AttributeError, TypeError, ValueError) as error:
-            raise PenstockError(f"problem {choice.name!r}: {error}") from error
+        problem = build_problem(choice.name, choice.options, self.problem_source)
         if choice.parameters:
             _narrow(problem, choice)
         if choice.design != MONTE_CARLO and not (problem.quantile_names and problem.space.takes_quantiles):
@@ -133,3 +126,28 @@ def _narrow(problem: Problem, choice: ProblemSection) -> None:
         raise PenstockError(f"problem.parameters.{error}") from error
     except AttributeError as error:
         raise PenstockError(f"problem.parameters: {choice.name}: {error}") from error
+
+
+def build_problem(name: str, options: Mapping[str, Any], source: str | None = None) -> Problem:
+    """A problem, from its name and options.
+
+    Args:
+        name: the name.
+        options: the options.
+        source: text of the user's file, where the file itself is elsewhere.
+
+    Returns:
+        The problem.
+
+    Raises:
+        PenstockError: it does not exist, or refuses its options.
+    """
+    mpi.make_ready()  # a user's file may import mpi4py
+    problem = build(load_class(name, PROBLEMS, "problem.name", source), options, "problem")
+    try:
+        problem.layout  # noqa: B018  checks the fields now, not in the workers
+        if not isinstance(problem.num_steps, Integral) or problem.num_steps < 1:
+            raise ValueError(f"num_steps = {problem.num_steps!r} must be an integer of at least 1")
+    except (AttributeError, TypeError, ValueError) as error:
+        raise PenstockError(f"problem {name!r}: {error}") from error
+    return problem

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.layout import FieldSpec, Layout, Sample
-from penstock.solvers.parameters.space import ParameterSpace
+from penstock.solvers.parameters.space import ParameterSpace, generator_of
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -177,6 +177,21 @@ class Problem(ABC):
             The parameters by name.
         """
         return self.space.at_quantiles(quantiles, generator)
+
+    def draw_numbered(self, seed: int, design: str, simulation: int) -> Parameters:
+        """The draw of one simulation of a run.
+
+        By default it is `draw` with a generator that depends on the arguments alone.
+
+        Args:
+            seed: seed of the run.
+            design: name of the design, such as "training" or "validation".
+            simulation: number of the simulation.
+
+        Returns:
+            The parameters by name.
+        """
+        return self.draw(generator_of(seed, design, simulation))
 
     def features(self, parameters: Parameters) -> np.ndarray:
         """The vector [F] of a draw; leases are sorted by Euclidean distances of these."""

@@ -27,6 +27,7 @@ PROBLEMS = {
     "poisson_with_hole": "penstock.solvers.problems.steady.poisson_with_hole:PoissonWithHole",
     "wave_1d": "penstock.solvers.problems.spectral.wave_1d:Wave1D",
     "thermal": "penstock.solvers.problems.steady.thermal:Thermal",
+    "store": "penstock.solvers.problems.stored:Stored",
 }
 """Names for `problem.name`, with the class behind each.
 
