@@ -80,7 +80,10 @@ class Solving:
         return problem
 
     def point_sets(self) -> dict[str, PointSet]:
-        """New point sets, by the design whose simulations lie on them; none for independent draws."""
+        """New point sets, by the design whose simulations lie on them.
+
+        There are none for independent draws.
+        """
         name = self.config.problem.design
         if name == MONTE_CARLO:
             return {}

@@ -23,15 +23,14 @@ class ProblemSection(Named):
     `package.module:Class`.
     """
     parameters: Mapping[str, Any] = {}
-    """Parameters that are drawn from less than the problem says, by name.
+    """Parameters that are drawn from less than the problem says, by name: [parameters](../training.md#parameters).
 
-    A number fixes a parameter, `[low, high]` narrows its range; of a choice of values, one or a list of them:
-    [parameters](../training.md#parameters).
+    A number fixes a parameter, `[low, high]` narrows its range. Of a choice of values, give one or a list.
     """
     design: Literal["monte_carlo", "sobol", "halton", "latin_hypercube"] = "monte_carlo"
     """How the parameters of the training simulations cover their space: [designs](../training.md#designs).
 
-    `monte_carlo` draws them independently. So are those of the validation set, whatever is named here.
+    `monte_carlo` draws them independently. The validation set is drawn so whatever is named here.
     """
 
 

@@ -46,14 +46,17 @@ class SpectralField(NormalField):
 
     @abstractmethod
     def _arranged(self, normals: np.ndarray) -> np.ndarray:
-        """The ξ_k, from the order in which they are drawn to the shape of `evaluate`'s coefficients."""
+        """The ξ_k, from the order of their draw to the shape of `evaluate`'s coefficients."""
 
     def _of(self, normals: np.ndarray) -> np.ndarray:
         return self.evaluate(self._standard_deviations * self._arranged(normals))
 
 
 class BoxField(SpectralField):
-    """A Gaussian field on the unit interval, square or cube; its subclasses say the boundary condition."""
+    """A Gaussian field on the unit interval, square or cube.
+
+    Its subclasses say the boundary condition.
+    """
 
     condition: ClassVar[str]
     """Name of the boundary condition."""
@@ -211,9 +214,9 @@ class DirichletField(BoxField):
 
 
 class PeriodicField(SpectralField):
-    """A centred Gaussian field on the torus with covariance σ² (-Δ + τ²)^-α, and mean 0 over the torus.
+    """A centred Gaussian field on the torus with covariance σ² (-Δ + τ²)^-α.
 
-    A draw is the Fourier sum
+    Its mean over the torus is 0. A draw is the Fourier sum
 
         g(x) = Σ_k √2 s_k (ξ_k cos(2π k·x / L) + η_k sin(2π k·x / L)),   s_k = σ (4π²|k|²/L² + τ²)^(-α/2) L^(-d/2),
 
@@ -253,7 +256,7 @@ class PeriodicField(SpectralField):
         self.num_modes = num_modes
 
     def evaluate(self, coefficients: np.ndarray) -> np.ndarray:
-        """The field Σ_k √2 (a_k cos(2π k·x / L) + b_k sin(2π k·x / L)) at the points of the grid.
+        """The field Σ_k √2 (a_k cos(2π k·x / L) + b_k sin(2π k·x / L)) at the points.
 
         Args:
             coefficients: a_k and b_k, [M, 2].

@@ -34,8 +34,8 @@ class MaternField(NormalField):
 
     Args:
         mesh: the mesh.
-        inverse_length: κ, in 1/length. No edge of the mesh may be longer than 1 / κ; with edges of half of that the
-            variance is a few percent off.
+        inverse_length: κ, in 1/length. No edge of the mesh may be longer than 1 / κ; where the longest is half of that,
+            the variance on a square is 6 % too large.
         exponent: α, 2 or 4: the covariance is about that of (-Δ + κ²)^-α, as of the fields on boxes.
         deviation: σ.
     """
@@ -63,7 +63,7 @@ class MaternField(NormalField):
         return self.exponent - self.mesh.dimension / 2
 
     def features(self, value: np.ndarray) -> np.ndarray:
-        """The field, weighted by lumped masses and scaled so that two draws are about √2 apart."""
+        """The field, weighted by masses and scaled so that two draws are about √2 apart."""
         weights = self.mesh.weights
         return value * np.sqrt(weights / weights.sum()) / self.deviation
 

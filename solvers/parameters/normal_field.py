@@ -9,7 +9,7 @@ from scipy.special import ndtr, ndtri
 
 
 class NormalField(ABC):
-    """A centred Gaussian field, a linear function of independent standard normal numbers.
+    """A centred Gaussian field, linear in independent standard normal numbers.
 
     The first of these numbers belong to its leading modes.
     """
@@ -19,7 +19,7 @@ class NormalField(ABC):
         return self._of(generator.standard_normal(self._num_normals))
 
     def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """The field whose leading modes have these quantiles, float64; what else it consists of is drawn."""
+        """The field whose leading modes have these quantiles; the rest of it is drawn."""
         normals = generator.standard_normal(self._num_normals)
         normals[: len(quantiles)] = ndtri(quantiles)
         return self._of(normals)
@@ -33,9 +33,9 @@ class NormalField(ABC):
         return tuple(f"{name}_{mode}" for mode in self._leading)
 
     def quantiles(self, generator: np.random.Generator) -> np.ndarray:
-        """The quantiles Φ(ξ) of the leading modes, which carry most of the variance of a smooth field.
+        """The quantiles Φ(ξ) of the leading modes.
 
-        Φ is the normal distribution's cumulative function.
+        These carry most of the variance of a smooth field. Φ is the normal distribution's cumulative function.
         """
         return ndtr(generator.standard_normal(self._num_normals)[: len(self._leading)])
 

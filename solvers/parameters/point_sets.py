@@ -1,4 +1,4 @@
-"""Point sets, which cover the space of parameters more evenly than independent draws do.
+"""Point sets, which cover a space of parameters more evenly than random draws.
 
 Axes:  F quantiles.
 """

@@ -17,7 +17,7 @@ LEAST_MASS = 1e-200  # of a normal distribution that is truncated: less has no d
 
 
 class Scalar(ABC):
-    """A scalar, the inverse of its distribution function at a number drawn from [0, 1)."""
+    """A scalar: its distribution function, inverted at a number from [0, 1)."""
 
     @abstractmethod
     def at(self, quantile: float) -> Any:
@@ -41,14 +41,17 @@ class Scalar(ABC):
 
 
 class Interval(Scalar):
-    """A scalar with a density on an interval, which a configuration may narrow to a part or to a number."""
+    """A scalar with a density on an interval.
+
+    A configuration may narrow it to a part of the interval or to a number.
+    """
 
     low: float
     high: float
     unit: str
 
     def narrowed(self, given: Any) -> Distribution:
-        """The distribution given that the value lies in a part of the interval, or is one of its numbers.
+        """The distribution on a part of the interval, or at one of its numbers.
 
         Args:
             given: [low, high], or a number.
@@ -68,7 +71,7 @@ class Interval(Scalar):
         return self.between(*map(float, ends))
 
     def between(self, low: float, high: float) -> Distribution:
-        """The distribution given that the value lies in [low, high], a part of the interval."""
+        """The distribution given that the value lies in [low, high], a part of it."""
         return replace(self, low=low, high=high)
 
 
@@ -185,7 +188,7 @@ class Normal(Interval):
 
 @dataclass(frozen=True)
 class TruncatedNormal(Interval):
-    """A scalar, normal with this mean and standard deviation, given that it lies in [low, high].
+    """A scalar, normal given that it lies in [low, high].
 
     Its own mean and standard deviation are others.
 
@@ -217,7 +220,10 @@ class TruncatedNormal(Interval):
 
     @property
     def _sign(self) -> int:
-        """-1 above the mean, where Φ is 1 to rounding: its mirror image below has all digits."""
+        """-1 for an interval above the mean.
+
+        Φ is 1 there to rounding, and its mirror image below the mean has all digits.
+        """
         return -1 if self.low > self.mean else 1
 
     @property

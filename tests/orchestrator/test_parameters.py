@@ -127,7 +127,7 @@ def test_a_design_reaches_the_training_simulations_alone(write):
         ({"parameters": {"speed": [3.0, 7.0]}}, "problem.parameters.speed = [3.0, 7.0]: it must lie in [2, 5]"),
         (
             {"parameters": {"source": 1.0}},
-            "problem.parameters.source = 1.0: what it is drawn from can't be narrowed: Gaussian field",
+            "problem.parameters.source = 1.0: its distribution can't be narrowed: Gaussian field",
         ),
         (
             {"name": "./mine.py:DrawsItself", "parameters": {"speed": 3.0}},
