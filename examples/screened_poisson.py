@@ -15,8 +15,7 @@ from scipy.sparse import diags_array, eye_array, kron
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.parameters.fields import GaussianField
-from penstock.solvers.parameters.scalars import Uniform
-from penstock.solvers.parameters.space import ParameterSpace
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import LinearSystem, Problem
 
 

@@ -171,7 +171,8 @@ class ExponentialTimeDifferencingRK4(ExponentialMethod):
         return full * modes + first * n_0 + middle * (n_a + n_b) + last * n_c
 
 
-MOST_REPEATS = 6  # of an interval, with half the step each
+STEPS_AT_ONCE = 16  # before the bound on their length is looked at again
+MOST_REPEATS = 6  # of these, with half the step each
 
 
 def trajectory(
@@ -191,8 +192,8 @@ def trajectory(
         values: the state at first, [*grid].
         interval: time between frames.
         num_frames: number of frames, the first included.
-        largest_step: bound on the length of a step, from modes. An interval at whose end it is less than half of what
-            it was is done again with shorter steps.
+        largest_step: bound on the length of a step, from modes. Steps at whose end it is less than half of what it was
+            are done again, shorter.
 
     Yields:
         The state [*grid] at 0, interval, 2 interval, ...
@@ -203,17 +204,31 @@ def trajectory(
     modes = torus.modes(values)
     yield values
     for number in range(1, num_frames):
-        start, end = interval * (number - 1), interval * number
-        bound = largest_step(modes)
-        for _ in range(MOST_REPEATS + 1):
-            later = method.advance(modes, start, end, bound)
-            if np.isfinite(later).all() and largest_step(later) >= bound / 2:
-                break
-            bound /= 2
-        else:
-            raise ArithmeticError(f"the state grows beyond all bounds between t = {start:g} and {end:g}")
-        modes = later
+        time, end = interval * (number - 1), interval * number
+        while time < end:
+            modes, time = _some_steps(method, modes, time, end, largest_step)
         yield torus.values(modes)
+
+
+def _some_steps(
+    method: ExponentialMethod,
+    modes: np.ndarray,
+    time: float,
+    end: float,
+    largest_step: Callable[[np.ndarray], float],
+) -> tuple[np.ndarray, float]:
+    """The modes after a few steps towards `end`, and their time."""
+    bound = largest_step(modes)
+    for _ in range(MOST_REPEATS + 1):
+        share = STEPS_AT_ONCE / ceil((end - time) / bound)
+        then = end if share >= 1 else time + share * (end - time)
+        if then == time:  # the steps are too short to count
+            break
+        later = method.advance(modes, time, then, bound)
+        if np.isfinite(later).all() and largest_step(later) >= bound / 2:
+            return later, then
+        bound /= 2
+    raise ArithmeticError(f"the state grows beyond all bounds between t = {time:g} and {then:g}")
 
 
 class QuadraticFlux:

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.fft import idctn, idstn, ifftn
 
 from penstock.geometry import Grid
+from penstock.solvers.parameters.distribution import Distribution
 from penstock.solvers.parameters.normal_field import NormalField
-from penstock.solvers.parameters.space import Distribution
 
 # Default number of modes along each axis, by dimension.
 NUM_MODES = {1: 128, 2: 128, 3: 64}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from penstock.solvers.parameters.space import Distribution
+from penstock.solvers.parameters.distribution import Distribution
 
 LEAST_MASS = 1e-200  # of a normal distribution that is truncated: less has no digits
 

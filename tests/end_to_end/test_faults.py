@@ -334,8 +334,7 @@ def test_a_misused_command_says_how_to_use_it(cli, arguments, expected):
 FAILING = """
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec
-from penstock.solvers.parameters.scalars import Uniform
-from penstock.solvers.parameters.space import ParameterSpace
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
 
 

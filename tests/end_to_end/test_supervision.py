@@ -11,8 +11,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from penstock.solvers.parameters.scalars import Uniform
-from penstock.solvers.parameters.space import ParameterSpace, generator_of
+from penstock.solvers.parameters.space import ParameterSpace, Uniform, generator_of
 
 pytestmark = pytest.mark.timeout(480)  # on a machine with ten times as much to do as it has cores
 
@@ -46,8 +45,6 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.parameters.scalars import Uniform
-from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import Problem
 
 

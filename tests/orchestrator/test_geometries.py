@@ -18,8 +18,7 @@ import numpy as np
 
 from penstock.geometry import Grid, Mesh, Points
 from penstock.layout import FieldSpec
-from penstock.solvers.parameters.scalars import Uniform
-from penstock.solvers.parameters.space import ParameterSpace
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
 
 SQUARE = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])

@@ -20,8 +20,7 @@ PROBLEM = """
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.parameters.fields import GaussianField
-from penstock.solvers.parameters.scalars import Uniform
-from penstock.solvers.parameters.space import ParameterSpace
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
 
 import numpy as np

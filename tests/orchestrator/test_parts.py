@@ -30,8 +30,7 @@ ROOT = Path(__file__).parents[2]
 TRANSIENT = """
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec
-from penstock.solvers.parameters.scalars import Uniform
-from penstock.solvers.parameters.space import ParameterSpace
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
 
 

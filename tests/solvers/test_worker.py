@@ -14,8 +14,7 @@ from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
 from penstock.solvers.linear.iterative.petsc import Krylov
 from penstock.solvers.parameters.point_sets import Sobol
-from penstock.solvers.parameters.scalars import Uniform
-from penstock.solvers.parameters.space import ParameterSpace, generator_of
+from penstock.solvers.parameters.space import ParameterSpace, Uniform, generator_of
 from penstock.solvers.problem import LinearSystem, Problem
 from penstock.solvers.problems.steady.darcy import Darcy
 from penstock.solvers.worker import CHUNK_BYTES, SolverWorker

@@ -11,8 +11,7 @@ from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.five_point import OFFSETS, FivePoint, neighbours
 from penstock.solvers.discretisation.newton import newton
-from penstock.solvers.parameters.scalars import Uniform
-from penstock.solvers.parameters.space import ParameterSpace
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
 
 REMAINDER = 0.9  # fraction of the distance to the largest rate that each level leaves

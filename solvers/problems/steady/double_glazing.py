@@ -12,8 +12,7 @@ from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.cells import cell_means
 from penstock.solvers.discretisation.supg import UpwindedConvection, mean_wind
 from penstock.solvers.parameters.fields import GaussianField
-from penstock.solvers.parameters.scalars import LogUniform
-from penstock.solvers.parameters.space import ParameterSpace
+from penstock.solvers.parameters.space import LogUniform, ParameterSpace
 from penstock.solvers.problem import Parameters, Problem, Solve
 
 SIDE = 2.0

@@ -13,8 +13,7 @@ from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.cells import cell_means
 from penstock.solvers.discretisation.structured import StructuredDiffusion
-from penstock.solvers.parameters.scalars import Normal
-from penstock.solvers.parameters.space import ParameterSpace
+from penstock.solvers.parameters.space import Normal, ParameterSpace
 from penstock.solvers.problem import Parameters, Problem, Solve
 
 POLYNOMIALS = ("west", "east", "south", "north", "source")

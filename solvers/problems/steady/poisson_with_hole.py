@@ -16,8 +16,7 @@ from penstock.arrays.simplices import lumped_mass, measures
 from penstock.geometry import Points
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.remeshed import diffusion
-from penstock.solvers.parameters.scalars import Normal, Uniform
-from penstock.solvers.parameters.space import ParameterSpace
+from penstock.solvers.parameters.space import Normal, ParameterSpace, Uniform
 from penstock.solvers.problem import Parameters, Problem, Solve
 
 MODES = tuple((j, k) for j in (1, 2, 3) for k in (1, 2, 3))  # of the source, along x and y

@@ -15,8 +15,7 @@ import numpy as np
 from penstock.geometry import Mesh
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.mesh_fem import MeshElements, WeakForm
-from penstock.solvers.parameters.scalars import Uniform
-from penstock.solvers.parameters.space import ParameterSpace
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
 
 if TYPE_CHECKING:

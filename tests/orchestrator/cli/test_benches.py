@@ -13,8 +13,7 @@ import numpy as np
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.structured import StructuredDiffusion
-from penstock.solvers.parameters.scalars import Uniform
-from penstock.solvers.parameters.space import ParameterSpace
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
 from dataclasses import replace
 
@@ -83,8 +82,6 @@ import numpy as np
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.five_point import FivePoint
-from penstock.solvers.parameters.scalars import Uniform
-from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import LinearSystem, Problem
 
 
@@ -138,8 +135,6 @@ import numpy as np
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.structured import StructuredDiffusion
-from penstock.solvers.parameters.scalars import Uniform
-from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import Problem
 
 
@@ -175,8 +170,6 @@ import numpy as np
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.five_point import OFFSETS, FivePoint
-from penstock.solvers.parameters.scalars import Uniform
-from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import Problem
 
 

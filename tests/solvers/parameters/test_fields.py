@@ -6,8 +6,16 @@ import scipy.stats
 
 from penstock.solvers.parameters.fields import BinaryField, DirichletField, GaussianField, LogNormalField, PeriodicField
 from penstock.solvers.parameters.polygons import StarPolygon
-from penstock.solvers.parameters.scalars import Discrete, Fixed, LogUniform, Normal, TruncatedNormal, Uniform
-from penstock.solvers.parameters.space import ParameterSpace, generator_of
+from penstock.solvers.parameters.scalars import Fixed
+from penstock.solvers.parameters.space import (
+    Discrete,
+    LogUniform,
+    Normal,
+    ParameterSpace,
+    TruncatedNormal,
+    Uniform,
+    generator_of,
+)
 
 
 def test_field_is_the_sum_of_its_cosines():

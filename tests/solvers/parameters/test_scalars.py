@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from penstock.solvers.parameters.scalars import Discrete, Fixed, LogUniform, Normal, TruncatedNormal, Uniform
-from penstock.solvers.parameters.space import generator_of
+from penstock.solvers.parameters.scalars import Fixed
+from penstock.solvers.parameters.space import Discrete, LogUniform, Normal, TruncatedNormal, Uniform, generator_of
 
 LAWS = [
     (Uniform(2.0, 5.0), scipy.stats.uniform(2, 3)),

@@ -12,8 +12,15 @@ from penstock.solvers.parameters.fields import (
     PeriodicField,
 )
 from penstock.solvers.parameters.polygons import StarPolygon
-from penstock.solvers.parameters.scalars import Discrete, LogUniform, Normal, TruncatedNormal, Uniform
-from penstock.solvers.parameters.space import ParameterSpace, generator_of
+from penstock.solvers.parameters.space import (
+    Discrete,
+    LogUniform,
+    Normal,
+    ParameterSpace,
+    TruncatedNormal,
+    Uniform,
+    generator_of,
+)
 
 SPACE = ParameterSpace(
     speed=Uniform(2.0, 5.0, "m/s"),

@@ -24,8 +24,7 @@ from penstock.solvers.linear.auto.watch import Watch
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.iterative.petsc import Krylov
 from penstock.solvers.linear.strategy import Tolerance
-from penstock.solvers.parameters.scalars import Uniform
-from penstock.solvers.parameters.space import ParameterSpace
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import GridDofs, LinearSystem, Outcome, Problem
 from penstock.solvers.worker import SolverWorker
 
