@@ -13,8 +13,8 @@ import numpy as np
 
 from penstock.geometry import Mesh
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.mesh_fem import MeshElements, WeakForm, plane
-from penstock.solvers.discretisation.triangulation import box
+from penstock.solvers.discretisation.elements.mesh_fem import MeshElements, WeakForm, plane
+from penstock.solvers.discretisation.elements.triangulation import box
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Parameters, Problem, Solve
 from penstock.solvers.problems.solids.hooke import LAWS, lame, stress

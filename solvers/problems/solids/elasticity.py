@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from penstock.geometry import Grid, Mesh
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.mesh_fem import MeshElements, WeakForm, plane
-from penstock.solvers.discretisation.triangulation import box
+from penstock.solvers.discretisation.elements.mesh_fem import MeshElements, WeakForm, plane
+from penstock.solvers.discretisation.elements.triangulation import box
 from penstock.solvers.parameters.fields import GaussianField, LogNormalField
 from penstock.solvers.parameters.space import Normal, ParameterSpace, Uniform
 from penstock.solvers.problem import Parameters, Problem, Solve

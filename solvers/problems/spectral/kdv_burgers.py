@@ -10,8 +10,13 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.spectral import ExponentialTimeDifferencingRK4, Torus, check_resolution, trajectory
-from penstock.solvers.discretisation.weno import WenoFlux
+from penstock.solvers.discretisation.explicit.spectral import (
+    ExponentialTimeDifferencingRK4,
+    Torus,
+    check_resolution,
+    trajectory,
+)
+from penstock.solvers.discretisation.explicit.weno import WenoFlux
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.parameters.waves import TravellingWaves
 from penstock.solvers.problem import Parameters, Problem, Solve

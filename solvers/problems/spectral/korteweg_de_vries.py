@@ -9,7 +9,7 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.spectral import (
+from penstock.solvers.discretisation.explicit.spectral import (
     ExponentialTimeDifferencingRK4,
     QuadraticFlux,
     Torus,

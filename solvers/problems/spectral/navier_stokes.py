@@ -9,7 +9,7 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.spectral import IntegratingFactorRK4, Torus, check_resolution, trajectory
+from penstock.solvers.discretisation.explicit.spectral import IntegratingFactorRK4, Torus, check_resolution, trajectory
 from penstock.solvers.parameters.fields import PeriodicField
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import Parameters, Problem, Solve

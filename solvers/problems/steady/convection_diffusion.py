@@ -10,8 +10,8 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.cells import cell_means
-from penstock.solvers.discretisation.supg import UpwindedConvection, largest_speed, mean_wind
+from penstock.solvers.discretisation.differences.cells import cell_means
+from penstock.solvers.discretisation.elements.supg import UpwindedConvection, largest_speed, mean_wind
 from penstock.solvers.parameters.fields import GaussianField
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import Parameters, Problem, Solve

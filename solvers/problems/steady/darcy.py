@@ -10,8 +10,8 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.fem import DarcyDiscretisation
-from penstock.solvers.discretisation.structured import StructuredDiffusion
+from penstock.solvers.discretisation.differences.structured import StructuredDiffusion
+from penstock.solvers.discretisation.elements.fem import DarcyDiscretisation
 from penstock.solvers.parameters.fields import BinaryField, GaussianField, LogNormalField
 from penstock.solvers.parameters.humps import Humps
 from penstock.solvers.parameters.space import ParameterSpace

@@ -11,8 +11,8 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.cells import at_corner, cell_means
-from penstock.solvers.discretisation.stencil import StencilMatrix
+from penstock.solvers.discretisation.differences.cells import at_corner, cell_means
+from penstock.solvers.discretisation.differences.stencil import StencilMatrix
 from penstock.solvers.parameters.fields import GaussianField
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve

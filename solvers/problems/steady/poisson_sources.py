@@ -10,7 +10,7 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.nine_point import NinePointLaplacian
+from penstock.solvers.discretisation.differences.nine_point import NinePointLaplacian
 from penstock.solvers.parameters.sines import SineField
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import Parameters, Problem, Solve

@@ -14,7 +14,7 @@ import numpy as np
 
 from penstock.geometry import Mesh
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.mesh_fem import MeshElements, WeakForm
+from penstock.solvers.discretisation.elements.mesh_fem import MeshElements, WeakForm
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
 

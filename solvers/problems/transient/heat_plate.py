@@ -10,7 +10,7 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.five_point import OFFSETS, FivePoint
+from penstock.solvers.discretisation.differences.five_point import OFFSETS, FivePoint
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Parameters, Problem, Solve
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.sparse import diags_array
 from scipy.sparse.linalg import spsolve
 
-from penstock.solvers.discretisation.supg import UpwindedConvection
+from penstock.solvers.discretisation.elements.supg import UpwindedConvection
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.steady.convection_diffusion import ConvectionDiffusion
 from tests.support.systems import to_scipy

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse.linalg import spsolve
 
-from penstock.solvers.discretisation.fem import DarcyDiscretisation
+from penstock.solvers.discretisation.elements.fem import DarcyDiscretisation
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.parameters.humps import Humps

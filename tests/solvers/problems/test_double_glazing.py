@@ -5,8 +5,8 @@ import pytest
 from scipy.sparse import diags_array, eye_array, kron
 from scipy.sparse.linalg import spsolve
 
-from penstock.solvers.discretisation.cells import cell_means
-from penstock.solvers.discretisation.supg import UpwindedConvection
+from penstock.solvers.discretisation.differences.cells import cell_means
+from penstock.solvers.discretisation.elements.supg import UpwindedConvection
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.steady.double_glazing import DoubleGlazing
 

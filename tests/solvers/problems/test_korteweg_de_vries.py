@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from penstock.solvers.discretisation.spectral import ExponentialTimeDifferencingRK4, QuadraticFlux
+from penstock.solvers.discretisation.explicit.spectral import ExponentialTimeDifferencingRK4, QuadraticFlux
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.spectral.korteweg_de_vries import KortewegDeVries
 

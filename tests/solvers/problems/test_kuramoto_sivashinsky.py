@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.integrate import simpson, solve_ivp
 
-from penstock.solvers.discretisation.spectral import ExponentialTimeDifferencingRK4, QuadraticFlux
+from penstock.solvers.discretisation.explicit.spectral import ExponentialTimeDifferencingRK4, QuadraticFlux
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.spectral.kuramoto_sivashinsky import KuramotoSivashinsky
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from penstock.solvers.discretisation.cells import at_corner
-from penstock.solvers.discretisation.stencil import StencilMatrix
+from penstock.solvers.discretisation.differences.cells import at_corner
+from penstock.solvers.discretisation.differences.stencil import StencilMatrix
 from penstock.solvers.problem import GridDofs, LinearSystem
 
 # A square is cut from (x, y) to (x + h, y + h). These are its two triangles, described by their corners and by h times

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from penstock.solvers.discretisation.stencil import StencilMatrix
+from penstock.solvers.discretisation.differences.stencil import StencilMatrix
 from penstock.solvers.problem import GridDofs, LinearSystem
 
 OFFSETS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from penstock.arrays.simplices import checked_cells, measures
-from penstock.solvers.discretisation.triangulation import box
+from penstock.solvers.discretisation.elements.triangulation import box
 
 
 @pytest.mark.parametrize("num_cells", [(4,), (3, 5), (2, 3, 4)])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from penstock.solvers.discretisation.spectral import (
+from penstock.solvers.discretisation.explicit.spectral import (
     ExponentialTimeDifferencingRK4,
     IntegratingFactorRK4,
     QuadraticFlux,

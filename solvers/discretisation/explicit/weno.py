@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from penstock.solvers.discretisation.spectral import QuadraticFlux
+from penstock.solvers.discretisation.explicit.spectral import QuadraticFlux
 
 LINEAR_WEIGHTS = (0.1, 0.6, 0.3)  # of the three reconstructions, for order 5 where the flux is smooth
 # Speed of the splitting over the largest speed. At 1 one part of the flux is flat to third order where |u| is largest,

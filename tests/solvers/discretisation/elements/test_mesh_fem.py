@@ -6,7 +6,7 @@ from scipy.sparse import csr_array
 from scipy.spatial import Delaunay
 
 from penstock.geometry import Mesh
-from penstock.solvers.discretisation.mesh_fem import MeshElements, WeakForm, plane
+from penstock.solvers.discretisation.elements.mesh_fem import MeshElements, WeakForm, plane
 from tests.support.systems import to_scipy
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from penstock.solvers.discretisation.five_point import neighbours
-from penstock.solvers.discretisation.stencil import StencilMatrix
+from penstock.solvers.discretisation.differences.five_point import neighbours
+from penstock.solvers.discretisation.differences.stencil import StencilMatrix
 from penstock.solvers.problem import LinearSystem
 
 OFFSETS = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1))
