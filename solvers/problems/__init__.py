@@ -3,7 +3,9 @@
 PROBLEMS = {
     "bratu": "penstock.solvers.problems.nonlinear.bratu:Bratu",
     "burgers": "penstock.solvers.problems.spectral.burgers:Burgers",
+    "cavity": "penstock.solvers.problems.flow.cavity:Cavity",
     "convection_diffusion": "penstock.solvers.problems.steady.convection_diffusion:ConvectionDiffusion",
+    "cylinder": "penstock.solvers.problems.flow.cylinder:Cylinder",
     "darcy": "penstock.solvers.problems.steady.darcy:Darcy",
     "drifting_diffusion": "penstock.solvers.problems.transient.drifting_diffusion:DriftingDiffusion",
     "heat": "penstock.solvers.problems.transient.heat:Heat",
@@ -13,6 +15,8 @@ PROBLEMS = {
     "nonlinear_diffusion": "penstock.solvers.problems.nonlinear.nonlinear_diffusion:NonlinearDiffusion",
     "poisson": "penstock.solvers.problems.steady.poisson:Poisson",
     "poisson_with_hole": "penstock.solvers.problems.steady.poisson_with_hole:PoissonWithHole",
+    "stokes": "penstock.solvers.problems.flow.stokes:Stokes",
+    "vortex_street": "penstock.solvers.problems.flow.vortex_street:VortexStreet",
 }
 """Names for `problem.name`, with the class behind each.
 
