@@ -7,7 +7,6 @@ Axes:  P points of the mesh, in its own order; M nodes of the velocity, which ar
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,7 +48,9 @@ class TaylorHood:
         import basix.ufl
         import dolfinx
 
-        points, cells = (arrays.points, arrays.cells) if curve is None else with_midpoints(arrays, curve)
+        points, cells = arrays.points, arrays.cells
+        if curve is not None:
+            points, cells = with_midpoints(points, cells, curve)
         shape = basix.ufl.element("Lagrange", "triangle", 1 if curve is None else 2, shape=(2,))
         mesh = dolfinx.mesh.create_mesh(MPI.COMM_SELF, cells=cells, e=shape, x=points)
         quadratic = basix.ufl.element("Lagrange", "triangle", 2, shape=(2,))
@@ -95,7 +96,7 @@ class TaylorHood:
 
         return TestFunctions(self.space)
 
-    @cached_property
+    @property
     def nodes(self) -> np.ndarray:
         """The coordinates of the velocity's nodes, [M, 2]."""
         return self.component_space.tabulate_dof_coordinates()[:, :2]
@@ -133,18 +134,20 @@ def overwrite(matrix: PETSc.Mat, bilinear: dolfinx.fem.Form, conditions: list[do
     matrix.assemble()
 
 
-def with_midpoints(arrays: MeshArrays, curve: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def with_midpoints(
+    points: np.ndarray, cells: np.ndarray, curve: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
     """The nodes of triangles with curved edges.
 
     Args:
-        arrays: the mesh.
+        points: corners of the triangles, [P, 2].
+        cells: numbers of points, [T, 3].
         curve: from the ends of all edges, [E, 2, 2], to their midpoints [E, 2].
 
     Returns:
         The points and the midpoints, [P + E, 2], and the numbers of every cell's corners and of the midpoints that face
         them, [T, 6].
     """
-    points, cells = arrays.points, arrays.cells
     ends = np.sort(cells[:, [[1, 2], [0, 2], [0, 1]]], axis=2)
     edges, numbers = np.unique(ends.reshape(-1, 2), axis=0, return_inverse=True)
     midpoints = len(points) + numbers.reshape(len(cells), 3)

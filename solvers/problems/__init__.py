@@ -15,6 +15,7 @@ PROBLEMS = {
     "nonlinear_diffusion": "penstock.solvers.problems.nonlinear.nonlinear_diffusion:NonlinearDiffusion",
     "poisson": "penstock.solvers.problems.steady.poisson:Poisson",
     "poisson_with_hole": "penstock.solvers.problems.steady.poisson_with_hole:PoissonWithHole",
+    "random_cylinder": "penstock.solvers.problems.flow.random_cylinder:RandomCylinder",
     "stokes": "penstock.solvers.problems.flow.stokes:Stokes",
     "vortex_street": "penstock.solvers.problems.flow.vortex_street:VortexStreet",
 }

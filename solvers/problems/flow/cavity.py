@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property, partial
-from math import inf
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from penstock.solvers.parameters.space import LogUniform, ParameterSpace
 from penstock.solvers.problem import Parameters, Problem, Solve
 from penstock.solvers.problems.flow.meshes import square
 from penstock.solvers.problems.flow.profile import Profile
-from penstock.solvers.problems.flow.steady_flow import SteadyFlow
+from penstock.solvers.problems.flow.steady_flow import SteadyFlow, check_levels
 
 
 class Cavity(Problem):
@@ -44,10 +43,7 @@ class Cavity(Problem):
     def __init__(self, *, resolution: int = 32, num_levels: int = 4, largest_reynolds: float = 1000.0):
         if resolution < 4:
             raise ValueError(f"resolution = {resolution} is too small: an eddy needs at least 4 squares per side")
-        if num_levels < 1:
-            raise ValueError(f"num_levels = {num_levels} is too small: a simulation needs at least 1 level")
-        if not 0 < largest_reynolds < inf:
-            raise ValueError(f"largest_reynolds = {largest_reynolds} must be above 0 and finite")
+        check_levels(num_levels, largest_reynolds)
         self.resolution = resolution
         self.num_steps = num_levels
         lid = Grid((2 * resolution + 1,), centring="vertices", name="lid")
@@ -59,11 +55,11 @@ class Cavity(Problem):
         self.outputs = (FieldSpec(name="velocity", on=grid, components=2), FieldSpec(name="pressure", on=grid))
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
-        lid, unknowns = parameters["lid"], self.at_rest(parameters["lid"])
-        shape = self.outputs[1].shape
-        for step in range(self.num_steps):
-            reynolds = parameters["reynolds"] / 2 ** (self.num_steps - 1 - step)
-            unknowns = self.flow.solve(unknowns, 1 / reynolds, solve, name=f"Reynolds number {reynolds:.4g}")
+        lid, shape = parameters["lid"], self.outputs[1].shape
+        flows = self.flow.rising(
+            self.at_rest(lid), parameters["reynolds"], length=1.0, num_levels=self.num_steps, solve=solve
+        )
+        for step, (reynolds, unknowns) in enumerate(flows):
             velocity, pressure = self.elements.at_points(*self.elements.parts(unknowns))
             yield Sample(
                 inputs={"reynolds": reynolds, "lid": lid},

@@ -5,17 +5,20 @@ Axes:  P points of the mesh, E edges, B nodes where the velocity is given; n squ
 
 from __future__ import annotations
 
-from functools import cached_property, partial
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
+from penstock.arrays.simplices import checked_cells
 from penstock.geometry import Mesh
-from penstock.solvers.discretisation.taylor_hood import TaylorHood
+from penstock.solvers.discretisation.taylor_hood import TaylorHood, with_midpoints
 from penstock.solvers.problems.flow.meshes import halves, quadrilaterals
 
 HEIGHT, LENGTH = 0.41, 2.2
 CENTRE, RADIUS = np.array([0.2, 0.2]), 0.05  # of the cylinder
 DIAMETER = 2 * RADIUS
+TOLERANCE = 1e-6  # of the radius
 
 RING_GROWTH = 5.0  # from the innermost layer around the cylinder to the outermost: triangles stay about as wide as long
 CHANNEL_GROWTH = 2.0  # from the first column behind the ring to the last, at the outlet
@@ -23,7 +26,7 @@ COLUMNS = 3  # behind the ring, for each square across the channel
 
 
 class Channel(TaylorHood):
-    """Taylor-Hood elements on the channel, open at its end; edges on the cylinder are parabolas.
+    """Taylor-Hood elements on the channel, open at its end, with curved edges on the cylinder.
 
     Straight edges would cost 0.2 % of the drag.
 
@@ -32,13 +35,24 @@ class Channel(TaylorHood):
     """
 
     def __init__(self, resolution: int):
-        super().__init__(channel_mesh(resolution).arrays, is_open=is_outlet, curve=onto_rim)
+        super().__init__(channel_mesh(resolution).arrays, is_open=is_outlet, curve=onto_circle(CENTRE, RADIUS))
         self.resolution = resolution
+        self.centre, self.radius = CENTRE, RADIUS
+        on_rim = np.linalg.norm(self.nodes[self.boundary] - CENTRE, axis=1) < (1 + TOLERANCE) * RADIUS
+        self.rim = self.boundary[on_rim]  # the nodes on the cylinder
 
-    @cached_property
-    def rim(self) -> np.ndarray:
-        """The nodes on the cylinder."""
-        return self.boundary[is_rim(self.nodes[self.boundary])]
+    def move(self, centre: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+        """Put a cylinder elsewhere: the same triangles lie between other points from now on.
+
+        Returns:
+            Points [P, 2] and triangles [T, 3], as by `triangulation`.
+        """
+        points, cells = checked_cells(*triangulation(self.resolution, centre, radius))
+        nodes, _ = with_midpoints(points, cells, onto_circle(centre, radius))
+        geometry = self.space.mesh.geometry
+        geometry.x[:, :2] = nodes[geometry.input_global_indices]
+        self.centre, self.radius = centre, radius
+        return points, cells
 
     def velocity_on_boundary(self, inflow: np.ndarray, *, spin: float = 0.0) -> np.ndarray:
         """The velocity [2, B] on the boundary.
@@ -51,8 +65,8 @@ class Channel(TaylorHood):
         velocity = np.zeros((2, len(nodes)))
         enters = nodes[:, 0] < 1e-9
         velocity[0, enters] = inflow[np.rint(2 * self.resolution / HEIGHT * nodes[enters, 1]).astype(int)]
-        turns = is_rim(nodes)
-        across, along = (nodes[turns] - CENTRE).T / RADIUS
+        turns = np.isin(self.boundary, self.rim)
+        across, along = (nodes[turns] - self.centre).T / self.radius
         velocity[:, turns] = spin * np.stack([-along, across])
         return velocity
 
@@ -74,21 +88,25 @@ def channel_mesh(resolution: int) -> Mesh:
     return Mesh(7 * resolution * (resolution + 1), 2, partial(triangulation, resolution))
 
 
-def triangulation(resolution: int) -> tuple[np.ndarray, np.ndarray]:
-    """The channel around the cylinder.
+def triangulation(
+    resolution: int, centre: np.ndarray = CENTRE, radius: float = RADIUS
+) -> tuple[np.ndarray, np.ndarray]:
+    """The channel around a cylinder.
 
     A ring of n layers, of 4 n quadrilaterals each, leads from the cylinder to the square of the channel's height, and
     3 n columns of n quadrilaterals are behind it. All are cut in two.
 
     Args:
         resolution: n, even, so that points lie straight before and behind the cylinder's centre.
+        centre: of the cylinder, [2].
+        radius: of the cylinder.
 
     Returns:
         Points [7 n (n + 1), 2], those on the cylinder first, and triangles [14 n², 3].
     """
     n = resolution
     angles = np.pi / 2 * np.arange(4 * n) / n - np.pi / 4
-    inside = CENTRE + RADIUS * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    inside = centre + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     up, highest = HEIGHT * np.arange(n) / n, np.full(n, HEIGHT)
     down, lowest = HEIGHT - up, np.zeros(n)
     outside = np.stack([np.r_[highest, down, lowest, up], np.r_[up, highest, down, lowest]], axis=1)
@@ -106,18 +124,20 @@ def triangulation(resolution: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([ring, behind]), cells
 
 
-def onto_rim(ends: np.ndarray) -> np.ndarray:
-    """The midpoints [E, 2] of edges with these ends [E, 2, 2], on the circle where both ends are."""
-    middles = ends.mean(axis=1)
-    on_rim = is_rim(ends).all(axis=1)
-    offsets = middles[on_rim] - CENTRE
-    middles[on_rim] = CENTRE + RADIUS * offsets / np.linalg.norm(offsets, axis=1, keepdims=True)
-    return middles
+def onto_circle(centre: np.ndarray, radius: float) -> Callable[[np.ndarray], np.ndarray]:
+    """The function from the ends of edges [E, 2, 2] to their midpoints [E, 2].
 
+    Those of edges whose ends are both on the circle lie on it, too.
+    """
 
-def is_rim(points: np.ndarray) -> np.ndarray:
-    """Whether points [..., 2] lie on the cylinder."""
-    return np.linalg.norm(points - CENTRE, axis=-1) < (1 + 1e-6) * RADIUS
+    def midpoints(ends: np.ndarray) -> np.ndarray:
+        middles = ends.mean(axis=1)
+        on_circle = (np.linalg.norm(ends - centre, axis=2) < (1 + TOLERANCE) * radius).all(axis=1)
+        offsets = middles[on_circle] - centre
+        middles[on_circle] = centre + radius * offsets / np.linalg.norm(offsets, axis=1, keepdims=True)
+        return middles
+
+    return midpoints
 
 
 def is_outlet(points: np.ndarray) -> np.ndarray:

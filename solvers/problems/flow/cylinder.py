@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from math import inf
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
@@ -12,7 +11,7 @@ from penstock.solvers.parameters.space import LogUniform, ParameterSpace
 from penstock.solvers.problem import Parameters, Problem, Solve
 from penstock.solvers.problems.flow.channel import DIAMETER, HEIGHT, Channel, channel_mesh, require_resolution
 from penstock.solvers.problems.flow.profile import Profile
-from penstock.solvers.problems.flow.steady_flow import SteadyFlow
+from penstock.solvers.problems.flow.steady_flow import SteadyFlow, check_levels
 
 
 class Cylinder(Problem):
@@ -45,10 +44,7 @@ class Cylinder(Problem):
 
     def __init__(self, *, resolution: int = 16, num_levels: int = 4, largest_reynolds: float = 40.0):
         require_resolution(resolution)
-        if num_levels < 1:
-            raise ValueError(f"num_levels = {num_levels} is too small: a simulation needs at least 1 level")
-        if not 0 < largest_reynolds < inf:
-            raise ValueError(f"largest_reynolds = {largest_reynolds} must be above 0 and finite")
+        check_levels(num_levels, largest_reynolds)
         self.resolution = resolution
         self.num_steps = num_levels
         self.space = ParameterSpace(
@@ -66,10 +62,9 @@ class Cylinder(Problem):
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         channel, inflow = self.channel, parameters["inflow"]
-        unknowns = channel.state(channel.velocity_on_boundary(inflow))
-        for step in range(self.num_steps):
-            reynolds = parameters["reynolds"] / 2 ** (self.num_steps - 1 - step)
-            unknowns = self.flow.solve(unknowns, DIAMETER / reynolds, solve, name=f"Reynolds number {reynolds:.4g}")
+        start = channel.state(channel.velocity_on_boundary(inflow))
+        flows = self.flow.rising(start, parameters["reynolds"], length=DIAMETER, num_levels=self.num_steps, solve=solve)
+        for step, (reynolds, unknowns) in enumerate(flows):
             velocity, pressure = channel.at_points(*channel.parts(unknowns))
             drag, lift = 2 / DIAMETER * self.flow.force(unknowns, channel.rim)
             yield Sample(

@@ -5,6 +5,9 @@ Axes:  N all unknowns.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from math import inf
+
 import numpy as np
 
 from penstock.solvers.discretisation.newton import newton
@@ -12,6 +15,18 @@ from penstock.solvers.discretisation.taylor_hood import TaylorHood, overwrite
 from penstock.solvers.problem import LinearSystem, Solve
 
 DEGREE = 5  # of (u·∇u)·v
+
+
+def check_levels(num_levels: int, largest_reynolds: float) -> None:
+    """Check the options of problems whose Reynolds number rises.
+
+    Raises:
+        ValueError: one of them is out of its range.
+    """
+    if num_levels < 1:
+        raise ValueError(f"num_levels = {num_levels} is too small: a simulation needs at least 1 level")
+    if not 0 < largest_reynolds < inf:
+        raise ValueError(f"largest_reynolds = {largest_reynolds} must be above 0 and finite")
 
 
 class SteadyFlow:
@@ -59,6 +74,29 @@ class SteadyFlow:
         """
         self._viscosity.value = viscosity
         return newton(self.residual, self.system, start, solve, name=name)
+
+    def rising(
+        self, start: np.ndarray, reynolds: float, *, length: float, num_levels: int, solve: Solve
+    ) -> Iterator[tuple[float, np.ndarray]]:
+        """Flows for Reynolds numbers that double up to the last, each found from the one before.
+
+        Args:
+            start: unknowns [N] to start from.
+            reynolds: the last Reynolds number, of velocity 1.
+            length: of the Reynolds number.
+            num_levels: number of flows.
+            solve: solves one `LinearSystem`.
+
+        Yields:
+            The Reynolds number and the unknowns.
+
+        Raises:
+            SolveError: Newton's method does not converge.
+        """
+        for level in reversed(range(num_levels)):
+            number = reynolds / 2**level
+            start = self.solve(start, length / number, solve, name=f"Reynolds number {number:.4g}")
+            yield number, start
 
     def residual(self, unknowns: np.ndarray) -> np.ndarray:
         """The residual for the last viscosity, [N]; 0 where the unknowns are given."""

@@ -16,7 +16,7 @@ from penstock.solvers.problems.flow.steady_flow import SteadyFlow
 from penstock.solvers.problems.frames import check_frames
 
 TURNING_TIME = 0.5
-LEVELS = (8, 4, 2, 1)  # the steady flow's Reynolds numbers are fractions by these
+NUM_LEVELS = 4  # of Reynolds numbers on the way to the steady flow
 FASTEST = 10.0  # velocity; flows around the cylinder reach 2.5
 
 
@@ -97,10 +97,10 @@ class VortexStreet(Problem):
 
     def steady(self, reynolds: float, solve: Solve) -> FlowState:
         """The steady flow, as at a time until which it has not changed."""
-        unknowns = self.channel.state(self.channel.velocity_on_boundary(parabola(self.resolution)))
-        for level in LEVELS:
-            name = f"Reynolds number {reynolds / level:.4g}"
-            unknowns = self.steady_flow.solve(unknowns, DIAMETER * level / reynolds, solve, name=name)
+        start = self.channel.state(self.channel.velocity_on_boundary(parabola(self.resolution)))
+        *_, (_, unknowns) = self.steady_flow.rising(
+            start, reynolds, length=DIAMETER, num_levels=NUM_LEVELS, solve=solve
+        )
         return FlowState.steady(*self.channel.parts(unknowns))
 
     def turned(self, state: FlowState, turn: float, viscosity: float, solve: Solve) -> FlowState:
