@@ -56,11 +56,10 @@ class TaylorHood:
         quadratic = basix.ufl.element("Lagrange", "triangle", 2, shape=(2,))
         linear = basix.ufl.element("Lagrange", "triangle", 1)
         self.space = dolfinx.fem.functionspace(mesh, basix.ufl.mixed_element([quadratic, linear]))
-        self.component_space, dofs_x = self.space.sub(0).sub(0).collapse()
-        _, dofs_y = self.space.sub(0).sub(1).collapse()
+        self.component_space, (dofs_x,) = self.space.sub(0).sub(0).collapse()
+        _, (dofs_y,) = self.space.sub(0).sub(1).collapse()
         self.velocity_dofs = np.array([dofs_x, dofs_y])  # [2, M]
-        self.pressure_space, dofs = self.space.sub(1).collapse()
-        self.pressure_dofs = np.array(dofs)
+        self.pressure_space, (self.pressure_dofs,) = self.space.sub(1).collapse()
 
         # A cell numbers its corners before its edges, and DOLFINx remembers which points these were.
         corners = mesh.geometry.input_global_indices[mesh.geometry.dofmaps[0][:, :3]]
@@ -108,9 +107,9 @@ class TaylorHood:
         return unknowns
 
     def at_points(self, velocity: np.ndarray, pressure: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Velocity [2, P] and pressure [P] at the mesh's points, from [2, M] and [P] in DOLFINx's order.
+        """Velocity [2, P] and pressure [P] at the mesh's points, in its order.
 
-        The pressure of an enclosed flow has the mean 0.
+        They come from [2, M] and [P] in DOLFINx's. The pressure of an enclosed flow has the mean 0.
         """
         pressure = pressure[self.pressure_of_point]
         if not len(self.outlet):

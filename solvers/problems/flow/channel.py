@@ -26,9 +26,9 @@ COLUMNS = 3  # behind the ring, for each square across the channel
 
 
 class Channel(TaylorHood):
-    """Taylor-Hood elements on the channel, open at its end, with curved edges on the cylinder.
+    """Taylor-Hood elements on the channel, with curved edges on the cylinder.
 
-    Straight edges would cost 0.2 % of the drag.
+    The channel is open at its end. With n = 16 and at Re = 20 straight edges cost 0.1 % of the drag, curved ones 0.004 %.
 
     Args:
         resolution: n, squares across the channel, even.
@@ -42,7 +42,9 @@ class Channel(TaylorHood):
         self.rim = self.boundary[on_rim]  # the nodes on the cylinder
 
     def move(self, centre: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
-        """Put a cylinder elsewhere: the same triangles lie between other points from now on.
+        """Put a cylinder elsewhere.
+
+        The same triangles lie between other points from now on.
 
         Returns:
             Points [P, 2] and triangles [T, 3], as by `triangulation`.
@@ -120,8 +122,9 @@ def triangulation(
     around = np.concatenate([numbers, numbers[:, :1]], axis=1)  # closes the ring
     columns = np.arange(len(behind)).reshape(COLUMNS * n, n + 1) + len(ring)
     columns = np.concatenate([around[-1:, : n + 1], columns])
-    cells = np.concatenate([halves(quadrilaterals(around)), halves(quadrilaterals(columns))])
-    return np.concatenate([ring, behind]), cells
+    corners = np.concatenate([quadrilaterals(around), quadrilaterals(columns)])
+    climbs = np.arange(len(corners)) % n < n // 2  # in the ring these are the shorter diagonals
+    return np.concatenate([ring, behind]), halves(corners, climbs)
 
 
 def onto_circle(centre: np.ndarray, radius: float) -> Callable[[np.ndarray], np.ndarray]:

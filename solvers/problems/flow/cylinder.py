@@ -15,7 +15,7 @@ from penstock.solvers.problems.flow.steady_flow import SteadyFlow, check_levels
 
 
 class Cylinder(Problem):
-    """Steady flow around a cylinder: from the inflow to velocity u, pressure, drag and lift.
+    """Steady flow around a cylinder: from the inflow to the flow, its drag and lift.
 
     u·∇u - (D / Re) Δu + ∇p = 0, ∇·u = 0 in a channel 2.2 long and 0.41 high with a cylinder of diameter D = 0.1 at
     (0.2, 0.2), a little below the middle. u = (g(y), 0) at the inlet, u = 0 on walls and cylinder, (D / Re) ∂u/∂n = p n
@@ -37,7 +37,7 @@ class Cylinder(Problem):
 
     Args:
         resolution: n, squares across the channel, even, at least 4. Good values: 8 to 32, which give 504 to 7392
-            points.
+            points; they leave 4e-4 to 3e-6 of the drag of 2D-1 and 7 % to 0.03 % of its lift.
         num_levels: Reynolds numbers per simulation, at least 1, a sample for each.
         largest_reynolds: Re_max > 0. Good values: 5 to 50.
     """

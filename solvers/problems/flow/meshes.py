@@ -25,8 +25,7 @@ def square(resolution: int) -> tuple[np.ndarray, np.ndarray]:
     points = np.stack(np.nonzero(numbers >= 0), axis=1) / n
     i, j = np.indices((n, n)).reshape(2, -1)
     climbs = (i < n / 2) == (j < n / 2)
-    corners = quadrilaterals(numbers)
-    return points, halves(np.where(climbs[:, None], corners, np.roll(corners, 1, axis=1)))
+    return points, halves(quadrilaterals(numbers), climbs)
 
 
 def quadrilaterals(numbers: np.ndarray) -> np.ndarray:
@@ -38,6 +37,10 @@ def quadrilaterals(numbers: np.ndarray) -> np.ndarray:
     return np.stack(corners, axis=-1).reshape(-1, 4)
 
 
-def halves(corners: np.ndarray) -> np.ndarray:
-    """Two triangles [2 Q, 3] of each quadrilateral [Q, 4], cut from its first corner to its third."""
+def halves(corners: np.ndarray, climbs: np.ndarray) -> np.ndarray:
+    """Two triangles [2 Q, 3] of each quadrilateral [Q, 4].
+
+    It is cut from its first corner to its third where `climbs`, bool [Q], else from its second to its fourth.
+    """
+    corners = np.where(climbs[:, None], corners, np.roll(corners, 1, axis=1))
     return np.concatenate([corners[:, [0, 1, 2]], corners[:, [0, 2, 3]]])

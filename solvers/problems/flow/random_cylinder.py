@@ -1,4 +1,4 @@
-"""Steady flow around a cylinder at a random place: every sample has a separate mesh.
+"""Steady flow around a cylinder at a random place: the mesh moves with it.
 
 Axes:  P points, the same number for all samples.
 """

@@ -37,9 +37,10 @@ class FlowState:
 
 
 class Splitting:
-    """Incremental pressure correction of order 2 (Guermond, Minev and Shen 2006, section 3).
+    """Incremental pressure correction of order 2 for unsteady flow.
 
-    With w = 2 u_n - u_{n-1} and D u_{n+1} = (3 u_{n+1} - 4 u_n + u_{n-1}) / (2 Δt) a step solves
+    The method is the standard one in section 3 of Guermond, Minev and Shen (2006, "An overview of projection methods
+    for incompressible flows"). With w = 2 u_n - u_{n-1} and D u_{n+1} = (3 u_{n+1} - 4 u_n + u_{n-1}) / (2 Δt) a step solves
 
         (D u_{n+1} + w·∇u_{n+1}, v) + ν (∇u_{n+1}, ∇v) = (p_n + (4 φ_n - φ_{n-1}) / 3, ∇·v),
         (∇φ_{n+1}, ∇q) = -3 / (2 Δt) (∇·u_{n+1}, q),   p_{n+1} = p_n + φ_{n+1}.
@@ -114,11 +115,20 @@ class Splitting:
         return FlowState(velocity, state.velocity, state.pressure + correction, correction, state.correction)
 
     def force(self, before: FlowState, after: FlowState, viscosity: float, nodes: np.ndarray) -> np.ndarray:
-        """The force [2] on a body at the end of a step, by the first equation with v = 1 at the body's nodes alone."""
+        """The force [2] on a body at the end of a step.
+
+        It is the first equation with v = 1 at the body's nodes and 0 at all others.
+
+        Args:
+            before: the flow before the step.
+            after: the flow after it.
+            viscosity: ν.
+            nodes: all nodes of the velocity on the body's boundary.
+        """
         return -self._residuals(before, after.velocity, after.pressure, viscosity)[:, nodes].sum(axis=1)
 
     def _residuals(self, before: FlowState, velocity: np.ndarray, pressure: np.ndarray, viscosity: float) -> np.ndarray:
-        """The first equation's left side less its right side for every basis function, [2, M].
+        """The first equation's left side less its right side, [2, M].
 
         It leaves w and ν for the matrix.
         """

@@ -78,7 +78,7 @@ class SteadyFlow:
     def rising(
         self, start: np.ndarray, reynolds: float, *, length: float, num_levels: int, solve: Solve
     ) -> Iterator[tuple[float, np.ndarray]]:
-        """Flows for Reynolds numbers that double up to the last, each found from the one before.
+        """Flows for Reynolds numbers that double, each found from the one before.
 
         Args:
             start: unknowns [N] to start from.

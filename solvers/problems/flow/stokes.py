@@ -60,10 +60,10 @@ class Stokes(Problem):
         )
 
     def assemble(self, force: np.ndarray) -> LinearSystem:
-        """The system for a force, given at vertices, midpoints of edges and centres of squares.
+        """The system for a force.
 
         Args:
-            force: f, [2, 2 n + 1, 2 n + 1].
+            force: f at vertices, midpoints of edges and centres of squares, [2, 2 n + 1, 2 n + 1].
         """
         from dolfinx.fem import assemble_vector
 

@@ -21,7 +21,7 @@ FASTEST = 10.0  # velocity; flows around the cylinder reach 2.5
 
 
 class VortexStreet(Problem):
-    """Unsteady flow around a cylinder: from velocity u at one time to flow and forces at the next.
+    """Unsteady flow around a cylinder: from the flow at one time to that at the next.
 
     ∂u/∂t + u·∇u - (D / Re) Δu + ∇p = 0, ∇·u = 0 in a channel 2.2 long and 0.41 high with a cylinder of diameter D = 0.1
     at (0.2, 0.2). Fluid enters with a parabolic profile, u = 0 on walls and cylinder, (D / Re) ∂u/∂n = p n at the
@@ -33,7 +33,8 @@ class VortexStreet(Problem):
 
     At Re = 100 this is the benchmark 2D-2 of Schäfer and Turek (1996, "Benchmark computations of laminar flow around a
     cylinder"): once the flow is periodic, drag is 3.22 to 3.24 and lift 0.99 to 1.01 at most, and D times the frequency
-    0.295 to 0.305.
+    0.295 to 0.305. With n = 16 and steps of 0.0025 ours are 3.234, 1.004 and 0.301; steps of 0.005 add 1 % to drag and
+    6 % to lift.
 
     Taylor-Hood elements on the mesh of `Cylinder`, and steps of order 2 by pressure correction (see `Splitting`): three
     systems per step, for the components of u with one nonsymmetric matrix that changes, and for p with one that is

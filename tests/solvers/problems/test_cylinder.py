@@ -22,12 +22,12 @@ def test_drag_lift_and_pressure_are_those_of_the_benchmark(solve):
     """
     problem = Cylinder(resolution=12, num_levels=1)
     (sample,) = problem.simulate({"reynolds": 20.0, "inflow": parabola(12)}, solve)
-    assert sample.outputs["drag"] == pytest.approx(5.57953523, rel=1e-3)
-    assert sample.outputs["lift"] == pytest.approx(0.01061895, abs=3e-4)
+    assert sample.outputs["drag"] == pytest.approx(5.57953523, rel=5e-4)
+    assert sample.outputs["lift"] == pytest.approx(0.01061895, rel=0.03)
     points = problem.channel.nodes[problem.channel.node_of_point]
     before, behind = (np.argmin(np.linalg.norm(points - place, axis=1)) for place in ([0.15, 0.2], [0.25, 0.2]))
     drop = sample.outputs["pressure"][before] - sample.outputs["pressure"][behind]
-    assert 0.2**2 * drop == pytest.approx(0.11752017, rel=5e-3)
+    assert 0.2**2 * drop == pytest.approx(0.11752017, rel=0.01)
 
 
 def test_the_mesh_fills_the_channel_around_the_cylinder(angles):
@@ -40,8 +40,8 @@ def test_the_mesh_fills_the_channel_around_the_cylinder(angles):
         assert mesh.weights.sum() == pytest.approx(2.2 * 0.41 - polygon, rel=1e-12)
         assert np.abs(points - [0.15, 0.2]).sum(axis=1).min() < 1e-12
         assert np.abs(points - [0.25, 0.2]).sum(axis=1).min() < 1e-12
-        assert angles(points, mesh.cells).min() > 20
-        assert angles(points, mesh.cells).max() < 120
+        assert angles(points, mesh.cells).min() > 26
+        assert angles(points, mesh.cells).max() < 104
 
 
 def test_edges_on_the_cylinder_are_curved():

@@ -23,8 +23,8 @@ def test_a_cylinder_that_comes_back_to_the_benchmarks_place_has_its_drag_and_lif
         start = problem.channel.state(problem.channel.velocity_on_boundary(parabola(8)))
         unknowns = problem.flow.solve(start, 2 * radius / 20, solve, name="2D-1")
     drag, lift = 20 * problem.flow.force(unknowns, problem.channel.rim)
-    assert drag == pytest.approx(5.57953523, rel=5e-3)
-    assert lift == pytest.approx(0.01061895, abs=1e-3)
+    assert drag == pytest.approx(5.57953523, rel=1e-3)
+    assert lift == pytest.approx(0.01061895, rel=0.1)
 
 
 def test_a_mirrored_channel_has_the_mirrored_flow(solve):
@@ -47,7 +47,7 @@ def test_meshes_of_all_draws_are_good(angles):
         for radius in (0.03, 0.06):
             points, cells = triangulation(8, np.array(centre), radius)
             all_angles = angles(points, cells)
-            assert all_angles.min() > 15 and all_angles.max() < 140
+            assert all_angles.min() > 16 and all_angles.max() < 128
 
 
 def test_samples_pack_with_their_points(solve):
