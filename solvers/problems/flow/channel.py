@@ -28,7 +28,8 @@ COLUMNS = 3  # behind the ring, for each square across the channel
 class Channel(TaylorHood):
     """Taylor-Hood elements on the channel, with curved edges on the cylinder.
 
-    The channel is open at its end. With n = 16 and at Re = 20 straight edges cost 0.1 % of the drag, curved ones 0.004 %.
+    The channel is open at its end. With n = 16 and at Re = 20 straight edges cost 0.1 % of the drag, curved ones
+    0.004 %.
 
     Args:
         resolution: n, squares across the channel, even.

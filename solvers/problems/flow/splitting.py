@@ -40,7 +40,8 @@ class Splitting:
     """Incremental pressure correction of order 2 for unsteady flow.
 
     The method is the standard one in section 3 of Guermond, Minev and Shen (2006, "An overview of projection methods
-    for incompressible flows"). With w = 2 u_n - u_{n-1} and D u_{n+1} = (3 u_{n+1} - 4 u_n + u_{n-1}) / (2 Δt) a step solves
+    for incompressible flows"). With w = 2 u_n - u_{n-1} and D u_{n+1} = (3 u_{n+1} - 4 u_n + u_{n-1}) / (2 Δt) a step
+    solves
 
         (D u_{n+1} + w·∇u_{n+1}, v) + ν (∇u_{n+1}, ∇v) = (p_n + (4 φ_n - φ_{n-1}) / 3, ∇·v),
         (∇φ_{n+1}, ∇q) = -3 / (2 Δt) (∇·u_{n+1}, q),   p_{n+1} = p_n + φ_{n+1}.
