@@ -6,6 +6,9 @@ PROBLEMS = {
     "cantilever": "penstock.solvers.problems.solids.cantilever:Cantilever",
     "convection_diffusion": "penstock.solvers.problems.steady.convection_diffusion:ConvectionDiffusion",
     "cook": "penstock.solvers.problems.solids.cook:Cook",
+    "cavity": "penstock.solvers.problems.flow.cavity:Cavity",
+    "convection_diffusion": "penstock.solvers.problems.steady.convection_diffusion:ConvectionDiffusion",
+    "cylinder": "penstock.solvers.problems.flow.cylinder:Cylinder",
     "darcy": "penstock.solvers.problems.steady.darcy:Darcy",
     "double_glazing": "penstock.solvers.problems.steady.double_glazing:DoubleGlazing",
     "drifting_diffusion": "penstock.solvers.problems.transient.drifting_diffusion:DriftingDiffusion",
@@ -28,6 +31,9 @@ PROBLEMS = {
     "wave_1d": "penstock.solvers.problems.spectral.wave_1d:Wave1D",
     "thermal": "penstock.solvers.problems.steady.thermal:Thermal",
     "store": "penstock.solvers.problems.stored:Stored",
+    "random_cylinder": "penstock.solvers.problems.flow.random_cylinder:RandomCylinder",
+    "stokes": "penstock.solvers.problems.flow.stokes:Stokes",
+    "vortex_street": "penstock.solvers.problems.flow.vortex_street:VortexStreet",
 }
 """Names for `problem.name`, with the class behind each.
 
