@@ -70,6 +70,11 @@ class Solving:
         """
         choice = self.config.problem
         problem = build_problem(choice.name, choice.options, self.problem_source)
+        if (ranks := self.config.solver.ranks) > 1 and not problem.is_parallel:
+            raise PenstockError(
+                f"solver.ranks = {ranks}: {choice.name} with these options solves on one rank: give 1, and more "
+                "solver.workers"
+            )
         if choice.parameters:
             _narrow(problem, choice)
         if choice.design != MONTE_CARLO and not (problem.quantile_names and problem.space.takes_quantiles):
@@ -105,6 +110,8 @@ class Solving:
                 f"solver.strategy: {choice.name!r} must be a subclass of penstock.solvers.linear.strategy.Strategy "
                 "that has a name"
             )
+        if (ranks := self.config.solver.ranks) > 1 and (why := strategy.needs_one_rank):
+            raise PenstockError(f"solver.strategy: {choice.name}: {why} (solver.ranks = {ranks})")
         return strategy
 
     @cached_property

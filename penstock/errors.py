@@ -27,7 +27,14 @@ class PenstockError(Exception):
 
     def __reduce__(self):
         # Exceptions cross process borders pickled, and the default protocol drops keyword arguments.
-        return _rebuild, (str(self), self.exit_code)
+        return _rebuild, (type(self), str(self), self.exit_code)
+
+
+class WorkerDied(PenstockError):
+    """The death of processes that a worker had started: another worker may do its simulations again."""
+
+    def __init__(self, message: str, *, exit_code: int = 3):
+        super().__init__(message, exit_code=exit_code)
 
 
 class Refused(ValueError):
@@ -37,8 +44,8 @@ class Refused(ValueError):
     """
 
 
-def _rebuild(message: str, exit_code: int) -> PenstockError:
-    return PenstockError(message, exit_code=exit_code)
+def _rebuild(cls: type[PenstockError], message: str, exit_code: int) -> PenstockError:
+    return cls(message, exit_code=exit_code)
 
 
 def describe(error: BaseException, *user_files: str | None) -> str:

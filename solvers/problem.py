@@ -15,6 +15,7 @@ from penstock.layout import FieldSpec, Layout, Sample
 from penstock.solvers.parameters.space import ParameterSpace, generator_of
 
 if TYPE_CHECKING:
+    from mpi4py import MPI
     from petsc4py import PETSc
 
 Parameters = Mapping[str, Any]
@@ -140,6 +141,9 @@ class Problem(ABC):
     because single samples do not depend on one another.
     """
 
+    is_parallel: bool = False
+    """Whether its simulations can be distributed over MPI ranks, see `comm`."""
+
     @abstractmethod
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         """Solve for one draw and yield its samples in the order of their steps.
@@ -211,6 +215,17 @@ class Problem(ABC):
         They are uniform on [0, 1] over draws, so they show the bias of a stream.
         """
         return self.space.quantiles(generator) if self.quantile_names else np.empty(0)
+
+    @cached_property
+    def comm(self) -> MPI.Comm:
+        """The MPI ranks that a simulation is distributed over, those of `solver.ranks`.
+
+        All of them call `simulate` with the same parameters. A problem that `is_parallel` builds its mesh, matrices and
+        vectors on this communicator, and yields whole fields on every rank. By default it is this process alone.
+        """
+        from mpi4py import MPI
+
+        return MPI.COMM_SELF
 
     @cached_property
     def layout(self) -> Layout:

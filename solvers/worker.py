@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -60,6 +60,9 @@ class SolverWorker:
             first chunk, ends the lease at hand and solves nothing more: somebody has to replace it.
         on_begin: called with (lease number, simulation) before each simulation, and with (lease number, None) between
             simulations.
+        agree: given a value of this rank, returns that of the first one, where the worker is one of several MPI ranks
+            that solve the same leases together. What follows from a clock or from memory may differ between them, and
+            must not decide what they solve next.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class SolverWorker:
         one_geometry: bool = False,
         max_bytes: float = inf,
         on_begin: Callable[[int, int | None], None] = lambda lease_number, simulation: None,
+        agree: Callable[[Any], Any] = lambda value: value,
     ):
         self.problem = problem
         self.seed = seed
@@ -86,6 +90,7 @@ class SolverWorker:
         self._first_bytes: int | None = None
         self._outgrown_bytes: int | None = None
         self._on_begin = on_begin
+        self._agree = agree
         self._blocked_seconds = 0.0
         self._is_sending = False
         """Whether it waits at a `yield`.
@@ -106,7 +111,7 @@ class SolverWorker:
         Yields:
             Chunks of samples, the last one perhaps without any.
         """
-        if self._outgrown_bytes is not None:
+        if self._agree(self._outgrown_bytes is not None):
             return
         solver_name = lease.design if lease.design in self._solvers else "training"
         solver, sorter = self._solvers[solver_name], self._sorters[solver_name]
@@ -123,8 +128,8 @@ class SolverWorker:
             chunk.begin_lap()
             try:
                 parameters, quantiles[simulation] = self._draw(lease.design, simulation)
-                sorter.add(simulation, parameters)
                 draws[simulation] = parameters
+                sorter.add(simulation, parameters)
             except BaseException as error:  # one bad draw must not end a run of thousands: counted in `failed`
                 self._fail(chunk, simulation, error)
             chunk.end_lap("draw")
@@ -151,8 +156,8 @@ class SolverWorker:
             return solution
 
         self._on_begin(lease.number, None)
-        for simulation in sorter.order():
-            if self._outgrown_bytes is not None and not self._must_repeat:
+        for simulation in self._agree(sorter.order()):
+            if self._agree(self._outgrown_bytes is not None) and not self._must_repeat:
                 break
             self._on_begin(lease.number, simulation)
             retried, steps, num_steps = solver.num_retried, set(), self.problem.num_steps

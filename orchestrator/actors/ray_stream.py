@@ -10,6 +10,7 @@ import time
 from collections import deque
 from typing import Any
 
+from penstock.errors import WorkerDied
 from penstock.learner.stream.stream import CHUNKS_AHEAD
 from penstock.messages import Chunk, Lease, LeaseEnd
 
@@ -85,6 +86,8 @@ class RayStream:
         except StopIteration:
             return self._end(worker)
         except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, WorkerDied):
+                return self._bury(worker, str(error.cause))
             raise error.cause from error
         except self._ray.exceptions.RayError as error:  # the worker died; others will solve its simulations
             return self._bury(worker, _one_line(error))

@@ -12,6 +12,7 @@ from typing import Any
 
 from penstock.errors import PenstockError
 from penstock.messages import Chunk, Lease
+from penstock.orchestrator.actors.ranks import Ranks
 from penstock.orchestrator.config.config import SolverSection
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.run.logs import log_to
@@ -29,8 +30,26 @@ REFERENCE_RTOL = 1e-8
 REFERENCE_ACCURACY = 0.01
 
 
-def make_worker(solving: Solving, **options: Any) -> SolverWorker:
+def make_worker(solving: Solving, **options: Any) -> SolverWorker | Ranks:
     """A worker with the run's strategy for training, direct for everything else.
+
+    It solves in this process, or on `solver.ranks` others.
+
+    Args:
+        solving: the problem, and how it is solved.
+        **options: `max_bytes` and `on_begin` of `SolverWorker`.
+
+    Returns:
+        The worker.
+
+    Raises:
+        PenstockError: see `make_local_worker` and `Ranks`.
+    """
+    return (make_local_worker if solving.config.solver.ranks == 1 else Ranks)(solving, **options)
+
+
+def make_local_worker(solving: Solving, **options: Any) -> SolverWorker:
+    """A worker as of `make_worker`, in this process, which may be one of several ranks.
 
     Args:
         solving: the problem, and how it is solved.
@@ -61,6 +80,15 @@ def make_worker(solving: Solving, **options: Any) -> SolverWorker:
         one_geometry=solving.config.buffer.draw.name != "samples",
         **options,
     )
+
+
+def conditions_here() -> dict[str, Any]:
+    """What the results of a worker in this process depend on besides the configuration."""
+    from petsc4py import PETSc
+
+    petsc = ".".join(map(str, PETSc.Sys.getVersion()))
+    threads = os.environ.get("OMP_NUM_THREADS")  # for BLAS; Ray sets it to 1 unless the user has set it
+    return conditions.of_this_process() | {"PETSc": petsc, "OMP_NUM_THREADS": threads}
 
 
 def start_petsc() -> None:
@@ -150,16 +178,11 @@ class SolverActor:
 
         Raises:
             PenstockError: see `make_worker`.
+            WorkerDied: one of its ranks died.
         """
         self._worker = make_worker(self._solving, **self._options)
-        from petsc4py import PETSc
-
-        petsc = ".".join(map(str, PETSc.Sys.getVersion()))
-        threads = os.environ.get("OMP_NUM_THREADS")  # for BLAS; Ray sets it to 1 unless the user has set it
-        return Ready(
-            pid=os.getpid(),
-            conditions=conditions.of_this_process() | {"PETSc": petsc, "OMP_NUM_THREADS": threads},
-        )
+        is_local = self._solving.config.solver.ranks == 1
+        return Ready(pid=os.getpid(), conditions=conditions_here() if is_local else self._worker.conditions)
 
     def stream(self, lease: Lease) -> Iterator[Chunk]:
         """Solve a lease.
@@ -169,5 +192,8 @@ class SolverActor:
 
         Yields:
             Chunks of its samples, see `SolverWorker.stream`.
+
+        Raises:
+            WorkerDied: one of its ranks died.
         """
         yield from self._worker.stream(lease)

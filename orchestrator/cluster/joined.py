@@ -74,8 +74,8 @@ def require_nodes(ray, folder: Path, num_cpus: int, tell: Callable[[str], None])
     have = int(ray.cluster_resources().get("CPU", 0))
     if have < num_cpus:
         raise PenstockError(
-            f"the cluster has {have} CPUs, the run needs {num_cpus} (solver.workers {num_cpus - 1} and the learner): "
-            "lower solver.workers, or add nodes"
+            f"the cluster has {have} CPUs, the run needs {num_cpus} ({num_cpus - 1} for solvers, 1 for the learner): "
+            "lower solver.workers or solver.ranks, or add nodes"
         )
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")}
     probe = ray.remote(num_cpus=0, max_retries=0)(make_probe())

@@ -45,7 +45,18 @@ class SolverSection(Section):
         OnResume.FIXED_IN_ORDER,
         AsksClock(lambda value: value == "auto", ": auto, which goes by the machine's cores: give a number"),
     ] = "auto"
-    """Solver processes. `auto` takes one for each core of the driver's machine except one, and at least one."""
+    """Solver processes. `auto` takes one for each core of the driver's machine except one, and at least one.
+
+    With `solver.ranks` above 1 it takes one for that many cores.
+    """
+    ranks: Annotated[
+        int,
+        AsksClock(lambda value: value > 1, ", whose sums depend on which message comes first: give 1"),
+    ] = Field(1, gt=0)
+    """MPI ranks of each solver worker, which solve a simulation together: [several ranks](../solvers.md#several-ranks).
+
+    Each takes a core.
+    """
     strategy: Annotated[Choice, OnResume.FIXED_IN_ORDER] = Named(name="auto")
     """How systems are solved.
 

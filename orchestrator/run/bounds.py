@@ -57,12 +57,13 @@ def require_memory(plan: Plan, memory: Memory, *, num_workers: int, holds_buffer
         PenstockError: the data do not fit; the message names the largest part and what would fit.
     """
     config, room = plan.config, memory.room
-    if num_workers * WORKER_BYTES > room:
+    worker_bytes = config.solver.ranks * WORKER_BYTES
+    if num_workers * worker_bytes > room:
         raise PenstockError(
-            f"solver.workers: {num_workers} of them take {size(num_workers * WORKER_BYTES)} and more, and "
+            f"solver.workers: {num_workers} of them take {size(num_workers * worker_bytes)} and more, and "
             f"{memory.name} has {size(room)} free"
         )
-    taken = LEARNER_BYTES + num_workers * WORKER_BYTES + bytes_in_flight(plan, num_workers)
+    taken = LEARNER_BYTES + num_workers * worker_bytes + bytes_in_flight(plan, num_workers)
     room = max(room - taken, int(DATA_SHARE * room))
     where = f"{memory.name} has {size(room)} free for a run's data, beside its programs"
     buffer_bytes = config.buffer.capacity * sample_bytes(plan) if holds_buffer else 0

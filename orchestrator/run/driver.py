@@ -10,7 +10,6 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -35,6 +34,7 @@ from penstock.orchestrator.run.bounds import (
     require_room,
     validation_size,
 )
+from penstock.orchestrator.run.cores import Split
 from penstock.orchestrator.run.logs import log_to, native_stderr_to
 from penstock.orchestrator.run.memory import least_memory, size
 from penstock.orchestrator.run.placement import pick_device, require_placement
@@ -120,39 +120,17 @@ def _check(plan: Plan) -> None:
     config = plan.config
     plan.strategy()
     plan.policy()
-    num_workers = Split.of(config.solver.workers).workers
+    split = Split.of(config.solver)
+    num_workers = split.workers
     require_room(plan, num_workers)
     if config.cluster.address is None:  # in a cluster the learner's machine may have what this one lacks
+        split.require_cores(config.solver)
         device = pick_device(config.training.device)
         require_placement(plan, device)
         holds_buffer = device.type == "cpu" or config.buffer.placement == "host"
         require_memory(plan, least_memory(), num_workers=num_workers, holds_buffer=holds_buffer)
     plan.surrogate()
     plan.loss()
-
-
-@dataclass(frozen=True)
-class Split:
-    """How the cores are shared between the solvers and the learner."""
-
-    cores: int
-    workers: int
-    learner_threads: int
-
-    @classmethod
-    def of(cls, workers: int | str) -> Split:
-        """The split for a value of `solver.workers`.
-
-        Args:
-            workers: number of workers, or "auto" for one per core except one.
-
-        Returns:
-            The split. The learner takes the cores that are left, but never fewer than two threads.
-        """
-        cores = len(os.sched_getaffinity(0))
-        workers = max(1, cores - 1) if workers == "auto" else workers
-        # Solvers wait whenever the stream is ahead, and a learner with a single thread would then leave a core idle.
-        return cls(cores, workers, min(cores, max(2, cores - workers)))
 
 
 class _Driver:
@@ -166,7 +144,7 @@ class _Driver:
         self.had_terminal = _has_terminal()
         self.memory_kills = MemoryKills()
         self.metrics = metrics
-        self.split = Split.of(self.config.solver.workers)
+        self.split = Split.of(self.config.solver)
         self.bytes_in_flight = bytes_in_flight(plan, self.split.workers)
         self.stop_signal: signal.Signals | None = None
 
@@ -192,7 +170,7 @@ class _Driver:
                 noted_signals() as noted,
                 ray_session(
                     self.config.cluster.address,
-                    num_cpus=self.split.workers + 1,
+                    num_cpus=self.split.workers * self.config.solver.ranks + 1,
                     bytes_in_flight=self.bytes_in_flight,
                     run=self.folder,
                     tell=self._tell,
@@ -418,9 +396,11 @@ class _Driver:
         data_bytes = sum(parts.values())
         self.folder.update_run(data_bytes=data_bytes)
         plural = "s" if self.split.workers > 1 else ""
+        ranks = self.config.solver.ranks
+        on_ranks = f" of {ranks} MPI ranks" if ranks > 1 else ""
         self.console.print(f"run folder: {self.folder.path}", soft_wrap=True)
         self.console.print(
-            f"{self.split.cores} cores: {self.split.workers} solver worker{plural}, "
+            f"{self.split.cores} cores: {self.split.workers} solver worker{plural}{on_ranks}, "
             f"{self.split.learner_threads} learner threads on {prepared.device}"
         )
         self.console.print(

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, WorkerDied
 from penstock.messages import Decision, LeaseEnd
 from penstock.orchestrator.actors.solver_actor import SolverActor, read_where
 from penstock.orchestrator.ledger import conditions
@@ -126,7 +126,10 @@ class WorkerPool:
             try:
                 ready: Ready = self._ray.get(worker.preparing)
             except self._ray.exceptions.RayTaskError as error:
-                raise error.cause from error
+                if not isinstance(error.cause, WorkerDied):
+                    raise error.cause from error
+                self._fail_start(worker, str(error.cause))
+                continue
             except self._ray.exceptions.RayError as error:
                 self._fail_start(worker, str(error).splitlines()[0])
                 continue
@@ -249,7 +252,7 @@ class WorkerPool:
         name = f"solver-{self._num_started}"
         self._num_started += 1
         where = None if self._session_folder is None else self._session_folder / f"{name}.where"
-        actor = self._ray.remote(num_cpus=1, max_restarts=0)(SolverActor)
+        actor = self._ray.remote(num_cpus=self._solving.config.solver.ranks, max_restarts=0)(SolverActor)
         actor = actor.remote(self._solving, self._folder.logs / f"{name}.log", self._max_bytes, where)
         self._workers.append(Worker(name, place, where, actor, actor.prepare.remote(), asked_at=time.monotonic()))
         self._workers.sort(key=self._index)

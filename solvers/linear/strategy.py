@@ -148,6 +148,8 @@ class Strategy(ABC):
     decision: Decision | None = None
     """The decision made or adopted by a strategy that chooses among others."""
 
+    needs_one_rank: str | None = None
+    """Why it can't solve systems that are distributed over MPI ranks, and what to give instead; None where it can."""
     asks_clock: str | None = None
     """Why the same systems need not be solved the same way twice, and what to give instead; None where they are."""
 

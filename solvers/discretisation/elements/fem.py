@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from penstock.solvers.discretisation.differences.cells import cell_means
+from penstock.solvers.discretisation.elements.gathering import Gathering
 from penstock.solvers.problem import GridDofs, LinearSystem
 
 if TYPE_CHECKING:
+    from mpi4py import MPI
     from petsc4py import PETSc
 
 
@@ -22,9 +24,10 @@ class DarcyDiscretisation:
 
     Args:
         resolution: n.
+        comm: the ranks that the mesh is distributed over; this process alone where absent.
     """
 
-    def __init__(self, resolution: int):
+    def __init__(self, resolution: int, *, comm: MPI.Comm | None = None):
         from mpi4py import MPI  # before dolfinx and petsc4py, which would otherwise load another MPI
 
         # isort: split
@@ -34,7 +37,8 @@ class DarcyDiscretisation:
         from petsc4py import PETSc
 
         self.resolution = resolution
-        mesh = dolfinx.mesh.create_unit_square(MPI.COMM_SELF, resolution, resolution)
+        comm = comm or MPI.COMM_SELF
+        mesh = dolfinx.mesh.create_unit_square(comm, resolution, resolution)
         self.space = dolfinx.fem.functionspace(mesh, ("Lagrange", 1))
         cell_values = dolfinx.fem.functionspace(mesh, ("Discontinuous Lagrange", 0))
         self._coefficient = dolfinx.fem.Function(cell_values)
@@ -54,16 +58,19 @@ class DarcyDiscretisation:
         self._vector = create_vector(self.space)
 
         # DOLFINx numbers cells and dofs in another order: find each one's place on the grid by its coordinates.
-        num_cells = mesh.topology.index_map(2).size_local
+        cells = mesh.topology.index_map(2)
+        num_cells = cells.size_local + cells.num_ghosts
         centroids = dolfinx.mesh.compute_midpoints(mesh, 2, np.arange(num_cells, dtype=np.int32))
         i, j = np.floor(centroids[:, :2] * resolution).astype(int).T
         self._square_of_cell = i * resolution + j
-        i, j = np.rint(self.space.tabulate_dof_coordinates()[:, :2] * resolution).astype(int).T
+        owned = np.arange(self.space.dofmap.index_map.size_local)
+        i, j = np.rint(self.space.tabulate_dof_coordinates()[owned, :2] * resolution).astype(int).T
         self.grid = GridDofs(
             shape=(resolution + 1, resolution + 1),
             spacing=(1 / resolution, 1 / resolution),
             permutation=i * (resolution + 1) + j,
         )
+        self._gathered = Gathering(comm, owned, self.grid.permutation)
 
     def system(self, coefficient: np.ndarray, source: np.ndarray) -> LinearSystem:
         """The linear system for one coefficient and one source.
@@ -78,6 +85,7 @@ class DarcyDiscretisation:
             The system, whose A and b the next call overwrites.
         """
         from dolfinx.fem.petsc import assemble_matrix, assemble_vector, set_bc
+        from petsc4py import PETSc
 
         # DG0 has one dof per cell, numbered like the cells.
         self._coefficient.x.array[:] = coefficient.ravel()[self._square_of_cell]
@@ -85,13 +93,13 @@ class DarcyDiscretisation:
         self._matrix.zeroEntries()
         assemble_matrix(self._matrix, self._bilinear, bcs=self._conditions)
         self._matrix.assemble()
-        self._vector.zeroEntries()
+        with self._vector.localForm() as with_ghosts:
+            with_ghosts.set(0.0)
         assemble_vector(self._vector, self._linear)
+        self._vector.ghostUpdate(PETSc.InsertMode.ADD, PETSc.ScatterMode.REVERSE)
         set_bc(self._vector, self._conditions)
         return LinearSystem(A=self._matrix, b=self._vector, is_spd=True, family="darcy", grid=self.grid)
 
     def cell_means(self, x: PETSc.Vec) -> np.ndarray:
         """The mean of x over the four corners of every square, [X, Y]."""
-        corners = np.empty(self.grid.permutation.size)
-        corners[self.grid.permutation] = x.array_r
-        return cell_means(corners.reshape(self.grid.shape))
+        return cell_means(self._gathered(x.array_r).reshape(self.grid.shape))

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.geometry import MeshArrays
+from penstock.solvers.discretisation.elements.gathering import Gathering
 from penstock.solvers.problem import LinearSystem
 
 if TYPE_CHECKING:
     import dolfinx
     import ufl
+    from mpi4py import MPI
     from petsc4py import PETSc
 
 CELLS = ("interval", "triangle", "tetrahedron")
@@ -46,17 +48,28 @@ class MeshElements:
     DOLFINx numbers its degrees of freedom in another order than the mesh its points. Values go in and come out in the
     mesh's order; matrices and vectors are in DOLFINx's, so that forms can be all that UFL can say.
 
+    Matrices and vectors may be distributed over MPI ranks; values at the points are whole on each of them.
+
     Args:
         arrays: the mesh.
         degree: of the polynomials, 1 or above. Values go in and come out at the points of the mesh whatever it is.
         components: C; u is a vector field where it is above 1.
         fixed: the part of the boundary where u is given; all of it where absent.
+        comm: the ranks that the mesh is distributed over; this process alone where absent.
 
     Raises:
         ValueError: no facet lies on the part that is fixed.
     """
 
-    def __init__(self, arrays: MeshArrays, *, degree: int = 1, components: int = 1, fixed: Part = everywhere):
+    def __init__(
+        self,
+        arrays: MeshArrays,
+        *,
+        degree: int = 1,
+        components: int = 1,
+        fixed: Part = everywhere,
+        comm: MPI.Comm | None = None,
+    ):
         from mpi4py import MPI  # before dolfinx and petsc4py, which would otherwise load another MPI
 
         # isort: split
@@ -66,11 +79,18 @@ class MeshElements:
 
         self.dimension = arrays.points.shape[1]
         element = basix.ufl.element("Lagrange", CELLS[self.dimension - 1], 1, shape=(self.dimension,))
-        self.mesh = dolfinx.mesh.create_mesh(MPI.COMM_SELF, cells=arrays.cells, e=element, x=arrays.points)
+        comm = comm or MPI.COMM_SELF
+        given_here = slice(None if comm.rank == 0 else 0)  # DOLFINx takes parts of a mesh, of which rank 0 gives all
+        self.mesh = dolfinx.mesh.create_mesh(
+            comm, cells=arrays.cells[given_here], e=element, x=arrays.points[given_here]
+        )
         self._shape = (components,) if components > 1 else ()
         self.space = dolfinx.fem.functionspace(self.mesh, ("Lagrange", degree, self._shape))
         self.trial, self.test = ufl.TrialFunction(self.space), ufl.TestFunction(self.space)
-        self._dof_of_point = self._dofs_of_points(self.space)
+        dofs, points = self._dofs_at_points(self.space)
+        is_own = dofs < self.space.dofmap.index_map.size_local
+        self._own_points = points[is_own]
+        self._gathered = Gathering(comm, dofs[is_own], self._own_points)
 
         self.given = dolfinx.fem.Function(self.space)
         dofs = dolfinx.fem.locate_dofs_topological(self.space, self.dimension - 1, self._facets(fixed))
@@ -84,7 +104,7 @@ class MeshElements:
 
     def fill(self, function: dolfinx.fem.Function, values: np.ndarray) -> None:
         """Give a function from `function` its values at the points, [P]."""
-        function.x.array[self._linear[1]] = values
+        function.x.array[:] = values[self._linear[1]]
 
     def constants(self, names: Iterable[str]) -> dict[str, dolfinx.fem.Constant]:
         """Numbers for data of forms, by name, zero until their `value` is set."""
@@ -110,12 +130,12 @@ class MeshElements:
         from dolfinx.fem.petsc import create_vector
 
         vector = create_vector(self.space)
-        vector.array = values.T[np.argsort(self._dof_of_point)].ravel()
+        vector.array = values.T[self._own_points].ravel()
         return vector
 
     def at_points(self, vector: PETSc.Vec) -> np.ndarray:
         """The values of a vector at the points, [P] or [C, P]."""
-        return np.ascontiguousarray(vector.array_r.reshape(-1, *self._shape)[self._dof_of_point].T)
+        return np.ascontiguousarray(self._gathered(vector.array_r.reshape(-1, *self._shape)).T)
 
     def rigid_motions(self) -> PETSc.NullSpace:
         """The translations and rotations of the body, for algebraic multigrid."""
@@ -123,24 +143,24 @@ class MeshElements:
         from petsc4py import PETSc
 
         coordinates = create_vector(self.space)  # which knows its blocks
-        coordinates.array = self.space.tabulate_dof_coordinates()[:, : self.dimension].ravel()
+        num_own = self.space.dofmap.index_map.size_local
+        coordinates.array = self.space.tabulate_dof_coordinates()[:num_own, : self.dimension].ravel()
         return PETSc.NullSpace().createRigidBody(coordinates)
 
     @cached_property
     def _linear(self) -> tuple[dolfinx.fem.FunctionSpace, np.ndarray]:
-        """The space of scalar P1 functions, and its dof of every point."""
+        """The space of scalar P1 functions, and the point of each of its dofs on this rank."""
         import dolfinx
 
         space = dolfinx.fem.functionspace(self.mesh, ("Lagrange", 1))
-        return space, self._dofs_of_points(space)
+        return space, self._dofs_at_points(space)[1]
 
-    def _dofs_of_points(self, space: dolfinx.fem.FunctionSpace) -> np.ndarray:
-        """The dof of every point, or its block of dofs, [P]."""
+    def _dofs_at_points(self, space: dolfinx.fem.FunctionSpace) -> tuple[np.ndarray, np.ndarray]:
+        """The dofs, or blocks of dofs, of this rank that lie at points of the mesh, ascending, and these points."""
         # A cell's first dofs are those at its corners, and DOLFINx remembers which points these were.
         points = self.mesh.geometry.input_global_indices[self.mesh.geometry.dofmaps[0]]
-        dofs = np.empty(points.max() + 1, np.int64)
-        dofs[points] = space.dofmap.list[:, : points.shape[1]]
-        return dofs
+        dofs, firsts = np.unique(space.dofmap.list[:, : points.shape[1]], return_index=True)
+        return dofs, points.ravel()[firsts]
 
     def _facets(self, part: Part) -> np.ndarray:
         import dolfinx
@@ -149,7 +169,7 @@ class MeshElements:
         facets = dolfinx.mesh.locate_entities_boundary(
             self.mesh, self.dimension - 1, lambda x: part(x[: self.dimension])
         )
-        if not len(facets):
+        if not self.mesh.comm.allreduce(len(facets)):
             raise ValueError("a part of the boundary has no facet: no facet has all its corners there")
         return facets
 
@@ -200,11 +220,14 @@ class WeakForm:
     def vector(self) -> PETSc.Vec:
         """The right-hand side b for the data as they are."""
         from dolfinx.fem.petsc import apply_lifting, assemble_vector, set_bc
+        from petsc4py import PETSc
 
         conditions = self._elements.conditions
-        self._vector.zeroEntries()
+        with self._vector.localForm() as with_ghosts:
+            with_ghosts.set(0.0)
         assemble_vector(self._vector, self._linear)
         if self._elements.given.x.array.any():
             apply_lifting(self._vector, [self._bilinear], [conditions])
+        self._vector.ghostUpdate(PETSc.InsertMode.ADD, PETSc.ScatterMode.REVERSE)
         set_bc(self._vector, conditions)
         return self._vector

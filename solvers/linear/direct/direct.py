@@ -39,6 +39,7 @@ BACKWARD_STABLE = Bound(math.inf, ROUNDING)
 SINGULAR = 1e-3
 # The error is estimated for systems 1, 8, 64, ..., at the price of one back-solve each.
 ESTIMATES = 8
+ONE_RANK = "solver = 'petsc' factors matrices of one rank only; take 'mumps'"
 HOPELESS = "refinement does not converge: A is singular, or nearly so"
 
 
@@ -65,6 +66,8 @@ class Direct(Strategy):
     def __init__(self, *, solver: str | None = None):
         if solver is not None:
             require_known("solver", solver, SOLVERS)
+        if solver == "petsc":
+            self.needs_one_rank = ONE_RANK
         self.solver = solver
         self.reset()
 
@@ -93,7 +96,7 @@ class Direct(Strategy):
         if self.solver is None:
             self._choose_package(system)
         elif self.solver == "petsc" and system.A.comm.size > 1:
-            raise ValueError("solver = 'petsc' factors matrices of one rank only; take 'mumps'")
+            raise ValueError(ONE_RANK)
         may_change = self.solver is None and self._package == "petsc"
         try:
             attempt = self._solve(system, tolerance)

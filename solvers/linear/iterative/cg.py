@@ -53,7 +53,7 @@ import scipy.linalg
 from penstock.solvers.linear.check import check_of
 from penstock.solvers.linear.iterative.operator import Handle, Operator, SeenMatrix, preconditioner_for
 from penstock.solvers.linear.kernels import library
-from penstock.solvers.linear.preconditioners.by_name import PRECONDITIONERS, require_known
+from penstock.solvers.linear.preconditioners.by_name import PRECONDITIONERS, needs_one_rank, require_known
 from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance, require_at_least, start_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
@@ -111,6 +111,7 @@ class CG(Strategy):
         require_at_least("k", k, 0)
         if pc is not None:
             require_known("pc", pc, PRECONDITIONERS)
+            self.needs_one_rank = needs_one_rank(pc)
         require_at_least("max_iterations", max_iterations, 1)
         self.k = k
         self.pc = pc

@@ -52,7 +52,7 @@ import scipy.linalg
 
 from penstock.solvers.linear.iterative.operator import Operator, SeenMatrix, preconditioner_for
 from penstock.solvers.linear.kernels import library
-from penstock.solvers.linear.preconditioners.by_name import PRECONDITIONERS, require_known
+from penstock.solvers.linear.preconditioners.by_name import PRECONDITIONERS, needs_one_rank, require_known
 from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance, require_at_least, start_of
 from penstock.solvers.problem import LinearSystem, Outcome
 
@@ -115,6 +115,7 @@ class GCRODR(Strategy):
             raise ValueError(f"k = {k} must be below m = {m}")
         if pc is not None:
             require_known("pc", pc, PRECONDITIONERS)
+            self.needs_one_rank = needs_one_rank(pc)
         require_known("side", side, SIDES)
         require_at_least("max_iterations", max_iterations, 1)
         self.m = m

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 from penstock.solvers.linear.check import check_of
 from penstock.solvers.linear.direct.matrix_copy import serves
 from penstock.solvers.linear.kernels import library
-from penstock.solvers.linear.preconditioners.by_name import PRECONDITIONERS, require_known, set_preconditioner
+from penstock.solvers.linear.preconditioners.by_name import (
+    PRECONDITIONERS,
+    needs_one_rank,
+    require_known,
+    set_preconditioner,
+)
 from penstock.solvers.linear.reasons import reason_of
 from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance, require_at_least, start_of
 from penstock.solvers.problem import LinearSystem, Outcome
@@ -94,6 +99,7 @@ class Krylov(Strategy):
             require_known("ksp", ksp, METHODS)
         if pc is not None:
             require_known("pc", pc, PRECONDITIONERS)
+            self.needs_one_rank = needs_one_rank(pc)
         require_at_least("max_iterations", max_iterations, 1)
         require_at_least("restart", restart, 1)
         self.ksp = ksp

@@ -38,6 +38,9 @@ PRECONDITIONERS = (
 Not every PETSc is built with "hypre" and "ml"; the last two names are those of grid.py.
 """
 
+SEQUENTIAL = ("icc", "ilu", "eisenstat", *GRID_PRECONDITIONERS)
+"""Names of those that need the whole matrix on one rank."""
+
 UNKNOWN_TYPE = 86  # PETSC_ERR_UNKNOWN_TYPE
 
 
@@ -45,6 +48,13 @@ def require_known(name: str, value: str, known) -> None:
     """Raise ValueError with the nearest name unless `value` is one of `known`."""
     if value not in known:
         raise ValueError(f"{name} = {value!r} is not known; {nearest(value, known)}")
+
+
+def needs_one_rank(name: str | None) -> str | None:
+    """Why a strategy with this preconditioner can't solve distributed systems; None where it can."""
+    if name not in SEQUENTIAL:
+        return None
+    return f"pc = {name!r} works on one rank: give another, for instance bjacobi, or gamg where A is SPD"
 
 
 def default_preconditioner(system: LinearSystem) -> str:

@@ -42,6 +42,8 @@ class Elasticity(Problem):
         dimension: d, 2 or 3.
     """
 
+    is_parallel = True
+
     def __init__(self, *, resolution: int = 64, dimension: int = 2):
         if resolution < 2:
             raise ValueError(f"resolution = {resolution} is too small: a side needs at least 2 squares")
@@ -75,7 +77,7 @@ class Elasticity(Problem):
 
     @cached_property
     def elements(self) -> MeshElements:
-        return MeshElements(self.mesh.arrays, components=self.dimension, fixed=plane(0, 0.0))
+        return MeshElements(self.mesh.arrays, components=self.dimension, fixed=plane(0, 0.0), comm=self.comm)
 
     @cached_property
     def equation(self) -> WeakForm:

@@ -69,6 +69,7 @@ class Darcy(Problem):
             raise ValueError(f"source = {source} must be finite and not 0, for which u is 0")
         self.resolution = resolution
         self.dimension = dimension
+        self.is_parallel = dimension == 2
         self.source = source
         gaussian, humps = GaussianField(resolution, dimension=dimension), Humps(resolution, dimension=dimension)
         media = {
@@ -86,7 +87,7 @@ class Darcy(Problem):
     @cached_property
     def discretisation(self) -> DarcyDiscretisation | StructuredDiffusion:
         if self.dimension == 2:
-            return DarcyDiscretisation(self.resolution)
+            return DarcyDiscretisation(self.resolution, comm=self.comm)
         return StructuredDiffusion(self.resolution, self.dimension)
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:

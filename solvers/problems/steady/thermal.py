@@ -58,6 +58,8 @@ class Thermal(Problem):
         edges: "numbers" or "functions".
     """
 
+    is_parallel = True
+
     def __init__(self, *, resolution: int = 2, edges: str = "numbers"):
         if resolution < 1:
             raise ValueError(f"resolution = {resolution} is too small: half of the slot needs at least 1 square")
@@ -96,7 +98,7 @@ class Thermal(Problem):
     @cached_property
     def elements(self) -> MeshElements:
         is_fixed = plane(0, -HALF[0]) if self.edges == "numbers" else lambda x: np.isclose(np.abs(x[0]), HALF[0])
-        return MeshElements(self.mesh.arrays, degree=2, fixed=is_fixed)
+        return MeshElements(self.mesh.arrays, degree=2, fixed=is_fixed, comm=self.comm)
 
     @cached_property
     def equation(self) -> WeakForm:

@@ -55,6 +55,8 @@ class HeatLShape(Problem):
             per step.
     """
 
+    is_parallel = True
+
     def __init__(self, *, resolution: int = 32, num_steps: int = 20, time_step: float = 0.01):
         if resolution < 4 or resolution % 2:
             raise ValueError(f"resolution = {resolution} must be an even number from 4 on: the corner is a vertex")
@@ -109,7 +111,7 @@ class HeatLShape(Problem):
 
     @cached_property
     def elements(self) -> MeshElements:
-        return MeshElements(self.mesh.arrays)
+        return MeshElements(self.mesh.arrays, comm=self.comm)
 
     @cached_property
     def equation(self) -> WeakForm:

@@ -1,0 +1,48 @@
+"""How the cores of a machine are shared."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from penstock.errors import PenstockError
+from penstock.orchestrator.config.config import SolverSection
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the cores are shared between the solvers and the learner."""
+
+    cores: int
+    workers: int
+    learner_threads: int
+
+    @classmethod
+    def of(cls, solver: SolverSection) -> Split:
+        """The split for the section `solver` of a configuration.
+
+        Args:
+            solver: the section. Workers that are "auto" take all cores except one, each as many as it has ranks.
+
+        Returns:
+            The split. The learner takes the cores that are left, but never fewer than two threads.
+        """
+        cores = len(os.sched_getaffinity(0))
+        workers = max(1, (cores - 1) // solver.ranks) if solver.workers == "auto" else solver.workers
+        # Solvers wait whenever the stream is ahead, and a learner with a single thread would then leave a core idle.
+        return cls(cores, workers, min(cores, max(2, cores - workers * solver.ranks)))
+
+    def require_cores(self, solver: SolverSection) -> None:
+        """Check that every MPI rank can have a core: they wait for each other at full speed.
+
+        Args:
+            solver: the section `solver` of the configuration.
+
+        Raises:
+            PenstockError: there are too few.
+        """
+        if solver.ranks > 1 and self.workers * solver.ranks > self.cores:
+            raise PenstockError(
+                f"solver.ranks = {solver.ranks} with solver.workers = {self.workers} takes "
+                f"{self.workers * solver.ranks} cores, one per rank, and this machine has {self.cores}: lower one of them"
+            )
