@@ -41,8 +41,9 @@ class Split:
         Raises:
             PenstockError: there are too few.
         """
-        if solver.ranks > 1 and self.workers * solver.ranks > self.cores:
+        num_ranks = self.workers * solver.ranks
+        if solver.ranks > 1 and num_ranks > self.cores:
             raise PenstockError(
-                f"solver.ranks = {solver.ranks} with solver.workers = {self.workers} takes "
-                f"{self.workers * solver.ranks} cores, one per rank, and this machine has {self.cores}: lower one of them"
+                f"solver.ranks = {solver.ranks} with solver.workers = {self.workers} takes {num_ranks} cores, and this "
+                f"machine has {self.cores}: lower one of them"
             )

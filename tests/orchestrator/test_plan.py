@@ -252,6 +252,7 @@ DETERMINISTIC = {
         ("solver.workers=auto", "solver.workers: auto, which goes by the machine's cores: give a number"),
         ("solver.strategy=auto", "solver.strategy: auto, which times the candidates: name one"),
         ("solver.strategy=lagged", "solver.strategy: lagged without refresh_cost, which it would time: give"),
+        ("solver.ranks=2", "solver.ranks, whose sums depend on which message comes first: give 1"),
         ("solver.sort=auto", "solver.sort: auto, which times windows: give true or false"),
         ("buffer.batches_per_simulation=null", "buffer.batches_per_simulation: null"),
         ("training.stop_after={minutes: 1}", "training.stop_after.minutes: give steps"),

@@ -465,3 +465,24 @@ def test_points_that_move_fail_their_simulation_where_one_geometry_is_kept_of_it
         failed = {i: why for chunk in worker.stream(lease(*range(20))) for i, why in chunk.failed.items()}
         assert failed.keys() == {i for i, it_does in moves.items() if it_does and one_geometry}
         assert all("'points' changes from step to step" in why for why in failed.values())
+
+
+def test_a_rank_solves_what_the_first_one_does_whatever_its_own_clock_says():
+    """Ranks must solve the same systems in the same order, or they would wait for each other without end.
+
+    Here this rank's own order is another one, and making features fails on it alone.
+    """
+
+    class Featureless(Steps):
+        def features(self, parameters):
+            raise ValueError("no features here")
+
+    def first_rank(value):
+        return [3, 1, 2] if isinstance(value, list) else value
+
+    solvers = {"training": LinearSolver(Direct(), rtol=1e-8)}
+    worker = SolverWorker(Featureless(), solvers, seed=0, sort=True, agree=first_rank)
+    chunks = list(worker.stream(lease(1, 2, 3)))
+    assert [i for chunk in chunks for i in chunk.finished] == [3, 1, 2]
+    full = SolverWorker(Steps(), solvers, seed=0, agree=lambda value: value if isinstance(value, list) else True)
+    assert list(full.stream(lease(1, 2, 3))) == []  # the first one has outgrown its memory

@@ -30,7 +30,7 @@ class Gathering:
         self._order = np.argsort(np.concatenate(everyones))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """The whole array, [P, ...], from values at all degrees of freedom that this rank owns, [number of dofs, ...]."""
+        """The whole array, [P, ...], from the values at all dofs that this rank owns, [number of dofs, ...]."""
         own = values[self._dofs]
         if self._comm.size == 1:
             return own
