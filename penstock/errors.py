@@ -31,7 +31,10 @@ class PenstockError(Exception):
 
 
 class WorkerDied(PenstockError):
-    """The death of processes that a worker had started: another worker may do its simulations again."""
+    """The death of processes that a worker had started.
+
+    Another worker may do its simulations again.
+    """
 
     def __init__(self, message: str, *, exit_code: int = 3):
         super().__init__(message, exit_code=exit_code)

@@ -34,13 +34,13 @@ END_WITHIN_S = 3.0  # mpiexec ends the other ranks of a dead one in 0.1 s
 class Ranks:
     """A worker like `SolverWorker`, whose simulations are distributed over MPI ranks.
 
-    `mpiexec` starts the ranks, each of them runs rank.py. All get every lease and solve the same simulations in the
-    same order; the first one sends the chunks. They talk over a Unix socket, because mpiexec writes messages of its
-    own to standard output. No rank outlives this process, nor any other rank.
+    `mpiexec` starts the ranks, each of which runs rank.py. All get every lease and solve the same simulations in the
+    same order; the first one sends the chunks. They come over a Unix socket, because mpiexec itself writes to standard
+    output. No rank outlives this process, nor any other rank.
 
     Args:
         solving: the problem, and how it is solved.
-        max_bytes: bound on the private memory of all ranks together.
+        max_bytes: bound on the private memory of all ranks together; the first one is weighed, and stands for all.
         on_begin: see `SolverWorker`.
 
     Raises:
@@ -112,7 +112,6 @@ class Ranks:
                     break
                 if self._process.poll() is not None:
                     raise WorkerDied(f"its MPI ranks did not start (mpiexec ended with {self._process.returncode})")
-        accepted.setblocking(True)
         self._link = Connection(accepted.detach())
         self._end = weakref.finalize(self, _end, self._process, self._link)
         self._send(self._job)
@@ -145,7 +144,10 @@ class Ranks:
 
 
 def _mpiexec() -> str:
-    """The mpiexec beside Python, which is that of its MPI, or the one on the path. Raises PenstockError."""
+    """The mpiexec beside Python, or else the one on the path.
+
+    Raises PenstockError where there is none.
+    """
     path = shutil.which("mpiexec", path=Path(sys.executable).parent) or shutil.which("mpiexec")
     if path is None:
         raise PenstockError("solver.ranks: there is no mpiexec beside Python or on the path: install that of your MPI")
@@ -153,7 +155,10 @@ def _mpiexec() -> str:
 
 
 def _started(command: list[str]) -> subprocess.Popen:
-    """The process of mpiexec, which ends with this one, and whose ranks import what this one can."""
+    """The process of mpiexec, which ends with this one.
+
+    Its ranks can import what this one can.
+    """
     prctl, signals = ctypes.CDLL(None).prctl, signal.valid_signals()
     environment = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}  # a rank has one core
     started: Future[subprocess.Popen] = Future()
@@ -184,7 +189,10 @@ def _started(command: list[str]) -> subprocess.Popen:
 
 
 def _end(process: subprocess.Popen, link: Connection) -> None:
-    """End mpiexec and the ranks, which end by themselves when the link does, unless one hangs."""
+    """End mpiexec and the ranks.
+
+    They end by themselves when the link does, unless one hangs.
+    """
     link.close()
     for end in (process.terminate, process.kill):
         with suppress(subprocess.TimeoutExpired):

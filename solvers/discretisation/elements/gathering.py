@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Gathering:
-    """The way from values at the degrees of freedom of all ranks to one array, which every rank receives.
+    """The way from values on all ranks to one array, which every rank receives.
 
     A problem then goes on as on one rank: a sample holds whole fields, and so does the next time step.
 
@@ -30,7 +30,11 @@ class Gathering:
         self._order = np.argsort(np.concatenate(everyones))
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """The whole array, [P, ...], from the values at all dofs that this rank owns, [number of dofs, ...]."""
+        """The whole array, [P, ...].
+
+        Args:
+            values: those at all degrees of freedom that this rank owns, [number of dofs, ...].
+        """
         own = values[self._dofs]
         if self._comm.size == 1:
             return own

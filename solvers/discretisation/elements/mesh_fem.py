@@ -156,7 +156,10 @@ class MeshElements:
         return space, self._dofs_at_points(space)[1]
 
     def _dofs_at_points(self, space: dolfinx.fem.FunctionSpace) -> tuple[np.ndarray, np.ndarray]:
-        """The dofs, or blocks of dofs, of this rank that lie at points of the mesh, ascending, and these points."""
+        """The dofs of this rank at points of the mesh, ascending, and these points.
+
+        They are blocks of dofs where u has components.
+        """
         # A cell's first dofs are those at its corners, and DOLFINx remembers which points these were.
         points = self.mesh.geometry.input_global_indices[self.mesh.geometry.dofmaps[0]]
         dofs, firsts = np.unique(space.dofmap.list[:, : points.shape[1]], return_index=True)

@@ -51,7 +51,10 @@ def require_known(name: str, value: str, known) -> None:
 
 
 def needs_one_rank(name: str | None) -> str | None:
-    """Why a strategy with this preconditioner can't solve distributed systems; None where it can."""
+    """Why a strategy with this preconditioner can't solve distributed systems.
+
+    None where it can.
+    """
     if name not in SEQUENTIAL:
         return None
     return f"pc = {name!r} works on one rank: give another, for instance bjacobi, or gamg where A is SPD"
