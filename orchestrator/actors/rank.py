@@ -119,7 +119,6 @@ def main(address: str) -> None:
         address: the Unix socket at which the first rank calls.
     """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # die with mpiexec's proxy, which dies with mpiexec
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started the ranks
     from mpi4py import MPI
 
     try:

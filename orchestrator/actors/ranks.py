@@ -177,6 +177,7 @@ def _started(command: list[str]) -> subprocess.Popen:
                     stderr=2,
                     env=os.environ | environment,
                     preexec_fn=prepare,
+                    start_new_session=True,  # Ctrl-C is for this process alone
                 )
             )
         except BaseException as error:

@@ -64,7 +64,8 @@ def generate(
     from penstock.orchestrator.config.config import load_config
 
     loaded = load_config(config, tuple(overrides or ()))
-    use_one_core()  # before NumPy is imported
+    if loaded.solver.ranks == 1:
+        use_one_core()  # before NumPy is imported
     from penstock.orchestrator.cli.generate import generate as solve
 
     solve(loaded, num, output)
