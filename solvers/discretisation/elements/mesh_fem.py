@@ -39,7 +39,7 @@ def plane(axis: int, coordinate: float) -> Part:
 
 
 class MeshElements:
-    """Lagrange elements on the points and cells of a `Mesh`, with u given on a part of the boundary.
+    """Lagrange elements on a `Mesh`, with u given on a part of the boundary.
 
     There u is `given`, a function of DOLFINx that is zero until it is filled.
 
@@ -106,7 +106,7 @@ class MeshElements:
         return ufl.Measure("ds", domain=self.mesh, subdomain_data=tags, subdomain_id=1)
 
     def at_dofs(self, values: np.ndarray) -> PETSc.Vec:
-        """A new vector with these values at the points, [P] or [C, P], of elements of degree 1."""
+        """A new vector with these values [P] or [C, P] at the points, for degree 1."""
         from dolfinx.fem.petsc import create_vector
 
         vector = create_vector(self.space)
@@ -155,7 +155,7 @@ class MeshElements:
 
 
 class WeakForm:
-    """The linear systems of a(u, v) = l(v) for all v, with u given on a part of the boundary.
+    """The linear systems of a(u, v) = l(v), with u given on a part of the boundary.
 
     Forms are compiled once. One matrix and one vector are made once and overwritten by every `system`; a form a without
     data that may change, functions or constants, has its matrix assembled once.
