@@ -1,0 +1,1 @@
+"""Equations as the values of cells: conservation laws and reactions, without linear systems."""
