@@ -1,4 +1,4 @@
-"""Random sums of sines on the unit circle, as functions that can be evaluated anywhere.
+"""Random sums of sines on the unit circle, as functions of x.
 
 Axes:  M the wave numbers 1 to M.
 """
@@ -21,7 +21,10 @@ FEATURE_POINTS = np.arange(64) / 64
 
 @dataclass(frozen=True, eq=False)
 class Wave:
-    """A function u on the unit circle: ± w(x) Σ_m A_m sin(2π c_m m x + φ_m), or with the sum's absolute value."""
+    """A function u on the unit circle, which can be evaluated anywhere.
+
+    u(x) = ± w(x) Σ_m A_m sin(2π c_m m x + φ_m), or the same with the sum's absolute value.
+    """
 
     counts: np.ndarray
     """c_m, how often m was chosen, [M]."""
@@ -49,9 +52,9 @@ class Wave:
 
 
 class RandomWaves:
-    """The law of the one-dimensional sets of PDEBench (Takamoto et al., 2022, arXiv 2210.07182).
+    """Sums of sines, the law of the one-dimensional sets of PDEBench.
 
-    A draw is a `Wave` with M = 4 terms. Two wave numbers are chosen from 1 to 4, A_m ~ U(0, 1), φ_m ~ U(0, 2π), the
+    Takamoto et al. (2022, arXiv 2210.07182). A draw is a `Wave` with M = 4 terms. Two wave numbers are chosen from 1 to 4, A_m ~ U(0, 1), φ_m ~ U(0, 2π), the
     sign is random; one draw in ten is an absolute value, and one in ten has a window with edges in U(0.1, 0.45) and
     U(0.55, 0.9). As in the published code, terms that are not chosen stay as constants A_m sin φ_m, so a draw has a
     mean, and what is chosen twice has twice the wave number. The paper has the chosen terms alone.

@@ -9,11 +9,11 @@ from scipy.fft import dctn, idctn, irfftn, rfftn
 
 
 class CellDiffusion:
-    """∂u_c/∂t = ν_c Δ u_c on equal cells, periodic or without flux through the boundary.
+    """Diffusion between equal cells, periodic or without flux through the boundary.
 
-    Δ is the second difference along each axis. Waves or cosines are its eigenfunctions, so a fast Fourier or cosine
-    transform solves the equation for any length of time. The sum of u stays what it is, and no new extremes arise: a
-    value becomes a mean of values, with weights above 0.
+    ∂u_c/∂t = ν_c Δ u_c for each component. Δ is the second difference along each axis. Waves or cosines are its
+    eigenfunctions, so a fast Fourier or cosine transform solves the equation for any length of time. The sum of u stays
+    what it is, and no new extremes arise: a value becomes a mean of values, with weights above 0.
 
     Args:
         shape: n, cells along each axis.

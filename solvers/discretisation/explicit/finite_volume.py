@@ -17,10 +17,11 @@ NumericalFlux = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 
 
 class FiniteVolumes:
-    """The conservation law ∂q/∂t + Σ_i ∂f_i(q)/∂x_i = 0 on equal cells, of order 2 where q is smooth.
+    """A conservation law on equal cells, of order 2 where its solution is smooth.
 
-    In every cell q is linear along each axis (van Leer, 1979), with slopes limited so that no new extremes arise at
-    faces. A Riemann solver gives the flux between the two states that meet there. Steps are Heun's.
+    ∂q/∂t + Σ_i ∂f_i(q)/∂x_i = 0. In every cell q is linear along each axis (van Leer, 1979), with slopes limited so
+    that no new extremes arise at faces. A Riemann solver gives the flux between the two states that meet there. Steps
+    are Heun's.
 
     Args:
         spacing: h, length of a cell along each axis.
@@ -38,13 +39,13 @@ class FiniteVolumes:
         return heun(self.rate, state, step)
 
     def rate(self, state: np.ndarray) -> np.ndarray:
-        """∂q/∂t [C, *grid], minus the difference of the fluxes through a cell's faces over h."""
+        """∂q/∂t [C, *grid]: what flows into a cell through its faces, over h."""
         total = np.zeros_like(state)
         for axis in range(state.ndim - 1):
-            along = np.moveaxis(state, axis + 1, -1)
+            along = state.swapaxes(axis + 1, -1)
             padded = np.take(along, np.arange(-2, along.shape[-1] + 2), axis=-1, mode=self._beyond)
             flux = self._flux(*face_states(padded), axis)
-            total -= np.moveaxis(np.diff(flux), -1, axis + 1)
+            total -= np.diff(flux).swapaxes(axis + 1, -1)
         return total / self.spacing
 
 
@@ -64,10 +65,10 @@ def face_states(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def limited(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """What q gains from the centre of a cell to its upper face, from the differences to the cells before and after.
+    """What q gains from the centre of a cell to its upper face.
 
-    Half of van Leer's monotonised central slope: of the mean of both differences, but of no more than twice the smaller
-    one, and 0 at an extreme.
+    Half of van Leer's monotonised central slope: of the mean of the differences to the cells before and after, but of
+    no more than twice the smaller one, and 0 at an extreme.
     """
     bound = np.where(before * after > 0, np.minimum(np.abs(before), np.abs(after)), 0.0)
     return np.clip((before + after) / 4, -bound, bound)
@@ -79,7 +80,9 @@ def hll(
     slowest: np.ndarray,
     fastest: np.ndarray,
 ) -> np.ndarray:
-    """The flux of Harten, Lax and van Leer (1983): one state between the slowest and the fastest wave.
+    """The flux of Harten, Lax and van Leer (1983).
+
+    They put one state between the slowest and the fastest wave.
 
     Args:
         states: q below and above the faces, [C, *faces] each.
@@ -88,8 +91,8 @@ def hll(
         fastest: bound from above.
     """
     slowest, fastest = np.minimum(slowest, 0), np.maximum(fastest, 0)
-    jump = states[1] - states[0]
-    return (fastest * fluxes[0] - slowest * fluxes[1] + slowest * fastest * jump) / (fastest - slowest)
+    share = fastest / (fastest - slowest)
+    return share * fluxes[0] + (1 - share) * fluxes[1] + slowest * share * (states[1] - states[0])
 
 
 def march(

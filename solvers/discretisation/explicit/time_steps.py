@@ -32,9 +32,10 @@ def rk4(rate: Rate, state: np.ndarray, step: float) -> np.ndarray:
 
 
 def strang(state: np.ndarray, *, outer: Flow, inner: Flow, step: float, num_steps: int = 1) -> np.ndarray:
-    """Steps of order 2 for q' = r_1(q) + r_2(q), each part by its own flow (Strang, 1968).
+    """Steps of order 2 that take the two parts of an equation apart (Strang, 1968).
 
-    Every step is half a step of `outer`, one of `inner`, and half a step of `outer`; halves that meet are one.
+    For q' = r_1(q) + r_2(q) every step is half a step of `outer`, one of `inner`, and half a step of `outer`; halves
+    that meet are one.
 
     Args:
         state: q.

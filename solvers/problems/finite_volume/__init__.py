@@ -1,1 +1,1 @@
-"""Equations as the values of cells: conservation laws and reactions, without linear systems."""
+"""Conservation laws and reactions on cells: there are no linear systems."""

@@ -28,7 +28,7 @@ class Advection(Problem):
 
     Args:
         resolution: cells on the circle, n >= 8. Good values: 128 to 1024.
-        speed: β, of either sign.
+        speed: velocity β, of either sign. Published are 0.1 to 4.
         num_steps: samples per simulation, at least 1.
         interval: time between `before` and `solution`.
     """

@@ -17,11 +17,11 @@ from penstock.solvers.parameters.waves import RandomWaves
 from penstock.solvers.problem import Parameters, Problem, Solve
 from penstock.solvers.problems.frames import check_frames, samples
 
-COURANT = 0.5  # of a step, |u| Δt / h: up to here no step makes a new extreme
+COURANT = 0.5  # of half a step, |u| Δt / (2 h): up to here no step makes a new extreme
 
 
 class BurgersShocks(Problem):
-    """Burgers' equation with little or much diffusion: from u at one time to u at the next.
+    """Burgers' equation with shocks: from u at one time to u at the next.
 
     ∂u/∂t + ∂(u²/2)/∂x = (ε / π) ∂²u/∂x²   on the unit circle.
 
@@ -37,7 +37,7 @@ class BurgersShocks(Problem):
 
     Args:
         resolution: cells on the circle, n >= 8. Good values: 128 to 1024.
-        diffusion: ε >= 0. Published are 0.001 to 4. A shock is about ε wide.
+        diffusion: its strength ε >= 0. Published are 0.001 to 4. A shock is about ε wide.
         num_steps: samples per simulation, at least 1.
         interval: time between `before` and `solution`.
     """
@@ -68,13 +68,13 @@ class BurgersShocks(Problem):
             self.flow,
             interval=self.interval,
             num_frames=self.num_steps + 1,
-            largest_step=lambda state: COURANT / self.resolution / max(np.abs(state).max(), 1e-30),
+            largest_step=lambda state: 2 * COURANT / self.resolution / max(np.abs(state).max(), 1e-30),
         )
         return (state[0] for state in states)
 
     def flow(self, state: np.ndarray, step: float) -> np.ndarray:
         """u, [1, n], one step later."""
-        return strang(state, outer=self._diffusion.flow, inner=self._convection.step, step=step)
+        return strang(state, outer=self._convection.step, inner=self._diffusion.flow, step=step)
 
     @cached_property
     def _convection(self) -> FiniteVolumes:
@@ -86,5 +86,5 @@ class BurgersShocks(Problem):
 
 
 def godunov_flux(below: np.ndarray, above: np.ndarray, axis: int) -> np.ndarray:
-    """The flux u²/2 between two states, from the exact solution of the Riemann problem (Godunov, 1959)."""
+    """The flux u²/2 between two states, by the exact Riemann solver (Godunov, 1959)."""
     return np.maximum(np.maximum(below, 0) ** 2, np.minimum(above, 0) ** 2) / 2

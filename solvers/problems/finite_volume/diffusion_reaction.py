@@ -24,7 +24,7 @@ LARGEST_STEP = 0.01
 
 
 class DiffusionReaction(Problem):
-    """An activator u and an inhibitor v that diffuse and react: from both at one time to both at the next.
+    """An activator and an inhibitor that diffuse and react: from both to both later.
 
     ∂u/∂t = 0.001 Δu + u - u³ - 0.005 - v,   ∂v/∂t = 0.005 Δv + u - v   on (-1, 1)², no flux through the boundary.
 

@@ -20,7 +20,9 @@ COURANT = 0.8  # of a step: Δt / h times the sum of the fastest speeds along x 
 
 
 class ShallowWater(Problem):
-    """A round dam that breaks in shallow water: from depth and momentum to those at the next time.
+    """A round dam that breaks: from depth and momentum to those a little later.
+
+    The shallow-water equations,
 
     ∂h/∂t + ∇·(h u) = 0,   ∂(h u)/∂t + ∇·(h u ⊗ u) + ∇h²/2 = 0   on (-2.5, 2.5)², gravity 1.
 

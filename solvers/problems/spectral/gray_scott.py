@@ -37,7 +37,7 @@ DEVIATION = 0.13  # of a and b at first, about
 
 
 class GrayScott(Problem):
-    """Two substances a and b that react: from both at one time to both at the next.
+    """Two substances that diffuse and react: from both to both a little later.
 
     ∂a/∂t = 2e-5 Δa - a b² + F (1 - a),   ∂b/∂t = 1e-5 Δb + a b² - (F + k) b   on (-1, 1)², periodic.
 
@@ -130,7 +130,10 @@ class GrayScott(Problem):
         return np.stack([torus.values(decay * torus.modes(c)) for decay, c in zip(self._decay, state, strict=True)])
 
     def _by_systems(self, state: np.ndarray, solve: Solve) -> np.ndarray:
-        """a and b after a step of diffusion by Crank and Nicolson's method; the guess is c, as before the step."""
+        """a and b after a step of diffusion by Crank and Nicolson's method.
+
+        The guess is c at the start of the step.
+        """
         later = np.empty_like(state)
         for number, (name, matrix) in enumerate(self._matrices.items()):
             b = matrix.createVecLeft()
@@ -166,7 +169,7 @@ class GrayScott(Problem):
 
 
 class Humps:
-    """The law of a and b at first: clusters of humps, as in the code of The Well's Gray-Scott set.
+    """The law of a and b at first, clusters of humps, as in the code of The Well's set.
 
     A cluster is a sum of A exp(-s r²) over N places, 10 to 100 of them, uniform on the square, with A ~ U(1, 3) and
     s ~ U(150, 300); r is the distance on the torus. One cluster is shifted and scaled to [0, 1] and is b, another one
