@@ -18,7 +18,8 @@ from pydantic import BaseModel
 from penstock.learner.buffers.units import UNITS
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
-from penstock.orchestrator.config.config import AsksClock, Config, Named, OnResume, marked
+from penstock.orchestrator.config.config import Config
+from penstock.orchestrator.config.sections import AsksClock, Named, OnResume, marked
 from penstock.registry import load_class
 from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.linear.preconditioners.by_name import PRECONDITIONERS

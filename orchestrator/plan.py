@@ -31,7 +31,8 @@ from penstock.learner.stream.order import OVERRIDE
 from penstock.learner.stream.stream import Stream
 from penstock.learner.surrogate import Surrogate, argument, geometry_arguments
 from penstock.learner.validation.validation import BATCH_SIZE, Validation
-from penstock.orchestrator.config.config import AsksClock, Config, Named, OnResume, marked
+from penstock.orchestrator.config.config import Config
+from penstock.orchestrator.config.sections import AsksClock, Named, OnResume, marked
 from penstock.orchestrator.run.placement import make_buffer, pick_device
 from penstock.orchestrator.solving import Solving
 from penstock.registry import build, is_plain, load_class, plain, read_source, with_defaults
@@ -311,7 +312,8 @@ def resolve(config: Config) -> Plan:
 
     def spelt_out(choice: Named, cls: type, **kinds: Any) -> Named:
         # A class may have an option `name`, which a configuration can't give: it keeps its default.
-        return Named(**{**with_defaults(cls, choice.options, **kinds), "name": choice.name})
+        keys = {key: getattr(choice, key) for key in type(choice).model_fields}
+        return type(choice)(**(with_defaults(cls, choice.options, **kinds) | keys))
 
     solver, buffer, training = config.solver, config.buffer, config.training
     draw = load_class(buffer.draw.name, UNITS, "buffer.draw", takes_files=False)

@@ -5,20 +5,26 @@ It imports no torch, whose memory each of these processes would take.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from penstock.errors import PenstockError
 from penstock.learner.stream.order import Deterministic, FreeRunning, Order
-from penstock.orchestrator.config.config import Config
+from penstock.orchestrator.config.config import Config, ProblemSection
 from penstock.registry import build, load_class, read_source
 from penstock.solvers import mpi
 from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.linear.strategy import Strategy
 from penstock.solvers.problem import Problem
 from penstock.solvers.problems import PROBLEMS
+
+if TYPE_CHECKING:
+    from penstock.solvers.parameters.point_sets import PointSet
+
+MONTE_CARLO = "monte_carlo"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +68,28 @@ class Solving:
         Raises:
             PenstockError: it does not exist, or refuses its options.
         """
-        mpi.make_ready()  # a user's file may import mpi4py
         choice = self.config.problem
-        cls = load_class(choice.name, PROBLEMS, "problem.name", self.problem_source)
-        problem = build(cls, choice.options, "problem")
-        try:
-            problem.layout  # noqa: B018  checks the fields now, not in the workers
-            if not isinstance(problem.num_steps, Integral) or problem.num_steps < 1:
-                raise ValueError(f"num_steps = {problem.num_steps!r} must be an integer of at least 1")
-        except (AttributeError, TypeError, ValueError) as error:
-            raise PenstockError(f"problem {choice.name!r}: {error}") from error
+        problem = build_problem(choice.name, choice.options, self.problem_source)
+        if choice.parameters:
+            _narrow(problem, choice)
+        if choice.design != MONTE_CARLO and not (problem.quantile_names and problem.space.takes_quantiles):
+            raise PenstockError(
+                f"problem.design = {choice.design!r} chooses parameters by their quantiles, and those of {choice.name} "
+                f"can't all be chosen so: give {MONTE_CARLO}"
+            )
         return problem
+
+    def point_sets(self) -> dict[str, PointSet]:
+        """New point sets, by the design whose simulations lie on them.
+
+        There are none for independent draws.
+        """
+        name = self.config.problem.design
+        if name == MONTE_CARLO:
+            return {}
+        from penstock.solvers.parameters.point_sets import POINT_SETS  # scipy.stats takes 0.5 s to import
+
+        return {"training": POINT_SETS[name](len(self.problem.quantile_names), self.config.seed, "training")}
 
     def strategy(self) -> Strategy:
         """A new strategy.
@@ -98,3 +115,42 @@ class Solving:
             return FreeRunning()
         limit = self.config.training.stop_after.simulations
         return Deterministic(num_lanes=solver.workers, window=solver.window, limit=limit)
+
+
+def _narrow(problem: Problem, choice: ProblemSection) -> None:
+    """Narrow what the problem draws to `problem.parameters`. Raises PenstockError."""
+    if type(problem).draw is not Problem.draw:
+        raise PenstockError(
+            f"problem.parameters: {choice.name} draws its parameters itself, so their distributions can't be narrowed"
+        )
+    try:
+        problem.space = problem.space.narrowed(choice.parameters)
+    except ValueError as error:
+        raise PenstockError(f"problem.parameters.{error}") from error
+    except AttributeError as error:
+        raise PenstockError(f"problem.parameters: {choice.name}: {error}") from error
+
+
+def build_problem(name: str, options: Mapping[str, Any], source: str | None = None) -> Problem:
+    """A problem, from its name and options.
+
+    Args:
+        name: the name.
+        options: the options.
+        source: text of the user's file, where the file itself is elsewhere.
+
+    Returns:
+        The problem.
+
+    Raises:
+        PenstockError: it does not exist, or refuses its options.
+    """
+    mpi.make_ready()  # a user's file may import mpi4py
+    problem = build(load_class(name, PROBLEMS, "problem.name", source), options, "problem")
+    try:
+        problem.layout  # noqa: B018  checks the fields now, not in the workers
+        if not isinstance(problem.num_steps, Integral) or problem.num_steps < 1:
+            raise ValueError(f"num_steps = {problem.num_steps!r} must be an integer of at least 1")
+    except (AttributeError, TypeError, ValueError) as error:
+        raise PenstockError(f"problem {name!r}: {error}") from error
+    return problem

@@ -5,13 +5,13 @@ Axes:  N samples of a chunk, F parameters of a draw.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from penstock.arrays.conversion import DTYPE
-from penstock.arrays.ragged import Rows
+from penstock.arrays.ragged import Rows, joined
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +105,14 @@ class SolveRecord:
     """Why it took more than one strategy; "" where the first one worked."""
 
 
+ACTIVITIES = ("draw", "assembly", "solve", "pack")
+"""What a worker's time goes to.
+
+Assembly is all that a problem does between its draw, its solves and its samples, such as the steps of a method that
+solves no system.
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
     """Packed samples, the unit that travels, with news of their simulations.
@@ -137,6 +145,8 @@ class Chunk:
     """Decisions the worker has made or adopted beyond those in its lease."""
     retried: int = 0
     """Number of simulations in which a system needed a more robust strategy."""
+    seconds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(ACTIVITIES, 0.0))
+    """Time that went to each of `ACTIVITIES` since the chunk before, in seconds."""
     blocked_seconds: float = 0.0
     """Time the worker waited for its last chunk to be taken, in seconds."""
     outgrown_bytes: int | None = None
@@ -153,3 +163,20 @@ class Chunk:
     def num_bytes(self) -> int:
         """Bytes of the chunk's arrays."""
         return sum(array.nbytes for array in self.arrays.values())
+
+
+def whole_simulations(chunks: Sequence[Chunk]) -> tuple[dict[str, Rows], np.ndarray, np.ndarray]:
+    """The samples of the simulations that finished in these chunks.
+
+    Of a simulation that failed at a late step, or goes on, the samples before may have been sent.
+
+    Args:
+        chunks: chunks of one problem, at least one.
+
+    Returns:
+        Arrays as in the chunks, and the simulation and the step of each sample.
+    """
+    simulations, steps = (np.concatenate([getattr(each, name) for each in chunks]) for name in ("simulations", "steps"))
+    whole = np.isin(simulations, [simulation for chunk in chunks for simulation in chunk.finished])
+    arrays = {name: joined([chunk.arrays[name] for chunk in chunks])[whole] for name in chunks[0].arrays}
+    return arrays, simulations[whole], steps[whole]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.layout import FieldSpec, Layout, Sample
-from penstock.solvers.parameters.space import ParameterSpace
+from penstock.solvers.parameters.space import ParameterSpace, generator_of
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -165,6 +165,33 @@ class Problem(ABC):
             The parameters by name.
         """
         return self.space.draw(generator)
+
+    def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> Parameters:
+        """The parameters of one simulation whose quantiles are chosen.
+
+        Args:
+            quantiles: one per `quantile_names`, inside of (0, 1).
+            generator: for what they leave open; is seeded by the simulation.
+
+        Returns:
+            The parameters by name.
+        """
+        return self.space.at_quantiles(quantiles, generator)
+
+    def draw_numbered(self, seed: int, design: str, simulation: int) -> Parameters:
+        """The draw of one simulation of a run.
+
+        By default it is `draw` with a generator that depends on the arguments alone.
+
+        Args:
+            seed: seed of the run.
+            design: name of the design, such as "training" or "validation".
+            simulation: number of the simulation.
+
+        Returns:
+            The parameters by name.
+        """
+        return self.draw(generator_of(seed, design, simulation))
 
     def features(self, parameters: Parameters) -> np.ndarray:
         """The vector [F] of a draw; leases are sorted by Euclidean distances of these."""

@@ -9,19 +9,23 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
-from typing import Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from penstock.arrays.conversion import DTYPE, as_numbers
 from penstock.arrays.ragged import Rows, joined
-from penstock.errors import Refused, describe, raised_by_signal, text_of
+from penstock.errors import PenstockError, Refused, describe, raised_by_signal, text_of
 from penstock.layout import Sample
-from penstock.messages import Chunk, Decision, Lease, SolveRecord
+from penstock.messages import ACTIVITIES, Chunk, Decision, Lease, SolveRecord
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solution, Solve, SolveError
 from penstock.solvers.sorting.sorter import Sorter
+
+if TYPE_CHECKING:  # it imports scipy.stats, which most runs do without
+    from penstock.solvers.parameters.point_sets import PointSet
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,7 @@ class SolverWorker:
         problem: the problem.
         solvers: the LinearSolver of each design; "training" is used for designs not named.
         seed: seed of the run.
+        point_sets: by design, where the parameters of its simulations lie; independent draws for designs not named.
         sort: the argument of `Sorter`: True for greedy nearest-neighbour order in every lease, "auto" for sorting where
             it pays.
         must_repeat: a lease gives the same chunks, bit for bit, whatever was solved before it and however long it
@@ -63,6 +68,7 @@ class SolverWorker:
         solvers: dict[str, LinearSolver],
         *,
         seed: int,
+        point_sets: Mapping[str, PointSet] = MappingProxyType({}),
         sort: bool | Literal["auto"] = "auto",
         must_repeat: bool = False,
         one_geometry: bool = False,
@@ -71,6 +77,7 @@ class SolverWorker:
     ):
         self.problem = problem
         self.seed = seed
+        self._point_sets = point_sets
         self._solvers = solvers
         self._sorters = {design: Sorter(sort, problem.features, design) for design in solvers}
         self._must_repeat = must_repeat
@@ -113,17 +120,20 @@ class SolverWorker:
         sorter.begin(lease.simulations, gains_from_order=solver.gains_from_order)
         for simulation in lease.simulations:
             self._on_begin(lease.number, simulation)
+            chunk.begin_lap()
             try:
-                parameters = self.problem.draw(generator_of(self.seed, lease.design, simulation))
-                quantiles[simulation] = self._quantiles(generator_of(self.seed, lease.design, simulation))
+                parameters, quantiles[simulation] = self._draw(lease.design, simulation)
                 sorter.add(simulation, parameters)
                 draws[simulation] = parameters
             except BaseException as error:  # one bad draw must not end a run of thousands: counted in `failed`
                 self._fail(chunk, simulation, error)
+            chunk.end_lap("draw")
 
         def solve(system: LinearSystem) -> Solution:
             nonlocal solve_seconds
+            chunk.end_lap("assembly")
             solution = solver(system)
+            chunk.end_lap("solve")
             solve_seconds += solution.seconds
             chunk.decisions = [decision for decision in solver.decisions if decision not in lease.decisions]
             chunk.solves.append(
@@ -147,8 +157,10 @@ class SolverWorker:
             self._on_begin(lease.number, simulation)
             retried, steps, num_steps = solver.num_retried, set(), self.problem.num_steps
             geometry = None
+            chunk.begin_lap()
             try:
                 for sample in self._simulate(draws.pop(simulation), solve):
+                    chunk.end_lap("assembly")
                     if sample.step in steps:  # a second copy, as far as the learner knows: it would be dropped
                         raise Refused(f"step {sample.step} was yielded twice: number the samples with Sample(step=)")
                     if num_steps > 1 and not 0 <= sample.step < num_steps:
@@ -158,9 +170,11 @@ class SolverWorker:
                         geometry = geometry or sample.geometry
                         _require_same(geometry, sample.geometry)
                     chunk.add(simulation, sample, quantiles[simulation])
+                    chunk.end_lap("pack")
                     if chunk.is_due():
                         yield from self._send(chunk, lease.number)
                         self._on_begin(lease.number, simulation)
+                        chunk.begin_lap()
                 if not steps:
                     raise Refused("simulate yielded no sample")
                 if 1 < num_steps != len(steps):
@@ -168,12 +182,21 @@ class SolverWorker:
                 chunk.finished.append(simulation)
             except BaseException as error:  # as above
                 self._fail(chunk, simulation, error)
+            chunk.end_lap("assembly")
             chunk.retried += solver.num_retried > retried
             if chunk.is_due():
                 yield from self._send(chunk, lease.number)
         sorter.end(solve_seconds)
         if not chunk.is_empty():
             yield from self._send(chunk, lease.number)
+
+    def _draw(self, design: str, simulation: int) -> tuple[Parameters, np.ndarray]:
+        """The parameters of a simulation, and their quantiles."""
+        generator = generator_of(self.seed, design, simulation)
+        if design in self._point_sets:
+            point = self._point_sets[design].point(simulation)
+            return self.problem.at_quantiles(point, generator), point
+        return self.problem.draw_numbered(self.seed, design, simulation), self._quantiles(generator)
 
     def _quantiles(self, generator: np.random.Generator) -> np.ndarray:
         """The quantiles of a draw.
@@ -212,7 +235,7 @@ class SolverWorker:
 
     def _reason(self, error: BaseException) -> str:
         """The error in one line, with the last place in the user's files."""
-        if isinstance(error, SolveError | Refused):
+        if isinstance(error, SolveError | Refused | PenstockError):
             return text_of(error)
         strategies = {type(solver.strategy).__module__ for solver in self._solvers.values()}
         modules = [type(self.problem).__module__, *(name for name in strategies if not name.startswith("penstock."))]
@@ -265,13 +288,25 @@ class _ChunkBuilder:
         self._num_quantiles = len(problem.quantile_names)
         self._max_seconds = max_seconds
         self.design = design
+        self._lap = 0.0
         self._clear()
 
     def restart_clock(self) -> None:
         """Count the chunk's seconds from now: time that it was held up does not count."""
         self._since = time.monotonic()
 
+    def begin_lap(self) -> None:
+        """Count what comes next from now."""
+        self._lap = time.perf_counter()
+
+    def end_lap(self, activity: str) -> None:
+        """Add the time since the last lap to one of `ACTIVITIES`, and begin the next."""
+        now = time.perf_counter()
+        self.seconds[activity] += now - self._lap
+        self._lap = now
+
     def _clear(self) -> None:
+        self.seconds = dict.fromkeys(ACTIVITIES, 0.0)
         self._rows: list[tuple[int, int, np.ndarray, dict[str, Rows]]] = []
         self._num_bytes = 0
         self.restart_clock()
@@ -315,6 +350,7 @@ class _ChunkBuilder:
             solves=tuple(self.solves),
             decisions=tuple(self.decisions),
             retried=self.retried,
+            seconds=self.seconds,
             blocked_seconds=blocked_seconds,
             outgrown_bytes=outgrown_bytes,
         )

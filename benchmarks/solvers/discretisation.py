@@ -7,7 +7,7 @@ import argparse
 import numpy as np
 
 from benchmarks.solvers.report import report
-from penstock.solvers.discretisation.fem import DarcyDiscretisation
+from penstock.solvers.discretisation.elements.fem import DarcyDiscretisation
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.parameters.space import generator_of

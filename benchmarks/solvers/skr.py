@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.solvers.report import report
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.stencil import StencilMatrix
+from penstock.solvers.discretisation.differences.stencil import StencilMatrix
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
 from penstock.solvers.linear.strategy import Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome, Parameters, Problem, Solve

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.fft import dctn
 
 from benchmarks.solvers.report import report
-from penstock.solvers.discretisation.fem import DarcyDiscretisation
+from penstock.solvers.discretisation.elements.fem import DarcyDiscretisation
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
 from penstock.solvers.parameters.fields import BinaryField, GaussianField

@@ -42,12 +42,7 @@ def make_worker(solving: Solving, **options: Any) -> SolverWorker:
     Raises:
         PenstockError: PETSc is missing, or the problem or strategy refuses its options.
     """
-    try:
-        mpi.start()
-        import petsc4py
-    except ImportError as error:
-        raise PenstockError(f"solving needs PETSc ({error}): `penstock doctor` says how to get it") from error
-    petsc4py.init(["penstock"])  # not with this process's arguments, which are Ray's
+    start_petsc()
     config = solving.config.solver
     strategy = solving.strategy()
     return SolverWorker(
@@ -60,11 +55,26 @@ def make_worker(solving: Solving, **options: Any) -> SolverWorker:
             "prediction": reference_solver(config),
         },
         seed=solving.config.seed,
+        point_sets=solving.point_sets(),
         sort=config.sort,
         must_repeat=solving.order.must_repeat,
         one_geometry=solving.config.buffer.draw.name != "samples",
         **options,
     )
+
+
+def start_petsc() -> None:
+    """Start MPI and PETSc in this process.
+
+    Raises:
+        PenstockError: PETSc is missing.
+    """
+    try:
+        mpi.start()
+        import petsc4py
+    except ImportError as error:
+        raise PenstockError(f"solving needs PETSc ({error}): `penstock doctor` says how to get it") from error
+    petsc4py.init(["penstock"])  # not with this process's arguments, which are Ray's
 
 
 def reference_solver(config: SolverSection) -> LinearSolver:

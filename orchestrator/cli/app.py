@@ -17,6 +17,7 @@ import typer
 
 from penstock.errors import PenstockError, describe
 from penstock.orchestrator.cli.bench import Overrides, bench
+from penstock.orchestrator.cli.problems import generate, problems
 from penstock.orchestrator.views.output import Output
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
+app.add_typer(problems, name="problems")
 
 Run = Annotated[
     Path | None, typer.Argument(help="Run folder; the latest under runs/ when left out.", show_default=False)
@@ -106,12 +108,7 @@ def predict(
     write(folder, num, output)
 
 
-@app.command()
-def problems() -> None:
-    """List the problems that come with penstock."""
-    from penstock.orchestrator.cli.listing import show_problems
-
-    show_problems()
+app.command()(generate)
 
 
 @app.command()

@@ -3,39 +3,80 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 
-from penstock.geometry import Geometry
+from penstock.errors import PenstockError
+from penstock.orchestrator.views import card
+from penstock.orchestrator.views.numbers import digits
 from penstock.registry import load_class
+from penstock.solvers.problem import Problem
+from penstock.solvers.problems import PROBLEMS
+
+OWN = "./my_file.py:MyClass or my_package.module:MyClass"
+COLUMNS = ("name", "dimension", "fields on", "samples per simulation")
+LISTED, MEASURED = ("what it is",), ("seconds per sample", "systems")
 
 
-def show_problems() -> None:
-    """Print the problems, with the geometries that their fields sit on."""
-    from penstock.solvers.problems import PROBLEMS
+def show_problems(*, measures: bool) -> None:
+    """Print a table of the problems, as they are with their default options.
 
-    _show(PROBLEMS, "problem", lambda cls: map(type, cls().layout.geometries))
+    Args:
+        measures: whether to solve two draws of each, for the systems and the seconds per sample.
+    """
+    table = Table(*COLUMNS, *(MEASURED if measures else LISTED), box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    progress = Console(stderr=True)
+    with progress.status("") as status:
+        for name in PROBLEMS:
+            status.update(f"{'measuring' if measures else 'reading'} {name}")
+            cls = load_class(name, PROBLEMS, "problem")
+            about = inspect.cleandoc(cls.__doc__).partition("\n")[0]
+            if any(option.default is option.empty for option in inspect.signature(cls).parameters.values()):
+                table.add_row(name, "-", "-", "-", "-" if measures else about)  # all depends on its options
+                continue
+            problem = cls()
+            table.add_row(name, *_described(problem), *(_measured(problem) if measures else (about,)))
+    card.console().print(table)
+    if measures:
+        print("Every system was solved directly, on one core; a run takes the fastest way that it finds.")
+    print("`penstock problems show NAME` has all about one of them, with a picture.")
+    print(f"your own: `problem: {{name: {OWN}}}`; see docs/custom-problem.md")
+
+
+def _described(problem: Problem) -> tuple[str, ...]:
+    geometries = problem.layout.geometries
+    return (
+        " and ".join(str(dimension) for dimension in sorted({each.dimension for each in geometries})) or "-",
+        " and ".join(dict.fromkeys(each.label for each in geometries)) or "-",
+        str(problem.num_steps),
+    )
+
+
+def _measured(problem: Problem) -> tuple[str, str]:
+    from penstock.orchestrator.actors.solver_actor import start_petsc
+    from penstock.solvers.measurement import measure
+
+    start_petsc()
+    try:
+        measured = measure(problem, 2)
+    except PenstockError as error:  # DOLFINx may be missing: the other problems are listed all the same
+        return "-", f"fails: {error}"
+    return digits(sum(measured.seconds.values())), "\n".join(card.systems_lines(measured.systems, measured.num))
 
 
 def show_models() -> None:
-    """Print the models, with the geometries that they take."""
+    """Print the models: options, the geometries that they take, and docstring of each."""
     from penstock.learner.models import MODELS
 
-    _show(MODELS, "model", lambda cls: cls.accepts)
-
-
-def _show(registry: Mapping[str, Any], kind: str, geometries_of: Callable[[type], Iterable[type[Geometry]]]) -> None:
-    """Print each class's name, options, geometries and docstring."""
-    console = Console(soft_wrap=True, highlight=False, markup=False)
-    for name in registry:
-        cls = load_class(name, registry, kind)
+    out = Console(soft_wrap=True, highlight=False, markup=False)
+    for name in MODELS:
+        cls = load_class(name, MODELS, "model")
         options = [
             f"{p.name}={p.default}" for p in inspect.signature(cls).parameters.values() if p.default is not p.empty
         ]
-        kinds = " or ".join(geometry.label for geometry in geometries_of(cls))
-        console.print(f"{name}  ({', '.join(options)})  fields on {kinds}", style="bold")
-        console.print(f"    {inspect.cleandoc(cls.__doc__)}\n".replace("\n", "\n    ").rstrip() + "\n")
-    own = "./my_file.py:MyClass or my_package.module:MyClass"
-    console.print(f"your own: `{kind}: {{name: {own}}}`; see docs/custom-problem.md")
+        kinds = " or ".join(geometry.label for geometry in cls.accepts)
+        out.print(f"{name}  ({', '.join(options)})  fields on {kinds}", style="bold")
+        out.print(f"    {inspect.cleandoc(cls.__doc__)}\n".replace("\n", "\n    ").rstrip() + "\n")
+    out.print(f"your own: `model: {{name: {OWN}}}`; see docs/custom-problem.md")

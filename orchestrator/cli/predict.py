@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from penstock.arrays.ragged import joined, padded
+from penstock.arrays import zarr_store
+from penstock.arrays.ragged import padded
 from penstock.errors import PenstockError
-from penstock.messages import Lease
+from penstock.messages import Lease, whole_simulations
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.run.bounds import require_memory_for_draws
 from penstock.orchestrator.run.memory import least_memory
-from penstock.orchestrator.store import zarr_store
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.trained import load_surrogate
 from penstock.orchestrator.views.numbers import digits
@@ -46,14 +46,11 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     chunks = list(worker.stream(Lease(number=0, simulations=tuple(range(num)), design="prediction")))
     for simulation, reason in ((i, r) for chunk in chunks for i, r in chunk.failed.items()):
         print(f"draw {simulation} failed: {reason}")
-    simulations = np.concatenate([chunk.simulations for chunk in chunks])
-    steps = np.concatenate([chunk.steps for chunk in chunks])
-    # Of a simulation that failed at a late step the samples before may have been sent.
-    whole = np.isin(simulations, [simulation for chunk in chunks for simulation in chunk.finished])
-    if not whole.any():
+    rows, simulations, steps = whole_simulations(chunks)
+    if not len(simulations):
         raise PenstockError("every solve failed, there is nothing to compare with", exit_code=3)
-    samples = {name: padded(joined([chunk.arrays[name] for chunk in chunks])[whole]) for name in layout.blocks}
-    arrays, simulations, steps = unit.all_rows(samples, layout, simulations[whole], steps[whole])
+    samples = {name: padded(values) for name, values in rows.items()}
+    arrays, simulations, steps = unit.all_rows(samples, layout, simulations, steps)
     layout = surrogate.layout
     validation = plan.validation(arrays, "cpu", steps)
     named = zarr_store.by_name(arrays, layout)

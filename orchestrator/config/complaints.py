@@ -53,7 +53,7 @@ def _complaint(model: Any, error: Mapping[str, Any]) -> tuple[str, str]:
         return key, "missing"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "model_type":
-        is_choice = error["ctx"]["class_name"] == "Named"
+        is_choice = error["ctx"]["class_name"] in ("Named", "ProblemSection")
         message = "give a name or {name: ..., option: value}" if is_choice else "give a section of `key: value` pairs"
     if error["type"] == "value_error" or isinstance(error["input"], dict):
         return key, message

@@ -2,71 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import Enum, auto
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from penstock.orchestrator.config.complaints import validated
 from penstock.orchestrator.config.reading import read_values
+from penstock.orchestrator.config.sections import AsksClock, ByName, Choice, Named, OnResume, Section
 
 
-class Section(BaseModel):
-    """A section of a configuration.
-
-    The text under a key is its meaning in docs/configuration.md, which `make docs` writes. Its links start from the
-    folder of the reference.
-    """
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-
-@dataclass(frozen=True)
-class AsksClock:
-    """A mark of a key: some of its values keep a run from repeating to the bit."""
-
-    when: Callable[[Any], bool]
-    why: str
-    """Follows the key, and says what to give instead."""
-
-
-class OnResume(Enum):
-    """A mark of a key whose value can't change on resume."""
-
-    FIXED = auto()
-    """A checkpoint depends on it."""
-    FIXED_IN_ORDER = auto()
-    """In a run that must repeat, its blocks or their solutions depend on it."""
-
-
-class Named(Section):
-    """Something chosen by name, with its own options beside the name."""
-
-    model_config = ConfigDict(extra="allow")
+class ProblemSection(Named):
+    """The PDE, and what is drawn for it."""
 
     name: str
-    """A registered name, or a custom class as package.module:Class.
+    """The PDE.
 
-    A problem, strategy, policy or model also as ./file.py:Class.
+    A name that `penstock problems` lists, or your own class as `./file.py:Class` (relative to the YAML file) or
+    `package.module:Class`.
     """
+    parameters: Mapping[str, Any] = {}
+    """Parameters that are drawn from less than the problem says, by name: [parameters](../training.md#parameters).
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options beside the name."""
-        return dict(self.model_extra)
+    A number fixes a parameter, `[low, high]` narrows its range. Of a choice of values, give one or a list.
+    """
+    design: Literal["monte_carlo", "sobol", "halton", "latin_hypercube"] = "monte_carlo"
+    """How the parameters of the training simulations cover their space: [designs](../training.md#designs).
 
-
-def _named(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-Choice = Annotated[Named, BeforeValidator(_named)]
-"""`direct` is short for `{name: direct}`."""
+    `monte_carlo` draws them independently. The validation set is drawn so whatever is named here.
+    """
 
 
 DEFAULT_ACCURACY = 1e-4  # of a field of which a surrogate knows the third digit at best
@@ -354,12 +319,7 @@ class Config(Section):
     It is slower, and refuses [some options](../configuration.md#what-deterministic-refuses): [what it asks
     for](../training.md#runs-that-repeat-to-the-bit).
     """
-    problem: Annotated[Choice, OnResume.FIXED]
-    """The PDE.
-
-    A name that `penstock problems` lists, or your own class as `./file.py:Class` (relative to the YAML file) or
-    `package.module:Class`.
-    """
+    problem: Annotated[ProblemSection, ByName, OnResume.FIXED]
     solver: SolverSection = SolverSection()
     buffer: BufferSection = BufferSection()
     model: Annotated[Choice, OnResume.FIXED] = Named(name="fno")
@@ -381,24 +341,6 @@ class Config(Section):
                 f"{self.buffer.watermark}: a batch holds distinct samples"
             )
         return self
-
-
-def marked[Mark](section: Section, kind: type[Mark], prefix: str = "") -> Iterator[tuple[str, Any, Mark]]:
-    """The keys that have a mark of a kind.
-
-    Args:
-        section: the section, sections inside it included.
-        kind: class of the mark.
-        prefix: dotted key of the section, with a dot at its end.
-
-    Yields:
-        Dotted key, value and mark.
-    """
-    for name, info in type(section).model_fields.items():
-        key, value = f"{prefix}{name}", getattr(section, name)
-        yield from ((key, value, mark) for mark in info.metadata if isinstance(mark, kind))
-        if isinstance(value, Section):
-            yield from marked(value, kind, f"{key}.")
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:

@@ -26,7 +26,7 @@ def read_values(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
     """
     values = _read(path)
     for override in overrides:
-        _override(values, override)
+        lay_over(values, override)
     return values
 
 
@@ -67,7 +67,16 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _override(values: dict[str, Any], override: str) -> None:
+def lay_over(values: dict[str, Any], override: str) -> None:
+    """Set one value among nested dictionaries.
+
+    Args:
+        values: the dictionaries, which are changed.
+        override: `key=value`, with a dotted key and a value in YAML.
+
+    Raises:
+        PenstockError: it is malformed.
+    """
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise PenstockError(f"{override!r}: an override reads key=value, for instance training.batch_size=32")

@@ -58,8 +58,8 @@ class Design(ABC):
         """
 
 
-class MonteCarlo(Design):
-    """Independent draws, in the order of their ids: 0, 1, 2, ..."""
+class InOrder(Design):
+    """All simulations, in the order of their ids: 0, 1, 2, ..."""
 
     def __init__(self, name: str):
         super().__init__(name)

@@ -24,7 +24,7 @@ from penstock.orchestrator.actors.learner_actor import LearnerActor
 from penstock.orchestrator.cluster.ray_session import noted_signals, ray_session, set_environment
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.ledger import conditions
-from penstock.orchestrator.ledger.designs import MonteCarlo
+from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.orchestrator.plan import Plan, resolve
 from penstock.orchestrator.run.bounds import (
@@ -261,9 +261,9 @@ class _Driver:
             conditions.require_same(self.folder, "learner", prepared.conditions)
         self.folder.update_run(learner_pid=prepared.pid)
         self._announce(prepared)
-        validation = Ledger(MonteCarlo("validation"), config.validation.simulations, prepared.validation)
+        validation = Ledger(InOrder("validation"), config.validation.simulations, prepared.validation)
         limit, saved = config.training.stop_after.simulations, self.folder.read("ledger.json")
-        training = Ledger(MonteCarlo("training"), limit, prepared.training, saved)
+        training = Ledger(InOrder("training"), limit, prepared.training, saved)
         journal, choices = Journal(self.folder), Choices(self.folder)
         families, failures = Families(self.folder), Failures(self.folder)
         self.metrics.choose(choices.decisions)

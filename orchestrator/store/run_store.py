@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from penstock.arrays import zarr_store
 from penstock.layout import Layout
 from penstock.learner.validation.collect import Collected
-from penstock.orchestrator.store import zarr_store
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.status import Ended
 

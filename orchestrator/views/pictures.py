@@ -1,13 +1,14 @@
-"""The picture that `penstock predict` draws.
+"""The pictures that `penstock predict` and `penstock problems show` draw.
 
 Axes:  N samples, * the shape of a geometry: *grid of a grid, P points of others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from penstock.orchestrator.views.numbers import digits
 
 MAX_ROWS = 8
 MAX_ARROWS = 400
+TEXT_WIDTH, MAX_LINES = 42, 3  # of the scalars under a panel, in characters
 MAX_ASPECT = 5  # of a domain that is drawn to scale
 POINT_AREA = 2e4  # of all points of a cloud together, in square points of print
 
@@ -51,33 +53,16 @@ def draw_comparison(
         errors: relative L2 errors, [N].
         layout: layout of the samples.
     """
-    import matplotlib
+    output = _fields(layout.outputs)[0]
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    output = next(spec for spec in layout.outputs if spec.on is not None)
-    fields = [spec for spec in layout.inputs if spec.on is not None]
-    scalars = [spec for spec in layout.inputs if spec.on is None]
-    num_rows = min(len(errors), MAX_ROWS)
-    samples = np.linspace(0, len(errors) - 1, num_rows).round().astype(int)  # of a trajectory its last steps, too
-    figure, axes = plt.subplots(
-        num_rows,
-        len(fields) + 3,
-        figsize=(3.2 * (len(fields) + 3), 2.9 * num_rows),
-        squeeze=False,
-        layout="constrained",
-    )
-    for row, of_row in zip(samples, axes, strict=True):
+    def panels(row: int) -> list[_Panel]:
         truth, predicted = arrays[output.name][row], prediction[row]
         error = predicted - truth
         where = _shown(output.on, arrays, row)
         sizes = [_length(values, output)[..., where] for values in (truth, predicted)]
         limits = {"vmin": min(map(np.min, sizes)), "vmax": max(map(np.max, sizes))}
-        panels = [
-            _Panel(f"{spec.name} [{spec.unit}]", arrays[spec.name][row], spec, {"cmap": "cividis"}) for spec in fields
-        ]
-        panels += [
+        return [
+            *_panels(_fields(layout.inputs), arrays, row, {"cmap": "cividis"}),
             _Panel(f"{output.name} [{output.unit}], solver", truth, output, limits),
             _Panel("surrogate", predicted, output, limits),
             _Panel(
@@ -87,20 +72,78 @@ def draw_comparison(
                 {"cmap": "magma"},
             ),
         ]
-        for axis, panel in zip(of_row, panels, strict=True):
+
+    _draw(path, arrays, _spread(len(errors)), panels, _scalars(layout.inputs))
+
+
+def draw_samples(path: Path, arrays: Mapping[str, np.ndarray], rows: Sequence[int], layout: Layout) -> None:
+    """Draw a PNG with one row per sample.
+
+    A row shows all fields, inputs first, and the scalars as text. Fields are drawn as by `draw_comparison`.
+
+    Args:
+        path: the file.
+        arrays: arrays by quantity, as for `draw_comparison`.
+        rows: the samples to draw.
+        layout: layout of the samples, which have a field.
+    """
+
+    def panels(row: int) -> list[_Panel]:
+        inputs = _panels(_fields(layout.inputs), arrays, row, {"cmap": "cividis"})
+        return [*inputs, *_panels(_fields(layout.outputs), arrays, row, {})]
+
+    _draw(path, arrays, rows, panels, _scalars((*layout.inputs, *layout.outputs)))
+
+
+def _draw(
+    path: Path,
+    arrays: Mapping[str, np.ndarray],
+    rows: Sequence[int],
+    panels: Callable[[int], list[_Panel]],
+    scalars: Sequence[FieldSpec],
+) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    num_panels = len(panels(rows[0]))
+    size = (3.2 * num_panels, 2.9 * len(rows))
+    figure, axes = plt.subplots(len(rows), num_panels, figsize=size, squeeze=False, layout="constrained")
+    for row, of_row in zip(rows, axes, strict=True):
+        for axis, panel in zip(of_row, panels(row), strict=True):
             geometry = panel.spec.on
             DRAWN[type(geometry)](figure, axis, panel, geometry, arrays, row)
             axis.set_title(panel.title, fontsize=9)
         if scalars:
             text = ", ".join(_scalar_text(spec, arrays[spec.name][row]) for spec in scalars)
-            of_row[0].set_xlabel(text, fontsize=8)
-    figure.savefig(path, dpi=120)
+            of_row[0].set_xlabel(fill(text, TEXT_WIDTH, max_lines=MAX_LINES, placeholder=" ..."), fontsize=8)
+    figure.savefig(path, dpi=120, format="png")  # whatever the name ends in
     plt.close(figure)
+
+
+def _spread(num: int) -> np.ndarray:
+    """Rows from the first to the last: of a trajectory its last steps, too."""
+    return np.linspace(0, num - 1, min(num, MAX_ROWS)).round().astype(int)
+
+
+def _fields(specs: Sequence[FieldSpec]) -> list[FieldSpec]:
+    return [spec for spec in specs if spec.on is not None]
+
+
+def _scalars(specs: Sequence[FieldSpec]) -> list[FieldSpec]:
+    return [spec for spec in specs if spec.on is None]
+
+
+def _panels(
+    specs: Sequence[FieldSpec], arrays: Mapping[str, np.ndarray], row: int, style: dict[str, Any]
+) -> list[_Panel]:
+    return [_Panel(f"{spec.name} [{spec.unit}]", arrays[spec.name][row], spec, style) for spec in specs]
 
 
 def _scalar_text(spec: FieldSpec, value: np.ndarray) -> str:
     numbers = " ".join(f"{number:.4g}" for number in np.atleast_1d(value))
-    return f"{spec.name} = {numbers} {spec.unit}"
+    return f"{spec.name} = {numbers}" + (f" {spec.unit}" if spec.unit != "1" else "")
 
 
 def _length(values: np.ndarray, spec: FieldSpec) -> np.ndarray:

@@ -1,13 +1,26 @@
-"""Parameter spaces and seeded draws."""
+"""Parameter spaces and seeded draws, with the distributions of scalars that most spaces are made of."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any
 from zlib import crc32
 
 import numpy as np
-from scipy.special import ndtr
+
+from penstock.registry import nearest
+from penstock.solvers.parameters.distribution import AtQuantiles, Distribution, Narrowable, WithQuantiles
+from penstock.solvers.parameters.scalars import Discrete, LogUniform, Normal, TruncatedNormal, Uniform
+
+__all__ = [
+    "Discrete",
+    "LogUniform",
+    "Normal",
+    "ParameterSpace",
+    "TruncatedNormal",
+    "Uniform",
+    "generator_of",
+]
 
 
 def generator_of(seed: int, design: str, simulation: int) -> np.random.Generator:
@@ -24,127 +37,6 @@ def generator_of(seed: int, design: str, simulation: int) -> np.random.Generator
         A fresh generator.
     """
     return np.random.default_rng(np.random.SeedSequence((seed, crc32(design.encode()), simulation)))
-
-
-class Distribution(Protocol):
-    """One random quantity of a problem."""
-
-    def draw(self, generator: np.random.Generator) -> Any:
-        """One value."""
-        ...
-
-    def features(self, value: Any) -> np.ndarray:
-        """The vector [F] to sort values by, scaled so that draws spread by about 1."""
-        ...
-
-    def describe(self) -> str:
-        """One line of prose for the card of an exported model."""
-        ...
-
-
-@runtime_checkable
-class WithQuantiles(Protocol):
-    """A distribution that can be tested for bias in a stream of its draws.
-
-    The quantile of a scalar x with cumulative distribution F is F(x), the probability integral transform: uniform on
-    [0, 1] over draws, whatever the distribution. So one measure serves all parameters.
-    """
-
-    def quantile_names(self, name: str) -> tuple[str, ...]:
-        """The names of the quantiles of the quantity `name`."""
-        ...
-
-    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
-        """The independent quantiles [F] of what `draw` returns for this generator.
-
-        Args:
-            generator: a generator in the state that `draw` would be given; it is left as `draw` leaves it.
-
-        Returns:
-            Quantiles that are uniform on [0, 1] over draws. They are computed from the random numbers, because the
-            drawn value may show less than was drawn: the sign of a field hides its modes.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class Uniform:
-    """A scalar, uniform on [low, high].
-
-    Raises:
-        ValueError: `low` is not below `high`.
-    """
-
-    low: float
-    """The smallest value."""
-    high: float
-    """The largest value."""
-    unit: str = "1"
-    """Physical unit, for people; "1" when dimensionless."""
-
-    def __post_init__(self):
-        if not self.low < self.high:
-            raise ValueError(f"low = {self.low} must be below high = {self.high}")
-
-    def draw(self, generator: np.random.Generator) -> float:
-        """One value."""
-        return float(generator.uniform(self.low, self.high))
-
-    def features(self, value: float) -> np.ndarray:
-        """The value, scaled to [0, 1]."""
-        return np.array([(value - self.low) / (self.high - self.low)])
-
-    def quantile_names(self, name: str) -> tuple[str, ...]:
-        """The name itself, because there is one quantile."""
-        return (name,)
-
-    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
-        """The quantile of the value that `draw` returns for this generator, [1]."""
-        return np.array([generator.random()])
-
-    def describe(self) -> str:
-        """One line of prose for the card of an exported model."""
-        return f"uniform on [{self.low:g}, {self.high:g}] {self.unit}"
-
-
-@dataclass(frozen=True)
-class Normal:
-    """A scalar, normal with this mean and standard deviation.
-
-    Raises:
-        ValueError: `deviation` is not above 0.
-    """
-
-    mean: float = 0.0
-    """The mean."""
-    deviation: float = 1.0
-    """The standard deviation."""
-    unit: str = "1"
-    """Physical unit, for people; "1" when dimensionless."""
-
-    def __post_init__(self):
-        if not self.deviation > 0:
-            raise ValueError(f"deviation = {self.deviation} must be above 0: for a number that is known, draw nothing")
-
-    def draw(self, generator: np.random.Generator) -> float:
-        """One value."""
-        return float(generator.normal(self.mean, self.deviation))
-
-    def features(self, value: float) -> np.ndarray:
-        """The value, scaled to a mean of 0 and a standard deviation of 1."""
-        return np.array([(value - self.mean) / self.deviation])
-
-    def quantile_names(self, name: str) -> tuple[str, ...]:
-        """The name itself, because there is one quantile."""
-        return (name,)
-
-    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
-        """The quantile of the value that `draw` returns for this generator, [1]."""
-        return np.array([ndtr(generator.standard_normal())])
-
-    def describe(self) -> str:
-        """One line of prose for the card of an exported model."""
-        return f"normal with mean {self.mean:g} and standard deviation {self.deviation:g}, in {self.unit}"
 
 
 class ParameterSpace:
@@ -168,6 +60,48 @@ class ParameterSpace:
         return np.concatenate(
             [distribution.features(parameters[name]) for name, distribution in self.distributions.items()]
         )
+
+    @property
+    def takes_quantiles(self) -> bool:
+        """Whether `at_quantiles` works, because each distribution is `AtQuantiles`."""
+        return all(isinstance(distribution, AtQuantiles) for distribution in self.distributions.values())
+
+    def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> dict[str, Any]:
+        """The parameters with these quantiles, by name.
+
+        Args:
+            quantiles: numbers inside of (0, 1), in the order of `quantile_names`.
+            generator: for what the quantiles leave open, such as the fine modes of a field.
+        """
+        values, first = {}, 0
+        for name, distribution in self.distributions.items():
+            end = first + len(distribution.quantile_names(name))
+            values[name] = distribution.at_quantiles(quantiles[first:end], generator)
+            first = end
+        return values
+
+    def narrowed(self, given: Mapping[str, Any]) -> ParameterSpace:
+        """The space with some distributions narrowed or fixed.
+
+        Args:
+            given: what `narrowed` of a distribution takes, by the parameter's name.
+
+        Raises:
+            ValueError: a parameter is unknown, can't be narrowed, or not so; the message begins with its name.
+        """
+        distributions = dict(self.distributions)
+        for name, part in given.items():
+            if name not in distributions:
+                raise ValueError(f"{name}: unknown parameter; {nearest(name, distributions)}")
+            if not isinstance(distributions[name], Narrowable):
+                raise ValueError(
+                    f"{name} = {part!r}: its distribution can't be narrowed: {distributions[name].describe()}"
+                )
+            try:
+                distributions[name] = distributions[name].narrowed(part)
+            except ValueError as error:
+                raise ValueError(f"{name} = {part!r}: {error}") from error
+        return ParameterSpace(**distributions)
 
     @property
     def quantile_names(self) -> tuple[str, ...]:

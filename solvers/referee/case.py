@@ -14,7 +14,6 @@ from penstock.solvers.linear.check import residual_of
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.iterative.petsc import Krylov
 from penstock.solvers.linear.strategy import Tolerance
-from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problem import LinearSystem, Outcome, Problem, Solution, Solve, SolveError
 
 if TYPE_CHECKING:
@@ -133,7 +132,7 @@ class Case:
         return relative_error(system, x, _vector(system, self._exact[number]), size)
 
     def _parameters(self, simulation: int):
-        return self.problem.draw(generator_of(self.seed, self.design, simulation))
+        return self.problem.draw_numbered(self.seed, self.design, simulation)
 
     def _first_system(self, simulation: int) -> Iterator[LinearSystem]:
         found: list[LinearSystem] = []
@@ -241,6 +240,6 @@ def systems_of(problem: Problem, seed: int, solve: Solve) -> list[tuple[str, int
             found.append((system.family, system.A.getSize()[0]))
         return solution
 
-    for _ in problem.simulate(problem.draw(generator_of(seed, "training", 0)), note):
+    for _ in problem.simulate(problem.draw_numbered(seed, "training", 0), note):
         pass
     return found

@@ -13,7 +13,7 @@ from benchmarks.solvers import end_to_end, page, solvers
 from benchmarks.solvers.cases import darcy, heat, newton, poisson, transient
 from benchmarks.solvers.published import published_arms
 from penstock.errors import PenstockError
-from penstock.solvers.discretisation.structured import StructuredDiffusion
+from penstock.solvers.discretisation.differences.structured import StructuredDiffusion
 from penstock.solvers.linear.check import residual_of
 from penstock.solvers.problem import LinearSystem
 from penstock.solvers.problems.steady.darcy import Darcy

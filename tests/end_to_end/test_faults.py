@@ -12,8 +12,8 @@ from tempfile import gettempdir
 import psutil
 import pytest
 
+from penstock.arrays import zarr_store
 from penstock.learner.checkpoints import checkpoint
-from penstock.orchestrator.store import zarr_store
 
 LONG = "training.stop_after={steps: 100000}"
 

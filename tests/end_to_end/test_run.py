@@ -17,8 +17,8 @@ import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
+from penstock.arrays import zarr_store
 from penstock.learner.checkpoints import checkpoint
-from penstock.orchestrator.store import zarr_store
 from penstock.orchestrator.views.numbers import digits
 
 METRICS = {

@@ -25,7 +25,7 @@ from penstock.learner.stream.stream import InProcessStream
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.collect import Collected, Collector
 from penstock.messages import Chunk, Lease, LeaseEnd
-from penstock.orchestrator.ledger.designs import MonteCarlo
+from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.status import Ended
 from tests.support.learners import StopsAt
@@ -112,7 +112,7 @@ def submit_all(stream, worker):
 
 def submit_blocks(stream, worker, ended):
     """The blocks that have not ended, on their lanes."""
-    ledger, numbers = Ledger(MonteCarlo("training"), NUM_SIMULATIONS, ended), itertools.count()
+    ledger, numbers = Ledger(InOrder("training"), NUM_SIMULATIONS, ended), itertools.count()
     for lane in range(NUM_LANES):
         while (lease := ledger.lease_block(next(numbers), DETERMINISTIC.blocks(NUM_SIMULATIONS), lane)) is not None:
             stream.submit(lease, worker)

@@ -28,7 +28,7 @@ from penstock.learner.stream.stream import InProcessStream
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.collect import Collected, Collector
 from penstock.messages import Chunk, Lease
-from penstock.orchestrator.ledger.designs import MonteCarlo
+from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.status import Ended
 from tests.support.learners import StopsAt
@@ -201,7 +201,7 @@ def test_a_resumed_training_is_the_uninterrupted_one_bit_for_bit(tmp_path, geome
             settings = {"validation_simulations": 6, "stop_after": StopAfter(simulations=NUM_SIMULATIONS)}
             trained = learner(stream, geometry, draws, store, **settings)
             ledger, numbers = (
-                Ledger(MonteCarlo("training"), NUM_SIMULATIONS, trained.account.training),
+                Ledger(InOrder("training"), NUM_SIMULATIONS, trained.account.training),
                 itertools.count(),
             )
             blocks = DETERMINISTIC.blocks(NUM_SIMULATIONS)

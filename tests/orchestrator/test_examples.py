@@ -10,7 +10,7 @@ import torch
 from penstock.learner.stream.stream import InProcessStream
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.config.config import load_config
-from penstock.orchestrator.ledger.designs import MonteCarlo
+from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.orchestrator.plan import resolve
 
@@ -52,7 +52,7 @@ def error_of(example: str, overrides: tuple[str, ...]) -> float:
     with closing(InProcessStream()) as stream:
         learner = plan.learner(stream)
         for design, limit in (("validation", 20), ("training", 400)):
-            ledger = Ledger(MonteCarlo(design), limit)
+            ledger = Ledger(InOrder(design), limit)
             while (lease := plan.order.lease(ledger, next(numbers), 0, window=0, num_ready=1)) is not None:
                 stream.submit(lease, worker)
         assert learner.run() == "stream ended"

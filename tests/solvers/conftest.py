@@ -1,10 +1,11 @@
-"""One core, and scripts on several MPI ranks."""
+"""One core, scripts on several MPI ranks, a solver that is not ours."""
 
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,3 +33,18 @@ def run_on_ranks():
         return done.stdout
 
     return run
+
+
+@pytest.fixture
+def scipy_solve():
+    """The `solve` that problems are given, by SciPy's sparse LU."""
+    from scipy.sparse.linalg import spsolve  # after OMP_NUM_THREADS is set
+
+    from tests.support.systems import to_scipy
+
+    def solve(system):
+        x = system.b.duplicate()
+        x.array = spsolve(to_scipy(system.A).tocsc(), system.b.array_r)
+        return SimpleNamespace(x=x)
+
+    return solve

@@ -13,6 +13,7 @@ from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
 from penstock.solvers.linear.iterative.petsc import Krylov
+from penstock.solvers.parameters.point_sets import Sobol
 from penstock.solvers.parameters.space import ParameterSpace, Uniform, generator_of
 from penstock.solvers.problem import LinearSystem, Problem
 from penstock.solvers.problems.steady.darcy import Darcy
@@ -183,6 +184,25 @@ def test_every_sample_carries_the_ranks_of_its_draw():
         np.testing.assert_allclose(4 * chunk.quantiles, chunk.arrays["scalars"], rtol=1e-6)
         rows += len(chunk)
     assert rows == 9
+
+
+def test_training_lies_on_the_points_of_its_design_whoever_solves_it():
+    """The other designs are drawn independently. The first 16 points of Sobol's are one per sixteenth."""
+
+    def solved(*simulations, design="training", point_sets=True):
+        options = {"point_sets": {"training": Sobol(1, 3, "training")}} if point_sets else {}
+        solvers = {"training": LinearSolver(Direct(), rtol=1e-8)}
+        worker = SolverWorker(Steps(), solvers, seed=3, sort=False, **options)
+        chunks = list(worker.stream(lease(*simulations, design=design)))
+        for chunk in chunks:
+            np.testing.assert_allclose(chunk.quantiles, chunk.arrays["scalars"], rtol=1e-6)
+        return joined(chunks)
+
+    together = solved(*range(16))
+    assert sorted(int(16 * value) for (_, step), value in together.items() if step == 0) == list(range(16))
+    assert together == solved(*range(8, 16)) | solved(7, 6, 5, 4) | solved(0, 3, 2, 1)
+    assert solved(0, 1, design="validation") == solved(0, 1, design="validation", point_sets=False)
+    assert solved(0, 1) != solved(0, 1, point_sets=False)
 
 
 def test_a_problem_with_draws_of_its_own_has_no_ranks():

@@ -7,7 +7,7 @@ from functools import cached_property
 from math import ceil
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
@@ -113,6 +113,12 @@ class WhiteNoise:
         """The quantile of each component's mean over the cells, which is normal."""
         cells = self.draw(generator).reshape(self.shape[0], -1)
         return ndtr(cells.mean(axis=1) * np.sqrt(cells.shape[1]))
+
+    def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """The array whose means have these quantiles; what differs from the means is drawn."""
+        cells = self.draw(generator).reshape(self.shape[0], -1)
+        means = ndtri(quantiles) / np.sqrt(cells.shape[1])
+        return (cells + (means - cells.mean(axis=1))[:, None]).reshape(self.shape)
 
     def describe(self) -> str:
         """One line of prose for the card of an exported model."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.five_point import OFFSETS, FivePoint, neighbours
+from penstock.solvers.discretisation.differences.five_point import OFFSETS, FivePoint, neighbours
 from penstock.solvers.discretisation.newton import newton
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve

@@ -10,7 +10,7 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.five_point import OFFSETS, FivePoint, neighbours
+from penstock.solvers.discretisation.differences.five_point import OFFSETS, FivePoint, neighbours
 from penstock.solvers.discretisation.newton import newton
 from penstock.solvers.parameters.fields import GaussianField, LogNormalField
 from penstock.solvers.parameters.space import ParameterSpace

@@ -1,1 +1,1 @@
-"""Equations on the torus by Fourier pseudo-spectral methods: there are no linear systems."""
+"""Waves and flows by Fourier modes or in closed form, without linear systems."""

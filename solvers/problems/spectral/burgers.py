@@ -9,7 +9,13 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.spectral import IntegratingFactorRK4, QuadraticFlux, Torus, trajectory
+from penstock.solvers.discretisation.explicit.spectral import (
+    IntegratingFactorRK4,
+    QuadraticFlux,
+    Torus,
+    check_resolution,
+    trajectory,
+)
 from penstock.solvers.parameters.fields import PeriodicField
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import Parameters, Problem, Solve
@@ -54,8 +60,7 @@ class Burgers(Problem):
         interval: float = 1.0,
         law: str = "paper",
     ):
-        if resolution < 8 or resolution % 2:
-            raise ValueError(f"resolution = {resolution} must be an even number from 8 on")
+        check_resolution(resolution)
         if not 0 < viscosity < np.inf:
             raise ValueError(f"viscosity = {viscosity} must be above 0 and finite")
         check_frames(num_steps, interval, 1)

@@ -11,9 +11,9 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
+from penstock.solvers.discretisation.differences.stencil import StencilMatrix
+from penstock.solvers.discretisation.explicit.spectral import Torus
 from penstock.solvers.discretisation.explicit.time_steps import rk4, strang
-from penstock.solvers.discretisation.spectral import Torus
-from penstock.solvers.discretisation.stencil import StencilMatrix
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
 from penstock.solvers.problems.frames import check_frames, samples
@@ -42,8 +42,8 @@ class GrayScott(Problem):
     ∂a/∂t = 2e-5 Δa - a b² + F (1 - a),   ∂b/∂t = 1e-5 Δb + a b² - (F + k) b   on (-1, 1)², periodic.
 
     The feed F and the kill k decide on the pattern that arises (Pearson, 1993). At first a is 1 less a sum of humps and
-    b is another sum of humps, both shifted and scaled to [0, 1]: the law of `Humps`. This is the Gray-Scott set of The
-    Well (Ohana et al., 2024, arXiv 2412.00568) for the half of its simulations that begin so: 128 x 128 points,
+    b is another sum of humps, both shifted and scaled to [0, 1]: the law of `Clusters`. This is the Gray-Scott set of
+    The Well (Ohana et al., 2024, arXiv 2412.00568) for the half of its simulations that begin so: 128 x 128 points,
     t <= 10,000, a frame every 10, six patterns. The other half begins with trigonometric noise.
 
     Strang's splitting, Δt <= 0.5: the reaction by the classical Runge-Kutta method, and diffusion exact in time by
@@ -94,7 +94,7 @@ class GrayScott(Problem):
             centring="vertices",
             periodic=True,
         )
-        self.space = ParameterSpace(initial=Humps(resolution))
+        self.space = ParameterSpace(initial=Clusters(resolution))
         self.inputs = (FieldSpec(name="before", on=grid, components=2),)
         self.outputs = (FieldSpec(name="solution", on=grid, components=2),)
 
@@ -168,7 +168,7 @@ class GrayScott(Problem):
         return matrices
 
 
-class Humps:
+class Clusters:
     """The law of a and b at first, clusters of humps, as in the code of The Well's set.
 
     A cluster is a sum of A exp(-s r²) over N places, 10 to 100 of them, uniform on the square, with A ~ U(1, 3) and

@@ -9,7 +9,7 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.spectral import IntegratingFactorRK4, Torus, trajectory
+from penstock.solvers.discretisation.explicit.spectral import IntegratingFactorRK4, Torus, check_resolution, trajectory
 from penstock.solvers.parameters.fields import PeriodicField
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import Parameters, Problem, Solve
@@ -21,7 +21,7 @@ LARGEST_STEP = 0.05
 
 
 class NavierStokes(Problem):
-    """Two-dimensional flow on the torus: from vorticity w at some times to w at the next.
+    """Flow on the torus: from vorticity w at some times to w at the next.
 
     ∂w/∂t + u·∇w = ν Δw + f,   u = (∂ψ/∂y, -∂ψ/∂x),   -Δψ = w   on the unit torus,
     f = 0.1 (sin 2π(x + y) + cos 2π(x + y)).
@@ -56,8 +56,7 @@ class NavierStokes(Problem):
         history: int = 1,
         law: str = "paper",
     ):
-        if resolution < 8 or resolution % 2:
-            raise ValueError(f"resolution = {resolution} must be an even number from 8 on")
+        check_resolution(resolution)
         if not 0 < viscosity < np.inf:
             raise ValueError(f"viscosity = {viscosity} must be above 0 and finite")
         check_frames(num_steps, interval, history)

@@ -11,7 +11,7 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.stencil import StencilMatrix
+from penstock.solvers.discretisation.differences.stencil import StencilMatrix
 from penstock.solvers.parameters.fields import GaussianField
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
@@ -59,13 +59,7 @@ class Helmholtz(Problem):
     def __init__(self, *, resolution: int = 64, wavenumber: float = 20.0):
         if resolution < 2:
             raise ValueError(f"resolution = {resolution} is too small: a square of cells needs at least 2 per side")
-        if not 0 < wavenumber < inf:
-            raise ValueError(f"wavenumber = {wavenumber} must be above 0 and finite")
-        if (points := 2 * pi * resolution / wavenumber) < LEAST_POINTS:
-            raise ValueError(
-                f"resolution = {resolution} has {points:.1f} points per wavelength at wavenumber = {wavenumber:g}, "
-                f"which needs {LEAST_POINTS}: give resolution = {ceil(LEAST_POINTS * wavenumber / (2 * pi))} or more"
-            )
+        check_waves(resolution, wavenumber)
         self.resolution = resolution
         self.wavenumber = wavenumber
         self._field = GaussianField(resolution + 1)  # its cells stand for the vertices
@@ -151,3 +145,18 @@ class Helmholtz(Problem):
     @cached_property
     def _vector(self) -> PETSc.Vec:
         return self._matrix.mat.createVecLeft()
+
+
+def check_waves(resolution: int, wavenumber: float) -> None:
+    """Check that waves have enough points.
+
+    Raises:
+        ValueError: they have fewer than 5 per wavelength, or the wavenumber is out of its range.
+    """
+    if not 0 < wavenumber < inf:
+        raise ValueError(f"wavenumber = {wavenumber} must be above 0 and finite")
+    if (points := 2 * pi * resolution / wavenumber) < LEAST_POINTS:
+        raise ValueError(
+            f"resolution = {resolution} has {points:.1f} points per wavelength at wavenumber = {wavenumber:g}, "
+            f"which needs {LEAST_POINTS}: give resolution = {ceil(LEAST_POINTS * wavenumber / (2 * pi))} or more"
+        )

@@ -11,8 +11,8 @@ from numpy.polynomial import chebyshev
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.cells import cell_means
-from penstock.solvers.discretisation.structured import StructuredDiffusion
+from penstock.solvers.discretisation.differences.cells import cell_means
+from penstock.solvers.discretisation.differences.structured import StructuredDiffusion
 from penstock.solvers.parameters.space import Normal, ParameterSpace
 from penstock.solvers.problem import Parameters, Problem, Solve
 

@@ -15,7 +15,7 @@ from scipy.spatial import Delaunay
 from penstock.arrays.simplices import lumped_mass, measures
 from penstock.geometry import Points
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.remeshed import diffusion
+from penstock.solvers.discretisation.elements.remeshed import diffusion
 from penstock.solvers.parameters.space import Normal, ParameterSpace, Uniform
 from penstock.solvers.problem import Parameters, Problem, Solve
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.five_point import OFFSETS, FivePoint, neighbours
+from penstock.solvers.discretisation.differences.five_point import OFFSETS, FivePoint, neighbours
 from penstock.solvers.parameters.fields import GaussianField
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve

@@ -11,7 +11,7 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.structured import StructuredDiffusion
+from penstock.solvers.discretisation.differences.structured import StructuredDiffusion
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
 

@@ -14,13 +14,12 @@ import numpy as np
 
 from penstock.geometry import Mesh
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.mesh_fem import MeshElements
+from penstock.solvers.discretisation.elements.mesh_fem import MeshElements, WeakForm
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
 
 if TYPE_CHECKING:
     import dolfinx
-    from petsc4py import PETSc
 
 MIDDLE = 0.25  # of a leg of the L, whose width is 0.5
 GRADING = 1.5  # 1 / (2/3): order 2 in L2 up to a logarithm; a uniform mesh leaves 4/3
@@ -106,36 +105,30 @@ class HeatLShape(Problem):
             source: f(t_i), [P].
         """
         self.elements.fill(self._heat, before + self.time_step * source)
-        return LinearSystem(
-            A=self._matrix,
-            b=self.elements.vector(self._load),
-            is_spd=True,
-            family="heat_l_shape",
-            guess=self.elements.at_dofs(before),
-        )
+        return self.equation.system(guess=self.elements.at_dofs(before))
 
     @cached_property
     def elements(self) -> MeshElements:
         return MeshElements(self.mesh.arrays)
 
     @cached_property
-    def _matrix(self) -> PETSc.Mat:
+    def equation(self) -> WeakForm:
+        """(M + Δt K) u_i = M (u_{i-1} + Δt f(t_i))."""
         from ufl import dx, grad, inner
 
         u, v = self.elements.trial, self.elements.test
-        return self.elements.matrix(u * v * dx + self.time_step * inner(grad(u), grad(v)) * dx, is_spd=True)
+        return WeakForm(
+            self.elements,
+            u * v * dx + self.time_step * inner(grad(u), grad(v)) * dx,
+            self._heat * v * dx,
+            family="heat_l_shape",
+            is_spd=True,
+        )
 
     @cached_property
     def _heat(self) -> dolfinx.fem.Function:
         """u_{i-1} + Δt f(t_i), which `assemble` fills."""
         return self.elements.function()
-
-    @cached_property
-    def _load(self) -> dolfinx.fem.Form:
-        from dolfinx.fem import form
-        from ufl import dx
-
-        return form(self._heat * self.elements.test * dx)
 
 
 def l_shape(resolution: int) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from penstock.learner.stream.lanes import Lanes
 from penstock.learner.stream.lockstep import Lockstep
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.messages import Chunk, LeaseEnd
-from penstock.orchestrator.ledger.designs import MonteCarlo
+from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.status import Ended
 
@@ -87,7 +87,7 @@ class Workers:
 
     def attach(self, ingest):
         self._ingest = ingest
-        self._ledger = Ledger(MonteCarlo("training"), self.limit, ingest.deliveries.ended)
+        self._ledger = Ledger(InOrder("training"), self.limit, ingest.deliveries.ended)
 
     def next(self, timeout_s, lane=None):
         if self.luck and self.luck.random() < 0.3:
@@ -223,7 +223,7 @@ def test_draws_follow_the_limiter():
 
 
 def test_a_lane_is_leased_whole_blocks_in_order_whatever_was_delivered_of_them():
-    ledger = Ledger(MonteCarlo("training"), 52, Ended([[0, 2], [10, 12], [15, 20]], {3: "why"}))
+    ledger = Ledger(InOrder("training"), 52, Ended([[0, 2], [10, 12], [15, 20]], {3: "why"}))
     leases = [[ledger.lease_block(10 * lane + n, blocks(), lane) for n in range(4)] for lane in range(3)]
     starts = [[lease.simulations[0] for lease in lane if lease is not None] for lane in leases]
     assert starts == [[0, 30, 45], [5, 20, 35, 50], [10, 25, 40]]  # block 3, 15 to 19, was delivered

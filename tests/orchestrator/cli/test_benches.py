@@ -12,7 +12,7 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.structured import StructuredDiffusion
+from penstock.solvers.discretisation.differences.structured import StructuredDiffusion
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
 from dataclasses import replace
@@ -81,8 +81,7 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.five_point import FivePoint
-from penstock.solvers.parameters.space import ParameterSpace, Uniform
+from penstock.solvers.discretisation.differences.five_point import FivePoint
 from penstock.solvers.problem import LinearSystem, Problem
 
 
@@ -135,8 +134,7 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.structured import StructuredDiffusion
-from penstock.solvers.parameters.space import ParameterSpace, Uniform
+from penstock.solvers.discretisation.differences.structured import StructuredDiffusion
 from penstock.solvers.problem import Problem
 
 
@@ -171,8 +169,7 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.five_point import OFFSETS, FivePoint
-from penstock.solvers.parameters.space import ParameterSpace, Uniform
+from penstock.solvers.discretisation.differences.five_point import OFFSETS, FivePoint
 from penstock.solvers.problem import Problem
 
 

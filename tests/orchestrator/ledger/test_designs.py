@@ -2,7 +2,7 @@
 
 import json
 
-from penstock.orchestrator.ledger.designs import Design, MonteCarlo
+from penstock.orchestrator.ledger.designs import Design, InOrder
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.status import Ended
 
@@ -72,7 +72,7 @@ def test_a_design_goes_on_after_a_resume_and_what_was_lost_comes_first():
 
 def test_a_ledger_that_was_written_before_the_checkpoint_gives_nothing_out_twice():
     """The file is written every 5 s: the run died with the checkpoint newer than it."""
-    for design, window in ((MonteCarlo("training"), 4), (Screened(), 4)):
+    for design, window in ((InOrder("training"), 4), (Screened(), 4)):
         ledger, given = Ledger(design, 60), []
         given += ledger.lease(0, window).simulations
         before = saved(ledger)
@@ -93,17 +93,17 @@ def test_a_ledger_that_was_written_before_the_checkpoint_gives_nothing_out_twice
 def test_a_folder_of_an_earlier_version_goes_on_by_counting():
     """Its ledger.json has no design, or there is none."""
     before = {"delivered": [[0, 4], [6, 7]], "failed": {"5": "why"}, "leased": {"3": [4, 8]}, "returned": []}
-    ledger = Ledger(MonteCarlo("training"), 12, Ended([[0, 4]], {5: "why"}), before)
+    ledger = Ledger(InOrder("training"), 12, Ended([[0, 4]], {5: "why"}), before)
     assert ledger.lease(0, 9).simulations == (4, 6, 8)
     assert ledger.lease(1, 9).simulations == (7, 9, 10, 11)
     assert ledger.lease(2, 9) is None and ledger.num_left == 0
 
 
 def test_a_limit_that_was_lowered_on_resume_holds():
-    ledger = Ledger(MonteCarlo("training"))
+    ledger = Ledger(InOrder("training"))
     for number in range(5):
         ledger.lease(number, 10)
-    resumed = Ledger(MonteCarlo("training"), 20, Ended([[0, 12]]), saved(ledger))
+    resumed = Ledger(InOrder("training"), 20, Ended([[0, 12]]), saved(ledger))
     assert resumed.num_left == 8
     assert resumed.lease(0, 6).simulations == tuple(range(12, 18))
     assert resumed.lease(1, 6).simulations == (18, 19)
@@ -137,9 +137,9 @@ def test_what_a_design_gives_twice_is_leased_once_and_it_may_have_none_for_now()
 
 
 def test_counting_gives_every_id_in_order():
-    design = MonteCarlo("validation")
+    design = InOrder("validation")
     assert [*design.next(3), *design.next(2)] == [0, 1, 2, 3, 4]
-    other = MonteCarlo("validation")
+    other = InOrder("validation")
     other.load_state(json.loads(json.dumps(design.state())))
     assert list(other.next(2)) == [5, 6]
     ledger = Ledger(other)

@@ -1,6 +1,6 @@
 """Leases, losses, faults."""
 
-from penstock.orchestrator.ledger.designs import MonteCarlo
+from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import FIRST, RECENT, Ledger
 from penstock.status import Ended
 
@@ -10,7 +10,7 @@ def intervals(*ids):
 
 
 def test_ids_are_leased_in_order_up_to_the_limit():
-    ledger = Ledger(MonteCarlo("training"), limit=5)
+    ledger = Ledger(InOrder("training"), limit=5)
     assert ledger.lease(0, 3).simulations == (0, 1, 2)
     assert ledger.lease(1, 3).simulations == (3, 4)
     assert ledger.lease(2, 3) is None
@@ -20,7 +20,7 @@ def test_ids_are_leased_in_order_up_to_the_limit():
 
 
 def test_a_lost_lease_gives_out_again_what_was_not_delivered():
-    ledger = Ledger(MonteCarlo("training"))
+    ledger = Ledger(InOrder("training"))
     ledger.lease(0, 4)
     ledger.lease(1, 2)
     ledger.settle(Ended([[1, 2]], {2: "diverged"}))
@@ -31,7 +31,7 @@ def test_a_lost_lease_gives_out_again_what_was_not_delivered():
 
 
 def test_a_whole_lease_loses_nothing():
-    ledger = Ledger(MonteCarlo("training"))
+    ledger = Ledger(InOrder("training"))
     ledger.lease(0, 4)
     ledger.settle(Ended([[0, 4]], {}))
     assert ledger.end_lease(0) == {} and ledger.num_left == float("inf")
@@ -39,14 +39,14 @@ def test_a_whole_lease_loses_nothing():
 
 
 def test_rebuilt_after_a_resume_it_fills_the_gaps_first():
-    ledger = Ledger(MonteCarlo("training"), None, Ended([[0, 2], [4, 5]], {6: "diverged"}))
+    ledger = Ledger(InOrder("training"), None, Ended([[0, 2], [4, 5]], {6: "diverged"}))
     assert ledger.lease(0, 4).simulations == (2, 3, 5, 7)
     assert ledger.lease(1, 2).simulations == (8, 9)
 
 
 def test_every_id_is_given_out_once_whatever_dies():
     """A thousand ids through leases of which every third is lost half way: each delivered exactly once."""
-    ledger, delivered, number = Ledger(MonteCarlo("training"), limit=1000), [], 0
+    ledger, delivered, number = Ledger(InOrder("training"), limit=1000), [], 0
     while (lease := ledger.lease(number, 7)) is not None:
         done = lease.simulations[: 3 if number % 3 == 0 else None]
         assert not set(done) & set(delivered)
@@ -61,7 +61,7 @@ def test_every_id_is_given_out_once_whatever_dies():
 def test_a_simulation_that_kills_its_worker_is_found_alone_and_given_up():
     """Simulation 37 kills whoever works on it, and what it was in is not known; all others are delivered."""
     for window in (1, 64, 256):
-        ledger, delivered, failed, deaths = Ledger(MonteCarlo("training"), limit=512), [], {}, 0
+        ledger, delivered, failed, deaths = Ledger(InOrder("training"), limit=512), [], {}, 0
         for number in range(1000):
             lease = ledger.lease(number, window)
             if lease is None:
@@ -78,7 +78,7 @@ def test_a_simulation_that_kills_its_worker_is_found_alone_and_given_up():
 
 def test_a_simulation_that_is_known_to_be_at_fault_is_tried_alone_and_costs_no_other_one():
     for window in (1, 64, 256):
-        ledger, delivered, failed, solved_with = Ledger(MonteCarlo("training"), limit=512), [], {}, []
+        ledger, delivered, failed, solved_with = Ledger(InOrder("training"), limit=512), [], {}, []
         for number in range(1000):
             lease = ledger.lease(number, window)
             if lease is None:
@@ -95,7 +95,7 @@ def test_a_simulation_that_is_known_to_be_at_fault_is_tried_alone_and_costs_no_o
 
 
 def test_fault_when_the_first_all_fail():
-    ledger = Ledger(MonteCarlo("training"))
+    ledger = Ledger(InOrder("training"))
     ledger.settle(Ended([], {i: f"reason {i}" for i in range(FIRST - 1)}))
     assert ledger.fault(0.05) is None
     ledger.settle(Ended([], {i: f"reason {i}" for i in range(FIRST)}))
@@ -103,7 +103,7 @@ def test_fault_when_the_first_all_fail():
 
 
 def test_fault_when_too_many_of_the_recent_fail():
-    ledger = Ledger(MonteCarlo("training"))
+    ledger = Ledger(InOrder("training"))
     ledger.settle(Ended([[0, 1000]], {}))
     tolerated = int(0.05 * RECENT)
     ledger.settle(Ended([[0, 1000]], {1000 + i: "late" for i in range(tolerated)}))
@@ -113,6 +113,6 @@ def test_fault_when_too_many_of_the_recent_fail():
 
 
 def test_fault_of_a_run_shorter_than_the_first():
-    ledger = Ledger(MonteCarlo("training"), limit=3)
+    ledger = Ledger(InOrder("training"), limit=3)
     ledger.settle(Ended([], {0: "a", 1: "b", 2: "c"}))
     assert "simulation 0: a" in ledger.fault(1.0)

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from penstock.orchestrator.ledger.designs import MonteCarlo
+from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.orchestrator.store.failures import Failures
 from penstock.orchestrator.store.run_folder import RunFolder
@@ -13,7 +13,7 @@ TOO_MANY = "'points' holds {} points, and the geometry's max_points is 200"
 
 
 def test_the_first_failure_is_told_and_then_ten_times_as_many(tmp_path: Path):
-    failures, ledger = Failures(RunFolder(tmp_path)), Ledger(MonteCarlo("training"))
+    failures, ledger = Failures(RunFolder(tmp_path)), Ledger(InOrder("training"))
     lines = {}
     for number in range(300):
         ledger.settle(Ended([], {i: TOO_MANY.format(201 + i) for i in range(number)}))
@@ -39,7 +39,7 @@ def test_the_first_failure_is_told_and_then_ten_times_as_many(tmp_path: Path):
 
 def test_failures_of_the_validation_set_are_told_apart(tmp_path: Path):
     failures = Failures(RunFolder(tmp_path))
-    validation, training = Ledger(MonteCarlo("validation")), Ledger(MonteCarlo("training"))
+    validation, training = Ledger(InOrder("validation")), Ledger(InOrder("training"))
     assert list(failures.news(validation, training)) == []
     validation.settle(Ended([], {4: "diverged", 2: "torn"}))  # in the order in which they failed
     training.settle(Ended([], {7: "inside out"}))

@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from penstock.solvers.parameters.fields import BinaryField, GaussianField, LogNormalField
-from penstock.solvers.parameters.space import Normal, ParameterSpace, Uniform, generator_of
+from penstock.solvers.parameters.fields import BinaryField, DirichletField, GaussianField, LogNormalField, PeriodicField
+from penstock.solvers.parameters.polygons import StarPolygon
+from penstock.solvers.parameters.scalars import Fixed
+from penstock.solvers.parameters.space import (
+    Discrete,
+    LogUniform,
+    Normal,
+    ParameterSpace,
+    TruncatedNormal,
+    Uniform,
+    generator_of,
+)
 
 
 def test_field_is_the_sum_of_its_cosines():
@@ -24,6 +34,77 @@ def test_field_is_the_sum_of_its_cosines():
                 norm = (np.sqrt(2) if k1 else 1.0) * (np.sqrt(2) if k2 else 1.0)
                 expected += coefficients[k1, k2] * norm * np.cos(np.pi * k1 * x) * np.cos(np.pi * k2 * y)
         np.testing.assert_allclose(field.evaluate(coefficients), expected, atol=1e-12)
+
+
+def test_dirichlet_field_is_the_sum_of_its_sines():
+    """The fast evaluations, and those at vertices, against the Karhunen-Loève sum written out."""
+    coefficients = np.random.default_rng(1).standard_normal((8, 8))
+    for resolution, centring in ((5, "cells"), (8, "cells"), (9, "cells"), (12, "cells"), (12, "vertices")):
+        field = DirichletField(resolution, num_modes=8, centring=centring)
+        i = np.arange(resolution)
+        places = (i + 0.5) / resolution if centring == "cells" else i / (resolution - 1)
+        x, y = np.meshgrid(places, places, indexing="ij")
+        expected = np.zeros((resolution, resolution))
+        for k1 in range(1, 9):
+            for k2 in range(1, 9):
+                expected += coefficients[k1 - 1, k2 - 1] * 2 * np.sin(np.pi * k1 * x) * np.sin(np.pi * k2 * y)
+        np.testing.assert_allclose(field.evaluate(coefficients), expected, atol=1e-12)
+
+
+class UnitNoise:
+    """A generator whose numbers are 0 but for one, which is 1."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def standard_normal(self, size):
+        return np.eye(1, size, self.place)[0]
+
+
+@pytest.mark.parametrize("name", ["bridge", "cosines"])
+def test_a_field_on_an_interval_has_the_covariance_of_greens_function(name):
+    """(-d²/dx² + τ²)^-1 in closed form: the Brownian bridge for 0 at both ends and τ = 0, else cosh cosh / τ sinh τ.
+
+    The mean mode 1 / τ² is dropped. What 1000 modes leave out is about 2 / (1000 π²) at most.
+    """
+    options = {"dimension": 1, "exponent": 1.0, "num_modes": 1000, "centring": "vertices"}
+    x = np.arange(9) / 8
+    low, high = np.minimum(x, x[:, None]), np.maximum(x, x[:, None])
+    if name == "bridge":
+        field = DirichletField(9, inverse_length=0.0, **options)
+        count, expected = 1000, low * (1 - high)
+    else:
+        field = GaussianField(9, inverse_length=2.0, **options)
+        count, expected = 999, np.cosh(2 * low) * np.cosh(2 * (1 - high)) / (2 * np.sinh(2)) - 1 / 4
+    draws = np.stack([field.draw(UnitNoise(place)) for place in range(count)])
+    np.testing.assert_allclose(draws.T @ draws, expected, atol=2 / (990 * np.pi**2))
+
+
+def test_a_smooth_function_on_an_interval_is_0_at_both_ends_or_not():
+    ends = {}
+    for field in (DirichletField, GaussianField):
+        value = field(33, dimension=1, exponent=3.0, centring="vertices").draw(generator_of(0, "training", 1))
+        ends[field] = np.abs(value[[0, -1]]) / np.abs(value).max()
+    assert ends[DirichletField].max() < 1e-12 and ends[GaussianField].min() > 1e-3
+
+
+def test_the_variance_of_a_dirichlet_field_is_that_of_its_draws():
+    """Averaged over the domain, against the sum of the eigenvalues of (-Laplacian + 9)^-2."""
+    field = DirichletField(17, num_modes=16)
+    k = np.arange(1, 17)
+    eigenvalues = (np.pi**2 * (k[:, None] ** 2 + k**2) + 9.0) ** -2
+    assert field.variance == pytest.approx(eigenvalues.sum())
+    draws = np.stack([field.draw(generator_of(0, "training", i)) for i in range(1000)])
+    assert draws.var(axis=0).mean() == pytest.approx(eigenvalues.sum(), rel=0.08)
+
+
+def test_values_sit_at_cells_or_vertices_of_one_function():
+    """The middle of five cells is that of five vertices; and no third name is known."""
+    for field in (GaussianField, DirichletField):
+        cells, vertices = (field(5, centring=each).draw(generator_of(3, "x", 7)) for each in ("cells", "vertices"))
+        assert cells[2, 2] == pytest.approx(vertices[2, 2], abs=1e-12)
+        with pytest.raises(ValueError, match="centring='corners'"):
+            field(5, centring="corners")
 
 
 def test_a_draw_is_one_function_at_every_resolution():
@@ -122,7 +203,11 @@ def test_ranks_are_uniform_whatever_the_range():
 
 @pytest.mark.parametrize(
     "distribution",
-    [Uniform(2.0, 5.0), Normal(2.0, 5.0), GaussianField(8), BinaryField(GaussianField(8), above=2.0, below=1.0)],
+    [
+        *(Uniform(2.0, 5.0), LogUniform(2.0, 5.0), Normal(2.0, 5.0), TruncatedNormal(0.0, 1.0, 0.0, 2.0)),
+        *(Discrete((1, 2)), Fixed(1), GaussianField(8), DirichletField(8), PeriodicField(8), StarPolygon(5, 0.1, 0.2)),
+        BinaryField(GaussianField(8), above=2.0, below=1.0),
+    ],
 )
 def test_ranks_use_the_generator_as_the_draw_does(distribution):
     """The generator is left as `draw` leaves it.

@@ -1,24 +1,7 @@
-"""A solver that is not ours, and a stencil summed face by face."""
-
-from types import SimpleNamespace
+"""A stencil summed face by face, and the angles of triangles."""
 
 import numpy as np
 import pytest
-from scipy.sparse.linalg import spsolve
-
-from tests.support.systems import to_scipy
-
-
-@pytest.fixture
-def scipy_solve():
-    """The `solve` that problems are given, by SciPy's sparse LU."""
-
-    def solve(system):
-        x = system.b.duplicate()
-        x.array = spsolve(to_scipy(system.A).tocsc(), system.b.array_r)
-        return SimpleNamespace(x=x)
-
-    return solve
 
 
 @pytest.fixture

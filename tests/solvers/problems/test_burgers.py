@@ -5,16 +5,7 @@ import pytest
 
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.spectral.burgers import Burgers
-
-
-def cole_hopf(initial, viscosity, time):
-    """u(t) = -2 ν (log φ)_x, where φ obeys the heat equation from exp(-1/(2ν) ∫ u) (Cole 1951, Hopf 1950)."""
-    n = len(initial)
-    k = 2j * np.pi * n * np.fft.fftfreq(n)
-    modes = np.fft.fft(initial)
-    integral = np.fft.ifft(np.divide(modes, k, where=k != 0, out=np.zeros_like(modes))).real
-    phi = np.fft.fft(np.exp(-integral / (2 * viscosity))) * np.exp(viscosity * k**2 * time)
-    return -2 * viscosity * (np.fft.ifft(k * phi) / np.fft.ifft(phi)).real
+from tests.support.cole_hopf import cole_hopf
 
 
 @pytest.mark.parametrize(("resolution", "viscosity", "tolerance"), [(512, 0.1, 1e-9), (1024, 0.01, 1e-6)])

@@ -5,6 +5,7 @@ import pytest
 from scipy.sparse import diags_array
 from scipy.sparse.linalg import spsolve
 
+from penstock.solvers.discretisation.elements.supg import UpwindedConvection
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.steady.convection_diffusion import ConvectionDiffusion
 from tests.support.systems import to_scipy
@@ -62,7 +63,7 @@ def test_second_order():
         u = np.sin(np.pi * x) * np.sin(np.pi * y)
         u_x, u_y = np.pi * np.cos(np.pi * x) * np.sin(np.pi * y), np.pi * np.sin(np.pi * x) * np.cos(np.pi * y)
         source = 2 * np.pi**2 * u / 5 + wind[0] * u_x + wind[1] * u_y
-        system = problem.assemble(np.sin(2 * x + y) / 3, source)
+        system = problem.discretisation.system(np.sin(2 * x + y) / 3, source, diffusion=1 / 5)
         solution = spsolve(to_scipy(system.A).tocsc(), system.b.array_r)
         errors.append(np.linalg.norm(solution - u[1:-1, 1:-1].ravel()) / n)
     assert np.log2(np.array(errors[:-1]) / errors[1:]) == pytest.approx(2.0, abs=0.15)
@@ -75,7 +76,7 @@ def test_a_system_equals_elements_summed_one_by_one(peclet):
     stream = problem.scaled(draw(problem)["stream"])
     source = np.random.default_rng(0).standard_normal((n + 1, n + 1))
     A, b = elements_summed(peclet, stream, source)
-    system = problem.assemble(stream, source)
+    system = problem.discretisation.system(stream, source, diffusion=1 / peclet)
     assert not system.is_spd and np.prod(system.grid.shape) == (n - 1) ** 2
     np.testing.assert_allclose(to_scipy(system.A).toarray(), A, atol=1e-13)
     np.testing.assert_allclose(system.b.array_r, b, atol=1e-13)
@@ -83,7 +84,7 @@ def test_a_system_equals_elements_summed_one_by_one(peclet):
 
 def test_upwinding_without_wind_is_the_laplacian():
     n = 6
-    system = ConvectionDiffusion(peclet=1.0, resolution=n).assemble(np.zeros((n + 1, n + 1)), np.ones((n + 1, n + 1)))
+    system = UpwindedConvection(n).system(np.zeros((n + 1, n + 1)), np.ones((n + 1, n + 1)), diffusion=1.0)
     line = diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(n - 1, n - 1)).toarray()
     laplacian = np.kron(line, np.eye(n - 1)) + np.kron(np.eye(n - 1), line)
     np.testing.assert_allclose(to_scipy(system.A).toarray(), laplacian, atol=1e-14)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy.sparse.linalg import spsolve
 
-from penstock.solvers.discretisation.fem import DarcyDiscretisation
+from penstock.solvers.discretisation.elements.fem import DarcyDiscretisation
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
+from penstock.solvers.parameters.humps import Humps
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.steady.darcy import Darcy
 from tests.support.systems import to_scipy
@@ -129,3 +130,54 @@ def test_permeabilities_are_above_0_and_finite(value):
 def test_too_coarse_a_grid_is_refused():
     with pytest.raises(ValueError, match="resolution = 1"):
         Darcy(resolution=1)
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_the_mean_of_humps_is_that_of_their_law(dimension):
+    """Sums of five exp(-r²/s) with uniform centres and s, drawn and averaged here over random x."""
+    random = np.random.default_rng(0)
+    centres, x = random.random((2, 200_000, dimension))
+    values = 5 * np.exp(-((centres - x) ** 2).sum(axis=1) / random.uniform(0, 0.5, 200_000))
+    assert Humps(4, dimension=dimension).mean == pytest.approx(values.mean(), abs=4 * values.std() / np.sqrt(200_000))
+
+
+def test_humps_lie_where_their_quantiles_say():
+    """The hump of one draw, evaluated by hand at the centres of cells."""
+    humps = Humps(5, num_humps=1)
+    x, y, width = quantiles = humps.quantiles(generator_of(0, "training", 2))
+    centres = (np.arange(5) + 0.5) / 5
+    expected = np.exp(-((centres[:, None] - x) ** 2 + (centres - y) ** 2) / (0.5 * (1 - width)))
+    np.testing.assert_allclose(humps.draw(generator_of(0, "training", 2)), expected - humps.mean, atol=1e-14)
+    np.testing.assert_allclose(humps.at_quantiles(quantiles, None), expected - humps.mean, atol=1e-14)
+    assert humps.quantile_names("a") == ("a_hump_0_x", "a_hump_0_y", "a_hump_0_width")
+
+
+def test_humps_make_a_medium_of_two_values():
+    problem = Darcy(resolution=12, medium="humps", above=1.0, below=0.1)
+    draws = np.stack([problem.draw(generator_of(0, "training", i))["coefficient"] for i in range(100)])
+    assert set(np.unique(draws)) == {0.1, 1.0}
+    assert 0.2 < np.mean(draws == 1.0) < 0.8
+    samples = list(problem.simulate({"coefficient": draws[0]}, LinearSolver(Direct(), rtol=1e-10)))
+    assert problem.layout.pack(samples)["targets"].shape == (1, 1, 12, 12)
+
+
+def test_the_source_scales_the_known_solution_of_a_uniform_medium():
+    """By the double sine series u for a = 1 and f = 1 is 0.0736714 in the centre, 0.0351443 in the mean."""
+    problem = Darcy(resolution=64, source=10.0)
+    (sample,) = problem.simulate({"coefficient": np.full((64, 64), 5.0)}, LinearSolver(Direct(), rtol=1e-10))
+    u = sample.outputs["solution"]
+    assert u.mean() == pytest.approx(2 * 0.0351443, rel=1e-3)
+    assert u[31:33, 31:33].mean() == pytest.approx(2 * 0.0736714, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"medium": "sand"}, "medium = 'sand' is not known: two_phase, log_normal, humps"),
+        ({"source": 0.0}, "source = 0"),
+        ({"source": np.nan}, "source = nan"),
+    ],
+)
+def test_unknown_media_and_empty_sources_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Darcy(**options)

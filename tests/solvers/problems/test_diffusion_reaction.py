@@ -71,6 +71,9 @@ def test_at_first_both_are_standard_normal():
     assert len(problem.quantile_names) == 2
     np.testing.assert_allclose(quantiles.mean(axis=0), 0.5, atol=0.05)
     np.testing.assert_allclose(quantiles.var(axis=0), 1 / 12, atol=0.015)
+    law = problem.space.distributions["initial"]
+    again = law.at_quantiles(quantiles[0], generator_of(0, "training", 0))
+    np.testing.assert_allclose(again, initial, atol=1e-13)
 
 
 def test_samples_have_both_substances():

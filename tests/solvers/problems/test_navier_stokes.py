@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from penstock.solvers.discretisation.spectral import IntegratingFactorRK4
+from penstock.solvers.discretisation.explicit.spectral import IntegratingFactorRK4
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.spectral import navier_stokes
 from penstock.solvers.problems.spectral.navier_stokes import NavierStokes

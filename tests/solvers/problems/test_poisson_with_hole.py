@@ -7,7 +7,7 @@ from scipy.sparse.linalg import spsolve
 
 from penstock.arrays.simplices import checked_cells, measures
 from penstock.messages import Lease
-from penstock.solvers.discretisation.remeshed import diffusion
+from penstock.solvers.discretisation.elements.remeshed import diffusion
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.auto.auto import Auto
 from penstock.solvers.linear.direct.direct import Direct

@@ -9,7 +9,7 @@ import scipy.sparse.linalg
 from mpi4py import MPI
 from petsc4py import PETSc
 
-from penstock.solvers.discretisation.fem import DarcyDiscretisation
+from penstock.solvers.discretisation.elements.fem import DarcyDiscretisation
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.iterative.cg import CG
 from penstock.solvers.linear.iterative.gcrodr import GCRODR

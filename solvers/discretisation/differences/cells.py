@@ -1,4 +1,4 @@
-"""Cell values from the values at the corners of a regular grid's cells."""
+"""Cells of a regular grid and the values at their corners."""
 
 from __future__ import annotations
 
@@ -18,3 +18,13 @@ def cell_means(corners: np.ndarray) -> np.ndarray:
     """
     shifts = product((slice(None, -1), slice(1, None)), repeat=corners.ndim)
     return sum(corners[shift] for shift in shifts) / 2**corners.ndim
+
+
+def at_corner(corner: tuple[int, ...], num_cells: int) -> tuple[slice, ...]:
+    """The index that picks this corner of all cells from values at the vertices.
+
+    Args:
+        corner: 0 or 1 along each axis.
+        num_cells: n, along each axis.
+    """
+    return tuple(slice(offset, offset + num_cells) for offset in corner)

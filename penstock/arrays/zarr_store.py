@@ -1,4 +1,4 @@
-"""Samples in a Zarr store: the validation set of a run, and what `predict` writes.
+"""Samples in a Zarr store: a run's validation set, and what commands write.
 
 The group's attribute "crc32" holds one checksum per array, because Zarr reads a chunk whose file is gone as zeros.
 """
@@ -17,6 +17,7 @@ from penstock.errors import PenstockError
 from penstock.layout import Layout
 
 CHECKSUMS = "crc32"
+CHUNK_BYTES = 4_000_000  # of a file, before it is compressed
 
 
 def write(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, Any]) -> None:
@@ -36,7 +37,7 @@ def write(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, Any])
             shutil.rmtree(temporary)
         group = zarr.open_group(str(temporary), mode="w")
         for name, array in arrays.items():
-            group.create_array(name, data=array)
+            group.create_array(name, data=array, chunks=_chunks(array))
         group.attrs.update(attributes | {CHECKSUMS: {name: _crc32(array) for name, array in arrays.items()}})
         if path.exists():
             shutil.rmtree(path)
@@ -45,11 +46,14 @@ def write(path: Path, arrays: dict[str, np.ndarray], attributes: dict[str, Any])
         raise PenstockError(f"can't write {path}: {error.strerror or error}", exit_code=1) from error
 
 
-def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read(
+    path: Path, *, remedy: str = "remove it and resume: it is solved again"
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read what `write` has written.
 
     Args:
         path: the store.
+        remedy: what to do about a damaged one, for messages.
 
     Returns:
         Arrays and attributes.
@@ -69,10 +73,10 @@ def read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise PenstockError(f"can't read {path}: {error.strerror}", exit_code=1) from error
     except Exception as error:  # damage makes Zarr and its codecs raise RuntimeError, TypeError, KeyError, ...
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise _damaged(path, f"{part} can't be read ({reason})") from error
+        raise PenstockError(f"{path} is damaged: {part} can't be read ({reason}); {remedy}") from error
     for name, array in arrays.items():
         if _crc32(array) != checksums[name]:
-            raise _damaged(path, f"the array {name} was changed")
+            raise PenstockError(f"{path} is damaged: the array {name} was changed; {remedy}")
     return arrays, attributes
 
 
@@ -105,8 +109,11 @@ def by_block(arrays: dict[str, np.ndarray], layout: Layout) -> dict[str, np.ndar
     return {block.name: np.concatenate(block.channels_of(arrays), axis=1) for block in layout.blocks.values()}
 
 
-def _damaged(path: Path, what: str) -> PenstockError:
-    return PenstockError(f"{path} is damaged: {what}; remove it and resume: it is solved again")
+def _chunks(array: np.ndarray) -> tuple[int, ...]:
+    """Some whole rows: Zarr by itself would cut a field to pieces."""
+    row_bytes = max(1, array[:1].nbytes)
+    rows = min(len(array), CHUNK_BYTES // row_bytes)
+    return (max(1, rows), *(max(1, size) for size in array.shape[1:]))
 
 
 def _crc32(array: np.ndarray) -> int:

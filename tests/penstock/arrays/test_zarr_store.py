@@ -7,11 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
+from penstock.arrays import zarr_store
 from penstock.arrays.ragged import padded
 from penstock.errors import PenstockError
 from penstock.geometry import Grid, Points
 from penstock.layout import FieldSpec, Layout, Sample
-from penstock.orchestrator.store import zarr_store
 
 LAYOUT = Layout(
     (

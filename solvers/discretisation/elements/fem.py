@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from penstock.solvers.discretisation.cells import cell_means
+from penstock.solvers.discretisation.differences.cells import cell_means
 from penstock.solvers.problem import GridDofs, LinearSystem
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import pytest
 from mpi4py import MPI
 from scipy.sparse import diags_array, eye_array, kron
 
-from penstock.solvers.discretisation.structured import StructuredDiffusion
+from penstock.solvers.discretisation.differences.structured import StructuredDiffusion
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.strategy import Tolerance
 from tests.support.systems import to_scipy

@@ -1,4 +1,4 @@
-"""Five-point finite differences on the unit square.
+"""Five-point finite differences on a square.
 
 Axes:  F the five points of the stencil, X and Y inner points of the grid; arrays are indexed [x, y].
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from penstock.solvers.discretisation.stencil import StencilMatrix
+from penstock.solvers.discretisation.differences.stencil import StencilMatrix
 from penstock.solvers.problem import GridDofs, LinearSystem
 
 OFFSETS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
@@ -18,19 +18,20 @@ OFFSETS = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))
 class FivePoint:
     """Systems that couple each of n x n inner points with its four neighbours.
 
-    Points are h = 1 / (n + 1) apart, and values on the boundary are zero. One matrix and one vector are made once and
+    Points are h = L / (n + 1) apart, and values on the boundary are zero. One matrix and one vector are made once and
     overwritten by every `system`.
 
     Args:
         resolution: n.
         family: name of the systems.
         is_spd: whether all matrices are symmetric positive definite.
+        extent: L, the side of the square.
     """
 
-    def __init__(self, resolution: int, *, family: str, is_spd: bool):
+    def __init__(self, resolution: int, *, family: str, is_spd: bool, extent: float = 1.0):
         self.family = family
         self.is_spd = is_spd
-        spacing = 1 / (resolution + 1)
+        spacing = extent / (resolution + 1)
         self.grid = GridDofs(
             shape=(resolution, resolution), spacing=(spacing, spacing), permutation=np.arange(resolution**2)
         )
@@ -50,9 +51,23 @@ class FivePoint:
         Returns:
             The system, whose A and b the next call overwrites.
         """
+        self.overwrite(values_FXY)
+        return self.with_load(right_hand_side, guess=guess)
+
+    def overwrite(self, values_FXY: np.ndarray) -> None:
+        """Set the entries of the matrix, each at the point of its row."""
+        self._matrix.overwrite(values_FXY)
+
+    def with_load(self, right_hand_side: np.ndarray, *, guess: np.ndarray | None = None) -> LinearSystem:
+        """The system with the entries that were set last, for a matrix that stays the same.
+
+        Args:
+            right_hand_side: b, [X, Y].
+            guess: initial guess, [X, Y].
+        """
         self._vector.array = right_hand_side.ravel()
         system = LinearSystem(
-            A=self._matrix.overwrite(values_FXY),
+            A=self._matrix.mat,
             b=self._vector,
             is_spd=self.is_spd,
             family=self.family,

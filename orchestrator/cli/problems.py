@@ -1,0 +1,70 @@
+"""The commands that need no run: `penstock problems` and `penstock generate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock.orchestrator.cli.bench import Overrides
+
+problems = typer.Typer(invoke_without_command=True, help="List the problems that come with penstock, or show one.")
+
+
+@problems.callback()
+def listing(
+    context: typer.Context,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Solve two draws of each: its systems, and seconds per sample.")
+    ] = False,
+) -> None:
+    """List the problems that come with penstock; `show` has all about one of them."""
+    if context.invoked_subcommand is not None:
+        return
+    if measure:
+        from penstock.machine import use_one_core
+
+        use_one_core()  # before NumPy is imported
+    from penstock.orchestrator.cli.listing import show_problems
+
+    show_problems(measures=measure)
+
+
+@problems.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A name of the list, or your own as ./file.py:Class.")],
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(help="key=value, options of the problem.", metavar="[KEY=VALUE]...", show_default=False),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Picture to write; ./<name>.png when left out.", show_default=False)
+    ] = None,
+) -> None:
+    """Print what a problem is and what it costs, and draw four of its draws."""
+    from penstock.machine import use_one_core
+
+    use_one_core()  # before NumPy is imported
+    from penstock.orchestrator.cli.show import show_problem
+
+    show_problem(name, tuple(options or ()), output)
+
+
+def generate(
+    config: Annotated[Path, typer.Argument(help="YAML file of a run.")],
+    num: Annotated[int, typer.Option(min=2, help="Number of simulations, with those that the store has.")],
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Zarr store of samples to write or go on with.", show_default=False)
+    ] = None,
+) -> None:
+    """Solve without training: print samples per second, and keep them if asked."""
+    from penstock.machine import use_one_core
+    from penstock.orchestrator.config.config import load_config
+
+    loaded = load_config(config, tuple(overrides or ()))
+    use_one_core()  # before NumPy is imported
+    from penstock.orchestrator.cli.generate import generate as solve
+
+    solve(loaded, num, output)

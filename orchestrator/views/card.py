@@ -1,0 +1,117 @@
+"""What is said of a problem: its equation, parameters, fields, systems and costs."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from penstock.layout import FieldSpec, Layout
+from penstock.machine import processor
+from penstock.orchestrator.views.numbers import digits
+from penstock.registry import with_defaults
+
+if TYPE_CHECKING:
+    from penstock.solvers.measurement import Measurement, Systems
+    from penstock.solvers.problem import Problem
+
+PLAIN_WIDTH = 160  # of a table that goes to a file or a pipe
+
+
+def console() -> Console:
+    """A console for tables, as wide as the terminal where there is one."""
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+
+
+def about(problem: Problem, options: Mapping[str, Any]) -> list[str]:
+    """What a problem says of itself: its docstring, options and parameters.
+
+    Args:
+        problem: the problem.
+        options: the options that it was given.
+
+    Returns:
+        Lines.
+    """
+    cls = type(problem)
+    known = with_defaults(cls, {}) | dict(options)
+    return [
+        *inspect.cleandoc(cls.__doc__ or cls.__name__).splitlines(),
+        "",
+        f"options: {', '.join(f'{key}={value}' for key, value in known.items()) or 'none'}",
+        "parameters that are drawn:",
+        *(f"    {', '.join(names)}: {law}" for law, names in _alike(problem.space.describe())),
+    ]
+
+
+def fields_table(layout: Layout) -> Table:
+    """The quantities of a sample: role, name, shape, unit, and what they sit on."""
+    table = Table("", "name", "shape", "unit", "on", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for role, specs in (("input", layout.inputs), ("output", layout.outputs)):
+        for (shape, unit, place), names in _alike({spec.name: (spec.shape, spec.unit, _place(spec)) for spec in specs}):
+            table.add_row(role, ", ".join(names), " x ".join(map(str, shape)), unit, place)
+    return table
+
+
+def _alike[Value](values: Mapping[str, Value]) -> list[tuple[Value, list[str]]]:
+    """Each value with its names, where neighbours share one."""
+    groups = groupby(values.items(), key=itemgetter(1))
+    return [(value, [name for name, _ in items]) for value, items in groups]
+
+
+def _place(spec: FieldSpec) -> str:
+    if spec.on is None:
+        return "a scalar" if spec.components == 1 else "scalars"
+    described = {key: value for key, value in spec.on.describe().items() if key != "kind"}
+    return f"{spec.on.label}: " + ", ".join(f"{key} {value}" for key, value in described.items())
+
+
+def costs(measured: Measurement) -> list[str]:
+    """The systems that were met, and what a sample took.
+
+    Args:
+        measured: the measurement.
+
+    Returns:
+        Lines.
+    """
+    total = sum(measured.seconds.values())
+    return [
+        "systems:",
+        *(f"    {line}" for line in systems_lines(measured.systems, measured.num)),
+        f"seconds per sample: {digits(total)} ({shares(measured.seconds)}) on one core of {processor()}"
+        f"{', systems solved directly' if measured.systems else ''}",
+        f"seconds of the first simulation, which builds what all use: {digits(measured.first_seconds)}",
+    ]
+
+
+def shares(seconds: Mapping[str, float]) -> str:
+    """The shares of activities in their sum, in percent, separated by commas."""
+    total = sum(seconds.values()) or 1.0
+    return ", ".join(f"{name} {100 * each / total:.0f} %" for name, each in seconds.items())
+
+
+def systems_lines(systems: Mapping[str, Systems], num_simulations: int) -> list[str]:
+    """One line for each family of systems that were met.
+
+    Args:
+        systems: the systems, by family.
+        num_simulations: number of simulations in which they were met.
+
+    Returns:
+        The lines; "none" alone if there was no system.
+    """
+    lines = []
+    for family, met in systems.items():
+        size = f"{met.fewest:,}" if met.fewest == met.most else f"{met.fewest:,} to {met.most:,}"
+        kind = "SPD" if met.is_spd else "symmetric" if met.is_symmetric else "not symmetric"
+        prefix = f"{family}: " if len(systems) > 1 else ""
+        lines.append(f"{prefix}{size} unknowns, {kind}, {digits(met.count / num_simulations)} per simulation")
+    return lines or ["none"]

@@ -1,0 +1,1 @@
+"""Regular grids: stencils, differences, and elements that amount to them."""

@@ -1,0 +1,1 @@
+"""Finite elements, on meshes and by DOLFINx."""

@@ -1,0 +1,210 @@
+"""Finite elements by DOLFINx on a mesh that is given as arrays.
+
+Axes:  P points of the mesh, in its own order, d dimensions of space, C components of the solution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from penstock.geometry import MeshArrays
+from penstock.solvers.problem import LinearSystem
+
+if TYPE_CHECKING:
+    import dolfinx
+    import ufl
+    from petsc4py import PETSc
+
+CELLS = ("interval", "triangle", "tetrahedron")
+
+Part = Callable[[np.ndarray], np.ndarray]
+"""A part of the boundary: the points that belong to it, bool [N], from the coordinates of points, [d, N].
+
+A facet belongs to it if all its corners do.
+"""
+
+
+def everywhere(x: np.ndarray) -> np.ndarray:
+    """The whole boundary, as a part of it."""
+    return np.ones(x.shape[1], bool)
+
+
+def plane(axis: int, coordinate: float) -> Part:
+    """The part of the boundary where x_axis has this value."""
+    return lambda x: np.isclose(x[axis], coordinate)
+
+
+class MeshElements:
+    """Lagrange elements on the points and cells of a `Mesh`, with u given on a part of the boundary.
+
+    There u is `given`, a function of DOLFINx that is zero until it is filled.
+
+    DOLFINx numbers its degrees of freedom in another order than the mesh its points. Values go in and come out in the
+    mesh's order; matrices and vectors are in DOLFINx's, so that forms can be all that UFL can say.
+
+    Args:
+        arrays: the mesh.
+        degree: of the polynomials, 1 or above. Values go in and come out at the points of the mesh whatever it is.
+        components: C; u is a vector field where it is above 1.
+        fixed: the part of the boundary where u is given; all of it where absent.
+
+    Raises:
+        ValueError: no facet lies on the part that is fixed.
+    """
+
+    def __init__(self, arrays: MeshArrays, *, degree: int = 1, components: int = 1, fixed: Part = everywhere):
+        from mpi4py import MPI  # before dolfinx and petsc4py, which would otherwise load another MPI
+
+        # isort: split
+        import basix.ufl
+        import dolfinx
+        import ufl
+
+        self.dimension = arrays.points.shape[1]
+        element = basix.ufl.element("Lagrange", CELLS[self.dimension - 1], 1, shape=(self.dimension,))
+        self.mesh = dolfinx.mesh.create_mesh(MPI.COMM_SELF, cells=arrays.cells, e=element, x=arrays.points)
+        self._shape = (components,) if components > 1 else ()
+        self.space = dolfinx.fem.functionspace(self.mesh, ("Lagrange", degree, self._shape))
+        self.trial, self.test = ufl.TrialFunction(self.space), ufl.TestFunction(self.space)
+        self._dof_of_point = self._dofs_of_points(self.space)
+
+        self.given = dolfinx.fem.Function(self.space)
+        dofs = dolfinx.fem.locate_dofs_topological(self.space, self.dimension - 1, self._facets(fixed))
+        self.conditions = [dolfinx.fem.dirichletbc(self.given, dofs)]
+
+    def function(self) -> dolfinx.fem.Function:
+        """A scalar P1 function for data of forms, zero until it is filled."""
+        import dolfinx
+
+        return dolfinx.fem.Function(self._linear[0])
+
+    def fill(self, function: dolfinx.fem.Function, values: np.ndarray) -> None:
+        """Give a function from `function` its values at the points, [P]."""
+        function.x.array[self._linear[1]] = values
+
+    def constants(self, names: Iterable[str]) -> dict[str, dolfinx.fem.Constant]:
+        """Numbers for data of forms, by name, zero until their `value` is set."""
+        import dolfinx
+
+        return {name: dolfinx.fem.Constant(self.mesh, 0.0) for name in names}
+
+    def on(self, part: Part) -> ufl.Measure:
+        """The measure ds of a part of the boundary; a form takes one part at most.
+
+        Raises:
+            ValueError: no facet lies on it.
+        """
+        import dolfinx
+        import ufl
+
+        facets = np.sort(self._facets(part))
+        tags = dolfinx.mesh.meshtags(self.mesh, self.dimension - 1, facets, np.ones_like(facets))
+        return ufl.Measure("ds", domain=self.mesh, subdomain_data=tags, subdomain_id=1)
+
+    def at_dofs(self, values: np.ndarray) -> PETSc.Vec:
+        """A new vector with these values at the points, [P] or [C, P], of elements of degree 1."""
+        from dolfinx.fem.petsc import create_vector
+
+        vector = create_vector(self.space)
+        vector.array = values.T[np.argsort(self._dof_of_point)].ravel()
+        return vector
+
+    def at_points(self, vector: PETSc.Vec) -> np.ndarray:
+        """The values of a vector at the points, [P] or [C, P]."""
+        return np.ascontiguousarray(vector.array_r.reshape(-1, *self._shape)[self._dof_of_point].T)
+
+    def rigid_motions(self) -> PETSc.NullSpace:
+        """The translations and rotations of the body, for algebraic multigrid."""
+        from dolfinx.fem.petsc import create_vector
+        from petsc4py import PETSc
+
+        coordinates = create_vector(self.space)  # which knows its blocks
+        coordinates.array = self.space.tabulate_dof_coordinates()[:, : self.dimension].ravel()
+        return PETSc.NullSpace().createRigidBody(coordinates)
+
+    @cached_property
+    def _linear(self) -> tuple[dolfinx.fem.FunctionSpace, np.ndarray]:
+        """The space of scalar P1 functions, and its dof of every point."""
+        import dolfinx
+
+        space = dolfinx.fem.functionspace(self.mesh, ("Lagrange", 1))
+        return space, self._dofs_of_points(space)
+
+    def _dofs_of_points(self, space: dolfinx.fem.FunctionSpace) -> np.ndarray:
+        """The dof of every point, or its block of dofs, [P]."""
+        # A cell's first dofs are those at its corners, and DOLFINx remembers which points these were.
+        points = self.mesh.geometry.input_global_indices[self.mesh.geometry.dofmaps[0]]
+        dofs = np.empty(points.max() + 1, np.int64)
+        dofs[points] = space.dofmap.list[:, : points.shape[1]]
+        return dofs
+
+    def _facets(self, part: Part) -> np.ndarray:
+        import dolfinx
+
+        self.mesh.topology.create_connectivity(self.dimension - 1, self.dimension)
+        facets = dolfinx.mesh.locate_entities_boundary(
+            self.mesh, self.dimension - 1, lambda x: part(x[: self.dimension])
+        )
+        if not len(facets):
+            raise ValueError("a part of the boundary has no facet: no facet has all its corners there")
+        return facets
+
+
+class WeakForm:
+    """The linear systems of a(u, v) = l(v) for all v, with u given on a part of the boundary.
+
+    Forms are compiled once. One matrix and one vector are made once and overwritten by every `system`; a form a without
+    data that may change, functions or constants, has its matrix assembled once.
+
+    Rows of dofs where u is given are identity rows, their columns are eliminated: A is symmetric if a is.
+
+    Args:
+        elements: with the trial function u and the test function v.
+        bilinear: a.
+        linear: l.
+        **properties: of the `LinearSystem`: `family`, `is_spd`, `near_nullspace`.
+    """
+
+    def __init__(self, elements: MeshElements, bilinear: ufl.Form, linear: ufl.Form, **properties: Any):
+        import dolfinx
+        from dolfinx.fem.petsc import create_matrix, create_vector
+
+        self._elements = elements
+        self._bilinear, self._linear = dolfinx.fem.form(bilinear), dolfinx.fem.form(linear)
+        self._properties = properties
+        self._is_constant = not bilinear.coefficients() and not bilinear.constants()
+        self._is_assembled = False
+        self._matrix = create_matrix(self._bilinear)
+        self._matrix.setOption(self._matrix.Option.SPD, properties.get("is_spd", False))
+        self._vector = create_vector(elements.space)
+
+    def system(self, guess: PETSc.Vec | None = None) -> LinearSystem:
+        """The system for the data as they are, whose A and b the next call overwrites."""
+        return LinearSystem(A=self.matrix(), b=self.vector(), guess=guess, **self._properties)
+
+    def matrix(self) -> PETSc.Mat:
+        """The matrix A for the data as they are."""
+        from dolfinx.fem.petsc import assemble_matrix
+
+        if not (self._is_constant and self._is_assembled):
+            self._matrix.zeroEntries()
+            assemble_matrix(self._matrix, self._bilinear, bcs=self._elements.conditions)
+            self._matrix.assemble()
+            self._is_assembled = True
+        return self._matrix
+
+    def vector(self) -> PETSc.Vec:
+        """The right-hand side b for the data as they are."""
+        from dolfinx.fem.petsc import apply_lifting, assemble_vector, set_bc
+
+        conditions = self._elements.conditions
+        self._vector.zeroEntries()
+        assemble_vector(self._vector, self._linear)
+        if self._elements.given.x.array.any():
+            apply_lifting(self._vector, [self._bilinear], [conditions])
+        set_bc(self._vector, conditions)
+        return self._vector

@@ -1,0 +1,1 @@
+"""Elastic bodies by finite elements."""

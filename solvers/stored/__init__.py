@@ -1,0 +1,1 @@
+"""Samples on disk that solvers wrote, to be trained on later."""

@@ -1,0 +1,165 @@
+"""`penstock generate`: rates, a store that survives kill -9, and training on it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import numpy as np
+import pytest
+import torch
+import zarr
+
+from penstock.learner.stream.stream import InProcessStream
+from penstock.messages import Lease
+from penstock.orchestrator.actors.solver_actor import make_worker
+from penstock.orchestrator.cli.generate import generate
+from penstock.orchestrator.config.config import load_config
+from penstock.orchestrator.plan import resolve
+from penstock.solvers.stored.samples import SampleStore
+from tests.support.refusals import refusal
+from tests.support.waiting import wait_until
+
+PROBLEM = """
+import time
+
+import numpy as np
+
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Sample
+from penstock.solvers.parameters.space import ParameterSpace, Uniform
+from penstock.solvers.problem import Problem
+
+
+class Bump(Problem):
+    '''From a height to a bump.'''
+
+    def __init__(self, *, seconds: float = 0.0, fails: bool = False):
+        self.seconds, self.fails = seconds, fails
+        self.space = ParameterSpace(height=Uniform(1.0, 3.0, "m"))
+        self.inputs = (FieldSpec(name="height", unit="m"),)
+        self.outputs = (FieldSpec(name="u", on=Grid((16,)), unit="m"),)
+
+    def simulate(self, parameters, solve):
+        time.sleep(self.seconds)
+        if self.fails:
+            raise ValueError("no bump")
+        bump = np.sin(np.pi * (np.arange(16) + 0.5) / 16)
+        yield Sample(inputs=parameters, outputs={"u": parameters["height"] ** 2 * bump})
+"""
+STOP = "training: {stop_after: {simulations: 300}, device: cpu, batch_size: 4}\n"
+
+
+@pytest.fixture
+def bump(tmp_path):
+    (tmp_path / "bump.py").write_text(PROBLEM)
+    (tmp_path / "bump.yaml").write_text(f"problem: ./bump.py:Bump\nmodel: {{name: mlp}}\n{STOP}")
+    return lambda *overrides: load_config(tmp_path / "bump.yaml", overrides)
+
+
+def test_rates_shares_and_the_strategy_that_was_chosen_are_printed(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(f"problem: {{name: poisson, resolution: 8}}\n{STOP}")
+    generate(load_config(tmp_path / "mine.yaml"), 40, None)
+    printed = capsys.readouterr().out
+    assert re.search(r"^39 samples of the others in \S+ s: \S+ samples/s, \S+ MB/s$", printed, re.M)
+    shares = [int(share) for share in re.findall(r"(\d+) %", re.search(r"^draw .*$", printed, re.M)[0])]
+    assert len(shares) == 5 and 97 <= sum(shares) <= 103
+    assert sum(map(int, re.findall(r"(\d+) by ", re.search(r"^systems: .*$", printed, re.M)[0]))) == 39
+
+
+def test_the_samples_per_second_are_those_of_the_wall_clock(bump, capsys):
+    start = time.perf_counter()
+    generate(bump("problem.seconds=0.02"), 21, None)
+    elapsed = time.perf_counter() - start
+    rate = float(re.search(r"(\S+) samples/s", capsys.readouterr().out)[1])
+    assert 20 / elapsed < rate < 1 / 0.02  # each simulation sleeps for 20 ms
+
+
+def test_a_store_is_a_zarr_group_that_holds_the_draws_of_a_run(bump, tmp_path, capsys):
+    path = tmp_path / "data" / "bumps.zarr"
+    generate(bump("seed=7"), 30, path)
+    assert "train on it with `problem: {name: store, path: " in capsys.readouterr().out
+    group = zarr.open_group(str(path), mode="r")
+    assert group.attrs["card"]["parameters"] == {"height": "uniform on [1, 3] m"}
+    assert group.attrs["origin"]["problem"] == "bump.py:Bump" and group.attrs["origin"]["seed"] == 7
+    (shard,) = (group[name] for name in group if name.startswith("shard-"))
+    worker = make_worker(resolve(bump("seed=7")))
+    (chunk,) = worker.stream(Lease(number=0, simulations=tuple(range(30))))
+    rows = np.argsort(shard["simulation"][:])
+    np.testing.assert_array_equal(shard["u"][:][rows], chunk.arrays["targets"][:, 0])
+    generate(bump("seed=7"), 30, path)
+    assert "has all of 30 simulations: raise --num for more" in capsys.readouterr().out
+
+
+KILLED = """
+import sys
+from pathlib import Path
+
+from penstock.orchestrator.cli.generate import generate
+from penstock.orchestrator.config.config import load_config
+from penstock.solvers import worker
+from penstock.solvers.stored import samples
+
+worker.CHUNK_SECONDS = samples.SHARD_SECONDS = 0.05
+generate(load_config(Path(sys.argv[1]), ("problem.seconds=0.01",)), 1000, Path(sys.argv[2]))
+"""
+
+
+def test_after_kill_9_a_second_call_goes_on_and_repeats_nothing(bump, tmp_path, capsys):
+    path = tmp_path / "bumps.zarr"
+    killed = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "bump.yaml"), str(path)])
+    wait_until(lambda: len(list(path.glob("shard-*/zarr.json"))) >= 3, timeout_s=30)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    before = SampleStore(path).finished
+    assert 3 <= len(before) < 1000
+    num = len(before) + 20
+    generate(bump("problem.seconds=0.01"), num, path)
+    assert f"{len(before)} of {num} simulations are in {path}" in capsys.readouterr().out
+    store = SampleStore(path)
+    rows = np.concatenate([store.read(shard)["simulation"] for shard in store.shards])
+    assert sorted(rows) == list(range(num))
+
+
+def test_a_surrogate_is_trained_on_a_store_and_predicts_draws_that_it_did_not_hold(bump, tmp_path):
+    """u = h² sin πx: a store of 120 draws is read for two and a half epochs."""
+    path = tmp_path / "bumps.zarr"
+    generate(bump(), 140, path)
+    store = ("problem={name: store, held_out: 20}", f"problem.path={path}", "validation.simulations=20")
+    plan = resolve(bump(*store, "model.hidden=[32, 32]", "buffer.batches_per_simulation=1"))
+    worker = make_worker(plan)
+    torch.manual_seed(0)
+    with closing(InProcessStream()) as stream:
+        learner = plan.learner(stream)
+        stream.submit(Lease(number=0, simulations=tuple(range(20)), design="validation"), worker)
+        for number in range(5):
+            stream.submit(Lease(number=1 + number, simulations=tuple(range(60 * number, 60 * (number + 1)))), worker)
+        assert learner.run() == "stream ended"
+    assert learner.status().account.unique == 300
+    assert learner.status().training.validation["relative_l2"]["mean"] < 0.1
+    (chunk,) = make_worker(resolve(bump("seed=1"))).stream(Lease(number=0, simulations=tuple(range(50))))
+    truth = chunk.arrays["targets"]
+    surrogate = learner.trainer.surrogate.eval()
+    with torch.no_grad():
+        predicted = surrogate(height=torch.from_numpy(chunk.arrays["scalars"][:, 0]))["u"].numpy()
+    errors = np.linalg.norm(predicted - truth[:, 0], axis=1) / np.linalg.norm(truth[:, 0], axis=1)
+    assert errors.mean() < 0.1
+
+
+def test_what_can_t_be_generated_is_refused_in_one_line(bump, tmp_path):
+    path = tmp_path / "bumps.zarr"
+    assert "the first 8 simulations failed: ValueError: no bump" in refusal(
+        generate, bump("problem.fails=true"), 9, None
+    )
+    generate(bump(), 3, path)
+    assert "was generated with another seed (0, not 1): give another --output" in refusal(
+        generate, bump("seed=1"), 4, path
+    )
+    (tmp_path / "bump.py").write_text(PROBLEM.replace("** 2", "** 3"))
+    assert "was generated with another source: give another --output" in refusal(generate, bump(), 4, path)
+    (tmp_path / "file").touch()
+    assert "can't write" in refusal(generate, bump(), 4, tmp_path / "file" / "bumps.zarr")
+    assert "is no store of samples" in refusal(generate, bump(), 4, tmp_path)
