@@ -1,0 +1,1 @@
+"""Incompressible flows in channels and boxes, one PDE per file."""
