@@ -35,10 +35,10 @@ PROBLEMS = {
     "random_cylinder": "penstock.solvers.problems.flow.random_cylinder:RandomCylinder",
     "shallow_water": "penstock.solvers.problems.finite_volume.shallow_water:ShallowWater",
     "stokes": "penstock.solvers.problems.flow.stokes:Stokes",
+    "store": "penstock.solvers.problems.stored:Stored",
     "thermal": "penstock.solvers.problems.steady.thermal:Thermal",
     "vortex_street": "penstock.solvers.problems.flow.vortex_street:VortexStreet",
     "wave_1d": "penstock.solvers.problems.spectral.wave_1d:Wave1D",
-    "store": "penstock.solvers.problems.stored:Stored",
 }
 """Names for `problem.name`, with the class behind each.
 

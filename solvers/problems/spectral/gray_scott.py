@@ -169,7 +169,7 @@ class GrayScott(Problem):
 
 
 class Clusters:
-    """The law of a and b at first, clusters of humps, as in the code of The Well's set.
+    """The law of a and b at first: clusters of humps, as in the code of The Well.
 
     A cluster is a sum of A exp(-s r²) over N places, 10 to 100 of them, uniform on the square, with A ~ U(1, 3) and
     s ~ U(150, 300); r is the distance on the torus. One cluster is shifted and scaled to [0, 1] and is b, another one
