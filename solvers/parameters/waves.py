@@ -189,7 +189,7 @@ class RandomWaves:
         return self._wave(self._draw_uniforms(generator), generator)
 
     def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> Wave:
-        """The function whose amplitudes and phases have these quantiles; the rest is drawn."""
+        """The function with these quantiles of amplitudes and phases; the rest is drawn."""
         self._draw_uniforms(generator)
         return self._wave(np.reshape(quantiles, (2, NUM_WAVES)), generator)
 

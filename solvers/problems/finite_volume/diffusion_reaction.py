@@ -115,7 +115,7 @@ class WhiteNoise:
         return ndtr(cells.mean(axis=1) * np.sqrt(cells.shape[1]))
 
     def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """The array whose means have these quantiles; what differs from the means is drawn."""
+        """The array with these quantiles of its means; what differs from them is drawn."""
         cells = self.draw(generator).reshape(self.shape[0], -1)
         means = ndtri(quantiles) / np.sqrt(cells.shape[1])
         return (cells + (means - cells.mean(axis=1))[:, None]).reshape(self.shape)
