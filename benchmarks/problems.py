@@ -1,4 +1,4 @@
-"""What a sample of each problem costs on one core: who takes the time, and what `auto` chose."""
+"""What a sample of each problem costs on one core, and who takes the time."""
 
 from __future__ import annotations
 
