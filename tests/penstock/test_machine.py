@@ -20,8 +20,8 @@ if sys.argv[1] == "keep":
 
 def steps(num):
     for _ in range(num):
-        a, b = np.ones(200_000), np.ones(300_000)
-        del a, b
+        arrays = [np.ones(200_000) for _ in range(10)]  # glibc gives back what exceeds twice the largest of them
+        del arrays
 
 
 steps(5)
