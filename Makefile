@@ -24,10 +24,11 @@ lint: .venv/installed-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
-# The pages that are written by programs: the tree of the files, and the configuration with all of its keys.
+# The pages that are written by programs: the tree of the files, the configuration with all of its keys, the gallery.
 docs: .venv/installed
 	.venv/bin/python docs/tree.py
 	.venv/bin/python docs/configuration.py
+	.venv/bin/python docs/gallery.py
 
 clean:
 	rm -rf .venv build *.egg-info
