@@ -12,6 +12,7 @@ PROBLEMS = {
     "double_glazing": "penstock.solvers.problems.steady.double_glazing:DoubleGlazing",
     "drifting_diffusion": "penstock.solvers.problems.transient.drifting_diffusion:DriftingDiffusion",
     "elasticity": "penstock.solvers.problems.solids.elasticity:Elasticity",
+    "external": "penstock.solvers.problems.external:External",
     "heat": "penstock.solvers.problems.transient.heat:Heat",
     "heat_l_shape": "penstock.solvers.problems.transient.heat_l_shape:HeatLShape",
     "heat_plate": "penstock.solvers.problems.transient.heat_plate:HeatPlate",
