@@ -1,8 +1,10 @@
-"""The program's side in Python; needs NumPy alone, and may be copied.
+"""The program's side of the protocol in Python.
 
-program = Program()
-for parameters in program:
-    program.send(step=0, temperature=solve(parameters["initial"], parameters["diffusivity"]))
+It needs NumPy alone, and may be copied.
+
+    program = Program()
+    for parameters in program:
+        program.send(step=0, temperature=solve(parameters["initial"], parameters["diffusivity"]))
 """
 
 from __future__ import annotations

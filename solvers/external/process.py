@@ -136,10 +136,8 @@ class _Running:
 
     def say(self, *lines: str) -> None:
         """Send lines."""
-        try:
+        with suppress(BrokenPipeError):  # what the program said before it ended is still to be heard
             self._out.write("".join(f"{line}\n" for line in lines).encode())
-        except BrokenPipeError:
-            raise self._fault_of_end() from None
 
     def hear(self) -> str:
         """The next line that is not a heartbeat."""
@@ -178,9 +176,10 @@ class _Running:
     def _fault_of_end(self) -> ProgramFault:
         """What to raise for a program that has closed its pipe."""
         self._lifeline.settimeout(END_S)
-        said = ""
-        with suppress(OSError):
+        try:
             said = self._lifeline.recv(MAX_LINE).decode()
+        except TimeoutError:
+            return ProgramFault(f"{self._command} closed its pipe and went on")
         match said.split("\n")[0].split():
             case ["missing", *reason]:
                 return ProgramFault(f"{self._command} can't be started: {' '.join(reason)}")
@@ -193,4 +192,4 @@ class _Running:
                     f"{self._command} forked and ended with exit code {code}, leaving {number} process(es), which were "
                     "ended too: it must stay in the foreground"
                 )
-        return ProgramFault(f"{self._command} closed its pipe and went on")
+        return ProgramFault(f"{self._command} was ended, and its guard with it")
