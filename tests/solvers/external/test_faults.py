@@ -22,7 +22,7 @@ ALL = WRITE + "mapped[64:128] = struct.pack('8d', *range(8))\n"
 FAULTS = {
     "crash": ("os.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV"),
     "exit": ("sys.exit(3)", "ended with exit code 3 before"),
-    "hang": ("time.sleep(60)", "was silent for 0.5 s"),
+    "hang": ("time.sleep(60)", "was silent for 1 s"),
     "garbage": ("say('it = 1, residual = 0.5')", "wrote 'it = 1, residual = 0.5', which is no line"),
     "bytes": ("os.write(writing, bytes(range(128, 256)) * 600); time.sleep(60)", "bytes without the end of a line"),
     "no number": ("say('sample zero 0.0')", "wrote 'sample zero 0.0', which is no line"),
@@ -47,7 +47,7 @@ FAULTS = {
 def test_a_fault_is_named_and_tried_twice(tried, fault, caplog):
     """What it starts is gone afterwards; the first time is in the log."""
     body, message = FAULTS[fault]
-    program = tried(body=body, timeout_s=0.5 if fault == "hang" else 20.0)
+    program = tried(body=body, timeout_s=1.0 if fault == "hang" else 20.0)
     with pytest.raises(ProgramFault, match=message):
         list(program.problem.simulate({"k": 1.5}, None))
     assert len(set(program.pids())) == (4 if fault == "daemon" else 2)
@@ -110,8 +110,8 @@ def test_a_simulation_that_the_program_gives_up_fails_alone(tried):
 
 
 def test_heartbeats_keep_a_slow_program_alive(tried):
-    body = "for _ in range(12): say('beat'); time.sleep(0.05)\n" + ALL + "say('sample 0 0.0'); next(lines); say('done')"
-    program = tried(body=body, timeout_s=0.4)
+    body = "for _ in range(12): say('beat'); time.sleep(0.12)\n" + ALL + "say('sample 0 0.0'); next(lines); say('done')"
+    program = tried(body=body, timeout_s=1.0)
     assert len(list(program.problem.simulate({"k": 1.5}, None))) == 1
     assert len(program.pids()) == 1
 
