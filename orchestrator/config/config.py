@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -377,10 +378,11 @@ def _standing_alone(problem: ProblemSection, folder: Path) -> ProblemSection:
     if isinstance(spec := options.get("spec"), str):
         changes["spec"] = read_spec(folder / spec)
     if isinstance(command := options.get("command"), str):
-        words = shlex.split(command)
-        changes["command"] = shlex.join(
-            os.path.abspath(folder / word) if word.startswith(("./", "../")) else word for word in words
-        )
+        with suppress(ValueError):  # a quote without its end, which the problem refuses
+            changes["command"] = shlex.join(
+                os.path.abspath(folder / word) if word.startswith(("./", "../")) else word
+                for word in shlex.split(command)
+            )
     return problem.model_copy(update=changes)
 
 

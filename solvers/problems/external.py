@@ -85,10 +85,10 @@ class External(Problem):
     def _shapes(self) -> dict[str, Shape]:
         """The shapes of the arrays that the program writes for a sample."""
         shapes = {}
-        for spec in (*self.inputs, *self.outputs):
-            if spec.name not in (*self.space.distributions, "time"):
-                is_ragged = spec.on is not None and spec.on.is_ragged
-                shapes[spec.name] = (*spec.shape[:-1], _points(spec.on)) if is_ragged else spec.shape
+        given = (*self.space.distributions, "time")
+        for spec in (*(spec for spec in self.inputs if spec.name not in given), *self.outputs):
+            is_ragged = spec.on is not None and spec.on.is_ragged
+            shapes[spec.name] = (*spec.shape[:-1], _points(spec.on)) if is_ragged else spec.shape
         for geometry in self.layout.geometries:
             for name, shape in geometry.travelling.items():
                 shapes[name] = _lengths(geometry, name, shape) if geometry.is_ragged else shape[1:]

@@ -131,6 +131,9 @@ def test_an_external_program_means_the_same_in_the_runs_folder(write, tmp_path, 
     assert again.problem.command == f"mpiexec -n 2 '{tmp_path.parent}/my solver' --fast"
     assert again.problem.space.distributions["k"].low == 1e-3
     assert again.config == resolve(config).config
+    unended = load_config(write(MINIMAL | {"problem": problem | {"command": "./a 'b", "spec": {"outputs": {"u": {}}}}}))
+    with pytest.raises(PenstockError, match=r"problem: command = .* can't be split into words"):
+        resolve(unended).problem  # noqa: B018
 
 
 def test_no_run_folder(tmp_path, monkeypatch):

@@ -109,6 +109,13 @@ def test_a_simulation_that_the_program_gives_up_fails_alone(tried):
     assert len(program.pids()) == 1
 
 
+def test_a_parameter_may_be_given_back_as_an_output(tried):
+    program = tried(body=WRITE + "mapped[64:72] = struct.pack('d', 2.5); say('sample 0 0.0'); next(lines); say('done')",
+                    inputs={}, outputs={"k": {}})  # fmt: skip
+    (sample,) = program.problem.simulate({"k": 1.5}, None)
+    assert sample.outputs["k"] == 2.5
+
+
 def test_heartbeats_keep_a_slow_program_alive(tried):
     body = "for _ in range(12): say('beat'); time.sleep(0.12)\n" + ALL + "say('sample 0 0.0'); next(lines); say('done')"
     program = tried(body=body, timeout_s=1.0)
