@@ -16,6 +16,7 @@ PROBLEMS = {
     "drifting_diffusion": "penstock.solvers.problems.transient.drifting_diffusion:DriftingDiffusion",
     "elasticity": "penstock.solvers.problems.solids.elasticity:Elasticity",
     "gray_scott": "penstock.solvers.problems.spectral.gray_scott:GrayScott",
+    "external": "penstock.solvers.problems.external:External",
     "heat": "penstock.solvers.problems.transient.heat:Heat",
     "heat_l_shape": "penstock.solvers.problems.transient.heat_l_shape:HeatLShape",
     "heat_plate": "penstock.solvers.problems.transient.heat_plate:HeatPlate",
