@@ -29,7 +29,8 @@ COLOURS = 96
 WITHOUT = ("store", "external")  # what they show is the user's
 HEAD = """# Gallery
 
-The problems that come with penstock: what each is, and the last samples of two draws, a row each. `penstock problems show NAME` draws others and says what a sample costs;
+The problems that come with penstock: what each is, and the last samples of two draws, a row each.
+`penstock problems show NAME` draws others and says what a sample costs;
 [benchmarks/tables/problems.md](../benchmarks/tables/problems.md) has the rates of all. Options are in
 [the configuration](configuration.md#problem).
 """
