@@ -29,7 +29,7 @@ def use_one_core() -> None:
 
 
 def keep_freed_arrays() -> None:
-    """Let malloc keep the memory of arrays of up to 32 MB when they are freed, 128 MB at most.
+    """Let malloc keep the memory of freed arrays of up to 32 MB, 128 MB at most.
 
     A step of a scheme on a grid makes and frees dozens of arrays. glibc returns large ones to the system at once, and
     the next step faults in each of their pages again: that is half the time of shallow water on 128 x 128 cells.

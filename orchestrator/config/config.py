@@ -368,7 +368,7 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
 
 
 def _standing_alone(problem: ProblemSection, folder: Path) -> ProblemSection:
-    """An external program's section in a form that means the same in every process and in the run's folder.
+    """An external program's section, as it means the same everywhere.
 
     The spec is read, and the words of the command that are relative paths become absolute.
     """

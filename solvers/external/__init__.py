@@ -1,4 +1,4 @@
-"""Programs in any language that simulate on request, and what they are linked with."""
+"""Programs in any language that simulate on request, and what they link with."""
 
 from pathlib import Path
 

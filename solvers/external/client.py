@@ -87,7 +87,7 @@ class Program:
             sys.exit("penstock wants no more")
 
     def beat(self) -> None:
-        """Say that this process is alive, in a simulation that takes longer than `timeout_s` for a sample."""
+        """Say that this process is alive, where a sample takes longer than `timeout_s`."""
         self._say("beat")
 
     def fail(self, reason: str) -> None:

@@ -50,7 +50,7 @@ class UpTo:
         return f"{self.name}:{self.most}"
 
     def of(self, counts: Mapping[str, int]) -> int:
-        """The length, from what a sample says. Raises ValueError where it is absent or too large."""
+        """The length, from what a sample says. Raises ValueError where it is none."""
         if self.name not in counts:
             raise ValueError(f"does not say how many {self.name} there are")
         if counts[self.name] > self.most:

@@ -124,7 +124,7 @@ def _points(geometry: Points) -> UpTo:
 
 
 def _lengths(geometry: Points, name: str, shape: tuple[int, ...]) -> Shape:
-    """The shape of an array that a sample brings along, [C, P] in the layout: a row per point, and per edge."""
+    """The shape of an array that a sample brings along: a row per point or edge."""
     if name == geometry.named("edges"):
         return (UpTo(name, geometry.max_edges), 2)
     return (_points(geometry), *([shape[0]] if name == geometry.named("points") else []))
