@@ -31,6 +31,7 @@ def stop_within_a_write(cli, process, delay_s: float) -> tuple[psutil.Process, i
 
 
 @pytest.mark.slow  # four starts of Ray
+@pytest.mark.timeout(480)  # on a machine with seven times as much to do as it has cores it takes 240 s
 def test_a_run_that_is_ended_within_writes_goes_on_from_the_newest_whole_checkpoint(cli):
     process = cli.start("train", "tiny.yaml", *OFTEN, *cli.kind.large_model)
     folder = cli.latest / "checkpoints"

@@ -19,6 +19,7 @@ LONG = "training.stop_after={steps: 100000}"
 
 
 @pytest.mark.slow  # five starts of Ray
+@pytest.mark.timeout(480)  # on a machine with seven times as much to do as it has cores it takes 240 s
 def test_a_run_goes_on_without_gap_or_repeat_whatever_ended_it(cli):
     """SIGKILL, SIGINT, a full disk, SIGHUP without a saved buffer; SIGTERM is in test_checkpoints.py."""
     # Killed before its first checkpoint, it begins again with the validation set that it had solved.
