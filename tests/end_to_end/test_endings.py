@@ -52,14 +52,14 @@ def test_a_run_goes_on_without_gap_or_repeat_whatever_ended_it(cli):
     trained = {values.tobytes() for values in saved.buffer["arrays.targets"].flatten(1).numpy()[:, :100]}
     assert trained and not trained & {values[:100].tobytes() for values in validation["solution"].reshape(16, -1)}
 
-    # The kernel refuses the learner's writes beyond 20 kB a file, as a full disk does.
+    # The kernel refuses the learner's writes beyond 2 kB per file, as a full disk does.
     began, process = time.time(), cli.start("resume", "checkpoint.buffer=false")
     record = cli.wait_until(
         process,
         lambda record: record["time"] > began and checkpoint.latest(folder / "checkpoints") > stopped["step"],
     )
     assert record["trained"] - stopped["trained"] == 8 * (record["step"] - stopped["step"])
-    resource.prlimit(cli.read("run.json")["learner_pid"], resource.RLIMIT_FSIZE, (20_000, 20_000))
+    resource.prlimit(cli.read("run.json")["learner_pid"], resource.RLIMIT_FSIZE, (2_000, 2_000))
     result = cli.finish(process)
     assert result.returncode == 1 and f"resumed at step {stopped['step']}" in result.stdout
     cli.assert_one_line(result, "can't write the checkpoint of step", "the last one written is still valid")
