@@ -95,7 +95,7 @@ def test_a_signal_while_ray_starts_ends_it(cli):
         time.sleep(0.05)
     time.sleep(1.0)
     process.send_signal(signal.SIGTERM)
-    result = cli.finish(process, timeout_s=20)
+    result = cli.finish(process)  # Ray's start itself can take longer than 20 s on a loaded machine
     assert result.returncode == 143
     assert result.stderr.count("\n") <= 1 and "Traceback" not in result.stderr
     assert cli.read("run.json")["state"] == "stopped"
