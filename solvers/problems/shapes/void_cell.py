@@ -57,7 +57,8 @@ class VoidCell(Problem):
 
     A sample has at the mesh's points: `distance` [P], that to the rim on the ray from the middle of the cell, to
     `displacement` [2, P] and `stress` [P], von Mises' √(σ_xx² - σ_xx σ_yy + σ_yy² + 3 σ_xy²), each σ the mean over the
-    triangles around a point: at a round hole of radius 0.2 it is right to 1.5 % of its maximum. With them come the points and their lumped masses.
+    triangles around a point. At a round hole of radius 0.2 it is right to 1.5 % of its maximum. With them come the
+    points and their lumped masses.
 
     Args:
         resolution: A, a multiple of 8 from 32 on. Good values: 48 to 160, which give 336 to 3,360 points.
