@@ -78,7 +78,10 @@ class MeshElements:
         self.conditions = [dolfinx.fem.dirichletbc(self.given, dofs)]
 
     def move(self, points: np.ndarray) -> None:
-        """Put the points of the mesh elsewhere, [P, d]; its cells stay, and so do the parts of its boundary."""
+        """Put the points of the mesh elsewhere, [P, d].
+
+        Its cells stay, and so do the parts of its boundary.
+        """
         geometry = self.mesh.geometry
         geometry.x[:, : self.dimension] = points[geometry.input_global_indices]
         self.num_moves += 1
@@ -184,7 +187,10 @@ class Recovery:
         self._num_cells = np.bincount(self._corners.ravel())
 
     def at_points(self) -> np.ndarray:
-        """The values for the data as they are, [P], or [C, P] with the components of a tensor row by row."""
+        """The values for the data as they are, [P] or [C, P].
+
+        The components of a tensor follow one another row by row.
+        """
         cells = np.arange(len(self._corners), dtype=np.int32)
         values = self._expression.eval(self._elements.mesh, cells).reshape(self._corners.size, -1)
         sums = [np.bincount(self._corners.ravel(), component) for component in values.T]

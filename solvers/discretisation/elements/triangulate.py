@@ -63,7 +63,13 @@ def triangulate(loops: Sequence[np.ndarray], spacing: float) -> tuple[np.ndarray
 
 
 def boundary_points(cells: np.ndarray) -> np.ndarray:
-    """Whether each point lies on an edge of one triangle alone, bool [P], from cells [T, 3]."""
+    """Whether each point lies on the boundary, bool [P].
+
+    There edges belong to one triangle alone.
+
+    Args:
+        cells: numbers of points, [T, 3].
+    """
     num_points = int(cells.max()) + 1
     edges = np.sort(np.concatenate([cells[:, [0, 1]], cells[:, [1, 2]], cells[:, [2, 0]]]), axis=1)
     codes, counts = np.unique(edges @ [num_points, 1], return_counts=True)

@@ -15,7 +15,7 @@ from penstock.geometry import Points
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.elements.remeshed import diffusion
 from penstock.solvers.discretisation.elements.triangulate import boundary_points, triangulate
-from penstock.solvers.parameters.discs import Discs
+from penstock.solvers.parameters.polygons import Discs
 from penstock.solvers.parameters.space import Normal, ParameterSpace
 from penstock.solvers.problem import Parameters, Problem, Solve
 

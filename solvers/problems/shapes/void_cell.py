@@ -35,7 +35,7 @@ GROWTH = 2.0  # from the innermost layer around the void to the outermost
 
 
 class VoidCell(Problem):
-    """A unit cell with a void, under tension: from its shape to stress and displacement.
+    """A cell with a void under tension: from its shape to displacement and stress.
 
     -∇·σ(u) = 0 on the unit square less the void, u = 0 at y = 0, σ n = (0, 100) at y = 1, other sides free; Hooke's
     law in plane stress. The void lies around the middle of the cell, its rim at the distance
@@ -89,7 +89,12 @@ class VoidCell(Problem):
         )
 
     def deform(self, points: np.ndarray, solve: Solve) -> tuple[np.ndarray, np.ndarray]:
-        """Displacement [2, P] and von Mises' stress [P] of the cell with the mesh's points here, [P, 2]."""
+        """Displacement [2, P] and von Mises' stress [P] of a cell.
+
+        Args:
+            points: of its mesh, [P, 2].
+            solve: solves one `LinearSystem`.
+        """
         self.elements.move(points)
         u = solve(replace(self.equation.system(), near_nullspace=self.elements.rigid_motions())).x
         self._displacement.x.array[:] = u.array_r
@@ -137,10 +142,13 @@ class VoidCell(Problem):
 
 
 def around_void(radii: np.ndarray) -> np.ndarray:
-    """The points of the mesh of `VoidCell`: those on the rim first, layer by layer, [P, 2].
+    """The points of the mesh of `VoidCell`, layer by layer.
 
     Args:
         radii: of the void at the angles 2π j / A, [A].
+
+    Returns:
+        Points [P, 2], those on the rim first.
     """
     angles = 2 * np.pi * np.arange(len(radii)) / len(radii)
     directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)

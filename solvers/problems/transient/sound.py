@@ -54,7 +54,7 @@ class Sound(Problem):
         num_steps: samples per simulation, at least 1.
         interval: time between samples, above 0, in s.
         num_substeps: steps in time per sample, so that Δt = interval / num_substeps. In one of them sound must not go
-            further than w / 2; w / 10 is good.
+            further than w / 2; w / 20 is good.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Sound(Problem):
         impedance: float = 5.83,
         num_steps: int = 20,
         interval: float = 1e-3,
-        num_substeps: int = 20,
+        num_substeps: int = 40,
     ):
         if not 0 < width <= 0.5:
             raise ValueError(f"width = {width} must be above 0 and at most 0.5 m: the room is 3 m wide")
@@ -163,7 +163,7 @@ class Room:
 
 
 def _along(num_cells: int, spacing: float) -> tuple[diags_array, diags_array, diags_array]:
-    """Mass and stiffness of linear elements on an interval, and the sum of the squares at its two ends."""
+    """Mass and stiffness on an interval, and the sum of squares at its two ends."""
     ends = np.zeros(num_cells + 1)
     ends[[0, -1]] = 1.0
     beside = np.ones(num_cells)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from penstock.solvers.parameters.discs import Discs
+from penstock.solvers.parameters.polygons import Discs
 
 DISCS = Discs(4, 0.05, 0.1, 0.05)
 
