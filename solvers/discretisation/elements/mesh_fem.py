@@ -1,6 +1,6 @@
 """Finite elements by DOLFINx on a mesh that is given as arrays.
 
-Axes:  P points of the mesh, in its own order, d dimensions of space, C components of the solution.
+Axes:  P points of the mesh, in its own order, T cells, d dimensions of space, C components of the solution.
 """
 
 from __future__ import annotations
@@ -71,10 +71,20 @@ class MeshElements:
         self.space = dolfinx.fem.functionspace(self.mesh, ("Lagrange", degree, self._shape))
         self.trial, self.test = ufl.TrialFunction(self.space), ufl.TestFunction(self.space)
         self._dof_of_point = self._dofs_of_points(self.space)
+        self.num_moves = 0
 
         self.given = dolfinx.fem.Function(self.space)
         dofs = dolfinx.fem.locate_dofs_topological(self.space, self.dimension - 1, self._facets(fixed))
         self.conditions = [dolfinx.fem.dirichletbc(self.given, dofs)]
+
+    def move(self, points: np.ndarray) -> None:
+        """Put the points of the mesh elsewhere, [P, d].
+
+        Its cells stay, and so do the parts of its boundary.
+        """
+        geometry = self.mesh.geometry
+        geometry.x[:, : self.dimension] = points[geometry.input_global_indices]
+        self.num_moves += 1
 
     def function(self) -> dolfinx.fem.Function:
         """A scalar P1 function for data of forms, zero until it is filled."""
@@ -126,6 +136,11 @@ class MeshElements:
         coordinates.array = self.space.tabulate_dof_coordinates()[:, : self.dimension].ravel()
         return PETSc.NullSpace().createRigidBody(coordinates)
 
+    @property
+    def corners(self) -> np.ndarray:
+        """The points of every cell in DOLFINx's order of cells, [T, d + 1]."""
+        return self.mesh.geometry.input_global_indices[self.mesh.geometry.dofmaps[0]]
+
     @cached_property
     def _linear(self) -> tuple[dolfinx.fem.FunctionSpace, np.ndarray]:
         """The space of scalar P1 functions, and its dof of every point."""
@@ -136,10 +151,9 @@ class MeshElements:
 
     def _dofs_of_points(self, space: dolfinx.fem.FunctionSpace) -> np.ndarray:
         """The dof of every point, or its block of dofs, [P]."""
-        # A cell's first dofs are those at its corners, and DOLFINx remembers which points these were.
-        points = self.mesh.geometry.input_global_indices[self.mesh.geometry.dofmaps[0]]
+        points = self.corners
         dofs = np.empty(points.max() + 1, np.int64)
-        dofs[points] = space.dofmap.list[:, : points.shape[1]]
+        dofs[points] = space.dofmap.list[:, : points.shape[1]]  # a cell's first dofs are those at its corners
         return dofs
 
     def _facets(self, part: Part) -> np.ndarray:
@@ -154,11 +168,40 @@ class MeshElements:
         return facets
 
 
+class Recovery:
+    """The values of an expression at the points: means over the cells around each.
+
+    It may jump between cells, as a stress does. It is compiled once.
+
+    Args:
+        elements: the mesh.
+        expression: a scalar, vector or tensor of the data of forms.
+    """
+
+    def __init__(self, elements: MeshElements, expression: ufl.core.expr.Expr):
+        import dolfinx
+
+        self._elements, self._corners = elements, elements.corners
+        in_cell = np.concatenate([np.zeros((1, elements.dimension)), np.eye(elements.dimension)])
+        self._expression = dolfinx.fem.Expression(expression, in_cell)
+        self._num_cells = np.bincount(self._corners.ravel())
+
+    def at_points(self) -> np.ndarray:
+        """The values for the data as they are, [P] or [C, P].
+
+        The components of a tensor follow one another row by row.
+        """
+        cells = np.arange(len(self._corners), dtype=np.int32)
+        values = self._expression.eval(self._elements.mesh, cells).reshape(self._corners.size, -1)
+        sums = [np.bincount(self._corners.ravel(), component) for component in values.T]
+        return np.squeeze(sums / self._num_cells)
+
+
 class WeakForm:
     """The linear systems of a(u, v) = l(v), with u given on a part of the boundary.
 
     Forms are compiled once. One matrix and one vector are made once and overwritten by every `system`; a form a without
-    data that may change, functions or constants, has its matrix assembled once.
+    data that may change, functions or constants, has its matrix assembled once, or once per move of the mesh.
 
     Rows of dofs where u is given are identity rows, their columns are eliminated: A is symmetric if a is.
 
@@ -177,7 +220,7 @@ class WeakForm:
         self._bilinear, self._linear = dolfinx.fem.form(bilinear), dolfinx.fem.form(linear)
         self._properties = properties
         self._is_constant = not bilinear.coefficients() and not bilinear.constants()
-        self._is_assembled = False
+        self._assembled_after = -1  # moves of the mesh
         self._matrix = create_matrix(self._bilinear)
         self._matrix.setOption(self._matrix.Option.SPD, properties.get("is_spd", False))
         self._vector = create_vector(elements.space)
@@ -190,11 +233,11 @@ class WeakForm:
         """The matrix A for the data as they are."""
         from dolfinx.fem.petsc import assemble_matrix
 
-        if not (self._is_constant and self._is_assembled):
+        if not (self._is_constant and self._assembled_after == self._elements.num_moves):
             self._matrix.zeroEntries()
             assemble_matrix(self._matrix, self._bilinear, bcs=self._elements.conditions)
             self._matrix.assemble()
-            self._is_assembled = True
+            self._assembled_after = self._elements.num_moves
         return self._matrix
 
     def vector(self) -> PETSc.Vec:
