@@ -3,6 +3,7 @@
 PROBLEMS = {
     "bratu": "penstock.solvers.problems.nonlinear.bratu:Bratu",
     "burgers": "penstock.solvers.problems.spectral.burgers:Burgers",
+    "calderon": "penstock.solvers.problems.inverse.calderon:Calderon",
     "cantilever": "penstock.solvers.problems.solids.cantilever:Cantilever",
     "cavity": "penstock.solvers.problems.flow.cavity:Cavity",
     "convection_diffusion": "penstock.solvers.problems.steady.convection_diffusion:ConvectionDiffusion",

@@ -31,11 +31,13 @@ class StructuredDiffusion:
     Args:
         resolution: n.
         dimension: d.
+        family: name of the systems.
     """
 
-    def __init__(self, resolution: int, dimension: int):
+    def __init__(self, resolution: int, dimension: int, *, family: str = "darcy"):
         self.resolution = resolution
         self.dimension = dimension
+        self.family = family
         inner = resolution - 1
         self.grid = GridDofs(
             shape=(inner,) * dimension,
@@ -65,14 +67,29 @@ class StructuredDiffusion:
             load: b, [n - 1] * d.
             mass: number that is added to the diagonal.
         """
+        self.overwrite(coefficient, mass)
+        return self.with_load(load)
+
+    def overwrite(self, coefficient: np.ndarray, mass: float = 0.0) -> None:
+        """Set the entries of the matrix.
+
+        Args:
+            coefficient: cell values of a > 0, [n] * d.
+            mass: number that is added to the diagonal.
+        """
         edges = [self.edges(coefficient, axis) for axis in range(self.dimension)]
         upper = [-np.delete(edge, 0, axis) for axis, edge in enumerate(edges)]
         lower = [-np.delete(edge, -1, axis) for axis, edge in enumerate(edges)]
-        values = np.stack([mass - sum(upper) - sum(lower), *upper, *lower])
+        self._matrix.overwrite(np.stack([mass - sum(upper) - sum(lower), *upper, *lower]))
+
+    def with_load(self, load: np.ndarray) -> LinearSystem:
+        """The system with the entries that were set last, for a matrix that stays the same.
+
+        Args:
+            load: b, [n - 1] * d.
+        """
         self._vector.array = load.ravel()
-        return LinearSystem(
-            A=self._matrix.overwrite(values), b=self._vector, is_spd=True, family="darcy", grid=self.grid
-        )
+        return LinearSystem(A=self._matrix.mat, b=self._vector, is_spd=True, family=self.family, grid=self.grid)
 
     def edges(self, coefficient: np.ndarray, axis: int) -> np.ndarray:
         """The coupling along every edge that has an inner vertex.
