@@ -1,1 +1,1 @@
-"""Data of inverse problems: many boundary functions for one medium, one PDE per file."""
+"""Data of inverse problems: many boundary functions per medium, one file each."""

@@ -44,7 +44,10 @@ def plane_waves(resolution: int, num_functions: int, wavenumber: float) -> np.nd
 
 
 def flux_specs(resolution: int, num_functions: int) -> tuple[FieldSpec, ...]:
-    """The fluxes on the four sides, each on the grid [n - 1, L] of the side's inner vertices and the angles."""
+    """The fluxes on the four sides.
+
+    Each is on the grid [n - 1, L] of the side's inner vertices and the angles.
+    """
     inner = Grid.of_inner_vertices((resolution - 1,))
     grid = Grid(
         (resolution - 1, num_functions), extent=(*inner.extent, pi), origin=(*inner.origin, 0.0), name="boundary"
@@ -87,9 +90,10 @@ def fluxes(
     boundary_values: np.ndarray,
     solve: Solve,
 ) -> np.ndarray:
-    """The fluxes a ∂u/∂n out of the square, by the balance of the part of the square around each vertex.
+    """The fluxes a ∂u/∂n out of the square.
 
-    This is of second order, and the map from values to fluxes keeps the symmetry of the matrix.
+    The flux at a vertex is the balance of the part of the square around it. This is of second order, and the map from
+    values to fluxes keeps the symmetry of the matrix.
 
     Args:
         product: gives the product of the matrix of all vertices with values at them, [n + 1, n + 1].
