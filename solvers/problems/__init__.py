@@ -29,6 +29,7 @@ PROBLEMS = {
     "poisson_sources": "penstock.solvers.problems.steady.poisson_sources:PoissonSources",
     "poisson_with_hole": "penstock.solvers.problems.steady.poisson_with_hole:PoissonWithHole",
     "random_cylinder": "penstock.solvers.problems.flow.random_cylinder:RandomCylinder",
+    "scattering": "penstock.solvers.problems.inverse.scattering:Scattering",
     "stokes": "penstock.solvers.problems.flow.stokes:Stokes",
     "store": "penstock.solvers.problems.stored:Stored",
     "thermal": "penstock.solvers.problems.steady.thermal:Thermal",

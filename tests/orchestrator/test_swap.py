@@ -76,7 +76,7 @@ def test_a_swapped_darcy_is_trained_exported_and_predicted(tmp_path, monkeypatch
         for number, (design, count) in enumerate([("validation", 3), ("training", 6)]):
             stream.submit(Lease(number=number, simulations=tuple(range(count)), design=design), worker)
         learner.run()
-    exported = {}
+    exported, drawn = {}, []
 
     def export_file(surrogate, card, path, example):  # torch.export takes 6 s
         exported.update(card=card, example=example, outputs=[spec.name for spec in surrogate.layout.outputs])
@@ -87,10 +87,11 @@ def test_a_swapped_darcy_is_trained_exported_and_predicted(tmp_path, monkeypatch
     assert exported["card"]["problem"]["swap"] is exported["card"]["configuration"]["problem"]["swap"] is True
     assert exported["outputs"] == ["coefficient"]
     assert set(np.unique(exported["example"]["targets"])) == {3.0, 12.0}
+    monkeypatch.setattr("penstock.orchestrator.cli.predict.draw_comparison", lambda *rest: drawn.append(rest[-1]))
     predict(folder, 2, tmp_path / "predictions")
     names = {path.name for path in (tmp_path / "predictions" / "predictions.zarr").iterdir()}
     assert "coefficient_predicted" in names and "solution_predicted" not in names
-    assert (tmp_path / "predictions" / "predictions.png").exists()
+    assert drawn == [plan.problem.layout] and drawn[0].outputs[0].name == "coefficient"
 
 
 def test_calderon_is_learnt_in_both_directions():

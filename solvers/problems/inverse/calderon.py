@@ -13,7 +13,15 @@ from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.differences.structured import StructuredDiffusion
 from penstock.solvers.parameters.space import Discrete, ParameterSpace, Uniform
 from penstock.solvers.problem import Parameters, Problem, Solve
-from penstock.solvers.problems.inverse.traces import by_side, check_functions, flux_specs, fluxes, outflow, plane_waves
+from penstock.solvers.problems.inverse.traces import (
+    by_side,
+    check_functions,
+    conductances,
+    flux_specs,
+    fluxes,
+    outflow,
+    plane_waves,
+)
 from penstock.solvers.problems.steady.helmholtz import check_waves
 
 MAX_MODES = 5
@@ -40,12 +48,12 @@ class Calderon(Problem):
     for each θ.
 
     Args:
-        resolution: squares along each side of the unit square, n >= 2. Good values: 32 to 128; published are 69.
+        resolution: squares along each side of the unit square, n >= 2. Good values: 32 to 128, published are 69.
         num_functions: L, potentials per sample, at least 1. Published are 20.
         wavenumber: ω, above 0. A wave has 2π n / ω points; fewer than 5 are refused.
     """
 
-    def __init__(self, *, resolution: int = 70, num_functions: int = 20, wavenumber: float = pi):
+    def __init__(self, *, resolution: int = 69, num_functions: int = 20, wavenumber: float = pi):
         if resolution < 2:
             raise ValueError(f"resolution = {resolution} is too small: an inner vertex needs 2 squares per side")
         check_functions(num_functions)
@@ -79,7 +87,9 @@ class Calderon(Problem):
             solve: solves a system.
         """
         self.discretisation.overwrite(conductivity)
-        return fluxes(partial(outflow, conductivity), self.discretisation.with_load, boundary_values, solve)
+        return fluxes(
+            partial(outflow, conductances(conductivity)), self.discretisation.with_load, boundary_values, solve
+        )
 
     @cached_property
     def boundary_values(self) -> np.ndarray:
