@@ -10,18 +10,10 @@ import numpy as np
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.discretisation.differences.structured import StructuredDiffusion
+from penstock.solvers.discretisation.differences.structured import StructuredDiffusion, couplings, outflow
 from penstock.solvers.parameters.space import Discrete, ParameterSpace, Uniform
 from penstock.solvers.problem import Parameters, Problem, Solve
-from penstock.solvers.problems.inverse.traces import (
-    by_side,
-    check_functions,
-    conductances,
-    flux_specs,
-    fluxes,
-    outflow,
-    plane_waves,
-)
+from penstock.solvers.problems.inverse.traces import by_side, check_functions, flux_specs, fluxes, plane_waves
 from penstock.solvers.problems.steady.helmholtz import check_waves
 
 MAX_MODES = 5
@@ -87,9 +79,7 @@ class Calderon(Problem):
             solve: solves a system.
         """
         self.discretisation.overwrite(conductivity)
-        return fluxes(
-            partial(outflow, conductances(conductivity)), self.discretisation.with_load, boundary_values, solve
-        )
+        return fluxes(partial(outflow, couplings(conductivity)), self.discretisation.with_load, boundary_values, solve)
 
     @cached_property
     def boundary_values(self) -> np.ndarray:

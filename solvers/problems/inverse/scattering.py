@@ -11,17 +11,10 @@ import numpy as np
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.differences.five_point import FivePoint
+from penstock.solvers.discretisation.differences.structured import couplings, outflow
 from penstock.solvers.parameters.space import Discrete, ParameterSpace, Uniform
 from penstock.solvers.problem import Parameters, Problem, Solve
-from penstock.solvers.problems.inverse.traces import (
-    by_side,
-    check_functions,
-    conductances,
-    flux_specs,
-    fluxes,
-    outflow,
-    plane_waves,
-)
+from penstock.solvers.problems.inverse.traces import by_side, check_functions, flux_specs, fluxes, plane_waves
 from penstock.solvers.problems.steady.helmholtz import check_waves
 
 MAX_INCLUSIONS = 4
@@ -101,7 +94,7 @@ class Scattering(Problem):
         along = np.ones(n + 1)
         along[[0, -1]] = 0.5
         reaction = np.outer(along, along) * reaction  # on the boundary half a square belongs to a vertex
-        edges = conductances(np.ones((n, n)))
+        edges = couplings(np.ones((n, n)))
         return fluxes(lambda u: outflow(edges, u) - reaction * u, self.discretisation.with_load, boundary_values, solve)
 
     @cached_property

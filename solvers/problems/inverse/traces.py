@@ -62,39 +62,6 @@ def by_side(fluxes: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(side.T) for name, side in zip(SIDES, sides, strict=True)}
 
 
-def conductances(coefficient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The couplings of P1 elements along the edges in x, [n, n + 1], and in y, [n + 1, n].
-
-    Those of inner vertices are the entries of `StructuredDiffusion`. An edge on the boundary belongs to one square and
-    an inner one to two, with half of a from each.
-
-    Args:
-        coefficient: values of a on the squares, [n, n].
-    """
-    along_x = np.pad(coefficient, ((0, 0), (1, 1)))
-    along_y = np.pad(coefficient, ((1, 1), (0, 0)))
-    return (along_x[:, 1:] + along_x[:, :-1]) / 2, (along_y[1:] + along_y[:-1]) / 2
-
-
-def outflow(edges: tuple[np.ndarray, np.ndarray], u: np.ndarray) -> np.ndarray:
-    """What flows out of the part of the square around every vertex, [n + 1, n + 1].
-
-    It is the product of the stiffness matrix with u, boundary included.
-
-    Args:
-        edges: the `conductances`.
-        u: values at the vertices, [n + 1, n + 1].
-    """
-    along_x, along_y = edges
-    flow_x, flow_y = along_x * (u[1:] - u[:-1]), along_y * (u[:, 1:] - u[:, :-1])
-    total = np.zeros_like(u)
-    total[:-1] -= flow_x
-    total[1:] += flow_x
-    total[:, :-1] -= flow_y
-    total[:, 1:] += flow_y
-    return total
-
-
 def fluxes(
     product: Callable[[np.ndarray], np.ndarray],
     with_load: Callable[[np.ndarray], LinearSystem],
