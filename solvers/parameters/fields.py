@@ -107,13 +107,17 @@ class BoxField(SpectralField):
         """The derivatives s_k φ_k of the field with respect to the ξ_k of largest s_k.
 
         Args:
-            num: how many.
+            num: how many, the option `derivatives` of a problem.
 
         Returns:
             Values [*grid] by the names of the modes, in falling order of s_k.
+
+        Raises:
+            ValueError: there are not as many modes.
         """
-        deviations = self._standard_deviations
-        directions = {}
+        if not 0 <= num <= self._num_normals:
+            raise ValueError(f"derivatives = {num} must be between 0 and {self._num_normals}, the number of modes")
+        deviations, directions = self._standard_deviations, {}
         for place in np.argsort(-deviations, axis=None, kind="stable")[:num]:
             mode = np.unravel_index(place, deviations.shape)
             coefficients = np.zeros_like(deviations)

@@ -231,7 +231,7 @@ def test_derivatives_go_through_the_factor_of_the_solution():
     ("options", "message"),
     [
         ({"derivatives": 2}, "derivatives = 2 needs medium = 'log_normal': where 'two_phase' changes, it jumps"),
-        ({"medium": "log_normal", "derivatives": -1}, "derivatives = -1 must be between 0 and 64"),
+        ({"medium": "log_normal", "derivatives": -1}, "derivatives = -1 must be between 0 and 16383, the number"),
     ],
 )
 def test_derivatives_that_do_not_exist_are_refused(options, message):
