@@ -403,7 +403,12 @@ class LogNormalField(FunctionOfField):
         return np.exp(values / np.sqrt(self.field.variance))
 
     def derivative(self, value: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        """The derivative of the field where it has this value, in a direction of the Gaussian field."""
+        """The derivative where the field has this value.
+
+        Args:
+            value: a draw, [*grid].
+            direction: of the Gaussian field, [*grid].
+        """
         return value * direction / np.sqrt(self.field.variance)
 
     def features(self, value: np.ndarray) -> np.ndarray:

@@ -55,10 +55,10 @@ def flux_specs(resolution: int, num_functions: int) -> tuple[FieldSpec, ...]:
     return tuple(FieldSpec(name=side, on=grid) for side in SIDES)
 
 
-def by_side(fluxes: np.ndarray) -> dict[str, np.ndarray]:
+def by_side(flows: np.ndarray) -> dict[str, np.ndarray]:
     """The fluxes [n - 1, L] on each side, from those at all vertices."""
     inner = slice(1, -1)
-    sides = (fluxes[:, 0, inner], fluxes[:, -1, inner], fluxes[:, inner, 0], fluxes[:, inner, -1])
+    sides = (flows[:, 0, inner], flows[:, -1, inner], flows[:, inner, 0], flows[:, inner, -1])
     return {name: np.ascontiguousarray(side.T) for name, side in zip(SIDES, sides, strict=True)}
 
 
