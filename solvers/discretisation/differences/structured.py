@@ -85,7 +85,7 @@ class StructuredDiffusion:
         self._matrix.overwrite(np.stack([mass - sum(upper) - sum(lower), *upper, *lower]))
 
     def with_load(self, load: np.ndarray) -> LinearSystem:
-        """The system with the entries that were set last, for a matrix that stays the same.
+        """The system of a matrix that stays, with the entries that were set last.
 
         Args:
             load: b, [n - 1] * d.

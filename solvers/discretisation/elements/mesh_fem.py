@@ -187,7 +187,9 @@ class WeakForm:
         return LinearSystem(A=self.matrix(), b=self.vector(), guess=guess, **self._properties)
 
     def with_load(self, linear: dolfinx.fem.Form) -> LinearSystem:
-        """The system with the matrix as it was assembled last, for another l and u = 0 where it is given.
+        """The system for another l, with the matrix as it was assembled last.
+
+        u is 0 where it is given.
 
         Args:
             linear: l, compiled.

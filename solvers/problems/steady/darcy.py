@@ -119,6 +119,6 @@ class Darcy(Problem):
         yield Sample(inputs={"coefficient": coefficient}, outputs=outputs)
 
     def _derivative_load(self, change: np.ndarray, x: PETSc.Vec) -> np.ndarray:
-        """-A(da) u at the inner vertices, for a change da of the coefficient: A is linear in a."""
+        """-A(da) u at the inner vertices, for a change da of a, in which A is linear."""
         flow = outflow(couplings(change), self.discretisation.vertex_values(x))
         return -flow[(slice(1, -1),) * self.dimension]
