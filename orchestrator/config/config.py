@@ -35,6 +35,8 @@ class ProblemSection(Named):
 
     `monte_carlo` draws them independently. The validation set is drawn so whatever is named here.
     """
+    swap: bool = False
+    """Whether the surrogate learns the [inverse map](../training.md#inverse-maps), from outputs to inputs."""
 
 
 DEFAULT_ACCURACY = 1e-4  # of a field of which a surrogate knows the third digit at best

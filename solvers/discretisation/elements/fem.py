@@ -90,8 +90,21 @@ class DarcyDiscretisation:
         set_bc(self._vector, self._conditions)
         return LinearSystem(A=self._matrix, b=self._vector, is_spd=True, family="darcy", grid=self.grid)
 
+    def with_load(self, load: np.ndarray) -> LinearSystem:
+        """The system with the matrix of the last coefficient and another right-hand side.
+
+        Args:
+            load: b at the inner vertices, [X - 1, Y - 1].
+        """
+        self._vector.array = np.pad(load, 1).ravel()[self.grid.permutation]
+        return LinearSystem(A=self._matrix, b=self._vector, is_spd=True, family="darcy", grid=self.grid)
+
+    def vertex_values(self, x: PETSc.Vec) -> np.ndarray:
+        """x at the vertices, [X + 1, Y + 1]."""
+        values = np.empty(self.grid.permutation.size)
+        values[self.grid.permutation] = x.array_r
+        return values.reshape(self.grid.shape)
+
     def cell_means(self, x: PETSc.Vec) -> np.ndarray:
         """The mean of x over the four corners of every square, [X, Y]."""
-        corners = np.empty(self.grid.permutation.size)
-        corners[self.grid.permutation] = x.array_r
-        return cell_means(corners.reshape(self.grid.shape))
+        return cell_means(self.vertex_values(x))

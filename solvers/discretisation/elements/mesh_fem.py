@@ -229,6 +229,21 @@ class WeakForm:
         """The system for the data as they are, whose A and b the next call overwrites."""
         return LinearSystem(A=self.matrix(), b=self.vector(), guess=guess, **self._properties)
 
+    def with_load(self, linear: dolfinx.fem.Form) -> LinearSystem:
+        """The system for another l, with the matrix as it was assembled last.
+
+        u is 0 where it is given.
+
+        Args:
+            linear: l, compiled.
+        """
+        from dolfinx.fem.petsc import assemble_vector, set_bc
+
+        self._vector.zeroEntries()
+        assemble_vector(self._vector, linear)
+        set_bc(self._vector, self._elements.conditions, alpha=0.0)
+        return LinearSystem(A=self._matrix, b=self._vector, **self._properties)
+
     def matrix(self) -> PETSc.Mat:
         """The matrix A for the data as they are."""
         from dolfinx.fem.petsc import assemble_matrix
