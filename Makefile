@@ -11,10 +11,10 @@ PYTHON := $(firstword $(foreach version,$(PYTHON_VERSIONS),$(shell \
 demo: .venv/installed
 	.venv/bin/penstock train examples/darcy.yaml
 
-# Two processes each. Runs from end to end have processes of their own, with as many threads as a user's.
+# Runs from end to end have processes of their own, with as many threads as a user's. They wait for much: three at once.
 test: .venv/installed-test
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --ignore=tests/end_to_end
-	.venv/bin/python -m pytest -n 2 --dist loadfile tests/end_to_end
+	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/end_to_end
 
 # While you work: what needs neither Ray nor patience.
 test-fast: .venv/installed-test
@@ -24,10 +24,11 @@ lint: .venv/installed-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
-# The pages that are written by programs: the tree of the files, and the configuration with all of its keys.
+# The pages that are written by programs: the tree of the files, the configuration with all of its keys, the gallery.
 docs: .venv/installed
 	.venv/bin/python docs/tree.py
 	.venv/bin/python docs/configuration.py
+	.venv/bin/python docs/gallery.py
 
 clean:
 	rm -rf .venv build *.egg-info

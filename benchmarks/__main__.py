@@ -35,6 +35,9 @@ def main() -> None:
     add(sorting, "orders of a window: cost, steps, and the solve time they save", systems=256, resolution=64)
     add(accuracy, "the cost of each digit, and whether accuracy is kept", systems=200, resolution=64)
     add(discretisation, "order and error of the finite elements on nested meshes", systems=5, resolution=64)
+    options = add(problems, "what a sample of each problem costs, and who takes the time")
+    options.add_argument("names", nargs="*", help="problems; all of them when left out")
+    options.add_argument("--seconds", type=float, default=5.0, help="time per problem (5)")
     options = add(learner, "what limits training: the step, its feed, ingest")
     options.add_argument("--device", choices=("cpu", "cuda"), help="cuda where there is one, when left out")
     options.add_argument("--case", help="one section alone, which is then only printed")
@@ -98,6 +101,13 @@ def discretisation(arguments: argparse.Namespace) -> None:
     from benchmarks.solvers.discretisation import run
 
     run(arguments)
+
+
+def problems(arguments: argparse.Namespace) -> None:
+    use_one_core()
+    from benchmarks.problems import run
+
+    run(arguments.names, arguments.seconds)
 
 
 def learner(arguments: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import PenstockError
+from penstock.layout import Layout
 from penstock.learner.stream.order import Deterministic, FreeRunning, Order
 from penstock.orchestrator.config.config import Config, ProblemSection
 from penstock.registry import build, load_class, read_source
@@ -82,6 +83,8 @@ class Solving:
                 f"problem.design = {choice.design!r} chooses parameters by their quantiles, and those of {choice.name} "
                 f"can't all be chosen so: give {MONTE_CARLO}"
             )
+        if choice.swap:
+            _swap(problem, choice)
         return problem
 
     def point_sets(self) -> dict[str, PointSet]:
@@ -136,6 +139,18 @@ def _narrow(problem: Problem, choice: ProblemSection) -> None:
         raise PenstockError(f"problem.parameters.{error}") from error
     except AttributeError as error:
         raise PenstockError(f"problem.parameters: {choice.name}: {error}") from error
+
+
+def _swap(problem: Problem, choice: ProblemSection) -> None:
+    """Swap the roles of inputs and outputs in the layout. Raises PenstockError.
+
+    Samples stay as they are, because a layout finds quantities by name.
+    """
+    if problem.num_steps > 1 or any(spec.name == "time" for spec in problem.inputs):
+        raise PenstockError(f"problem.swap: {choice.name} is transient, and only steady problems have an inverse map")
+    if not problem.inputs:
+        raise PenstockError(f"problem.swap: {choice.name} has no inputs that could be predicted")
+    problem.layout = Layout(problem.outputs, problem.inputs)
 
 
 def build_problem(name: str, options: Mapping[str, Any], source: str | None = None) -> Problem:

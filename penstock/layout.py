@@ -323,9 +323,11 @@ class Layout:
         if surplus := sample.geometry.keys() - arrays.keys():
             known = ", ".join(arrays) or "none"
             raise Refused(f"the sample's geometry has {sorted(surplus)}, and its fields' geometries take {known}")
-        inputs = sample.inputs if sample.time is None else {"time": sample.time} | dict(sample.inputs)
+        if both := sample.inputs.keys() & sample.outputs.keys():
+            raise Refused(f"{', '.join(sorted(both))} is among both the inputs and the outputs of the sample")
+        # By name, because `problem.swap` changes roles and leaves the samples as they are.
+        values = {**({} if sample.time is None else {"time": sample.time}), **sample.inputs, **sample.outputs}
         for block in (*self.input_blocks, *self.output_blocks):
-            values = sample.outputs if block.role == "output" else inputs
             shape, outside = block.shape[1:], None
             if arrays and block.on is not None and block.on.travelling:
                 weights = arrays[block.on.named("weights")][0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError
 from penstock.messages import ACTIVITIES, Chunk, Lease
@@ -12,6 +13,9 @@ from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.reasons import is_symmetric
 from penstock.solvers.problem import LinearSystem, Problem, Solution
 from penstock.solvers.worker import SolverWorker
+
+if TYPE_CHECKING:
+    from petsc4py import PETSc
 
 RTOL = 1e-8  # of the direct solutions, as in validation
 
@@ -30,6 +34,24 @@ class Systems:
     """Whether the first one is symmetric."""
     count: int = 0
     """Number of systems."""
+    num_kept: int = 0
+    """How many of them had the matrix of the system before."""
+    kept_seconds: float = 0.0
+    """Time to solve those."""
+    num_new: int = 0
+    """How many had another matrix, without the first, for which a solver also sets itself up."""
+    new_seconds: float = 0.0
+    """Time to solve those."""
+
+    @property
+    def kept_share(self) -> float | None:
+        """The time of a further right-hand side over that of a new matrix.
+
+        None where there were not both.
+        """
+        if not (self.num_kept and self.num_new):
+            return None
+        return self.kept_seconds / self.num_kept / (self.new_seconds / self.num_new)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +111,20 @@ class _Noting(LinearSolver):
     def __init__(self):
         super().__init__(Direct(), rtol=RTOL)
         self.met: dict[str, Systems] = {}
+        self._before: tuple[PETSc.Mat, int] | None = None  # the last matrix, with the state of its values
 
     def __call__(self, system: LinearSystem) -> Solution:
-        size = system.A.getSize()[0]
+        size, matrix = system.A.getSize()[0], (system.A, system.A.stateGet())
         if system.family not in self.met:
             self.met[system.family] = Systems(size, size, system.is_spd, is_symmetric(system))
         met = self.met[system.family]
         met.fewest, met.most, met.count = min(met.fewest, size), max(met.most, size), met.count + 1
-        return super().__call__(system)
+        solution = super().__call__(system)
+        if matrix == self._before:
+            met.num_kept += 1
+            met.kept_seconds += solution.seconds
+        elif met.count > 1:
+            met.num_new += 1
+            met.new_seconds += solution.seconds
+        self._before = matrix
+        return solution

@@ -87,7 +87,7 @@ def points(max_points: int = 1280, *, batch_size: int = 8, num_slots: int = 2000
 
 
 def mesh(num_points: int, *, batch_size: int = 8, num_slots: int = 2000) -> Case:
-    """The same model on as many points for all samples, which lie in a row of two by two."""
+    """The same model on as many points for all samples, in two rows."""
     return Case(
         title=f"BranchTrunk, {num_points} points of a mesh, width 128, batch {batch_size}, {num_slots:,} slots",
         layout=_two_to_one(Mesh(num_points, 2, partial(_strip, num_points))),

@@ -75,7 +75,7 @@ class BranchTrunk(nn.Module):
 
 
 def _the_one(layout: Layout) -> Geometry:
-    if len(layout.geometries) != 1 or len(layout.output_blocks) != 1:
+    if len(layout.geometries) != 1 or [block.on for block in layout.output_blocks] != [*layout.geometries]:
         raise ValueError("branch_trunk: needs all fields on one mesh or one set of points, and no scalars as outputs")
     return layout.geometries[0]
 

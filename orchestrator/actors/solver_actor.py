@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.errors import PenstockError
+from penstock.machine import keep_freed_arrays
 from penstock.messages import Chunk, Lease
 from penstock.orchestrator.actors.ranks import Ranks
 from penstock.orchestrator.config.config import SolverSection
@@ -61,6 +62,7 @@ def make_local_worker(solving: Solving, **options: Any) -> SolverWorker:
     Raises:
         PenstockError: PETSc is missing, or the problem or strategy refuses its options.
     """
+    keep_freed_arrays()
     start_petsc()
     config = solving.config.solver
     strategy = solving.strategy()

@@ -59,7 +59,12 @@ def _card(folder: RunFolder, plan: Plan, num_simulations: int, errors: dict[str,
     problem = plan.problem
     config = with_files(plan.config, lambda _, file: Path(file).name)  # where it lay says nothing elsewhere
     return {
-        "problem": {"name": config.problem.name, "options": config.problem.options, "about": type(problem).__doc__},
+        "problem": {
+            "name": config.problem.name,
+            "options": config.problem.options,
+            "about": type(problem).__doc__,
+            "swap": config.problem.swap,
+        },
         "parameters": problem.space.describe(),
         "validation": {"simulations": num_simulations, **errors},
         "model": {"name": config.model.name, "options": config.model.options},

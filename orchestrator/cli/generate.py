@@ -37,6 +37,11 @@ def generate(config: Config, num: int, output: Path | None) -> None:
     Raises:
         PenstockError: the problem can't be solved, or the store can't be written or holds other samples.
     """
+    if config.problem.swap and output is not None:
+        raise PenstockError(
+            "problem.swap: a store keeps the roles of the problem: leave it out here, and give it where you train: "
+            "`problem: {name: store, path: ..., swap: true}`"
+        )
     solving = Solving.of(config)
     worker = make_worker(solving)
     with _writer(solving, output) as writer:

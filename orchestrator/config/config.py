@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,6 +35,8 @@ class ProblemSection(Named):
 
     `monte_carlo` draws them independently. The validation set is drawn so whatever is named here.
     """
+    swap: bool = False
+    """Whether the surrogate learns the [inverse map](../training.md#inverse-maps), from outputs to inputs."""
 
 
 DEFAULT_ACCURACY = 1e-4  # of a field of which a surrogate knows the third digit at best
@@ -358,7 +363,7 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     """The configuration of a YAML file, with overrides laid over it.
 
     Args:
-        path: the YAML file. A `./file.py` in it is taken relative to its folder.
+        path: the YAML file. A `./file.py` in it is taken relative to its folder, and so are the files of `external`.
         overrides: `key=value`, with full dotted keys and values in YAML.
 
     Returns:
@@ -369,7 +374,29 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
             what would do.
     """
     config = validated(Config, read_values(path, overrides), str(path))
-    return with_files(config, lambda _, file: str(path.parent / file))
+    config = with_files(config, lambda _, file: str(path.parent / file))
+    if config.problem.name != "external":
+        return config
+    return config.model_copy(update={"problem": _standing_alone(config.problem, path.parent)})
+
+
+def _standing_alone(problem: ProblemSection, folder: Path) -> ProblemSection:
+    """An external program's section, as it means the same everywhere.
+
+    The spec is read, and the words of the command that are relative paths become absolute.
+    """
+    from penstock.solvers.external.spec import read_spec  # NumPy, which other configurations do without
+
+    changes, options = {}, problem.options
+    if isinstance(spec := options.get("spec"), str):
+        changes["spec"] = read_spec(folder / spec)
+    if isinstance(command := options.get("command"), str):
+        with suppress(ValueError):  # a quote without its end, which the problem refuses
+            changes["command"] = shlex.join(
+                os.path.abspath(folder / word) if word.startswith(("./", "../")) else word
+                for word in shlex.split(command)
+            )
+    return problem.model_copy(update=changes)
 
 
 def with_files(config: Config, place: Callable[[str, str], str]) -> Config:

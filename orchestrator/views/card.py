@@ -86,6 +86,11 @@ def costs(measured: Measurement) -> list[str]:
     return [
         "systems:",
         *(f"    {line}" for line in systems_lines(measured.systems, measured.num)),
+        *(
+            f"    {family}: a further right-hand side of a matrix takes {100 * share:.0f} % of the first one's time"
+            for family, met in measured.systems.items()
+            if (share := met.kept_share) is not None
+        ),
         f"seconds per sample: {digits(total)} ({shares(measured.seconds)}) on one core of {processor()}"
         f"{', systems solved directly' if measured.systems else ''}",
         f"seconds of the first simulation, which builds what all use: {digits(measured.first_seconds)}",

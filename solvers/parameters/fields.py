@@ -103,6 +103,29 @@ class BoxField(SpectralField):
             coefficients = np.tensordot(coefficients, self._waves, axes=(0, 1))
         return coefficients
 
+    def directions(self, num: int) -> dict[str, np.ndarray]:
+        """The derivatives s_k φ_k of the field with respect to the ξ_k of largest s_k.
+
+        Args:
+            num: how many, the option `derivatives` of a problem.
+
+        Returns:
+            Values [*grid] by the names of the modes, in falling order of s_k.
+
+        Raises:
+            ValueError: there are not as many modes.
+        """
+        if not 0 <= num <= self._num_normals:
+            raise ValueError(f"derivatives = {num} must be between 0 and {self._num_normals}, the number of modes")
+        deviations, directions = self._standard_deviations, {}
+        for place in np.argsort(-deviations, axis=None, kind="stable")[:num]:
+            mode = np.unravel_index(place, deviations.shape)
+            coefficients = np.zeros_like(deviations)
+            coefficients[mode] = deviations[mode]
+            name = "_".join(["mode", *(str(self.lowest + k) for k in mode)])
+            directions[name] = self.evaluate(coefficients)
+        return directions
+
     def describe(self) -> str:
         """One line of prose for the card of an exported model."""
         return (
@@ -378,6 +401,15 @@ class LogNormalField(FunctionOfField):
     def of(self, values: np.ndarray) -> np.ndarray:
         """The exponential of the scaled values."""
         return np.exp(values / np.sqrt(self.field.variance))
+
+    def derivative(self, value: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """The derivative where the field has this value.
+
+        Args:
+            value: a draw, [*grid].
+            direction: of the Gaussian field, [*grid].
+        """
+        return value * direction / np.sqrt(self.field.variance)
 
     def features(self, value: np.ndarray) -> np.ndarray:
         """The logarithm of the field, flattened and scaled."""

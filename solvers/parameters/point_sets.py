@@ -46,23 +46,7 @@ class PointSet(ABC):
         return generator_of(self.seed, f"points of {self.design}", number)
 
 
-class Sequence(PointSet):
-    """A sequence of SciPy's, of which any first part covers the cube."""
-
-    @cached_property
-    @abstractmethod
-    def _engine(self) -> qmc.QMCEngine:
-        """The sequence, randomised by the seed."""
-
-    def _point(self, simulation: int) -> np.ndarray:
-        if simulation < self._engine.num_generated:
-            self._engine.reset()
-        if simulation > self._engine.num_generated:
-            self._engine.fast_forward(simulation - self._engine.num_generated)
-        return self._engine.random(1)[0]
-
-
-class Sobol(Sequence):
+class Sobol(PointSet):
     """Sobol's sequence, randomised by linear matrix scrambling and a digital shift.
 
     The first 2^m points, and every further 2^m, are balanced best. There are 2^30.
@@ -72,13 +56,24 @@ class Sobol(Sequence):
     def _engine(self) -> qmc.Sobol:
         return qmc.Sobol(self.dimension, rng=self._generator(0))
 
+    def _point(self, simulation: int) -> np.ndarray:
+        if simulation < self._engine.num_generated:
+            self._engine.reset()
+        if simulation > self._engine.num_generated:
+            self._engine.fast_forward(simulation - self._engine.num_generated)  # 6 ms for a million of 20 quantiles
+        return self._engine.random(1)[0]
 
-class Halton(Sequence):
+
+class Halton(PointSet):
     """Halton's sequence, its digits permuted at random (Owen 2017, arXiv 1706.02808)."""
 
     @cached_property
     def _engine(self) -> qmc.Halton:
         return qmc.Halton(self.dimension, rng=self._generator(0))
+
+    def _point(self, simulation: int) -> np.ndarray:
+        self._engine.num_generated = simulation  # fast_forward would draw all points before
+        return self._engine.random(1)[0]
 
 
 class LatinHypercube(PointSet):

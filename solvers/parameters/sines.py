@@ -13,7 +13,7 @@ RANKED = 2  # modes along each axis whose quantiles are looked at
 
 
 class SineField:
-    """A double sine sum with uniform coefficients, zero on the boundary of the unit square.
+    """A double sine sum with uniform coefficients, zero on the boundary.
 
         g(x, y) = σ Σ_ij a_ij (i² + j²)^r sin(πix) sin(πjy),   a_ij uniform on [-1, 1], 1 <= i, j <= K.
 
@@ -37,7 +37,7 @@ class SineField:
         return self.evaluate(2 * self._draw_uniforms(generator) - 1)
 
     def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """The field whose modes with i and j up to 2 have these quantiles; the others are drawn."""
+        """The field whose modes i, j <= 2 have these quantiles; others are drawn."""
         uniforms = self._draw_uniforms(generator)
         uniforms[: self._num_ranked, : self._num_ranked] = np.reshape(quantiles, (self._num_ranked, self._num_ranked))
         return self.evaluate(2 * uniforms - 1)

@@ -1,4 +1,4 @@
-"""Parameter spaces and seeded draws, with the distributions of scalars that most spaces are made of."""
+"""Parameter spaces and seeded draws, with the distributions of scalars."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ Axes:  H frames before, *grid the state.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -27,13 +28,16 @@ def check_frames(num_steps: int, interval: float, history: int) -> None:
         raise ValueError(f"history = {history} is too small: the next frame needs at least 1 before it")
 
 
-def samples(frames: Iterable[np.ndarray], *, interval: float, history: int = 1) -> Iterator[Sample]:
+def samples(
+    frames: Iterable[np.ndarray], *, interval: float, history: int = 1, constants: Mapping[str, Any] | None = None
+) -> Iterator[Sample]:
     """A sample per frame that has enough others before it.
 
     Args:
         frames: the state [*grid] at the times 0, Δt, 2 Δt, ...
         interval: Δt.
         history: H.
+        constants: inputs that all samples of the simulation share, by name.
 
     Yields:
         Samples from `before` [H, *grid], without its first axis if H is 1, to `solution` [*grid], at the time of
@@ -43,7 +47,7 @@ def samples(frames: Iterable[np.ndarray], *, interval: float, history: int = 1) 
     for number, frame in enumerate(frames):
         if number >= history:
             yield Sample(
-                inputs={"before": before[0] if history == 1 else np.stack(before)},
+                inputs={"before": before[0] if history == 1 else np.stack(before)} | dict(constants or {}),
                 outputs={"solution": frame},
                 step=number - history,
                 time=number * interval,

@@ -79,7 +79,8 @@ class Cli:
         self.folder = folder
         self.config = folder / "tiny.yaml"
         self.use(kind)
-        self.environment = os.environ | {"HOME": str(folder), "COLUMNS": "200"}
+        # Learners of two threads and solvers share two cores: threads that wait by spinning would take others' time.
+        self.environment = os.environ | {"HOME": str(folder), "COLUMNS": "200", "OMP_WAIT_POLICY": "passive"}
         self.environment.pop("RAY_ADDRESS", None)
 
     def use(self, kind: Kind, template: str = TINY) -> None:
@@ -139,6 +140,15 @@ class Cli:
 
     def events(self) -> list[dict]:
         return [json.loads(line) for line in (self.latest / "events.jsonl").read_text().splitlines()]
+
+    def delivered_ids(self) -> list[int]:
+        return [i for start, end in self.read("ledger.json")["delivered"] for i in range(start, end)]
+
+    def assert_every_simulation_once(self) -> None:
+        ledger = self.read("ledger.json")
+        leased = [i for ids in ledger["leased"].values() for i in ids]
+        everything = self.delivered_ids() + [int(i) for i in ledger["failed"]] + leased + ledger["returned"]
+        assert sorted(everything) == list(range(len(everything)))
 
     def wait_until(self, process: subprocess.Popen, condition, timeout_s: float = 200.0) -> dict:
         """The first record of the run for which `condition` holds."""

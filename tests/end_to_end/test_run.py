@@ -115,12 +115,8 @@ def test_the_loss_falls(watched):
 
 def test_the_ledger_holds_every_simulation_once(watched):
     cli = watched[0]
-    ledger = cli.read("ledger.json")
-    delivered = [i for start, end in ledger["delivered"] for i in range(start, end)]
-    leased = [i for ids in ledger["leased"].values() for i in ids]
-    everything = sorted(delivered + [int(i) for i in ledger["failed"]] + leased + ledger["returned"])
-    assert everything == list(range(len(everything)))
-    assert len(delivered) == cli.read("summary.json")["delivered"]
+    cli.assert_every_simulation_once()
+    assert len(cli.delivered_ids()) == cli.read("summary.json")["delivered"]
 
 
 def test_metrics_hold_the_names_and_counters_rise(watched):
@@ -247,31 +243,24 @@ def test_the_exported_file_needs_torch_alone(watched, tmp_path):
 
 
 @pytest.mark.darcy
-def test_predict_solves_new_draws_and_draws_them(watched):
-    cli = watched[0]
-    result = cli.run("predict", "--num", "3")
-    assert result.returncode == 0, result.stderr
-    arrays, _ = zarr_store.read(cli.latest / "predictions" / "predictions.zarr")
-    difference = (arrays["solution_predicted"] - arrays["solution"]).reshape(3, -1)
-    errors = np.linalg.norm(difference, axis=1) / np.linalg.norm(arrays["solution"].reshape(3, -1), axis=1)
-    np.testing.assert_allclose(arrays["relative_l2"], errors, rtol=1e-5)
-    assert errors.mean() < 0.5
-    validation, _ = zarr_store.read(cli.latest / "validation.zarr")
-    assert not any((arrays["coefficient"][0] == row).all() for row in validation["coefficient"])
-    picture = (cli.latest / "predictions" / "predictions.png").read_bytes()
-    assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
-
-
-@pytest.mark.darcy
-def test_predict_writes_elsewhere_more_draws_than_a_batch_and_refuses_a_file(watched, tmp_path):
+def test_predict_solves_new_draws_and_draws_them(watched, tmp_path):
+    """More of them than a batch holds."""
     cli, output = watched[0], tmp_path / "elsewhere"
-    result = cli.run("predict", "--num", "11", "--output", str(output))
+    result = cli.run("predict", "--num", "11", "--output", output)
     assert result.returncode == 0, result.stderr
     arrays, _ = zarr_store.read(output / "predictions.zarr")
     difference = (arrays["solution_predicted"] - arrays["solution"]).reshape(11, -1)
     errors = np.linalg.norm(difference, axis=1) / np.linalg.norm(arrays["solution"].reshape(11, -1), axis=1)
     np.testing.assert_allclose(arrays["relative_l2"], errors, rtol=1e-5)
+    assert errors.mean() < 0.5
+    validation, _ = zarr_store.read(cli.latest / "validation.zarr")
+    assert not any((arrays["coefficient"][0] == row).all() for row in validation["coefficient"])
+    picture = (output / "predictions.png").read_bytes()
+    assert picture.startswith(b"\x89PNG") and len(picture) > 20_000
+
+
+def test_predict_refuses_a_file_to_write_to(watched, tmp_path):
     (tmp_path / "file").touch()
-    result = cli.run("predict", "--output", str(tmp_path / "file"))
+    result = watched[0].run("predict", "--output", str(tmp_path / "file"))
     assert result.returncode == 2 and result.stderr.count("\n") == 1
     assert f"can't write to {tmp_path / 'file'}: File exists: give another --output" in result.stderr

@@ -50,7 +50,10 @@ def test_metrics_page_lists_every_metric():
         assert f"`{family.name}{'_total' if family.type == 'counter' else ''}" in text
 
 
-@pytest.mark.parametrize(("page", "text"), [("tree", "tree.tree()"), ("configuration", "configuration.page()")])
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [("tree", "tree.tree()"), ("configuration", "configuration.page()"), ("gallery", "gallery.page()")],
+)
 def test_written_pages_are_up_to_date(page, text):
     code = f"import {page}; print({text}, end='')"
     made = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "docs", capture_output=True, text=True, check=True)

@@ -59,7 +59,7 @@ class FivePoint:
         self._matrix.overwrite(values_FXY)
 
     def with_load(self, right_hand_side: np.ndarray, *, guess: np.ndarray | None = None) -> LinearSystem:
-        """The system with the entries that were set last, for a matrix that stays the same.
+        """The system with the entries set last, for a matrix that stays the same.
 
         Args:
             right_hand_side: b, [X, Y].

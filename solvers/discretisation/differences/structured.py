@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -31,11 +32,13 @@ class StructuredDiffusion:
     Args:
         resolution: n.
         dimension: d.
+        family: name of the systems.
     """
 
-    def __init__(self, resolution: int, dimension: int):
+    def __init__(self, resolution: int, dimension: int, *, family: str = "darcy"):
         self.resolution = resolution
         self.dimension = dimension
+        self.family = family
         inner = resolution - 1
         self.grid = GridDofs(
             shape=(inner,) * dimension,
@@ -65,34 +68,76 @@ class StructuredDiffusion:
             load: b, [n - 1] * d.
             mass: number that is added to the diagonal.
         """
-        edges = [self.edges(coefficient, axis) for axis in range(self.dimension)]
-        upper = [-np.delete(edge, 0, axis) for axis, edge in enumerate(edges)]
-        lower = [-np.delete(edge, -1, axis) for axis, edge in enumerate(edges)]
-        values = np.stack([mass - sum(upper) - sum(lower), *upper, *lower])
-        self._vector.array = load.ravel()
-        return LinearSystem(
-            A=self._matrix.overwrite(values), b=self._vector, is_spd=True, family="darcy", grid=self.grid
-        )
+        self.overwrite(coefficient, mass)
+        return self.with_load(load)
 
-    def edges(self, coefficient: np.ndarray, axis: int) -> np.ndarray:
-        """The coupling along every edge that has an inner vertex.
+    def overwrite(self, coefficient: np.ndarray, mass: float = 0.0) -> None:
+        """Set the entries of the matrix.
 
         Args:
-            coefficient: cell values of a, [n] * d.
-            axis: the axis along which the edges lie.
-
-        Returns:
-            Couplings, n along `axis` and n - 1 along the others.
+            coefficient: cell values of a > 0, [n] * d.
+            mass: number that is added to the diagonal.
         """
-        d, n = self.dimension, self.resolution
+        inner = [slice(1, -1)] * (self.dimension - 1)
+        edges = [along[*inner[:axis], :, *inner[axis:]] for axis, along in enumerate(couplings(coefficient))]
+        upper = [-np.delete(edge, 0, axis) for axis, edge in enumerate(edges)]
+        lower = [-np.delete(edge, -1, axis) for axis, edge in enumerate(edges)]
+        self._matrix.overwrite(np.stack([mass - sum(upper) - sum(lower), *upper, *lower]))
+
+    def with_load(self, load: np.ndarray) -> LinearSystem:
+        """The system of a matrix that stays, with the entries that were set last.
+
+        Args:
+            load: b, [n - 1] * d.
+        """
+        self._vector.array = load.ravel()
+        return LinearSystem(A=self._matrix.mat, b=self._vector, is_spd=True, family=self.family, grid=self.grid)
+
+    def vertex_values(self, x: PETSc.Vec) -> np.ndarray:
+        """x at the vertices, [n + 1] * d; zero on the boundary."""
+        return np.pad(x.array_r.reshape(self.grid.shape), 1)
+
+    def cell_means(self, x: PETSc.Vec) -> np.ndarray:
+        """The mean of x over the corners of every cell, [n] * d."""
+        return cell_means(self.vertex_values(x))
+
+
+def couplings(coefficient: np.ndarray) -> list[np.ndarray]:
+    """The coupling along every edge of the grid, boundary included.
+
+    Args:
+        coefficient: cell values of a, [n] * d.
+
+    Returns:
+        For each axis the couplings of the edges along it, n along this axis and n + 1 along the others.
+    """
+    d, n = coefficient.ndim, len(coefficient)
+    along = []
+    for axis in range(d):
+        padded = np.pad(coefficient, [(0, 0) if other == axis else (1, 1) for other in range(d)])
         total = 0.0
         for start in product((0, 1), repeat=d - 1):  # the edge's start in the cube that it belongs to
             m = sum(start)
-            cubes = [slice(1 - offset, n - offset) for offset in start]
+            cubes = [slice(1 - offset, n + 2 - offset) for offset in start]
             cubes.insert(axis, slice(None))
-            total = total + math.factorial(m) * math.factorial(d - 1 - m) * coefficient[tuple(cubes)]
-        return total / (math.factorial(d) * n ** (d - 2))
+            total = total + math.factorial(m) * math.factorial(d - 1 - m) * padded[tuple(cubes)]
+        along.append(total / (math.factorial(d) * n ** (d - 2)))
+    return along
 
-    def cell_means(self, x: PETSc.Vec) -> np.ndarray:
-        """The mean of x over the corners of every cell, [n] * d; zero on the boundary."""
-        return cell_means(np.pad(x.array_r.reshape(self.grid.shape), 1))
+
+def outflow(edges: Sequence[np.ndarray], u: np.ndarray) -> np.ndarray:
+    """What flows out of the part of the cube around every vertex, [n + 1] * d.
+
+    It is the product of the stiffness matrix with u, boundary included.
+
+    Args:
+        edges: the `couplings`.
+        u: values at the vertices, [n + 1] * d.
+    """
+    total = np.zeros_like(u)
+    for axis, along in enumerate(edges):
+        flow = np.moveaxis(along * np.diff(u, axis=axis), axis, 0)
+        moved = np.moveaxis(total, axis, 0)
+        moved[:-1] -= flow
+        moved[1:] += flow
+    return total

@@ -100,6 +100,19 @@ class DarcyDiscretisation:
         set_bc(self._vector, self._conditions)
         return LinearSystem(A=self._matrix, b=self._vector, is_spd=True, family="darcy", grid=self.grid)
 
+    def with_load(self, load: np.ndarray) -> LinearSystem:
+        """The system with the matrix of the last coefficient and another right-hand side.
+
+        Args:
+            load: b at the inner vertices, [X - 1, Y - 1].
+        """
+        self._vector.array = np.pad(load, 1).ravel()[self.grid.permutation]
+        return LinearSystem(A=self._matrix, b=self._vector, is_spd=True, family="darcy", grid=self.grid)
+
+    def vertex_values(self, x: PETSc.Vec) -> np.ndarray:
+        """x at the vertices, [X + 1, Y + 1]."""
+        return self._gathered(x.array_r).reshape(self.grid.shape)
+
     def cell_means(self, x: PETSc.Vec) -> np.ndarray:
         """The mean of x over the four corners of every square, [X, Y]."""
-        return cell_means(self._gathered(x.array_r).reshape(self.grid.shape))
+        return cell_means(self.vertex_values(x))

@@ -1,6 +1,6 @@
 """Finite elements by DOLFINx on a mesh that is given as arrays.
 
-Axes:  P points of the mesh, in its own order, d dimensions of space, C components of the solution.
+Axes:  P points of the mesh, in its own order, T cells, d dimensions of space, C components of the solution.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def plane(axis: int, coordinate: float) -> Part:
 
 
 class MeshElements:
-    """Lagrange elements on the points and cells of a `Mesh`, with u given on a part of the boundary.
+    """Lagrange elements on a `Mesh`, with u given on a part of the boundary.
 
     There u is `given`, a function of DOLFINx that is zero until it is filled.
 
@@ -91,10 +91,20 @@ class MeshElements:
         is_own = dofs < self.space.dofmap.index_map.size_local
         self._own_points = points[is_own]
         self._gathered = Gathering(comm, dofs[is_own], self._own_points)
+        self.num_moves = 0
 
         self.given = dolfinx.fem.Function(self.space)
         dofs = dolfinx.fem.locate_dofs_topological(self.space, self.dimension - 1, self._facets(fixed))
         self.conditions = [dolfinx.fem.dirichletbc(self.given, dofs)]
+
+    def move(self, points: np.ndarray) -> None:
+        """Put the points of the mesh elsewhere, [P, d].
+
+        Its cells stay, and so do the parts of its boundary.
+        """
+        geometry = self.mesh.geometry
+        geometry.x[:, : self.dimension] = points[geometry.input_global_indices]
+        self.num_moves += 1
 
     def function(self) -> dolfinx.fem.Function:
         """A scalar P1 function for data of forms, zero until it is filled."""
@@ -126,7 +136,7 @@ class MeshElements:
         return ufl.Measure("ds", domain=self.mesh, subdomain_data=tags, subdomain_id=1)
 
     def at_dofs(self, values: np.ndarray) -> PETSc.Vec:
-        """A new vector with these values at the points, [P] or [C, P], of elements of degree 1."""
+        """A new vector with these values [P] or [C, P] at the points, for degree 1."""
         from dolfinx.fem.petsc import create_vector
 
         vector = create_vector(self.space)
@@ -147,6 +157,11 @@ class MeshElements:
         coordinates.array = self.space.tabulate_dof_coordinates()[:num_own, : self.dimension].ravel()
         return PETSc.NullSpace().createRigidBody(coordinates)
 
+    @property
+    def corners(self) -> np.ndarray:
+        """The points of every cell of this rank in DOLFINx's order, [T, d + 1]."""
+        return self.mesh.geometry.input_global_indices[self.mesh.geometry.dofmaps[0]]
+
     @cached_property
     def _linear(self) -> tuple[dolfinx.fem.FunctionSpace, np.ndarray]:
         """The space of scalar P1 functions, and the point of each of its dofs on this rank."""
@@ -160,10 +175,9 @@ class MeshElements:
 
         They are blocks of dofs where u has components.
         """
-        # A cell's first dofs are those at its corners, and DOLFINx remembers which points these were.
-        points = self.mesh.geometry.input_global_indices[self.mesh.geometry.dofmaps[0]]
-        dofs, firsts = np.unique(space.dofmap.list[:, : points.shape[1]], return_index=True)
-        return dofs, points.ravel()[firsts]
+        # A cell's first dofs are those at its corners.
+        dofs, firsts = np.unique(space.dofmap.list[:, : self.corners.shape[1]], return_index=True)
+        return dofs, self.corners.ravel()[firsts]
 
     def _facets(self, part: Part) -> np.ndarray:
         import dolfinx
@@ -177,11 +191,40 @@ class MeshElements:
         return facets
 
 
+class Recovery:
+    """The values of an expression at the points: means over the cells around each.
+
+    It may jump between cells, as a stress does. It is compiled once.
+
+    Args:
+        elements: the mesh, on one rank.
+        expression: a scalar, vector or tensor of the data of forms.
+    """
+
+    def __init__(self, elements: MeshElements, expression: ufl.core.expr.Expr):
+        import dolfinx
+
+        self._elements, self._corners = elements, elements.corners
+        in_cell = np.concatenate([np.zeros((1, elements.dimension)), np.eye(elements.dimension)])
+        self._expression = dolfinx.fem.Expression(expression, in_cell)
+        self._num_cells = np.bincount(self._corners.ravel())
+
+    def at_points(self) -> np.ndarray:
+        """The values for the data as they are, [P] or [C, P].
+
+        The components of a tensor follow one another row by row.
+        """
+        cells = np.arange(len(self._corners), dtype=np.int32)
+        values = self._expression.eval(self._elements.mesh, cells).reshape(self._corners.size, -1)
+        sums = [np.bincount(self._corners.ravel(), component) for component in values.T]
+        return np.squeeze(sums / self._num_cells)
+
+
 class WeakForm:
-    """The linear systems of a(u, v) = l(v) for all v, with u given on a part of the boundary.
+    """The linear systems of a(u, v) = l(v), with u given on a part of the boundary.
 
     Forms are compiled once. One matrix and one vector are made once and overwritten by every `system`; a form a without
-    data that may change, functions or constants, has its matrix assembled once.
+    data that may change, functions or constants, has its matrix assembled once, or once per move of the mesh.
 
     Rows of dofs where u is given are identity rows, their columns are eliminated: A is symmetric if a is.
 
@@ -200,7 +243,7 @@ class WeakForm:
         self._bilinear, self._linear = dolfinx.fem.form(bilinear), dolfinx.fem.form(linear)
         self._properties = properties
         self._is_constant = not bilinear.coefficients() and not bilinear.constants()
-        self._is_assembled = False
+        self._assembled_after = -1  # moves of the mesh
         self._matrix = create_matrix(self._bilinear)
         self._matrix.setOption(self._matrix.Option.SPD, properties.get("is_spd", False))
         self._vector = create_vector(elements.space)
@@ -209,28 +252,47 @@ class WeakForm:
         """The system for the data as they are, whose A and b the next call overwrites."""
         return LinearSystem(A=self.matrix(), b=self.vector(), guess=guess, **self._properties)
 
+    def with_load(self, linear: dolfinx.fem.Form) -> LinearSystem:
+        """The system for another l, with the matrix as it was assembled last.
+
+        u is 0 where it is given.
+
+        Args:
+            linear: l, compiled.
+        """
+        from dolfinx.fem.petsc import set_bc
+
+        self._assemble(linear, lifts=False)
+        set_bc(self._vector, self._elements.conditions, alpha=0.0)
+        return LinearSystem(A=self._matrix, b=self._vector, **self._properties)
+
     def matrix(self) -> PETSc.Mat:
         """The matrix A for the data as they are."""
         from dolfinx.fem.petsc import assemble_matrix
 
-        if not (self._is_constant and self._is_assembled):
+        if not (self._is_constant and self._assembled_after == self._elements.num_moves):
             self._matrix.zeroEntries()
             assemble_matrix(self._matrix, self._bilinear, bcs=self._elements.conditions)
             self._matrix.assemble()
-            self._is_assembled = True
+            self._assembled_after = self._elements.num_moves
         return self._matrix
 
     def vector(self) -> PETSc.Vec:
         """The right-hand side b for the data as they are."""
-        from dolfinx.fem.petsc import apply_lifting, assemble_vector, set_bc
+        from dolfinx.fem.petsc import set_bc
+
+        self._assemble(self._linear, lifts=self._elements.given.x.array.any())
+        set_bc(self._vector, self._elements.conditions)
+        return self._vector
+
+    def _assemble(self, linear: dolfinx.fem.Form, *, lifts: bool) -> None:
+        """Overwrite b with l(v), less a(u, v) for what u is where it is given."""
+        from dolfinx.fem.petsc import apply_lifting, assemble_vector
         from petsc4py import PETSc
 
-        conditions = self._elements.conditions
         with self._vector.localForm() as with_ghosts:
             with_ghosts.set(0.0)
-        assemble_vector(self._vector, self._linear)
-        if self._elements.given.x.array.any():
-            apply_lifting(self._vector, [self._bilinear], [conditions])
+        assemble_vector(self._vector, linear)
+        if lifts:
+            apply_lifting(self._vector, [self._bilinear], [self._elements.conditions])
         self._vector.ghostUpdate(PETSc.InsertMode.ADD, PETSc.ScatterMode.REVERSE)
-        set_bc(self._vector, conditions)
-        return self._vector

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from penstock.arrays.simplices import stiffness
-from penstock.solvers import mpi
+from penstock.solvers.discretisation.sparse import petsc_matrix
 from penstock.solvers.problem import LinearSystem, Solve
 
 
@@ -39,18 +39,13 @@ def diffusion(
     Returns:
         u, [P].
     """
-    mpi.start()
-    from petsc4py import PETSc
-
     rows, columns, values = stiffness(points, cells)
     K = csr_array((values, (rows, columns)), shape=(len(points), len(points)))
     u = np.where(boundary, boundary_values, 0.0)
     inner = np.flatnonzero(~boundary)
     coupling = K[inner]
     A = coupling[:, inner]
-    csr = (A.indptr.astype(PETSc.IntType), A.indices.astype(PETSc.IntType), A.data)
-    matrix = PETSc.Mat().createAIJ(A.shape, csr=csr, comm=PETSc.COMM_SELF)
-    matrix.setOption(PETSc.Mat.Option.SPD, True)
+    matrix = petsc_matrix(A, is_spd=True)
     b = matrix.createVecLeft()
     b.array = load[inner] - coupling @ u
     u[inner] = solve(LinearSystem(A=matrix, b=b, is_spd=True, family=family)).x.array_r

@@ -85,7 +85,7 @@ class UpwindedConvection:
 
 
 def stream_gradients(stream: np.ndarray) -> list[np.ndarray]:
-    """The gradient of the interpolated `stream` [n + 1, n + 1] on every square, [2, n, n] per kind of triangle."""
+    """The gradient of `stream` on every square, [2, n, n] per kind of triangle."""
     n = len(stream) - 1
     return [
         n

@@ -1,1 +1,1 @@
-"""Steps in time on regular grids without linear systems: finite volumes, Runge-Kutta methods, transforms."""
+"""Steps in time without linear systems: finite volumes and transforms."""

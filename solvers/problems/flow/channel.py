@@ -13,7 +13,7 @@ import numpy as np
 from penstock.arrays.simplices import checked_cells
 from penstock.geometry import Mesh
 from penstock.solvers.discretisation.elements.taylor_hood import TaylorHood, with_midpoints
-from penstock.solvers.problems.flow.meshes import halves, quadrilaterals
+from penstock.solvers.problems.flow.meshes import graded, halves, quadrilaterals
 
 HEIGHT, LENGTH = 0.41, 2.2
 CENTRE, RADIUS = np.array([0.2, 0.2]), 0.05  # of the cylinder
@@ -113,9 +113,9 @@ def triangulation(
     up, highest = HEIGHT * np.arange(n) / n, np.full(n, HEIGHT)
     down, lowest = HEIGHT - up, np.zeros(n)
     outside = np.stack([np.r_[highest, down, lowest, up], np.r_[up, highest, down, lowest]], axis=1)
-    fractions = _graded(n, RING_GROWTH)[:, None, None]
+    fractions = graded(n, RING_GROWTH)[:, None, None]
     ring = ((1 - fractions) * inside + fractions * outside).reshape(-1, 2)
-    x = HEIGHT + (LENGTH - HEIGHT) * _graded(COLUMNS * n, CHANNEL_GROWTH)[1:]
+    x = HEIGHT + (LENGTH - HEIGHT) * graded(COLUMNS * n, CHANNEL_GROWTH)[1:]
     y = HEIGHT * np.arange(n + 1) / n
     behind = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, 2)
 
@@ -147,8 +147,3 @@ def onto_circle(centre: np.ndarray, radius: float) -> Callable[[np.ndarray], np.
 def is_outlet(points: np.ndarray) -> np.ndarray:
     """Whether points [..., 2] lie at the channel's end."""
     return points[..., 0] > (1 - 1e-9) * LENGTH
-
-
-def _graded(num_cells: int, growth: float) -> np.ndarray:
-    """Fractions from 0 to 1, whose distances grow geometrically by about this factor."""
-    return (growth ** (np.arange(num_cells + 1) / num_cells) - 1) / (growth - 1)

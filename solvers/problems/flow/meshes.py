@@ -44,3 +44,8 @@ def halves(corners: np.ndarray, climbs: np.ndarray) -> np.ndarray:
     """
     corners = np.where(climbs[:, None], corners, np.roll(corners, 1, axis=1))
     return np.concatenate([corners[:, [0, 1, 2]], corners[:, [0, 2, 3]]])
+
+
+def graded(num_cells: int, growth: float) -> np.ndarray:
+    """Fractions from 0 to 1, whose distances grow geometrically by about this factor."""
+    return (growth ** (np.arange(num_cells + 1) / num_cells) - 1) / (growth - 1)

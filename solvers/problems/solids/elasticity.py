@@ -17,6 +17,8 @@ from penstock.solvers.problems.solids.hooke import lame, stress
 
 if TYPE_CHECKING:
     import dolfinx
+    import numpy as np
+    from petsc4py import PETSc
 
 
 class Elasticity(Problem):
@@ -34,25 +36,33 @@ class Elasticity(Problem):
     between them. (The field's n + 1 cells along each axis are laid with their centres on the vertices.) The matrix is
     symmetric positive definite and comes with the rigid motions of the body for algebraic multigrid.
 
+    With m `derivatives` a sample also has ∂u/∂ξ_k for the m leading modes of E's Gaussian field, whose coefficients ξ_k
+    are standard normal. A ∂u/∂ξ = -(∂A/∂ξ) u has the matrix of u, so a direct solver factors once.
+
     A sample holds values at the vertices, indexed [x, y, z]: `youngs_modulus` [n + 1] * d and the scalars
-    `poisson_ratio`, `traction_x`, `traction_y`, `traction_z` to `displacement`, [d, *grid].
+    `poisson_ratio`, `traction_x`, `traction_y`, `traction_z` to `displacement`, [d, *grid], and
+    `displacement_by_mode_<k_1>_<k_2>` likewise.
 
     Args:
         resolution: squares or cubes along each side, n >= 2. Good values: 32 to 128, in three dimensions 8 to 32.
         dimension: d, 2 or 3.
+        derivatives: m, from 0 on. Good values: 0 to 8.
     """
 
     is_parallel = True
 
-    def __init__(self, *, resolution: int = 64, dimension: int = 2):
+    def __init__(self, *, resolution: int = 64, dimension: int = 2, derivatives: int = 0):
         if resolution < 2:
             raise ValueError(f"resolution = {resolution} is too small: a side needs at least 2 squares")
         if dimension not in (2, 3):
             raise ValueError(f"dimension = {dimension} must be 2 or 3")
         self.dimension = dimension
         self.traction_names = [f"traction_{axis}" for axis in "xyz"[:dimension]]
+        gaussian = GaussianField(resolution + 1, dimension=dimension)
+        self.stiffness = LogNormalField(gaussian)
+        self.directions = gaussian.directions(derivatives) if derivatives else {}
         self.space = ParameterSpace(
-            youngs_modulus=LogNormalField(GaussianField(resolution + 1, dimension=dimension)),
+            youngs_modulus=self.stiffness,
             poisson_ratio=Uniform(0.2, 0.4),
             **{name: Normal() for name in self.traction_names},
         )
@@ -63,17 +73,28 @@ class Elasticity(Problem):
             FieldSpec(name="poisson_ratio"),
             *(FieldSpec(name=name) for name in self.traction_names),
         )
-        self.outputs = (FieldSpec(name="displacement", on=grid, components=dimension),)
+        names = ("displacement", *(f"displacement_by_{mode}" for mode in self.directions))
+        self.outputs = tuple(FieldSpec(name=name, on=grid, components=dimension) for name in names)
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         for name, constant in self._constants.items():
             constant.value = parameters[name]
-        self.elements.fill(self._youngs_modulus, parameters["youngs_modulus"].ravel())
-        displacement = self.elements.at_points(solve(self.equation.system()).x)
-        yield Sample(
-            inputs=parameters,
-            outputs={"displacement": displacement.reshape(-1, *parameters["youngs_modulus"].shape)},
-        )
+        modulus = parameters["youngs_modulus"]
+        self.elements.fill(self._youngs_modulus, modulus.ravel())
+        x = solve(self.equation.system()).x
+        outputs = {"displacement": self._on_grid(x)}
+        if self.directions:
+            self._displacement.x.petsc_vec.array = x.array_r
+            self._displacement.x.scatter_forward()
+        for mode, direction in self.directions.items():
+            self.elements.fill(self._change, self.stiffness.derivative(modulus, direction).ravel())
+            derivative = solve(self.equation.with_load(self._derivative_load))
+            outputs[f"displacement_by_{mode}"] = self._on_grid(derivative.x)
+        yield Sample(inputs=parameters, outputs=outputs)
+
+    def _on_grid(self, x: PETSc.Vec) -> np.ndarray:
+        """The displacement [d, *grid] of a vector."""
+        return self.elements.at_points(x).reshape(self.outputs[0].shape)
 
     @cached_property
     def elements(self) -> MeshElements:
@@ -97,8 +118,28 @@ class Elasticity(Problem):
         )
 
     @cached_property
+    def _derivative_load(self) -> dolfinx.fem.Form:
+        """-∫ σ'(u) : ∇v dx, with the stress σ' by the change of E, in which σ is linear."""
+        import dolfinx
+        from ufl import dx, grad, inner
+
+        material = lame(self._change, self._constants["poisson_ratio"])
+        return dolfinx.fem.form(-inner(stress(self._displacement, material), grad(self.elements.test)) * dx)
+
+    @cached_property
     def _youngs_modulus(self) -> dolfinx.fem.Function:
         return self.elements.function()
+
+    @cached_property
+    def _change(self) -> dolfinx.fem.Function:
+        """The derivative of E in one direction."""
+        return self.elements.function()
+
+    @cached_property
+    def _displacement(self) -> dolfinx.fem.Function:
+        import dolfinx
+
+        return dolfinx.fem.Function(self.elements.space)
 
     @cached_property
     def _constants(self) -> dict[str, dolfinx.fem.Constant]:

@@ -90,7 +90,7 @@ class HyperelasticBlock(Problem):
             yield Sample(inputs=inputs, outputs={"displacement": displacement}, step=step)
 
     def residual(self, u: np.ndarray) -> np.ndarray:
-        """The forces that are not in balance at the displacement u, an array in DOLFINx's order."""
+        """The forces out of balance at the displacement u, in DOLFINx's order."""
         self._displacement.x.array[:] = u
         return self.equation.vector().array_r.copy()
 
@@ -105,7 +105,10 @@ class HyperelasticBlock(Problem):
 
     @cached_property
     def equation(self) -> WeakForm:
-        """∫ δP : ∇v dx = ∫ b·v dx + ∫ t·v ds over x = 1 - ∫ P : ∇v dx, with the change δP of P by a step."""
+        """A step: ∫ δP : ∇v dx = ∫ b·v dx + ∫ t·v ds - ∫ P : ∇v dx.
+
+        δP is the change of P by the step, and the load t acts at x = 1.
+        """
         from ufl import as_vector, derivative, dx, grad, inner
 
         elements, constants = self.elements, self._constants

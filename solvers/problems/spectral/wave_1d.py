@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 
@@ -89,8 +88,7 @@ class Wave1D(Problem):
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         drawn = {name: parameters[name] for name in self.drawn_ends}
         frames = self.frames(parameters["start"], **ENDS[self.ends] | drawn)
-        for sample in samples(frames, interval=self.interval, history=self.history):
-            yield replace(sample, inputs={**sample.inputs, **drawn})
+        yield from samples(frames, interval=self.interval, history=self.history, constants=drawn)
 
     def frames(self, start: float, *, left_end: float, right_end: float) -> Iterator[np.ndarray]:
         """u [n] at first and after each interval.

@@ -20,7 +20,7 @@ WINDS = ("recirculating", "random")
 
 
 class DoubleGlazing(Problem):
-    """Convection between two panes: from diffusion ε, and a wind w if it is random, to temperature u.
+    """Convection between two panes: from diffusion (and wind) to temperature.
 
     -ε Δu + w·∇u = 0 on (-1, 1)², u = 1 on the hot pane x = 1, u = 0 on the other sides.
 

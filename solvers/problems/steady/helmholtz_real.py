@@ -31,7 +31,7 @@ LOADED = (0.35, 0.65)  # part of the top
 
 
 class HelmholtzReal(Problem):
-    """Helmholtz's equation on the unit square: from the speed of sound c to the standing wave u.
+    """Helmholtz's equation on the square: from the speed of sound to the wave.
 
     -Δu - (ω/c)² u = 0, ∂u/∂n = 1 on 0.35 < x < 0.65 of the top, y = 1, and 0 on the rest of the boundary.
 
@@ -87,7 +87,7 @@ class HelmholtzReal(Problem):
 
     @cached_property
     def load(self) -> np.ndarray:
-        """The integrals of the hat functions over the loaded part of the top, [n + 1, n + 1]."""
+        """The hat functions' integrals over the loaded part of the top, [n + 1, n + 1]."""
         n = self.resolution
         start, end = (np.clip(n * x - np.arange(n + 1), -1, 1) for x in LOADED)
         load = np.zeros(self._shape)

@@ -18,7 +18,7 @@ SIDES = ("west", "east", "south", "north")
 
 
 class PoissonBoundary(Problem):
-    """Poisson's equation on the unit square: from boundary functions g to the solution u.
+    """Poisson's equation on the unit square: from boundary functions to u.
 
     -Δu = 0, u = g on the boundary.
 

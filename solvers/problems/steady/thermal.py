@@ -29,7 +29,7 @@ EDGES = ("numbers", "functions")
 
 
 class Thermal(Problem):
-    """Steady heat conduction in a slotted block: from values at two edges to temperature T.
+    """Heat conduction in a slotted block: from two edges to temperature T.
 
     ΔT = 0 on the block [-0.5, 0.5] x [-0.8, 0.8] less the slot (-0.05, 0.05) x (-0.4, 0.4). The slot, the top and the
     bottom are insulated, ∂T/∂n = 0.
@@ -116,7 +116,7 @@ class Thermal(Problem):
 
     @cached_property
     def _modes(self) -> np.ndarray:
-        """cos(kπ s) on one edge each, and 0 elsewhere, at all degrees of freedom: [number of c_k, number of dofs]."""
+        """cos(kπ s) on one edge each, 0 elsewhere: [number of c_k, number of dofs]."""
         mode, rows = self.elements.given, []
         for edge in (-HALF[0], HALF[0]):
             for k in range(NUM_MODES):

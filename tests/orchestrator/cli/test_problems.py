@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 from penstock.orchestrator.cli import listing, show
 from penstock.orchestrator.cli.app import app
 from penstock.orchestrator.cli.show import show_problem
+from penstock.orchestrator.views.card import costs
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.measurement import measure
 from penstock.solvers.problems import PROBLEMS
+from penstock.solvers.problems.steady.darcy import Darcy
 from penstock.solvers.problems.steady.poisson import Poisson
 from tests.support.refusals import refusal
 
@@ -90,6 +92,16 @@ def test_a_card_has_equation_laws_fields_systems_and_costs(tmp_path, monkeypatch
     shares = re.search(r"draw (\d+) %, assembly (\d+) %, solve (\d+) %, pack (\d+) %", printed)
     assert 98 <= sum(map(int, shares.groups())) <= 102
     assert (tmp_path / "darcy.png").stat().st_size > 5000
+
+
+def test_the_card_says_what_a_derivative_costs_against_a_solve():
+    """Where systems share a matrix: 3 of 4 per simulation here, and none without derivatives."""
+    measured = measure(Darcy(resolution=6, medium="log_normal", derivatives=3), 3)
+    systems = measured.systems["darcy"]
+    assert (systems.count, systems.num_kept, systems.num_new) == (12, 9, 2)
+    printed = "\n".join(costs(measured))
+    assert re.search(r"^    darcy: a further right-hand side of a matrix takes \d+ % of the first one's", printed, re.M)
+    assert measure(Darcy(resolution=6), 2).systems["darcy"].kept_share is None
 
 
 def test_the_picture_shows_the_first_and_last_sample_of_a_draw(tmp_path, monkeypatch):

@@ -118,6 +118,24 @@ def test_the_resolved_configuration_repeats_the_run(write, tmp_path, monkeypatch
     assert RunFolder.create(config).path != folder.path  # two runs in one second
 
 
+def test_an_external_program_means_the_same_in_the_runs_folder(write, tmp_path, monkeypatch):
+    """The spec is inside of the resolved configuration, and the program's path is absolute."""
+    (tmp_path / "heat.yaml").write_text("parameters: {k: {law: uniform, low: 1e-3, high: 1}}\noutputs: {u: {}}\n")
+    problem = {"name": "external", "command": "mpiexec -n 2 '../my solver' --fast", "spec": "heat.yaml"}
+    config = load_config(write(MINIMAL | {"problem": problem, "model": "mlp"}))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    folder = RunFolder.create(resolve(config).config)
+    (tmp_path / "heat.yaml").unlink()
+    again = resolve(folder.config())
+    assert again.problem.command == f"mpiexec -n 2 '{tmp_path.parent}/my solver' --fast"
+    assert again.problem.space.distributions["k"].low == 1e-3
+    assert again.config == resolve(config).config
+    unended = load_config(write(MINIMAL | {"problem": problem | {"command": "./a 'b", "spec": {"outputs": {"u": {}}}}}))
+    with pytest.raises(PenstockError, match=r"problem: command = .* can't be split into words"):
+        resolve(unended).problem  # noqa: B018
+
+
 def test_no_run_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(PenstockError, match="there is no run under"):

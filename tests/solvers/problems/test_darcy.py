@@ -1,5 +1,7 @@
 """Orders of convergence, a sample against SciPy."""
 
+from functools import reduce
+
 import numpy as np
 import pytest
 from scipy.sparse.linalg import spsolve
@@ -7,6 +9,7 @@ from scipy.sparse.linalg import spsolve
 from penstock.solvers.discretisation.elements.fem import DarcyDiscretisation
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
+from penstock.solvers.parameters.fields import GaussianField
 from penstock.solvers.parameters.humps import Humps
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.steady.darcy import Darcy
@@ -179,5 +182,58 @@ def test_the_source_scales_the_known_solution_of_a_uniform_medium():
     ],
 )
 def test_unknown_media_and_empty_sources_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Darcy(**options)
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_derivatives_are_those_of_finite_differences_to_second_order(dimension):
+    """Central differences of u along ξ_k, in media that are made here from the cosines of the modes."""
+    n = 6
+    problem = Darcy(resolution=n, dimension=dimension, medium="log_normal", derivatives=3)
+    solve = LinearSolver(Direct(), rtol=1e-13)
+    gaussian = GaussianField(n, dimension=dimension)
+    start = gaussian.draw(generator_of(0, "training", 0))
+
+    def samples_at(values):
+        return list(problem.simulate({"coefficient": np.exp(values / np.sqrt(gaussian.variance))}, solve))
+
+    (sample,) = samples = samples_at(start)
+    centres = (np.arange(n) + 0.5) / n
+    for mode in {2: [(0, 1), (1, 0), (1, 1)], 3: [(0, 0, 1), (0, 1, 0), (1, 0, 0)]}[dimension]:
+        cosines = [np.sqrt(2) * np.cos(np.pi * centres) if k else np.ones(n) for k in mode]
+        direction = (np.pi**2 * sum(mode) + 9) ** -1 * reduce(np.multiply.outer, cosines)
+        errors = []
+        for step in (0.2, 0.1):
+            (above,), (below,) = samples_at(start + step * direction), samples_at(start - step * direction)
+            difference = (above.outputs["solution"] - below.outputs["solution"]) / (2 * step)
+            derivative = sample.outputs["_".join(["solution_by_mode", *map(str, mode)])]
+            errors.append(np.abs(difference - derivative).max() / np.abs(derivative).max())
+        assert errors[1] < 1e-2 and errors[0] / errors[1] == pytest.approx(4.0, rel=0.1)
+    assert problem.layout.pack(samples)["targets"].shape == (1, 4, *[n] * dimension)
+
+
+def test_derivatives_go_through_the_factor_of_the_solution():
+    """The numeric factorisations that PETSc counts."""
+    from petsc4py import PETSc
+
+    PETSc.Log.begin()
+    event = PETSc.Log.Event("MatCholFctrNum")
+    problem = Darcy(resolution=8, medium="log_normal", derivatives=5)
+    solve = LinearSolver(Direct(solver="petsc"), rtol=1e-10)
+    before = event.getPerfInfo()["count"]
+    for simulation in range(3):
+        list(problem.simulate(problem.draw(generator_of(0, "training", simulation)), solve))
+    assert event.getPerfInfo()["count"] == before + 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"derivatives": 2}, "derivatives = 2 needs medium = 'log_normal': where 'two_phase' changes, it jumps"),
+        ({"medium": "log_normal", "derivatives": -1}, "derivatives = -1 must be between 0 and 16383, the number"),
+    ],
+)
+def test_derivatives_that_do_not_exist_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Darcy(**options)

@@ -7,6 +7,7 @@ import pytest
 from scipy.sparse import csr_array
 from scipy.sparse.linalg import spsolve
 
+from penstock.solvers.parameters.fields import GaussianField
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.solids.elasticity import Elasticity
 from tests.support.systems import to_scipy
@@ -103,3 +104,26 @@ def test_bad_options_are_refused(options):
     (name, value), *_ = options.items()
     with pytest.raises(ValueError, match=f"{name} = {value}"):
         Elasticity(**options)
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_derivatives_are_those_of_finite_differences_to_second_order(scipy_solve, dimension):
+    """Central differences of u along ξ_k, with E made here from the cosines of the mode."""
+    n = 4
+    problem = Elasticity(resolution=n - 1, dimension=dimension, derivatives=2)
+    parameters = problem.draw(generator_of(0, "training", 3))
+    (sample,) = samples = list(problem.simulate(parameters, scipy_solve))
+    cosine = np.sqrt(2) * np.cos(np.pi * (np.arange(n) + 0.5) / n)
+    direction = np.broadcast_to(cosine, (n,) * dimension) / (np.pi**2 + 9)
+    deviation = np.sqrt(GaussianField(n, dimension=dimension).variance)
+
+    def displacement(step):
+        modulus = parameters["youngs_modulus"] * np.exp(step * direction / deviation)
+        (moved,) = problem.simulate(parameters | {"youngs_modulus": modulus}, scipy_solve)
+        return moved.outputs["displacement"]
+
+    derivative = sample.outputs["displacement_by_mode_" + "_".join(["0"] * (dimension - 1) + ["1"])]
+    differences = [(displacement(step) - displacement(-step)) / (2 * step) for step in (0.2, 0.1)]
+    errors = [np.abs(each - derivative).max() / np.abs(derivative).max() for each in differences]
+    assert errors[1] < 1e-2 and errors[0] / errors[1] == pytest.approx(4.0, rel=0.1)
+    assert problem.layout.pack(samples)["targets"].shape == (1, 3 * dimension, *[n] * dimension)

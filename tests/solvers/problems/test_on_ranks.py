@@ -16,8 +16,8 @@ from penstock.solvers.problems.steady.thermal import Thermal
 from penstock.solvers.problems.transient.heat_l_shape import HeatLShape
 
 cases = [
-    (Darcy, {"resolution": 12}),
-    (Elasticity, {"resolution": 3, "dimension": 3}),
+    (Darcy, {"resolution": 12, "medium": "log_normal", "derivatives": 2}),
+    (Elasticity, {"resolution": 3, "dimension": 3, "derivatives": 1}),
     (HeatLShape, {"resolution": 8, "num_steps": 3}),
     (Thermal, {"resolution": 1, "edges": "functions"}),
 ]
@@ -39,7 +39,7 @@ for cls, options in cases:
 
 
 def test_two_ranks_give_the_samples_of_one_and_every_rank_has_them(run_on_ranks):
-    """Scalar and vector fields, in two and three dimensions, of degree 1 and 2, with values given and not zero."""
+    """Scalar and vector fields in two and three dimensions, degree 1 and 2, values that are given, and derivatives."""
     assert run_on_ranks(2, ON_RANKS).split() == ["Darcy", "Elasticity", "HeatLShape", "Thermal"]
 
 

@@ -1,0 +1,195 @@
+"""A program in a process of its own that simulates when it is asked."""
+
+from __future__ import annotations
+
+import os
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from penstock.errors import Refused
+from penstock.solvers.external.protocol import DESCRIPTORS, VERSION, Announced, SharedMemory, announced
+from penstock.solvers.problem import SolveError
+
+GUARD = Path(__file__).parent / "guard.py"
+MAX_LINE = 65_536  # bytes; what is longer is no line of the protocol
+END_S = 5.0  # within which the guard says how a program ended whose pipe did
+
+
+class ProgramFault(Refused):
+    """A program that is not fit to go on: it is to be started again."""
+
+
+class Program:
+    """A program that serves one simulation after another.
+
+    It is started on first use, and again after a fault. What it prints goes where this process's output goes.
+
+    Args:
+        command: the program and its arguments, as in a shell.
+        memory: what it shares with this process.
+        timeout_s: seconds of silence after which it is taken to hang.
+    """
+
+    def __init__(self, command: str, memory: SharedMemory, *, timeout_s: float):
+        self.command = command
+        self.memory = memory
+        self.timeout_s = timeout_s
+        self._running: _Running | None = None
+
+    def simulate(self, parameters: Mapping[str, np.ndarray]) -> Iterator[Announced]:
+        """Have the program simulate.
+
+        Args:
+            parameters: in the shapes of the memory's.
+
+        Yields:
+            The samples, each of which is in the memory until the next one is asked for.
+
+        Raises:
+            ProgramFault: the program crashed, hangs, or does not keep to the protocol; it is ended.
+            SolveError: the program says that this simulation can't be solved.
+        """
+        is_fit = False
+        try:
+            running = self._started()
+            self.memory.write(parameters)
+            self.memory.clear()
+            running.say("simulate")
+            steps = set()
+            while (line := running.hear()) != "done":
+                word, _, reason = line.partition(" ")
+                if word == "failed":
+                    is_fit = True
+                    raise SolveError(f"{self.command}: {reason}")
+                if word == "fault":
+                    raise ProgramFault(f"{self.command}: {reason}")
+                sample = self._announced(line)
+                if sample.step in steps:
+                    raise ProgramFault(f"{self.command} sent step {sample.step} twice: has it forked?")
+                steps.add(sample.step)
+                yield sample
+                self.memory.clear()
+                running.say("taken")
+            is_fit = True
+        finally:
+            if not is_fit:
+                self.stop()
+
+    def stop(self) -> None:
+        """End the program, and all that it has started."""
+        if self._running is not None:
+            self._running.end()
+            self._running = None
+
+    def _started(self) -> _Running:
+        if self._running is None:
+            self._running = _Running(self.command, self.memory, self.timeout_s)
+            self._running.say(*self.memory.header)
+            if (first := self._running.hear()) != VERSION:
+                raise ProgramFault(f"{self.command} wrote {first[:80]!r}, and its first line must be {VERSION!r}")
+        return self._running
+
+    def _announced(self, line: str) -> Announced:
+        try:
+            return announced(line)
+        except ValueError:
+            raise ProgramFault(f"{self.command} wrote {line[:80]!r}, which is no line of the protocol") from None
+
+
+class _Running:
+    """The process, its pipes, and the lifeline of its guard."""
+
+    def __init__(self, command: str, memory: SharedMemory, timeout_s: float):
+        self._command = command
+        self._timeout_s = timeout_s
+        self._buffer = b""
+        their_in, our_out = os.pipe()
+        our_in, their_out = os.pipe()
+        self._out, self._in = os.fdopen(our_out, "wb", 0), os.fdopen(our_in, "rb", 0)
+        self._lifeline, guards = socket.socketpair()
+        theirs = (their_in, their_out, memory.descriptor)
+        descriptors = " ".join(map(str, theirs))
+        try:
+            # -I -S: 10 ms to start, and nothing of the environment is imported.
+            self._guard = subprocess.Popen(
+                [sys.executable, "-I", "-S", GUARD, str(guards.fileno()), descriptors, *shlex.split(command)],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(*theirs, guards.fileno()),
+                env=os.environ | {DESCRIPTORS: descriptors},
+                start_new_session=True,  # a Ctrl-C in the terminal is the run's business
+            )
+        finally:
+            guards.close()
+            os.close(their_in)
+            os.close(their_out)
+        self._poll = select.poll()
+        self._poll.register(self._in, select.POLLIN)
+
+    def say(self, *lines: str) -> None:
+        """Send lines."""
+        with suppress(BrokenPipeError):  # what the program said before it ended is still to be heard
+            self._out.write("".join(f"{line}\n" for line in lines).encode())
+
+    def hear(self) -> str:
+        """The next line that is not a heartbeat."""
+        while (line := self._line()) == "beat":
+            pass
+        return line
+
+    def end(self) -> None:
+        """Have the guard end everything, and wait for it."""
+        with suppress(OSError):
+            self._lifeline.send(b"!")
+        self._guard.wait()
+        self._lifeline.close()
+        self._in.close()
+        self._out.close()
+
+    def _line(self) -> str:
+        while b"\n" not in self._buffer:
+            if len(self._buffer) > MAX_LINE:
+                raise ProgramFault(
+                    f"{self._command} wrote {len(self._buffer)} bytes without the end of a line, beginning with "
+                    f"{self._buffer[:40]!r}"
+                )
+            if not self._poll.poll(1000 * self._timeout_s):
+                raise ProgramFault(
+                    f"{self._command} was silent for {self._timeout_s:g} s, its timeout_s: it hangs, or needs a "
+                    "heartbeat now and then"
+                )
+            piece = self._in.read(MAX_LINE)
+            if not piece:
+                raise self._fault_of_end()
+            self._buffer += piece
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line.decode("ascii", errors="backslashreplace")
+
+    def _fault_of_end(self) -> ProgramFault:
+        """What to raise for a program that has closed its pipe."""
+        self._lifeline.settimeout(END_S)
+        try:
+            said = self._lifeline.recv(MAX_LINE).decode()
+        except TimeoutError:
+            return ProgramFault(f"{self._command} closed its pipe and went on")
+        match said.split("\n")[0].split():
+            case ["missing", *reason]:
+                return ProgramFault(f"{self._command} can't be started: {' '.join(reason)}")
+            case ["signal", number, *_]:
+                return ProgramFault(f"{self._command} was ended by {signal.Signals(int(number)).name}")
+            case ["exit", code, "left", "0"]:
+                return ProgramFault(f"{self._command} ended with exit code {code} before it was asked to")
+            case ["exit", code, "left", number]:
+                return ProgramFault(
+                    f"{self._command} forked and ended with exit code {code}, leaving {number} process(es), which were "
+                    "ended too: it must stay in the foreground"
+                )
+        return ProgramFault(f"{self._command} was ended, and its guard with it")

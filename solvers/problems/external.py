@@ -1,0 +1,130 @@
+"""A program in any language in place of a solver of ours."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from functools import cached_property
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from penstock.arrays.conversion import as_numbers
+from penstock.errors import PenstockError
+from penstock.geometry import Points
+from penstock.layout import Sample
+from penstock.solvers.external.process import Program, ProgramFault
+from penstock.solvers.external.protocol import Announced, Shape, SharedMemory, UpTo
+from penstock.solvers.external.spec import read_spec, spec_of
+from penstock.solvers.problem import Parameters, Problem, Solve
+
+logger = logging.getLogger(__name__)
+
+
+class External(Problem):
+    """A program in any language, from its parameters to its outputs.
+
+    A worker starts the program once, and asks it for one simulation after another: the parameters go to it, and samples
+    come back, through memory that both share. The spec says what is drawn, what the program gives, and on which
+    geometries. An input by a parameter's name is that parameter, `time` is the time that the program gives with a
+    sample, and the program writes all other inputs. docs/external-solvers.md has the protocol, and clients in C,
+    Fortran and Python. Nothing is solved by penstock, so the options of `solver.strategy` and `solver.accuracy` do
+    nothing.
+
+    A program that crashes, hangs, writes what is not of the protocol, forks, or gives numbers that are not finite is
+    ended with all processes that it started, and started again. Its simulation is retried once, without the samples
+    that were taken already, and then fails with the reason. All processes of the program end with the worker.
+
+    Args:
+        command: the program and its arguments. In a run's YAML file a word that begins with ./ or ../ counts from the
+            file's folder, elsewhere from the current one.
+        spec: the YAML file of the spec, relative like the words of the command, or what such a file holds, which a run
+            keeps in its config.yaml.
+        timeout_s: seconds in which the program must send a sample or a heartbeat.
+    """
+
+    def __init__(self, *, command: str, spec: str | Mapping[str, Any], timeout_s: float = 60.0):
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise ValueError(f"command = {command!r} can't be split into words: {error}") from None
+        if not words:
+            raise ValueError(f"command = {command!r} is empty: give a program and its arguments")
+        if not 0 < timeout_s < inf:
+            raise ValueError(f"timeout_s = {timeout_s} must be above 0 and finite")
+        try:
+            found = spec_of(read_spec(Path(spec)) if isinstance(spec, str) else spec)
+        except PenstockError as error:
+            raise ValueError(str(error)) from error
+        self.command = command
+        self.timeout_s = timeout_s
+        self.space = found.space
+        self.inputs, self.outputs, self.num_steps = found.inputs, found.outputs, found.num_steps
+
+    def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
+        numbers = {name: as_numbers(name, value) for name, value in parameters.items()}
+        taken: set[int] = set()
+        try:
+            yield from self._samples(numbers, taken)
+        except ProgramFault as fault:
+            logger.warning("%s; it is started again, and the simulation retried", fault)
+            yield from self._samples(numbers, taken)
+
+    @cached_property
+    def program(self) -> Program:
+        """The program, which is not started yet."""
+        specimen = self.space.draw(np.random.default_rng(0))
+        shapes = {name: as_numbers(name, value).shape for name, value in specimen.items()}
+        return Program(self.command, SharedMemory(shapes, self._shapes), timeout_s=self.timeout_s)
+
+    @cached_property
+    def _shapes(self) -> dict[str, Shape]:
+        """The shapes of the arrays that the program writes for a sample."""
+        shapes = {}
+        given = (*self.space.distributions, "time")
+        for spec in (*(spec for spec in self.inputs if spec.name not in given), *self.outputs):
+            is_ragged = spec.on is not None and spec.on.is_ragged
+            shapes[spec.name] = (*spec.shape[:-1], _points(spec.on)) if is_ragged else spec.shape
+        for geometry in self.layout.geometries:
+            for name, shape in geometry.travelling.items():
+                shapes[name] = _lengths(geometry, name, shape) if geometry.is_ragged else shape[1:]
+        return shapes
+
+    def _samples(self, parameters: Mapping[str, np.ndarray], taken: set[int]) -> Iterator[Sample]:
+        """The samples whose steps are not taken yet."""
+        with closing(self.program.simulate(parameters)) as simulation:
+            for announced in simulation:
+                sample = self._sample(parameters, announced)
+                if announced.step not in taken:
+                    taken.add(announced.step)
+                    yield sample
+
+    def _sample(self, parameters: Mapping[str, np.ndarray], announced: Announced) -> Sample:
+        """The sample in the memory. Raises ProgramFault where it can't be one."""
+        try:
+            arrays = self.program.memory.read(announced.counts)
+        except ValueError as error:
+            raise ProgramFault(f"{self.command}: the sample of step {announced.step} {error}") from None
+        known = parameters | arrays
+        return Sample(
+            inputs={spec.name: known[spec.name] for spec in self.inputs if spec.name != "time"},
+            outputs={spec.name: arrays[spec.name] for spec in self.outputs},
+            geometry={name: arrays[name] for geometry in self.layout.geometries for name in geometry.travelling},
+            step=announced.step,
+            time=announced.time,
+        )
+
+
+def _points(geometry: Points) -> UpTo:
+    return UpTo(geometry.named("points"), geometry.max_points)
+
+
+def _lengths(geometry: Points, name: str, shape: tuple[int, ...]) -> Shape:
+    """The shape of an array that a sample brings along: a row per point or edge."""
+    if name == geometry.named("edges"):
+        return (UpTo(name, geometry.max_edges), 2)
+    return (_points(geometry), *([shape[0]] if name == geometry.named("points") else []))

@@ -1,0 +1,1 @@
+"""Conservation laws and reactions on cells: there are no linear systems."""

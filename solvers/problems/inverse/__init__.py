@@ -1,0 +1,1 @@
+"""Data of inverse problems: many boundary functions per medium, one file each."""

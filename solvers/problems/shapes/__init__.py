@@ -1,0 +1,1 @@
+"""Problems on domains of random shape, one PDE per file."""

@@ -1,0 +1,171 @@
+"""Programs that crash, hang, write garbage, send no numbers, fork, or outlive their worker."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from penstock.messages import Lease
+from penstock.solvers.external.process import ProgramFault
+from penstock.solvers.linear import LinearSolver
+from penstock.solvers.linear.direct.direct import Direct
+from penstock.solvers.problem import SolveError
+from penstock.solvers.worker import SolverWorker
+from tests.support.waiting import wait_until
+
+WRITE = "import mmap, struct; mapped = mmap.mmap(memory, 0); "
+ALL = WRITE + "mapped[64:128] = struct.pack('8d', *range(8))\n"
+
+FAULTS = {
+    "crash": ("os.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV"),
+    "exit": ("sys.exit(3)", "ended with exit code 3 before"),
+    "hang": ("time.sleep(60)", "was silent for 1 s"),
+    "garbage": ("say('it = 1, residual = 0.5')", "wrote 'it = 1, residual = 0.5', which is no line"),
+    "bytes": ("os.write(writing, bytes(range(128, 256)) * 600); time.sleep(60)", "bytes without the end of a line"),
+    "no number": ("say('sample zero 0.0')", "wrote 'sample zero 0.0', which is no line"),
+    "no time": ("say('sample 0 nan')", "wrote 'sample 0 nan', which is no line"),
+    "nothing written": ("say('sample 0 0.0')", "sample of step 0 lacks 'u', which was not written"),
+    "NaN": (
+        WRITE + "mapped[64:128] = struct.pack('8d', 1, 1, 1, float('nan'), 1, 1, 1, 1); say('sample 0 0.0')",
+        r"step 0 has 'u' not finite at 1 places, first at \[3\]",
+    ),
+    "infinite": (WRITE + "mapped[64:128] = struct.pack('8d', *8 * [1e999]); say('sample 0 0.0')", "not finite at 8"),
+    "twice": (ALL + "say('sample 0 0.0'); next(lines)\n" + ALL + "say('sample 0 0.0')", "sent step 0 twice"),
+    "counts": (ALL + "say('sample 0 0.0 points=3')", "counts points, and no length in the spec is so named"),
+    "daemon": (
+        "if os.fork(): time.sleep(0.2); os._exit(0)\n"
+        "os.setsid(); print(os.getpid(), file=starts, flush=True); time.sleep(60)",
+        "forked and ended with exit code 0, leaving 1 process",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_and_tried_twice(tried, fault, caplog):
+    """What it starts is gone afterwards; the first time is in the log."""
+    body, message = FAULTS[fault]
+    program = tried(body=body, timeout_s=1.0 if fault == "hang" else 20.0)
+    with pytest.raises(ProgramFault, match=message):
+        list(program.problem.simulate({"k": 1.5}, None))
+    assert len(set(program.pids())) == (4 if fault == "daemon" else 2)
+    assert program.are_gone()
+    assert "it is started again, and the simulation retried" in caplog.text
+
+
+def test_a_program_that_closes_its_pipe_is_named(tried, monkeypatch):
+    monkeypatch.setattr("penstock.solvers.external.process.END_S", 0.2)
+    program = tried(body="os.close(writing); time.sleep(60)")
+    with pytest.raises(ProgramFault, match="closed its pipe and went on"):
+        list(program.problem.simulate({"k": 1.5}, None))
+    assert program.are_gone()
+
+
+def test_an_older_protocol_is_named(tried):
+    program = tried("import os\nos.write(int(os.environ['PENSTOCK_DESCRIPTORS'].split()[1]), b'hello\\n')\n")
+    with pytest.raises(ProgramFault, match="wrote 'hello', and its first line must be 'penstock 1'"):
+        list(program.problem.simulate({"k": 1.5}, None))
+
+
+def test_a_program_that_is_missing_is_named(tried):
+    program = tried(body="pass")
+    program.problem.command = "./no_such_program --fast"
+    with pytest.raises(ProgramFault, match="no_such_program --fast can't be started: No such file or directory"):
+        list(program.problem.simulate({"k": 1.5}, None))
+
+
+def test_what_a_program_prints_goes_to_the_log_and_harms_nothing(tried, capfd):
+    body = ALL + "os.write(1, b'residual 1e-9\\n'); os.write(2, b'sample 9 9\\n'); say('sample 0 0.0'); next(lines)"
+    program = tried(body=body + "; say('done')")
+    (sample,) = program.problem.simulate({"k": 1.5}, None)
+    assert sample.outputs["u"].tolist() == list(range(8))
+    assert capfd.readouterr() == ("residual 1e-9\n", "sample 9 9\n")
+
+
+def test_a_simulation_is_completed_by_the_second_try(tried):
+    """The program dies in its third step, once; no step comes twice."""
+    body = f"""for step in range(5):
+    {ALL}    say(f'sample {{step}} {{0.1 * step}}')
+    next(lines)
+    if step == 2 and not os.path.exists('died'):
+        open('died', 'w').close()
+        os.abort()
+say('done')"""
+    program = tried(body=body, num_steps=5)
+    for _ in range(2):
+        samples = list(program.problem.simulate({"k": 1.5}, None))
+        assert [sample.step for sample in samples] == list(range(5))
+    assert len(program.pids()) == 2
+
+
+def test_a_simulation_that_the_program_gives_up_fails_alone(tried):
+    """Nothing is tried again, and the program goes on."""
+    program = tried(body="say('failed Newton does not converge')")
+    for _ in range(2):
+        with pytest.raises(SolveError, match=r"program\.py: Newton does not converge"):
+            list(program.problem.simulate({"k": 1.5}, None))
+    assert len(program.pids()) == 1
+
+
+def test_a_parameter_may_be_given_back_as_an_output(tried):
+    program = tried(body=WRITE + "mapped[64:72] = struct.pack('d', 2.5); say('sample 0 0.0'); next(lines); say('done')",
+                    inputs={}, outputs={"k": {}})  # fmt: skip
+    (sample,) = program.problem.simulate({"k": 1.5}, None)
+    assert sample.outputs["k"] == 2.5
+
+
+def test_heartbeats_keep_a_slow_program_alive(tried):
+    body = "for _ in range(12): say('beat'); time.sleep(0.12)\n" + ALL + "say('sample 0 0.0'); next(lines); say('done')"
+    program = tried(body=body, timeout_s=1.0)
+    assert len(list(program.problem.simulate({"k": 1.5}, None))) == 1
+    assert len(program.pids()) == 1
+
+
+def test_a_simulation_that_is_left_half_way_does_not_disturb_the_next(tried):
+    body = "for step in range(3):\n    " + ALL + "    say(f'sample {step} 0.0'); next(lines)\nsay('done')"
+    program = tried(body=body)
+    simulation = program.problem.simulate({"k": 1.5}, None)
+    next(simulation)
+    simulation.close()
+    assert [sample.step for sample in program.problem.simulate({"k": 1.5}, None)] == [0, 1, 2]
+
+
+def test_a_worker_counts_the_simulation_as_failed_and_says_why(tried):
+    program = tried(body="os.kill(os.getpid(), signal.SIGFPE)")
+    worker = SolverWorker(program.problem, {"training": LinearSolver(Direct(), rtol=1e-8)}, seed=0, sort=False)
+    (chunk,) = worker.stream(Lease(number=0, simulations=(0,)))
+    assert chunk.finished == ()
+    assert chunk.failed == {0: f"{program.problem.command} was ended by SIGFPE"}
+
+
+def test_nothing_outlives_a_worker_that_is_killed(tried, tmp_path):
+    """Nor a program that hangs, nor a daemon of it that has left its process group."""
+    body = "if not os.fork(): os.setsid(); print(os.getpid(), file=starts, flush=True)\ntime.sleep(60)"
+    program = tried(body=body)
+    code = (
+        "import sys; from penstock.solvers.problems.external import External\n"
+        "problem = External(command=sys.argv[1], spec={'parameters': {}, 'outputs': {'u': {}}})\n"
+        "list(problem.simulate({}, None))"
+    )
+    worker = subprocess.Popen([sys.executable, "-c", code, program.problem.command], cwd=tmp_path)
+    wait_until(lambda: len(program.pids()) == 2)
+    guard = parent_of(program.pids()[0])
+    worker.kill()
+    worker.wait()
+    wait_until(lambda: program.are_gone() and not Path(f"/proc/{guard}").exists())
+
+
+def test_a_program_whose_guard_is_killed_ends(tried):
+    program = tried(body=ALL + "say('sample 0 0.0'); next(lines); time.sleep(60)", num_steps=2)
+    simulation = program.problem.simulate({"k": 1.5}, None)
+    next(simulation)
+    (pid,) = program.pids()
+    os.kill(parent_of(pid), signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+    simulation.close()
+
+
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

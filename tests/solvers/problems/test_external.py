@@ -1,0 +1,77 @@
+"""What a spec says, and what is refused; what programs do is in tests/solvers/external."""
+
+import pytest
+
+from penstock.geometry import Grid, Points
+from penstock.registry import build
+from penstock.solvers.parameters.scalars import Discrete, LogUniform, Uniform
+from penstock.solvers.problems.external import External
+from tests.support.refusals import refusal
+
+SPEC = {
+    "parameters": {
+        "k": {"law": "uniform", "low": 1, "high": 2, "unit": "1/m"},
+        "phase": {"law": "discrete", "values": [0, 1]},
+        "medium": {"law": "binary_field", "above": 12, "below": 3, "field": {"law": "gaussian_field", "resolution": 4}},
+    },
+    "geometries": {
+        "square": {"kind": "grid", "shape": [4, 4], "periodic": [True, False], "extent": [2, 1]},
+        "cloud": {"kind": "points", "max_points": 9, "dimension": 2, "name": "cloud"},
+    },
+    "inputs": {"k": {"unit": "1/m"}, "medium": {"geometry": "square"}, "time": None},
+    "outputs": {"u": {"geometry": "square", "components": 2, "unit": "K"}, "v": {"geometry": "cloud"}},
+    "num_steps": 3,
+}
+
+
+def test_a_spec_says_what_a_class_would():
+    problem = External(command="./heat --fast", spec=SPEC)
+    assert problem.space.distributions["k"] == Uniform(1, 2, "1/m")
+    assert problem.space.distributions["phase"] == Discrete((0, 1))
+    assert problem.space.distributions["medium"].describe().startswith("12 where positive, 3 where negative")
+    square = Grid((4, 4), periodic=(True, False), extent=(2, 1))
+    assert [(spec.name, spec.on, spec.unit) for spec in problem.inputs] == [
+        ("k", None, "1/m"),
+        ("medium", square, "1"),
+        ("time", None, "1"),
+    ]
+    assert [(spec.on, spec.components) for spec in problem.outputs] == [(square, 2), (Points(9, 2, name="cloud"), 1)]
+    assert problem.num_steps == 3
+    assert problem.layout.shapes["targets_cloud"] == (1, 9)
+
+
+def test_a_spec_is_read_from_its_file(tmp_path):
+    """Numbers such as 1e-8 as YAML 1.2 has them."""
+    path = tmp_path / "spec.yaml"
+    path.write_text("parameters: {k: {law: log_uniform, low: 1e-8, high: 1}}\noutputs: {u: {}}\n")
+    assert External(command="x", spec=str(path)).space.distributions["k"] == LogUniform(1e-8, 1)
+
+
+def changed(section, name, **options):
+    return SPEC | {section: SPEC[section] | {name: options}}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"command": ""}, "command = '' is empty"),
+        ({"command": "a 'b"}, "can't be split into words"),
+        ({"timeout_s": 0}, "timeout_s = 0 must be above 0"),
+        ({"spec": "no.yaml"}, "no.yaml: no such file"),
+        ({"spec": SPEC | {"output": {}}}, "spec.output: unknown key; did you mean 'outputs'?"),
+        ({"spec": SPEC | {"inputs": ["k"]}}, "spec.inputs must map names to options"),
+        ({"spec": SPEC | {"inputs": {"a b": {}}}}, "'a b' must be an identifier"),
+        ({"spec": SPEC | {"inputs": {"a": 3}}}, "spec.inputs.a must be a mapping of options, not 3"),
+        ({"spec": changed("parameters", "k", law="unifrom")}, "law = 'unifrom': did you mean 'uniform'?"),
+        (
+            {"spec": changed("parameters", "k", law="uniform", low=2, high=1)},
+            "spec.parameters.k: low = 2 must be below",
+        ),
+        ({"spec": changed("parameters", "time", law="normal")}, "spec.parameters.time: the time of a sample"),
+        ({"spec": changed("geometries", "square", kind="mesh")}, "spec.geometries.square.kind = 'mesh'"),
+        ({"spec": changed("outputs", "u", geometry="sqare")}, "geometry = 'sqare': did you mean 'square'?"),
+        ({"spec": changed("outputs", "u", componets=2)}, "spec.outputs.u.componets: unknown key"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    assert message in refusal(build, External, {"command": "x", "spec": SPEC} | options, "problem")
