@@ -27,6 +27,7 @@ SMALL = {  # options, and the model where it is no MLP; an FNO is slow to trace:
     "bratu": ({"resolution": 12, "num_levels": 3},),
     "burgers": ({"resolution": 64}, FNO),
     "burgers_shocks": ({"resolution": 64, "num_steps": 3},),
+    "calderon": ({"resolution": 12, "num_functions": 3},),
     "cantilever": ({},),
     "cavity": ({"resolution": 8},),
     "convection_diffusion": ({"resolution": 12},),
@@ -54,10 +55,15 @@ SMALL = {  # options, and the model where it is no MLP; an FNO is slow to trace:
     "poisson_boundary": ({"resolution": 12},),
     "poisson_sources": ({"resolution": 20},),
     "poisson_with_hole": ({"resolution": 20}, POINTS),
+    "poisson_polygons": ({"resolution": 8}, POINTS),
     "random_cylinder": ({"resolution": 8}, POINTS),
+    "scattering": ({"resolution": 25, "num_functions": 3},),
     "shallow_water": ({"resolution": 16, "num_steps": 3},),
+    "sound": ({"resolution": 32, "num_steps": 2},),
+    "square_with_holes": ({"resolution": 16}, POINTS),
     "stokes": ({"resolution": 8}, FNO),
     "thermal": ({},),
+    "void_cell": ({"resolution": 32}, POINTS),
     "vortex_street": ({"resolution": 8, "num_steps": 2},),
     "wave_1d": ({"resolution": 32, "num_steps": 3},),
 }
@@ -79,6 +85,8 @@ def torch_threads():
 @pytest.mark.usefixtures("torch_threads")
 @pytest.mark.parametrize("name", SMALL)
 def test_a_problem_trains_exports_and_predicts(name, tmp_path, monkeypatch, capsys):
+    if name in ("poisson_polygons", "square_with_holes"):
+        pytest.importorskip("gmsh", exc_type=ImportError)
     options, *model = SMALL[name]
     monkeypatch.chdir(tmp_path)
     plan = resolve(
