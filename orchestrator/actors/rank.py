@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.errors import PenstockError
 from penstock.messages import Lease
+from penstock.orchestrator.actors.local_worker import conditions_here, make_local_worker
 from penstock.orchestrator.solving import Solving
 
 if TYPE_CHECKING:
@@ -66,8 +67,6 @@ class Rank:
 
     def run(self) -> None:
         """Solve leases until there are no more."""
-        from penstock.orchestrator.actors.solver_actor import conditions_here, make_local_worker
-
         job: Job = self._next()
         level = job.log_level if self._link else max(job.log_level, logging.ERROR)
         form = f"%(asctime)s %(levelname)s rank {self._comm.rank}, %(name)s: %(message)s"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from penstock.errors import PenstockError, describe, text_of
-from penstock.orchestrator.actors.solver_actor import reference_solver
+from penstock.orchestrator.actors.local_worker import reference_solver
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.solving import Solving
 from penstock.solvers import mpi

@@ -55,7 +55,7 @@ def _described(problem: Problem) -> tuple[str, ...]:
 
 
 def _measured(problem: Problem) -> tuple[str, str]:
-    from penstock.orchestrator.actors.solver_actor import start_petsc
+    from penstock.orchestrator.actors.local_worker import start_petsc
     from penstock.solvers.measurement import measure
 
     start_petsc()

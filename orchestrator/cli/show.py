@@ -13,7 +13,7 @@ from penstock.arrays.ragged import padded
 from penstock.errors import PenstockError
 from penstock.layout import Layout
 from penstock.messages import whole_simulations
-from penstock.orchestrator.actors.solver_actor import start_petsc
+from penstock.orchestrator.actors.local_worker import start_petsc
 from penstock.orchestrator.config.reading import lay_over
 from penstock.orchestrator.solving import build_problem
 from penstock.orchestrator.views import card

@@ -33,7 +33,9 @@ class Split:
         return cls(cores, workers, min(cores, max(2, cores - workers * solver.ranks)))
 
     def require_cores(self, solver: SolverSection) -> None:
-        """Check that every MPI rank can have a core: they wait for each other at full speed.
+        """Check that every MPI rank can have a core.
+
+        They wait for each other at full speed.
 
         Args:
             solver: the section `solver` of the configuration.

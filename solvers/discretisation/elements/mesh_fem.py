@@ -164,7 +164,7 @@ class MeshElements:
 
     @cached_property
     def _linear(self) -> tuple[dolfinx.fem.FunctionSpace, np.ndarray]:
-        """The space of scalar P1 functions, and the point of each of its dofs on this rank."""
+        """The space of scalar P1 functions, and the points of this rank's dofs."""
         import dolfinx
 
         space = dolfinx.fem.functionspace(self.mesh, ("Lagrange", 1))
