@@ -22,7 +22,7 @@ REFERENCE_ACCURACY = 0.01
 
 
 def make_local_worker(solving: Solving, **options: Any) -> SolverWorker:
-    """A worker as of `make_worker`, in this process, which may be one of several ranks.
+    """A worker as of `make_worker`, in this process, perhaps one of several ranks.
 
     Args:
         solving: the problem, and how it is solved.
@@ -57,7 +57,7 @@ def make_local_worker(solving: Solving, **options: Any) -> SolverWorker:
 
 
 def conditions_here() -> dict[str, Any]:
-    """What the results of a worker in this process depend on besides the configuration."""
+    """What a worker's results in this process depend on besides the configuration."""
     from petsc4py import PETSc
 
     petsc = ".".join(map(str, PETSc.Sys.getVersion()))

@@ -41,7 +41,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Begun:
-    """The first rank begins a simulation, or is between two; see `on_begin` of `SolverWorker`."""
+    """The first rank begins a simulation, or is between two.
+
+    See `on_begin` of `SolverWorker`.
+    """
 
     lease_number: int
     simulation: int | None
