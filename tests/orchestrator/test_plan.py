@@ -130,7 +130,7 @@ def test_what_yaml_has_no_form_for_stays_the_classs_own_and_lists_become_tuples_
     (tmp_path / "mine.py").write_text(MINE)
     folder = written(tmp_path, monkeypatch, {"problem": f"{tmp_path}/mine.py:Mine"})
     values = yaml.safe_load((folder.path / "config.yaml").read_text())["problem"]
-    keys = {"name": "./problem_mine.py:Mine", "parameters": {}, "design": "monte_carlo"}
+    keys = {"name": "./problem_mine.py:Mine", "parameters": {}, "design": "monte_carlo", "swap": False}
     assert values == keys | {"resolution": 16, "shape": [1, [2, 3]], "scale": 2.0}
     assert resolve(folder.config()).problem.scale == 2.0
 
