@@ -178,7 +178,9 @@ def _sentence(text: str) -> str:
     text = re.sub(r'"(\w+)"', r"`\1`", " ".join(text.split()))
     text = text.replace("](../configuration.md#", "](#").replace("](../", "](")
     text = re.sub(rf"\b({'|'.join(CONSTANTS)})\b", lambda word: CONSTANTS[word[0]], text)
-    return f"{text[0].upper()}{text[1:].rstrip('.')}."
+    if re.match(r"\w\w", text):  # a symbol stays as it is
+        text = text[0].upper() + text[1:]
+    return f"{text.rstrip('.')}."
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

@@ -129,7 +129,7 @@ class Solving:
 
 def _narrow(problem: Problem, choice: ProblemSection) -> None:
     """Narrow what the problem draws to `problem.parameters`. Raises PenstockError."""
-    if type(problem).draw is not Problem.draw:
+    if not problem.draws_from_space:
         raise PenstockError(
             f"problem.parameters: {choice.name} draws its parameters itself, so their distributions can't be narrowed"
         )
@@ -147,7 +147,9 @@ def _swap(problem: Problem, choice: ProblemSection) -> None:
     Samples stay as they are, because a layout finds quantities by name.
     """
     if problem.num_steps > 1 or any(spec.name == "time" for spec in problem.inputs):
-        raise PenstockError(f"problem.swap: {choice.name} is transient, and only steady problems have an inverse map")
+        raise PenstockError(
+            f"problem.swap: {choice.name} yields several samples per simulation, or a time, and an inverse map has one"
+        )
     if not problem.inputs:
         raise PenstockError(f"problem.swap: {choice.name} has no inputs that could be predicted")
     problem.layout = Layout(problem.outputs, problem.inputs)

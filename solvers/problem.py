@@ -205,9 +205,15 @@ class Problem(ABC):
     def quantile_names(self) -> tuple[str, ...]:
         """The names of `quantiles`, which are those of the space.
 
-        There are none where `draw` is overridden, because the space then does not describe the draws.
+        There are none where the space does not describe the draws.
         """
-        return self.space.quantile_names if type(self).draw is Problem.draw else ()
+        return self.space.quantile_names if self.draws_from_space else ()
+
+    @property
+    def draws_from_space(self) -> bool:
+        """Whether the space describes the draws: not where a subclass draws itself."""
+        cls = type(self)
+        return cls.draw is Problem.draw and cls.draw_numbered is Problem.draw_numbered
 
     def quantiles(self, generator: np.random.Generator) -> np.ndarray:
         """The quantiles [F] of the draw that this generator gives.

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from penstock.errors import PenstockError
 from penstock.orchestrator.config.complaints import validated
 from penstock.orchestrator.config.reading import read_values
 from penstock.orchestrator.config.sections import AsksClock, ByName, Choice, Named, OnResume, Section
@@ -375,9 +376,22 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
     """
     config = validated(Config, read_values(path, overrides), str(path))
     config = with_files(config, lambda _, file: str(path.parent / file))
-    if config.problem.name != "external":
+    noting = {"external": _standing_alone, "store": _as_it_is_now}.get(config.problem.name)
+    if noting is None:
         return config
-    return config.model_copy(update={"problem": _standing_alone(config.problem, path.parent)})
+    return config.model_copy(update={"problem": noting(config.problem, path.parent)})
+
+
+def _as_it_is_now(problem: ProblemSection, folder: Path) -> ProblemSection:
+    """A store's section, with the number of its shards: it may grow during the run."""
+    from penstock.solvers.stored.samples import SampleStore  # NumPy and Zarr, as above
+
+    options = problem.options
+    if options.get("num_shards") is not None or not isinstance(options.get("path"), str):
+        return problem
+    with suppress(PenstockError):  # which the problem reports
+        return problem.model_copy(update={"num_shards": len(SampleStore(Path(options["path"])).shards)})
+    return problem
 
 
 def _standing_alone(problem: ProblemSection, folder: Path) -> ProblemSection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from math import exp, inf, isnan, log
+from math import exp, inf, isfinite, log
 from numbers import Real
 from typing import Any
 
@@ -289,6 +289,7 @@ class Discrete(Scalar):
         chosen = given if isinstance(given, list | tuple) else [given]
         if not chosen or any(value not in self.values for value in chosen):
             raise ValueError(f"give some of the values {', '.join(map(str, self.values))}, or one of them")
+        chosen = [self.values[self.values.index(value)] for value in chosen]  # 3 and not 3.0, as the problem expects
         return Discrete(tuple(chosen), self.unit) if len(chosen) > 1 else Fixed(chosen[0], self.unit)
 
     def features(self, value: Any) -> np.ndarray:
@@ -335,7 +336,7 @@ class Fixed:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and not isnan(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
 
 
 def _check_interval(low: float, high: float) -> None:

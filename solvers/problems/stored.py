@@ -36,11 +36,13 @@ class Stored(Problem):
     Args:
         path: the store; relative to the current folder.
         held_out: simulations for validation and prediction, at least `validation.simulations`.
+        num_shards: how many of its first shards are read. A run notes those that are there when it begins, so a store
+            may grow meanwhile.
     """
 
-    def __init__(self, *, path: str, held_out: int = 100):
+    def __init__(self, *, path: str, held_out: int = 100, num_shards: int | None = None):
         try:
-            self.store = SampleStore(Path(path))
+            self.store = SampleStore(Path(path), num_shards)
         except PenstockError as error:
             raise ValueError(f"path: {error}") from error
         finished = sorted(self.store.finished)

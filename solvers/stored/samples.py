@@ -38,12 +38,13 @@ class SampleStore:
 
     Args:
         path: the store.
+        num_shards: how many of its first shards count; all of them where absent.
 
     Raises:
-        PenstockError: there is none, or it is damaged.
+        PenstockError: there is none, it is damaged, or has fewer shards.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, num_shards: int | None = None):
         self.path = path
         about = _attributes(path)
         if about is None or about.get("kind") != KIND:
@@ -55,7 +56,10 @@ class SampleStore:
             self.num_steps = int(about["num_steps"])
             self.origin: Mapping[str, Any] = about["origin"]
             """What the samples depend on."""
-            self.shards = {shard.name: _attributes(shard) for shard in sorted(path.glob("shard-*"))}
+            found = sorted(path.glob("shard-*"))
+            if num_shards is not None and len(found) < num_shards:
+                raise PenstockError(f"{path} has {len(found)} shards, and {num_shards} are to be read: some are gone")
+            self.shards = {shard.name: _attributes(shard) for shard in found[:num_shards]}
             """Attributes of the shards by name; `finished` are its simulations."""
             if damaged := [name for name, attributes in self.shards.items() if attributes is None]:
                 raise PenstockError(f"{path / damaged[0]} is damaged: it has no metadata of Zarr; {REMEDY}")

@@ -116,8 +116,8 @@ def test_a_store_is_swapped_where_it_is_trained_on(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("problem", "message"),
     [
-        ({"name": "heat", "swap": True}, "problem.swap: heat is transient, and only steady problems have an inverse"),
-        ({"name": "heat_plate", "swap": True}, "problem.swap: heat_plate is transient"),
+        ({"name": "heat", "swap": True}, "problem.swap: heat yields several samples per simulation, or a time"),
+        ({"name": "heat_plate", "swap": True}, "problem.swap: heat_plate yields several samples"),
     ],
 )
 def test_transient_problems_are_refused(problem, message):

@@ -14,6 +14,7 @@ from penstock.errors import PenstockError
 from penstock.geometry import Grid, Mesh, Points
 from penstock.layout import FieldSpec, Sample
 from penstock.messages import Lease
+from penstock.orchestrator.config.config import load_config
 from penstock.registry import build
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
@@ -98,6 +99,9 @@ def rows_of(chunks, layout):
     }
 
 
+STOP = "training: {stop_after: {steps: 1}}"
+
+
 def write(path, problem, simulations, per_shard=4, seed=0):
     writer = SampleWriter(path, problem.layout, problem.num_steps, {"seed": seed}, {})
     left = [simulation for simulation in simulations if simulation not in writer.ended]
@@ -149,6 +153,20 @@ def test_each_epoch_reads_each_simulation_once_in_another_order_and_shard_by_sha
     assert another.draw_numbered(1, "training", 0) != another.draw_numbered(0, "training", 0) or (
         another.draw_numbered(1, "training", 1) != another.draw_numbered(0, "training", 1)
     )
+
+
+def test_a_store_that_grows_gives_a_run_what_it_gave_before(tmp_path):
+    """As a run does: it notes the shards when it begins, and what it asks for later does not change."""
+    path = tmp_path / "store.zarr"
+    write(path, Everything(), range(10))
+    (tmp_path / "run.yaml").write_text(f"problem: {{name: store, path: {path}, held_out: 3}}\n{STOP}")
+    options = load_config(tmp_path / "run.yaml").problem.options
+    assert options["num_shards"] == 3
+    before = [Stored(**options).draw_numbered(0, "training", i) for i in range(14)]
+    write(path, Everything(), range(20))
+    assert [Stored(**options).draw_numbered(0, "training", i) for i in range(14)] == before
+    with pytest.raises(ValueError, match="has 6 shards, and 9 are to be read: some are gone"):
+        Stored(path=str(path), held_out=3, num_shards=9)
 
 
 def test_a_second_call_solves_only_what_is_missing(tmp_path):

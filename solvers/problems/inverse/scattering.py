@@ -31,7 +31,7 @@ class Scattering(Problem):
     they overlap; their centres are uniform on the unit square, and m is uniform on 1, ..., 4. Equation, boundary
     values, ω = 2π and the 70 x 70 points are those of the public code of Molinaro et al. (2023, "Neural inverse
     operators for solving PDE inverse problems", arXiv 2301.11167, github.com/mroberto166/nio), whose set has 12,621
-    samples with κ in [1, 4.655]. The law of κ has this range and is ours otherwise. Their angles are L from 0 to 2π,
+    samples with κ in [1, 4.655]. The law of κ is ours, with κ in [1, 5]. Their angles are L from 0 to 2π,
     both ends included; ours are π (l + 1/2) / L. Their fluxes are differences of first order, ours of second.
 
     Five-point differences. A sample's L systems share one matrix, symmetric and indefinite, so a direct solver factors
