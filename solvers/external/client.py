@@ -13,6 +13,7 @@ import mmap
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from typing import NoReturn
 
 import numpy as np
 
@@ -31,7 +32,8 @@ class Program:
             raise RuntimeError("PENSTOCK_DESCRIPTORS is not set: penstock starts this program, see `problem: external`")
         reading, writing, memory = map(int, os.environ["PENSTOCK_DESCRIPTORS"].split())
         self._reading, self._writing = os.fdopen(reading, "rb"), os.fdopen(writing, "wb", 0)
-        self._pid, self._has_failed = os.getpid(), False
+        self._pid = os.getpid()
+        self._number: str | None = None  # of the simulation that is under way
         self.parameters: dict[str, np.ndarray] = {}
         """The parameters of the simulation, which can't be written."""
         self.arrays: dict[str, np.ndarray] = {}
@@ -52,11 +54,15 @@ class Program:
 
     def __iter__(self) -> Iterator[Mapping[str, np.ndarray]]:
         """The parameters of each simulation, until penstock wants no more."""
-        while self._hear() == "simulate":
-            self._has_failed = False
+        while line := self._hear():
+            word, _, number = line.partition(" ")
+            if word != "simulate" or not number.isdecimal():
+                self._fault(f"the program waited for a simulation and heard {line!r}")
+            self._number = number
             yield self.parameters
-            if not self._has_failed:
-                self._say("done")
+            if self._number is not None:
+                self._say(f"done {self._number}")
+                self._number = None
 
     def send(self, *, step: int, time: float = 0.0, **arrays: np.ndarray) -> None:
         """Send a sample.
@@ -67,8 +73,10 @@ class Program:
             **arrays: by name; what is left out must be in `self.arrays` already, if nothing of it varies.
 
         Raises:
-            SystemExit: an array is unknown or has another shape than in the spec; penstock is told.
+            SystemExit: no simulation is under way, or an array is unknown or has another shape than in the spec;
+                penstock is told.
         """
+        number = self._under_way("send")
         counts: dict[str, int] = {}
         for name, array in arrays.items():
             if name not in self.arrays:
@@ -82,20 +90,34 @@ class Program:
                 self._fault(f"{name!r} has shape {list(array.shape)}, and in the spec [{', '.join(lengths)}]")
             self.arrays[name].reshape(-1)[: array.size] = array.ravel()
         said = "".join(f" {name}={count}" for name, count in counts.items())
-        self._say(f"sample {step} {float(time)!r}{said}")
-        if self._hear() != "taken":
+        self._say(f"sample {number} {step} {float(time)!r}{said}")
+        if not (line := self._hear()):
             sys.exit("penstock wants no more")
+        if line != "taken":
+            self._fault(f"the program sent a sample and heard {line!r}")
 
     def beat(self) -> None:
         """Say that this process is alive, where a sample takes longer than `timeout_s`."""
+        self._under_way("beat")
         self._say("beat")
 
     def fail(self, reason: str) -> None:
-        """Give up this simulation; the loop goes on with the next."""
-        self._has_failed = True
-        self._say(f"failed {' '.join(reason.split())}")
+        """Give up this simulation; nothing more of it can be sent.
 
-    def _fault(self, reason: str) -> None:
+        Leave what solves it: the loop goes on with the next.
+        """
+        self._say(f"failed {self._under_way('fail')} {' '.join(reason.split())}")
+        self._number = None
+
+    def _under_way(self, call: str) -> str:
+        """The number of the simulation, without which `call` is a fault."""
+        if self._number is None:
+            self._fault(
+                f"no simulation is under way, as none has begun or it was given up, and the program called {call}"
+            )
+        return self._number
+
+    def _fault(self, reason: str) -> NoReturn:
         self._say(f"fault {reason}")
         sys.exit(reason)
 

@@ -26,6 +26,7 @@ module penstock
     character(max_line) :: lines(max_names), counts = ""
     integer :: num_lines = 0
     logical :: is_simulating = .false.
+    character(24) :: number = ""  ! of the simulation
 
     interface
         function posix_read(descriptor, buffer, size) bind(c, name="read") result(num)
@@ -110,9 +111,14 @@ contains
     function penstock_next() result(is_wanted)
         logical :: is_wanted
         character(max_line) :: line
-        if (is_simulating) call say("done")
-        is_simulating = hear(line)
-        is_wanted = is_simulating
+        if (is_simulating) call say("done " // trim(number))
+        is_simulating = .false.
+        is_wanted = hear(line)
+        if (.not. is_wanted) return
+        number = line(10:33)
+        if (line /= "simulate " // number .or. number == "" .or. verify(trim(number), "0123456789") > 0) &
+            call fault("the program waited for a simulation and heard " // trim(line))
+        is_simulating = .true.
     end function
 
     ! The number of points, of a geometry's `points`, or of edges, that the next samples have. Their arrays hold rows of
@@ -138,21 +144,31 @@ contains
         real(c_double), intent(in) :: time
         character(40) :: numbers
         character(max_line) :: line
+        call check("penstock_send")
         write (numbers, "(i0, 1x, es25.17e3)") step, time
-        call say("sample " // trim(numbers) // trim(counts))
+        call say("sample " // trim(number) // " " // trim(numbers) // trim(counts))
         if (.not. hear(line)) error stop "penstock is gone"
+        if (line /= "taken") call fault("the program sent a sample and heard " // trim(line))
     end subroutine
 
     ! Say that the program is alive, where a sample takes longer than `timeout_s`.
     subroutine penstock_beat()
+        call check("penstock_beat")
         call say("beat")
     end subroutine
 
-    ! Give up this simulation; go on with penstock_next.
+    ! Give up this simulation, of which nothing more can be sent; go on with penstock_next.
     subroutine penstock_fail(reason)
         character(*), intent(in) :: reason
-        call say("failed " // reason)
+        call check("penstock_fail")
+        call say("failed " // trim(number) // " " // reason)
         is_simulating = .false.
+    end subroutine
+
+    subroutine check(name)
+        character(*), intent(in) :: name
+        if (.not. is_simulating) &
+            call fault("no simulation is under way, as none has begun or it was given up, and the program called " // name)
     end subroutine
 
     function find(role, name, size) result(values)

@@ -38,6 +38,7 @@ static struct {
     int num_lines;
     char counts[PENSTOCK_LINE]; /* " points=712 edges=2000" */
     int is_simulating;
+    long number; /* of the simulation */
 } penstock_;
 
 static inline void penstock_say_(const char *format, ...) {
@@ -130,8 +131,19 @@ static inline double *penstock_array(const char *name, size_t size) { return pen
 /* Wait for a simulation. Returns 1, with its parameters in place, or 0 when no more are wanted. */
 static inline int penstock_next(void) {
     char line[PENSTOCK_LINE];
-    if (penstock_.is_simulating) penstock_say_("done");
-    return penstock_.is_simulating = penstock_hear_(line);
+    int end = 0;
+    if (penstock_.is_simulating) penstock_say_("done %ld", penstock_.number);
+    penstock_.is_simulating = 0;
+    if (!penstock_hear_(line)) return 0;
+    if (sscanf(line, "simulate %ld%n", &penstock_.number, &end) != 1 || line[end])
+        penstock_fault_("the program waited for a simulation and heard", line);
+    return penstock_.is_simulating = 1;
+}
+
+static inline void penstock_check_(const char *call) {
+    if (!penstock_.is_simulating)
+        penstock_fault_("no simulation is under way, as none has begun or it was given up, and the program called",
+                        call);
 }
 
 /* The number of points, of a geometry's `points`, or of edges, that the next samples have. Their arrays hold rows of that
@@ -149,16 +161,22 @@ static inline void penstock_count(const char *name, size_t num) {
 /* Send the sample in the arrays. step: its number, from 0; time: its time, of use where `time` is an input. */
 static inline void penstock_send(long step, double time) {
     char line[PENSTOCK_LINE];
-    penstock_say_("sample %ld %.17g%s", step, time, penstock_.counts);
+    penstock_check_("penstock_send");
+    penstock_say_("sample %ld %ld %.17g%s", penstock_.number, step, time, penstock_.counts);
     if (!penstock_hear_(line)) exit(1); /* penstock is gone */
+    if (strcmp(line, "taken")) penstock_fault_("the program sent a sample and heard", line);
 }
 
 /* Say that the program is alive, where a sample takes longer than `timeout_s`. */
-static inline void penstock_beat(void) { penstock_say_("beat"); }
+static inline void penstock_beat(void) {
+    penstock_check_("penstock_beat");
+    penstock_say_("beat");
+}
 
-/* Give up this simulation; go on with penstock_next. */
+/* Give up this simulation, of which nothing more can be sent; go on with penstock_next. */
 static inline void penstock_fail(const char *reason) {
-    penstock_say_("failed %s", reason);
+    penstock_check_("penstock_fail");
+    penstock_say_("failed %ld %s", penstock_.number, reason);
     penstock_.is_simulating = 0;
 }
 

@@ -44,6 +44,7 @@ class Program:
         self.memory = memory
         self.timeout_s = timeout_s
         self._running: _Running | None = None
+        self._number = 0  # of the last simulation; it goes on counting when the program is started again
 
     def simulate(self, parameters: Mapping[str, np.ndarray]) -> Iterator[Announced]:
         """Have the program simulate.
@@ -63,23 +64,19 @@ class Program:
             running = self._started()
             self.memory.write(parameters)
             self.memory.clear()
-            running.say("simulate")
+            self._number += 1
+            running.say(f"simulate {self._number}")
             steps = set()
-            while (line := running.hear()) != "done":
-                word, _, reason = line.partition(" ")
-                if word == "failed":
-                    is_fit = True
-                    raise SolveError(f"{self.command}: {reason}")
-                if word == "fault":
-                    raise ProgramFault(f"{self.command}: {reason}")
-                sample = self._announced(line)
-                if sample.step in steps:
-                    raise ProgramFault(f"{self.command} sent step {sample.step} twice: has it forked?")
-                steps.add(sample.step)
-                yield sample
+            while isinstance(answer := self._answer(running.hear()), Announced):
+                if answer.step in steps:
+                    raise ProgramFault(f"{self.command} sent step {answer.step} twice: has it forked?")
+                steps.add(answer.step)
+                yield answer
                 self.memory.clear()
                 running.say("taken")
             is_fit = True
+            if answer is not None:
+                raise answer
         finally:
             if not is_fit:
                 self.stop()
@@ -98,11 +95,27 @@ class Program:
                 raise ProgramFault(f"{self.command} wrote {first[:80]!r}, and its first line must be {VERSION!r}")
         return self._running
 
-    def _announced(self, line: str) -> Announced:
-        try:
-            return announced(line)
-        except ValueError:
-            raise ProgramFault(f"{self.command} wrote {line[:80]!r}, which is no line of the protocol") from None
+    def _answer(self, line: str) -> Announced | SolveError | None:
+        """What a line says: a sample, that the simulation was given up, or its end.
+
+        Raises:
+            ProgramFault: the line is a fault, of another simulation, or not of the protocol.
+        """
+        word, _, said = line.partition(" ")
+        if word == "fault":
+            raise ProgramFault(f"{self.command}: {said}")
+        number, _, said = said.partition(" ")
+        if word in ("sample", "done", "failed") and number.isdecimal() and number != str(self._number):
+            raise ProgramFault(f"{self.command} wrote {line[:80]!r} in simulation {self._number}")
+        if number == str(self._number):
+            if word == "failed":
+                return SolveError(f"{self.command}: {said}")
+            if word == "done" and not said:
+                return None
+            if word == "sample":
+                with suppress(ValueError):
+                    return announced(said)
+        raise ProgramFault(f"{self.command} wrote {line[:80]!r}, which is no line of the protocol")
 
 
 class _Running:

@@ -9,25 +9,27 @@ Two pipes carry lines of ASCII. The program finds their descriptors and that of 
     begin
 
 a line per array of float64 in C order, at an offset in bytes into the memory. A shape is none, one or several lengths;
-where points vary, a length reads `points:800`, which is at most 800. Then penstock sends `simulate` for every
-simulation, with the parameters in the memory, and `taken` for every sample. The end of the pipe is the end of the
+where points vary, a length reads `points:800`, which is at most 800. Then penstock sends `simulate <number>` for
+every simulation, with the parameters in the memory, and `taken` for every sample. The end of the pipe is the end of the
 program. The program answers
 
     penstock 1                      once, before anything else
     beat                            it is alive
-    sample <step> <time> [<name>=<count>]...
-    done                            the simulation has ended
-    failed <reason>                 the simulation could not be solved
+    sample <number> <step> <time> [<name>=<count>]...
+    done <number>                   the simulation has ended
+    failed <number> <reason>        the simulation could not be solved
     fault <reason>                  the program is not fit to go on
 
 and leaves the arrays alone from `sample` to `taken`. The counts are the lengths that vary, `points=712`; the arrays
-then lie without gaps, as if the shape had been so.
+then lie without gaps, as if the shape had been so. `<number>` is that of `simulate`: a line that bears another is of
+another simulation, and a fault. Every simulation has its own number, and so has one that is tried again.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, nan, prod
@@ -64,7 +66,7 @@ Shape = tuple[int | UpTo, ...]
 class SharedMemory:
     """The parameters of a simulation and the arrays of one sample, float64.
 
-    No file names it, so nothing is left when its processes are gone.
+    No file names it, so nothing is left when its processes are gone; its descriptor is closed when it is garbage.
 
     Args:
         parameters: shapes of the parameters.
@@ -82,6 +84,7 @@ class SharedMemory:
         self.header = (*header, "begin")
         """What the program is told of it."""
         self.descriptor = os.memfd_create("penstock")
+        weakref.finalize(self, os.close, self.descriptor)
         os.truncate(self.descriptor, max(size, mmap.PAGESIZE))
         memory = mmap.mmap(self.descriptor, max(size, mmap.PAGESIZE))
         views = {(role, name): np.frombuffer(memory, np.float64, length, at) for role, name, at, length in placed}
@@ -137,15 +140,15 @@ class Announced:
     """The lengths that vary, by name."""
 
 
-def announced(line: str) -> Announced:
-    """What a line `sample ...` says.
+def announced(said: str) -> Announced:
+    """What a line `sample <number> ...` says behind the number.
 
     Raises:
-        ValueError: it is not such a line.
+        ValueError: it is no such line.
     """
-    word, step, time, *counts = line.split()
+    step, time, *counts = said.split()
     pairs = [pair.partition("=") for pair in counts]
     sample = Announced(int(step), float(time), {name: int(count) for name, _, count in pairs})
-    if word != "sample" or sample.step < 0 or not isfinite(sample.time) or min(sample.counts.values(), default=0) < 0:
-        raise ValueError(line)
+    if sample.step < 0 or not isfinite(sample.time) or min(sample.counts.values(), default=0) < 0:
+        raise ValueError(said)
     return sample

@@ -6,10 +6,11 @@ import logging
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from functools import cached_property
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from penstock.solvers.problem import Parameters, Problem, Solve
 
 logger = logging.getLogger(__name__)
 
+MOST_COMPARED = 1000  # values of an array that are kept to compare a retried sample with
+SAME = 1e-6  # of the largest value: what may differ where ranks or threads sum in another order
+
 
 class External(Problem):
     """A program in any language, from its parameters to its outputs.
@@ -36,8 +40,9 @@ class External(Problem):
     nothing.
 
     A program that crashes, hangs, writes what is not of the protocol, forks, or gives numbers that are not finite is
-    ended with all processes that it started, and started again. Its simulation is retried once, without the samples
-    that were taken already, and then fails with the reason. All processes of the program end with the worker.
+    ended with all processes that it started, and started again. Its simulation is retried once, and then fails with the
+    reason. Samples that were taken already are not taken again, and the simulation fails too where the new ones are not
+    the same to rounding. All processes of the program end with the worker.
 
     Args:
         command: the program and its arguments. In a run's YAML file a word that begins with ./ or ../ counts from the
@@ -67,7 +72,7 @@ class External(Problem):
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         numbers = {name: as_numbers(name, value) for name, value in parameters.items()}
-        taken: set[int] = set()
+        taken: dict[int, _Kept] = {}
         try:
             yield from self._samples(numbers, taken)
         except ProgramFault as fault:
@@ -94,14 +99,32 @@ class External(Problem):
                 shapes[name] = _lengths(geometry, name, shape) if geometry.is_ragged else shape[1:]
         return shapes
 
-    def _samples(self, parameters: Mapping[str, np.ndarray], taken: set[int]) -> Iterator[Sample]:
-        """The samples whose steps are not taken yet."""
+    def _samples(self, parameters: Mapping[str, np.ndarray], taken: dict[int, _Kept]) -> Iterator[Sample]:
+        """The samples whose steps are not taken yet.
+
+        Raises:
+            ProgramFault: the program is not fit to go on, or does not repeat the samples that were taken.
+        """
+        unseen = set(taken)
         with closing(self.program.simulate(parameters)) as simulation:
             for announced in simulation:
                 sample = self._sample(parameters, announced)
-                if announced.step not in taken:
-                    taken.add(announced.step)
+                kept = _Kept.of(sample)
+                if announced.step in unseen:
+                    unseen.remove(announced.step)
+                    if name := kept.difference(taken[announced.step]):
+                        raise ProgramFault(
+                            f"{self.command}: tried again, step {announced.step} has another {name} than the sample "
+                            "that was taken before the fault"
+                        )
+                else:
+                    taken[announced.step] = kept
                     yield sample
+        if unseen:
+            self.program.stop()
+            raise ProgramFault(
+                f"{self.command}: tried again, it does not send step {min(unseen)}, which was taken before the fault"
+            )
 
     def _sample(self, parameters: Mapping[str, np.ndarray], announced: Announced) -> Sample:
         """The sample in the memory. Raises ProgramFault where it can't be one."""
@@ -117,6 +140,38 @@ class External(Problem):
             step=announced.step,
             time=announced.time,
         )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What is kept of a sample that was taken, to compare a retried one with."""
+
+    time: float
+    arrays: dict[str, tuple[tuple[int, ...], np.ndarray]]
+    """Shapes, and values at `MOST_COMPARED` places at most, by name."""
+
+    @classmethod
+    def of(cls, sample: Sample) -> Self:
+        arrays = {name: np.asarray(each) for name, each in (sample.inputs | sample.outputs | sample.geometry).items()}
+        return cls(sample.time, {name: (array.shape, _some(array)) for name, array in arrays.items()})
+
+    def difference(self, other: _Kept) -> str | None:
+        """What differs by more than rounding, if anything."""
+        if abs(self.time - other.time) > SAME * max(abs(self.time), abs(other.time)):
+            return "time"
+        for name, (shape, values) in self.arrays.items():
+            others_shape, others = other.arrays[name]
+            largest = max(np.abs(values).max(initial=0), np.abs(others).max(initial=0))
+            if shape != others_shape or (np.abs(values - others) > SAME * largest).any():
+                return repr(name)
+        return None
+
+
+def _some(array: np.ndarray) -> np.ndarray:
+    """Values of an array, for a large one at random places that depend on its size alone."""
+    if array.size <= MOST_COMPARED:
+        return array.flatten()
+    return array.ravel()[np.random.default_rng(array.size).integers(array.size, size=MOST_COMPARED)]
 
 
 def _points(geometry: Points) -> UpTo:

@@ -25,7 +25,8 @@ def say(line):
 while next(lines) != "begin\\n":
     pass
 say("penstock 1")
-for _ in lines:
+for line in lines:
+    number = line.split()[1]
 """
 
 

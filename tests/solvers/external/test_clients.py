@@ -1,13 +1,18 @@
 """The clients: points that vary, forks, wrong shapes."""
 
+import os
+import re
+import shlex
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from penstock.solvers.external import INCLUDE
 from penstock.solvers.external.process import ProgramFault
+from penstock.solvers.external.protocol import DESCRIPTORS, SharedMemory
 from penstock.solvers.problem import SolveError
 from penstock.solvers.problems.external import External
 
@@ -94,15 +99,8 @@ def test_points_that_vary_arrive_as_they_were_written(language, tried, tmp_path)
     if language == "python":
         problem = tried(IN_PYTHON, **FAN).problem
     else:
-        compiler = {"c": "cc", "fortran": "gfortran"}[language]
-        if not shutil.which(compiler):
-            pytest.skip(f"there is no compiler {compiler!r}")
-        source = tmp_path / {"c": "fan.c", "fortran": "fan.f90"}[language]
-        source.write_text({"c": IN_C, "fortran": IN_FORTRAN}[language])
-        module = [INCLUDE / "penstock.f90"] if language == "fortran" else []
-        command = [compiler, f"-I{INCLUDE}", *module, source, "-o", tmp_path / "fan", "-lm"]
-        subprocess.run(command, check=True, cwd=tmp_path)
-        problem = External(command=str(tmp_path / "fan"), spec=FAN)
+        command = command_of(language, {"c": IN_C, "fortran": IN_FORTRAN}[language], tmp_path)
+        problem = External(command=command, spec=FAN)
     samples = [sample for n in (5, 7, 5) for sample in problem.simulate({"n": n}, None)]
     for n, sample in zip((5, 7, 5), samples, strict=True):
         points = sample.geometry["points"]
@@ -145,6 +143,92 @@ def test_the_client_in_python_can_give_up_and_go_on(tried):
     with pytest.raises(SolveError, match=r"program\.py: too large"):
         list(problem.simulate({"k": 3.0}, None))
     assert len(list(problem.simulate({"k": 1.5}, None))) == 1
+
+
+# What is called, in Python, C and Fortran.
+CALLS = {
+    "send": ("send(step=0)", "send(0, 0)", "send(0, 0d0)"),
+    "fail": ("fail('again')", 'fail("again")', 'fail("again")'),
+    "beat": ("beat()", "beat()", "beat()"),
+}
+OUTSIDE = {
+    "python": (
+        "import sys\nfrom penstock.solvers.external.client import Program\nprogram = Program()\n"
+        "if sys.argv[1:]:\n    program.{call}\n"
+        "for parameters in program:\n    program.fail('too large')\n    program.{call}\n"
+    ),
+    "c": (
+        '#include "penstock.h"\nint main(int argc, char **argv) {{ (void)argv; penstock_open();\n'
+        "if (argc > 1) penstock_{call};\n"
+        'while (penstock_next()) {{ penstock_fail("too large"); penstock_{call}; }} }}'
+    ),
+    "fortran": (
+        "program main\nuse penstock\ncall penstock_open()\n"
+        "if (command_argument_count() > 0) call penstock_{call}\n"
+        'do while (penstock_next())\ncall penstock_fail("too large")\ncall penstock_{call}\nend do\nend program'
+    ),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("language", OUTSIDE)
+def test_no_client_speaks_outside_of_a_simulation(language, call, tmp_path):
+    """After it was given up, which the next simulation finds, and before the first."""
+    text = OUTSIDE[language].format(call=CALLS[call][list(OUTSIDE).index(language)])
+    problem = External(command=command_of(language, text, tmp_path), spec={"outputs": {"u": {}}})
+    with pytest.raises(SolveError, match="too large"):
+        list(problem.simulate({}, None))
+    with pytest.raises(ProgramFault, match=f"no simulation is under way, .* and the program called (penstock_)?{call}"):
+        list(problem.program.simulate({}))
+    problem.command += " early"
+    del problem.program
+    with pytest.raises(ProgramFault, match=f"and the program called (penstock_)?{call}"):
+        list(problem.simulate({}, None))
+
+
+@pytest.mark.parametrize(("said", "message"), [
+    ("simulate", "waited for a simulation and heard '?simulate'?$"),
+    ("simulate 1x", "waited for a simulation and heard '?simulate 1x'?$"),
+    ("taken", "waited for a simulation and heard '?taken'?$"),
+    ("simulate 1\nsimulate 2", "sent a sample and heard '?simulate 2'?$"),
+])  # fmt: skip
+@pytest.mark.parametrize("language", OUTSIDE)
+def test_a_client_checks_what_it_hears(language, said, message, tmp_path):
+    """A host of the test says one wrong line."""
+    text = {
+        "python": CLIENT + "program.send(step=0)",
+        "c": '#include "penstock.h"\nint main(void) { penstock_open(); while (penstock_next()) penstock_send(0, 0); }',
+        "fortran": "program main\nuse penstock\ncall penstock_open()\ndo while (penstock_next())\n"
+        "call penstock_send(0, 0d0)\nend do\nend program",
+    }[language]
+    command = shlex.split(command_of(language, text, tmp_path))
+    memory = SharedMemory({}, {"u": ()})
+    (their_in, our_out), (our_in, their_out) = os.pipe(), os.pipe()
+    theirs = (their_in, their_out, memory.descriptor)
+    os.write(our_out, "".join(f"{line}\n" for line in (*memory.header, said)).encode())
+    os.close(our_out)
+    environment = os.environ | {DESCRIPTORS: " ".join(map(str, theirs))}
+    ended = subprocess.run(command, pass_fds=theirs, env=environment, capture_output=True, timeout=60)
+    os.close(their_in)
+    os.close(their_out)
+    with os.fdopen(our_in) as answers:
+        last = answers.read().splitlines()[-1]
+    assert ended.returncode != 0
+    assert last.startswith("fault ") and re.search(message, last)
+
+
+def command_of(language, text, folder):
+    """The command of a program's text, compiled if need be."""
+    source = folder / f"program.{dict(python='py', c='c', fortran='f90')[language]}"
+    source.write_text(text)
+    if language == "python":
+        return f"{sys.executable} {source}"
+    compiler = {"c": "cc", "fortran": "gfortran"}[language]
+    if not shutil.which(compiler):
+        pytest.skip(f"there is no compiler {compiler!r}")
+    module = [INCLUDE / "penstock.f90"] if language == "fortran" else []
+    subprocess.run([compiler, f"-I{INCLUDE}", *module, source, "-o", folder / "program", "-lm"], check=True, cwd=folder)
+    return str(folder / "program")
 
 
 def test_a_fork_in_c_that_speaks_is_named(tmp_path):

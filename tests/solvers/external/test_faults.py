@@ -1,5 +1,6 @@
 """Programs that crash, hang, write garbage, send no numbers, fork, or outlive their worker."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -13,11 +14,14 @@ from penstock.solvers.external.process import ProgramFault
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.problem import SolveError
+from penstock.solvers.problems.external import External
 from penstock.solvers.worker import SolverWorker
 from tests.support.waiting import wait_until
 
 WRITE = "import mmap, struct; mapped = mmap.mmap(memory, 0); "
 ALL = WRITE + "mapped[64:128] = struct.pack('8d', *range(8))\n"
+SEND = "say(f'sample {number} 0 0.0')"
+DONE = "say(f'done {number}')"
 
 FAULTS = {
     "crash": ("os.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV"),
@@ -25,16 +29,18 @@ FAULTS = {
     "hang": ("time.sleep(60)", "was silent for 1 s"),
     "garbage": ("say('it = 1, residual = 0.5')", "wrote 'it = 1, residual = 0.5', which is no line"),
     "bytes": ("os.write(writing, bytes(range(128, 256)) * 600); time.sleep(60)", "bytes without the end of a line"),
-    "no number": ("say('sample zero 0.0')", "wrote 'sample zero 0.0', which is no line"),
-    "no time": ("say('sample 0 nan')", "wrote 'sample 0 nan', which is no line"),
-    "nothing written": ("say('sample 0 0.0')", "sample of step 0 lacks 'u', which was not written"),
+    "no simulation": ("say('done')", "wrote 'done', which is no line"),
+    "another simulation": ("say('done 7')", "wrote 'done 7' in simulation 2"),
+    "no number": ("say(f'sample {number} zero 0.0')", r"wrote 'sample \d zero 0.0', which is no line"),
+    "no time": ("say(f'sample {number} 0 nan')", r"wrote 'sample \d 0 nan', which is no line"),
+    "nothing written": (SEND, "sample of step 0 lacks 'u', which was not written"),
     "NaN": (
-        WRITE + "mapped[64:128] = struct.pack('8d', 1, 1, 1, float('nan'), 1, 1, 1, 1); say('sample 0 0.0')",
+        WRITE + "mapped[64:128] = struct.pack('8d', 1, 1, 1, float('nan'), 1, 1, 1, 1); " + SEND,
         r"step 0 has 'u' not finite at 1 places, first at \[3\]",
     ),
-    "infinite": (WRITE + "mapped[64:128] = struct.pack('8d', *8 * [1e999]); say('sample 0 0.0')", "not finite at 8"),
-    "twice": (ALL + "say('sample 0 0.0'); next(lines)\n" + ALL + "say('sample 0 0.0')", "sent step 0 twice"),
-    "counts": (ALL + "say('sample 0 0.0 points=3')", "counts points, and no length in the spec is so named"),
+    "infinite": (WRITE + "mapped[64:128] = struct.pack('8d', *8 * [1e999]); " + SEND, "not finite at 8"),
+    "twice": (ALL + SEND + "; next(lines)\n" + ALL + SEND, "sent step 0 twice"),
+    "counts": (ALL + "say(f'sample {number} 0 0.0 points=3')", "counts points, and no length in the spec is so named"),
     "daemon": (
         "if os.fork(): time.sleep(0.2); os._exit(0)\n"
         "os.setsid(); print(os.getpid(), file=starts, flush=True); time.sleep(60)",
@@ -77,8 +83,8 @@ def test_a_program_that_is_missing_is_named(tried):
 
 
 def test_what_a_program_prints_goes_to_the_log_and_harms_nothing(tried, capfd):
-    body = ALL + "os.write(1, b'residual 1e-9\\n'); os.write(2, b'sample 9 9\\n'); say('sample 0 0.0'); next(lines)"
-    program = tried(body=body + "; say('done')")
+    body = ALL + "os.write(1, b'residual 1e-9\\n'); os.write(2, b'sample 9 9\\n'); " + SEND + "; next(lines); " + DONE
+    program = tried(body=body)
     (sample,) = program.problem.simulate({"k": 1.5}, None)
     assert sample.outputs["u"].tolist() == list(range(8))
     assert capfd.readouterr() == ("residual 1e-9\n", "sample 9 9\n")
@@ -87,13 +93,13 @@ def test_what_a_program_prints_goes_to_the_log_and_harms_nothing(tried, capfd):
 def test_a_simulation_is_completed_by_the_second_try(tried):
     """The program dies in its third step, once; no step comes twice."""
     body = f"""for step in range(5):
-    {ALL}    say(f'sample {{step}} {{0.1 * step}}')
+    {ALL}    say(f'sample {{number}} {{step}} {{0.1 * step}}')
     next(lines)
     if step == 2 and not os.path.exists('died'):
         open('died', 'w').close()
         os.abort()
-say('done')"""
-    program = tried(body=body, num_steps=5)
+"""
+    program = tried(body=body + DONE, num_steps=5)
     for _ in range(2):
         samples = list(program.problem.simulate({"k": 1.5}, None))
         assert [sample.step for sample in samples] == list(range(5))
@@ -102,29 +108,110 @@ say('done')"""
 
 def test_a_simulation_that_the_program_gives_up_fails_alone(tried):
     """Nothing is tried again, and the program goes on."""
-    program = tried(body="say('failed Newton does not converge')")
+    program = tried(body="say(f'failed {number} Newton does not converge')")
     for _ in range(2):
         with pytest.raises(SolveError, match=r"program\.py: Newton does not converge"):
             list(program.problem.simulate({"k": 1.5}, None))
     assert len(program.pids()) == 1
 
 
+def test_what_is_done_after_it_was_given_up_is_not_the_next_simulation(tried):
+    """Such a program would give the sample of one draw for the input of another."""
+    body = f"""k, = struct.unpack('d', mapped[:8])
+if k > 1.8: say(f'failed {{number}} too large')
+else:
+    mapped[64:128] = struct.pack('8d', *8 * [k]); {SEND}; next(lines)
+{DONE}"""
+    program = tried(body=WRITE + body)
+    with pytest.raises(SolveError, match="too large"):
+        list(program.problem.simulate({"k": 1.9}, None))
+    for k in (1.2, 1.4):
+        (sample,) = program.problem.simulate({"k": k}, None)
+        assert sample.outputs["u"].tolist() == 8 * [k]
+    assert len(program.pids()) == 2
+
+
+def test_what_is_sent_after_it_was_given_up_is_not_the_next_simulations(tried, caplog):
+    """The program of the fault: it gives up in step 1, and sends steps 1 and 2."""
+    body = """k, = struct.unpack('d', mapped[:8])
+for step in range(3):
+    if k > 1.8 and step == 1: say(f'failed {number} too large')
+    mapped[64:128] = struct.pack('8d', *8 * [k]); say(f'sample {number} {step} 0.0'); next(lines)
+"""
+    program = tried(body=WRITE + body + DONE)
+    with pytest.raises(SolveError, match="too large"):
+        list(program.problem.simulate({"k": 1.9}, None))
+    samples = list(program.problem.simulate({"k": 1.2}, None))
+    assert [sample.step for sample in samples] == [0, 1, 2]
+    assert all(sample.outputs["u"].tolist() == 8 * [1.2] for sample in samples)
+    assert "program.py wrote 'sample 1 1 0.0' in simulation 2; it is started again" in caplog.text
+
+
+RETRIES = {
+    "value": ("mapped[64 + 56:128] = struct.pack('d', 7 + 1e-4 * again)", r"step 0 has another 'u' than the sample"),
+    "time": ("time_s += again", "step 0 has another time than the sample that was taken before the fault"),
+    "step": ("step += again", "it does not send step 0, which was taken before the fault"),
+}
+
+
+@pytest.mark.parametrize("what", RETRIES)
+def test_a_retry_that_does_not_repeat_what_was_taken_fails(tried, what):
+    change, message = RETRIES[what]
+    body = f"""again, step, time_s = os.path.exists('died'), 0, 1.0
+{ALL}{change}
+say(f'sample {{number}} {{step}} {{time_s}}'); next(lines)
+if not again:
+    open('died', 'w').close()
+    os.abort()
+"""
+    program = tried(body=body + DONE)
+    with pytest.raises(ProgramFault, match=message):
+        list(program.problem.simulate({"k": 1.5}, None))
+    assert program.are_gone()
+
+
+def test_a_retry_that_repeats_what_was_taken_to_rounding_is_fine(tried):
+    """As on several ranks, whose sums depend on their order; 4000 values are compared at some places."""
+    body = f"""again = os.path.exists('died')
+{WRITE}mapped[64:64 + 32000] = struct.pack('4000d', *(i * (1 + 1e-9 * again) for i in range(4000)))
+{SEND}; next(lines)
+if not again:
+    open('died', 'w').close()
+    os.abort()
+"""
+    program = tried(body=body + DONE, geometries={"line": {"kind": "grid", "shape": [4000]}})
+    assert len(list(program.problem.simulate({"k": 1.5}, None))) == 1
+    assert len(program.pids()) == 2
+
+
+def test_the_memory_of_a_problem_is_gone_with_it():
+    problem = External(command="./program", spec={"outputs": {"u": {}}})
+    place = Path(f"/proc/self/fd/{problem.program.memory.descriptor}")
+    assert "penstock" in os.readlink(place)
+    del problem
+    gc.collect()
+    assert not place.exists()
+
+
 def test_a_parameter_may_be_given_back_as_an_output(tried):
-    program = tried(body=WRITE + "mapped[64:72] = struct.pack('d', 2.5); say('sample 0 0.0'); next(lines); say('done')",
-                    inputs={}, outputs={"k": {}})  # fmt: skip
+    program = tried(
+        body=WRITE + "mapped[64:72] = struct.pack('d', 2.5); " + SEND + "; next(lines); " + DONE,
+        inputs={},
+        outputs={"k": {}},
+    )
     (sample,) = program.problem.simulate({"k": 1.5}, None)
     assert sample.outputs["k"] == 2.5
 
 
 def test_heartbeats_keep_a_slow_program_alive(tried):
-    body = "for _ in range(12): say('beat'); time.sleep(0.12)\n" + ALL + "say('sample 0 0.0'); next(lines); say('done')"
+    body = "for _ in range(12): say('beat'); time.sleep(0.12)\n" + ALL + SEND + "; next(lines); " + DONE
     program = tried(body=body, timeout_s=1.0)
     assert len(list(program.problem.simulate({"k": 1.5}, None))) == 1
     assert len(program.pids()) == 1
 
 
 def test_a_simulation_that_is_left_half_way_does_not_disturb_the_next(tried):
-    body = "for step in range(3):\n    " + ALL + "    say(f'sample {step} 0.0'); next(lines)\nsay('done')"
+    body = "for step in range(3):\n    " + ALL + "    say(f'sample {number} {step} 0.0'); next(lines)\n" + DONE
     program = tried(body=body)
     simulation = program.problem.simulate({"k": 1.5}, None)
     next(simulation)
@@ -158,7 +245,7 @@ def test_nothing_outlives_a_worker_that_is_killed(tried, tmp_path):
 
 
 def test_a_program_whose_guard_is_killed_ends(tried):
-    program = tried(body=ALL + "say('sample 0 0.0'); next(lines); time.sleep(60)", num_steps=2)
+    program = tried(body=ALL + SEND + "; next(lines); time.sleep(60)", num_steps=2)
     simulation = program.problem.simulate({"k": 1.5}, None)
     next(simulation)
     (pid,) = program.pids()
