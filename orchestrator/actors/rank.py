@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.errors import PenstockError
 from penstock.messages import Lease
-from penstock.orchestrator.actors.local_worker import conditions_here, make_local_worker
+from penstock.orchestrator.actors.local_worker import conditions_here, make_local_worker, start_petsc
 from penstock.orchestrator.solving import Solving
+from penstock.solvers.worker import SolverWorker
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -69,20 +70,32 @@ class Rank:
         self._link = link
 
     def run(self) -> None:
-        """Solve leases until there are no more."""
+        """Solve leases until there are no more.
+
+        Raises:
+            ConnectionError: who started the ranks is gone, wants no more of a lease, or knows why they can't start.
+        """
         job: Job = self._next()
         level = job.log_level if self._link else max(job.log_level, logging.ERROR)
         form = f"%(asctime)s %(levelname)s rank {self._comm.rank}, %(name)s: %(message)s"
         logging.basicConfig(level=level, format=form)
+        if self._link is None:  # a simulation fails on all ranks, and the first one says so
+            logging.getLogger(SolverWorker.__module__).setLevel(logging.CRITICAL)
         options: dict[str, Any] = {"agree": self._comm.bcast}
         if self._link is not None:
             options |= {"max_bytes": job.max_bytes, "on_begin": lambda *where: self._tell(Begun(*where))}
+        error = None
         try:
+            start_petsc()  # all ranks do this together, so before one may fail
             job.solving.problem.comm = self._ranks
             worker = make_local_worker(job.solving, **options)
-        except PenstockError as error:
-            self._tell(error)
-            return
+        except PenstockError as raised:
+            error = raised
+        if errors := [each for each in self._comm.allgather(error) if each]:  # one rank alone may have failed
+            self._tell(errors[0])
+            self._next()  # until it is read
+            # One that PETSc serves and one that it does not would wait for each other in MPI_Finalize.
+            raise ConnectionResetError
         self._tell(conditions_here())
         lease: Lease | None
         while (lease := self._next()) is not None:
@@ -130,7 +143,7 @@ def main(address: str) -> None:
             connection.connect(address)
             link = Connection(connection.detach())
         Rank(MPI.COMM_WORLD, link).run()
-    except ConnectionError:  # who started the ranks is gone, or wants no more of a lease
+    except ConnectionError:  # nobody waits for the ranks
         MPI.COMM_WORLD.Abort(0)
     except BaseException:  # a rank that ended alone would leave the others waiting
         traceback.print_exc()

@@ -12,18 +12,19 @@ from typing import Any
 
 from rich.console import Console
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, WorkerDied
 from penstock.messages import ACTIVITIES, Chunk, Lease
 from penstock.orchestrator.actors.solver_actor import make_worker
-from penstock.orchestrator.config.config import Config
+from penstock.orchestrator.config.config import Config, ProblemSection
 from penstock.orchestrator.solving import Solving
 from penstock.orchestrator.store.locks import hold
 from penstock.orchestrator.views.card import shares
 from penstock.orchestrator.views.numbers import digits
 from penstock.registry import with_defaults
-from penstock.solvers.stored.samples import SampleWriter
+from penstock.solvers.stored.samples import SampleStore, SampleWriter
 
 MAX_FAILED = 8  # the first simulations; if they all fail, the problem is at fault
+DRAWS = ("parameters", "design")  # keys of `problem` that stores before them lack, which were written without them
 
 
 def generate(config: Config, num: int, output: Path | None) -> None:
@@ -72,7 +73,7 @@ def _chunks(worker, leases: Sequence[Sequence[int]]) -> Iterator[Chunk]:
 def _writer(solving: Solving, output: Path | None) -> Iterator[SampleWriter | None]:
     """The writer of the store, locked; None without a store.
 
-    What has ended is written when a signal ends the block.
+    What has ended is written when a signal, a dead worker or a fault that nobody expects ends the block.
     """
     if output is None:
         yield None
@@ -87,12 +88,22 @@ def _writer(solving: Solving, output: Path | None) -> Iterator[SampleWriter | No
     with lock:
         problem = solving.problem
         card = {"about": type(problem).__doc__, "parameters": problem.space.describe()}
-        writer = SampleWriter(output, problem.layout, problem.num_steps, _origin(solving), card)
+        writer = SampleWriter(output, problem.layout, problem.num_steps, _origin_for(output, solving), card)
         try:
             yield writer
-        except SystemExit:
-            writer.flush()
+        except BaseException as error:
+            # The expected faults are a failed write, and a problem whose every simulation fails.
+            if not isinstance(error, PenstockError) or isinstance(error, WorkerDied):
+                writer.flush()
             raise
+
+
+def _origin_for(output: Path, solving: Solving) -> dict[str, Any]:
+    """The origin, without defaults that an older store does not name."""
+    origin = _origin(solving)
+    theirs = SampleStore(output).origin if output.exists() else origin
+    defaults = {key: ProblemSection.model_fields[key].default for key in DRAWS}
+    return {key: value for key, value in origin.items() if key in theirs or key not in DRAWS or value != defaults[key]}
 
 
 def _origin(solving: Solving) -> dict[str, Any]:
@@ -101,6 +112,7 @@ def _origin(solving: Solving) -> dict[str, Any]:
     return {
         "problem": Path(config.problem.name).name,  # where a file lay says nothing elsewhere
         "options": with_defaults(type(solving.problem), config.problem.options),
+        **config.problem.model_dump(mode="json", include=set(DRAWS)),
         "source": solving.problem_source,
         "seed": config.seed,
         "solver": config.solver.model_dump(mode="json", include={"strategy", "accuracy", "accuracy_of", "rtol"}),

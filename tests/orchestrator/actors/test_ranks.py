@@ -17,6 +17,8 @@ from penstock.orchestrator.solving import Solving
 
 # A problem without DOLFINx, whose import takes most of the time that a rank takes to start.
 CHAIN = """
+import os
+
 import numpy as np
 
 from penstock.geometry import Grid
@@ -28,7 +30,12 @@ from penstock.solvers.problem import LinearSystem, Problem
 class Chain(Problem):
     is_parallel = True
 
-    def __init__(self):
+    def __init__(self, *, refused_on: int = -1, refuses_if: str = ""):
+        from mpi4py import MPI
+
+        if MPI.COMM_WORLD.rank == refused_on:
+            raise ValueError(f"rank {refused_on} has no chain")
+        self.refuses_if = refuses_if
         self.space = ParameterSpace(spring=Uniform(0.1, 1.0))
         self.inputs = (FieldSpec(name="spring"),)
         self.outputs = (FieldSpec(name="u", on=Grid((40,))),)
@@ -36,6 +43,8 @@ class Chain(Problem):
     def simulate(self, parameters, solve):
         from petsc4py import PETSc
 
+        if os.path.exists(self.refuses_if):
+            raise ValueError("the chain is cut")
         A = PETSc.Mat().createAIJ((40, 40), nnz=3, comm=self.comm)
         for row in range(*A.getOwnershipRange()):
             for column in range(max(0, row - 1), min(40, row + 2)):
@@ -73,11 +82,11 @@ def assert_solved(chunks) -> None:
         assert np.linalg.solve(A, np.ones(40)) == pytest.approx(u, rel=1e-5)  # samples are float32
 
 
-def test_two_ranks_solve_together_and_a_dead_one_is_seen_at_once_and_replaced(tmp_path):
+def test_two_ranks_solve_together_and_a_dead_one_is_seen_at_once_and_replaced(tmp_path, capfd):
     (tmp_path / "chain.py").write_text(CHAIN)
     begun = []
     worker = make_worker(
-        solving(f"{tmp_path}/chain.py:Chain"),
+        solving({"name": f"{tmp_path}/chain.py:Chain", "refuses_if": f"{tmp_path}/cut"}),
         on_begin=lambda number, simulation: begun.append((number, simulation)),
     )
     here = psutil.Process()
@@ -85,6 +94,12 @@ def test_two_ranks_solve_together_and_a_dead_one_is_seen_at_once_and_replaced(tm
         assert_solved(list(worker.stream(LEASE)))
         assert {(7, i) for i in LEASE.simulations} < set(begun) and begun[-1] == (7, None)
         assert worker.conditions["PETSc"]
+
+        (tmp_path / "cut").touch()
+        assert [len(chunk.failed) for chunk in worker.stream(LEASE)] == [6]
+        (tmp_path / "cut").unlink()
+        logged = capfd.readouterr().err
+        assert logged.count("ValueError: the chain is cut") == 6 and "rank 1" not in logged  # once, not on each rank
 
         first, second = ranks_below(here)
         second.kill()
@@ -102,6 +117,13 @@ def test_two_ranks_solve_together_and_a_dead_one_is_seen_at_once_and_replaced(tm
     finally:
         worker.close()
     assert not here.children(recursive=True)
+
+
+def test_a_problem_that_one_rank_alone_refuses_ends_all(tmp_path):
+    (tmp_path / "chain.py").write_text(CHAIN)
+    with pytest.raises(PenstockError, match=r"^problem: rank 1 has no chain$"):
+        make_worker(solving({"name": f"{tmp_path}/chain.py:Chain", "refused_on": 1}))
+    assert not psutil.Process().children(recursive=True)
 
 
 def test_what_can_not_be_distributed_is_refused_by_name():

@@ -1,5 +1,6 @@
 """`penstock generate`: rates, a store that survives kill -9, and training on it."""
 
+import json
 import os
 import re
 import signal
@@ -13,9 +14,11 @@ import pytest
 import torch
 import zarr
 
+from penstock.errors import WorkerDied
 from penstock.learner.stream.stream import InProcessStream
 from penstock.messages import Lease
 from penstock.orchestrator.actors.solver_actor import make_worker
+from penstock.orchestrator.cli import generate as module
 from penstock.orchestrator.cli.generate import generate
 from penstock.orchestrator.config.config import load_config
 from penstock.orchestrator.plan import resolve
@@ -122,6 +125,46 @@ def test_after_kill_9_a_second_call_goes_on_and_repeats_nothing(bump, tmp_path, 
     store = SampleStore(path)
     rows = np.concatenate([store.read(shard)["simulation"] for shard in store.shards])
     assert sorted(rows) == list(range(num))
+
+
+@pytest.mark.parametrize("error", [WorkerDied("one of its 2 MPI ranks died"), ValueError("a defect")])
+def test_what_was_solved_before_a_worker_died_is_in_the_store(bump, tmp_path, monkeypatch, error):
+    class DyingWorker:
+        def __init__(self, solving):
+            self._worker = make_worker(solving)
+
+        def stream(self, lease):
+            yield from self._worker.stream(lease)
+            if lease.number:
+                raise error
+
+    monkeypatch.setattr(module, "make_worker", DyingWorker)
+    path = tmp_path / "bumps.zarr"
+    with pytest.raises(type(error), match=str(error)):
+        generate(bump("solver.window=8"), 30, path)
+    assert SampleStore(path).finished == set(range(9))
+
+
+def test_a_store_holds_one_law_and_one_design_of_the_parameters(bump, tmp_path, capsys):
+    path = tmp_path / "bumps.zarr"
+    generate(bump(), 3, path)
+    narrow, sobol = "problem.parameters={height: [1, 2]}", "problem.design=sobol"
+    message = "was generated with another parameters ({}, not {'height': [1, 2]}): give another --output"
+    assert message in refusal(generate, bump(narrow), 4, path)
+    assert "another design ('monte_carlo', not 'sobol')" in refusal(generate, bump(sobol), 4, path)
+
+    metadata = json.loads((path / "zarr.json").read_text())
+    for key in ("parameters", "design"):  # as in stores that were written before these were recorded
+        del metadata["attributes"]["origin"][key]
+    (path / "zarr.json").write_text(json.dumps(metadata))
+    assert "another parameters" in refusal(generate, bump(narrow), 4, path)
+    assert "another design" in refusal(generate, bump(sobol), 4, path)
+    generate(bump(), 4, path)
+    assert SampleStore(path).finished == set(range(4))
+
+    generate(bump(narrow, sobol), 2, tmp_path / "other.zarr")
+    generate(bump(narrow, sobol), 4, tmp_path / "other.zarr")
+    assert "another design ('sobol', not 'monte_carlo')" in refusal(generate, bump(narrow), 4, tmp_path / "other.zarr")
 
 
 def test_a_surrogate_is_trained_on_a_store_and_predicts_draws_that_it_did_not_hold(bump, tmp_path):
