@@ -168,7 +168,7 @@ class _Kept:
 
 
 def _some(array: np.ndarray) -> np.ndarray:
-    """Values of an array, for a large one at random places that depend on its size alone."""
+    """Values of an array, of a large one at places that depend on its size alone."""
     if array.size <= MOST_COMPARED:
         return array.flatten()
     return array.ravel()[np.random.default_rng(array.size).integers(array.size, size=MOST_COMPARED)]
