@@ -9,10 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from penstock.solvers import mpi
-
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # BLAS threads would fight over two cores
-mpi.make_ready()  # as workers do: PETSc's own handler would end the tests at a program that has closed its pipe
 
 
 @pytest.fixture
