@@ -92,7 +92,7 @@ def run(names: list[str], seconds: float) -> None:
     if unknown := [name for name in names if name not in PROBLEMS]:
         raise PenstockError(f"there is no problem {unknown[0]!r}: `penstock problems` lists them")
     rows = []
-    for name in names or [name for name in PROBLEMS if name != "store"]:
+    for name in names or [name for name in PROBLEMS if name not in ("store", "external")]:
         print(name, file=sys.stderr, flush=True)
         rows.append(measure(name, seconds))
     header = ["problem", "samples/s", "systems per sample", *ACTIVITIES, "solved by", "failed"]
