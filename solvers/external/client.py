@@ -74,7 +74,7 @@ class Program:
 
         Raises:
             SystemExit: no simulation is under way, or an array is unknown or has another shape than in the spec;
-                penstock is told.
+                penstock hears.
         """
         number = self._under_way("send")
         counts: dict[str, int] = {}

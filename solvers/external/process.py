@@ -1,4 +1,4 @@
-"""A program in a process of its own that simulates when it is asked."""
+"""A program in a separate process that simulates when it is asked."""
 
 from __future__ import annotations
 

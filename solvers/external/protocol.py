@@ -82,7 +82,7 @@ class SharedMemory:
                 placed.append((role, name, size, length))
                 size += -(-8 * length // ALIGNMENT) * ALIGNMENT
         self.header = (*header, "begin")
-        """What the program is told of it."""
+        """What the program hears of it."""
         self.descriptor = os.memfd_create("penstock")
         weakref.finalize(self, os.close, self.descriptor)
         os.truncate(self.descriptor, max(size, mmap.PAGESIZE))

@@ -75,7 +75,7 @@ class Channel(TaylorHood):
 
 
 def require_resolution(resolution: int) -> None:
-    """Raise ValueError unless a channel may have so many squares across."""
+    """Raise ValueError unless a channel may have this number of squares across."""
     if resolution < 4 or resolution % 2:
         raise ValueError(f"resolution = {resolution} must be an even number of squares across the channel, from 4 on")
 

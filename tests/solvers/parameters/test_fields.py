@@ -52,7 +52,7 @@ def test_dirichlet_field_is_the_sum_of_its_sines():
 
 
 class UnitNoise:
-    """A generator whose numbers are 0 but for one, which is 1."""
+    """A generator whose numbers are 0, except for one, which is 1."""
 
     def __init__(self, place):
         self.place = place

@@ -10,7 +10,7 @@ from penstock.solvers.parameters.space import generator_of
 
 
 class UnitNoise:
-    """A generator whose numbers are 0 but for one, which is 1."""
+    """A generator whose numbers are 0, except for one, which is 1."""
 
     def __init__(self, place):
         self.place = place

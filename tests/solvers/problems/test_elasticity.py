@@ -37,7 +37,7 @@ def test_uniaxial_stress_is_exact(scipy_solve, dimension):
 
 @pytest.mark.parametrize(("dimension", "resolution"), [(2, 6), (3, 3)])
 def test_a_draw_against_elements_by_numpy(scipy_solve, dimension, resolution):
-    """On P1 elements σ : ∇v is constant but for E, of which the mean counts:
+    """On P1 elements σ : ∇v is constant except for E, of which the mean counts:
 
     K_iajb = |T| (λ ∂_a φ_i ∂_b φ_j + μ ∂_b φ_i ∂_a φ_j + μ δ_ab ∇φ_i·∇φ_j).
     """

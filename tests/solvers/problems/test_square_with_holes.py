@@ -16,7 +16,7 @@ needs_gmsh = pytest.mark.skipif(find_spec("gmsh") is None, reason="gmsh, of the 
 def test_the_potential_of_a_hole_in_the_middle_falls_with_the_logarithm(scipy_solve):
     """V log(ρ / r) / log(ρ / a) on the mean over angles, ρ = 1 / K(1/√2) the square's conformal radius.
 
-    It holds but for (a / ρ)⁸ = 1e-6.
+    It holds up to (a / ρ)⁸ = 1e-6.
     """
     problem, (a, V) = SquareWithHoles(resolution=64, max_holes=1), (0.1, 2.0)
     (sample,) = problem.simulate({"holes": np.array([[0.5, 0.5, a]]), "potential_1": V}, scipy_solve)
