@@ -12,7 +12,7 @@ import numpy as np
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.differences.stencil import StencilMatrix
-from penstock.solvers.discretisation.explicit.spectral import Torus
+from penstock.solvers.discretisation.explicit.spectral import Torus, check_resolution
 from penstock.solvers.discretisation.explicit.time_steps import rk4, strang
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
@@ -74,8 +74,7 @@ class GrayScott(Problem):
         interval: float = 10.0,
         diffusion: str = "fft",
     ):
-        if resolution < 8 or resolution % 2:
-            raise ValueError(f"resolution = {resolution} must be an even number from 8 on")
+        check_resolution(resolution)
         if pattern not in PATTERNS:
             raise ValueError(f"pattern = {pattern!r} is not known: {', '.join(PATTERNS)}")
         check_frames(num_steps, interval, 1)
