@@ -76,11 +76,9 @@ class Lease:
 
 @dataclass(frozen=True)
 class LeaseEnd:
-    """The end of a lease, sent through the stream after its last chunk."""
+    """The end of a lease, after its last chunk, or where its worker died."""
 
     lease_number: int
-    error: str | None = None
-    """How the worker died before the lease was complete; None if it was."""
     outgrown_bytes: int | None = None
     """Memory in bytes of a worker that has outgrown its bound; None for others.
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from penstock.messages import Decision, LeaseEnd, SolveRecord
+from penstock.transport.endpoint import Endpoint
 
 NUM_REASONS = 5  # reasons of failed simulations in a summary, at most
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
@@ -68,6 +69,8 @@ class Prepared(Ready):
     """Optimizer steps before; 0 in a new run."""
     training: Ended
     validation: Ended
+    endpoint: Endpoint | None
+    """Where it receives samples of other processes; None where none send any."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,8 @@
 """The stream from solver workers to the learner, and its form inside one process.
 
-Taking the next chunk acknowledges the one before: a worker runs at most `CHUNKS_AHEAD` chunks ahead, then waits. The
-form over Ray, with the same methods, is `RayStream` (orchestrator/actors/ray_stream.py).
+Taking the next item acknowledges the chunk before, whose arrays may be overwritten from then on. A worker runs some
+chunks ahead, then waits. The form between processes, with the same methods, is `Receiver`
+(penstock/transport/receiver.py).
 """
 
 from __future__ import annotations
@@ -66,6 +67,9 @@ class InProcessStream:
         self._solving = threading.Lock()
         self._is_closed = False
         self._error: BaseException | None = None
+
+    endpoint = None
+    """No process has to connect."""
 
     def submit(self, lease: Lease, worker: Worker) -> None:
         """Queue a lease at a worker; returns at once.

@@ -19,13 +19,13 @@ from penstock.errors import PenstockError, describe, raised_by_signal, text_of
 from penstock.learner.learner import Learner
 from penstock.learner.rehearsal.rehearsal import file_of
 from penstock.messages import Lease
-from penstock.orchestrator.actors.ray_stream import RayStream
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.plan import Plan
 from penstock.orchestrator.run.logs import log_to
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.run_store import RunStore
 from penstock.status import LearnerStatus, Prepared
+from penstock.transport.receiver import Receiver
 
 logger = logging.getLogger(__name__)
 
@@ -37,17 +37,18 @@ class LearnerActor:
         plan: the plan of the run.
         folder: the run folder.
         num_threads: torch's threads.
-        stream: the source of chunks, with the methods of a RayStream; None makes a RayStream, and logs to the run's
-            learner.log.
+        address: socket file (ipc://) on which it receives samples; None for a port of this node of a cluster.
+        stream: where chunks come from instead, with the methods of a `Receiver`; then nothing is logged.
     """
 
-    def __init__(self, plan: Plan, folder: Path, num_threads: int, stream: Any = None):
+    def __init__(self, plan: Plan, folder: Path, num_threads: int, address: str | None = None, stream: Any = None):
         if stream is None:
             log_to(folder / "logs" / "learner.log")
+            stream = Receiver(address or f"tcp://{_node_address()}")
         self._plan = plan
         self._folder = RunFolder(folder)
         self._num_threads = num_threads
-        self._stream = stream or RayStream()
+        self._stream = stream
         self._learner: Learner | None = None  # until it is prepared
         self._is_done = threading.Event()
         self._error: Exception | None = None
@@ -89,6 +90,7 @@ class LearnerActor:
             step=learner.trainer.step,
             training=account.training,
             validation=account.validation,
+            endpoint=self._stream.endpoint,
         )
 
     def start(self) -> None:
@@ -100,9 +102,17 @@ class LearnerActor:
 
         Args:
             lease: the lease.
-            worker: handle of the solver actor.
+            worker: what the stream knows the worker by.
         """
         self._stream.submit(lease, worker)
+
+    def bury(self, worker: str) -> None:
+        """Take nothing more of a worker that has died.
+
+        Args:
+            worker: its name.
+        """
+        self._stream.bury(worker)
 
     def give_up(self, design: str, failed: Mapping[int, str]) -> None:
         """Record simulations that failed because their workers died.
@@ -154,3 +164,9 @@ class LearnerActor:
         learner = self._learner
         parts = () if learner is None else (learner.trainer.surrogate.model, learner.buffer.policy)
         return PenstockError(f"{describe(error, *map(file_of, parts))}; full traceback in {log}", exit_code=1)
+
+
+def _node_address() -> str:
+    import ray  # here, because the driver imports this module before it sets Ray's environment
+
+    return ray.util.get_node_ip_address()

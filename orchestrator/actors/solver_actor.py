@@ -6,17 +6,19 @@ The actor only owns the process; what it runs is the `SolverWorker` in solvers/w
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from penstock.messages import Chunk, Lease
+from penstock.messages import LeaseEnd
 from penstock.orchestrator.actors.local_worker import conditions_here, make_local_worker
 from penstock.orchestrator.actors.ranks import Ranks
 from penstock.orchestrator.run.logs import log_to
 from penstock.orchestrator.solving import Solving
 from penstock.solvers.worker import SolverWorker
 from penstock.status import Ready
+from penstock.transport.endpoint import Endpoint
+from penstock.transport.sender import Sender
 
 WHERE_BYTES = 48
 
@@ -104,16 +106,21 @@ class SolverActor:
         is_local = self._solving.config.solver.ranks == 1
         return Ready(pid=os.getpid(), conditions=conditions_here() if is_local else self._worker.conditions)
 
-    def stream(self, lease: Lease) -> Iterator[Chunk]:
-        """Solve a lease.
+    def serve(self, name: str, endpoint: Endpoint, num_bytes: int) -> None:
+        """Solve leases and send their chunks, until the learner ends the stream.
 
         Args:
-            lease: the lease.
-
-        Yields:
-            Chunks of its samples, see `SolverWorker.stream`.
+            name: name of the worker.
+            endpoint: where the learner receives.
+            num_bytes: bound on the bytes of chunks under way.
 
         Raises:
             WorkerDied: one of its ranks died.
         """
-        yield from self._worker.stream(lease)
+        outgrown_bytes = None
+        with Sender(endpoint, name, num_bytes) as sender:
+            for lease in sender.leases():
+                for chunk in self._worker.stream(lease):
+                    outgrown_bytes = chunk.outgrown_bytes
+                    sender.send(chunk)
+                sender.send(LeaseEnd(lease.number, outgrown_bytes))

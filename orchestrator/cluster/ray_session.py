@@ -21,13 +21,12 @@ import psutil
 from penstock.errors import PenstockError, text_of
 from penstock.orchestrator.cluster.joined import require_head, require_nodes
 from penstock.orchestrator.cluster.ray_watch import RayWatch, parts_of
-from penstock.orchestrator.run.memory import size
 from penstock.orchestrator.store.locks import hold
 from penstock.orchestrator.store.run_folder import RunFolder
 
 PREFIX = "penstock-"
 LOCK = "lock"
-STORE_MINIMUM = 128 * 2**20  # Ray refuses less than 75 MB
+STORE_BYTES = 128 * 2**20  # no samples lie in it; Ray refuses less than 75 MB
 PR_SET_CHILD_SUBREAPER = 36  # of prctl(2)
 START_WITHIN_S = 300  # a loaded machine takes longer than the 30 to 60 s that Ray allows its processes
 PATIENCE = {
@@ -99,7 +98,7 @@ class Session:
 
 @contextmanager
 def ray_session(
-    address: str | None, *, num_cpus: int, bytes_in_flight: int, run: RunFolder, tell: Callable[[str], None]
+    address: str | None, *, num_cpus: int, run: RunFolder, tell: Callable[[str], None]
 ) -> Iterator[Session]:
     """Ray for the length of a `with` block, in the environment of `set_environment`.
 
@@ -108,7 +107,6 @@ def ray_session(
     Args:
         address: a running cluster to join; None starts Ray on this machine.
         num_cpus: CPUs that the run needs.
-        bytes_in_flight: bound on the bytes between workers and learner.
         run: the run folder.
         tell: prints a line for the user.
 
@@ -116,8 +114,7 @@ def ray_session(
         The session.
 
     Raises:
-        PenstockError: Ray does not start, the cluster lacks something, or `bytes_in_flight` is more than half of the
-            object store, which Ray would then spill to disk.
+        PenstockError: Ray does not start, or the cluster lacks something.
     """
     import ray
 
@@ -128,16 +125,10 @@ def ray_session(
     with _session_folder() if address is None else nullcontext() as folder:
         watch = None
         try:
-            _start(ray, address, num_cpus, bytes_in_flight, folder)
+            _start(ray, address, num_cpus, folder)
             watch = _watch(address, tell)
             if address is not None:
                 require_nodes(ray, run.path, num_cpus, tell)
-            store = int(ray.cluster_resources().get("object_store_memory", 0))
-            if bytes_in_flight > store / 2:
-                raise PenstockError(
-                    f"up to {size(bytes_in_flight)} would be in flight, more than half of Ray's object store "
-                    f"({size(store)}): lower solver.workers, or give the machine more /dev/shm"
-                )
             yield Session(folder, watch)
         except BaseException:
             if folder is not None:
@@ -170,7 +161,7 @@ def _kill_all() -> None:
     psutil.wait_procs(children, timeout=2.0)
 
 
-def _start(ray, address: str | None, num_cpus: int, bytes_in_flight: int, folder: Path | None) -> None:
+def _start(ray, address: str | None, num_cpus: int, folder: Path | None) -> None:
     quiet = {"log_to_driver": False, "include_dashboard": False, "logging_level": logging.ERROR}
     try:
         if address is None:
@@ -178,7 +169,7 @@ def _start(ray, address: str | None, num_cpus: int, bytes_in_flight: int, folder
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
-                    object_store_memory=max(STORE_MINIMUM, 4 * bytes_in_flight),
+                    object_store_memory=STORE_BYTES,
                     _temp_dir=str(folder),
                     **quiet,
                 )

@@ -142,7 +142,7 @@ def bytes_in_flight(plan: Plan, num_workers: int) -> int:
         num_workers: number of solver workers.
 
     Returns:
-        Bytes, for CHUNKS_AHEAD chunks and the one at work of every worker.
+        Bytes, for CHUNKS_AHEAD chunks and one more of every worker.
     """
     return num_workers * (CHUNKS_AHEAD + 1) * (CHUNK_BYTES + plan.problem.layout.sample_bytes)
 

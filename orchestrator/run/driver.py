@@ -171,7 +171,6 @@ class _Driver:
                 ray_session(
                     self.config.cluster.address,
                     num_cpus=self.split.workers * self.config.solver.ranks + 1,
-                    bytes_in_flight=self.bytes_in_flight,
                     run=self.folder,
                     tell=self._tell,
                 ) as self.session,
@@ -227,10 +226,13 @@ class _Driver:
         config = self.config
         environment = {"env_vars": KEEP_FREED_MEMORY}
         actor = ray.remote(num_cpus=1, max_restarts=0, runtime_env=environment)(LearnerActor)
-        self.learner = actor.remote(self.plan, self.folder.path, self.split.learner_threads)
+        session_folder = self.session.folder
+        address = None if session_folder is None else f"ipc://{session_folder / 'samples'}"
+        self.learner = actor.remote(self.plan, self.folder.path, self.split.learner_threads, address)
         workers = WorkerPool(
             *(ray, self.plan.solving, self.folder, self.learner, self.split.workers),
-            session_folder=self.session.folder,
+            bytes_in_flight=bytes_in_flight(self.plan, 1),
+            session_folder=session_folder,
             memory_kills=self.memory_kills,
             tell=self._tell,
         )
@@ -238,6 +240,7 @@ class _Driver:
         if self.plan.order.must_repeat:
             conditions.require_same(self.folder, "learner", prepared.conditions)
         self.folder.update_run(learner_pid=prepared.pid)
+        workers.endpoint = prepared.endpoint
         self._announce(prepared)
         validation = Ledger(InOrder("validation"), config.validation.simulations, prepared.validation)
         limit, saved = config.training.stop_after.simulations, self.folder.read("ledger.json")
@@ -261,6 +264,7 @@ class _Driver:
                     validation.settle(account.validation)
                     training.settle(account.training, status.training.validation)
                     workers.close_leases(news.lease_ends)
+                    workers.look_after_serving()
                     num_ended = validation.num_ended + training.num_ended
                     done = (account.unique, status.training.seconds)
                     is_over = idle.is_over(num_ended, done, time.monotonic()) and status.training.state in WAITING

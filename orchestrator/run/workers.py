@@ -21,6 +21,7 @@ from penstock.orchestrator.run.supervision import MemoryKills, Place, Silences, 
 from penstock.orchestrator.solving import Solving
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.status import Ready, Silence
+from penstock.transport.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class Worker:
     """Reference to what `SolverActor.prepare` returns, available once the worker is ready for leases."""
     asked_at: float
     """Monotonic time at which Ray was asked for its process."""
+    serving: Any = None
+    """Reference to the end of `SolverActor.serve`; None until the worker is ready."""
     began_at: float | None = None
     """When its process was first seen."""
     pid: int | None = None
@@ -67,6 +70,7 @@ class WorkerPool:
         folder: the run folder.
         learner: handle of the learner's actor.
         size: number of workers.
+        bytes_in_flight: bound on the bytes of a worker's chunks under way.
         session_folder: a temporary folder on this machine if all workers are on it, else None.
         memory_kills: watches for kills by the kernel.
         tell: prints a line for the user.
@@ -80,6 +84,7 @@ class WorkerPool:
         learner: Any,
         size: int,
         *,
+        bytes_in_flight: int,
         session_folder: Path | None,
         memory_kills: MemoryKills,
         tell: Callable[[str], None],
@@ -92,6 +97,7 @@ class WorkerPool:
         self._tell = tell
         self._num_started = 0
         self._num_leases = 0
+        self._bytes_in_flight = bytes_in_flight
         self._session_folder = session_folder
         self._silences = Silences(None if config.timeout_s == "auto" else config.timeout_s)
         self._max_bytes = math.inf
@@ -101,6 +107,8 @@ class WorkerPool:
         self._places = [Place() for _ in range(size)]
         self._due = dict.fromkeys(range(size), 0.0)  # when the next worker of an empty place is started
         self._workers: list[Worker] = []  # in the order of their places
+        self.endpoint: Endpoint | None = None
+        """Where the learner receives samples; needed as soon as a worker is ready."""
         self.silent: list[Silence] = []
         """Silences that are long enough to be reported."""
         self.look_after_starting()
@@ -136,8 +144,27 @@ class WorkerPool:
             if self._solving.order.must_repeat:
                 conditions.require_same(self._folder, "solver", ready.conditions)
             worker.pid = ready.pid
+            worker.serving = worker.actor.serve.remote(worker.name, self.endpoint, self._bytes_in_flight)
             self._folder.event("worker started", worker=worker.name, pid=worker.pid)
             self._write_pids()
+
+    def look_after_serving(self) -> None:
+        """Replace workers that have died.
+
+        Raises:
+            Exception: what a worker's code raised outside of simulations; no other worker would fare better.
+            PenstockError: a place is given up.
+        """
+        serving = {worker.serving: worker for worker in self._workers if worker.serving is not None}
+        for ended in self._ray.wait(list(serving), num_returns=len(serving), timeout=0)[0] if serving else ():
+            try:
+                self._ray.get(ended)
+            except self._ray.exceptions.RayTaskError as error:
+                if not isinstance(error.cause, WorkerDied):
+                    raise error.cause from error
+                self._replace(serving[ended], str(error.cause))
+            except self._ray.exceptions.RayError as error:
+                self._replace(serving[ended], _one_line(error))
 
     def _watch_start(self, worker: Worker) -> None:
         """Report a worker that Ray has not started; replace one that never gets ready."""
@@ -165,7 +192,6 @@ class WorkerPool:
             ledger: where the ids come from.
             window: ids per lease.
             decisions: the decisions about strategies so far.
-        decisions: what is known of strategies. The first worker alone may try out others: one decision serves all.
         """
         ready = [w for w in self._workers if w.pid is not None and w.hung_s is None and w.outgrown_bytes is None]
         wanted = {
@@ -187,24 +213,18 @@ class WorkerPool:
                 self._num_leases += 1
                 worker.leases[lease.number] = ledger
                 lease = replace(lease, decisions=decisions, may_try=worker is ready[0])
-                self._learner.lease.remote(lease, worker.actor)
+                self._learner.lease.remote(lease, worker.name)
 
     def close_leases(self, ends: Iterable[LeaseEnd]) -> None:
-        """Close leases that ended; replace workers that died or have grown too large.
+        """Close leases that ended; replace workers that have grown too large.
 
         Args:
             ends: the ends of leases, as the stream reports them.
-
-        Raises:
-            PenstockError: a place is given up.
         """
         for end in ends:
             worker = next((worker for worker in self._workers if end.lease_number in worker.leases), None)
             if worker is None:
                 continue  # its worker was replaced, and all of its leases were closed then
-            if end.error is not None:
-                self._replace(worker, end.error)
-                continue
             self._close(worker, end.lease_number)
             worker.ended += 1
             worker.outgrown_bytes = worker.outgrown_bytes or end.outgrown_bytes
@@ -214,10 +234,10 @@ class WorkerPool:
     def watch(self, silences: Mapping[int, float], *, has_progress: bool) -> None:
         """Report silent workers, and kill those that are silent for too long.
 
-        Their deaths are noticed by the ends of their leases.
+        Their deaths are noticed as others are.
 
         Args:
-            silences: as `RayStream.silences` returns them.
+            silences: as `Receiver.silences` returns them.
             has_progress: whether a simulation has ended since this process of the run began.
         """
         self._memory_kills.look(time.monotonic())
@@ -322,6 +342,7 @@ class WorkerPool:
     def _empty(self, worker: Worker, pause_s: float) -> None:
         """End the worker if it lives, and schedule the next one in its place."""
         self._ray.kill(worker.actor)  # if alive, it would keep its core and solve what others now solve
+        self._learner.bury.remote(worker.name)
         self._silences.forget(worker.name)
         self._workers.remove(worker)
         self._due[self._index(worker)] = time.monotonic() + pause_s
@@ -329,3 +350,10 @@ class WorkerPool:
 
     def _write_pids(self) -> None:
         self._folder.update_run(solver_pids={w.name: w.pid for w in self._workers if w.pid is not None})
+
+
+def _one_line(error: Exception) -> str:
+    """Ray's last line, up to the guesses at causes that follow the fact."""
+    if "low on memory" in str(error):
+        return "Ray killed it because the machine ran low on memory"
+    return str(error).strip().splitlines()[-1].split("Worker exit detail: ")[-1].split(" Some common causes")[0].strip()

@@ -237,7 +237,7 @@ def test_a_validation_set_counts_each_sample_and_each_end_once_and_keeps_nothing
         Items(
             of(3),
             of(0, 3, finished=(3,)),
-            LeaseEnd(4, "its worker died"),
+            LeaseEnd(4),
             of(4, 0, 3, finished=(0, 3)),  # second copies
             of(failed={4: "diverged", 3: "too late"}),
             of(2, finished=(2, 4)),
@@ -250,7 +250,7 @@ def test_a_validation_set_counts_each_sample_and_each_end_once_and_keeps_nothing
     np.testing.assert_array_equal(collected.arrays["targets"], expected)
     assert collected.simulations.tolist() == [0, 2, 3] and collected.steps.tolist() == [0, 0, 0]
     assert collected.ended == Ended([[0, 1], [2, 4]], {1: "no worker lives to finish it", 4: "diverged"})
-    assert collector.drain_lease_ends() == [LeaseEnd(4, "its worker died")] and collector.drain_lease_ends() == []
+    assert collector.drain_lease_ends() == [LeaseEnd(4)] and collector.drain_lease_ends() == []
 
 
 def test_a_sample_that_the_validation_set_would_lose_is_refused():

@@ -138,10 +138,10 @@ def test_headers_are_gathered_and_drained():
         chunk((0, 0), finished=(0,), solves=(record, record), retried=1, blocked_seconds=0.5),
         LeaseEnd(3),
         chunk((1, 0), finished=(1,), solves=(record,), retried=2, blocked_seconds=0.25),
-        LeaseEnd(4, error="the worker died"),
+        LeaseEnd(4),
     )
     ingest.run(lambda: ingest.stream.items.empty())
-    lease_ends = (LeaseEnd(3), LeaseEnd(4, "the worker died"))
+    lease_ends = (LeaseEnd(3), LeaseEnd(4))
     assert ingest.drain_news() == News(solves=(record,) * 3, lease_ends=lease_ends) and ingest.drain_news() == News()
     assert (ingest.counts.retried, ingest.counts.solver_blocked_seconds) == (3, 0.75)
 

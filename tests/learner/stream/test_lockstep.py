@@ -107,7 +107,7 @@ class Workers:
         self.num_deaths += dies
         self._ledger.settle(self._ingest.deliveries.ended)
         self._ledger.end_lease(number)
-        return LeaseEnd(number, "killed" if dies else None)
+        return LeaseEnd(number)
 
 
 def _copy(value):

@@ -1,0 +1,1 @@
+"""The way of samples from solvers to the learner: memory that they share, or a network."""

@@ -1,0 +1,32 @@
+"""Where a learner receives samples, and the keys to it."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An address of ZeroMQ and, where a network lies between, the keys of CURVE (RFC 26/ZMTP-CURVE).
+
+    A socket file is protected by its folder, which its user alone may enter. On a network both sides have a pair of
+    keys: the learner accepts one client key, which only the solvers of its run are given, and all that travels is
+    encrypted.
+    """
+
+    address: str
+    """ipc://<path> or tcp://<host>:<port>."""
+    server_key: bytes | None = None
+    """The learner's public key; None for a socket file."""
+    client_key: bytes | None = None
+    """The solvers' public key."""
+    client_secret: bytes | None = field(default=None, repr=False)
+    """The solvers' secret key."""
+
+
+def this_host() -> tuple[str, str]:
+    """What two processes have in common that can see each other's memory files: boot and PID namespace."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{socket.gethostname()} {boot}", str(Path("/proc/self/ns/pid").readlink())

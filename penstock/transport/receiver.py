@@ -1,0 +1,254 @@
+"""The learner's end of the stream: leases go out, chunks of all workers come in."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+
+from penstock.messages import Chunk, Lease, LeaseEnd
+from penstock.transport.endpoint import Endpoint, this_host
+from penstock.transport.items import packed, unpacked
+from penstock.transport.ring import memory_of, places
+from penstock.transport.sender import HELLO, IN_FRAMES, LEASE, STOP, TAKEN, WELCOME
+
+FAREWELL_MS = 500  # for the last words to leave
+STOOD_STILL_S = 5.0  # a longer pause between looks at the socket is no silence of the workers
+
+
+@dataclass(eq=False)
+class _Peer:
+    """A worker, as the learner's end knows it."""
+
+    lane: int = 0
+    memory: memoryview | None = None
+    """Its shared memory; None where there is none."""
+    is_here: bool = False
+    """Whether it has said hello."""
+    leases: deque[Lease] = field(default_factory=deque)
+    """Its open leases, the current one first."""
+    unsaid: list[tuple[bytes, ...]] = field(default_factory=list)
+    """What it is to be sent once it has said hello."""
+    inbox: deque[list[zmq.Frame]] = field(default_factory=deque)
+    """What has come and was not taken, as it came."""
+    heard: float = field(default_factory=time.monotonic)
+    """When something came last, or its first lease was submitted, as of the last look at the socket."""
+
+
+class Receiver:
+    """The stream of a run's workers, with the methods of `Stream` (learner/stream/stream.py).
+
+    One thread calls `next`, any thread the other methods. Taking the next item acknowledges the one before, whose
+    arrays may then be overwritten.
+
+    Args:
+        address: `ipc://<path>`, or `tcp://<host>` for a free port of a network.
+    """
+
+    def __init__(self, address: str):
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        for option in (zmq.SNDHWM, zmq.RCVHWM, zmq.LINGER):  # the workers' rings are the bound
+            self._socket.setsockopt(option, 0)
+        self._authenticator: ThreadAuthenticator | None = None
+        self.endpoint = self._bind(address)
+        """What workers need to connect."""
+        self._own_host = this_host()
+        self._lock = threading.Lock()
+        self._taking = threading.Lock()
+        self._is_closed = False
+        self._peers: dict[str, _Peer] = {}
+        self._broken_off: deque[tuple[int, LeaseEnd]] = deque()  # of dead workers, with their lanes
+        self._taken: str | None = None  # the worker of the chunk that was passed on last
+        self._words: deque[list[bytes]] = deque()  # to be sent by the thread that owns the socket
+        self._looked = time.monotonic()
+        self._alarm, self._bell = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
+        self._bell.bind("inproc://words")
+        self._alarm.connect("inproc://words")
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._bell, zmq.POLLIN)
+
+    def _bind(self, address: str) -> Endpoint:
+        if address.startswith("ipc://"):
+            self._socket.bind(address)
+            return Endpoint(address)
+        (server_key, server_secret), (client_key, client_secret) = zmq.curve_keypair(), zmq.curve_keypair()
+        self._authenticator = ThreadAuthenticator(self._context)
+        self._authenticator.start()
+        self._authenticator.configure_curve_callback("*", _Only(client_key))
+        self._socket.curve_publickey, self._socket.curve_secretkey = server_key, server_secret
+        self._socket.curve_server = True
+        port = self._socket.bind_to_random_port(address)
+        return Endpoint(f"{address}:{port}", server_key, client_key, client_secret)
+
+    # For any thread
+
+    def submit(self, lease: Lease, worker: str) -> None:
+        """Queue a lease at a worker; returns at once.
+
+        Args:
+            lease: the lease.
+            worker: name of the worker.
+        """
+        with self._lock:
+            peer = self._peers.setdefault(worker, _Peer())
+            if not peer.leases:
+                peer.heard = time.monotonic()
+            peer.lane = lease.lane
+            peer.leases.append(lease)
+            self._say(worker, LEASE, packed(lease)[0])
+
+    def bury(self, worker: str) -> None:
+        """End the current lease of a dead worker, and drop what it sent and was not taken yet.
+
+        Args:
+            worker: name of the worker.
+        """
+        with self._lock:
+            peer = self._peers.pop(worker, None)
+            if peer is not None and peer.leases:
+                self._broken_off.append((peer.lane, LeaseEnd(peer.leases[0].number)))
+                self._ring()
+
+    def silences(self) -> dict[int, float]:
+        """How long each worker at work has given nothing.
+
+        Returns:
+            Seconds by the number of the worker's current lease, as of the last look at the socket.
+        """
+        with self._lock:
+            return {
+                peer.leases[0].number: 0.0 if peer.inbox else max(0.0, self._looked - peer.heard)
+                for peer in self._peers.values()
+                if peer.leases
+            }
+
+    def close(self) -> None:
+        """Take no more, and end the workers' streams."""
+        self._is_closed = True
+        with self._taking, self._lock:
+            for name in self._peers:
+                self._socket.send_multipart([name.encode(), STOP])
+            self._peers.clear()
+            if self._authenticator is not None:
+                self._authenticator.stop()
+            self._context.destroy(linger=FAREWELL_MS)
+
+    def _say(self, worker: str, *frames: bytes) -> None:
+        """Have the thread that owns the socket send a word."""
+        peer = self._peers[worker]
+        if not peer.is_here:
+            peer.unsaid.append(frames)
+        elif not self._is_closed:
+            self._words.append([worker.encode(), *frames])
+            self._ring()
+
+    def _ring(self) -> None:
+        if not self._is_closed:
+            self._alarm.send(b"")
+
+    # For the thread that takes
+
+    def next(self, timeout_s: float, lane: int | None = None) -> Chunk | LeaseEnd | None:
+        """The next item of any worker, or of the worker on a lane.
+
+        Args:
+            timeout_s: how long to wait, in seconds.
+            lane: the lane; None for any worker.
+
+        Returns:
+            A chunk, or the end of a lease; None if nothing came in time.
+        """
+        with self._taking:
+            if self._taken is not None:
+                self._socket.send_multipart([self._taken.encode(), TAKEN])
+                self._taken = None
+            deadline = time.monotonic() + timeout_s
+            while not self._is_closed:
+                self._look()
+                if (item := self._pick(lane)) is not None:
+                    return item
+                if (left := deadline - time.monotonic()) <= 0:
+                    return None
+                self._poller.poll(1000 * left)
+        return None
+
+    def _look(self) -> None:
+        """Say what is to be said, and take in what has come."""
+        with self._lock:
+            now = time.monotonic()
+            stood_still, self._looked = max(0.0, now - self._looked - STOOD_STILL_S), now
+            for peer in self._peers.values() if stood_still else ():
+                peer.heard = min(now, peer.heard + stood_still)
+            while self._bell.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+                self._bell.recv()
+            while self._words:
+                self._socket.send_multipart(self._words.popleft())
+            with suppress(zmq.Again):
+                while True:
+                    self._arrive(*self._socket.recv_multipart(zmq.NOBLOCK, copy=False))
+
+    def _arrive(self, sender: zmq.Frame, kind: zmq.Frame, *frames: zmq.Frame) -> None:
+        name = sender.bytes.decode()
+        if kind.bytes == HELLO:
+            peer = self._peers.setdefault(name, _Peer())
+            peer.is_here, peer.memory = True, self._memory_of(*unpacked(frames[0].buffer))
+            self._socket.send_multipart([sender, WELCOME, packed(peer.memory is not None)[0]])
+            for words in peer.unsaid:
+                self._socket.send_multipart([sender, *words])
+            peer.unsaid.clear()
+        elif name in self._peers:  # else a worker that was given up for dead
+            self._peers[name].inbox.append([kind, *frames])
+            self._peers[name].heard = self._looked
+
+    def _memory_of(self, host: tuple[str, str], pid: int, descriptor: int, num_bytes: int) -> memoryview | None:
+        if host != self._own_host:
+            return None
+        try:
+            return memory_of(pid, descriptor, num_bytes)
+        except OSError:
+            return None
+
+    def _pick(self, lane: int | None) -> Chunk | LeaseEnd | None:
+        with self._lock:
+            for broken_off in self._broken_off:
+                if lane in (None, broken_off[0]):
+                    self._broken_off.remove(broken_off)
+                    return broken_off[1]
+            name = next((n for n, peer in self._peers.items() if peer.inbox and lane in (None, peer.lane)), None)
+            if name is None:
+                return None
+            peer = self._peers[name] = self._peers.pop(name)  # to the end of the line, for others
+            peer.heard = self._looked
+            kind, header, *frames = peer.inbox.popleft()
+            arrays = [frame.buffer for frame in frames] if kind.bytes == IN_FRAMES else _placed(peer.memory, *frames)
+            item = unpacked(header.buffer, arrays)
+            if isinstance(item, LeaseEnd):
+                peer.leases.popleft()
+            else:
+                self._taken = name
+            return item
+
+
+def _placed(memory: memoryview, marks: zmq.Frame) -> list[memoryview]:
+    """The arrays in a worker's memory, from where they begin and their sizes."""
+    begin, *sizes = struct.unpack(f"<{len(marks) // 8}q", marks.buffer)
+    starts, _ = places(sizes)
+    return [memory[begin + start : begin + start + size] for start, size in zip(starts, sizes, strict=True)]
+
+
+class _Only:
+    """Lets in the clients of one key."""
+
+    def __init__(self, key: bytes):
+        self._key = key
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        return key == self._key

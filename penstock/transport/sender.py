@@ -1,0 +1,111 @@
+"""The solver's end of the stream: leases come in, chunks go out."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections import deque
+from collections.abc import Iterator
+
+import zmq
+
+from penstock.messages import Chunk, Lease, LeaseEnd
+from penstock.transport.endpoint import Endpoint, this_host
+from penstock.transport.items import packed, unpacked
+from penstock.transport.ring import Ring, SharedMemory, places
+
+FAREWELL_MS = 500  # for the last words to leave
+HELLO, IN_FRAMES, IN_MEMORY = b"h", b"f", b"m"
+"""What a solver says: where its memory is; an item with its arrays, or with their places in that memory."""
+WELCOME, LEASE, TAKEN, STOP = b"w", b"l", b"t", b"s"
+"""What the learner says: whether it maps that memory; a lease; that the oldest chunk was taken; the end."""
+
+
+class Sender:
+    """Sends the chunks of one worker, of which at most `num_bytes` are under way.
+
+    On the learner's machine the arrays are written into shared memory, and elsewhere into the socket. Either way a
+    chunk takes its place in a ring until the learner has taken it, and the worker waits where there is none.
+
+    Args:
+        endpoint: where the learner receives.
+        name: name of the worker, which no other one of the run has.
+        num_bytes: bound on the bytes of chunks under way.
+    """
+
+    def __init__(self, endpoint: Endpoint, name: str, num_bytes: int):
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.IDENTITY, name.encode())
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.SNDHWM, 0)  # the ring is the bound
+        self._socket.setsockopt(zmq.RCVHWM, 0)
+        if endpoint.server_key is not None:
+            self._socket.curve_serverkey = endpoint.server_key
+            self._socket.curve_publickey, self._socket.curve_secretkey = endpoint.client_key, endpoint.client_secret
+        self._socket.connect(endpoint.address)
+        self._ring = Ring(num_bytes)
+        self._memory = SharedMemory(num_bytes)
+        self._is_shared: bool | None = None
+        self._leases: deque[Lease] = deque()
+        self._has_stopped = False
+        where = (this_host(), os.getpid(), self._memory.descriptor, num_bytes)
+        self._socket.send_multipart([HELLO, packed(where)[0]])
+        while self._is_shared is None:
+            self._hear()
+
+    def leases(self) -> Iterator[Lease]:
+        """Wait for leases, until the learner ends the stream.
+
+        Yields:
+            The leases in the order in which they were submitted.
+        """
+        while not self._has_stopped:
+            if self._leases:
+                yield self._leases.popleft()
+            else:
+                self._hear()
+
+    def send(self, item: Chunk | LeaseEnd) -> None:
+        """Send an item, once there is room for its arrays.
+
+        Args:
+            item: a chunk, or the end of a lease.
+        """
+        header, arrays = packed(item)
+        if isinstance(item, LeaseEnd):
+            self._socket.send_multipart([IN_FRAMES, header])
+            return
+        sizes = [array.nbytes for array in arrays]
+        starts, num_bytes = places(sizes)
+        while (place := self._ring.take(num_bytes)) is None:
+            self._hear()
+            if self._has_stopped:
+                return
+        while self._socket.poll(0):  # so that places are found free before they are needed
+            self._hear()
+        if not self._is_shared or num_bytes > self._ring.num_bytes:
+            self._socket.send_multipart([IN_FRAMES, header, *arrays], copy=False)
+            return
+        for start, array in zip(starts, arrays, strict=True):
+            self._memory.view[place + start : place + start + array.nbytes] = array
+        self._socket.send_multipart([IN_MEMORY, header, struct.pack(f"<{1 + len(sizes)}q", place, *sizes)])
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._context.destroy(linger=FAREWELL_MS)
+        self._memory.close()
+
+    def _hear(self) -> None:
+        """Wait for a word of the learner, and follow it."""
+        word, *frames = self._socket.recv_multipart()
+        if word == TAKEN:
+            self._ring.give_back()
+        elif word == LEASE:
+            self._leases.append(unpacked(frames[0]))
+        elif word == WELCOME:
+            self._is_shared = bool(unpacked(frames[0]))
+        else:
+            self._has_stopped = True
