@@ -201,7 +201,12 @@ class SolverWorker:
         if design in self._point_sets:
             point = self._point_sets[design].point(simulation)
             return self.problem.at_quantiles(point, generator), point
-        return self.problem.draw_numbered(self.seed, design, simulation), self._quantiles(generator)
+        if not self.problem.draws_from_space:
+            return self.problem.draw_numbered(self.seed, design, simulation), self._quantiles(generator)
+        beginning = generator.bit_generator.state  # a second generator would cost five times as much
+        parameters = self.problem.draw(generator)
+        generator.bit_generator.state = beginning
+        return parameters, self._quantiles(generator)
 
     def _quantiles(self, generator: np.random.Generator) -> np.ndarray:
         """The quantiles of a draw.

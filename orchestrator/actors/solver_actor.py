@@ -122,5 +122,6 @@ class SolverActor:
             for lease in sender.leases():
                 for chunk in self._worker.stream(lease):
                     outgrown_bytes = chunk.outgrown_bytes
-                    sender.send(chunk)
+                    if not sender.send(chunk):
+                        return
                 sender.send(LeaseEnd(lease.number, outgrown_bytes))

@@ -99,8 +99,10 @@ def joined(parts: Sequence[Rows]) -> Rows:
         parts: arrays of one kind, at least one.
 
     Returns:
-        One array of that kind.
+        One array of that kind; of a single part, that part.
     """
+    if len(parts) == 1:
+        return parts[0]
     if isinstance(parts[0], Ragged):
         values = np.concatenate([part.values for part in parts])
         return Ragged(values, np.concatenate([part.counts for part in parts]), parts[0].channels)

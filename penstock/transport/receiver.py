@@ -132,6 +132,8 @@ class Receiver:
 
     def close(self) -> None:
         """Take no more, and end the workers' streams."""
+        if self._is_closed:
+            return
         self._is_closed = True
         with self._taking, self._lock:
             for name in self._peers:
@@ -167,9 +169,9 @@ class Receiver:
             A chunk, or the end of a lease; None if nothing came in time.
         """
         with self._taking:
-            if self._taken is not None:
-                self._socket.send_multipart([self._taken.encode(), TAKEN])
-                self._taken = None
+            taken, self._taken = self._taken, None
+            if taken is not None and not self._is_closed:
+                self._socket.send_multipart([taken.encode(), TAKEN])
             deadline = time.monotonic() + timeout_s
             while not self._is_closed:
                 self._look()

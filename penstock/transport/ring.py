@@ -44,9 +44,9 @@ class Ring:
             start, tail = self._head, self._taken[0][0]
             if start > tail and start + num_bytes > self.num_bytes:
                 start = 0  # a place is in one piece: the rest of the ring stays unused this time
-                if num_bytes >= tail:
+                if num_bytes > tail:
                     return None
-            elif start <= tail and start + num_bytes >= tail:
+            elif start <= tail and start + num_bytes > tail:
                 return None
         self._head = start + num_bytes
         self._taken.append((start, self._head))

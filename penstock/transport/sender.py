@@ -66,30 +66,34 @@ class Sender:
             else:
                 self._hear()
 
-    def send(self, item: Chunk | LeaseEnd) -> None:
+    def send(self, item: Chunk | LeaseEnd) -> bool:
         """Send an item, once there is room for its arrays.
 
         Args:
             item: a chunk, or the end of a lease.
+
+        Returns:
+            False if the learner has ended the stream.
         """
         header, arrays = packed(item)
+        while self._socket.poll(0):  # places are found free before they are needed, and the end is
+            self._hear()
         if isinstance(item, LeaseEnd):
             self._socket.send_multipart([IN_FRAMES, header])
-            return
+            return not self._has_stopped
         sizes = [array.nbytes for array in arrays]
         starts, num_bytes = places(sizes)
-        while (place := self._ring.take(num_bytes)) is None:
+        while (place := self._ring.take(num_bytes)) is None and not self._has_stopped:
             self._hear()
-            if self._has_stopped:
-                return
-        while self._socket.poll(0):  # so that places are found free before they are needed
-            self._hear()
-        if not self._is_shared or num_bytes > self._ring.num_bytes:
+        if self._has_stopped:
+            return False
+        if self._is_shared and num_bytes <= self._ring.num_bytes:
+            for start, array in zip(starts, arrays, strict=True):
+                self._memory.view[place + start : place + start + array.nbytes] = array
+            self._socket.send_multipart([IN_MEMORY, header, struct.pack(f"<{1 + len(sizes)}q", place, *sizes)])
+        else:
             self._socket.send_multipart([IN_FRAMES, header, *arrays], copy=False)
-            return
-        for start, array in zip(starts, arrays, strict=True):
-            self._memory.view[place + start : place + start + array.nbytes] = array
-        self._socket.send_multipart([IN_MEMORY, header, struct.pack(f"<{1 + len(sizes)}q", place, *sizes)])
+        return True
 
     def __enter__(self) -> Sender:
         return self

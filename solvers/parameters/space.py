@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 from zlib import crc32
 
@@ -103,7 +104,7 @@ class ParameterSpace:
                 raise ValueError(f"{name} = {part!r}: {error}") from error
         return ParameterSpace(**distributions)
 
-    @property
+    @cached_property
     def quantile_names(self) -> tuple[str, ...]:
         """The names of `quantiles`; none if a distribution is not `WithQuantiles`."""
         distributions = self.distributions

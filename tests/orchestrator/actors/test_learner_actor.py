@@ -1,4 +1,4 @@
-"""The stream's own account of silences, and the whole way of a sample from draw to gradient without Ray."""
+"""The whole way of a sample from draw to gradient without Ray."""
 
 import threading
 
@@ -8,7 +8,6 @@ from penstock.errors import PenstockError
 from penstock.learner.stream.stream import InProcessStream
 from penstock.messages import Lease
 from penstock.orchestrator.actors.learner_actor import LearnerActor
-from penstock.orchestrator.actors.ray_stream import RayStream
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import resolve
@@ -21,46 +20,6 @@ def stream():
     stream = InProcessStream()
     yield stream
     stream.close()
-
-
-class Rays:
-    """Of Ray what `RayStream.silences` asks: which generators have something that waits to be taken."""
-
-    def __init__(self):
-        self.ready = []
-
-    def wait(self, generators, num_returns, timeout):
-        return [generator for generator in generators if generator in self.ready], []
-
-
-def test_what_waits_to_be_taken_is_no_silence_nor_is_a_time_in_which_nobody_looked(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr("penstock.orchestrator.actors.ray_stream.time.monotonic", lambda: clock[0])
-    stream = RayStream()
-    stream._ray = rays = Rays()
-    monkeypatch.setattr(stream, "_call", lambda worker: stream._chunks.update({worker: f"chunks of {worker}"}))
-    for number, worker in enumerate(("solves", "waits")):
-        stream.submit(Lease(number=number, simulations=(number,)), worker)
-        stream._quiet_since[worker] = 0.0
-    rays.ready = ["chunks of waits"]
-    for clock[0] in (1.0, 2.0, 3.0, 4.0):
-        assert stream.silences() == {0: clock[0], 1: 0.0}
-    clock[0] = 104.0  # the learner stood still, for 95 s more than it looks away for
-    assert stream.silences() == {0: 9.0, 1: 0.0}
-    rays.ready = []  # it was taken
-    clock[0] = 105.0
-    assert stream.silences() == {0: 10.0, 1: 1.0}
-
-
-def test_a_status_that_meets_the_end_of_training_is_answered(monkeypatch):
-    """Training ends in one thread while another one asks for the silences."""
-    stream = RayStream()
-    stream._ray = rays = Rays()
-    monkeypatch.setattr(stream, "_call", lambda worker: stream._chunks.update({worker: "chunks"}))
-    stream.submit(Lease(number=0, simulations=(0,)), "worker")
-    stream._quiet_since["worker"] = 0.0
-    monkeypatch.setattr(rays, "wait", lambda *arguments, **options: stream.close() or ([], []))
-    assert stream.silences() == {}
 
 
 def config(**changes) -> Config:
