@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.errors import PenstockError, WorkerDied
-from penstock.messages import Decision, LeaseEnd
+from penstock.messages import Decision, Lease, LeaseEnd
 from penstock.orchestrator.actors.solver_actor import SolverActor, read_where
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.ledger import DEATHS, Ledger
@@ -65,7 +65,7 @@ class WorkerPool:
         ray: the module, imported.
         solving: what the workers' processes are built from.
         folder: the run folder.
-        learner: handle of the learner's actor.
+        give_up: takes a design and the reasons by id of its simulations that have failed because their workers died.
         size: number of workers.
         session_folder: a temporary folder on this machine if all workers are on it, else None.
         memory_kills: watches for kills by the kernel.
@@ -77,7 +77,7 @@ class WorkerPool:
         ray: Any,
         solving: Solving,
         folder: RunFolder,
-        learner: Any,
+        give_up: Callable[[str, Mapping[int, str]], Any],
         size: int,
         *,
         session_folder: Path | None,
@@ -88,7 +88,7 @@ class WorkerPool:
         self._ray = ray
         self._solving = solving
         self._folder = folder
-        self._learner = learner
+        self._give_up = give_up
         self._tell = tell
         self._num_started = 0
         self._num_leases = 0
@@ -156,7 +156,9 @@ class WorkerPool:
     def _log_of(self, worker: Worker) -> Path:
         return self._folder.logs / f"{worker.name}.log"
 
-    def lease_ahead(self, ledger: Ledger, window: int, decisions: tuple[Decision, ...]) -> None:
+    def lease_ahead(
+        self, ledger: Ledger, window: int, decisions: tuple[Decision, ...], *, submit: Callable[[Lease, Any], Any]
+    ) -> None:
         """Give every ready worker the leases it will end until the next call, plus two.
 
         A worker is expected to end as many as it did since the last call, or twice as many if it ran out of them.
@@ -164,8 +166,8 @@ class WorkerPool:
         Args:
             ledger: where the ids come from.
             window: ids per lease.
-            decisions: the decisions about strategies so far.
-        decisions: what is known of strategies. The first worker alone may try out others: one decision serves all.
+            decisions: what is known of strategies. The first worker alone may try out others: one decision serves all.
+            submit: takes each lease, with the handle of the actor that is to solve it.
         """
         ready = [w for w in self._workers if w.pid is not None and w.hung_s is None and w.outgrown_bytes is None]
         wanted = {
@@ -187,7 +189,7 @@ class WorkerPool:
                 self._num_leases += 1
                 worker.leases[lease.number] = ledger
                 lease = replace(lease, decisions=decisions, may_try=worker is ready[0])
-                self._learner.lease.remote(lease, worker.actor)
+                submit(lease, worker.actor)
 
     def close_leases(self, ends: Iterable[LeaseEnd]) -> None:
         """Close leases that ended; replace workers that died or have grown too large.
@@ -262,7 +264,7 @@ class WorkerPool:
         ledger = worker.leases.pop(number)
         worker.place.ended(ledger.num_ended_of(number))
         if given_up := ledger.end_lease(number, **death):
-            self._learner.give_up.remote(ledger.design.name, given_up)
+            self._give_up(ledger.design.name, given_up)
 
     def _renew(self, worker: Worker) -> None:
         """Start another worker in the place of one that has grown too large."""
