@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,33 @@ class Deliveries:
         simulations, steps = simulations[goes_on], steps[goes_on]
         for simulation in np.unique(simulations).tolist():
             self._partial.setdefault(simulation, set()).update(steps[simulations == simulation].tolist())
+
+    def accept(self, chunk: Chunk) -> Chunk:
+        """Record all of a chunk as in.
+
+        Args:
+            chunk: the chunk.
+
+        Returns:
+            What of its samples and ends is new. Its arrays are copies: the chunk's may be overwritten soon.
+        """
+        rows = self.new_rows(chunk)
+        simulations, steps = chunk.simulations[rows], chunk.steps[rows]
+        finished = np.array(chunk.finished, np.int64)
+        finished = tuple(finished[self.goes_on(finished)].tolist())
+        failed = {simulation: why for simulation, why in chunk.failed.items() if simulation not in self._ended}
+        self.take(simulations, steps, ending=finished)
+        self.finish(finished)
+        self.fail(failed)
+        return replace(
+            chunk,
+            arrays={name: array[rows] for name, array in chunk.arrays.items()},
+            simulations=simulations,
+            steps=steps,
+            quantiles=chunk.quantiles[rows],
+            finished=finished,
+            failed=failed,
+        )
 
     def finish(self, simulations: Iterable[int]) -> int:
         """Record simulations as delivered: all their samples are in.

@@ -122,15 +122,9 @@ class Collector:
         return [self._lease_ends.get_nowait() for _ in range(self._lease_ends.qsize())]
 
     def _take(self, chunk: Chunk) -> None:
-        rows = self.deliveries.new_rows(chunk)
-        if len(rows):
-            # Picked rows are copies. The chunk's arrays lie in Ray's object store, which is small and would fill.
-            arrays = {name: chunk.arrays[name][rows] for name in self._layout.blocks}
-            simulations, steps = chunk.simulations[rows], chunk.steps[rows]
-            self._rows.append((arrays, simulations, steps))
-            self.deliveries.take(simulations, steps, ending=chunk.finished)
-        self.deliveries.finish(chunk.finished)
-        self.deliveries.fail(chunk.failed)
+        new = self.deliveries.accept(chunk)
+        if len(new):
+            self._rows.append((new.arrays, new.simulations, new.steps))
 
     def _collected(self) -> Collected | None:
         """The samples of delivered simulations: one that failed may have sent some before."""

@@ -19,13 +19,13 @@ from penstock.errors import PenstockError, describe, raised_by_signal, text_of
 from penstock.learner.learner import Learner
 from penstock.learner.rehearsal.rehearsal import file_of
 from penstock.messages import Lease
+from penstock.orchestrator.cluster.receiving import receiver_on
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.plan import Plan
 from penstock.orchestrator.run.logs import log_to
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.run_store import RunStore
 from penstock.status import LearnerStatus, Prepared
-from penstock.transport.receiver import Receiver
 
 logger = logging.getLogger(__name__)
 
@@ -37,14 +37,16 @@ class LearnerActor:
         plan: the plan of the run.
         folder: the run folder.
         num_threads: torch's threads.
-        address: socket file (ipc://) on which it receives samples; None for a port of this node of a cluster.
+        session_folder: where it receives samples, see `receiver_on`.
         stream: where chunks come from instead, with the methods of a `Receiver`; then nothing is logged.
     """
 
-    def __init__(self, plan: Plan, folder: Path, num_threads: int, address: str | None = None, stream: Any = None):
+    def __init__(
+        self, plan: Plan, folder: Path, num_threads: int, session_folder: Path | None = None, stream: Any = None
+    ):
         if stream is None:
             log_to(folder / "logs" / "learner.log")
-            stream = Receiver(address or f"tcp://{_node_address()}")
+            stream = receiver_on(session_folder)
         self._plan = plan
         self._folder = RunFolder(folder)
         self._num_threads = num_threads
@@ -164,9 +166,3 @@ class LearnerActor:
         learner = self._learner
         parts = () if learner is None else (learner.trainer.surrogate.model, learner.buffer.policy)
         return PenstockError(f"{describe(error, *map(file_of, parts))}; full traceback in {log}", exit_code=1)
-
-
-def _node_address() -> str:
-    import ray  # here, because the driver imports this module before it sets Ray's environment
-
-    return ray.util.get_node_ip_address()

@@ -62,9 +62,10 @@ def generate(
     """Solve without training: print samples per second, and keep them if asked."""
     from penstock.machine import use_one_core
     from penstock.orchestrator.config.config import load_config
+    from penstock.orchestrator.run.cores import solves_here
 
     loaded = load_config(config, tuple(overrides or ()))
-    if loaded.solver.ranks == 1:
+    if loaded.solver.ranks == 1 and solves_here(loaded):
         use_one_core()  # before NumPy is imported
     from penstock.orchestrator.cli.generate import generate as solve
 

@@ -14,6 +14,7 @@ from penstock.solvers.worker import CHUNK_BYTES
 if TYPE_CHECKING:
     from penstock.orchestrator.config.config import Config
     from penstock.orchestrator.plan import Plan
+    from penstock.orchestrator.solving import Solving
 
 WORKER_BYTES, LEARNER_BYTES = 110_000_000, 800_000_000  # a solver with DOLFINx; the learner, with Ray's processes
 DATA_SHARE = 0.25  # the share of the memory that data may take whatever the estimate of the programs
@@ -134,17 +135,17 @@ def require_memory_for_draws(plan: Plan, num: int, memory: Memory) -> None:
         )
 
 
-def bytes_in_flight(plan: Plan, num_workers: int) -> int:
+def bytes_in_flight(solving: Solving, num_workers: int) -> int:
     """The most bytes that can be under way between workers and learner.
 
     Args:
-        plan: the plan of the run.
+        solving: what the workers are built from.
         num_workers: number of solver workers.
 
     Returns:
         Bytes, for CHUNKS_AHEAD chunks and one more of every worker.
     """
-    return num_workers * (CHUNKS_AHEAD + 1) * (CHUNK_BYTES + plan.problem.layout.sample_bytes)
+    return num_workers * (CHUNKS_AHEAD + 1) * (CHUNK_BYTES + solving.problem.layout.sample_bytes)
 
 
 def num_weights(config: Config) -> int:

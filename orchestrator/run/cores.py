@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from penstock.errors import PenstockError
-from penstock.orchestrator.config.config import SolverSection
+from penstock.orchestrator.config.config import Config, SolverSection
 
 
 @dataclass(frozen=True)
@@ -49,3 +49,8 @@ class Split:
                 f"solver.ranks = {solver.ranks} with solver.workers = {self.workers} takes {num_ranks} cores, and this "
                 f"machine has {self.cores}: lower one of them"
             )
+
+
+def solves_here(config: Config) -> bool:
+    """Whether a command that only solves does so in its own process: with one worker, and no cluster to join."""
+    return config.cluster.address is None and Split.of(config.solver).workers == 1

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import shutil
-import signal
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -20,7 +18,7 @@ from penstock.errors import PenstockError, describe
 from penstock.learner.allocator import KEEP_FREED_MEMORY
 from penstock.learner.checkpoints import checkpoint
 from penstock.orchestrator.actors.learner_actor import LearnerActor
-from penstock.orchestrator.cluster.ray_session import noted_signals, ray_session, set_environment
+from penstock.orchestrator.cluster.ray_session import set_environment
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.designs import InOrder
@@ -35,11 +33,11 @@ from penstock.orchestrator.run.bounds import (
     validation_size,
 )
 from penstock.orchestrator.run.cores import Split
-from penstock.orchestrator.run.logs import log_to, native_stderr_to
 from penstock.orchestrator.run.memory import least_memory, size
+from penstock.orchestrator.run.on_ray import StopSignals, on_ray
 from penstock.orchestrator.run.placement import pick_device, require_placement
 from penstock.orchestrator.run.supervision import Idle, MemoryKills
-from penstock.orchestrator.run.workers import WorkerPool
+from penstock.orchestrator.run.workers import Taker, WorkerPool
 from penstock.orchestrator.store.failures import Failures
 from penstock.orchestrator.store.journal import Journal
 from penstock.orchestrator.store.run_folder import RunFolder
@@ -140,17 +138,15 @@ class _Driver:
         self.plan = plan
         self.config = plan.config
         self.folder = folder
-        self.console = Screen()  # made here, because `run` redirects sys.stdout
-        self.had_terminal = _has_terminal()
+        self.console = Screen()  # made here, because `on_ray` redirects sys.stdout
+        self.signals = StopSignals(folder)
         self.memory_kills = MemoryKills()
         self.metrics = metrics
         self.split = Split.of(self.config.solver)
         self.bytes_in_flight = bytes_in_flight(plan, self.split.workers)
-        self.stop_signal: signal.Signals | None = None
 
     def run(self) -> None:
         """See the run to its end, and record how it ended."""
-        log_to(self.folder.logs / "driver.log", redirect=False)
         self.folder.update_run(
             state="running",
             driver_pid=os.getpid(),
@@ -160,40 +156,29 @@ class _Driver:
             versions={"python": platform.python_version()} | {n: version(n) for n in ("ray", "torch", "numpy")},
             cause=None,
         )
-        # A terminal that is closed sends SIGHUP to the whole group, and Ray's processes must survive it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
-            with (
-                (self.folder.logs / "driver.log").open("a") as log,
-                redirect_stdout(log),  # Ray prints when an actor dies, whatever its settings
-                native_stderr_to(log),
-                noted_signals() as noted,
-                ray_session(
-                    self.config.cluster.address,
-                    num_cpus=self.split.workers * self.config.solver.ranks + 1,
-                    run=self.folder,
-                    tell=self._tell,
-                ) as self.session,
-            ):
-                self._handle_signals()  # after ray.init, which sets handlers; its processes inherit SIGHUP blocked
-                if number := noted():
-                    raise SystemExit(128 + number)
+            with on_ray(
+                self.config.cluster.address,
+                self.folder,
+                self.signals,
+                num_cpus=self.split.workers * self.config.solver.ranks + 1,
+                tell=self._tell,
+            ) as self.session:
                 cause = self._run_watched()
-        except SystemExit as error:  # a signal before `_handle_signals`
+        except SystemExit:
             self.folder.update_run(state="stopped", cause="stopped before the first lease")
-            # ray.init installs a handler for SIGTERM that exits with the signal's bare number.
-            raise SystemExit(143 if error.code == signal.SIGTERM else error.code) from None
+            raise
         except BaseException as error:
             cause = str(error) if isinstance(error, PenstockError) else describe(error)
             with suppress(PenstockError):  # on a full disk the first fault is the one to report
                 self.folder.update_run(state="failed", cause=cause)
                 self.folder.event("failed", cause=cause)
             raise
-        self.folder.update_run(state="stopped" if self.stop_signal else "ended", cause=cause)
+        self.folder.update_run(state="stopped" if self.signals.received else "ended", cause=cause)
         self.folder.event("ended", cause=cause)
-        if self.stop_signal:
+        if self.signals.received:
             self.console.print(f"{cause}; go on with: {program()} resume {self._relative()}", soft_wrap=True)
-            raise SystemExit(128 + self.stop_signal)
+            raise SystemExit(128 + self.signals.received)
         for line in summary_lines(self.folder):
             self.console.print(line, soft_wrap=True)
 
@@ -206,8 +191,8 @@ class _Driver:
             return self._run()
         except Exception as error:
             fault = self.session.watch.fault
-            if fault and self.stop_signal:  # `timeout` and batch systems send the signal to Ray's processes too
-                how = f"stopped by {self.stop_signal.name}"
+            if fault and self.signals.received:  # `timeout` and batch systems send the signal to Ray's processes too
+                how = f"stopped by {self.signals.received.name}"
                 return f"{how}, which ended Ray's processes before a checkpoint: the last one is valid"
             if fault:
                 self._tell(f"{fault}: the run ends")  # now, because Ray's shutdown may take 5 s
@@ -226,13 +211,11 @@ class _Driver:
         config = self.config
         environment = {"env_vars": KEEP_FREED_MEMORY}
         actor = ray.remote(num_cpus=1, max_restarts=0, runtime_env=environment)(LearnerActor)
-        session_folder = self.session.folder
-        address = None if session_folder is None else f"ipc://{session_folder / 'samples'}"
-        self.learner = actor.remote(self.plan, self.folder.path, self.split.learner_threads, address)
+        self.learner = actor.remote(self.plan, self.folder.path, self.split.learner_threads, self.session.folder)
+        taker = Taker(self.learner.lease.remote, self.learner.bury.remote, self.learner.give_up.remote)
         workers = WorkerPool(
-            *(ray, self.plan.solving, self.folder, self.learner, self.split.workers),
-            bytes_in_flight=bytes_in_flight(self.plan, 1),
-            session_folder=session_folder,
+            *(ray, self.plan.solving, self.folder, taker, self.split.workers),
+            session_folder=self.session.folder,
             memory_kills=self.memory_kills,
             tell=self._tell,
         )
@@ -240,7 +223,7 @@ class _Driver:
         if self.plan.order.must_repeat:
             conditions.require_same(self.folder, "learner", prepared.conditions)
         self.folder.update_run(learner_pid=prepared.pid)
-        workers.endpoint = prepared.endpoint
+        taker.endpoint = prepared.endpoint
         self._announce(prepared)
         validation = Ledger(InOrder("validation"), config.validation.simulations, prepared.validation)
         limit, saved = config.training.stop_after.simulations, self.folder.read("ledger.json")
@@ -252,7 +235,7 @@ class _Driver:
         pending, warning = None, None
         idle = Idle(config.training.stop_after.minutes, validation.num_ended + training.num_ended)
         with View(self.console, self.folder.path.name).shown() as view:
-            while not self.stop_signal:
+            while not self.signals.received:
                 tick = time.monotonic()
                 self.session.watch.check()
                 workers.look_after_starting()
@@ -294,8 +277,8 @@ class _Driver:
                     ledger = training if validation.is_complete() else validation
                     workers.lease_ahead(ledger, config.solver.window, choices.decisions)
                 time.sleep(max(0.0, TICK_S - (time.monotonic() - tick)))
-        self._tell(f"{self.stop_signal.name}: writing a checkpoint (again to end at once)")
-        return self._stop(pending, training, journal, f"stopped by {self.stop_signal.name}")
+        self._tell(f"{self.signals.received.name}: writing a checkpoint (again to end at once)")
+        return self._stop(pending, training, journal, f"stopped by {self.signals.received.name}")
 
     def _end(self, record: Record, status: LearnerStatus, training: Ledger, journal: Journal) -> str:
         journal.finish(record, status, training, status.cause)
@@ -340,8 +323,8 @@ class _Driver:
         """What the learner's `prepare` returns; a joined cluster may be slow to place it."""
         began, is_reported = time.monotonic(), False
         while not self.ray.wait([preparing], timeout=TICK_S)[0]:
-            if self.stop_signal:
-                raise SystemExit(128 + self.stop_signal)
+            if self.signals.received:
+                raise SystemExit(128 + self.signals.received)
             self.session.watch.check()
             if not is_reported and time.monotonic() - began > 30.0:
                 is_reported = True
@@ -362,31 +345,6 @@ class _Driver:
                 f"go on with: {program()} resume {self._relative()}",
                 exit_code=1,
             ) from error
-
-    def _handle_signals(self) -> None:
-        def stop(number: int, frame: Any) -> None:
-            if self.stop_signal:  # the second one: end at once; the newest checkpoint is whole in any case
-                for process in psutil.Process().children(recursive=True):
-                    with suppress(psutil.NoSuchProcess):  # it ended with another one of Ray's
-                        process.kill()
-                if self.session.folder is not None:
-                    shutil.rmtree(self.session.folder, ignore_errors=True)
-                self.folder.update_run(state="stopped", cause="stopped twice, at once")
-                os._exit(128 + number)
-            self.stop_signal = signal.Signals(number)
-
-        def hang_up(number: int, frame: Any) -> None:
-            if self.had_terminal and not _has_terminal():  # it was closed or disconnected: nobody asked for the end
-                with suppress(PenstockError):
-                    self.folder.event("terminal closed")
-            else:
-                stop(number, frame)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
-            signal.signal(signal.SIGHUP, hang_up)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     def _announce(self, prepared: Prepared) -> None:
         """Print the split of the cores and the memory bound, before anything is solved."""
@@ -423,12 +381,3 @@ class _Driver:
 
     def _relative(self) -> str:
         return os.path.relpath(self.folder.path)
-
-
-def _has_terminal() -> bool:
-    """Whether this process has a controlling terminal; it is lost when it is closed."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from penstock.errors import PenstockError, WorkerDied
-from penstock.messages import Decision, LeaseEnd
+from penstock.messages import Decision, Lease, LeaseEnd
 from penstock.orchestrator.actors.solver_actor import SolverActor, read_where
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.ledger import DEATHS, Ledger
+from penstock.orchestrator.run.bounds import bytes_in_flight
 from penstock.orchestrator.run.logs import last_line
 from penstock.orchestrator.run.memory import size
 from penstock.orchestrator.run.supervision import MemoryKills, Place, Silences, memory_bound
@@ -59,6 +60,20 @@ class Worker:
     """Memory at which it stopped solving."""
 
 
+@dataclass(eq=False)
+class Taker:
+    """What takes the samples of a pool's workers: the learner, or this process."""
+
+    submit: Callable[[Lease, str], Any]
+    """Takes a lease for the worker of a name."""
+    bury: Callable[[str], Any]
+    """Takes the name of a worker that has died."""
+    give_up: Callable[[str, Mapping[int, str]], Any]
+    """Takes a design, and the reasons by id of its simulations that have failed because their workers died."""
+    endpoint: Endpoint | None = None
+    """Where the workers connect; needed as soon as one is ready."""
+
+
 class WorkerPool:
     """Keeps workers alive and busy.
 
@@ -68,9 +83,8 @@ class WorkerPool:
         ray: the module, imported.
         solving: what the workers' processes are built from.
         folder: the run folder.
-        learner: handle of the learner's actor.
+        taker: takes the samples.
         size: number of workers.
-        bytes_in_flight: bound on the bytes of a worker's chunks under way.
         session_folder: a temporary folder on this machine if all workers are on it, else None.
         memory_kills: watches for kills by the kernel.
         tell: prints a line for the user.
@@ -81,10 +95,9 @@ class WorkerPool:
         ray: Any,
         solving: Solving,
         folder: RunFolder,
-        learner: Any,
+        taker: Taker,
         size: int,
         *,
-        bytes_in_flight: int,
         session_folder: Path | None,
         memory_kills: MemoryKills,
         tell: Callable[[str], None],
@@ -93,11 +106,10 @@ class WorkerPool:
         self._ray = ray
         self._solving = solving
         self._folder = folder
-        self._learner = learner
+        self._taker = taker
         self._tell = tell
         self._num_started = 0
         self._num_leases = 0
-        self._bytes_in_flight = bytes_in_flight
         self._session_folder = session_folder
         self._silences = Silences(None if config.timeout_s == "auto" else config.timeout_s)
         self._max_bytes = math.inf
@@ -107,8 +119,6 @@ class WorkerPool:
         self._places = [Place() for _ in range(size)]
         self._due = dict.fromkeys(range(size), 0.0)  # when the next worker of an empty place is started
         self._workers: list[Worker] = []  # in the order of their places
-        self.endpoint: Endpoint | None = None
-        """Where the learner receives samples; needed as soon as a worker is ready."""
         self.silent: list[Silence] = []
         """Silences that are long enough to be reported."""
         self.look_after_starting()
@@ -144,7 +154,8 @@ class WorkerPool:
             if self._solving.order.must_repeat:
                 conditions.require_same(self._folder, "solver", ready.conditions)
             worker.pid = ready.pid
-            worker.serving = worker.actor.serve.remote(worker.name, self.endpoint, self._bytes_in_flight)
+            num_bytes = bytes_in_flight(self._solving, 1)
+            worker.serving = worker.actor.serve.remote(worker.name, self._taker.endpoint, num_bytes)
             self._folder.event("worker started", worker=worker.name, pid=worker.pid)
             self._write_pids()
 
@@ -183,7 +194,9 @@ class WorkerPool:
     def _log_of(self, worker: Worker) -> Path:
         return self._folder.logs / f"{worker.name}.log"
 
-    def lease_ahead(self, ledger: Ledger, window: int, decisions: tuple[Decision, ...]) -> None:
+    def lease_ahead(
+        self, ledger: Ledger, window: int, decisions: tuple[Decision, ...], *, submit: Callable[[Lease, Any], Any]
+    ) -> None:
         """Give every ready worker the leases it will end until the next call, plus two.
 
         A worker is expected to end as many as it did since the last call, or twice as many if it ran out of them.
@@ -191,7 +204,7 @@ class WorkerPool:
         Args:
             ledger: where the ids come from.
             window: ids per lease.
-            decisions: the decisions about strategies so far.
+            decisions: what is known of strategies. The first worker alone may try out others: one decision serves all.
         """
         ready = [w for w in self._workers if w.pid is not None and w.hung_s is None and w.outgrown_bytes is None]
         wanted = {
@@ -213,7 +226,7 @@ class WorkerPool:
                 self._num_leases += 1
                 worker.leases[lease.number] = ledger
                 lease = replace(lease, decisions=decisions, may_try=worker is ready[0])
-                self._learner.lease.remote(lease, worker.name)
+                self._taker.submit(lease, worker.name)
 
     def close_leases(self, ends: Iterable[LeaseEnd]) -> None:
         """Close leases that ended; replace workers that have grown too large.
@@ -282,7 +295,7 @@ class WorkerPool:
         ledger = worker.leases.pop(number)
         worker.place.ended(ledger.num_ended_of(number))
         if given_up := ledger.end_lease(number, **death):
-            self._learner.give_up.remote(ledger.design.name, given_up)
+            self._taker.give_up(ledger.design.name, given_up)
 
     def _renew(self, worker: Worker) -> None:
         """Start another worker in the place of one that has grown too large."""
@@ -342,7 +355,7 @@ class WorkerPool:
     def _empty(self, worker: Worker, pause_s: float) -> None:
         """End the worker if it lives, and schedule the next one in its place."""
         self._ray.kill(worker.actor)  # if alive, it would keep its core and solve what others now solve
-        self._learner.bury.remote(worker.name)
+        self._taker.bury(worker.name)
         self._silences.forget(worker.name)
         self._workers.remove(worker)
         self._due[self._index(worker)] = time.monotonic() + pause_s

@@ -39,11 +39,12 @@ class RunFolder:
         self.events = path / "events.jsonl"
 
     @classmethod
-    def create(cls, config: Config) -> RunFolder:
+    def create(cls, config: Config, *, is_latest: bool = True) -> RunFolder:
         """Make a folder runs/<name>-<UTC>, with runs/latest linking to it.
 
         Args:
             config: the configuration, which is written into it.
+            is_latest: whether to link to it; commands would take it for a run that trains.
 
         Returns:
             The new folder.
@@ -57,9 +58,10 @@ class RunFolder:
             path = _make_unique(RUNS / f"{config.name}-{stamp}")
             folder = cls(path.resolve())
             folder.logs.mkdir()
-            link = RUNS / f".latest-{os.getpid()}"
-            link.symlink_to(path.name)
-            link.replace(RUNS / "latest")
+            if is_latest:
+                link = RUNS / f".latest-{os.getpid()}"
+                link.symlink_to(path.name)
+                link.replace(RUNS / "latest")
         except OSError as error:
             raise PenstockError(
                 f"can't make a run folder under {RUNS.resolve()}: {error.strerror}", exit_code=1

@@ -131,6 +131,11 @@ class SampleWriter:
         self._pending: list[Chunk] = []
         self._since = time.monotonic()
 
+    @property
+    def has_finished(self) -> bool:
+        """Whether a simulation has finished that is in no shard yet."""
+        return any(chunk.finished for chunk in self._pending)
+
     def add(self, chunk: Chunk) -> None:
         """Take a chunk, and write a shard if one is due.
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,10 +19,10 @@ from penstock.errors import WorkerDied
 from penstock.learner.stream.stream import InProcessStream
 from penstock.messages import Lease
 from penstock.orchestrator.actors.solver_actor import make_worker
-from penstock.orchestrator.cli import generate as module
 from penstock.orchestrator.cli.generate import generate
 from penstock.orchestrator.config.config import load_config
 from penstock.orchestrator.plan import resolve
+from penstock.orchestrator.run import without_learner
 from penstock.solvers.stored.samples import SampleStore
 from tests.support.refusals import refusal
 from tests.support.waiting import wait_until
@@ -53,7 +54,7 @@ class Bump(Problem):
         bump = np.sin(np.pi * (np.arange(16) + 0.5) / 16)
         yield Sample(inputs=parameters, outputs={"u": parameters["height"] ** 2 * bump})
 """
-STOP = "training: {stop_after: {simulations: 300}, device: cpu, batch_size: 4}\n"
+STOP = "training: {stop_after: {simulations: 300}, device: cpu, batch_size: 4}\nsolver: {workers: 1}\n"
 
 
 @pytest.fixture
@@ -63,28 +64,28 @@ def bump(tmp_path):
     return lambda *overrides: load_config(tmp_path / "bump.yaml", overrides)
 
 
-def test_rates_shares_and_the_strategy_that_was_chosen_are_printed(tmp_path, capsys):
+def test_rates_shares_and_the_strategy_that_was_chosen_are_printed(tmp_path, capfd):
     (tmp_path / "mine.yaml").write_text(f"problem: {{name: poisson, resolution: 8}}\n{STOP}")
     generate(load_config(tmp_path / "mine.yaml"), 40, None)
-    printed = capsys.readouterr().out
+    printed = capfd.readouterr().out
     assert re.search(r"^39 samples of the others in \S+ s: \S+ samples/s, \S+ MB/s$", printed, re.M)
     shares = [int(share) for share in re.findall(r"(\d+) %", re.search(r"^draw .*$", printed, re.M)[0])]
     assert len(shares) == 5 and 97 <= sum(shares) <= 103
     assert sum(map(int, re.findall(r"(\d+) by ", re.search(r"^systems: .*$", printed, re.M)[0]))) == 39
 
 
-def test_the_samples_per_second_are_those_of_the_wall_clock(bump, capsys):
+def test_the_samples_per_second_are_those_of_the_wall_clock(bump, capfd):
     start = time.perf_counter()
     generate(bump("problem.seconds=0.02"), 21, None)
     elapsed = time.perf_counter() - start
-    rate = float(re.search(r"(\S+) samples/s", capsys.readouterr().out)[1])
+    rate = float(re.search(r"(\S+) samples/s", capfd.readouterr().out)[1])
     assert 20 / elapsed < rate < 1 / 0.02  # each simulation sleeps for 20 ms
 
 
-def test_a_store_is_a_zarr_group_that_holds_the_draws_of_a_run(bump, tmp_path, capsys):
+def test_a_store_is_a_zarr_group_that_holds_the_draws_of_a_run(bump, tmp_path, capfd):
     path = tmp_path / "data" / "bumps.zarr"
     generate(bump("seed=7"), 30, path)
-    assert "train on it with `problem: {name: store, path: " in capsys.readouterr().out
+    assert "train on it with `problem: {name: store, path: " in capfd.readouterr().out
     group = zarr.open_group(str(path), mode="r")
     assert group.attrs["card"]["parameters"] == {"height": "uniform on [1, 3] m"}
     assert group.attrs["origin"]["problem"] == "bump.py:Bump" and group.attrs["origin"]["seed"] == 7
@@ -94,7 +95,7 @@ def test_a_store_is_a_zarr_group_that_holds_the_draws_of_a_run(bump, tmp_path, c
     rows = np.argsort(shard["simulation"][:])
     np.testing.assert_array_equal(shard["u"][:][rows], chunk.arrays["targets"][:, 0])
     generate(bump("seed=7"), 30, path)
-    assert "has all of 30 simulations: raise --num for more" in capsys.readouterr().out
+    assert "has all of 30 simulations: raise --num for more" in capfd.readouterr().out
 
 
 KILLED = """
@@ -111,7 +112,7 @@ generate(load_config(Path(sys.argv[1]), ("problem.seconds=0.01",)), 1000, Path(s
 """
 
 
-def test_after_kill_9_a_second_call_goes_on_and_repeats_nothing(bump, tmp_path, capsys):
+def test_after_kill_9_a_second_call_goes_on_and_repeats_nothing(bump, tmp_path, capfd):
     path = tmp_path / "bumps.zarr"
     killed = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "bump.yaml"), str(path)])
     wait_until(lambda: len(list(path.glob("shard-*/zarr.json"))) >= 3, timeout_s=30)
@@ -121,10 +122,21 @@ def test_after_kill_9_a_second_call_goes_on_and_repeats_nothing(bump, tmp_path, 
     assert 3 <= len(before) < 1000
     num = len(before) + 20
     generate(bump("problem.seconds=0.01"), num, path)
-    assert f"{len(before)} of {num} simulations are in {path}" in capsys.readouterr().out
+    assert f"{len(before)} of {num} simulations are in {path}" in capfd.readouterr().out
     store = SampleStore(path)
     rows = np.concatenate([store.read(shard)["simulation"] for shard in store.shards])
     assert sorted(rows) == list(range(num))
+
+
+def test_what_is_missing_below_the_number_is_solved_whatever_lies_above(bump, tmp_path):
+    path = tmp_path / "bumps.zarr"
+    generate(bump(), 3, path)
+    generate(bump(), 6, path)
+    shutil.rmtree(path / "shard-000000")
+    generate(bump(), 5, path)
+    store = SampleStore(path)
+    rows = np.concatenate([store.read(shard)["simulation"] for shard in store.shards])
+    assert sorted(rows) == list(range(6))
 
 
 @pytest.mark.parametrize("error", [WorkerDied("one of its 2 MPI ranks died"), ValueError("a defect")])
@@ -138,14 +150,14 @@ def test_what_was_solved_before_a_worker_died_is_in_the_store(bump, tmp_path, mo
             if lease.number:
                 raise error
 
-    monkeypatch.setattr(module, "make_worker", DyingWorker)
+    monkeypatch.setattr(without_learner, "make_worker", DyingWorker)
     path = tmp_path / "bumps.zarr"
     with pytest.raises(type(error), match=str(error)):
         generate(bump("solver.window=8"), 30, path)
     assert SampleStore(path).finished == set(range(9))
 
 
-def test_a_store_holds_one_law_and_one_design_of_the_parameters(bump, tmp_path, capsys):
+def test_a_store_holds_one_law_and_one_design_of_the_parameters(bump, tmp_path, capfd):
     path = tmp_path / "bumps.zarr"
     generate(bump(), 3, path)
     narrow, sobol = "problem.parameters={height: [1, 2]}", "problem.design=sobol"

@@ -1,0 +1,23 @@
+"""Where the process that takes the samples is reached by the workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from penstock.transport.receiver import Receiver
+
+
+def receiver_on(session_folder: Path | None) -> Receiver:
+    """A receiver that the run's workers can reach.
+
+    Args:
+        session_folder: Ray's session folder if the run started Ray, which its user alone may enter; None in a cluster,
+            where it takes a free port of this node's address.
+
+    Returns:
+        The receiver.
+    """
+    import ray  # here, because Ray reads its environment when it is first imported
+
+    address = ray.util.get_node_ip_address() if session_folder is None else session_folder / "samples"
+    return Receiver(f"{'tcp' if session_folder is None else 'ipc'}://{address}")

@@ -1,0 +1,162 @@
+"""The stream of a run's workers without its learner: into this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from penstock.learner.stream.deliveries import Deliveries
+from penstock.messages import Chunk, LeaseEnd
+from penstock.orchestrator.cluster.receiving import receiver_on
+from penstock.orchestrator.ledger.ledger import Ledger
+from penstock.orchestrator.run.on_ray import StopSignals, on_ray
+from penstock.orchestrator.run.supervision import MemoryKills
+from penstock.orchestrator.run.workers import Taker, WorkerPool
+from penstock.orchestrator.solving import Solving
+from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.orchestrator.store.strategies import Choices
+from penstock.status import Ended
+
+TICK_S = 1.0
+STREAM_TIMEOUT_S = 0.2
+# Workers that are ready wait for the others for this long, so that rates are those of all of them.
+BEGIN_WITHIN_S = 10.0
+
+
+@contextmanager
+def gathered(
+    solving: Solving, ledger: Ledger, *, num_workers: int, tell: Callable[[str], None]
+) -> Iterator[Iterator[Chunk]]:
+    """The chunks of workers that Ray starts, as a run's learner would take them.
+
+    Workers are leased to, watched and replaced as in a run, with their logs in a folder under runs/. To be called in
+    the environment of `set_environment`; within the block only what was made before prints, see `on_ray`.
+
+    Args:
+        solving: what the workers are built from.
+        ledger: gives out the simulations, up to its limit.
+        num_workers: number of workers.
+        tell: prints a line for the user.
+
+    Yields:
+        An iterator over chunks, in which each of the ledger's simulations ends once and each of its samples is once.
+        It raises PenstockError where workers die again and again, or Ray itself does, and SystemExit after a signal.
+
+    Raises:
+        PenstockError: Ray can't be started or joined.
+        SystemExit: a signal came while it started.
+    """
+    folder = RunFolder.create(solving.config, is_latest=False)
+    tell(f"{num_workers} solver worker{'s' if num_workers > 1 else ''}, which log to {folder.logs}")
+    signals = StopSignals(folder)
+    solver = solving.config.solver
+    with on_ray(
+        solving.config.cluster.address,
+        folder,
+        signals,
+        num_cpus=num_workers * solver.ranks,
+        tell=tell,
+    ) as session:
+        gathering = _Gathering(solving, ledger, folder, num_workers, session.folder, session.watch.check, tell)
+        try:
+            yield gathering.chunks(signals)
+        finally:
+            gathering.close()
+
+
+class _Gathering:
+    """The loop that a run divides between driver and learner: lease, take, account for, watch."""
+
+    def __init__(
+        self,
+        solving: Solving,
+        ledger: Ledger,
+        folder: RunFolder,
+        num_workers: int,
+        session_folder: Path | None,
+        check: Callable[[], None],
+        tell: Callable[[str], None],
+    ):
+        import ray  # in the environment of `set_environment`
+
+        self._ledger = ledger
+        self._check = check
+        self._layout = solving.problem.layout
+        self._window = solving.config.solver.window
+        self._num_workers = num_workers
+        self._stream = stream = receiver_on(session_folder)
+        self._workers = WorkerPool(
+            *(ray, solving, folder, Taker(stream.submit, stream.bury, self._give_up, stream.endpoint), num_workers),
+            session_folder=session_folder,
+            memory_kills=MemoryKills(),
+            tell=tell,
+        )
+        self._choices = Choices(folder)
+        self._account = Deliveries(Ended(ledger.delivered.to_intervals(), ledger.failed))
+        self._num_before = ledger.num_ended
+        self._begins_by: float | None = None  # once a worker is ready
+        self._given_up: dict[int, str] = {}  # not in a chunk yet
+
+    def chunks(self, signals: StopSignals) -> Iterator[Chunk]:
+        """The chunks, until every simulation of the ledger has ended; the first signal raises SystemExit."""
+        looked_at = -TICK_S
+        while self._account.num_ended < self._ledger.limit:
+            if signals.received:
+                raise SystemExit(128 + signals.received)
+            if time.monotonic() - looked_at >= TICK_S:
+                looked_at = time.monotonic()
+                self._check()
+                self._look_after_workers()
+            item = self._stream.next(STREAM_TIMEOUT_S)
+            if isinstance(item, LeaseEnd):
+                self._settle()
+                self._workers.close_leases([item])
+                self._lease_ahead()
+            elif item is not None:
+                self._choices.take(item.decisions)
+                yield self._account.accept(item)
+            if self._given_up:
+                yield self._account.accept(self._failures())
+
+    def close(self) -> None:
+        """Take no more."""
+        self._stream.close()
+
+    def _look_after_workers(self) -> None:
+        self._settle()
+        self._workers.look_after_starting()
+        self._workers.look_after_serving()
+        self._workers.watch(self._stream.silences(), has_progress=self._has_progress)
+        self._lease_ahead()
+
+    def _settle(self) -> None:
+        self._ledger.settle(self._account.ended)
+
+    @property
+    def _has_progress(self) -> bool:
+        return self._account.num_ended > self._num_before
+
+    def _lease_ahead(self) -> None:
+        if self._may_begin():
+            # The first simulations also build what is kept for all, and say how long others will take.
+            window = self._window if self._has_progress else 1
+            self._workers.lease_ahead(self._ledger, window, self._choices.decisions)
+
+    def _may_begin(self) -> bool:
+        num_ready, now = self._workers.num_ready, time.monotonic()
+        if num_ready and self._begins_by is None:
+            self._begins_by = now + BEGIN_WITHIN_S
+        return num_ready == self._num_workers or (self._begins_by is not None and now >= self._begins_by)
+
+    def _give_up(self, design: str, failed: Mapping[int, str]) -> None:
+        self._given_up |= failed
+
+    def _failures(self) -> Chunk:
+        """A chunk without samples, for what was given up."""
+        failed, self._given_up = self._given_up, {}
+        none = np.empty(0, np.int64)
+        return Chunk(arrays=self._layout.empty(), simulations=none, steps=none, failed=failed)

@@ -1,0 +1,60 @@
+"""Simulations solved as in a run, for whoever takes their chunks in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from penstock.id_set import IdSet
+from penstock.messages import Chunk
+from penstock.orchestrator.actors.solver_actor import make_worker
+from penstock.orchestrator.ledger.designs import InOrder
+from penstock.orchestrator.ledger.ledger import Ledger
+from penstock.orchestrator.run.cores import Split, solves_here
+from penstock.orchestrator.run.gathering import gathered
+from penstock.orchestrator.solving import Solving
+from penstock.status import Ended
+
+
+@contextmanager
+def solved(solving: Solving, num: int, done: Collection[int], tell: Callable[[str], None]) -> Iterator[Iterator[Chunk]]:
+    """The chunks of training simulations, from a single worker in this process or from several through Ray.
+
+    Through Ray it is to be called in the environment of `set_environment`, and within the block only what was made
+    before prints, see `on_ray`.
+
+    Args:
+        solving: the problem, and how it is solved.
+        num: number of simulations, from 0 on.
+        done: those of them that are not to be solved.
+        tell: prints a line for the user.
+
+    Yields:
+        An iterator over chunks, in which each simulation ends once. The first simulation, which also builds what is
+        kept for all, is in a chunk by itself.
+
+    Raises:
+        PenstockError: the problem can't be solved; where Ray is needed, see `gathered`.
+        SystemExit: a signal came.
+    """
+    ended = IdSet()
+    ended.update(np.array(list(done), np.int64))
+    ledger, solver = Ledger(InOrder("training"), num, Ended(ended.to_intervals())), solving.config.solver
+    if solves_here(solving.config):
+        yield _here(solving, ledger)
+        return
+    split = Split.of(solver)
+    if solving.config.cluster.address is None:
+        split.require_cores(solver)
+    with gathered(solving, ledger, num_workers=split.workers, tell=tell) as chunks:
+        yield chunks
+
+
+def _here(solving: Solving, ledger: Ledger) -> Iterator[Chunk]:
+    worker, window = make_worker(solving), solving.config.solver.window
+    lease = ledger.lease(0, 1)
+    while lease is not None:
+        yield from worker.stream(lease)
+        lease = ledger.lease(lease.number + 1, window)

@@ -1,0 +1,104 @@
+"""Rates and shares of solving, counted as chunks come."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from penstock.errors import PenstockError
+from penstock.messages import ACTIVITIES, Chunk
+from penstock.orchestrator.views.card import shares
+from penstock.orchestrator.views.numbers import digits
+from penstock.solvers.stored.samples import SampleWriter
+
+MAX_FAILED = 8  # the first simulations; if they all fail, the problem is at fault
+
+
+class Tally:
+    """What came, and what it took, from the second simulation on.
+
+    num_workers: of Ray, which solve while this process takes and writes; None where it solves.
+    """
+
+    def __init__(self, writer: SampleWriter | None, tell: Callable[[str], None], num_workers: int | None):
+        self.num_ended = 0
+        self._writer = writer
+        self._tell = tell
+        self._num_workers = num_workers
+        self._num_samples = self._num_bytes = 0
+        self._first_seconds: float | None = None
+        self._failed: dict[int, str] = {}
+        self._seconds = dict.fromkeys(ACTIVITIES, 0.0)
+        self._write_seconds = 0.0
+        self._strategies: Counter[str] = Counter()
+        self._decisions: set[tuple[str, int]] = set()
+        self._since = time.perf_counter()
+
+    @property
+    def rate(self) -> float:
+        """Samples per second."""
+        return self._num_samples / (time.perf_counter() - self._since)
+
+    def add(self, chunk: Chunk) -> None:
+        """Count a chunk, and write it.
+
+        Raises PenstockError where all simulations fail, or where it can't be written.
+        """
+        for decision in chunk.decisions:
+            if (decision.family, decision.number) not in self._decisions:
+                self._decisions.add((decision.family, decision.number))
+                self._tell(f"{decision.family}: {decision.reason}")
+        self.num_ended += len(chunk.finished) + len(chunk.failed)
+        self._failed |= chunk.failed
+        if len(self._failed) == self.num_ended >= MAX_FAILED:
+            raise PenstockError(f"the first {MAX_FAILED} simulations failed: {self._reason()}", exit_code=3)
+        self._write(lambda writer: writer.add(chunk))
+        if self._first_seconds is not None:
+            self._num_samples += len(chunk)
+            self._num_bytes += chunk.num_bytes
+            self._strategies.update(solve.strategy for solve in chunk.solves)
+            for name, seconds in chunk.seconds.items():
+                self._seconds[name] += seconds
+        elif self.num_ended:
+            now = time.perf_counter()
+            self._first_seconds, self._since = now - self._since, now
+
+    def end(self) -> None:
+        """Write what is left, and print rates, shares and failures.
+
+        Raises PenstockError where it can't be written.
+        """
+        self._write(SampleWriter.flush)
+        total = time.perf_counter() - self._since
+        self._tell(f"{digits(self._first_seconds or 0.0)} s for the first of {self.num_ended} simulations")
+        if self._num_samples:
+            self._tell(
+                f"{self._num_samples} samples of the others in {digits(total)} s: {digits(self._num_samples / total)} "
+                f"samples/s, {digits(self._num_bytes / 1e6 / total)} MB/s"
+            )
+            self._tell(self._shares(total))
+        if self._strategies:
+            self._tell("systems: " + ", ".join(f"{count} by {name}" for name, count in self._strategies.most_common()))
+        if self._failed:
+            self._tell(f"{len(self._failed)} simulations failed, for instance: {self._reason()}")
+
+    def _shares(self, total: float) -> str:
+        """What the time of the workers went to, `total` seconds of each."""
+        writes = {} if self._writer is None else {"write": self._write_seconds}
+        busy = sum(self._seconds.values())
+        if self._num_workers is None:
+            return shares(self._seconds | writes | {"other": max(0.0, total - busy - sum(writes.values()))})
+        line = shares(self._seconds | {"transport": max(0.0, self._num_workers * total - busy)})
+        return line + "".join(f"; meanwhile {name} {100 * each / total:.0f} %" for name, each in writes.items())
+
+    def _write(self, do: Callable[[SampleWriter], None]) -> None:
+        if self._writer is None:
+            return
+        before = time.perf_counter()
+        do(self._writer)
+        if self._first_seconds is not None:
+            self._write_seconds += time.perf_counter() - before
+
+    def _reason(self) -> str:
+        return next(iter(self._failed.values()))
