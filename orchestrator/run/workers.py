@@ -194,9 +194,7 @@ class WorkerPool:
     def _log_of(self, worker: Worker) -> Path:
         return self._folder.logs / f"{worker.name}.log"
 
-    def lease_ahead(
-        self, ledger: Ledger, window: int, decisions: tuple[Decision, ...], *, submit: Callable[[Lease, Any], Any]
-    ) -> None:
+    def lease_ahead(self, ledger: Ledger, window: int, decisions: tuple[Decision, ...]) -> None:
         """Give every ready worker the leases it will end until the next call, plus two.
 
         A worker is expected to end as many as it did since the last call, or twice as many if it ran out of them.
