@@ -42,6 +42,9 @@ def main() -> None:
     options.add_argument("--device", choices=("cpu", "cuda"), help="cuda where there is one, when left out")
     options.add_argument("--case", help="one section alone, which is then only printed")
     options.add_argument("--seconds", type=float, help="time of each arm; 6 when left out")
+    options = add(transport, "what the stream carries, beside bare ZeroMQ")
+    options.add_argument("--seconds", type=float, default=2.0, help="time of each measurement (2)")
+    options.add_argument("--rounds", type=_positive, default=3, help="measurements of every arm, in turns (3)")
     options = add(sort_or_learn, "what sorted leases do to what is learned, beside shuffled ones")
     options.add_argument("--samples", type=_positive, default=4096, help="unique samples of a training (4096)")
     options.add_argument("--seeds", type=_positive, default=3, help="trainings of every arm, at least 2 (3)")
@@ -117,6 +120,13 @@ def learner(arguments: argparse.Namespace) -> None:
     from benchmarks.learner.page import SECONDS, run
 
     run(arguments.device, arguments.case, SECONDS if arguments.seconds is None else arguments.seconds)
+
+
+def transport(arguments: argparse.Namespace) -> None:
+    use_one_core()
+    from benchmarks.transport import run
+
+    run(arguments.seconds, arguments.rounds)
 
 
 def sort_or_learn(arguments: argparse.Namespace) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # it imports scipy.stats, which most runs do without
 
 logger = logging.getLogger(__name__)
 
-# An actor call costs about 1 ms whatever its size, so samples travel together, in chunks of this size.
+# A chunk costs about 0.2 ms whatever its size, so samples travel together, in chunks of this size.
 CHUNK_BYTES = 1_000_000
 # A chunk is sent after this time even if it is small, so that samples reach the learner soon.
 CHUNK_SECONDS = 1.0

@@ -49,9 +49,10 @@ class Receiver:
 
     Args:
         address: `ipc://<path>`, or `tcp://<host>` for a free port of a network.
+        host: sets this machine apart, whose workers share their memory; None for its true identity.
     """
 
-    def __init__(self, address: str):
+    def __init__(self, address: str, host: tuple[str, str] | None = None):
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
         for option in (zmq.SNDHWM, zmq.RCVHWM, zmq.LINGER):  # the workers' rings are the bound
@@ -59,7 +60,7 @@ class Receiver:
         self._authenticator: ThreadAuthenticator | None = None
         self.endpoint = self._bind(address)
         """What workers need to connect."""
-        self._own_host = this_host()
+        self._host = host or this_host()
         self._lock = threading.Lock()
         self._taking = threading.Lock()
         self._is_closed = False
@@ -211,7 +212,7 @@ class Receiver:
             self._peers[name].heard = self._looked
 
     def _memory_of(self, host: tuple[str, str], pid: int, descriptor: int, num_bytes: int) -> memoryview | None:
-        if host != self._own_host:
+        if host != self._host:
             return None
         try:
             return memory_of(pid, descriptor, num_bytes)

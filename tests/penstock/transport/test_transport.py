@@ -44,11 +44,12 @@ def serve(endpoint, name, num_made):
             sender.send(LeaseEnd(lease.number))
 
 
-@pytest.fixture(params=["socket file", "network"])
-def receiver(request, tmp_path, monkeypatch):
-    receiver = Receiver(f"ipc://{tmp_path}/samples" if request.param == "socket file" else "tcp://127.0.0.1")
+@pytest.fixture(params=["shared memory", "network"])
+def receiver(request, tmp_path):
     if request.param == "network":
-        monkeypatch.setattr(receiver, "_own_host", ("elsewhere", ""))
+        receiver = Receiver("tcp://127.0.0.1", host=("elsewhere", ""))
+    else:
+        receiver = Receiver(f"ipc://{tmp_path}/samples")
     yield receiver
     receiver.close()
 
