@@ -21,7 +21,8 @@ from penstock.orchestrator.store.run_folder import RunFolder
 class StopSignals:
     """The signals that ask a run to end.
 
-    They are SIGINT, SIGTERM, and a SIGHUP that was sent by hand. The first one is noted, for the loop to look at. The second one ends everything at once.
+    They are SIGINT, SIGTERM, and a SIGHUP that was sent by hand. The first one is noted, for the loop to look at; the
+    second one ends everything at once.
 
     Args:
         folder: the run folder.

@@ -22,8 +22,8 @@ from penstock.status import Ended
 def solved(solving: Solving, num: int, done: Collection[int], tell: Callable[[str], None]) -> Iterator[Iterator[Chunk]]:
     """The chunks of training simulations, solved by the workers of a run.
 
-    A single worker is in this process, several are started by Ray. Then it is to be called in the environment of `set_environment`, and within the block only what was made
-    before prints, see `on_ray`.
+    A single worker is in this process, several are started by Ray. Then this is to be called in the environment of
+    `set_environment`, and within the block only what was made before prints, see `on_ray`.
 
     Args:
         solving: the problem, and how it is solved.
