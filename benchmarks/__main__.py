@@ -7,6 +7,7 @@ may have torch and NumPy alone.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from penstock.errors import PenstockError
@@ -38,6 +39,11 @@ def main() -> None:
     options = add(problems, "what a sample of each problem costs, and who takes the time")
     options.add_argument("names", nargs="*", help="problems; all of them when left out")
     options.add_argument("--seconds", type=float, default=5.0, help="time per problem (5)")
+    options = add(memory, "whether a worker's memory is flat, for every problem", systems=2000)
+    options.add_argument("names", nargs="*", help="problems; all of them when left out")
+    options = add(scaling, "how many more samples two workers make than one")
+    options.add_argument("names", nargs="*", help="problems; four of them when left out")
+    options.add_argument("--seconds", type=float, default=20.0, help="time of each measurement (20)")
     options = add(learner, "what limits training: the step, its feed, ingest")
     options.add_argument("--device", choices=("cpu", "cuda"), help="cuda where there is one, when left out")
     options.add_argument("--case", help="one section alone, which is then only printed")
@@ -109,6 +115,21 @@ def discretisation(arguments: argparse.Namespace) -> None:
 def problems(arguments: argparse.Namespace) -> None:
     use_one_core()
     from benchmarks.problems import run
+
+    run(arguments.names, arguments.seconds)
+
+
+def memory(arguments: argparse.Namespace) -> int:
+    """The exit status: 1 where memory grows."""
+    use_one_core()
+    from benchmarks.memory import run
+
+    return run(arguments.names, arguments.systems)
+
+
+def scaling(arguments: argparse.Namespace) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"  # before NumPy is imported, for the processes that are started
+    from benchmarks.scaling import run
 
     run(arguments.names, arguments.seconds)
 

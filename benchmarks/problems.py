@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 from benchmarks.solvers.report import report
 from penstock.errors import PenstockError
@@ -56,6 +59,29 @@ class Tally:
         ]
 
 
+def config_of(name: str, options: Mapping[str, Any] = MappingProxyType({}), workers: int = 1) -> Config:
+    """The configuration of a run that solves a problem, with defaults for all else.
+
+    Args:
+        name: of the problem.
+        options: of the problem.
+        workers: number of solver workers.
+    """
+    values = {"problem": {"name": name, **options}, "training": {"stop_after": {"steps": 1}}}
+    return Config.model_validate(values | {"solver": {"workers": workers}})
+
+
+def names_of(names: list[str]) -> list[str]:
+    """These problems, or all that solve and need nothing else where there are none.
+
+    Raises:
+        PenstockError: there is no such problem.
+    """
+    if unknown := [name for name in names if name not in PROBLEMS]:
+        raise PenstockError(f"there is no problem {unknown[0]!r}: `penstock problems` lists them")
+    return names or [name for name in PROBLEMS if name not in ("store", "external")]
+
+
 def measure(name: str, seconds: float) -> list[str]:
     """The row of a problem.
 
@@ -63,8 +89,7 @@ def measure(name: str, seconds: float) -> list[str]:
         name: of the problem.
         seconds: time to solve for, after the warm-up.
     """
-    config = Config.model_validate({"problem": name, "training": {"stop_after": {"steps": 1}}})
-    worker = make_worker(Solving.of(config))
+    worker = make_worker(Solving.of(config_of(name)))
     for _ in worker.stream(Lease(number=0, simulations=tuple(range(WARM_UP)))):
         pass
     tally, began, first = Tally(), time.perf_counter(), WARM_UP
@@ -89,10 +114,8 @@ def run(names: list[str], seconds: float) -> None:
     Raises:
         PenstockError: there is no such problem.
     """
-    if unknown := [name for name in names if name not in PROBLEMS]:
-        raise PenstockError(f"there is no problem {unknown[0]!r}: `penstock problems` lists them")
     rows = []
-    for name in names or [name for name in PROBLEMS if name not in ("store", "external")]:
+    for name in names_of(names):
         print(name, file=sys.stderr, flush=True)
         rows.append(measure(name, seconds))
     header = ["problem", "samples/s", "systems per sample", *ACTIVITIES, "solved by", "failed"]

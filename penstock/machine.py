@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import resource
 from pathlib import Path
 
 # Of mallopt(3).
@@ -26,6 +27,13 @@ def use_one_core() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     if hasattr(os, "sched_setaffinity"):  # Linux
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def own_bytes() -> int:
+    """Resident memory of this process that it shares with no other."""
+    with open("/proc/self/statm") as file:
+        _, resident, shared, *_ = map(int, file.read().split())
+    return (resident - shared) * resource.getpagesize()
 
 
 def keep_freed_arrays() -> None:

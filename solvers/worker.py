@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import sys
 import time
 import traceback
@@ -18,6 +17,7 @@ from penstock.arrays.conversion import DTYPE, as_numbers
 from penstock.arrays.ragged import Rows, joined
 from penstock.errors import PenstockError, Refused, describe, raised_by_signal, text_of
 from penstock.layout import Sample
+from penstock.machine import own_bytes
 from penstock.messages import ACTIVITIES, Chunk, Decision, Lease, SolveRecord
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.parameters.space import generator_of
@@ -267,7 +267,7 @@ class SolverWorker:
 
         Replacing one that needs as much from the start would not help.
         """
-        now = _own_bytes()
+        now = own_bytes()
         if self._first_bytes is None:
             self._first_bytes = now
         if now > max(self._max_bytes, GROWTH * self._first_bytes):
@@ -281,13 +281,6 @@ def _require_same(first: Mapping[str, np.ndarray], later: Mapping[str, np.ndarra
             raise Refused(
                 f"{name!r} changes from step to step, and a trajectory has one geometry: take buffer.draw: samples"
             )
-
-
-def _own_bytes() -> int:
-    """Resident memory of this process that it shares with no other."""
-    with open("/proc/self/statm") as file:
-        _, resident, shared, *_ = map(int, file.read().split())
-    return (resident - shared) * resource.getpagesize()
 
 
 class _ChunkBuilder:

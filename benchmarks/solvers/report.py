@@ -14,9 +14,22 @@ from penstock.machine import processor
 from penstock.report import markdown
 from penstock.solvers import mpi
 
+ONE_CORE = f"one of {os.cpu_count()} cores, one process"
 
-def report(file: str, title: str, introduction: str, header: list[str], rows: list[list[str]], command: str) -> None:
-    """Print a table, and write it to benchmarks/tables/."""
+
+def report(
+    file: str,
+    title: str,
+    introduction: str,
+    header: list[str],
+    rows: list[list[str]],
+    command: str,
+    place: str = ONE_CORE,
+) -> None:
+    """Print a table, and write it to benchmarks/tables/.
+
+    place: the part of the machine that was used.
+    """
     table = markdown(rows, header)
     print(table)
     write(
@@ -27,14 +40,14 @@ def report(file: str, title: str, introduction: str, header: list[str], rows: li
 
 {table}
 
-{footer(command)}
+{footer(command, place)}
 """,
     )
 
 
-def footer(command: str) -> str:
+def footer(command: str, place: str = ONE_CORE) -> str:
     """The lines under a table: command, machine, versions and date."""
-    machine = f"{processor()}, one of {os.cpu_count()} cores, one process"
+    machine = f"{processor()}, {place}"
     return benchmarks.report.footer(f"OMP_NUM_THREADS=1 python -m benchmarks {command}", machine, _versions())
 
 

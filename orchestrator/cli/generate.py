@@ -21,7 +21,9 @@ from penstock.solvers.stored.samples import SampleWriter
 
 
 def generate(config: Config, num: int, output: Path | None) -> None:
-    """Solve simulations with the workers of a run: a single one in this process, several through Ray.
+    """Solve simulations with the workers of a run.
+
+    A single one solves in this process, several are started by Ray.
 
     Args:
         config: the configuration of a run.

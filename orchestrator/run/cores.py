@@ -52,5 +52,8 @@ class Split:
 
 
 def solves_here(config: Config) -> bool:
-    """Whether a command that only solves does so in its own process: with one worker, and no cluster to join."""
+    """Whether a command that only solves does so in its own process.
+
+    So it does with a single worker, and no cluster to join.
+    """
     return config.cluster.address is None and Split.of(config.solver).workers == 1

@@ -69,7 +69,7 @@ def gathered(
 
 
 class _Gathering:
-    """The loop that a run divides between driver and learner: lease, take, account for, watch."""
+    """Leases, takes, accounts and watches: what a run has driver and learner for."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class _Gathering:
         self._given_up: dict[int, str] = {}  # not in a chunk yet
 
     def chunks(self, signals: StopSignals) -> Iterator[Chunk]:
-        """The chunks, until every simulation of the ledger has ended; the first signal raises SystemExit."""
+        """The chunks, until every simulation has ended; a signal raises SystemExit."""
         looked_at = -TICK_S
         while self._account.num_ended < self._ledger.limit:
             if signals.received:

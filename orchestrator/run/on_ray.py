@@ -1,4 +1,4 @@
-"""Ray for a run or a command: its words in a log, and the signals that ask for an end."""
+"""Ray for the length of a run: what it says, and signals that ask for an end."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from penstock.orchestrator.store.run_folder import RunFolder
 
 
 class StopSignals:
-    """The signals that ask a run to end: SIGINT, SIGTERM, or a SIGHUP that was sent by hand.
+    """The signals that ask a run to end.
 
-    The first one is noted, for the loop to look at. The second one ends everything at once.
+    They are SIGINT, SIGTERM, and a SIGHUP that was sent by hand. The first one is noted, for the loop to look at; the
+    second one ends everything at once.
 
     Args:
         folder: the run folder.

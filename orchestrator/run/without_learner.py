@@ -20,10 +20,10 @@ from penstock.status import Ended
 
 @contextmanager
 def solved(solving: Solving, num: int, done: Collection[int], tell: Callable[[str], None]) -> Iterator[Iterator[Chunk]]:
-    """The chunks of training simulations, from a single worker in this process or from several through Ray.
+    """The chunks of training simulations, solved by the workers of a run.
 
-    Through Ray it is to be called in the environment of `set_environment`, and within the block only what was made
-    before prints, see `on_ray`.
+    A single worker is in this process, several are started by Ray. Then this is to be called in the environment of
+    `set_environment`, and within the block only what was made before prints, see `on_ray`.
 
     Args:
         solving: the problem, and how it is solved.

@@ -1,4 +1,4 @@
-"""The store of samples that a configuration generates: what it must agree in, and its lock."""
+"""The store that a configuration generates: what must agree, and its lock."""
 
 from __future__ import annotations
 

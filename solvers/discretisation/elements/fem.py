@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from penstock.solvers.discretisation.differences.cells import cell_means
+from penstock.solvers.discretisation.elements.compiled import form
 from penstock.solvers.discretisation.elements.gathering import Gathering
 from penstock.solvers.problem import GridDofs, LinearSystem
 
@@ -45,8 +46,8 @@ class DarcyDiscretisation:
         self._source = dolfinx.fem.Function(cell_values)
 
         u, v = ufl.TrialFunction(self.space), ufl.TestFunction(self.space)
-        self._bilinear = dolfinx.fem.form(self._coefficient * ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx)
-        self._linear = dolfinx.fem.form(self._source * v * ufl.dx)
+        self._bilinear = form(self._coefficient * ufl.inner(ufl.grad(u), ufl.grad(v)) * ufl.dx)
+        self._linear = form(self._source * v * ufl.dx)
 
         mesh.topology.create_connectivity(1, 2)
         boundary = dolfinx.mesh.exterior_facet_indices(mesh.topology)

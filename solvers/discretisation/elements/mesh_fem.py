@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.geometry import MeshArrays
+from penstock.solvers.discretisation.elements import compiled
 from penstock.solvers.discretisation.elements.gathering import Gathering
 from penstock.solvers.problem import LinearSystem
 
@@ -202,11 +203,9 @@ class Recovery:
     """
 
     def __init__(self, elements: MeshElements, expression: ufl.core.expr.Expr):
-        import dolfinx
-
         self._elements, self._corners = elements, elements.corners
         in_cell = np.concatenate([np.zeros((1, elements.dimension)), np.eye(elements.dimension)])
-        self._expression = dolfinx.fem.Expression(expression, in_cell)
+        self._expression = compiled.expression(expression, in_cell, elements.mesh.ufl_domain())
         self._num_cells = np.bincount(self._corners.ravel())
 
     def at_points(self) -> np.ndarray:
@@ -236,11 +235,10 @@ class WeakForm:
     """
 
     def __init__(self, elements: MeshElements, bilinear: ufl.Form, linear: ufl.Form, **properties: Any):
-        import dolfinx
         from dolfinx.fem.petsc import create_matrix, create_vector
 
         self._elements = elements
-        self._bilinear, self._linear = dolfinx.fem.form(bilinear), dolfinx.fem.form(linear)
+        self._bilinear, self._linear = compiled.form(bilinear), compiled.form(linear)
         self._properties = properties
         self._is_constant = not bilinear.coefficients() and not bilinear.constants()
         self._assembled_after = -1  # moves of the mesh

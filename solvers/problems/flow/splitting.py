@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from penstock.solvers.discretisation.elements.compiled import form
 from penstock.solvers.discretisation.elements.taylor_hood import TaylorHood, overwrite
 from penstock.solvers.problem import LinearSystem, Solve
 from penstock.solvers.problems.flow.steady_flow import DEGREE
@@ -55,7 +56,7 @@ class Splitting:
     """
 
     def __init__(self, elements: TaylorHood, *, time_step: float):
-        from dolfinx.fem import Constant, Function, assemble_matrix, dirichletbc, form
+        from dolfinx.fem import Constant, Function, assemble_matrix, dirichletbc
         from dolfinx.fem.petsc import create_matrix
         from ufl import TestFunction, TrialFunction, as_vector, dot, dx, grad, inner
 

@@ -10,6 +10,7 @@ from math import inf
 
 import numpy as np
 
+from penstock.solvers.discretisation.elements.compiled import form
 from penstock.solvers.discretisation.elements.taylor_hood import TaylorHood, overwrite
 from penstock.solvers.discretisation.newton import newton
 from penstock.solvers.problem import LinearSystem, Solve
@@ -42,7 +43,7 @@ class SteadyFlow:
     """
 
     def __init__(self, elements: TaylorHood, *, family: str):
-        from dolfinx.fem import Constant, Function, form
+        from dolfinx.fem import Constant, Function
         from dolfinx.fem.petsc import create_matrix
         from ufl import derivative, div, dot, dx, grad, inner, split
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from penstock.geometry import Grid, Mesh
 from penstock.layout import FieldSpec, Sample
+from penstock.solvers.discretisation.elements.compiled import form
 from penstock.solvers.discretisation.elements.taylor_hood import TaylorHood, overwrite
 from penstock.solvers.parameters.fields import GaussianField
 from penstock.solvers.parameters.space import ParameterSpace
@@ -81,7 +82,6 @@ class Stokes(Problem):
 
     @cached_property
     def _matrix(self) -> PETSc.Mat:
-        from dolfinx.fem import form
         from dolfinx.fem.petsc import create_matrix
         from ufl import div, dx, grad, inner
 
@@ -105,7 +105,6 @@ class Stokes(Problem):
 
     @cached_property
     def _load(self) -> dolfinx.fem.Form:
-        from dolfinx.fem import form
         from ufl import as_vector, dx, inner
 
         v, _ = self.elements.tests
