@@ -235,9 +235,12 @@ def _draw_cloud(figure, axis, panel: _Panel, points: np.ndarray, values: np.ndar
 
 
 def _draw_arrows(axis, panel: _Panel, points: np.ndarray, values: np.ndarray, color: str) -> None:
-    if panel.spec.components == points.shape[1] == 2:
-        step = max(1, len(points) // MAX_ARROWS)
-        axis.quiver(*points[::step].T, *values[:, ::step], color=color, **ARROWS)
+    if not panel.spec.components == points.shape[1] == 2:
+        return
+    places = np.flatnonzero(values.any(axis=0))  # where many vectors are 0, the others would be drawn too long
+    if len(places):
+        places = places[:: max(1, len(places) // MAX_ARROWS)]
+        axis.quiver(*points[places].T, *values[:, places], color=color, **ARROWS)
 
 
 def _finish(figure, axis, image, geometry: Geometry) -> None:

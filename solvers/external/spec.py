@@ -48,7 +48,10 @@ class Spec:
 
     @cached_property
     def choices(self) -> dict[str, tuple[Any, ...]]:
-        """The values of the parameters that are chosen by name; a program is given their places, from 0."""
+        """The values of the parameters that are chosen by name.
+
+        A program is given their places, from 0.
+        """
         return {
             name: law.values
             for name, law in self.space.distributions.items()
@@ -58,7 +61,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class MeshFile:
-    """The `build` of a mesh that lies in a file of NumPy's, with the arrays `points` and `cells`."""
+    """The `build` of a mesh that lies in a file, with the arrays `points` and `cells`."""
 
     path: str
     """The .npz file."""
@@ -155,7 +158,7 @@ def _section(values: Mapping[str, Any], key: str) -> dict[str, dict[str, Any]]:
 
 
 def _law(options: Mapping[str, Any], geometries: Mapping[str, Geometry], where: str) -> Distribution:
-    """The distribution, with the one of which it is a function inside, and on the mesh that it names."""
+    """The distribution, with the one of which it is a function, on the mesh it names."""
     if isinstance(options.get("field"), Mapping):
         options = {**options, "field": _law(options["field"], geometries, f"{where}.field")}
     if "mesh" in options:

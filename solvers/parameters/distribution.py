@@ -110,7 +110,9 @@ class FunctionOfField(ABC):
 
 
 def can(distribution: Distribution, capability: type) -> bool:
-    """Whether a distribution has a capability; a function of a field if that field has it.
+    """Whether a distribution has a capability.
+
+    A function of a field has it if that field has it.
 
     Args:
         distribution: the distribution.

@@ -120,7 +120,10 @@ class Discs:
         return self._of(quantiles[0], generator)
 
     def quantile_names(self, name: str) -> tuple[str, ...]:
-        """The name of the one of `quantiles`: radii and centres are not independent of each other."""
+        """The name of the quantile of the number.
+
+        Radii and centres are not independent of each other, so they have none.
+        """
         return (f"{name}_number",)
 
     def quantiles(self, generator: np.random.Generator) -> np.ndarray:

@@ -45,7 +45,7 @@ class SineSeries:
         return self._of(self._draw_uniforms(generator))
 
     def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """The field whose amplitudes and phases have these quantiles; nothing else is drawn."""
+        """The field of amplitudes and phases with these quantiles; nothing is drawn."""
         return self._of(np.reshape(quantiles, (2, self.num_modes)))
 
     def _of(self, uniforms: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What the problems on the unit circle whose initial states are sums of sines share."""
+"""What problems on the unit circle share that begin with sums of sines."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ class OnCircle(Problem):
         num_steps: samples per simulation, at least 1.
         interval: time between `before` and `solution`.
     """
+
+    is_transient = True
 
     def __init__(self, *, resolution: int, num_steps: int, interval: float):
         if resolution < 8:

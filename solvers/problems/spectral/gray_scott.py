@@ -66,6 +66,8 @@ class GrayScott(Problem):
         diffusion: "fft", or "systems" for linear systems.
     """
 
+    is_transient = True
+
     def __init__(
         self,
         *,

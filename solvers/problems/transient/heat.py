@@ -47,6 +47,8 @@ class Heat(Problem):
         derivatives: m, 0 to 2.
     """
 
+    is_transient = True
+
     def __init__(self, *, resolution: int = 64, num_steps: int = 100, time_step: float = 0.01, derivatives: int = 0):
         if resolution < 2:
             raise ValueError(f"resolution = {resolution} is too small: an inner vertex needs 2 squares per side")
@@ -87,7 +89,13 @@ class Heat(Problem):
         return np.exp(-(x**2 + y**2) / (2 * WIDTH**2))
 
     def source_derivative(self, parameters: Parameters, time: float, name: str) -> np.ndarray:
-        """The derivative of f at a time with respect to the parameter of this name, [n - 1, n - 1]."""
+        """The derivative of f at a time by a parameter, [n - 1, n - 1].
+
+        Args:
+            parameters: the draw.
+            time: t.
+            name: of the parameter, "radius" or "phase".
+        """
         x, y = self._from_hump(parameters, time)
         angle = self._angle(parameters, time)
         # The hump moves outwards with the radius, and along the circle with the phase.

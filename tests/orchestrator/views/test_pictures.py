@@ -169,4 +169,5 @@ def test_the_error_of_a_vector_is_its_length_and_points_where_it_points(drawn):
     arrays["u"] = -arrays["u"]
     image, arrows = drawn(mesh, arrays, 2)[3].collections
     np.testing.assert_allclose(image.get_array(), 0.1 * np.linalg.norm(arrays["u"][0], axis=0))
-    np.testing.assert_allclose([arrows.U, arrows.V], 0.1 * arrays["u"][0])
+    moves = arrays["u"][0].any(axis=0)  # all but one corner
+    np.testing.assert_allclose([arrows.U, arrows.V], 0.1 * arrays["u"][0][:, moves])
