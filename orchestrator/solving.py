@@ -155,6 +155,12 @@ def _swap(problem: Problem, choice: ProblemSection) -> None:
     problem.layout = Layout(problem.outputs, problem.inputs)
 
 
+def problem_class(name: str, source: str | None = None) -> type[Problem]:
+    """The class of a problem; arguments and errors are those of `build_problem`."""
+    mpi.make_ready()  # a user's file may import mpi4py
+    return load_class(name, PROBLEMS, "problem.name", source)
+
+
 def build_problem(name: str, options: Mapping[str, Any], source: str | None = None) -> Problem:
     """A problem, from its name and options.
 
@@ -169,8 +175,7 @@ def build_problem(name: str, options: Mapping[str, Any], source: str | None = No
     Raises:
         PenstockError: it does not exist, or refuses its options.
     """
-    mpi.make_ready()  # a user's file may import mpi4py
-    problem = build(load_class(name, PROBLEMS, "problem.name", source), options, "problem")
+    problem = build(problem_class(name, source), options, "problem")
     try:
         problem.layout  # noqa: B018  checks the fields now, not in the workers
         if not isinstance(problem.num_steps, Integral) or problem.num_steps < 1:

@@ -156,6 +156,12 @@ def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
         raise PenstockError(f"{where}: {describe(error)}") from error
 
 
+def needed(cls: type) -> list[str]:
+    """The names of the options that a class can't be built without."""
+    parameters = inspect.signature(cls).parameters.values()
+    return [each.name for each in parameters if each.kind in OPTION_KINDS and each.default is each.empty]
+
+
 def with_defaults(cls: type, options: Mapping[str, Any], *, given: int = 0) -> dict:
     """The options, followed by the default of every option that is absent.
 

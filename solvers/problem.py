@@ -141,6 +141,9 @@ class Problem(ABC):
     because single samples do not depend on one another.
     """
 
+    is_transient: bool = False
+    """Whether it evolves in time, as `penstock problems` says."""
+
     is_parallel: bool = False
     """Whether its simulations can be distributed over MPI ranks, see `comm`."""
 

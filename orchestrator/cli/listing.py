@@ -11,12 +11,12 @@ from rich.table import Table
 from penstock.errors import PenstockError
 from penstock.orchestrator.views import card
 from penstock.orchestrator.views.numbers import digits
-from penstock.registry import load_class
+from penstock.registry import load_class, needed
 from penstock.solvers.problem import Problem
 from penstock.solvers.problems import PROBLEMS
 
 OWN = "./my_file.py:MyClass or my_package.module:MyClass"
-COLUMNS = ("name", "dimension", "fields on", "samples per simulation")
+COLUMNS = ("name", "dimension", "fields on", "steady or\ntransient", "samples per\nsimulation")
 LISTED, MEASURED = ("what it is",), ("seconds per sample", "systems")
 
 
@@ -33,8 +33,8 @@ def show_problems(*, measures: bool) -> None:
             status.update(f"{'measuring' if measures else 'reading'} {name}")
             cls = load_class(name, PROBLEMS, "problem")
             about = inspect.cleandoc(cls.__doc__).partition("\n")[0]
-            if any(option.default is option.empty for option in inspect.signature(cls).parameters.values()):
-                table.add_row(name, "-", "-", "-", "-" if measures else about)  # all depends on its options
+            if needed(cls):
+                table.add_row(name, *["-"] * (len(COLUMNS) - 1), "-" if measures else about)  # all depends on them
                 continue
             problem = cls()
             table.add_row(name, *_described(problem), *(_measured(problem) if measures else (about,)))
@@ -50,6 +50,7 @@ def _described(problem: Problem) -> tuple[str, ...]:
     return (
         " and ".join(str(dimension) for dimension in sorted({each.dimension for each in geometries})) or "-",
         " and ".join(dict.fromkeys(each.label for each in geometries)) or "-",
+        "transient" if problem.is_transient else "steady",
         str(problem.num_steps),
     )
 

@@ -15,7 +15,7 @@ from penstock.layout import Layout
 from penstock.messages import whole_simulations
 from penstock.orchestrator.actors.local_worker import start_petsc
 from penstock.orchestrator.config.reading import lay_over
-from penstock.orchestrator.solving import build_problem
+from penstock.orchestrator.solving import build_problem, problem_class
 from penstock.orchestrator.views import card
 from penstock.orchestrator.views.pictures import draw_samples
 from penstock.solvers.measurement import Measurement, measure
@@ -25,6 +25,8 @@ NUM_DRAWS = 4
 
 def show_problem(name: str, options: tuple[str, ...], output: Path | None) -> None:
     """Solve four draws of a problem, draw them to a PNG, and print its card.
+
+    Without options, of a problem that can't do without, its docstring is printed, and which it needs.
 
     Args:
         name: the problem's name, or `./file.py:Class`.
@@ -38,6 +40,9 @@ def show_problem(name: str, options: tuple[str, ...], output: Path | None) -> No
     values: dict[str, Any] = {}
     for option in options:
         lay_over(values, option)
+    if not values and (lines := card.without_options(name, problem_class(name))):
+        print("\n".join(lines))
+        return
     problem = build_problem(name, values)
     picture = output or Path(f"{name.rpartition(':')[2]}.png")
     if not picture.absolute().parent.is_dir():  # before anything is solved

@@ -16,7 +16,7 @@ from rich.table import Table
 from penstock.layout import FieldSpec, Layout
 from penstock.machine import processor
 from penstock.orchestrator.views.numbers import digits
-from penstock.registry import with_defaults
+from penstock.registry import needed, with_defaults
 
 if TYPE_CHECKING:
     from penstock.solvers.measurement import Measurement, Systems
@@ -43,12 +43,32 @@ def about(problem: Problem, options: Mapping[str, Any]) -> list[str]:
     cls = type(problem)
     known = with_defaults(cls, {}) | dict(options)
     return [
-        *inspect.cleandoc(cls.__doc__ or cls.__name__).splitlines(),
+        *_docstring(cls),
         "",
         f"options: {', '.join(f'{key}={value}' for key, value in known.items()) or 'none'}",
         "parameters that are drawn:",
         *(f"    {', '.join(names)}: {law}" for law, names in _alike(problem.space.describe())),
     ]
+
+
+def without_options(name: str, cls: type) -> list[str]:
+    """Docstring and options of a class that can't be built without options.
+
+    Args:
+        name: the problem's name.
+        cls: its class.
+
+    Returns:
+        Lines; none where the class needs no options.
+    """
+    if not (missing := needed(cls)):
+        return []
+    given = " ".join(f"{key}=..." for key in missing)
+    return [*_docstring(cls), "", f"it needs options: penstock problems show {name} {given}"]
+
+
+def _docstring(cls: type) -> list[str]:
+    return inspect.cleandoc(cls.__doc__ or cls.__name__).splitlines()
 
 
 def fields_table(layout: Layout) -> Table:

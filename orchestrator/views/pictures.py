@@ -19,8 +19,11 @@ from penstock.orchestrator.views.numbers import digits
 
 MAX_ROWS = 8
 MAX_ARROWS = 400
+ARROWS = {"units": "inches", "width": 0.01}  # as thin in wide panels as in others
 TEXT_WIDTH, MAX_LINES = 42, 3  # of the scalars under a panel, in characters
-MAX_ASPECT = 5  # of a domain that is drawn to scale
+MAX_ASPECT = 10  # of a domain that is drawn to scale
+WIDE = 2.5  # aspect from which on a domain gets two panels' width, with its colour bar below
+WIDTH, HEIGHT, WIDE_HEIGHT = 3.2, 2.9, 2.4  # of a panel, and of a row of which one is wide, in inches
 POINT_AREA = 2e4  # of all points of a cloud together, in square points of print
 
 
@@ -42,8 +45,8 @@ def draw_comparison(
     """Draw a PNG with one row per sample.
 
     A row shows the input fields, and of the first output field the truth, the prediction and the absolute error. Fields
-    on a grid of one axis are drawn as lines, those on more than two axes as the middle slice along the others. Vectors
-    are drawn by their length, with arrows.
+    on an interval are drawn as a line per component, those on grids of three axes as the middle slice along the last.
+    Vectors are drawn by their length, with arrows. Domains keep their proportions up to 10 : 1.
 
     Args:
         path: the file.
@@ -67,7 +70,7 @@ def draw_comparison(
             _Panel("surrogate", predicted, output, limits),
             _Panel(
                 f"absolute error, {digits(100 * errors[row])} % in L2",
-                error if output.components > 1 else np.abs(error),  # of vectors the length is drawn
+                error if output.components > 1 and output.on.dimension > 1 else np.abs(error),  # the length is drawn
                 FieldSpec(name="error", on=output.on, components=output.components),
                 {"cmap": "magma"},
             ),
@@ -107,9 +110,12 @@ def _draw(
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    num_panels = len(panels(rows[0]))
-    size = (3.2 * num_panels, 2.9 * len(rows))
-    figure, axes = plt.subplots(len(rows), num_panels, figsize=size, squeeze=False, layout="constrained")
+    are_wide = [_is_wide(panel.spec.on) for panel in panels(rows[0])]
+    widths = [2 * WIDTH if is_wide else WIDTH for is_wide in are_wide]
+    size = (sum(widths), (WIDE_HEIGHT if any(are_wide) else HEIGHT) * len(rows))
+    figure, axes = plt.subplots(
+        len(rows), len(widths), figsize=size, width_ratios=widths, squeeze=False, layout="constrained"
+    )
     for row, of_row in zip(rows, axes, strict=True):
         for axis, panel in zip(of_row, panels(row), strict=True):
             geometry = panel.spec.on
@@ -120,6 +126,16 @@ def _draw(
             of_row[0].set_xlabel(fill(text, TEXT_WIDTH, max_lines=MAX_LINES, placeholder=" ..."), fontsize=8)
     figure.savefig(path, dpi=120, format="png")  # whatever the name ends in
     plt.close(figure)
+
+
+def _aspect(geometry: Geometry) -> float:
+    """Width over height of a domain of at least two dimensions."""
+    width, height = np.ptp(geometry.box[:, :2], axis=0)
+    return width / height
+
+
+def _is_wide(geometry: Geometry) -> bool:
+    return geometry.dimension > 1 and WIDE <= _aspect(geometry) <= MAX_ASPECT
 
 
 def _spread(num: int) -> np.ndarray:
@@ -158,13 +174,13 @@ def _shown(geometry: Geometry, arrays: Mapping[str, np.ndarray], row: int) -> sl
 
 
 def _draw_grid(figure, axis, panel: _Panel, grid: Grid, arrays: Mapping[str, np.ndarray], row: int) -> None:
-    values = _length(panel.values, panel.spec)
-    if grid.is_masked:
-        values = np.where(_shown(grid, arrays, row), values, np.nan)
-    if values.ndim == 1:
-        axis.plot(*grid.axes(), values)
-        return
     vectors = panel.values
+    if grid.is_masked:
+        vectors = np.where(_shown(grid, arrays, row), vectors, np.nan)
+    if grid.dimension == 1:
+        _draw_lines(axis, *grid.axes(), vectors)
+        return
+    values = _length(vectors, panel.spec)
     while values.ndim > 2:
         middle = values.shape[-1] // 2
         values, vectors = values[..., middle], vectors[..., middle]
@@ -174,8 +190,15 @@ def _draw_grid(figure, axis, panel: _Panel, grid: Grid, arrays: Mapping[str, np.
     if panel.spec.components == grid.dimension == 2:
         step = max(1, int(np.sqrt(values.size / MAX_ARROWS)))
         x, y = (coordinates[::step] for coordinates in grid.axes())
-        axis.quiver(x, y, *(component[::step, ::step].T for component in vectors), color="white")
-    _finish(figure, axis, image)
+        axis.quiver(x, y, *(component[::step, ::step].T for component in vectors), color="white", **ARROWS)
+    _finish(figure, axis, image, panel.spec.on)
+
+
+def _draw_lines(axis, x: np.ndarray, values: np.ndarray) -> None:
+    """A line per component."""
+    lines = axis.plot(x, values.T)
+    if len(lines) > 1:
+        axis.legend(lines, range(1, len(lines) + 1), fontsize=8)
 
 
 def _pixel_edges(coordinates: np.ndarray) -> tuple[float, float]:
@@ -190,7 +213,7 @@ def _draw_mesh(figure, axis, panel: _Panel, mesh: Mesh, arrays: Mapping[str, np.
         return
     image = axis.tripcolor(*points.T, cells, _length(panel.values, panel.spec), shading="gouraud", **panel.style)
     _draw_arrows(axis, panel, points, panel.values, "white")
-    _finish(figure, axis, image)
+    _finish(figure, axis, image, panel.spec.on)
 
 
 def _draw_points(figure, axis, panel: _Panel, geometry: Points, arrays: Mapping[str, np.ndarray], row: int) -> None:
@@ -200,29 +223,32 @@ def _draw_points(figure, axis, panel: _Panel, geometry: Points, arrays: Mapping[
 
 
 def _draw_cloud(figure, axis, panel: _Panel, points: np.ndarray, values: np.ndarray) -> None:
-    """One dot per point, seen along the last axis in 3D; a line in 1D."""
-    lengths = _length(values, panel.spec)
+    """One dot per point, seen along the last axis in 3D; lines in 1D."""
     if points.shape[1] == 1:
         order = np.argsort(points[:, 0])
-        axis.plot(points[order, 0], lengths[order])
+        _draw_lines(axis, points[order, 0], values[..., order])
         return
+    lengths = _length(values, panel.spec)
     image = axis.scatter(*points[:, :2].T, c=lengths, s=POINT_AREA / len(points), linewidths=0, **panel.style)
     _draw_arrows(axis, panel, points, values, "black")
-    _finish(figure, axis, image)
+    _finish(figure, axis, image, panel.spec.on)
 
 
 def _draw_arrows(axis, panel: _Panel, points: np.ndarray, values: np.ndarray, color: str) -> None:
-    if panel.spec.components == points.shape[1] == 2:
-        step = max(1, len(points) // MAX_ARROWS)
-        axis.quiver(*points[::step].T, *values[:, ::step], color=color)
+    if not panel.spec.components == points.shape[1] == 2:
+        return
+    places = np.flatnonzero(values.any(axis=0))  # where many vectors are 0, the others would be drawn too long
+    if len(places):
+        places = places[:: max(1, len(places) // MAX_ARROWS)]
+        axis.quiver(*points[places].T, *values[:, places], color=color, **ARROWS)
 
 
-def _finish(figure, axis, image) -> None:
-    sides = np.abs([np.subtract(*axis.get_xlim()), np.subtract(*axis.get_ylim())])
-    axis.set_aspect("equal" if sides.max() < MAX_ASPECT * sides.min() else "auto")
+def _finish(figure, axis, image, geometry: Geometry) -> None:
+    axis.set_aspect("equal" if 1 / MAX_ASPECT <= _aspect(geometry) <= MAX_ASPECT else "auto")
     axis.set_xticks([])
     axis.set_yticks([])
-    figure.colorbar(image, ax=axis, shrink=0.8)
+    below = {"location": "bottom", "aspect": 40} if _is_wide(geometry) else {}
+    figure.colorbar(image, ax=axis, shrink=0.8, **below)
 
 
 DRAWN: dict[type[Geometry], Callable] = {Grid: _draw_grid, Mesh: _draw_mesh, Points: _draw_points}

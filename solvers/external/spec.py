@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from penstock.errors import PenstockError
-from penstock.geometry import Geometry, Grid, Points
+import numpy as np
+
+from penstock.errors import PenstockError, text_of
+from penstock.geometry import Geometry, Grid, Mesh, Points
 from penstock.layout import FieldSpec
 from penstock.registry import build, nearest
 from penstock.solvers.parameters.distribution import Distribution
 from penstock.solvers.parameters.fields import BinaryField, DirichletField, GaussianField, LogNormalField, PeriodicField
+from penstock.solvers.parameters.mesh_field import MaternField
 from penstock.solvers.parameters.space import Discrete, LogUniform, Normal, ParameterSpace, TruncatedNormal, Uniform
 from penstock.yaml_file import read_mapping
 
@@ -27,8 +32,8 @@ LAWS: dict[str, type] = {
     "periodic_field": PeriodicField,
     "binary_field": BinaryField,
     "log_normal_field": LogNormalField,
+    "matern_field": MaternField,
 }
-GEOMETRIES: dict[str, type] = {"grid": Grid, "points": Points}
 KEYS = ("parameters", "geometries", "inputs", "outputs", "num_steps")
 
 
@@ -40,6 +45,47 @@ class Spec:
     inputs: tuple[FieldSpec, ...]
     outputs: tuple[FieldSpec, ...]
     num_steps: int
+
+    @cached_property
+    def choices(self) -> dict[str, tuple[Any, ...]]:
+        """The values of the parameters that are chosen by name.
+
+        A program is given their places, from 0.
+        """
+        return {
+            name: law.values
+            for name, law in self.space.distributions.items()
+            if isinstance(law, Discrete) and any(isinstance(value, str) for value in law.values)
+        }
+
+
+@dataclass(frozen=True)
+class MeshFile:
+    """The `build` of a mesh that lies in a file, with the arrays `points` and `cells`."""
+
+    path: str
+    """The .npz file."""
+
+    def __call__(self) -> tuple[np.ndarray, np.ndarray]:
+        with np.load(self.path) as arrays:
+            return arrays["points"], arrays["cells"]
+
+
+def _mesh(*, file: str, name: str = "") -> Mesh:
+    """The mesh in a .npz file. Raises ValueError where there is none."""
+    try:
+        points, _ = MeshFile(file)()
+    except FileNotFoundError:
+        raise ValueError(f"file = {file!r}: no such file") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:  # of other formats; an array alone; an array absent
+        raise ValueError(f"file = {file!r} must be a .npz file with `points` and `cells`: {text_of(error)}") from None
+    if points.ndim != 2:
+        raise ValueError(f"file = {file!r} has points of shape {points.shape}: give coordinates [P, d]")
+    return Mesh(*points.shape, MeshFile(file), name=name)
+
+
+GEOMETRIES: dict[str, Callable[..., Geometry]] = {"grid": Grid, "mesh": _mesh, "points": Points}
+"""Values of `kind`, with what takes the other options."""
 
 
 def spec_of(values: Mapping[str, Any]) -> Spec:
@@ -63,7 +109,10 @@ def spec_of(values: Mapping[str, Any]) -> Spec:
         name: _chosen("kind", GEOMETRIES, options, f"spec.geometries.{name}")
         for name, options in _section(values, "geometries").items()
     }
-    laws = {name: _law(options, f"spec.parameters.{name}") for name, options in _section(values, "parameters").items()}
+    laws = {
+        name: _law(options, geometries, f"spec.parameters.{name}")
+        for name, options in _section(values, "parameters").items()
+    }
     if "time" in laws:
         raise PenstockError("spec.parameters.time: the time of a sample has this name: take another")
     return Spec(
@@ -75,18 +124,24 @@ def spec_of(values: Mapping[str, Any]) -> Spec:
 
 
 def read_spec(path: Path) -> dict[str, Any]:
-    """What the YAML file of a spec holds.
+    """What the YAML file of a spec holds, as it means the same everywhere.
 
     Args:
         path: the file.
 
     Returns:
-        The argument of `spec_of`.
+        The argument of `spec_of`, with absolute paths of the files that it names.
 
     Raises:
         PenstockError: the file can't be read or holds no mapping.
     """
-    return read_mapping(path, what="the YAML file of a spec", needs="at least `outputs`")
+    values = read_mapping(path, what="the YAML file of a spec", needs="at least `outputs`")
+    if geometries := _section(values, "geometries"):
+        for options in geometries.values():
+            if isinstance(options.get("file"), str):
+                options["file"] = os.path.abspath(path.parent / options["file"])
+        values["geometries"] = geometries
+    return values
 
 
 def _section(values: Mapping[str, Any], key: str) -> dict[str, dict[str, Any]]:
@@ -102,19 +157,27 @@ def _section(values: Mapping[str, Any], key: str) -> dict[str, dict[str, Any]]:
     return {name: dict(options or {}) for name, options in section.items()}
 
 
-def _law(options: Mapping[str, Any], where: str) -> Distribution:
-    """The distribution, with the one of which it is a function inside."""
+def _law(options: Mapping[str, Any], geometries: Mapping[str, Geometry], where: str) -> Distribution:
+    """The distribution, with the one of which it is a function, on the mesh it names."""
     if isinstance(options.get("field"), Mapping):
-        options = {**options, "field": _law(options["field"], f"{where}.field")}
+        options = {**options, "field": _law(options["field"], geometries, f"{where}.field")}
+    if "mesh" in options:
+        meshes = {name: geometry for name, geometry in geometries.items() if isinstance(geometry, Mesh)}
+        options = {**options, "mesh": _named(options["mesh"], meshes, f"{where}.mesh")}
     return _chosen("law", LAWS, options, where)
 
 
-def _chosen(key: str, classes: Mapping[str, type], options: Mapping[str, Any], where: str) -> Any:
+def _chosen(key: str, classes: Mapping[str, Callable[..., Any]], options: Mapping[str, Any], where: str) -> Any:
     """An object of the class that the option `key` names, from the other options."""
-    name = options.get(key)
-    if name not in classes:
-        raise PenstockError(f"{where}.{key} = {name!r}: {nearest(name, classes)}")
-    return build(classes[name], {other: value for other, value in options.items() if other != key}, where)
+    chosen = _named(options.get(key), classes, f"{where}.{key}")
+    return build(chosen, {other: value for other, value in options.items() if other != key}, where)
+
+
+def _named(name: Any, known: Mapping[str, Any], where: str) -> Any:
+    """What has this name."""
+    if not isinstance(name, str) or name not in known:
+        raise PenstockError(f"{where} = {name!r}: {nearest(name, known)}")
+    return known[name]
 
 
 def _fields(values: Mapping[str, Any], key: str, geometries: Mapping[str, Geometry]) -> tuple[FieldSpec, ...]:
@@ -122,9 +185,6 @@ def _fields(values: Mapping[str, Any], key: str, geometries: Mapping[str, Geomet
     for name, options in _section(values, key).items():
         where = f"spec.{key}.{name}"
         if "geometry" in options:  # `on` would be "true" in YAML
-            geometry = options.pop("geometry")
-            if geometry not in geometries:
-                raise PenstockError(f"{where}.geometry = {geometry!r}: {nearest(geometry, geometries)}")
-            options["on"] = geometries[geometry]
+            options["on"] = _named(options.pop("geometry"), geometries, f"{where}.geometry")
         specs.append(build(FieldSpec, options | {"name": name}, where))
     return tuple(specs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -73,3 +74,50 @@ class WithQuantiles(Protocol):
             drawn value may show less than was drawn: the sign of a field hides its modes.
         """
         ...
+
+
+class FunctionOfField(ABC):
+    """A field that is a function of another one.
+
+    It has the capabilities of that one, see `can`.
+
+    Args:
+        field: the other field, such as a `GaussianField`.
+    """
+
+    def __init__(self, field: Distribution):
+        self.field = field
+
+    def draw(self, generator: np.random.Generator) -> np.ndarray:
+        """One field, float64 [*grid]."""
+        return self.of(self.field.draw(generator))
+
+    def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """The field of the other field that has these quantiles."""
+        return self.of(self.field.at_quantiles(quantiles, generator))
+
+    @abstractmethod
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """The function of the other field's values."""
+
+    def quantile_names(self, name: str) -> tuple[str, ...]:
+        """The names of `quantiles`, which are those of the other field."""
+        return self.field.quantile_names(name)
+
+    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
+        """The quantiles of the other field."""
+        return self.field.quantiles(generator)
+
+
+def can(distribution: Distribution, capability: type) -> bool:
+    """Whether a distribution has a capability.
+
+    A function of a field has it if that field has it.
+
+    Args:
+        distribution: the distribution.
+        capability: `AtQuantiles` or `WithQuantiles`.
+    """
+    while isinstance(distribution, FunctionOfField):
+        distribution = distribution.field
+    return isinstance(distribution, capability)

@@ -5,7 +5,7 @@ Axes:  K modes along each axis, M modes in all, *grid the points along each axis
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from functools import cached_property, lru_cache
 from itertools import product
 from typing import ClassVar
@@ -14,7 +14,7 @@ import numpy as np
 from scipy.fft import idctn, idstn, ifftn
 
 from penstock.geometry import Grid
-from penstock.solvers.parameters.distribution import Distribution
+from penstock.solvers.parameters.distribution import Distribution, FunctionOfField
 from penstock.solvers.parameters.normal_field import NormalField
 
 # Default number of modes along each axis, by dimension.
@@ -325,37 +325,6 @@ class PeriodicField(SpectralField):
 
     def _arranged(self, normals: np.ndarray) -> np.ndarray:
         return normals.reshape(-1, 2)
-
-
-class FunctionOfField(ABC):
-    """A function of another field, point by point.
-
-    Args:
-        field: the other field, such as a `GaussianField`.
-    """
-
-    def __init__(self, field: Distribution):
-        self.field = field
-
-    def draw(self, generator: np.random.Generator) -> np.ndarray:
-        """One field, float64 [*grid]."""
-        return self.of(self.field.draw(generator))
-
-    def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """The field of the other field that has these quantiles."""
-        return self.of(self.field.at_quantiles(quantiles, generator))
-
-    @abstractmethod
-    def of(self, values: np.ndarray) -> np.ndarray:
-        """The function of the other field's values."""
-
-    def quantile_names(self, name: str) -> tuple[str, ...]:
-        """The names of `quantiles`, which are those of the other field."""
-        return self.field.quantile_names(name)
-
-    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
-        """The quantiles of the other field."""
-        return self.field.quantiles(generator)
 
 
 class BinaryField(FunctionOfField):

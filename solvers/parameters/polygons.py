@@ -112,7 +112,29 @@ class Discs:
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         """The discs of one draw."""
-        num_discs = generator.integers(1, self.most, endpoint=True)
+        return self._of(generator.random(), generator)
+
+    def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Discs whose number has this quantile, [1]; radii and centres are drawn."""
+        generator.random()  # that of `draw`
+        return self._of(quantiles[0], generator)
+
+    def quantile_names(self, name: str) -> tuple[str, ...]:
+        """The name of the quantile of the number.
+
+        Radii and centres are not independent of each other, so they have none.
+        """
+        return (f"{name}_number",)
+
+    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
+        """The quantile of the number of discs that `draw` returns for this generator, [1]."""
+        quantile = generator.random()
+        self._of(quantile, generator)
+        return np.array([quantile])
+
+    def _of(self, quantile: float, generator: np.random.Generator) -> np.ndarray:
+        """Discs whose number has this quantile."""
+        num_discs = 1 + int(self.most * quantile)
         while True:
             radii = generator.uniform(self.smallest, self.largest, num_discs)
             centres = generator.random((num_discs, 2))

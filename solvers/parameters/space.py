@@ -10,7 +10,7 @@ from zlib import crc32
 import numpy as np
 
 from penstock.registry import nearest
-from penstock.solvers.parameters.distribution import AtQuantiles, Distribution, Narrowable, WithQuantiles
+from penstock.solvers.parameters.distribution import AtQuantiles, Distribution, Narrowable, WithQuantiles, can
 from penstock.solvers.parameters.scalars import Discrete, LogUniform, Normal, TruncatedNormal, Uniform
 
 __all__ = [
@@ -65,7 +65,7 @@ class ParameterSpace:
     @property
     def takes_quantiles(self) -> bool:
         """Whether `at_quantiles` works, because each distribution is `AtQuantiles`."""
-        return all(isinstance(distribution, AtQuantiles) for distribution in self.distributions.values())
+        return all(can(distribution, AtQuantiles) for distribution in self.distributions.values())
 
     def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> dict[str, Any]:
         """The parameters with these quantiles, by name.
@@ -108,7 +108,7 @@ class ParameterSpace:
     def quantile_names(self) -> tuple[str, ...]:
         """The names of `quantiles`; none if a distribution is not `WithQuantiles`."""
         distributions = self.distributions
-        if not all(isinstance(distribution, WithQuantiles) for distribution in distributions.values()):
+        if not all(can(distribution, WithQuantiles) for distribution in distributions.values()):
             return ()
         return tuple(quantile for name in distributions for quantile in distributions[name].quantile_names(name))
 

@@ -42,7 +42,14 @@ class SineSeries:
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         """One field, float64 [n]."""
-        amplitudes, phases = self._draw_uniforms(generator)
+        return self._of(self._draw_uniforms(generator))
+
+    def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """The field of amplitudes and phases with these quantiles; nothing is drawn."""
+        return self._of(np.reshape(quantiles, (2, self.num_modes)))
+
+    def _of(self, uniforms: np.ndarray) -> np.ndarray:
+        amplitudes, phases = uniforms
         modes = np.append(0, -1j * (amplitudes - 0.5) * np.exp(2j * np.pi * phases))
         return irfft(modes, self.resolution, norm="forward") / np.abs(irfft(modes, FINE, norm="forward")).max()
 
@@ -95,7 +102,14 @@ class TravellingWaves:
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         """One set of waves, float64 [4, J]."""
-        amplitudes, frequencies, numbers, phases = self._draw_uniforms(generator)
+        return self._of(self._draw_uniforms(generator))
+
+    def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """The waves with these quantiles; nothing else is drawn."""
+        return self._of(np.reshape(quantiles, (4, self.num_waves)))
+
+    def _of(self, uniforms: np.ndarray) -> np.ndarray:
+        amplitudes, frequencies, numbers, phases = uniforms
         return np.stack(
             [
                 self.amplitude * (2 * amplitudes - 1),

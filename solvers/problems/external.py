@@ -35,7 +35,8 @@ class External(Problem):
     A worker starts the program once, and asks it for one simulation after another: the parameters go to it, and samples
     come back, through memory that both share. The spec says what is drawn, what the program gives, and on which
     geometries. An input by a parameter's name is that parameter, `time` is the time that the program gives with a
-    sample, and the program writes all other inputs. docs/external-solvers.md has the protocol, and clients in C,
+    sample, and the program writes all other inputs. Of a choice of names it is the place in the list, from 0.
+    docs/external-solvers.md has the protocol, and clients in C,
     Fortran and Python. Nothing is solved by penstock, so the options of `solver.strategy` and `solver.accuracy` do
     nothing.
 
@@ -69,9 +70,10 @@ class External(Problem):
         self.timeout_s = timeout_s
         self.space = found.space
         self.inputs, self.outputs, self.num_steps = found.inputs, found.outputs, found.num_steps
+        self._choices = found.choices  # before any is narrowed: places are those in the spec
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
-        numbers = {name: as_numbers(name, value) for name, value in parameters.items()}
+        numbers = self._numbers(parameters)
         taken: dict[int, _Kept] = {}
         try:
             yield from self._samples(numbers, taken)
@@ -82,8 +84,8 @@ class External(Problem):
     @cached_property
     def program(self) -> Program:
         """The program, which is not started yet."""
-        specimen = self.space.draw(np.random.default_rng(0))
-        shapes = {name: as_numbers(name, value).shape for name, value in specimen.items()}
+        specimen = self._numbers(self.space.draw(np.random.default_rng(0)))
+        shapes = {name: value.shape for name, value in specimen.items()}
         return Program(self.command, SharedMemory(shapes, self._shapes), timeout_s=self.timeout_s)
 
     @cached_property
@@ -98,6 +100,11 @@ class External(Problem):
             for name, shape in geometry.travelling.items():
                 shapes[name] = _lengths(geometry, name, shape) if geometry.is_ragged else shape[1:]
         return shapes
+
+    def _numbers(self, parameters: Parameters) -> dict[str, np.ndarray]:
+        """The parameters as the program is given them."""
+        places = {name: values.index(parameters[name]) for name, values in self._choices.items()}
+        return {name: as_numbers(name, value) for name, value in {**parameters, **places}.items()}
 
     def _samples(self, parameters: Mapping[str, np.ndarray], taken: dict[int, _Kept]) -> Iterator[Sample]:
         """The samples whose steps are not taken yet.

@@ -19,7 +19,7 @@ from tests.support.refusals import refusal
 PROBLEM = """
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.solvers.parameters.fields import GaussianField
+from penstock.solvers.parameters.fields import BinaryField, GaussianField
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
 
@@ -55,6 +55,10 @@ class Coin:
 
 class HasCoin(Mine):
     space = ParameterSpace(speed=Uniform(2.0, 5.0), source=GaussianField(8, num_modes=8), coin=Coin())
+
+
+class HasFunctionOfCoin(Mine):
+    space = ParameterSpace(speed=Uniform(2.0, 5.0), source=BinaryField(Coin(), above=2.0, below=1.0))
 """
 
 
@@ -134,6 +138,7 @@ def test_a_design_reaches_the_training_simulations_alone(write):
         ),
         ({"name": "./mine.py:DrawsItself", "design": "sobol"}, "problem.design = 'sobol' chooses parameters by their"),
         ({"name": "./mine.py:HasCoin", "design": "halton"}, "can't all be chosen so: give monte_carlo"),
+        ({"name": "./mine.py:HasFunctionOfCoin", "design": "halton"}, "can't all be chosen so: give monte_carlo"),
         ({"design": "sobl"}, "problem.design = 'sobl': input should be 'monte_carlo', 'sobol'"),
         ({"parameters": 3}, "problem.parameters = 3"),
     ],

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from penstock.geometry import Grid
-from penstock.layout import FieldSpec, Sample
-from penstock.solvers.parameters.space import ParameterSpace
-from penstock.solvers.parameters.waves import RandomWaves
-from penstock.solvers.problem import Parameters, Problem, Solve
-from penstock.solvers.problems.frames import check_frames, samples
+from penstock.layout import Sample
+from penstock.solvers.problem import Parameters, Solve
+from penstock.solvers.problems.finite_volume.circle import OnCircle
+from penstock.solvers.problems.frames import samples
 
 
-class Advection(Problem):
+class Advection(OnCircle):
     """Advection on the unit circle: from u at one time to u at the next.
 
     ∂u/∂t + β ∂u/∂x = 0, so that u(x, t) = u(x - β t, 0).
@@ -34,18 +32,10 @@ class Advection(Problem):
     """
 
     def __init__(self, *, resolution: int = 1024, speed: float = 0.4, num_steps: int = 20, interval: float = 0.1):
-        if resolution < 8:
-            raise ValueError(f"resolution = {resolution} is too small: four waves need at least 8 cells")
+        super().__init__(resolution=resolution, num_steps=num_steps, interval=interval)
         if not np.isfinite(speed):
             raise ValueError(f"speed = {speed} must be finite")
-        check_frames(num_steps, interval, 1)
         self.speed = speed
-        self.num_steps = num_steps
-        self.interval = interval
-        self.space = ParameterSpace(initial=RandomWaves())
-        self.grid = Grid((resolution,), periodic=True)
-        self.inputs = (FieldSpec(name="before", on=self.grid),)
-        self.outputs = (FieldSpec(name="solution", on=self.grid),)
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         (x,) = self.grid.axes()

@@ -7,20 +7,18 @@ from functools import cached_property
 
 import numpy as np
 
-from penstock.geometry import Grid
-from penstock.layout import FieldSpec, Sample
+from penstock.layout import Sample
 from penstock.solvers.discretisation.explicit.cell_diffusion import CellDiffusion
 from penstock.solvers.discretisation.explicit.finite_volume import FiniteVolumes, march
 from penstock.solvers.discretisation.explicit.time_steps import strang
-from penstock.solvers.parameters.space import ParameterSpace
-from penstock.solvers.parameters.waves import RandomWaves
-from penstock.solvers.problem import Parameters, Problem, Solve
-from penstock.solvers.problems.frames import check_frames, samples
+from penstock.solvers.problem import Parameters, Solve
+from penstock.solvers.problems.finite_volume.circle import OnCircle
+from penstock.solvers.problems.frames import samples
 
 COURANT = 0.5  # of half a step, |u| Δt / (2 h): up to here no step makes a new extreme
 
 
-class BurgersShocks(Problem):
+class BurgersShocks(OnCircle):
     """Burgers' equation with shocks: from u at one time to u at the next.
 
     ∂u/∂t + ∂(u²/2)/∂x = (ε / π) ∂²u/∂x²   on the unit circle.
@@ -43,19 +41,10 @@ class BurgersShocks(Problem):
     """
 
     def __init__(self, *, resolution: int = 1024, diffusion: float = 0.01, num_steps: int = 20, interval: float = 0.1):
-        if resolution < 8:
-            raise ValueError(f"resolution = {resolution} is too small: four waves need at least 8 cells")
+        super().__init__(resolution=resolution, num_steps=num_steps, interval=interval)
         if not 0 <= diffusion < np.inf:
             raise ValueError(f"diffusion = {diffusion} must be at least 0 and finite")
-        check_frames(num_steps, interval, 1)
-        self.resolution = resolution
         self.diffusion = diffusion
-        self.num_steps = num_steps
-        self.interval = interval
-        self.space = ParameterSpace(initial=RandomWaves())
-        self.grid = Grid((resolution,), periodic=True)
-        self.inputs = (FieldSpec(name="before", on=self.grid),)
-        self.outputs = (FieldSpec(name="solution", on=self.grid),)
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         (x,) = self.grid.axes()

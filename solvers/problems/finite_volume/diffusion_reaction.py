@@ -45,6 +45,8 @@ class DiffusionReaction(Problem):
         interval: time between `before` and `solution`.
     """
 
+    is_transient = True
+
     def __init__(self, *, resolution: int = 128, num_steps: int = 20, interval: float = 0.25):
         if resolution < 2:
             raise ValueError(f"resolution = {resolution} is too small: diffusion needs at least 2 cells per axis")

@@ -44,6 +44,8 @@ class ShallowWater(Problem):
         interval: time between `before` and `solution`.
     """
 
+    is_transient = True
+
     def __init__(self, *, resolution: int = 128, num_steps: int = 20, interval: float = 0.05):
         if resolution < 16:
             raise ValueError(f"resolution = {resolution} is too small: the dam needs at least 16 cells per axis")

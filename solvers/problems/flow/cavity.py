@@ -10,9 +10,9 @@ import numpy as np
 from penstock.geometry import Grid, Mesh
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.elements.taylor_hood import TaylorHood
+from penstock.solvers.discretisation.elements.triangulation import square
 from penstock.solvers.parameters.space import LogUniform, ParameterSpace
 from penstock.solvers.problem import Parameters, Problem, Solve
-from penstock.solvers.problems.flow.meshes import square
 from penstock.solvers.problems.flow.profile import Profile
 from penstock.solvers.problems.flow.steady_flow import SteadyFlow, check_levels
 

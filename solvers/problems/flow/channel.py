@@ -13,7 +13,7 @@ import numpy as np
 from penstock.arrays.simplices import checked_cells
 from penstock.geometry import Mesh
 from penstock.solvers.discretisation.elements.taylor_hood import TaylorHood, with_midpoints
-from penstock.solvers.problems.flow.meshes import graded, halves, quadrilaterals
+from penstock.solvers.discretisation.elements.triangulation import graded, halves, quadrilaterals
 
 HEIGHT, LENGTH = 0.41, 2.2
 CENTRE, RADIUS = np.array([0.2, 0.2]), 0.05  # of the cylinder

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from penstock.solvers.parameters.distribution import FunctionOfField
 from penstock.solvers.parameters.fields import GaussianField
 
 SPREAD = 0.5  # standard deviation of the logarithm
 
 
-class Profile:
+class Profile(FunctionOfField):
     """A velocity on [0, 1] that is positive with mean 1, and 0 at both ends.
 
         f(s) = c (4 s (1 - s))^m exp(g(s) / 2),
@@ -22,28 +23,20 @@ class Profile:
     """
 
     def __init__(self, num_points: int, *, power: int):
+        super().__init__(GaussianField(num_points, dimension=1, centring="vertices"))
         self.power = power
-        self.field = GaussianField(num_points, dimension=1)  # its cells stand for the points
         s = np.arange(num_points) / (num_points - 1)
         self.window = (4 * s * (1 - s)) ** power
 
-    def draw(self, generator: np.random.Generator) -> np.ndarray:
-        """One profile, float64 [num_points]."""
-        values = self.window * np.exp(SPREAD * self.field.draw(generator) / np.sqrt(self.field.variance))
-        return values * (len(values) - 1) / values.sum()
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """The profile of a draw of g, float64 [num_points]."""
+        profile = self.window * np.exp(SPREAD * values / np.sqrt(self.field.variance))
+        return profile * (len(profile) - 1) / profile.sum()
 
     def features(self, value: np.ndarray) -> np.ndarray:
         """The logarithm of c exp(g / 2) between the ends, scaled."""
         logarithm = np.log(value[1:-1] / self.window[1:-1])
         return logarithm / (SPREAD * np.sqrt(len(logarithm)))
-
-    def quantile_names(self, name: str) -> tuple[str, ...]:
-        """The names of `quantiles`, which are those of the Gaussian field."""
-        return self.field.quantile_names(name)
-
-    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
-        """The quantiles of the Gaussian field."""
-        return self.field.quantiles(generator)
 
     def describe(self) -> str:
         """One line of prose for the card of an exported model."""

@@ -12,10 +12,10 @@ from penstock.geometry import Grid, Mesh
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.elements.compiled import form
 from penstock.solvers.discretisation.elements.taylor_hood import TaylorHood, overwrite
+from penstock.solvers.discretisation.elements.triangulation import square
 from penstock.solvers.parameters.fields import GaussianField
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
-from penstock.solvers.problems.flow.meshes import square
 
 if TYPE_CHECKING:
     import dolfinx
@@ -44,7 +44,7 @@ class Stokes(Problem):
         if resolution < 2:
             raise ValueError(f"resolution = {resolution} is too small: an inner vertex needs 2 squares per side")
         self.resolution = resolution
-        field = GaussianField(2 * resolution + 1)  # its cells stand for vertices and midpoints of edges
+        field = GaussianField(2 * resolution + 1, centring="vertices")  # and midpoints of edges
         self.space = ParameterSpace(force_x=field, force_y=field)
         grid = Grid((resolution + 1, resolution + 1), centring="vertices")
         self.inputs = (FieldSpec(name="force", on=grid, components=2),)

@@ -52,6 +52,8 @@ class VortexStreet(Problem):
             to 0.01.
     """
 
+    is_transient = True
+
     def __init__(
         self, *, resolution: int = 12, num_steps: int = 20, interval: float = 0.05, steps_per_interval: int = 10
     ):

@@ -16,10 +16,10 @@ from penstock.arrays.simplices import checked_cells, lumped_mass
 from penstock.geometry import MeshArrays, Points
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.elements.mesh_fem import MeshElements, Recovery, WeakForm, plane
+from penstock.solvers.discretisation.elements.triangulation import graded, halves, quadrilaterals
 from penstock.solvers.parameters.fields import PeriodicField
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import Parameters, Problem, Solve
-from penstock.solvers.problems.flow.meshes import graded, halves, quadrilaterals
 from penstock.solvers.problems.solids.hooke import lame, stress
 
 if TYPE_CHECKING:

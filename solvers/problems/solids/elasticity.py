@@ -33,8 +33,8 @@ class Elasticity(Problem):
     variance of 1, Poisson's ratio ν, uniform on [0.2, 0.4], and the components of t, standard normal. The law is ours.
 
     P1 finite elements by DOLFINx on n^d squares or cubes cut into simplices; E has a value at each vertex and is linear
-    between them. (The field's n + 1 cells along each axis are laid with their centres on the vertices.) The matrix is
-    symmetric positive definite and comes with the rigid motions of the body for algebraic multigrid.
+    between them. The matrix is symmetric positive definite and comes with the rigid motions of the body for algebraic
+    multigrid.
 
     With m `derivatives` a sample also has ∂u/∂ξ_k for the m leading modes of E's Gaussian field, whose coefficients ξ_k
     are standard normal. A ∂u/∂ξ = -(∂A/∂ξ) u has the matrix of u, so a direct solver factors once.
@@ -58,7 +58,7 @@ class Elasticity(Problem):
             raise ValueError(f"dimension = {dimension} must be 2 or 3")
         self.dimension = dimension
         self.traction_names = [f"traction_{axis}" for axis in "xyz"[:dimension]]
-        gaussian = GaussianField(resolution + 1, dimension=dimension)
+        gaussian = GaussianField(resolution + 1, dimension=dimension, centring="vertices")
         self.stiffness = LogNormalField(gaussian)
         self.directions = gaussian.directions(derivatives) if derivatives else {}
         self.space = ParameterSpace(

@@ -51,6 +51,8 @@ class Burgers(Problem):
         law: of u at first: "paper" or "code".
     """
 
+    is_transient = True
+
     def __init__(
         self,
         *,

@@ -34,6 +34,7 @@ EXTENT = 2.0  # of the square, whose middle is the origin
 DIFFUSIVITIES = (2e-5, 1e-5)  # of a and b
 LARGEST_STEP = 0.5
 DEVIATION = 0.13  # of a and b at first, about
+FEWEST, MOST = 10, 100  # humps of a, and of b
 
 
 class GrayScott(Problem):
@@ -64,6 +65,8 @@ class GrayScott(Problem):
         interval: time between `before` and `solution`.
         diffusion: "fft", or "systems" for linear systems.
     """
+
+    is_transient = True
 
     def __init__(
         self,
@@ -183,11 +186,28 @@ class Clusters:
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         """a and b at first, [2, n, n]."""
-        missing, b = (self._cluster(generator) for _ in range(2))
+        return self._of(generator.random(2), generator)
+
+    def at_quantiles(self, quantiles: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """a and b whose numbers of humps have these quantiles, [2]; the humps are drawn."""
+        generator.random(2)  # those of `draw`
+        return self._of(quantiles, generator)
+
+    def quantile_names(self, name: str) -> tuple[str, ...]:
+        """The names of `quantiles`."""
+        return (f"{name}_number_a", f"{name}_number_b")
+
+    def quantiles(self, generator: np.random.Generator) -> np.ndarray:
+        """The quantiles of N for a and for b, [2]."""
+        quantiles = generator.random(2)
+        self._of(quantiles, generator)
+        return quantiles
+
+    def _of(self, quantiles: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        missing, b = (self._cluster(FEWEST + int((MOST + 1 - FEWEST) * quantile), generator) for quantile in quantiles)
         return np.stack([1 - missing, b])
 
-    def _cluster(self, generator: np.random.Generator) -> np.ndarray:
-        number = generator.integers(10, 101)
+    def _cluster(self, number: int, generator: np.random.Generator) -> np.ndarray:
         heights, rates = generator.uniform(1, 3, number), generator.uniform(150, 300, number)
         offsets = EXTENT * (np.arange(self.resolution) / self.resolution - generator.random((2, number, 1)))
         offsets = (offsets + EXTENT / 2) % EXTENT - EXTENT / 2  # to the nearest image
@@ -201,4 +221,4 @@ class Clusters:
 
     def describe(self) -> str:
         """One line of prose for the card of an exported model."""
-        return "10 to 100 humps, 0.04 to 0.06 wide, that b has and 1 - a has, both scaled to [0, 1]"
+        return f"{FEWEST} to {MOST} humps, 0.04 to 0.06 wide, that b has and 1 - a has, both scaled to [0, 1]"

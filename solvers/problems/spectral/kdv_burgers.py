@@ -61,6 +61,8 @@ class KdVBurgers(Problem):
             E3, with 250 frames.
     """
 
+    is_transient = True
+
     def __init__(self, *, case: str = "E2", resolution: int = 256, num_steps: int = 25, interval: float = 0.16):
         if case not in CASES:
             raise ValueError(f"case = {case!r} is not known: {' or '.join(CASES)}")

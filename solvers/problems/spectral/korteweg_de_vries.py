@@ -46,6 +46,8 @@ class KortewegDeVries(Problem):
         interval: time between `before` and `solution`.
     """
 
+    is_transient = True
+
     def __init__(
         self, *, resolution: int = 256, hyperviscosity: float = 0.0, num_steps: int = 50, interval: float = 0.1
     ):

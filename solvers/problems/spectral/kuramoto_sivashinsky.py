@@ -54,6 +54,8 @@ class KuramotoSivashinsky(Problem):
         warm_up: intervals that are dropped, at least 0.
     """
 
+    is_transient = True
+
     def __init__(self, *, resolution: int = 128, num_steps: int = 50, interval: float = 0.5, warm_up: int = 200):
         check_resolution(resolution, smallest=64)
         check_frames(num_steps, interval, 1)

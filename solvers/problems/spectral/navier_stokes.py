@@ -46,6 +46,8 @@ class NavierStokes(Problem):
         law: of the vorticity at first: "paper" or "code".
     """
 
+    is_transient = True
+
     def __init__(
         self,
         *,

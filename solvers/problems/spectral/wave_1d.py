@@ -55,6 +55,8 @@ class Wave1D(Problem):
         history: frames that are given, at least 1.
     """
 
+    is_transient = True
+
     def __init__(
         self,
         *,

@@ -44,7 +44,7 @@ class ConvectionDiffusion(Problem):
             raise ValueError(f"peclet = {peclet} must be above 0 and finite: the diffusion is 1 / peclet")
         self.resolution = resolution
         self.peclet = peclet
-        field = GaussianField(resolution + 1, exponent=3.0, inverse_length=7.0)  # its cells stand for the vertices
+        field = GaussianField(resolution + 1, exponent=3.0, inverse_length=7.0, centring="vertices")
         self.space = ParameterSpace(stream=field)
         grid = Grid((resolution, resolution))
         self.inputs = (FieldSpec(name="wind_x", on=grid), FieldSpec(name="wind_y", on=grid))

@@ -66,9 +66,7 @@ class DoubleGlazing(Problem):
             )
         self.resolution = resolution
         self.is_random = wind == "random"
-        self._field = GaussianField(
-            resolution + 1, exponent=3.0, inverse_length=7.0
-        )  # its cells stand for the vertices
+        self._field = GaussianField(resolution + 1, exponent=3.0, inverse_length=7.0, centring="vertices")
         grid = Grid((resolution, resolution), extent=(SIDE, SIDE), origin=(-1.0, -1.0))
         drawn = {"diffusion": LogUniform(smallest_diffusion, largest_diffusion)}
         self.inputs = (FieldSpec(name="diffusion"),)

@@ -62,7 +62,7 @@ class Helmholtz(Problem):
         check_waves(resolution, wavenumber)
         self.resolution = resolution
         self.wavenumber = wavenumber
-        self._field = GaussianField(resolution + 1)  # its cells stand for the vertices
+        self._field = GaussianField(resolution + 1, centring="vertices")
         self.space = ParameterSpace(medium=self._field)
         self._shape = (resolution + 1, resolution + 1)
         grid = Grid(self._shape, centring="vertices")

@@ -57,7 +57,7 @@ class HelmholtzReal(Problem):
         check_waves(resolution, wavenumber)
         self.resolution = resolution
         self.wavenumber = wavenumber
-        self.space = ParameterSpace(medium=GaussianField(resolution + 1, num_modes=11))  # cells stand for the vertices
+        self.space = ParameterSpace(medium=GaussianField(resolution + 1, num_modes=11, centring="vertices"))
         self._shape = (resolution + 1, resolution + 1)
         grid = Grid(self._shape, centring="vertices")
         self.inputs = (FieldSpec(name="speed", on=grid),)

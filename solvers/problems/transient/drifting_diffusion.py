@@ -41,6 +41,8 @@ class DriftingDiffusion(Problem):
             per axis.
     """
 
+    is_transient = True
+
     def __init__(self, *, resolution: int = 64, num_steps: int = 100, time_step: float = 0.01):
         if resolution < 1:
             raise ValueError(f"resolution = {resolution} is too small: the grid needs at least 1 inner point per axis")

@@ -55,6 +55,7 @@ class HeatLShape(Problem):
             per step.
     """
 
+    is_transient = True
     is_parallel = True
 
     def __init__(self, *, resolution: int = 32, num_steps: int = 20, time_step: float = 0.01):

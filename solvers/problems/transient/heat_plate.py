@@ -43,6 +43,8 @@ class HeatPlate(Problem):
         time_step: length of a time step, Δt > 0. Good values: 0.001 to 0.01 L².
     """
 
+    is_transient = True
+
     def __init__(self, *, resolution: int = 100, extent: float = 10.0, num_steps: int = 100, time_step: float = 0.01):
         if resolution < 1:
             raise ValueError(f"resolution = {resolution} is too small: the grid needs at least 1 inner point per axis")

@@ -37,6 +37,8 @@ class Lorenz(Problem):
         interval: time between `before` and `solution`. Good values: 0.01 to 0.5.
     """
 
+    is_transient = True
+
     def __init__(self, *, num_steps: int = 100, interval: float = 0.1):
         check_frames(num_steps, interval, 1)
         self.num_steps = num_steps

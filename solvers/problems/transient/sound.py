@@ -57,6 +57,8 @@ class Sound(Problem):
             further than w / 2; w / 20 is good.
     """
 
+    is_transient = True
+
     def __init__(
         self,
         *,

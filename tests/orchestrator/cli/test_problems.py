@@ -26,9 +26,11 @@ def test_every_problem_has_a_row_with_its_dimension_and_steps(capsys):
     listing.show_problems(measures=False)
     rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
     assert rows.keys() >= PROBLEMS.keys()
-    assert re.match(r"darcy +2 +a grid +1 +Darcy flow on the unit square or cube", rows["darcy"])
-    assert re.match(r"heat_l_shape +2 +a mesh +\d+ ", rows["heat_l_shape"])
-    assert re.match(r"burgers +1 +a grid ", rows["burgers"])
+    assert re.match(r"darcy +2 +a grid +steady +1 +Darcy flow on the unit square or cube", rows["darcy"])
+    assert re.match(r"heat_l_shape +2 +a mesh +transient +\d+ ", rows["heat_l_shape"])
+    assert re.match(r"burgers +1 +a grid +transient +1 ", rows["burgers"])
+    assert re.match(r"bratu +2 +a grid +steady +20 ", rows["bratu"])  # its samples follow λ, not time
+    assert re.match(r"external +- +- +- +- +A program in any language", rows["external"])
 
 
 def test_the_list_is_what_the_bare_command_prints():
@@ -127,6 +129,15 @@ def test_points_that_vary_are_drawn_and_a_file_of_ones_own_is_shown(tmp_path, mo
     assert "A problem of mine." in capsys.readouterr().out and (tmp_path / "Mine.png").exists()
 
 
+@pytest.mark.parametrize(("name", "needs"), [("external", "command=... spec=..."), ("store", "path=...")])
+def test_a_problem_that_needs_options_is_described_without(tmp_path, monkeypatch, capsys, name, needs):
+    monkeypatch.chdir(tmp_path)
+    show_problem(name, (), None)
+    printed = capsys.readouterr().out
+    assert "Args:" in printed and printed.endswith(f"penstock problems show {name} {needs}\n")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("name", "options", "complaint"),
     [
@@ -134,6 +145,7 @@ def test_points_that_vary_are_drawn_and_a_file_of_ones_own_is_shown(tmp_path, mo
         ("darcy", ("resolutoin=3",), "problem.resolutoin: unknown key; did you mean 'resolution'?"),
         ("darcy", ("resolution=1",), "resolution = 1 is too small"),
         ("darcy", ("resolution",), "an override reads key=value"),
+        ("external", ("command=./heat",), "problem.spec: missing"),
         ("poisson", ("resolution=8",), "none/picture.png: there is no such folder"),
     ],
 )

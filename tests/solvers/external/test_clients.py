@@ -13,6 +13,7 @@ import pytest
 from penstock.solvers.external import INCLUDE
 from penstock.solvers.external.process import ProgramFault
 from penstock.solvers.external.protocol import DESCRIPTORS, SharedMemory
+from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problem import SolveError
 from penstock.solvers.problems.external import External
 
@@ -242,3 +243,47 @@ def test_a_fork_in_c_that_speaks_is_named(tmp_path):
     problem = External(command=str(tmp_path / "forks"), spec={"outputs": {"u": {}}})
     with pytest.raises(ProgramFault, match=r"process \d+ was forked from \d+"):
         list(problem.simulate({}, None))
+
+
+def test_a_choice_of_names_is_given_as_its_place_in_the_spec(tried):
+    """Also where a configuration leaves fewer of them."""
+    text = """
+from penstock.solvers.external.client import Program
+program = Program()
+for parameters in program:
+    program.send(step=0, u=float(parameters["scheme"]))
+"""
+    schemes = {"scheme": {"law": "discrete", "values": ["upwind", "central", "weno"]}}
+    problem = tried(text, parameters=schemes, inputs={"scheme": {}}, outputs={"u": {}}).problem
+    problem.space = problem.space.narrowed({"scheme": ["central", "weno"]})
+    for scheme, place in (("central", 1), ("weno", 2)):
+        (sample,) = problem.simulate({"scheme": scheme}, None)
+        assert sample.inputs["scheme"] == sample.outputs["u"] == place
+    problem.space = problem.space.narrowed({"scheme": "weno"})
+    (sample,) = problem.simulate(problem.draw(generator_of(0, "training", 0)), None)
+    assert sample.outputs["u"] == 2
+
+
+def test_a_program_takes_and_gives_fields_on_a_mesh(tried, tmp_path):
+    points = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    np.savez(tmp_path / "plate.npz", points=points, cells=np.array([[0, 1, 2], [0, 2, 3]]))
+    text = """
+import numpy as np
+from penstock.solvers.external.client import Program
+program = Program()
+points = np.load("plate.npz")["points"]
+for parameters in program:
+    program.send(step=0, u=points.T * parameters["load"])
+"""
+    problem = tried(
+        text,
+        parameters={"load": {"law": "matern_field", "mesh": "plate", "inverse_length": 0.5}},
+        geometries={"plate": {"kind": "mesh", "file": str(tmp_path / "plate.npz")}},
+        inputs={"load": {"geometry": "plate"}},
+        outputs={"u": {"geometry": "plate", "components": 2}},
+    ).problem
+    parameters = problem.draw(generator_of(0, "training", 0))
+    (sample,) = problem.simulate(parameters, None)
+    np.testing.assert_array_equal(sample.inputs["load"], parameters["load"])
+    np.testing.assert_array_equal(sample.outputs["u"], points.T * parameters["load"])
+    assert problem.layout.pack([sample])["targets"].shape == (1, 2, 4)

@@ -40,6 +40,12 @@ def test_their_number_is_uniform_and_a_lone_one_is_uniform_where_it_finds_room()
     assert place.var(axis=0) == pytest.approx([1 / 12, 1 / 12], rel=0.2)
 
 
+def test_their_number_is_at_its_quantile():
+    generator = np.random.default_rng(0)
+    numbers = [len(DISCS.at_quantiles(np.array([quantile]), generator)) for quantile in (0.01, 0.26, 0.51, 0.76, 0.99)]
+    assert numbers == [1, 2, 3, 4, 4] and DISCS.quantile_names("holes") == ("holes_number",)
+
+
 def test_the_distance_of_features_is_the_root_of_the_area_where_discs_differ():
     one, other = np.array([[0.3, 0.3, 0.1]]), np.array([[0.7, 0.3, 0.1], [0.3, 0.3, 0.1]])
     distance = np.linalg.norm(DISCS.features(one) - DISCS.features(other))

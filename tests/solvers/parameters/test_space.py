@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from penstock.registry import load_class
+from penstock.solvers.parameters.distribution import AtQuantiles, WithQuantiles, can
 from penstock.solvers.parameters.fields import (
     BinaryField,
     DirichletField,
@@ -21,6 +23,7 @@ from penstock.solvers.parameters.space import (
     Uniform,
     generator_of,
 )
+from penstock.solvers.problems import PROBLEMS
 
 SPACE = ParameterSpace(
     speed=Uniform(2.0, 5.0, "m/s"),
@@ -40,6 +43,33 @@ def test_the_value_at_the_quantiles_of_a_draw_is_that_draw(law):
     quantiles = law.quantiles(generator_of(0, "training", 1))
     chosen = law.at_quantiles(quantiles, generator_of(0, "training", 1))
     np.testing.assert_allclose(chosen, law.draw(generator_of(0, "training", 1)), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", [name for name in PROBLEMS if name not in ("external", "store")])
+def test_every_problem_takes_every_design(name):
+    """The values at the quantiles of a draw are that draw, and quantiles leave the generator as it does."""
+    problem = load_class(name, PROBLEMS, "problem")()
+    assert problem.quantile_names and problem.space.takes_quantiles
+    for parameter, law in problem.space.distributions.items():
+        first, second = generator_of(0, "training", 1), generator_of(0, "training", 1)
+        quantiles, drawn = law.quantiles(first), law.draw(second)
+        assert first.random() == second.random()
+        assert len(quantiles) == len(law.quantile_names(parameter)) and ((quantiles >= 0) & (quantiles <= 1)).all()
+        chosen = law.at_quantiles(quantiles, generator_of(0, "training", 1))
+        np.testing.assert_allclose(law.features(chosen), law.features(drawn), atol=1e-10)
+
+
+def test_a_function_of_a_field_has_quantiles_only_if_that_field_has():
+    class Plain:
+        def draw(self, generator):
+            return generator.standard_normal(4)
+
+    for field, has in ((GaussianField(4), True), (Plain(), False)):
+        law = BinaryField(BinaryField(field, above=1.0, below=-1.0), above=2.0, below=1.0)
+        assert can(law, AtQuantiles) == can(law, WithQuantiles) == has
+        space = ParameterSpace(speed=Uniform(2.0, 3.0), medium=law)
+        assert bool(space.quantile_names) == space.takes_quantiles == has
+        assert len(space.quantiles(generator_of(0, "training", 0))) == len(space.quantile_names)
 
 
 def test_every_parameter_is_at_its_quantiles():

@@ -113,7 +113,7 @@ def test_derivatives_are_those_of_finite_differences_to_second_order(scipy_solve
     problem = Elasticity(resolution=n - 1, dimension=dimension, derivatives=2)
     parameters = problem.draw(generator_of(0, "training", 3))
     (sample,) = samples = list(problem.simulate(parameters, scipy_solve))
-    cosine = np.sqrt(2) * np.cos(np.pi * (np.arange(n) + 0.5) / n)
+    cosine = np.sqrt(2) * np.cos(np.pi * np.arange(n) / (n - 1))
     direction = np.broadcast_to(cosine, (n,) * dimension) / (np.pi**2 + 9)
     deviation = np.sqrt(GaussianField(n, dimension=dimension).variance)
 

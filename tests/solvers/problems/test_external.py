@@ -1,10 +1,14 @@
 """What a spec says, and what is refused; what programs do is in tests/solvers/external."""
 
+import pickle
+
+import numpy as np
 import pytest
 
 from penstock.geometry import Grid, Points
 from penstock.registry import build
 from penstock.solvers.parameters.scalars import Discrete, LogUniform, Uniform
+from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problems.external import External
 from tests.support.refusals import refusal
 
@@ -47,6 +51,49 @@ def test_a_spec_is_read_from_its_file(tmp_path):
     assert External(command="x", spec=str(path)).space.distributions["k"] == LogUniform(1e-8, 1)
 
 
+@pytest.fixture
+def plate(tmp_path):
+    """A square of two triangles, in a file."""
+    points = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    np.savez(tmp_path / "plate.npz", points=points, cells=np.array([[0, 1, 2], [0, 2, 3]]))
+    return tmp_path / "plate.npz"
+
+
+def test_a_mesh_is_read_from_its_file_beside_the_spec_and_carries_random_fields(plate, tmp_path, monkeypatch):
+    (tmp_path / "spec.yaml").write_text(
+        "parameters:\n"
+        "  stiffness: {law: log_normal_field, field: {law: matern_field, mesh: plate, inverse_length: 0.5}}\n"
+        "geometries: {plate: {kind: mesh, file: plate.npz}}\n"
+        "inputs: {stiffness: {geometry: plate}}\n"
+        "outputs: {u: {geometry: plate, components: 2}}\n"
+    )
+    monkeypatch.chdir("/")
+    problem = External(command="x", spec=str(tmp_path / "spec.yaml"))
+    mesh = problem.outputs[0].on
+    assert mesh is problem.inputs[0].on and problem.layout.shapes["targets"] == (2, 4)
+    np.testing.assert_allclose(mesh.weights, [1 / 3, 1 / 6, 1 / 3, 1 / 6])
+    assert (problem.draw(generator_of(0, "training", 0))["stiffness"] > 0).all()
+    assert len(problem.quantile_names) == 3  # of the Matérn field
+    assert pickle.loads(pickle.dumps(mesh)) == mesh
+
+
+def test_files_that_hold_no_mesh_are_refused(plate, tmp_path):
+    np.save(tmp_path / "alone.npy", np.ones((4, 2)))
+    np.savez(tmp_path / "half.npz", points=np.ones((4, 2)))
+    np.savez(tmp_path / "flat.npz", points=np.ones(4), cells=np.ones((1, 2), int))
+    (tmp_path / "text.npz").write_text("0 1 2")
+    for name, message in (
+        ("none.npz", "no such file"),
+        ("alone.npy", "must be a .npz file with `points` and `cells`"),
+        ("half.npz", "must be a .npz file with `points` and `cells`"),
+        ("text.npz", "must be a .npz file with `points` and `cells`"),
+        ("flat.npz", "has points of shape (4,): give coordinates [P, d]"),
+    ):
+        spec = changed("geometries", "plate", kind="mesh", file=str(tmp_path / name))
+        said = refusal(build, External, {"command": "x", "spec": spec}, "problem")
+        assert "spec.geometries.plate: file = " in said and message in said
+
+
 def changed(section, name, **options):
     return SPEC | {section: SPEC[section] | {name: options}}
 
@@ -68,7 +115,12 @@ def changed(section, name, **options):
             "spec.parameters.k: low = 2 must be below",
         ),
         ({"spec": changed("parameters", "time", law="normal")}, "spec.parameters.time: the time of a sample"),
-        ({"spec": changed("geometries", "square", kind="mesh")}, "spec.geometries.square.kind = 'mesh'"),
+        ({"spec": changed("geometries", "square", kind="gird")}, "square.kind = 'gird': did you mean 'grid'?"),
+        ({"spec": changed("geometries", "square", kind="mesh")}, "spec.geometries.square.file: missing"),
+        (
+            {"spec": changed("parameters", "m", law="matern_field", mesh="square", inverse_length=1)},
+            "spec.parameters.m.mesh = 'square': known: none",
+        ),
         ({"spec": changed("outputs", "u", geometry="sqare")}, "geometry = 'sqare': did you mean 'square'?"),
         ({"spec": changed("outputs", "u", componets=2)}, "spec.outputs.u.componets: unknown key"),
     ],

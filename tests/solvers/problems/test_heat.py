@@ -79,7 +79,50 @@ def test_matrix_is_constant_and_symmetric_and_the_guess_is_the_last_step():
     np.testing.assert_array_equal(system.guess.array_r, before.ravel())
 
 
-@pytest.mark.parametrize("options", [{"resolution": 1}, {"num_steps": 0}, {"time_step": 0.0}, {"time_step": np.inf}])
+def test_derivatives_are_those_of_finite_differences_to_second_order(scipy_solve):
+    """Central differences of one step along radius and phase, with u_{i-1} kept."""
+    problem = Heat(resolution=12, num_steps=5, derivatives=2)
+    parameters = problem.draw(generator_of(0, "training", 2))
+    samples = list(problem.simulate(parameters, scipy_solve))
+    before = samples[3].inputs["before"]
+    assert samples[3].step == 3 and np.abs(before).max() > 0
+    for name in ("radius", "phase"):
+        derivative = samples[3].outputs[f"solution_by_{name}"]
+        errors = []
+        for step in (0.02, 0.01):
+            ends = [problem.source({**parameters, name: parameters[name] + by}, 0.04) for by in (step, -step)]
+            above, below = [scipy_solve(problem.assemble(before, end)).x.array_r.copy() for end in ends]
+            difference = ((above - below) / (2 * step)).reshape(before.shape)
+            errors.append(np.abs(difference - derivative).max() / np.abs(derivative).max())
+        assert errors[1] < 2e-2 and errors[0] / errors[1] == pytest.approx(4.0, rel=0.1)
+    assert problem.layout.pack(samples)["targets"].shape == (5, 3, 11, 11)
+
+
+def test_derivatives_leave_the_solution_as_it_is_and_go_through_its_matrix(scipy_solve):
+    parameters, states = Heat().draw(generator_of(0, "training", 2)), []
+
+    def noting(system):
+        states.append(system.A.stateGet())
+        return scipy_solve(system)
+
+    plain = list(Heat(resolution=8, num_steps=3).simulate(parameters, scipy_solve))
+    more = list(Heat(resolution=8, num_steps=3, derivatives=1).simulate(parameters, noting))
+    for one, other in zip(plain, more, strict=True):
+        np.testing.assert_array_equal(one.outputs["solution"], other.outputs["solution"])
+    assert len(states) == 6 and states[::2] == states[1::2]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"resolution": 1},
+        {"num_steps": 0},
+        {"time_step": 0.0},
+        {"time_step": np.inf},
+        {"derivatives": -1},
+        {"derivatives": 3},
+    ],
+)
 def test_bad_options_are_refused(options):
     (name, value), *_ = options.items()
     with pytest.raises(ValueError, match=f"{name} = {value}"):
