@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from math import inf
@@ -13,12 +12,12 @@ from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.differences.structured import StructuredDiffusion
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
-from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
+from penstock.solvers.problem import InterleavedProblem, LinearSystem, Parameters, Turns
 
 WIDTH = 0.05  # standard deviation of the hump
 
 
-class Heat(Problem):
+class Heat(InterleavedProblem):
     """The heat equation on the unit square: one step of time, from u and f to u.
 
     ∂u/∂t - Δu = f, u = 0 on the boundary and at first.
@@ -57,11 +56,12 @@ class Heat(Problem):
         self.inputs = (FieldSpec(name="before", on=grid), FieldSpec(name="source", on=grid))
         self.outputs = (FieldSpec(name="solution", on=grid),)
 
-    def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
+    def turns(self, parameters: Parameters) -> Turns:
         before = np.zeros((self.resolution - 1, self.resolution - 1))
         for step in range(self.num_steps):
             source = self.source(parameters, (step + 1) * self.time_step)
-            solution = solve(self.assemble(before, source)).x.array_r.reshape(before.shape)
+            solved = yield self.assemble(before, source)
+            solution = solved.x.array_r.reshape(before.shape)
             yield Sample(inputs={"before": before, "source": source}, outputs={"solution": solution}, step=step)
             before = solution
 

@@ -5,7 +5,6 @@ Axes:  P points of the mesh.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property, partial
 from math import inf
 from typing import TYPE_CHECKING
@@ -16,7 +15,7 @@ from penstock.geometry import Mesh
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.elements.mesh_fem import MeshElements, WeakForm
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
-from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
+from penstock.solvers.problem import InterleavedProblem, LinearSystem, Parameters, Turns
 
 if TYPE_CHECKING:
     import dolfinx
@@ -25,7 +24,7 @@ MIDDLE = 0.25  # of a leg of the L, whose width is 0.5
 GRADING = 1.5  # 1 / (2/3): order 2 in L2 up to a logarithm; a uniform mesh leaves 4/3
 
 
-class HeatLShape(Problem):
+class HeatLShape(InterleavedProblem):
     """The heat equation on an L-shaped domain, heated in pulses.
 
     ∂u/∂t - Δu = f on the unit square less its upper right quarter, u = 0 on the boundary and at first.
@@ -77,13 +76,13 @@ class HeatLShape(Problem):
         )
         self.outputs = (FieldSpec(name="solution", on=self.mesh),)
 
-    def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
+    def turns(self, parameters: Parameters) -> Turns:
         heater, frequency = self.heater(parameters), parameters["frequency"]
         before = np.zeros(self.mesh.num_points)
         for step in range(self.num_steps):
             time = (step + 1) * self.time_step
-            system = self.assemble(before, heater * np.sin(np.pi * frequency * time) ** 2)
-            solution = self.elements.at_points(solve(system).x)
+            solved = yield self.assemble(before, heater * np.sin(np.pi * frequency * time) ** 2)
+            solution = self.elements.at_points(solved.x)
             yield Sample(
                 inputs={"before": before, "heater": heater, "frequency": frequency},
                 outputs={"solution": solution},
