@@ -23,11 +23,12 @@ from penstock.learner.stream.ingest import Ingest
 from penstock.learner.stream.stream import CHUNKS_AHEAD
 from penstock.messages import Lease, LeaseEnd
 from penstock.report import markdown
+from penstock.solvers.chunk_builder import CHUNK_BYTES
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
-from penstock.solvers.worker import CHUNK_BYTES, SolverWorker
+from penstock.solvers.worker import SolverWorker
 from penstock.transport.receiver import Receiver
 from penstock.transport.sender import Sender
 

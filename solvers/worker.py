@@ -6,22 +6,34 @@ import logging
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from penstock.arrays.conversion import DTYPE, as_numbers
-from penstock.arrays.ragged import Rows, joined
+from penstock.arrays.conversion import as_numbers
 from penstock.errors import PenstockError, Refused, describe, raised_by_signal, text_of
 from penstock.layout import Sample
 from penstock.machine import own_bytes
-from penstock.messages import ACTIVITIES, Chunk, Decision, Lease, SolveRecord
+from penstock.messages import Chunk, Lease
+from penstock.solvers.chunk_builder import ChunkBuilder
 from penstock.solvers.linear import LinearSolver
+from penstock.solvers.linear.direct.block_factor import SIDES
 from penstock.solvers.parameters.space import generator_of
-from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solution, Solve, SolveError
+from penstock.solvers.problem import (
+    InterleavedProblem,
+    LinearSystem,
+    Parameters,
+    Problem,
+    Solution,
+    SolveError,
+    in_turns,
+)
 from penstock.solvers.sorting.sorter import Sorter
 
 if TYPE_CHECKING:  # it imports scipy.stats, which most runs do without
@@ -29,8 +41,6 @@ if TYPE_CHECKING:  # it imports scipy.stats, which most runs do without
 
 logger = logging.getLogger(__name__)
 
-# A chunk costs about 0.2 ms whatever its size, so samples travel together, in chunks of this size.
-CHUNK_BYTES = 1_000_000
 # A chunk is sent after this time even if it is small, so that samples reach the learner soon.
 CHUNK_SECONDS = 1.0
 # A worker is replaced only if its memory has grown by this factor: replacing one that always needs its bound is no use.
@@ -58,8 +68,10 @@ class SolverWorker:
             points move then fails.
         max_bytes: bound on the process's private memory. A worker that has grown to it, by half at least since its
             first chunk, ends the lease at hand and solves nothing more: somebody has to replace it.
-        on_begin: called with (lease number, simulation) before each simulation, and with (lease number, None) between
-            simulations.
+        on_begin: called with (lease number, simulation) whenever a simulation begins or goes on, and with (lease
+            number, None) between simulations.
+        num_at_once: simulations of an `InterleavedProblem` that may be under way at once, 1 to 8, so that their
+            systems can be solved together.
         agree: given a value of this rank, returns that of the first one, where the worker is one of several MPI ranks
             that solve the same leases together. What follows from a clock or from memory may differ between them, and
             must not decide what they solve next.
@@ -77,6 +89,7 @@ class SolverWorker:
         one_geometry: bool = False,
         max_bytes: float = inf,
         on_begin: Callable[[int, int | None], None] = lambda lease_number, simulation: None,
+        num_at_once: int = SIDES,
         agree: Callable[[Any], Any] = lambda value: value,
     ):
         self.problem = problem
@@ -91,6 +104,7 @@ class SolverWorker:
         self._outgrown_bytes: int | None = None
         self._on_begin = on_begin
         self._agree = agree
+        self._num_at_once = num_at_once
         self._blocked_seconds = 0.0
         self._is_sending = False
         """Whether it waits at a `yield`.
@@ -115,7 +129,7 @@ class SolverWorker:
             return
         solver_name = lease.design if lease.design in self._solvers else "training"
         solver, sorter = self._solvers[solver_name], self._sorters[solver_name]
-        chunk = _ChunkBuilder(self.problem, lease.design, inf if self._must_repeat else CHUNK_SECONDS)
+        chunk = ChunkBuilder(self.problem, lease.design, inf if self._must_repeat else CHUNK_SECONDS)
         draws, quantiles, solve_seconds = {}, {}, 0.0
         self._is_sending = False  # a stream that was closed at a `yield` never came back from it
         if self._must_repeat:
@@ -134,63 +148,61 @@ class SolverWorker:
                 self._fail(chunk, simulation, error)
             chunk.end_lap("draw")
 
-        def solve(system: LinearSystem) -> Solution:
+        runs: list[_Run] = []  # those that have begun and not ended
+
+        def solve(run: _Run, system: LinearSystem) -> Solution:
             nonlocal solve_seconds
             chunk.end_lap("assembly")
+            solve_waiting()  # their copies are good until a system is solved alone
+            num_retried = solver.num_retried
             solution = solver(system)
             chunk.end_lap("solve")
+            run.is_retried |= solver.num_retried > num_retried
             solve_seconds += solution.seconds
             chunk.decisions = [decision for decision in solver.decisions if decision not in lease.decisions]
-            chunk.solves.append(
-                SolveRecord(
-                    strategy=solution.strategy,
-                    seconds=solution.seconds,
-                    iterations=solution.iterations,
-                    relative_residual=solution.relative_residual,
-                    family=system.family,
-                    reason=solution.reason,
-                )
-            )
+            chunk.note_solve(system, solution)
             if not solution.converged:
                 raise SolveError(solution.reason)
             return solution
 
-        self._on_begin(lease.number, None)
-        for simulation in self._agree(sorter.order()):
-            if self._agree(self._outgrown_bytes is not None) and not self._must_repeat:
-                break
-            self._on_begin(lease.number, simulation)
-            retried, steps, num_steps = solver.num_retried, set(), self.problem.num_steps
-            geometry = None
-            chunk.begin_lap()
-            try:
-                for sample in self._simulate(draws.pop(simulation), solve):
-                    chunk.end_lap("assembly")
-                    if sample.step in steps:  # a second copy, as far as the learner knows: it would be dropped
-                        raise Refused(f"step {sample.step} was yielded twice: number the samples with Sample(step=)")
-                    if num_steps > 1 and not 0 <= sample.step < num_steps:
-                        raise Refused(f"step {sample.step} was yielded, and the problem's num_steps is {num_steps}")
-                    steps.add(sample.step)
-                    if self._one_geometry:
-                        geometry = geometry or sample.geometry
-                        _require_same(geometry, sample.geometry)
-                    chunk.add(simulation, sample, quantiles[simulation])
-                    chunk.end_lap("pack")
-                    if chunk.is_due():
-                        yield from self._send(chunk, lease.number)
-                        self._on_begin(lease.number, simulation)
-                        chunk.begin_lap()
-                if not steps:
-                    raise Refused("simulate yielded no sample")
-                if 1 < num_steps != len(steps):
-                    raise Refused(f"{len(steps)} samples were yielded, and the problem's num_steps is {num_steps}")
-                chunk.finished.append(simulation)
-            except BaseException as error:  # as above
-                self._fail(chunk, simulation, error)
+        def kept(system: LinearSystem) -> LinearSystem | None:
             chunk.end_lap("assembly")
-            chunk.retried += solver.num_retried > retried
-            if chunk.is_due():
-                yield from self._send(chunk, lease.number)
+            copy = solver.kept(system)
+            chunk.end_lap("solve")
+            return copy
+
+        def solve_waiting() -> None:
+            nonlocal solve_seconds
+            for group in _by_family(runs):
+                systems = [run.stop_waiting() for run in group]
+                chunk.begin_lap()
+                solutions = solver.solve_block(systems)
+                chunk.end_lap("solve")
+                for run, system, solution in zip(group, systems, solutions, strict=True):
+                    if solution is None:
+                        run.go_on_with(partial(solve, run, system))
+                        continue
+                    solve_seconds += solution.seconds
+                    chunk.note_solve(system, solution)
+                    run.go_on_with(lambda solution=solution: solution)
+
+        self._on_begin(lease.number, None)
+        queue = deque(self._agree(sorter.order()))
+        while True:
+            run = next((run for run in runs if run.system is None), None)
+            if run is None and queue and len(runs) < self._num_at_once:
+                if self._agree(self._outgrown_bytes is not None) and not self._must_repeat:
+                    queue.clear()
+                    continue
+                run = _Run(queue.popleft())
+                run.go_on = partial(self._begin, run, draws.pop(run.simulation), solve, kept)
+                runs.append(run)
+            if run is not None:
+                yield from self._run(run, runs, chunk, lease.number, quantiles[run.simulation])
+            elif runs:
+                solve_waiting()
+            else:
+                break
         sorter.end(solve_seconds)
         if not chunk.is_empty():
             yield from self._send(chunk, lease.number)
@@ -219,17 +231,67 @@ class SolverWorker:
             raise Refused(f"quantiles must be a number in [0, 1] for each of {names}, not {quantiles}")
         return quantiles
 
-    def _simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
-        """The problem's samples. Raises Refused for anything else it yields."""
-        samples = self.problem.simulate(parameters, solve)
-        if not isinstance(samples, Iterable) or isinstance(samples, Sample):
-            raise Refused(f"simulate returned a {type(samples).__name__}: it must yield Samples")
-        for sample in samples:
-            if not isinstance(sample, Sample):
-                raise Refused(f"simulate yielded a {type(sample).__name__}: it must yield Samples")
-            yield sample
+    def _begin(self, run: _Run, parameters: Parameters, solve: Callable, kept: Callable) -> Sample | LinearSystem:
+        """The first item of a simulation."""
+        problem, solve_own = self.problem, partial(solve, run)
+        if self._num_at_once > 1 and type(problem).simulate is InterleavedProblem.simulate:
+            run.may_wait = True
+            run.items = in_turns(problem.turns(parameters), solve_own, kept)
+        else:
+            samples = problem.simulate(parameters, solve_own)
+            if not isinstance(samples, Iterable) or isinstance(samples, Sample):
+                raise Refused(f"simulate returned a {type(samples).__name__}: it must yield Samples")
+            run.items = iter(samples)
+        return next(run.items)
 
-    def _fail(self, chunk: _ChunkBuilder, simulation: int, error: BaseException) -> None:
+    def _run(
+        self, run: _Run, runs: list[_Run], chunk: ChunkBuilder, lease_number: int, quantiles: np.ndarray
+    ) -> Iterator[Chunk]:
+        """Let a simulation go on until it waits or has ended; yield the chunks that are due."""
+        self._on_begin(lease_number, run.simulation)
+        chunk.begin_lap()
+        try:
+            while (item := run.next_item()) is not _END:
+                if run.system is not None:
+                    return
+                chunk.end_lap("assembly")
+                self._require_sample(item, run)
+                chunk.add(run.simulation, item, quantiles)
+                chunk.end_lap("pack")
+                if chunk.is_due():
+                    yield from self._send(chunk, lease_number)
+                    self._on_begin(lease_number, run.simulation)
+                    chunk.begin_lap()
+            if not run.steps:
+                raise Refused("simulate yielded no sample")
+            if 1 < self.problem.num_steps != len(run.steps):
+                raise Refused(
+                    f"{len(run.steps)} samples were yielded, and the problem's num_steps is {self.problem.num_steps}"
+                )
+            chunk.finished.append(run.simulation)
+        except BaseException as error:  # one bad simulation must not end a run of thousands: counted in `failed`
+            self._fail(chunk, run.simulation, error)
+        chunk.end_lap("assembly")
+        runs.remove(run)
+        chunk.retried += run.is_retried
+        if chunk.is_due():
+            yield from self._send(chunk, lease_number)
+
+    def _require_sample(self, item: Any, run: _Run) -> None:
+        """Raise Refused unless it is a sample that may follow those of the simulation."""
+        if not isinstance(item, Sample):
+            raise Refused(f"simulate yielded a {type(item).__name__}: it must yield Samples")
+        num_steps = self.problem.num_steps
+        if item.step in run.steps:  # a second copy, as far as the learner knows: it would be dropped
+            raise Refused(f"step {item.step} was yielded twice: number the samples with Sample(step=)")
+        if num_steps > 1 and not 0 <= item.step < num_steps:
+            raise Refused(f"step {item.step} was yielded, and the problem's num_steps is {num_steps}")
+        run.steps.add(item.step)
+        if self._one_geometry:
+            run.geometry = run.geometry or item.geometry
+            _require_same(run.geometry, item.geometry)
+
+    def _fail(self, chunk: ChunkBuilder, simulation: int, error: BaseException) -> None:
         """Record what the problem's code raised, be it KeyboardInterrupt.
 
         An error that is meant to end the worker is raised again.
@@ -251,7 +313,7 @@ class SolverWorker:
         modules = [type(self.problem).__module__, *(name for name in strategies if not name.startswith("penstock."))]
         return describe(error, *(getattr(sys.modules.get(name), "__file__", None) for name in modules))
 
-    def _send(self, chunk: _ChunkBuilder, lease_number: int) -> Iterator[Chunk]:
+    def _send(self, chunk: ChunkBuilder, lease_number: int) -> Iterator[Chunk]:
         self._on_begin(lease_number, None)
         self._weigh()
         message = chunk.take(self._blocked_seconds, self._outgrown_bytes)
@@ -274,6 +336,58 @@ class SolverWorker:
             self._outgrown_bytes = now
 
 
+@dataclass(eq=False)
+class _Run:
+    """A simulation that has begun."""
+
+    simulation: int
+    go_on: Callable[[], Sample | LinearSystem] | None = None
+    """Gives the next item."""
+    items: Iterator[Sample | LinearSystem] | None = None
+    may_wait: bool = False
+    """Whether its items may be copies of systems, to be solved with others."""
+    system: LinearSystem | None = None
+    """The system whose solution it waits for."""
+    steps: set[int] = field(default_factory=set)
+    geometry: Mapping[str, np.ndarray] | None = None
+    is_retried: bool = False
+
+    def next_item(self) -> Any:
+        """The next item, which is `system` too where it is one; `_END` where there is none."""
+        go_on, self.go_on = self.go_on, None
+        try:
+            item = next(self.items) if go_on is None else go_on()
+        except StopIteration:
+            return _END
+        if self.may_wait and isinstance(item, LinearSystem):
+            self.system = item
+        return item
+
+    def stop_waiting(self) -> LinearSystem:
+        """The system that it waited for, which is about to be solved."""
+        system, self.system = self.system, None
+        return system
+
+    def go_on_with(self, solve: Callable[[], Solution]) -> None:
+        """Go on with the solution of the system it waited for, or with the error."""
+        try:
+            self.go_on = partial(self.items.send, solve())
+        except Exception as error:
+            self.go_on = partial(self.items.throw, error)
+
+
+_END = object()
+
+
+def _by_family(runs: Iterable[_Run]) -> list[list[_Run]]:
+    """The simulations that wait, by the family of their systems."""
+    groups: dict[str, list[_Run]] = {}
+    for run in runs:
+        if run.system is not None:
+            groups.setdefault(run.system.family, []).append(run)
+    return list(groups.values())
+
+
 def _require_same(first: Mapping[str, np.ndarray], later: Mapping[str, np.ndarray]) -> None:
     """Raise Refused where a sample's geometry is not that of an earlier step."""
     for name, array in first.items():
@@ -281,81 +395,3 @@ def _require_same(first: Mapping[str, np.ndarray], later: Mapping[str, np.ndarra
             raise Refused(
                 f"{name!r} changes from step to step, and a trajectory has one geometry: take buffer.draw: samples"
             )
-
-
-class _ChunkBuilder:
-    """The chunk that is being filled."""
-
-    def __init__(self, problem: Problem, design: str, max_seconds: float):
-        self._layout = problem.layout
-        self._num_quantiles = len(problem.quantile_names)
-        self._max_seconds = max_seconds
-        self.design = design
-        self._lap = 0.0
-        self._clear()
-
-    def restart_clock(self) -> None:
-        """Count the chunk's seconds from now: time that it was held up does not count."""
-        self._since = time.monotonic()
-
-    def begin_lap(self) -> None:
-        """Count what comes next from now."""
-        self._lap = time.perf_counter()
-
-    def end_lap(self, activity: str) -> None:
-        """Add the time since the last lap to one of `ACTIVITIES`, and begin the next."""
-        now = time.perf_counter()
-        self.seconds[activity] += now - self._lap
-        self._lap = now
-
-    def _clear(self) -> None:
-        self.seconds = dict.fromkeys(ACTIVITIES, 0.0)
-        self._rows: list[tuple[int, int, np.ndarray, dict[str, Rows]]] = []
-        self._num_bytes = 0
-        self.restart_clock()
-        self.finished: list[int] = []
-        self.failed: dict[int, str] = {}
-        self.solves: list[SolveRecord] = []
-        self.decisions: list[Decision] = []
-        self.retried = 0
-
-    def add(self, simulation: int, sample: Sample, quantiles: np.ndarray) -> None:
-        arrays = self._layout.pack([sample])
-        self._rows.append((simulation, sample.step, quantiles, arrays))
-        self._num_bytes += sum(array.nbytes for array in arrays.values())
-
-    def fail(self, simulation: int, reason: str) -> None:
-        self._rows = [row for row in self._rows if row[0] != simulation]
-        self._num_bytes = sum(array.nbytes for *_, arrays in self._rows for array in arrays.values())
-        self.failed[simulation] = reason
-
-    def is_empty(self) -> bool:
-        return not (self._rows or self.finished or self.failed)
-
-    def is_due(self) -> bool:
-        return self._num_bytes >= CHUNK_BYTES or (
-            not self.is_empty() and time.monotonic() - self._since >= self._max_seconds
-        )
-
-    def take(self, blocked_seconds: float, outgrown_bytes: int | None) -> Chunk:
-        """The gathered samples as a chunk; the next one starts empty."""
-        rows = [arrays for *_, arrays in self._rows]
-        chunk = Chunk(
-            design=self.design,
-            arrays={name: joined([row[name] for row in rows]) for name in rows[0]} if rows else self._layout.empty(),
-            simulations=np.array([simulation for simulation, *_ in self._rows], np.int64),
-            steps=np.array([step for _, step, *_ in self._rows], np.int64),
-            quantiles=np.array([quantiles for *_, quantiles, _ in self._rows], DTYPE).reshape(
-                len(rows), self._num_quantiles
-            ),
-            finished=tuple(self.finished),
-            failed=dict(self.failed),
-            solves=tuple(self.solves),
-            decisions=tuple(self.decisions),
-            retried=self.retried,
-            seconds=self.seconds,
-            blocked_seconds=blocked_seconds,
-            outgrown_bytes=outgrown_bytes,
-        )
-        self._clear()
-        return chunk

@@ -38,6 +38,9 @@ def make_local_worker(solving: Solving, **options: Any) -> SolverWorker:
     start_petsc()
     config = solving.config.solver
     strategy = solving.strategy()
+    draws_samples = solving.config.buffer.draw.name == "samples"
+    if not draws_samples:  # each simulation under way takes a slot of the buffer
+        options = {"num_at_once": 1} | options
     return SolverWorker(
         solving.problem,
         {
@@ -51,7 +54,7 @@ def make_local_worker(solving: Solving, **options: Any) -> SolverWorker:
         point_sets=solving.point_sets(),
         sort=config.sort,
         must_repeat=solving.order.must_repeat,
-        one_geometry=solving.config.buffer.draw.name != "samples",
+        one_geometry=not draws_samples,
         **options,
     )
 

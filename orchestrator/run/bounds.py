@@ -9,7 +9,7 @@ from penstock.errors import PenstockError
 from penstock.learner.buffers.watermark import MIN_SIMULATIONS
 from penstock.learner.stream.stream import CHUNKS_AHEAD
 from penstock.orchestrator.run.memory import Memory, size
-from penstock.solvers.worker import CHUNK_BYTES
+from penstock.solvers.chunk_builder import CHUNK_BYTES
 
 if TYPE_CHECKING:
     from penstock.orchestrator.config.config import Config

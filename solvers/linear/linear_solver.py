@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -138,6 +138,56 @@ class LinearSolver:
         if system.b is given.b:
             return solution
         return replace(solution, x=unflat(solution.x, given.b, given.A))
+
+    def kept(self, system: LinearSystem) -> LinearSystem | None:
+        """A copy of a system that can wait for others, to be solved with them by `solve_block`.
+
+        Args:
+            system: the system; it may be overwritten once this returns.
+
+        Returns:
+            The copy, good until the next system of its family is solved alone; None where the system has to be.
+        """
+        family = self._families.get(system.family)
+        if family is None:
+            return None
+        try:
+            system = with_nullspaces(system)
+            if family.form.of(system) is not system:
+                return None
+        except SolveError:  # solving it will tell
+            return None
+        return family.ladder.strategy.kept(system, self.tolerance)
+
+    def solve_block(self, systems: Sequence[LinearSystem]) -> list[Solution | None]:
+        """Solve systems of one family, at most `SIDES` of them, which `kept` returned.
+
+        Args:
+            systems: the systems.
+
+        Returns:
+            Their solutions, all converged, with equal shares of the block's `seconds`; None for a system that has to be
+            solved alone.
+        """
+        start = time.perf_counter()
+        strategy = self._families[systems[0].family].ladder.strategy
+        try:
+            attempts = strategy.solve_block(systems, self.tolerance)
+        except numerical_failures():
+            return [None] * len(systems)
+        seconds = (time.perf_counter() - start) / len(systems)
+        return [
+            attempt
+            and Solution(
+                x=attempt.x,
+                outcome=attempt.outcome,
+                relative_residual=attempt.check.relative_residual,
+                iterations=attempt.iterations,
+                seconds=seconds,
+                strategy=strategy.name,
+            )
+            for attempt in attempts
+        ]
 
     def _solve(self, system: LinearSystem, family: _Family, start: float) -> Solution:
         system.b.stateIncrease()  # PETSc may remember the norm of earlier values in an array that it shares

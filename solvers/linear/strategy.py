@@ -169,6 +169,30 @@ class Strategy(ABC):
             LinAlgError: a dense step failed on the system.
         """
 
+    def kept(self, system: LinearSystem, tolerance: Tolerance) -> LinearSystem | None:
+        """A copy of the system, to be solved later by `solve_block`, with others.
+
+        Args:
+            system: the system.
+            tolerance: as for `solve`.
+
+        Returns:
+            The copy, good until `solve` is called; None where the system has to be solved at once.
+        """
+        return None
+
+    def solve_block(self, systems: Sequence[LinearSystem], tolerance: Tolerance) -> list[Attempt | None]:
+        """Solve up to eight systems that `kept` returned.
+
+        Args:
+            systems: the systems.
+            tolerance: as for `solve`.
+
+        Returns:
+            A checked attempt for each that meets the tolerance; None for one that `solve` has to be called for.
+        """
+        return [None] * len(systems)
+
     def reset(self) -> None:  # noqa: B027  nothing is kept unless a subclass keeps it
         """Forget all earlier systems."""
 

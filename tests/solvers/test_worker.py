@@ -9,6 +9,7 @@ import pytest
 from penstock.geometry import Grid, Points
 from penstock.layout import FieldSpec, Sample
 from penstock.messages import Lease
+from penstock.solvers.chunk_builder import CHUNK_BYTES
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
@@ -17,7 +18,7 @@ from penstock.solvers.parameters.point_sets import Sobol
 from penstock.solvers.parameters.space import ParameterSpace, Uniform, generator_of
 from penstock.solvers.problem import LinearSystem, Problem
 from penstock.solvers.problems.steady.darcy import Darcy
-from penstock.solvers.worker import CHUNK_BYTES, SolverWorker
+from penstock.solvers.worker import SolverWorker
 
 
 class Steps(Problem):

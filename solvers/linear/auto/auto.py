@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from penstock.messages import Decision
 from penstock.solvers.linear.auto.calibration import can_factor
@@ -96,6 +96,14 @@ class Auto(Strategy):
                 self._decide(self._trial.winner, system.family, self._trial.seconds, self._trial.slow)
         self._seconds += time.perf_counter() - start
         return attempt
+
+    def kept(self, system: LinearSystem, tolerance: Tolerance) -> LinearSystem | None:
+        if self.decision is None or self._current is None or self._trial is not None or self._watch.is_alarmed:
+            return None
+        return self._current.strategy.kept(system, tolerance)
+
+    def solve_block(self, systems: Sequence[LinearSystem], tolerance: Tolerance) -> list[Attempt | None]:
+        return self._current.strategy.solve_block(systems, tolerance)
 
     def _follow(self, system: LinearSystem, tolerance: Tolerance) -> None:
         """Take the strategy that was decided on, or the likeliest candidate."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.linalg
 
+from penstock.solvers.linear.direct.block_factor import BlockFactor, can_block
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.direct.matrix_copy import MatrixCopy
 from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance
@@ -37,7 +39,10 @@ class Constant(Strategy):
     sides of this matrix are taken to have no low rank, and each costs a back-solve. A matrix with other values drops
     factor and span; while it keeps changing this is `Direct`.
 
-    Memory: the matrix, its factor, and r vectors.
+    Where A is SPD, right-hand sides without low rank that come several at a time are solved in blocks of eight
+    (`BlockFactor`), which takes less than half the time of each.
+
+    Memory: the matrix, its factor, and r vectors; with blocks two more factors.
     """
 
     name = "constant"
@@ -54,6 +59,8 @@ class Constant(Strategy):
         self._matrix: MatrixCopy | None = None
         self._span: Span | None = None
         self._is_low_rank = True
+        self._block: BlockFactor | None = None
+        self._blocks_serve = True
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         start = time.thread_time()
@@ -65,6 +72,7 @@ class Constant(Strategy):
             if not is_known:
                 self._matrix.overwrite(system.A)
                 self._span, self._is_low_rank = None, True
+                self._block, self._blocks_serve = None, True
         self.num_matrices += not is_known
         comparing_seconds = time.thread_time() - start
         if is_known and self._is_low_rank:
@@ -72,6 +80,31 @@ class Constant(Strategy):
         else:
             attempt = self._solve_directly(system, tolerance)
         return replace(attempt, setup_seconds=comparing_seconds + attempt.setup_seconds)
+
+    def kept(self, system: LinearSystem, tolerance: Tolerance) -> LinearSystem | None:
+        if self._matrix is None or self._is_low_rank or not self._blocks_serve or not self._matrix.equals(system.A):
+            return None
+        if not (can_block(system) and self._direct.is_settled(tolerance)):
+            return None
+        if self._block is None:
+            try:
+                self._block = BlockFactor(self._matrix.matrix)
+            except np.linalg.LinAlgError:
+                self._blocks_serve = False
+                return None
+        return replace(system, A=self._matrix.matrix, b=system.b.copy(), guess=None)
+
+    def solve_block(self, systems: Sequence[LinearSystem], tolerance: Tolerance) -> list[Attempt | None]:
+        checks = self._block.solve(systems)
+        are_good = [check is not None and tolerance.bound.is_kept_by(check) for check in checks]
+        if any(check is not None and not is_good for check, is_good in zip(checks, are_good, strict=True)):
+            self._block, self._blocks_serve = None, False  # they may need refinement
+        self._direct.note_solved(sum(are_good))
+        self.recycles = True
+        return [
+            Attempt(x=check.x, outcome=Outcome.CONVERGED, check=check) if is_good else None
+            for check, is_good in zip(checks, are_good, strict=True)
+        ]
 
     def _solve_directly(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         attempt = self._direct.solve(replace(system, A=self._matrix.matrix), tolerance)

@@ -32,6 +32,9 @@ MAX_FILL_OF_PETSC = 27.0
 MIN_USES_OF_A_KEPT_FACTOR = 8
 MAX_FILL_OF_A_KEPT_FACTOR = 100.0
 
+# A factor for blocks takes as long as 100 back-solves, and then saves half of each.
+MIN_USES_OF_A_BLOCK_FACTOR = 100
+
 MAX_REFINEMENTS = 3
 # No x can be better than this; its error is 1e-16 times A's condition.
 BACKWARD_STABLE = Bound(math.inf, ROUNDING)
@@ -90,6 +93,18 @@ class Direct(Strategy):
     def fill(self) -> float:
         """Entries per row of the kept factor; of one triangle where it is LU."""
         return self._factorisation.fill
+
+    def is_settled(self, tolerance: Tolerance) -> bool:
+        """Whether another factor may serve in place of the kept one.
+
+        That one is PETSc's and thin, it has served many systems, and the error need not be estimated for the next.
+        """
+        is_due = tolerance.accuracy is not None and self._num_solved + 1 >= self._next_estimate
+        return self._package == "petsc" and self._num_uses >= MIN_USES_OF_A_BLOCK_FACTOR and not is_due
+
+    def note_solved(self, count: int) -> None:
+        """Count systems with the factored matrix that were solved by another factor."""
+        self._num_solved += count
 
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         self._num_solved += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
@@ -12,12 +11,12 @@ from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.differences.nine_point import NinePointLaplacian
 from penstock.solvers.parameters.fields import PeriodicField
 from penstock.solvers.parameters.space import ParameterSpace
-from penstock.solvers.problem import Parameters, Problem, Solve
+from penstock.solvers.problem import InterleavedProblem, Parameters, Turns
 
 SIDES = ("west", "east", "south", "north")
 
 
-class PoissonBoundary(Problem):
+class PoissonBoundary(InterleavedProblem):
     """Poisson's equation on the unit square: from boundary functions to u.
 
     -Δu = 0, u = g on the boundary.
@@ -47,11 +46,11 @@ class PoissonBoundary(Problem):
         self.inputs = tuple(FieldSpec(name=name, on=side) for name in SIDES)
         self.outputs = (FieldSpec(name="solution", on=Grid((resolution + 1,) * 2, centring="vertices")),)
 
-    def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
+    def turns(self, parameters: Parameters) -> Turns:
         n = self.resolution
         solution = self.boundary_values(parameters["boundary"])
-        system = self.discretisation.system(np.zeros_like(solution), solution)
-        solution[1:-1, 1:-1] = solve(system).x.array_r.reshape(n - 1, n - 1)
+        solved = yield self.discretisation.system(np.zeros_like(solution), solution)
+        solution[1:-1, 1:-1] = solved.x.array_r.reshape(n - 1, n - 1)
         sides = (solution[0], solution[-1], solution[:, 0], solution[:, -1])
         yield Sample(inputs=dict(zip(SIDES, sides, strict=True)), outputs={"solution": solution})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 from math import inf, pi
 
@@ -13,10 +12,10 @@ from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.differences.nine_point import NinePointLaplacian
 from penstock.solvers.parameters.sines import SineField
 from penstock.solvers.parameters.space import ParameterSpace
-from penstock.solvers.problem import Parameters, Problem, Solve
+from penstock.solvers.problem import InterleavedProblem, Parameters, Turns
 
 
-class PoissonSources(Problem):
+class PoissonSources(InterleavedProblem):
     """Poisson's equation on the unit square: from source f to the solution u.
 
     -Δu = f, u = 0 on the boundary.
@@ -55,10 +54,10 @@ class PoissonSources(Problem):
         self.inputs = (FieldSpec(name="source", on=grid),)
         self.outputs = (FieldSpec(name="solution", on=grid),)
 
-    def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
+    def turns(self, parameters: Parameters) -> Turns:
         source = parameters["source"]
-        inner = solve(self.discretisation.system(source, np.zeros_like(source))).x.array_r
-        solution = np.pad(inner.reshape(self.resolution - 1, self.resolution - 1), 1)
+        solved = yield self.discretisation.system(source, np.zeros_like(source))
+        solution = np.pad(solved.x.array_r.reshape(self.resolution - 1, self.resolution - 1), 1)
         yield Sample(inputs={"source": source}, outputs={"solution": solution})
 
     @cached_property

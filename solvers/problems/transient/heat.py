@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 from math import inf
 
@@ -12,12 +11,12 @@ from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.differences.structured import StructuredDiffusion
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
-from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
+from penstock.solvers.problem import InterleavedProblem, LinearSystem, Parameters, Turns
 
 WIDTH = 0.05  # standard deviation of the hump
 
 
-class Heat(Problem):
+class Heat(InterleavedProblem):
     """The heat equation on the unit square: one step of time, from u and f to u.
 
     ∂u/∂t - Δu = f, u = 0 on the boundary and at first.
@@ -69,16 +68,17 @@ class Heat(Problem):
         outputs = ("solution", *(f"solution_by_{name}" for name in self.directions))
         self.outputs = tuple(FieldSpec(name=name, on=grid) for name in outputs)
 
-    def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
+    def turns(self, parameters: Parameters) -> Turns:
         before = np.zeros((self.resolution - 1, self.resolution - 1))
         for step in range(self.num_steps):
             time = (step + 1) * self.time_step
             source = self.source(parameters, time)
-            solution = solve(self.assemble(before, source)).x.array_r.reshape(before.shape)
+            solved = yield self.assemble(before, source)
+            solution = solved.x.array_r.reshape(before.shape)
             outputs = {"solution": solution}
             for name in self.directions:
                 load = self._load(self.time_step * self.source_derivative(parameters, time, name))
-                derivative = solve(self.discretisation.with_load(load))
+                derivative = yield self.discretisation.with_load(load)
                 outputs[f"solution_by_{name}"] = derivative.x.array_r.reshape(before.shape)
             yield Sample(inputs={"before": before, "source": source}, outputs=outputs, step=step)
             before = solution

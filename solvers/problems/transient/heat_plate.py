@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 from math import inf
 
@@ -12,12 +11,12 @@ from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.differences.five_point import OFFSETS, FivePoint
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
-from penstock.solvers.problem import Parameters, Problem, Solve
+from penstock.solvers.problem import InterleavedProblem, Parameters, Turns
 
 TEMPERATURES = ("initial", "west", "east", "south", "north")
 
 
-class HeatPlate(Problem):
+class HeatPlate(InterleavedProblem):
     """The heat equation on a plate: from five temperatures and the time t to u(t).
 
     ∂u/∂t = Δu on the square of side L, u = T_initial at first, and on its edges u = T_west (x = 0), T_east (x = L),
@@ -64,7 +63,7 @@ class HeatPlate(Problem):
         self.inputs = (*(FieldSpec(name=name, unit="K") for name in TEMPERATURES), FieldSpec(name="time", unit="s"))
         self.outputs = (FieldSpec(name="temperature", on=grid, unit="K"),)
 
-    def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
+    def turns(self, parameters: Parameters) -> Turns:
         temperatures = {name: parameters[name] for name in TEMPERATURES}
         from_edges = np.zeros((self.resolution, self.resolution))
         from_edges[0, :] += self.ratio * temperatures["west"]
@@ -73,7 +72,8 @@ class HeatPlate(Problem):
         from_edges[:, -1] += self.ratio * temperatures["north"]
         u = np.full_like(from_edges, temperatures["initial"])
         for step in range(self.num_steps):
-            u = solve(self.discretisation.with_load(u + from_edges, guess=u)).x.array_r.reshape(u.shape)
+            solution = yield self.discretisation.with_load(u + from_edges, guess=u)
+            u = solution.x.array_r.reshape(u.shape)
             time = (step + 1) * self.time_step
             yield Sample(inputs=temperatures, outputs={"temperature": u}, step=step, time=time)
 

@@ -5,7 +5,7 @@ Axes:  P vertices of the grid, in C order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import cached_property
 from math import inf
 
@@ -16,14 +16,14 @@ from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.sparse import petsc_matrix
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
-from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
+from penstock.solvers.problem import InterleavedProblem, LinearSystem, Parameters, Solution, Turns
 
 SPEED = 343.0  # of sound, m/s
 EXTENT = 3.0  # of the room, m
 MARGIN = 2.0  # between source and walls, in widths of the pulse: it has fallen to 2 % there
 
 
-class Sound(Problem):
+class Sound(InterleavedProblem):
     """Sound in a room: from a pulse at any place and the time t to the pressure at t.
 
     ∂²p/∂t² = c² Δp in a room of 3 m x 3 m, c = 343 m/s, whose walls take a part of the sound in:
@@ -95,14 +95,14 @@ class Sound(Problem):
         self.inputs = (FieldSpec(name="source", on=self.grid, unit="Pa"), FieldSpec(name="time", unit="s"))
         self.outputs = (FieldSpec(name="pressure", on=self.grid, unit="Pa"),)
 
-    def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
+    def turns(self, parameters: Parameters) -> Turns:
         x, y = self.grid.axes()
         squares = np.add.outer((x - parameters["source_x"]) ** 2, (y - parameters["source_y"]) ** 2)
         source = np.exp(-squares / self.width**2)
         pressure, rate = source.ravel(), np.zeros(source.size)
         for step in range(self.num_steps):
             for _ in range(self.num_substeps):
-                pressure, rate = self.room.advance(pressure, rate, solve)
+                pressure, rate = yield from self.room.advance(pressure, rate)
             yield Sample(
                 inputs={"source": source},
                 outputs={"pressure": pressure.reshape(source.shape)},
@@ -145,11 +145,14 @@ class Room:
         self.stiffness = csr_array(kron(stiffness_x, mass_y) + kron(mass_x, stiffness_y))
         self.damping = csr_array(kron(ends_x / impedances[0], mass_y) + kron(mass_x, ends_y / impedances[1])) / SPEED
 
-    def advance(self, pressure: np.ndarray, rate: np.ndarray, solve: Solve) -> tuple[np.ndarray, np.ndarray]:
-        """Pressure p and rate v, [P] each, one step later."""
+    def advance(
+        self, pressure: np.ndarray, rate: np.ndarray
+    ) -> Generator[LinearSystem, Solution, tuple[np.ndarray, np.ndarray]]:
+        """Pressure p and rate v, [P] each, one step later; it yields its system and is sent the solution."""
         system = self._system
         system.b.array = self.mass @ rate - self.time_step / 2 * (self.stiffness @ pressure)
-        mean = solve(system).x.array_r
+        solution = yield system
+        mean = solution.x.array_r
         return pressure + self.time_step * mean, 2 * mean - rate
 
     def energy(self, pressure: np.ndarray, rate: np.ndarray) -> float:

@@ -20,6 +20,13 @@ MIDDLE = {"source_x": 1.5, "source_y": 1.5}
 PLACE = {"source_x": 1.1, "source_y": 1.7}
 
 
+def advanced(room, pressure, rate, solve):
+    step = room.advance(pressure, rate)
+    with pytest.raises(StopIteration) as end:
+        step.send(solve(next(step)))
+    return end.value.value
+
+
 def orders(errors):
     return np.log2(np.divide(errors[:-1], errors[1:]))
 
@@ -36,7 +43,7 @@ def test_a_mode_between_hard_walls_is_exact_but_for_the_step_and_the_fourth_orde
         mode = np.outer(np.cos(2 * np.pi * x), np.cos(np.pi * y)).ravel()
         pressure, rate = mode, np.zeros_like(mode)
         for _ in range(num_steps):
-            pressure, rate = room.advance(pressure, rate, solve)
+            pressure, rate = advanced(room, pressure, rate, solve)
         rate_error = rate @ mode / (mode @ mode) / omega  # the sine of the phase, of first order in its error
         np.testing.assert_allclose(pressure, pressure[0] * mode, atol=1e-7)
         errors.append(abs(rate_error))
@@ -51,7 +58,7 @@ def test_steps_in_time_are_of_second_order(solve):
         mode = np.repeat(np.cos(np.pi * np.arange(33) / 32), 33)
         pressure, rate = mode, np.zeros_like(mode)
         for _ in range(num_steps):  # one period
-            pressure, rate = room.advance(pressure, rate, solve)
+            pressure, rate = advanced(room, pressure, rate, solve)
         errors.append(abs(rate).max())
     assert orders(errors) == pytest.approx(2.0, abs=0.1)
 
@@ -63,7 +70,7 @@ def test_energy_stays_between_hard_walls_and_falls_between_others(solve, impedan
     rate, energies = np.zeros_like(pressure), []
     for _ in range(100):
         energies.append(problem.room.energy(pressure, rate))
-        pressure, rate = problem.room.advance(pressure, rate, solve)
+        pressure, rate = advanced(problem.room, pressure, rate, solve)
     if impedance == np.inf:
         assert energies == pytest.approx(100 * [energies[0]], rel=1e-8)
     else:
@@ -80,7 +87,7 @@ def test_a_wall_returns_its_part_of_a_wave_in_a_duct(solve, impedance):
     pressure = np.exp(-((x - 1.5) ** 2) / width**2)
     rate = 2 * SPEED * (x - 1.5) / width**2 * pressure
     for _ in range(600):  # 3 m
-        pressure, rate = room.advance(pressure, rate, solve)
+        pressure, rate = advanced(room, pressure, rate, solve)
     expected = (impedance - 1) / (impedance + 1) * np.exp(-((x - 1.5) ** 2) / width**2)
     np.testing.assert_allclose(pressure, expected, atol=5e-3)
 
