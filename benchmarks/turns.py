@@ -25,9 +25,7 @@ class Turns:
         return float(np.median(self.peer / self.ours))
 
 
-def in_turns(
-    ours: Callable[[Any], Any], peer: Callable[[Any], Any], draws: Iterable[Any], *, seconds: float
-) -> Turns:
+def in_turns(ours: Callable[[Any], Any], peer: Callable[[Any], Any], draws: Iterable[Any], *, seconds: float) -> Turns:
     """Time both on one draw after the other; each begins every second round.
 
     Times are CPU seconds of this process, which other processes on its core disturb least.

@@ -35,9 +35,7 @@ class Rollout:
             modes, _ = jax.lax.scan(lambda v, _: (stepper.step_fourier(v), None), modes, length=steps)
             return modes, jnp.fft.irfftn(modes, s=(n,) * dimension, axes=axes)
 
-        self._run: Callable = jax.jit(
-            lambda u: jax.lax.scan(frame, jnp.fft.rfftn(u, axes=axes), length=num_frames)[1]
-        )
+        self._run: Callable = jax.jit(lambda u: jax.lax.scan(frame, jnp.fft.rfftn(u, axes=axes), length=num_frames)[1])
         self._num_channels = stepper.num_channels
 
     def __call__(self, parameters: Parameters) -> np.ndarray:
