@@ -46,7 +46,8 @@ class FiniteVolumes:
             padded = np.take(along, np.arange(-2, along.shape[-1] + 2), axis=-1, mode=self._beyond)
             flux = self._flux(*face_states(padded), axis)
             total -= np.diff(flux).swapaxes(axis + 1, -1)
-        return total / self.spacing
+        total /= self.spacing
+        return total
 
 
 def face_states(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -70,8 +71,12 @@ def limited(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     Half of van Leer's monotonised central slope: of the mean of the differences to the cells before and after, but of
     no more than twice the smaller one, and 0 at an extreme.
     """
-    bound = np.where(before * after > 0, np.minimum(np.abs(before), np.abs(after)), 0.0)
-    return np.clip((before + after) / 4, -bound, bound)
+    bound = np.minimum(np.abs(before), np.abs(after))
+    bound *= before * after > 0
+    gains = before + after
+    gains /= 4
+    np.minimum(gains, bound, out=gains)
+    return np.maximum(gains, np.negative(bound, out=bound), out=gains)
 
 
 def hll(
@@ -91,8 +96,12 @@ def hll(
         fastest: bound from above.
     """
     slowest, fastest = np.minimum(slowest, 0), np.maximum(fastest, 0)
-    share = fastest / (fastest - slowest)
-    return share * fluxes[0] + (1 - share) * fluxes[1] + slowest * share * (states[1] - states[0])
+    flux = states[1] - states[0]
+    flux *= slowest
+    flux += fluxes[0] - fluxes[1]
+    flux *= fastest / (fastest - slowest)
+    flux += fluxes[1]
+    return flux
 
 
 def march(

@@ -11,7 +11,8 @@ import numpy as np
 
 from penstock.solvers.discretisation.explicit.spectral import QuadraticFlux
 
-LINEAR_WEIGHTS = (0.1, 0.6, 0.3)  # of the three reconstructions, for order 5 where the flux is smooth
+LINEAR_WEIGHTS = np.array([0.1, 0.6, 0.3])  # of the three reconstructions, for order 5 where the flux is smooth
+SHARES = np.array([1 / 3, 1 / 3, 1 / 6])  # of the second differences in the three reconstructions
 # Speed of the splitting over the largest speed. At 1 one part of the flux is flat to third order where |u| is largest,
 # and the order of the scheme falls to 3.
 MARGIN = 1.1
@@ -46,17 +47,18 @@ class WenoFlux(QuadraticFlux):
 
 
 def _reconstructed(upwind: np.ndarray) -> np.ndarray:
-    """The values [*] between the third and the fourth of five in a row, [5, *]."""
-    a, b, c, d, e = upwind
-    roughness = (
-        13 / 12 * (a - 2 * b + c) ** 2 + (a - 4 * b + 3 * c) ** 2 / 4,
-        13 / 12 * (b - 2 * c + d) ** 2 + (b - d) ** 2 / 4,
-        13 / 12 * (c - 2 * d + e) ** 2 + (3 * c - 4 * d + e) ** 2 / 4,
-    )
-    candidates = (2 * a - 7 * b + 11 * c, 5 * c - b + 2 * d, 2 * c + 5 * d - e)
-    global_roughness = np.abs(roughness[0] - roughness[2])
-    weights = [
-        linear * (1 + (global_roughness / (local + SMALLEST)) ** 2)
-        for linear, local in zip(LINEAR_WEIGHTS, roughness, strict=True)
-    ]
-    return sum(weight * value for weight, value in zip(weights, candidates, strict=True)) / (6 * sum(weights))
+    """The values [*] between the third and the fourth of five in a row, [5, *].
+
+    The three parabolas are given by first and second differences, so that each operation is on all of them at once.
+    """
+    slopes = upwind[1:] - upwind[:-1]
+    bends = slopes[1:] - slopes[:-1]
+    bends[2] *= -1  # as seen from the third value
+    near = slopes[[1, 1, 2]]
+    roughness = 13 / 12 * bends**2 + (near + bends / 2) ** 2
+    weights = np.abs(roughness[0] - roughness[2]) / (roughness + SMALLEST)
+    weights *= weights
+    weights += 1
+    weights *= LINEAR_WEIGHTS.reshape(3, *[1] * (upwind.ndim - 1))
+    steps = near / 2 + SHARES.reshape(3, *[1] * (upwind.ndim - 1)) * bends
+    return upwind[2] + (weights * steps).sum(axis=0) / weights.sum(axis=0)

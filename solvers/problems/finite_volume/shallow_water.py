@@ -99,18 +99,21 @@ def flux(below: np.ndarray, above: np.ndarray, axis: int) -> np.ndarray:
     """
     normal, transverse = 1 + axis, 2 - axis
     waves = slice(0, normal + 1, normal)  # h and the normal momentum
-    velocities = below[normal] / below[0], above[normal] / above[0]
-    celerities = np.sqrt(below[0]), np.sqrt(above[0])
+    slowest, fastest, fluxes = [], [], []
+    for state in (below, above):
+        velocity, celerity = state[normal] / state[0], np.sqrt(state[0])
+        slowest.append(velocity - celerity)
+        fastest.append(velocity + celerity)
+        wave_flux = np.empty_like(state[waves])
+        wave_flux[0] = state[normal]
+        np.multiply(state[0], state[0] / 2, out=wave_flux[1])
+        wave_flux[1] += np.multiply(state[normal], velocity, out=velocity)
+        fluxes.append(wave_flux)
     through = np.empty_like(below)
     through[waves] = hll(
-        (below[waves], above[waves]),
-        tuple(
-            np.stack([state[normal], state[normal] * velocity + state[0] ** 2 / 2])
-            for state, velocity in zip((below, above), velocities, strict=True)
-        ),
-        slowest=np.minimum(velocities[0] - celerities[0], velocities[1] - celerities[1]),
-        fastest=np.maximum(velocities[0] + celerities[0], velocities[1] + celerities[1]),
+        *((below[waves], above[waves]), tuple(fluxes)), slowest=np.minimum(*slowest), fastest=np.maximum(*fastest)
     )
-    upwind = np.where(through[0] > 0, below[transverse] / below[0], above[transverse] / above[0])
-    through[transverse] = through[0] * upwind
+    source = through[0] > 0
+    upwind = np.where(source, below[transverse], above[transverse]) / np.where(source, below[0], above[0])
+    np.multiply(through[0], upwind, out=through[transverse])
     return through

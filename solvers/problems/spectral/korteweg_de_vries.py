@@ -69,14 +69,21 @@ class KortewegDeVries(Problem):
 
     def frames(self, initial: np.ndarray) -> Iterator[np.ndarray]:
         """u [n] at first and after each interval."""
-        torus, flux = self.torus, QuadraticFlux(self.torus, 6.0)
-        linear = -(torus.gradient[0] ** 3) - self.hyperviscosity * torus.squares**2
         return trajectory(
-            *(torus, ExponentialTimeDifferencingRK4(linear, flux), initial),
+            *(self.torus, self._method, initial),
             interval=self.interval,
             num_frames=self.num_steps + 1,
-            largest_step=lambda modes: min(LARGEST_STEP, flux.largest_step(modes)),
+            largest_step=lambda modes: min(LARGEST_STEP, self._flux.largest_step(modes)),
         )
+
+    @cached_property
+    def _method(self) -> ExponentialTimeDifferencingRK4:
+        linear = -(self.torus.gradient[0] ** 3) - self.hyperviscosity * self.torus.squares**2
+        return ExponentialTimeDifferencingRK4(linear, self._flux)
+
+    @cached_property
+    def _flux(self) -> QuadraticFlux:
+        return QuadraticFlux(self.torus, 6.0)
 
     @cached_property
     def torus(self) -> Torus:

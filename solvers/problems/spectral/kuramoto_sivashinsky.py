@@ -76,13 +76,20 @@ class KuramotoSivashinsky(Problem):
 
     def frames(self, initial: np.ndarray) -> Iterator[np.ndarray]:
         """u [n] at first and after each interval, those of the warm-up included."""
-        torus, flux = self.torus, QuadraticFlux(self.torus, 1.0)
         return trajectory(
-            *(torus, ExponentialTimeDifferencingRK4(torus.squares - torus.squares**2, flux), initial),
+            *(self.torus, self._method, initial),
             interval=self.interval,
             num_frames=self.warm_up + self.num_steps + 1,
-            largest_step=lambda modes: min(LARGEST_STEP, flux.largest_step(modes)),
+            largest_step=lambda modes: min(LARGEST_STEP, self._flux.largest_step(modes)),
         )
+
+    @cached_property
+    def _method(self) -> ExponentialTimeDifferencingRK4:
+        return ExponentialTimeDifferencingRK4(self.torus.squares - self.torus.squares**2, self._flux)
+
+    @cached_property
+    def _flux(self) -> QuadraticFlux:
+        return QuadraticFlux(self.torus, 1.0)
 
     @cached_property
     def torus(self) -> Torus:

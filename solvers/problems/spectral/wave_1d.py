@@ -102,10 +102,9 @@ class Wave1D(Problem):
         """
         points = np.linspace(-HALF, HALF, self.resolution)
         left, right = 2 * left_end - 1, 2 * right_end - 1  # σ_l and σ_r
-        for number in range(self.num_steps + self.history):
-            way = SPEED * self.interval * number
-            incident = _periodic_pulse(points + way - start, left * right)
-            yield incident + left * _periodic_pulse(-2 * HALF - points + way - start, left * right)
+        ways = SPEED * self.interval * np.arange(self.num_steps + self.history)[:, None]
+        incident = _periodic_pulse(points + ways - start, left * right)
+        yield from incident + left * _periodic_pulse(-2 * HALF - points + ways - start, left * right)
 
 
 def _periodic_pulse(distances: np.ndarray, sign: float) -> np.ndarray:
