@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
+from pathlib import Path
 
 from penstock.errors import PenstockError
 from penstock.machine import use_one_core
@@ -38,6 +40,11 @@ def main() -> None:
     options = add(problems, "what a sample of each problem costs, and who takes the time")
     options.add_argument("names", nargs="*", help="problems; all of them when left out")
     options.add_argument("--seconds", type=float, default=5.0, help="time per problem (5)")
+    options = add(peers, "our problems beside loops that others write for them, at equal error")
+    options.add_argument("kind", choices=_peers(), help="of the problems")
+    options.add_argument("names", nargs="*", help="problems of this kind; all of them when left out")
+    options.add_argument("--seconds", type=float, default=5.0, help="CPU time per peer (5)")
+    options.add_argument("--resolution", type=_positive, help="of all problems; the default ones when left out")
     options = add(learner, "what limits training: the step, its feed, ingest")
     options.add_argument("--device", choices=("cpu", "cuda"), help="cuda where there is one, when left out")
     options.add_argument("--case", help="one section alone, which is then only printed")
@@ -108,6 +115,16 @@ def problems(arguments: argparse.Namespace) -> None:
     from benchmarks.problems import run
 
     run(arguments.names, arguments.seconds)
+
+
+def peers(arguments: argparse.Namespace) -> None:
+    use_one_core()
+    import_module(f"benchmarks.peers.{arguments.kind}").run(arguments)
+
+
+def _peers() -> list[str]:
+    """The benches in benchmarks/peers/, by their modules' names."""
+    return sorted(file.stem for file in (Path(__file__).parent / "peers").glob("[!_]*.py"))
 
 
 def learner(arguments: argparse.Namespace) -> None:
