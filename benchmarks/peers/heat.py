@@ -41,7 +41,8 @@ run, with `strategy: auto`, from the draw to packed chunks, each solution checke
 example: it keeps all of a step's trajectories in one block, factors at every step, and neither checks nor packs. A
 sample is a state of one trajectory. All run in turns in one process on one core; times are medians of CPU time, since
 other programs ran beside. With its factor kept by hand SciPy's SuperLU, which TensorMesh calls, takes 1.2 to 1.7 ms per
-right-hand side in blocks of 8 to 16 (LOG.md), back-solve alone; TensorMesh publishes 1.23 ms on a CPU. After {compared} steps both agree to {difference:.0e}.
+right-hand side in blocks of 8 to 16 (LOG.md), back-solve alone; TensorMesh publishes 1.23 ms on a CPU.
+After {compared} steps both agree to {difference:.0e}.
 """
 
 
