@@ -247,7 +247,7 @@ class Problem(ABC):
 
 
 class InterleavedProblem(Problem):
-    """A problem whose simulations may take turns, so that their systems can be solved together.
+    """A problem whose simulations may take turns, to be solved together.
 
     Instead of calling `solve`, `turns` yields each system and is sent its solution:
 
@@ -260,7 +260,7 @@ class InterleavedProblem(Problem):
 
     @abstractmethod
     def turns(self, parameters: Parameters) -> Turns:
-        """Solve for one draw: yield each system for its solution, and the samples in the order of their steps.
+        """Solve for one draw, and yield its samples in the order of their steps.
 
         Args:
             parameters: the draw.

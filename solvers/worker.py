@@ -247,7 +247,10 @@ class SolverWorker:
     def _run(
         self, run: _Run, runs: list[_Run], chunk: ChunkBuilder, lease_number: int, quantiles: np.ndarray
     ) -> Iterator[Chunk]:
-        """Let a simulation go on until it waits or has ended; yield the chunks that are due."""
+        """Let a simulation go on until it waits or has ended.
+
+        Yields the chunks that are due.
+        """
         self._on_begin(lease_number, run.simulation)
         chunk.begin_lap()
         try:
@@ -353,7 +356,10 @@ class _Run:
     is_retried: bool = False
 
     def next_item(self) -> Any:
-        """The next item, which is `system` too where it is one; `_END` where there is none."""
+        """The next item, `_END` where there is none.
+
+        Where it is a system, it is kept in `system`.
+        """
         go_on, self.go_on = self.go_on, None
         try:
             item = next(self.items) if go_on is None else go_on()

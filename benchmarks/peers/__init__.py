@@ -1,1 +1,1 @@
-"""Peers of our problems: loops that solve the same draws without penstock, one bench per module."""
+"""Loops that solve the draws of our problems without penstock, by kind."""

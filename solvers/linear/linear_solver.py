@@ -140,7 +140,7 @@ class LinearSolver:
         return replace(solution, x=unflat(solution.x, given.b, given.A))
 
     def kept(self, system: LinearSystem) -> LinearSystem | None:
-        """A copy of a system that can wait for others, to be solved with them by `solve_block`.
+        """A copy of a system that can wait for others, for `solve_block`.
 
         Args:
             system: the system; it may be overwritten once this returns.

@@ -75,7 +75,7 @@ class Watched(LinearSolver):
 
 
 def outcome(problem, *, solver=None, leases=(LEASE,), **options):
-    """Samples [steps, n, n] by simulation, reasons of failures, and blocks, of the last lease."""
+    """Samples [steps, n, n] by simulation, failures, and blocks, of the last lease."""
     solver = solver or Watched()
     worker = SolverWorker(problem, {"training": solver}, seed=0, sort=False, **options)
     for number, simulations in enumerate(leases):
@@ -184,7 +184,7 @@ class Changing(Diffusion):
 
 
 class Late(Changing):
-    """The same in the last simulations alone, so that systems wait when the matrix changes."""
+    """The same in the last simulations, so that systems wait when it changes."""
 
     def turns(self, parameters):
         self.has_changed = getattr(self, "has_changed", 0) + 1

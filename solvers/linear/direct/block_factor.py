@@ -1,4 +1,4 @@
-"""A Cholesky factor that solves eight right-hand sides in little more time than two."""
+"""A Cholesky factor that solves eight right-hand sides in the time of three."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class _BlockNorms(ctypes.Structure):
 
 
 class BlockFactor:
-    """The factor L D Lᵀ of a symmetric positive definite matrix, for blocks of right-hand sides.
+    """The factor L D Lᵀ of an SPD matrix, for blocks of right-hand sides.
 
     One right-hand side reads all of the factor for two operations per entry; a block reads it once. Per right-hand
-    side, at n = 14,145 with 29 entries per row on one core, PETSc's back-solve takes 0.72 ms, its MatMatSolve of 8
-    columns 0.83, SciPy's SuperLU 2.9 (1.2 in blocks of 8), MUMPS 2.9 (0.9), and this 0.25. The factor itself is
+    side, at n = 14,145 with 29 entries per row on one core, PETSc's back-solve takes 0.8 ms, its MatMatSolve of 8
+    columns 0.8, SciPy's SuperLU 2.9 (1.2 in blocks of 8), MUMPS 2.9 (0.9), and this 0.3. The factor itself is
     SuperLU's without pivoting, in the order of PETSc's nested dissection; it costs as much as 100 back-solves.
 
     Memory: two copies of L without its diagonal, 12 bytes for each entry, and 24 numbers per row.

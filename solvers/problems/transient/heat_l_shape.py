@@ -100,7 +100,9 @@ class HeatLShape(InterleavedProblem):
         return np.exp(-squares / (2 * width**2))
 
     def assemble(self, before: np.ndarray, source: np.ndarray) -> LinearSystem:
-        """The system of one time step, whose b the next call overwrites; the guess is u_{i-1}.
+        """The system of one time step; the guess is u_{i-1}.
+
+        The next call overwrites its b.
 
         Args:
             before: u_{i-1}, [P].

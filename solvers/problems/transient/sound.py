@@ -148,7 +148,10 @@ class Room:
     def advance(
         self, pressure: np.ndarray, rate: np.ndarray
     ) -> Generator[LinearSystem, Solution, tuple[np.ndarray, np.ndarray]]:
-        """Pressure p and rate v, [P] each, one step later; it yields its system and is sent the solution."""
+        """Pressure p and rate v, [P] each, one step later.
+
+        It yields its system and is sent the solution.
+        """
         system = self._system
         system.b.array = self.mass @ rate - self.time_step / 2 * (self.stiffness @ pressure)
         solution = yield system

@@ -1,0 +1,227 @@
+"""The heat equation on TensorMesh's own mesh: our worker beside TensorMesh's loop."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cached_property
+from importlib.metadata import version
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.solvers.report import report
+from penstock.errors import PenstockError
+from penstock.geometry import Mesh
+from penstock.layout import FieldSpec, Sample
+from penstock.machine import keep_freed_arrays
+from penstock.messages import Lease
+from penstock.solvers import mpi
+from penstock.solvers.discretisation.elements.mesh_fem import MeshElements
+from penstock.solvers.linear import LinearSolver
+from penstock.solvers.linear.auto.auto import Auto
+from penstock.solvers.parameters.space import ParameterSpace, Uniform, generator_of
+from penstock.solvers.problem import InterleavedProblem, LinearSystem, Parameters, Turns
+from penstock.solvers.worker import SolverWorker
+
+NUM_STEPS, TIME_STEP, NUM_MODES, RESOLUTION = 100, 5e-5, 16, 125  # TensorMesh's
+ACCURACY = 1e-3  # penstock's default
+WINDOW = 8
+BLOCKS = (1000, 64)  # TensorMesh's trajectories at once: those of its example, and fewer
+NUM_COMPARED = 5  # steps of one trajectory, which ours and TensorMesh's must give alike
+LARGEST_DIFFERENCE = 1e-6  # single precision, in which our samples travel
+INTRODUCTION = """
+The data set that TensorMesh has as an example (examples/dataset/heat): implicit Euler with P1 elements on its mesh of
+the L-shaped domain, {unknowns:,} points, {num_steps} steps, initial values of {modes} modes. Ours is a worker as in a
+run, with `strategy: auto`, from the draw to packed chunks, each solution checked. TensorMesh's loop is that of its
+example: it keeps all of a step's trajectories in one block, factors at every step, and neither checks nor packs. A
+sample is a state of one trajectory. All run in turns in one process on one core; times are medians of CPU time, since
+other programs ran beside. With its factor kept by hand SciPy's SuperLU, which TensorMesh calls, takes 1.2 to 1.7 ms per
+right-hand side in blocks of 8 to 16 (LOG.md), back-solve alone; TensorMesh publishes 1.23 ms on a CPU.
+After {compared} steps both agree to {difference:.0e}.
+"""
+
+
+class HeatOnMesh(InterleavedProblem):
+    """TensorMesh's example: M (u_i - u_{i-1}) + Δt K u_i = 0, u = 0 on the boundary.
+
+    u_0 = -1/d Σ_m μ_m sin(π m x) sin(π m y) / √m, with μ_m uniform on [0, 1]; d = 16 of them.
+
+    Args:
+        points: of the mesh, [P, 2].
+        cells: of the mesh, [T, 3].
+    """
+
+    num_steps = NUM_STEPS
+
+    def __init__(self, points: np.ndarray, cells: np.ndarray):
+        names = [f"mu_{mode}" for mode in range(1, NUM_MODES + 1)]
+        self.space = ParameterSpace(**dict.fromkeys(names, Uniform(0.0, 1.0)))
+        self.mesh = Mesh(len(points), 2, lambda: (points, cells))
+        self.inputs = (*(FieldSpec(name=name) for name in names), FieldSpec(name="time"))
+        self.outputs = (FieldSpec(name="solution", on=self.mesh),)
+
+    def turns(self, parameters: Parameters) -> Turns:
+        matrix, mass, right = self.equation
+        amplitudes = np.array([parameters[f"mu_{mode}"] for mode in range(1, NUM_MODES + 1)])
+        u = self.elements.at_dofs(self.modes @ amplitudes)
+        for step in range(self.num_steps):
+            mass.mult(u, right)
+            solution = yield LinearSystem(A=matrix, b=right, is_spd=True, guess=u, family="heat")
+            u = solution.x
+            outputs = {"solution": self.elements.at_points(u)}
+            yield Sample(inputs=dict(parameters), outputs=outputs, step=step, time=(step + 1) * TIME_STEP)
+
+    @cached_property
+    def elements(self) -> MeshElements:
+        return MeshElements(self.mesh.arrays)
+
+    @cached_property
+    def equation(self) -> tuple[Any, Any, Any]:
+        """M + Δt K, M without its rows on the boundary, and a vector for b."""
+        from dolfinx.fem import form
+        from dolfinx.fem.petsc import assemble_matrix
+        from ufl import dx, grad, inner
+
+        u, v, conditions = self.elements.trial, self.elements.test, self.elements.conditions
+        matrix = assemble_matrix(form(u * v * dx + TIME_STEP * inner(grad(u), grad(v)) * dx), bcs=conditions)
+        mass = assemble_matrix(form(u * v * dx))
+        for assembled in (matrix, mass):
+            assembled.assemble()
+        mass.zeroRowsLocal(conditions[0].dof_indices()[0], diag=0.0)
+        return matrix, mass, mass.createVecLeft()
+
+    @cached_property
+    def modes(self) -> np.ndarray:
+        """The initial values for each mode alone, [P, modes]."""
+        numbers = np.arange(1, NUM_MODES + 1)
+        x, y = (np.sin(np.pi * numbers * coordinate[:, None]) for coordinate in self.mesh.arrays.points.T)
+        return -x * y / np.sqrt(numbers) / NUM_MODES
+
+
+class Ours:
+    """A worker, with so many simulations under way at once."""
+
+    def __init__(self, problem: HeatOnMesh, num_at_once: int):
+        solver = LinearSolver(Auto(), accuracy=ACCURACY)
+        self._worker = SolverWorker(problem, {"training": solver}, seed=0, num_at_once=num_at_once)
+        self._numbers = count()
+
+    def __call__(self) -> int:
+        """Solve a lease; the number of its samples."""
+        number = next(self._numbers)
+        simulations = tuple(range(number * WINDOW, (number + 1) * WINDOW))
+        return sum(len(chunk) for chunk in self._worker.stream(Lease(number=number, simulations=simulations)))
+
+
+class TensorMeshs:
+    """The loop of TensorMesh's example, on a mesh of TensorMesh.
+
+    Args:
+        mesh: the mesh.
+        initial: u_0 of each trajectory, [P, trajectories].
+    """
+
+    def __init__(self, mesh: Any, initial: np.ndarray):
+        import torch
+        from tensormesh import Condenser, LaplaceElementAssembler, MassElementAssembler
+
+        self._mass = MassElementAssembler.from_mesh(mesh, quadrature_order=2)()
+        stiffness = LaplaceElementAssembler.from_mesh(mesh, quadrature_order=2)()
+        self._condenser = Condenser(mesh.boundary_mask)
+        self._matrix = self._condenser(self._mass + TIME_STEP * stiffness)[0]
+        self.states = torch.from_numpy(initial)
+
+    def __call__(self) -> int:
+        """Take one step of all trajectories; their number."""
+        right = self._condenser.condense_rhs(self._mass @ self.states)
+        self.states = self._condenser.recover(self._matrix.solve(right))
+        return self.states.shape[1]
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Compare, and print and write the table.
+
+    Args:
+        arguments: `names`, none or heat; `seconds` of CPU time per arm; `resolution`, points along a side of length 1.
+
+    Raises:
+        PenstockError: TensorMesh is missing, another problem is asked for, or the solutions differ.
+    """
+    if set(arguments.names) - {"heat"}:
+        raise PenstockError("the problem here is heat")
+    keep_freed_arrays()
+    mpi.start()
+    mesh = _mesh(arguments.resolution or RESOLUTION)
+    problem = HeatOnMesh(mesh.points.numpy(), mesh.cells["triangle"].numpy())
+    amplitudes = np.random.default_rng(0).random((NUM_MODES, max(BLOCKS)))
+    difference = _difference(problem, mesh)
+    if not difference <= LARGEST_DIFFERENCE:
+        raise PenstockError(f"after {NUM_COMPARED} steps the solutions differ by {difference:.1e}")
+    arms: dict[str, Callable[[], int]] = {
+        "penstock, blocks of 8": Ours(problem, 8),
+        "penstock, one at a time": Ours(problem, 1),
+        **{
+            f"TensorMesh, {block} at once": TensorMeshs(mesh, problem.modes @ amplitudes[:, :block]) for block in BLOCKS
+        },
+    }
+    seconds = _seconds(arms, arguments.seconds)
+    fastest = next(iter(seconds.values()))
+    rows = [
+        [name, f"{1e3 * value:.2f}", f"{1 / value:.0f}", f"{value / fastest:.2f}"] for name, value in seconds.items()
+    ]
+    introduction = INTRODUCTION.format(
+        unknowns=problem.mesh.num_points,
+        num_steps=NUM_STEPS,
+        modes=NUM_MODES,
+        compared=NUM_COMPARED,
+        difference=difference,
+    )
+    introduction += f"TensorMesh {version('tensormesh-fem')}, torch-sla {version('torch-sla')}."
+    header = ["loop", "ms per sample", "samples/s", "time"]
+    command = " ".join(["peers heat", *([f"--seconds {arguments.seconds:g}"] if arguments.seconds != 5 else [])])
+    report("peers-heat.md", "The heat equation beside TensorMesh", introduction, header, rows, command)
+
+
+def _mesh(resolution: int) -> Any:
+    try:
+        import tensormesh
+        import torch
+    except ImportError as error:
+        raise PenstockError(f"the peer is missing ({error}): pip install tensormesh-fem") from error
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "L.msh")
+        return tensormesh.Mesh.gen_L(chara_length=1 / resolution, element_type="tri", cache_path=path)
+
+
+def _difference(problem: HeatOnMesh, mesh: Any) -> float:
+    """The relative difference of one trajectory's last state, ours and TensorMesh's."""
+    parameters = problem.draw(generator_of(0, "training", 0))
+    samples = problem.simulate(parameters, LinearSolver(Auto(), accuracy=ACCURACY))
+    ours = [next(samples).outputs["solution"] for _ in range(NUM_COMPARED)][-1]
+    amplitudes = np.array(list(parameters.values()))
+    theirs = TensorMeshs(mesh, np.tile((problem.modes @ amplitudes)[:, None], 2))  # two, since one is not factored
+    for _ in range(NUM_COMPARED):
+        theirs()
+    return float(np.linalg.norm(theirs.states[:, 0].numpy() - ours) / np.linalg.norm(ours))
+
+
+def _seconds(arms: dict[str, Callable[[], int]], seconds: float) -> dict[str, float]:
+    """Median CPU seconds per sample of each arm, in turns after a warm-up."""
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    spent = dict.fromkeys(arms, 0.0)
+    for arm in arms.values():
+        arm()
+    while min(spent.values()) < seconds:
+        for name, arm in arms.items():
+            start = time.process_time()
+            num_samples = arm()
+            took = time.process_time() - start
+            spent[name] += took
+            times[name].append(took / num_samples)
+    return {name: float(np.median(values)) for name, values in times.items()}
