@@ -35,10 +35,12 @@ SMALL: dict[str, dict[str, Any]] = {  # where the default takes minutes for 2000
     "vortex_street": {"resolution": 8},
 }
 MARKS = (0.25, 0.5, 1.0)
+LEAST_SIMULATIONS = 10 * WINDOW  # of which the first two or so bring what is kept
 BOUND = 0.01
 INTRODUCTION = """
 Each problem was solved by one worker as in a run, in a fresh process, with the default strategy and accuracy, until
-every family of its systems had {num} of them; problems without systems until there were {num} samples. The memory is
+every family of its systems had {num} of them, in {least} simulations at least; problems without systems until there
+were {num} samples. The memory is
 what is resident and not shared with other processes, in MB, at {marks} of that; the growth is that from the first mark
 to the last. A problem with varying geometry meshes anew for every simulation. Resolutions other than the default:
 {small}.
@@ -78,8 +80,8 @@ def course(name: str, num: int) -> Course:
             num_failed += len(chunk.failed)
             systems.update(solve.family for solve in chunk.solves)
         num_simulations += WINDOW
-        done = min(systems.values(), default=num_samples)
-        while len(marks) < len(MARKS) and done >= MARKS[len(marks)] * num:
+        done = min(min(systems.values(), default=num_samples) / num, num_simulations / LEAST_SIMULATIONS)
+        if done >= MARKS[len(marks)]:
             marks.append(own_bytes())
     return Course(num_simulations, num_failed, tuple(marks))
 
@@ -111,7 +113,7 @@ def run(names: list[str], num: int) -> int:
     marks = [f"{100 * mark:.0f} %" for mark in MARKS]
     header = ["problem", "simulations", "failed", *(f"MB at {mark}" for mark in marks), "growth"]
     small = "; ".join(f"{name} {options['resolution']}" for name, options in SMALL.items())
-    introduction = INTRODUCTION.format(num=num, marks=", ".join(marks), small=small)
+    introduction = INTRODUCTION.format(num=num, least=LEAST_SIMULATIONS, marks=", ".join(marks), small=small)
     command = " ".join(["memory", *names])
     report("memory.md", "Memory of a worker over many systems", introduction, header, rows, command)
     return int(bool(grown))
