@@ -161,5 +161,5 @@ def run(arguments: argparse.Namespace) -> None:
             rows.append(compare(contest, arguments.seconds, options))
     header = ["problem", "samples/s", "peer", "its samples/s", "difference", "ours/peer"]
     introduction = INTRODUCTION.format(compared=COMPARED, warm_up=WARM_UP, rtol=solids.RTOL, seconds=arguments.seconds)
-    command = " ".join(["peers", "meshes", *arguments.names])
+    command = " ".join(["peers", "meshes", *arguments.names, f"--seconds {arguments.seconds:g}"])
     report("peers-meshes.md", "Problems on meshes beside DOLFINx loops", introduction, header, rows, command)
