@@ -218,5 +218,5 @@ def run(arguments: argparse.Namespace) -> None:
     header = ["problem", "samples/s", "error", "peer", "its samples/s", "its error", "its steps per frame", "ours/peer"]
     absence = " (which is not installed here)" if with_exponax is None else ""
     introduction = INTRODUCTION.format(absence=absence, seconds=arguments.seconds, num_matched=NUM_MATCHED)
-    command = " ".join(["peers", "spectral", *arguments.names])
+    command = " ".join(["peers", "spectral", *arguments.names, f"--seconds {arguments.seconds:g}"])
     report("peers-spectral.md", "Spectral problems beside their peers", introduction, header, rows, command)

@@ -114,7 +114,10 @@ class ExponentialMethod(ABC):
         return modes
 
     def _factors_near(self, step: float) -> Any:
-        """The factors of a step of this length up to rounding, which differs between intervals of one length."""
+        """The factors of a step of this length up to rounding.
+
+        Intervals of one length differ by rounding, because they are differences of times.
+        """
         key = f"{step:.12e}"
         if key not in self._factors:
             if len(self._factors) == MOST_FACTORS:
@@ -138,7 +141,7 @@ class IntegratingFactorRK4(ExponentialMethod):
     """
 
     def _factors_of(self, step: float) -> tuple[np.ndarray, ...]:
-        """exp(λ Δt / 2), and the factors of N at the second and fourth stage and at the end."""
+        """exp(λ Δt / 2), and the factors of N at two later stages and at the end."""
         half = np.exp(self._linear * step / 2).astype(complex)  # products of real and complex take twice as long
         return half, step / 2 * half, step * half, step / 6 * half**2, step / 3 * half
 

@@ -68,9 +68,8 @@ class Stokes(Problem):
         """
         from dolfinx.fem import assemble_vector
 
-        i, j = np.rint(2 * self.resolution * self.elements.nodes).astype(int).T
         for component, values in zip(self._force, force, strict=True):
-            component.x.array[:] = values[i, j]
+            component.x.array[:] = values[self._places]
         load = assemble_vector(self._load).array
         load[self.elements.fixed] = 0.0
         self._b.array = load
@@ -79,6 +78,11 @@ class Stokes(Problem):
     @cached_property
     def elements(self) -> TaylorHood:
         return TaylorHood(Mesh((self.resolution + 1) ** 2, 2, partial(square, self.resolution)).arrays)
+
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, ...]:
+        """The indices i and j of the velocity's nodes among the force's points."""
+        return tuple(np.rint(2 * self.resolution * self.elements.nodes).astype(int).T)
 
     @cached_property
     def _matrix(self) -> PETSc.Mat:

@@ -105,7 +105,10 @@ class NavierStokes(Problem):
         return self._forcing - by_product[0] - by_product[1]
 
     def velocity(self, modes: np.ndarray) -> np.ndarray:
-        """u on the grid, [2, n, n], from the modes of w, without those beyond 2/3 of the largest."""
+        """u on the grid, [2, n, n], from the modes of w.
+
+        Those beyond 2/3 of the largest are left out, so that products of two velocities have no aliases.
+        """
         return self.torus.values(self._to_velocity * modes)
 
     def largest_step(self, modes: np.ndarray) -> float:
