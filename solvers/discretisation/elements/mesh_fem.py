@@ -250,8 +250,9 @@ class WeakForm:
     """The linear systems of a(u, v) = l(v), with u given on a part of the boundary.
 
     The forms may be any that UFL can say, over any function space on the mesh: u and v are the space's trial and test
-    function, which a mixed space splits. Forms are compiled once. One matrix and one vector are made once and overwritten by every `system`; a form a without
-    data that may change, functions or constants, has its matrix assembled once, or once per move of the mesh.
+    function, which a mixed space splits. Forms are compiled once. One matrix and one vector are made once and
+    overwritten by every `system`; a form a without data that may change, functions or constants, has its matrix
+    assembled once, or once per move of the mesh.
 
     Rows of dofs where u is given are identity rows, their columns are eliminated: A is symmetric if a is.
 
@@ -260,7 +261,7 @@ class WeakForm:
         bilinear: a.
         linear: l.
         conditions: where u is given. Where absent, those of `elements` if u is in their space, none if it is not.
-        **properties: of the `LinearSystem`: `family`, `is_spd`, `near_nullspace`.
+        **properties: of the `LinearSystem`: `family`, `is_spd`, `nullspace`, `near_nullspace`.
     """
 
     def __init__(
