@@ -247,7 +247,8 @@ class Problem(ABC):
         Raises:
             ValueError: the problem lacks an attribute that it must set, or its fields are refused by `Layout`.
         """
-        if missing := [f"self.{name}" for name in ("space", "inputs", "outputs") if not hasattr(self, name)]:
+        needed = ("space", "inputs", "outputs") if self.draws_from_space else ("inputs", "outputs")
+        if missing := [f"self.{name}" for name in needed if not hasattr(self, name)]:
             raise ValueError(
                 f"{' and '.join(missing)} must be set by __init__: a problem has a ParameterSpace `space`, and tuples "
                 "of FieldSpecs `inputs` and `outputs`"
