@@ -320,7 +320,10 @@ class Layout:
         return frozenset(spec.name for spec in (*self.inputs, *self.outputs))
 
     def _require_names(self, names: Set[str], sample: Sample) -> None:
-        """Raise Refused unless the sample has what FieldSpecs name, and nothing else but `Sample.time`."""
+        """Raise Refused unless these are the names of the FieldSpecs.
+
+        `Sample.time` may be there beside them.
+        """
         missing, surplus = self._names - names, (sample.inputs.keys() | sample.outputs.keys()) - self._names
         faults = []
         if missing:

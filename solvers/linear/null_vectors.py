@@ -58,9 +58,9 @@ def backward_error(A: PETSc.Mat, vector: PETSc.Vec) -> float:
 
 
 def suspect_of(system: LinearSystem, make: Callable[[], Strategy]) -> PETSc.Vec | None:
-    """A vector that A may take to zero, orthogonal to the system's nullspace; None where A is regular.
+    """A vector that A may take to zero; None where A is regular.
 
-    Ask `is_found` whether it is proof.
+    It is orthogonal to the system's nullspace. Ask `is_found` whether it is proof.
     """
     A, z, solve = system.A, system.b.duplicate(), _way_to_solve(system, make)
     scale = sums_of(A)[1]
@@ -93,7 +93,10 @@ def is_found(A: PETSc.Mat, suspect: PETSc.Vec) -> bool:
 
 
 def level_of(vector: PETSc.Vec) -> PETSc.Vec | None:
-    """The vector of ones and zeros that this one is a multiple of, up to 1e-6; None where there is none."""
+    """The vector of ones and zeros that this one is a multiple of, up to 1e-6.
+
+    None where there is none.
+    """
     values = vector.array_r
     largest = np.abs(values).max(initial=0.0)
     taken = np.abs(values) > 1e-6 * largest

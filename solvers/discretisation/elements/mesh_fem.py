@@ -42,9 +42,9 @@ def plane(axis: int, coordinate: float) -> Part:
 
 
 class MeshElements:
-    """A `Mesh` in DOLFINx, and Lagrange elements on it, with u given on a part of the boundary.
+    """A `Mesh` in DOLFINx, and Lagrange elements on it.
 
-    There u is `given`, a function of DOLFINx that is zero until it is filled. Other elements, mixed ones too, are a
+    On a part of the boundary u is `given`, a function of DOLFINx that is zero until it is filled. Other elements, mixed ones too, are a
     function space on `mesh`: its forms are a `WeakForm`, its conditions come from `condition`, and data (`function`,
     `constants`, `on`) and output (`Recovery`) are the same for all.
 
