@@ -84,9 +84,9 @@ def suspect_of(system: LinearSystem, make: Callable[[], Strategy]) -> PETSc.Vec 
 
 
 def is_found(A: PETSc.Mat, suspect: PETSc.Vec) -> bool:
-    """Whether the backward error of the vector, or of its level, proves that A is singular.
+    """Whether the backward error of the vector proves that A is singular.
 
-    That of the level does where rounding is all that the vector has on other unknowns.
+    That of its level does, too, where rounding is all that the vector has on other unknowns.
     """
     level = level_of(suspect)
     return backward_error(A, suspect) <= FOUND or (level is not None and backward_error(A, level) <= FOUND)

@@ -40,7 +40,9 @@ def broken_down(system: LinearSystem, error: Exception) -> Attempt:
 
 
 def said_by(error: Exception) -> str:
-    """The message of an error, without PETSc's traceback, and what to do about it where that is known.
+    """The message of an error, without PETSc's traceback.
+
+    What to do about it follows, where that is known.
 
     An error in Python code below PETSc is the cause of PETSc's error. PETSc's text is "error code 73", then one line
     "[0] PCSetUp() at ..." per function, and the message last.

@@ -44,9 +44,10 @@ def plane(axis: int, coordinate: float) -> Part:
 class MeshElements:
     """A `Mesh` in DOLFINx, and Lagrange elements on it.
 
-    On a part of the boundary u is `given`, a function of DOLFINx that is zero until it is filled. Other elements, mixed ones too, are a
-    function space on `mesh`: its forms are a `WeakForm`, its conditions come from `condition`, and data (`function`,
-    `constants`, `on`) and output (`Recovery`) are the same for all.
+    On a part of the boundary u is `given`, a function of DOLFINx that is zero until it is filled.
+
+    Other elements, mixed ones too, are a function space on `mesh`: its forms are a `WeakForm`, its conditions come from
+    `condition`, and data (`function`, `constants`, `on`) and output (`Recovery`) are the same for all.
 
     DOLFINx numbers its degrees of freedom in another order than the mesh its points. Values go in and come out in the
     mesh's order; matrices and vectors are in DOLFINx's, so that forms can be all that UFL can say.
