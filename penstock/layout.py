@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from keyword import iskeyword
@@ -208,8 +208,8 @@ class Layout:
         names = [spec.name for spec in (*self.inputs, *self.outputs)]
         for name in names:
             _check_name(name)
-        if len(set(names)) < len(names):
-            raise ValueError(f"a name occurs twice among inputs and outputs: {', '.join(names)}")
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{', '.join(map(repr, twice))} occurs twice among the FieldSpecs: rename one")
         if not self.outputs:
             raise ValueError("there must be an output")
         arrays = [block.name for block in self._all_blocks()]
@@ -310,10 +310,28 @@ class Layout:
 
         Raises:
             Refused: a quantity is missing, misshapen, not finite, no real number, or one that float32 does not hold,
-                or a geometry is not one; the message names it.
+                a name is none of a FieldSpec, or a geometry is not one; the message names it.
         """
         rows = [self._packed(sample) for sample in samples]
         return rows[0] if len(rows) == 1 else {name: joined([row[name] for row in rows]) for name in self.blocks}
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(spec.name for spec in (*self.inputs, *self.outputs))
+
+    def _require_names(self, names: Set[str], sample: Sample) -> None:
+        """Raise Refused unless these are the names of the FieldSpecs.
+
+        `Sample.time` may be there beside them.
+        """
+        missing, surplus = self._names - names, (sample.inputs.keys() | sample.outputs.keys()) - self._names
+        faults = []
+        if missing:
+            faults.append(f"lacks {', '.join(map(repr, sorted(missing)))}")
+        if surplus:
+            faults.append(f"has {', '.join(map(repr, sorted(surplus)))}, which no FieldSpec names")
+        if faults:
+            raise Refused(f"the sample {', and '.join(faults)}")
 
     @np.errstate(over="ignore")  # a value beyond float32 becomes infinite, and is refused
     def _packed(self, sample: Sample) -> dict[str, Rows]:
@@ -327,6 +345,8 @@ class Layout:
             raise Refused(f"{', '.join(sorted(both))} is among both the inputs and the outputs of the sample")
         # By name, because `problem.swap` changes roles and leaves the samples as they are.
         values = {**({} if sample.time is None else {"time": sample.time}), **sample.inputs, **sample.outputs}
+        if values.keys() != self._names:
+            self._require_names(values.keys(), sample)
         for block in (*self.input_blocks, *self.output_blocks):
             shape, outside = block.shape[1:], None
             if arrays and block.on is not None and block.on.travelling:
@@ -334,10 +354,6 @@ class Layout:
                 shape, outside = weights.shape, None if block.is_ragged else weights == 0
             packed = np.empty((block.shape[0], *shape), DTYPE)
             for spec in block.specs:
-                if spec.name not in values:
-                    surplus = sorted(values.keys() - {spec.name for spec in (*self.inputs, *self.outputs)})
-                    has = f", and has {', '.join(map(repr, surplus))}, which no FieldSpec names" if surplus else ""
-                    raise Refused(f"the sample lacks {spec.name!r}{has}")
                 value = values[spec.name]
                 if type(value) is not np.ndarray or value.dtype.kind != "f":
                     value = as_numbers(spec.name, value)

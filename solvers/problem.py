@@ -242,7 +242,17 @@ class Problem(ABC):
 
     @cached_property
     def layout(self) -> Layout:
-        """The arrays that hold the problem's samples."""
+        """The arrays that hold the problem's samples.
+
+        Raises:
+            ValueError: the problem lacks an attribute that it must set, or its fields are refused by `Layout`.
+        """
+        needed = ("space", "inputs", "outputs") if self.draws_from_space else ("inputs", "outputs")
+        if missing := [f"self.{name}" for name in needed if not hasattr(self, name)]:
+            raise ValueError(
+                f"{' and '.join(missing)} must be set by __init__: a problem has a ParameterSpace `space`, and tuples "
+                "of FieldSpecs `inputs` and `outputs`"
+            )
         return Layout(self.inputs, self.outputs)
 
 

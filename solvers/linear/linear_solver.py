@@ -211,7 +211,7 @@ class LinearSolver:
         if outcome is not Outcome.CONVERGED:
             reasons = [*examiner.diagnosis(believed), *reasons]
         elif reasons:
-            reasons.append(f"solved by {strategy.name} then")
+            reasons.append(f"solved by {strategy.label} then")
         if (reasons or believed.is_spd != system.is_spd) and not ladder.is_told:
             ladder.is_told = True
             reasons += advice(system, attempt.x)
@@ -286,8 +286,9 @@ def _judge(attempt: Attempt, tolerance: Tolerance) -> Outcome:
 
 def _why(strategy: Strategy, attempt: Attempt, outcome: Outcome, tolerance: Tolerance) -> str:
     """One line: which strategy failed, how, by how much, and its reason."""
-    missed = (attempt.bound or tolerance.bound).missed_by(attempt.check)
-    line = ", ".join([f"{strategy.name}: {outcome}", *missed])
+    says_nothing = attempt.x.norm() == 0  # x as it was before the strategy broke down
+    missed = [] if says_nothing else (attempt.bound or tolerance.bound).missed_by(attempt.check)
+    line = ", ".join([f"{strategy.label}: {outcome}", *missed])
     if attempt.iterations > 0:
         line += f", after {attempt.iterations} iterations"
     return f"{line} ({attempt.reason})" if attempt.reason else line

@@ -1,20 +1,4 @@
-"""Singular systems: the nullspace that is given, and the one that is missing.
-
-A vector z counts as one of A's nullspace by its backward error
-
-    ω(z) = max |A z|_i / (|A||z|)_i,
-
-the least relative change of A's entries that makes A z = 0 (W. Oettli, W. Prager, Numer. Math. 6 (1964) 405-409). No
-scaling of rows or columns changes it, so a penalty of 1e30 or a beam in SI units can't pass for a singular matrix: a
-small ω is proof. To find such a z, some random w is solved for: z = w - A⁻¹ (A w) is zero up to rounding where A is
-regular, and w's part in the nullspace where it is not. One more step from there cleans z of the rest, and shows what
-fraction of it stays.
-
-With 40 singular matrices (Laplacians, elasticity, Stokes flow; elements of order 1 to 4; coefficients over 8 decades,
-rows and columns scaled over 24) ω(z) was 6e-13 at most, and the fraction 6e-3 at least. With 50 regular ones
-(cantilevers up to 1000 : 1, beams of 8000 points, penalties, resonances) the fraction was 5e-4 at most: the error that
-a direct solution has there.
-"""
+"""Singular systems: the nullspace that is given, and the one that is missing."""
 
 from __future__ import annotations
 
@@ -27,12 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from penstock.messages import keep_last
-from penstock.solvers.linear.auto.calibration import can_factor
-from penstock.solvers.linear.check import check_of, kernels_for
-from penstock.solvers.linear.direct.direct import Direct
+from penstock.solvers.linear.check import kernels_for
 from penstock.solvers.linear.forms import tells_entries
-from penstock.solvers.linear.reasons import numerical_failures
-from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance
+from penstock.solvers.linear.null_vectors import FOUND, backward_error, is_found, level_of, sums_of, suspect_of
+from penstock.solvers.linear.reasons import is_symmetric, numerical_failures
+from penstock.solvers.linear.strategy import Strategy
 from penstock.solvers.problem import LinearSystem, SolveError
 
 if TYPE_CHECKING:
@@ -42,21 +25,9 @@ if TYPE_CHECKING:
 GIVEN = 1e-10
 # Largest ||A n|| that counts as rounding, as a fraction of |||A||n|||.
 ROUNDED = 1e-12
-# Largest ω of a vector that was found.
-FOUND = 1e-12
-# Smallest fraction of such a vector that a step must leave: where A is regular, no solution would have more digits.
-STAYS = 1e-3
-# Smallest part of a random vector in the nullspace, times the square root of the unknowns.
-HIDDEN = 3e-3
 ORTHONORMAL = 1e-8
-EXACT = Tolerance(1e-10)
-
-NUM_STEPS = 5
-NUM_SWEEPS = 5
 # The first 4 kinds of systems in a family are examined whatever it costs.
 THOROUGH = 4
-# The most unknowns for which the examination factors the matrix, which then takes half a second (P1 in 2D).
-MAX_FACTORED = 50_000
 
 ADVICE = (
     "give all of its nullspace (constants, the level of a pressure, the rigid-body modes of an elastic body) as "
@@ -66,13 +37,16 @@ CONSTANTS = (
     "the matrix is singular: it takes constants to zero; give that nullspace (PETSc.NullSpace().create(constant=True)) "
     "as LinearSystem.nullspace or by A.setNullSpace, or fix the solution by a boundary condition"
 )
-
+LEVEL = (
+    "the matrix is singular: its transpose takes {} to zero, so these equations add up to 0 = Σ b, and the solution "
+    "has no level: is the flux given all around, with no sink? As A is not symmetric, what A itself takes to zero is "
+    "not constant and changes with its data: fix the solution by a boundary condition or a sink, or give both "
+    "nullspaces of each system, by A.setNullSpace and A.setTransposeNullSpace"
+)
 UNKNOWN = (
     "the right-hand side may not be consistent: as A is not symmetric, that is up to the nullspace of its transpose; "
     "give that by A.setTransposeNullSpace"
 )
-
-Solve = Callable[["LinearSystem", Tolerance], Attempt]
 
 
 def with_nullspaces(system: LinearSystem) -> LinearSystem:
@@ -187,82 +161,6 @@ def basis_of(nullspace: PETSc.NullSpace, like: PETSc.Vec) -> list[PETSc.Vec]:
     return vectors
 
 
-def backward_error(A: PETSc.Mat, vector: PETSc.Vec) -> float:
-    """The backward error ω(z) of a vector, as defined at the top of this file."""
-    zero = vector.duplicate()
-    zero.zeroEntries()
-    return check_of(LinearSystem(A=A, b=zero), vector).strict_backward_error
-
-
-def null_vector_of(system: LinearSystem, make: Callable[[], Strategy]) -> PETSc.Vec | None:
-    """A vector that A takes to zero, or None where none was found.
-
-    It is orthogonal to the system's nullspace.
-    """
-    A, z, solve = system.A, system.b.duplicate(), _way_to_solve(system, make)
-    scale = _sums(A)[1]
-    z.array = np.random.default_rng(0).standard_normal(z.getLocalSize()) * _reciprocal(scale)
-    size = _size(z, scale)
-    for step in range(NUM_STEPS):
-        image = z.duplicate()
-        A.mult(z, image)
-        if not image.norm() > 0:
-            break
-        z.axpy(-1.0, solve(replace(system, b=image, guess=None), EXACT).x)
-        if system.nullspace is not None:
-            system.nullspace.remove(z)
-        size, previous = _size(z, scale), size
-        if step == 0 and not size * math.sqrt(z.getSize()) > HIDDEN * previous:
-            return None
-        if size > STAYS * previous and backward_error(A, z) <= FOUND:
-            return z
-    return None
-
-
-def _way_to_solve(system: LinearSystem, make: Callable[[], Strategy]) -> Solve:
-    """The function that solves with A: LU of the balanced matrix.
-
-    Null pivots are no fault there. Where LU is too dear, the strategy solves.
-    """
-    from petsc4py import PETSc
-
-    if system.A.getSize()[0] > MAX_FACTORED or not can_factor(system):
-        return make().solve
-    direct, nullspace = Direct(solver="mumps"), system.nullspace or PETSc.NullSpace().create(constant=True)
-    balanced, left, right = _balanced(system.A)
-
-    def solve(system: LinearSystem, tolerance: Tolerance) -> Attempt:
-        b = system.b.duplicate()
-        b.pointwiseMult(left, system.b)
-        attempt = direct.solve(LinearSystem(A=balanced, b=b, nullspace=nullspace), tolerance)
-        attempt.x.pointwiseMult(right, attempt.x)
-        return attempt
-
-    return solve
-
-
-def _balanced(A: PETSc.Mat) -> tuple[PETSc.Mat, PETSc.Vec, PETSc.Vec]:
-    """The balanced matrix diag(l) A diag(r), with l and r.
-
-    The absolute values in each of its rows and columns add up to about one. Rows and columns are scaled in turns
-    (R. Sinkhorn, P. Knopp, Pacific J. Math. 21 (1967) 343-348). With MUMPS's scaling, Stokes flow with rows that differ
-    by 24 decades is found singular only half of the time.
-    """
-    balanced = A.copy()
-    left, right = A.createVecLeft(), A.createVecRight()
-    left.set(1.0)
-    right.set(1.0)
-    for _ in range(NUM_SWEEPS):
-        rows, columns = A.createVecLeft(), A.createVecRight()
-        rows.array = _reciprocal(_sums(balanced)[0])
-        balanced.diagonalScale(rows, None)
-        columns.array = _reciprocal(_sums(balanced)[1])
-        balanced.diagonalScale(None, columns)
-        left.pointwiseMult(left, rows)
-        right.pointwiseMult(right, columns)
-    return balanced, left, right
-
-
 def _kind_of(system: LinearSystem) -> tuple[int, int]:
     space = system.nullspace
     dimension = 0 if space is None else len(space.getVecs()) + space.hasConstant()
@@ -290,28 +188,6 @@ def _one():
     from petsc4py import PETSc
 
     return PETSc.NormType.NORM_1
-
-
-def _sums(A: PETSc.Mat) -> tuple[np.ndarray, np.ndarray]:
-    """The sums of |A| over each local row, and over each column of this rank."""
-    starts, columns, values = A.getValuesCSR()
-    magnitudes = np.abs(values)
-    over_rows = np.bincount(np.repeat(np.arange(len(starts) - 1), np.diff(starts)), magnitudes, len(starts) - 1)
-    over_columns = np.bincount(columns, magnitudes, A.getSize()[1])
-    if A.comm.size > 1:
-        over_columns = A.comm.tompi4py().allreduce(over_columns)
-    return over_rows, over_columns[slice(*A.getOwnershipRangeColumn())]
-
-
-def _reciprocal(sums: np.ndarray) -> np.ndarray:
-    return np.divide(1.0, sums, out=np.ones_like(sums), where=sums > 0)
-
-
-def _size(z: PETSc.Vec, scale: np.ndarray) -> float:
-    """The norm of z, with each entry multiplied by the scale of its column."""
-    scaled = z.duplicate()
-    scaled.array = z.array_r * scale
-    return scaled.norm()
 
 
 def _require_orthonormal(system: LinearSystem) -> None:
@@ -349,7 +225,7 @@ def _share_left(A: PETSc.Mat, vector: PETSc.Vec) -> float:
     """The fraction ||A n|| / |||A||n|||, in sums of absolute values."""
     image, sizes = vector.duplicate(), vector.copy()
     A.mult(vector, image)
-    sizes.array = np.abs(vector.array_r) * _sums(A)[1]
+    sizes.array = np.abs(vector.array_r) * sums_of(A)[1]
     left, whole = image.norm(_one()), sizes.norm(_one())
     return left / whole if whole > 0 else 0.0
 
@@ -379,23 +255,38 @@ def _require_rows(system: LinearSystem) -> None:
 
 
 def _require_complete(system: LinearSystem, make: Callable[[], Strategy]) -> None:
-    """Raise SolveError where A takes more to zero than the system says."""
+    """Raise SolveError where A takes more to zero than the system says.
+
+    Where A is not symmetric, its transpose may be the proof, because rounding hides less there, or the cause.
+    """
+    from petsc4py import PETSc
+
+    transpose = left = None
     try:
-        found = null_vector_of(system, make)
+        right = suspect_of(system, make)
+        if right is None:
+            return
+        if system.nullspace is None and not is_symmetric(system):
+            transpose = system.A.transpose(PETSc.Mat())
+            left = suspect_of(replace(system, A=transpose), make)
     except numerical_failures():  # the strategy will have a reason
         return
-    if found is not None:
-        what = "it takes" if system.nullspace is None else "beside the nullspace given, it takes"
-        raise SolveError(f"the matrix is singular: {what} {_described(found)} to zero; {ADVICE}")
+    if not is_found(system.A, right) and (left is None or not is_found(transpose, left)):
+        return
+    level = None if left is None or level_of(right) is not None else level_of(left)
+    if level is not None and _is_null(transpose, level):
+        raise SolveError(LEVEL.format(_described(level)))
+    what = "it takes" if system.nullspace is None else "beside the nullspace given, it takes"
+    raise SolveError(f"the matrix is singular: {what} {_described(right)} to zero; {ADVICE}")
 
 
 def _described(vector: PETSc.Vec) -> str:
-    values = vector.array_r
-    largest = np.abs(values).max(initial=0.0)
-    taken = np.abs(values) > 1e-6 * largest
-    if vector.comm.size == 1 and np.ptp(values[taken]) <= 1e-6 * largest:
-        return f"a vector that is constant on {taken.sum()} of its {values.size} unknowns, and zero elsewhere,"
-    return "a vector that is not constant"
+    level = level_of(vector)
+    if level is None:
+        return "a vector that is not constant"
+    if (num_taken := int(level.sum())) == level.getSize():
+        return "constants"
+    return f"a vector that is constant on {num_taken} of its {level.getSize()} unknowns, and zero elsewhere,"
 
 
 def _named(zero_rows: PETSc.IS) -> str:

@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from petsc4py import PETSc
 
 
+# What to do about a message of PETSc, by a part of it.
+CURES = {
+    "missing diagonal": "PETSc's LU and ILU need them: store the zeros, as zero*p*q*dx with a Constant zero does in a "
+    "form, or take {name: direct, solver: mumps}",
+}
+
+
 def numerical_failures() -> tuple[type[Exception], ...]:
     """The exceptions of PETSc and NumPy for which the system is at fault.
 
@@ -35,13 +42,17 @@ def broken_down(system: LinearSystem, error: Exception) -> Attempt:
 def said_by(error: Exception) -> str:
     """The message of an error, without PETSc's traceback.
 
+    What to do about it follows, where that is known.
+
     An error in Python code below PETSc is the cause of PETSc's error. PETSc's text is "error code 73", then one line
     "[0] PCSetUp() at ..." per function, and the message last.
     """
     error = error.__cause__ or error
     lines = [line.removeprefix("[0] ").strip() for line in str(error).splitlines()]
     said = [line for line in lines if line and "() at " not in line]
-    return said[-1] if said else type(error).__name__
+    line = said[-1] if said else type(error).__name__
+    cures = [cure for part, cure in CURES.items() if part in line]
+    return "; ".join([line, *cures])
 
 
 def advice(system: LinearSystem, x: PETSc.Vec) -> list[str]:

@@ -153,6 +153,11 @@ class Strategy(ABC):
     asks_clock: str | None = None
     """Why the same systems need not be solved the same way twice, and what to give instead; None where they are."""
 
+    @property
+    def label(self) -> str:
+        """The name in messages, with what tells it apart from others of that name."""
+        return self.name
+
     @abstractmethod
     def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         """Solve one system.

@@ -223,7 +223,7 @@ def test_from_a_grid_to_another_needs_no_names():
 @pytest.mark.parametrize(
     ("inputs", "outputs", "expected"),
     [
-        ((A, A), (U,), "a name occurs twice"),
+        ((A, K), (U, A), "'a' occurs twice among the FieldSpecs"),
         ((A,), (), "there must be an output"),
         (A, (U,), r"inputs must be a tuple of FieldSpecs: \(FieldSpec\(...\), \), with the comma"),
         ((A, FieldSpec(name="c", on=Grid((3, 2)))), (U,), "two geometries have an array fields: tell them apart"),
@@ -294,6 +294,8 @@ def test_what_a_sample_brings_along_unasked_is_refused():
         Sample(inputs={}, outputs={}, geometry=None)
     with pytest.raises(Refused, match="the sample lacks 'k', and has 'K', which no FieldSpec names"):
         pack(Layout((K,), (U,)), inputs={"K": 1.0}, outputs={"u": np.ones((2, 3))})
+    with pytest.raises(Refused, match="the sample has 'c', 'v', which no FieldSpec names"):
+        pack(Layout((K,), (U,)), inputs={"k": 1.0, "c": 1.0}, outputs={"u": np.ones((2, 3)), "v": 0.0})
 
 
 def test_an_edge_that_comes_twice_is_refused_by_its_ends():

@@ -14,6 +14,7 @@ from penstock.arrays.conversion import as_numbers
 from penstock.errors import Refused
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout, Sample
+from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import Problem
 
 SHAPE = (3, 4)
@@ -214,6 +215,7 @@ def test_a_name_can_be_an_argument_of_the_exported_file(name, reason):
 def test_inputs_that_are_no_tuple_of_specs_are_refused(inputs):
     class Own(Problem):
         simulate = None
+        space = ParameterSpace()
         outputs = (FieldSpec(name="u", on=Grid((4,))),)
 
     Own.inputs, Own.__abstractmethods__ = inputs, frozenset()
@@ -223,3 +225,16 @@ def test_inputs_that_are_no_tuple_of_specs_are_refused(inputs):
 
 def test_numbers_are_not_copied():
     assert as_numbers("u", PLAIN) is PLAIN
+
+
+def test_a_problem_that_forgets_an_attribute_is_told_which():
+    class Forgetful(Problem):
+        def __init__(self):
+            self.space = ParameterSpace()
+            self.inputs = ()
+
+        def simulate(self, parameters, solve):
+            raise NotImplementedError
+
+    with pytest.raises(ValueError, match=r"^self\.outputs must be set by __init__"):
+        Forgetful().layout  # noqa: B018

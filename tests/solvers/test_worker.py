@@ -295,7 +295,7 @@ def test_an_unsolvable_system_is_retried_refused_and_named():
     for said in (
         "its row 0 holds no entry but zeros",
         "krylov: ",
-        "direct: ",
+        "direct (mumps): ",
         "DIVERGED_PCSETUP_FAILED, FACTOR_NUMERIC_ZEROPIVOT",
     ):
         assert said in failed[0]

@@ -5,7 +5,7 @@ Axes:  P points of the mesh, in its own order, T cells, d dimensions of space, C
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +42,12 @@ def plane(axis: int, coordinate: float) -> Part:
 
 
 class MeshElements:
-    """Lagrange elements on a `Mesh`, with u given on a part of the boundary.
+    """A `Mesh` in DOLFINx, and Lagrange elements on it.
 
-    There u is `given`, a function of DOLFINx that is zero until it is filled.
+    On a part of the boundary u is `given`, a function of DOLFINx that is zero until it is filled.
+
+    Other elements, mixed ones too, are a function space on `mesh`: its forms are a `WeakForm`, its conditions come from
+    `condition`, and data (`function`, `constants`, `on`) and output (`Recovery`) are the same for all.
 
     DOLFINx numbers its degrees of freedom in another order than the mesh its points. Values go in and come out in the
     mesh's order; matrices and vectors are in DOLFINx's, so that forms can be all that UFL can say.
@@ -85,6 +88,7 @@ class MeshElements:
         self.mesh = dolfinx.mesh.create_mesh(
             comm, cells=arrays.cells[given_here], e=element, x=arrays.points[given_here]
         )
+        """The mesh of DOLFINx, for function spaces of other elements."""
         self._shape = (components,) if components > 1 else ()
         self.space = dolfinx.fem.functionspace(self.mesh, ("Lagrange", degree, self._shape))
         self.trial, self.test = ufl.TrialFunction(self.space), ufl.TestFunction(self.space)
@@ -95,8 +99,7 @@ class MeshElements:
         self.num_moves = 0
 
         self.given = dolfinx.fem.Function(self.space)
-        dofs = dolfinx.fem.locate_dofs_topological(self.space, self.dimension - 1, self._facets(fixed))
-        self.conditions = [dolfinx.fem.dirichletbc(self.given, dofs)]
+        self.conditions = [self.condition(self.given, fixed)]
 
     def move(self, points: np.ndarray) -> None:
         """Put the points of the mesh elsewhere, [P, d].
@@ -122,6 +125,27 @@ class MeshElements:
         import dolfinx
 
         return {name: dolfinx.fem.Constant(self.mesh, 0.0) for name in names}
+
+    def condition(
+        self, given: dolfinx.fem.Function, part: Part, *, of: dolfinx.fem.FunctionSpace | None = None
+    ) -> dolfinx.fem.DirichletBC:
+        """The condition that the solution equals a function on a part of the boundary.
+
+        For H(div) elements, such as Raviart-Thomas, that is the flux through the part.
+
+        Args:
+            given: a function of the solution's space, which may be filled again before each system.
+            part: the part of the boundary.
+            of: the part of a mixed space that the condition is on, `space.sub(0)` for instance; the space where absent.
+
+        Raises:
+            ValueError: no facet lies on the part.
+        """
+        import dolfinx
+
+        space = given.function_space if of is None else of
+        dofs = dolfinx.fem.locate_dofs_topological(space, self.dimension - 1, self._facets(part))
+        return dolfinx.fem.dirichletbc(given, dofs)
 
     def on(self, part: Part) -> ufl.Measure:
         """The measure ds of a part of the boundary; a form takes one part at most.
@@ -199,11 +223,11 @@ class MeshElements:
 class Recovery:
     """The values of an expression at the points: means over the cells around each.
 
-    It may jump between cells, as a stress does. It is compiled once.
+    It may jump between cells, as a stress does, or a function of any elements. It is compiled once.
 
     Args:
         elements: the mesh, on one rank.
-        expression: a scalar, vector or tensor of the data of forms.
+        expression: a scalar, vector or tensor of functions on the mesh, of any space.
     """
 
     def __init__(self, elements: MeshElements, expression: ufl.core.expr.Expr):
@@ -226,29 +250,46 @@ class Recovery:
 class WeakForm:
     """The linear systems of a(u, v) = l(v), with u given on a part of the boundary.
 
-    Forms are compiled once. One matrix and one vector are made once and overwritten by every `system`; a form a without
-    data that may change, functions or constants, has its matrix assembled once, or once per move of the mesh.
+    The forms may be any that UFL can say, over any function space on the mesh: u and v are the space's trial and test
+    function, which a mixed space splits. Forms are compiled once. One matrix and one vector are made once and
+    overwritten by every `system`; a form a without data that may change, functions or constants, has its matrix
+    assembled once, or once per move of the mesh.
 
     Rows of dofs where u is given are identity rows, their columns are eliminated: A is symmetric if a is.
 
     Args:
-        elements: with the trial function u and the test function v.
+        elements: the mesh.
         bilinear: a.
         linear: l.
-        **properties: of the `LinearSystem`: `family`, `is_spd`, `near_nullspace`.
+        conditions: where u is given. Where absent, those of `elements` if u is in their space, none if it is not.
+        **properties: of the `LinearSystem`: `family`, `is_spd`, `nullspace`, `near_nullspace`.
     """
 
-    def __init__(self, elements: MeshElements, bilinear: ufl.Form, linear: ufl.Form, **properties: Any):
+    def __init__(
+        self,
+        elements: MeshElements,
+        bilinear: ufl.Form,
+        linear: ufl.Form,
+        *,
+        conditions: Sequence[dolfinx.fem.DirichletBC] | None = None,
+        **properties: Any,
+    ):
         from dolfinx.fem.petsc import create_matrix, create_vector
+
+        space = bilinear.arguments()[0].ufl_function_space()
+        if conditions is None:
+            conditions = elements.conditions if space == elements.space else []
 
         self._elements = elements
         self._bilinear, self._linear = compiled.form(bilinear), compiled.form(linear)
-        self._properties = properties
+        self._conditions, self._properties = list(conditions), properties
         self._is_constant = not bilinear.coefficients() and not bilinear.constants()
         self._assembled_after = -1  # moves of the mesh
         self._matrix = create_matrix(self._bilinear)
         self._matrix.setOption(self._matrix.Option.SPD, properties.get("is_spd", False))
-        self._vector = create_vector(elements.space)
+        self._vector = create_vector(space)
+        dofmap = space.dofmap
+        self._held = np.zeros(dofmap.index_map_bs * (dofmap.index_map.size_local + dofmap.index_map.num_ghosts))
 
     def system(self, guess: PETSc.Vec | None = None) -> LinearSystem:
         """The system for the data as they are, whose A and b the next call overwrites."""
@@ -265,7 +306,7 @@ class WeakForm:
         from dolfinx.fem.petsc import set_bc
 
         self._assemble(linear, lifts=False)
-        set_bc(self._vector, self._elements.conditions, alpha=0.0)
+        set_bc(self._vector, self._conditions, alpha=0.0)
         return LinearSystem(A=self._matrix, b=self._vector, **self._properties)
 
     def matrix(self) -> PETSc.Mat:
@@ -274,7 +315,7 @@ class WeakForm:
 
         if not (self._is_constant and self._assembled_after == self._elements.num_moves):
             self._matrix.zeroEntries()
-            assemble_matrix(self._matrix, self._bilinear, bcs=self._elements.conditions)
+            assemble_matrix(self._matrix, self._bilinear, bcs=self._conditions)
             self._matrix.assemble()
             self._assembled_after = self._elements.num_moves
         return self._matrix
@@ -283,8 +324,10 @@ class WeakForm:
         """The right-hand side b for the data as they are."""
         from dolfinx.fem.petsc import set_bc
 
-        self._assemble(self._linear, lifts=self._elements.given.x.array.any())
-        set_bc(self._vector, self._elements.conditions)
+        for condition in self._conditions:
+            condition.set(self._held)
+        self._assemble(self._linear, lifts=self._held.any())
+        set_bc(self._vector, self._conditions)
         return self._vector
 
     def _assemble(self, linear: dolfinx.fem.Form, *, lifts: bool) -> None:
@@ -296,5 +339,5 @@ class WeakForm:
             with_ghosts.set(0.0)
         assemble_vector(self._vector, linear)
         if lifts:
-            apply_lifting(self._vector, [self._bilinear], [self._elements.conditions])
+            apply_lifting(self._vector, [self._bilinear], [self._conditions])
         self._vector.ghostUpdate(PETSc.InsertMode.ADD, PETSc.ScatterMode.REVERSE)

@@ -86,6 +86,10 @@ class Direct(Strategy):
         self._num_uses = 0  # systems that the factor has served
 
     @property
+    def label(self) -> str:
+        return f"{self.name} ({self._package})" if self._package else self.name
+
+    @property
     def recycles(self) -> bool:
         return self._num_solved > 1  # the kept pivot order may not suit the new values
 

@@ -128,7 +128,17 @@ def test_a_reason_says_which_bound_was_missed_by_what():
     solution = LinearSolver(Moody(lambda number: False), rtol=1e-8)(system_of(scipy.sparse.eye_array(3)))
     bounds = "relative residual 5.0e-01, 5e+07 times the bound 1.0e-08"
     bounds += ", backward error 1.2e-01, 1.2e+06 times the bound 1.0e-07"
-    assert solution.reason == f"moody: stagnation, {bounds}, after 7 iterations (in a bad mood); solved by direct then"
+    line = f"moody: stagnation, {bounds}, after 7 iterations (in a bad mood); solved by direct (mumps) then"
+    assert solution.reason == line
+
+
+def test_a_missing_diagonal_is_named_with_its_cure_and_no_figures():
+    A = scipy.sparse.csr_array(np.array([[2.0, 1.0, 1.0], [1.0, 3.0, 0.0], [1.0, 0.0, 0.0]]))
+    A.eliminate_zeros()
+    solution = LinearSolver(Direct(solver="petsc"), rtol=1e-8)(system_of(A))
+    assert solution.converged and solution.x.array_r == pytest.approx(np.linalg.solve(A.toarray(), np.ones(3)))
+    assert solution.reason.startswith("direct (petsc): breakdown (Matrix is missing diagonal ent")
+    assert "solver: mumps}); solved by direct (mumps) then" in solution.reason and "residual" not in solution.reason
 
 
 @pytest.mark.parametrize(
@@ -145,7 +155,7 @@ def test_what_the_problem_says_and_is_not_so_is_told_once_with_what_to_do(strate
     solver = LinearSolver(strategy, rtol=1e-8)
     reasons = [solver(system_of(A, is_spd=True)).reason for _ in range(4)]
     assert [advice in reason for reason in reasons] == [True, False, False, False]
-    assert "; solved by direct then; " in reasons[0]
+    assert "; solved by direct (mumps) then; " in reasons[0]
     (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning == f"family 'default': {reasons[0]}"
 

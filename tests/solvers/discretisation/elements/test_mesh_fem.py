@@ -6,7 +6,7 @@ from scipy.sparse import csr_array
 from scipy.spatial import Delaunay
 
 from penstock.geometry import Mesh
-from penstock.solvers.discretisation.elements.mesh_fem import MeshElements, WeakForm, plane
+from penstock.solvers.discretisation.elements.mesh_fem import MeshElements, Recovery, WeakForm, plane
 from tests.support.systems import to_scipy
 
 
@@ -112,6 +112,59 @@ def test_a_flux_through_one_side_and_a_coefficient_that_changes(scipy_solve, dim
         elements.fill(a, np.full(len(mesh.points), coefficient))
         solution = elements.at_points(scipy_solve(form.system()).x)
         np.testing.assert_allclose(solution, 1 + mesh.points[:, 0] ** 2, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+def test_mixed_elements_transport_linear_functions_exactly(scipy_solve, dimension):
+    """σ = -∇u + w u, ∇·σ + u = f for a linear u; σ·n is given where x = 0, u elsewhere. Again with other data."""
+    from basix.ufl import element, mixed_element
+    from dolfinx import fem
+    from ufl import FacetNormal, SpatialCoordinate, TestFunctions, TrialFunctions, as_vector, div, dot, ds, dx, split
+
+    mesh = mesh_of(dimension)
+    elements = MeshElements(mesh)
+    cell = elements.mesh.basix_cell()
+    space = fem.functionspace(elements.mesh, mixed_element([element("RT", cell, 2), element("DG", cell, 1)]))
+    (flux, u), (tau, v) = TrialFunctions(space), TestFunctions(space)
+    slope, wind = np.arange(1.0, 1 + dimension), np.linspace(1, -2, dimension)
+    scale = elements.constants(["scale"])["scale"]
+    exact = scale * (1 + dot(as_vector(slope), SpatialCoordinate(elements.mesh)))
+    form = (dot(flux - u * as_vector(wind), tau) - u * div(tau) + (div(flux) + u) * v) * dx
+    load = (scale * (slope @ wind) + exact) * v * dx - exact * dot(tau, FacetNormal(elements.mesh)) * ds
+    given = fem.Function(space)
+    conditions = [elements.condition(given, plane(0, 0.0), of=space.sub(0))]
+    equation = WeakForm(elements, form, load, conditions=conditions, family="transport")
+    solution = fem.Function(space)
+    outputs = [Recovery(elements, part) for part in split(solution)]
+    for value in (1.0, -3.0):
+        scale.value = value
+        expected = value * (1 + mesh.points @ slope)
+        expected_flux = wind[:, None] * expected - value * slope[:, None]
+        given.sub(0).interpolate(
+            lambda x, value=value: wind[:, None] * value * (1 + slope @ x[:dimension]) - value * slope[:, None]
+        )
+        solution.x.array[:] = scipy_solve(equation.system()).x.array_r
+        for output, values in zip(outputs, (expected_flux, expected), strict=True):
+            np.testing.assert_allclose(output.at_points(), values, atol=1e-10)
+
+
+def test_conditions_hold_in_the_space_that_they_are_of():
+    """Those of the elements in theirs; none in another space, unless they are given."""
+    from dolfinx import fem
+    from ufl import TestFunction, TrialFunction, dx, inner
+
+    elements = MeshElements(mesh_of(2))
+    elements.given.x.array[:] = 7.0
+    space = fem.functionspace(elements.mesh, ("Lagrange", 2))
+    u, v = TrialFunction(space), TestFunction(space)
+    given = fem.Function(space)
+    given.x.array[:] = 7.0
+    conditions = [elements.condition(given, plane(1, 0.0))]
+    own = WeakForm(elements, elements.trial * elements.test * dx, elements.test * dx).vector().array_r
+    free = WeakForm(elements, inner(u, v) * dx, v * dx).vector().array_r
+    held = WeakForm(elements, inner(u, v) * dx, v * dx, conditions=conditions).vector().array_r
+    assert (own == 7.0).any() and not (free == 7.0).any()
+    np.testing.assert_array_equal(np.flatnonzero(held == 7.0), conditions[0].dof_indices()[0])
 
 
 def test_a_form_without_data_is_assembled_once():
