@@ -212,7 +212,8 @@ class _Driver:
         environment = {"env_vars": KEEP_FREED_MEMORY}
         actor = ray.remote(num_cpus=1, max_restarts=0, runtime_env=environment)(LearnerActor)
         self.learner = actor.remote(self.plan, self.folder.path, self.split.learner_threads, self.session.folder)
-        taker = Taker(self.learner.lease.remote, self.learner.bury.remote, self.learner.give_up.remote)
+        learner = self.learner
+        taker = Taker(learner.lease.remote, learner.bury.remote, learner.give_up.remote, bytes_in_flight(self.plan, 1))
         workers = WorkerPool(
             *(ray, self.plan.solving, self.folder, taker, self.split.workers),
             session_folder=self.session.folder,

@@ -13,6 +13,7 @@ from penstock.learner.stream.deliveries import Deliveries
 from penstock.messages import Chunk, LeaseEnd
 from penstock.orchestrator.cluster.receiving import receiver_on
 from penstock.orchestrator.ledger.ledger import Ledger
+from penstock.orchestrator.run.bounds import bytes_in_flight
 from penstock.orchestrator.run.on_ray import StopSignals, on_ray
 from penstock.orchestrator.run.supervision import MemoryKills
 from penstock.orchestrator.run.workers import Taker, WorkerPool
@@ -89,8 +90,10 @@ class _Gathering:
         self._window = solving.config.solver.window
         self._num_workers = num_workers
         self._stream = stream = receiver_on(session_folder)
+        worker_bytes = bytes_in_flight(solving, 1)
+        taker = Taker(stream.submit, stream.bury, self._give_up, worker_bytes, stream.endpoint)
         self._workers = WorkerPool(
-            *(ray, solving, folder, Taker(stream.submit, stream.bury, self._give_up, stream.endpoint), num_workers),
+            *(ray, solving, folder, taker, num_workers),
             session_folder=session_folder,
             memory_kills=MemoryKills(),
             tell=tell,

@@ -15,7 +15,6 @@ from penstock.messages import Decision, Lease, LeaseEnd
 from penstock.orchestrator.actors.solver_actor import SolverActor, read_where
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.ledger import DEATHS, Ledger
-from penstock.orchestrator.run.bounds import bytes_in_flight
 from penstock.orchestrator.run.logs import last_line
 from penstock.orchestrator.run.memory import size
 from penstock.orchestrator.run.supervision import MemoryKills, Place, Silences, memory_bound
@@ -70,6 +69,8 @@ class Taker:
     """Takes the name of a worker that has died."""
     give_up: Callable[[str, Mapping[int, str]], Any]
     """Takes a design, and the reasons by id of its simulations that have failed because their workers died."""
+    worker_bytes: int
+    """Bound on the bytes of each worker's chunks under way."""
     endpoint: Endpoint | None = None
     """Where the workers connect; needed as soon as one is ready."""
 
@@ -154,8 +155,8 @@ class WorkerPool:
             if self._solving.order.must_repeat:
                 conditions.require_same(self._folder, "solver", ready.conditions)
             worker.pid = ready.pid
-            num_bytes = bytes_in_flight(self._solving, 1)
-            worker.serving = worker.actor.serve.remote(worker.name, self._taker.endpoint, num_bytes)
+            taker = self._taker
+            worker.serving = worker.actor.serve.remote(worker.name, taker.endpoint, taker.worker_bytes)
             self._folder.event("worker started", worker=worker.name, pid=worker.pid)
             self._write_pids()
 

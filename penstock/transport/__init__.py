@@ -1,1 +1,1 @@
-"""The way of samples from solvers to the learner: memory that they share, or a network."""
+"""The way of samples from solvers to the learner."""

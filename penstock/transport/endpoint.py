@@ -9,11 +9,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An address of ZeroMQ and, where a network lies between, the keys of CURVE (RFC 26/ZMTP-CURVE).
+    """An address of ZeroMQ and, where a network lies between, keys of CURVE.
 
     A socket file is protected by its folder, which its user alone may enter. On a network both sides have a pair of
     keys: the learner accepts one client key, which only the solvers of its run are given, and all that travels is
-    encrypted.
+    encrypted (RFC 26/CurveZMQ).
     """
 
     address: str
@@ -27,6 +27,9 @@ class Endpoint:
 
 
 def this_host() -> tuple[str, str]:
-    """What two processes have in common that can see each other's memory files: boot and PID namespace."""
+    """What two processes share that can map each other's memory.
+
+    That is a boot of a machine, and a namespace of process ids.
+    """
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{socket.gethostname()} {boot}", str(Path("/proc/self/ns/pid").readlink())

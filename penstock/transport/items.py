@@ -10,7 +10,9 @@ LARGE = 4096  # arrays below this travel in the header
 
 
 def packed(item: Any) -> tuple[bytes, list[memoryview]]:
-    """An item as a header and the bytes of its large arrays (pickle protocol 5, PEP 574).
+    """An item as a header and the bytes of its large arrays.
+
+    By pickle's protocol 5 (PEP 574), which copies no array.
 
     Args:
         item: a chunk, a lease, or the end of one.

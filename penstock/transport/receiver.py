@@ -1,4 +1,4 @@
-"""The learner's end of the stream: leases go out, chunks of all workers come in."""
+"""The learner's end of the stream: leases go out, chunks come in."""
 
 from __future__ import annotations
 
@@ -41,11 +41,27 @@ class _Peer:
     """When something came last, or its first lease was submitted, as of the last look at the socket."""
 
 
-class Receiver:
-    """The stream of a run's workers, with the methods of `Stream` (learner/stream/stream.py).
+class _Bell:
+    """Wakes the thread that waits for items; rung under a lock."""
 
-    One thread calls `next`, any thread the other methods. Taking the next item acknowledges the one before, whose
-    arrays may then be overwritten.
+    def __init__(self, context: zmq.Context):
+        self.heard, self._rung = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+        self.heard.bind("inproc://bell")
+        self._rung.connect("inproc://bell")
+
+    def ring(self) -> None:
+        self._rung.send(b"")
+
+    def hush(self) -> None:
+        while self.heard.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            self.heard.recv()
+
+
+class Receiver:
+    """The stream of a run's workers.
+
+    It has the methods of `Stream` (learner/stream/stream.py). One thread calls `next`, any thread the other methods.
+    Taking the next item acknowledges the one before, whose arrays may then be overwritten.
 
     Args:
         address: `ipc://<path>`, or `tcp://<host>` for a free port of a network.
@@ -69,12 +85,10 @@ class Receiver:
         self._taken: str | None = None  # the worker of the chunk that was passed on last
         self._words: deque[list[bytes]] = deque()  # to be sent by the thread that owns the socket
         self._looked = time.monotonic()
-        self._alarm, self._bell = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
-        self._bell.bind("inproc://words")
-        self._alarm.connect("inproc://words")
+        self._bell = _Bell(self._context)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
-        self._poller.register(self._bell, zmq.POLLIN)
+        self._poller.register(self._bell.heard, zmq.POLLIN)
 
     def _bind(self, address: str) -> Endpoint:
         if address.startswith("ipc://"):
@@ -107,16 +121,16 @@ class Receiver:
             self._say(worker, LEASE, packed(lease)[0])
 
     def bury(self, worker: str) -> None:
-        """End the current lease of a dead worker, and drop what it sent and was not taken yet.
+        """End the current lease of a dead worker, and drop what was not taken yet.
 
         Args:
             worker: name of the worker.
         """
         with self._lock:
             peer = self._peers.pop(worker, None)
-            if peer is not None and peer.leases:
+            if peer is not None and peer.leases and not self._is_closed:
                 self._broken_off.append((peer.lane, LeaseEnd(peer.leases[0].number)))
-                self._ring()
+                self._bell.ring()
 
     def silences(self) -> dict[int, float]:
         """How long each worker at work has given nothing.
@@ -151,11 +165,7 @@ class Receiver:
             peer.unsaid.append(frames)
         elif not self._is_closed:
             self._words.append([worker.encode(), *frames])
-            self._ring()
-
-    def _ring(self) -> None:
-        if not self._is_closed:
-            self._alarm.send(b"")
+            self._bell.ring()
 
     # For the thread that takes
 
@@ -190,8 +200,7 @@ class Receiver:
             stood_still, self._looked = max(0.0, now - self._looked - STOOD_STILL_S), now
             for peer in self._peers.values() if stood_still else ():
                 peer.heard = min(now, peer.heard + stood_still)
-            while self._bell.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-                self._bell.recv()
+            self._bell.hush()
             while self._words:
                 self._socket.send_multipart(self._words.popleft())
             with suppress(zmq.Again):

@@ -11,7 +11,7 @@ ALIGNMENT = 64  # of arrays, a cache line
 
 
 class Ring:
-    """Places for chunks in a ring of bytes, given back in the order in which they were taken.
+    """Places for chunks in a ring of bytes, given back in the order of taking.
 
     The bytes may be memory that two processes share, or merely a bound on what is under way.
 
@@ -58,7 +58,7 @@ class Ring:
 
 
 def places(sizes: Sequence[int]) -> tuple[list[int], int]:
-    """Where arrays of these sizes begin that lie one after another, and how many bytes they take."""
+    """Where arrays of these sizes begin, one after another, and the bytes of all."""
     starts, end = [], 0
     for size in sizes:
         starts.append(end)
@@ -67,7 +67,9 @@ def places(sizes: Sequence[int]) -> tuple[list[int], int]:
 
 
 class SharedMemory:
-    """Memory that another process of this user can map, without a name: nothing is left of it after any death.
+    """Memory that another process of this user can map.
+
+    It has no name, so nothing is left of it after any death.
 
     Args:
         num_bytes: its size.
