@@ -106,7 +106,7 @@ class Program:
 
         Leave what solves it: the loop goes on with the next.
         """
-        self._say(f"failed {self._under_way('fail')} {' '.join(reason.split())}")
+        self._say(f"failed {self._under_way('fail')} {reason}")
         self._number = None
 
     def _under_way(self, call: str) -> str:
@@ -127,4 +127,4 @@ class Program:
     def _say(self, line: str) -> None:
         if os.getpid() != self._pid:
             line = f"fault process {os.getpid()} was forked from {self._pid}, which alone may speak to penstock"
-        self._writing.write(f"{line}\n".encode())
+        self._writing.write(f"{' '.join(line.splitlines())}\n".encode())

@@ -118,7 +118,7 @@ def spec_of(values: Mapping[str, Any]) -> Spec:
             raise PenstockError(f"spec.{key}: unknown key; {nearest(key, KEYS)}")
     if not isinstance(about := values.get("about", ""), str):
         raise PenstockError(f"spec.about = {about!r} must be text: say what the program solves")
-    geometries = _geometries(_section(values, "geometries"))
+    geometries = _geometries(values)
     given = _section(values, "parameters")
     laws = {name: _law(options, geometries, f"spec.parameters.{name}") for name, options in given.items()}
     if "time" in laws:
@@ -170,11 +170,15 @@ def _section(values: Mapping[str, Any], key: str) -> dict[str, dict[str, Any]]:
     return {name: dict(options or {}) for name, options in section.items()}
 
 
-def _geometries(section: Mapping[str, Mapping[str, Any]]) -> dict[str, Geometry]:
-    """The geometries by their keys, which are also their names where several have none."""
-    has_several = sum("name" not in options for options in section.values()) > 1
+def _geometries(values: Mapping[str, Any]) -> dict[str, Geometry]:
+    """The geometries by their keys, which are also their names where fields sit on several without one."""
+    section = _section(values, "geometries")
+    fields = [*_section(values, "inputs").values(), *_section(values, "outputs").values()]
+    nameless = {key for key, options in section.items() if "name" not in options}
+    nameless &= {key for options in fields if isinstance(key := options.get("geometry"), str)}
+    names = {key: {"name": key} for key in nameless} if len(nameless) > 1 else {}
     return {
-        key: _chosen("kind", GEOMETRIES, ({"name": key} if has_several else {}) | options, f"spec.geometries.{key}")
+        key: _chosen("kind", GEOMETRIES, names.get(key, {}) | options, f"spec.geometries.{key}")
         for key, options in section.items()
     }
 
