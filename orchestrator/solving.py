@@ -88,7 +88,7 @@ class Solving:
         return problem
 
     def require_ready(self) -> None:
-        """Raise PenstockError where this machine lacks what the problem's simulations need."""
+        """Raise PenstockError where this machine lacks what simulations need."""
         if lacks := self.problem.lacks:
             raise PenstockError(f"problem.{lacks}")
 

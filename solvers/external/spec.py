@@ -171,7 +171,10 @@ def _section(values: Mapping[str, Any], key: str) -> dict[str, dict[str, Any]]:
 
 
 def _geometries(values: Mapping[str, Any]) -> dict[str, Geometry]:
-    """The geometries by their keys, which are also their names where fields sit on several without one."""
+    """The geometries by their keys.
+
+    Where fields sit on several that have no name, the keys are their names.
+    """
     section = _section(values, "geometries")
     fields = [*_section(values, "inputs").values(), *_section(values, "outputs").values()]
     nameless = {key for key, options in section.items() if "name" not in options}
@@ -212,7 +215,7 @@ def _fields(
     geometries: Mapping[str, Geometry],
     units: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[FieldSpec, ...]:
-    """The quantities under a key, which have the units of the parameters of their names."""
+    """The quantities under a key, in the units of the parameters of their names."""
     specs = []
     for name, options in _section(values, key).items():
         where = f"spec.{key}.{name}"
@@ -227,7 +230,7 @@ def _fields(
 
 
 def _require_agreement(spec: FieldSpec, law: Distribution | None) -> None:
-    """Raise PenstockError where an input is not what its name stands for: a parameter, or the time."""
+    """Raise PenstockError where an input is not the parameter or time of its name."""
     where = f"spec.inputs.{spec.name}"
     if spec.name == "time" and spec.shape:
         raise PenstockError(f"{where}: the time of a sample is a number: leave out geometry and components")
