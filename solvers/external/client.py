@@ -119,7 +119,7 @@ class Program:
 
     def _fault(self, reason: str) -> NoReturn:
         self._say(f"fault {reason}")
-        sys.exit(reason)
+        sys.exit(1)  # without a word: penstock says the reason
 
     def _hear(self) -> str:
         return self._reading.readline().decode().rstrip("\n")

@@ -213,7 +213,6 @@ contains
 
     subroutine fault(reason)
         character(*), intent(in) :: reason
-        write (error_unit, "(2a)") "penstock: ", reason
         call say("fault " // reason)
         call posix_exit(1_c_int)
     end subroutine
