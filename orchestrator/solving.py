@@ -87,6 +87,19 @@ class Solving:
             _swap(problem, choice)
         return problem
 
+    def require_ready(self) -> None:
+        """Raise PenstockError where this machine lacks what simulations need."""
+        if lacks := self.problem.lacks:
+            raise PenstockError(f"problem.{lacks}")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of options that have no effect."""
+        name = self.config.solver.strategy.name
+        if not self.problem.is_external or name == "auto":
+            return ()
+        return (f"solver.strategy = {name!r} has no effect: the program solves its own systems",)
+
     def point_sets(self) -> dict[str, PointSet]:
         """New point sets, by the design whose simulations lie on them.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
@@ -150,6 +151,22 @@ class Problem(ABC):
 
     is_parallel: bool = False
     """Whether its simulations can be distributed over MPI ranks, see `comm`."""
+
+    is_external: bool = False
+    """Whether another program solves it, and penstock nothing: `solver.strategy` has no effect then."""
+
+    @property
+    def about(self) -> str:
+        """What it solves, for people: by default the docstring of its class."""
+        return inspect.cleandoc(type(self).__doc__ or type(self).__name__)
+
+    @property
+    def lacks(self) -> str | None:
+        """What this machine lacks for its simulations, such as a program that isn't built.
+
+        None by default. It is asked before the first simulation, and not where only a surrogate is used.
+        """
+        return None
 
     @abstractmethod
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:

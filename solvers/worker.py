@@ -47,6 +47,8 @@ CHUNK_SECONDS = 1.0
 GROWTH = 1.5
 # The longest traceback of a failure in the log; an error's message may hold a whole matrix.
 MAX_TRACE_CHARACTERS = 20_000
+# Errors whose text is the whole reason: a traceback would show penstock's own code.
+SAY_EVERYTHING = (SolveError, Refused, PenstockError)
 
 
 class SolverWorker:
@@ -116,8 +118,9 @@ class SolverWorker:
         """Solve a lease and yield its samples in chunks.
 
         Every simulation is `finished` or `failed` in exactly one chunk. A simulation fails alone, whatever its code
-        raises: the reason travels in the chunk, the traceback is logged. A worker that has outgrown its memory leaves
-        out the simulations that it has not begun; one that must repeat completes the lease.
+        raises: the reason travels in the chunk and is logged, with the traceback where it is a fault of code. A worker
+        that has outgrown its memory leaves out the simulations that it has not begun; one that must repeat completes
+        the lease.
 
         Args:
             lease: the lease.
@@ -301,16 +304,15 @@ class SolverWorker:
         """
         if self._is_sending or raised_by_signal(error):
             raise error
-        trace = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
-        if len(trace) > MAX_TRACE_CHARACTERS:
-            trace = f"{trace[: MAX_TRACE_CHARACTERS // 2]} ... {trace[-MAX_TRACE_CHARACTERS // 2 :]}"
-        logger.error("simulation %d of design %r failed\n%s", simulation, chunk.design, trace)
-        chunk.fail(simulation, self._reason(error))
+        reason = self._reason(error)
+        said = f": {reason}" if isinstance(error, SAY_EVERYTHING) else f"\n{_trace(error)}"
+        logger.error("simulation %d of design %r failed%s", simulation, chunk.design, said)
+        chunk.fail(simulation, reason)
         error.__traceback__ = None  # it holds the simulation's arrays, and grows where one error is raised again
 
     def _reason(self, error: BaseException) -> str:
         """The error in one line, with the last place in the user's files."""
-        if isinstance(error, SolveError | Refused | PenstockError):
+        if isinstance(error, SAY_EVERYTHING):
             return text_of(error)
         strategies = {type(solver.strategy).__module__ for solver in self._solvers.values()}
         modules = [type(self.problem).__module__, *(name for name in strategies if not name.startswith("penstock."))]
@@ -383,6 +385,14 @@ class _Run:
 
 
 _END = object()
+
+
+def _trace(error: BaseException) -> str:
+    """The traceback of an error, shortened."""
+    trace = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
+    if len(trace) > MAX_TRACE_CHARACTERS:
+        return f"{trace[: MAX_TRACE_CHARACTERS // 2]} ... {trace[-MAX_TRACE_CHARACTERS // 2 :]}"
+    return trace
 
 
 def _by_family(runs: Iterable[_Run]) -> list[list[_Run]]:

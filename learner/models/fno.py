@@ -57,9 +57,12 @@ class FNO(nn.Module):
         for name, value in (("width", width), ("layers", layers)):
             if value < 1:
                 raise ValueError(f"fno: {name} must be at least 1, not {value}")
+        if len(layout.geometries) > 1:
+            places = " and ".join(repr(each.name or each.shape) for each in layout.geometries)
+            raise ValueError(f"fno: needs all fields on one grid, and these sit on {places}: take the model mlp")
         if "fields" not in layout.shapes:
             raise ValueError("fno: needs an input field on the grid, and this problem has none: take the model mlp")
-        if len(layout.geometries) > 1 or [block.on for block in layout.output_blocks] != [*layout.geometries]:
+        if [block.on for block in layout.output_blocks] != [*layout.geometries]:
             raise ValueError("fno: needs all fields on one grid, and no scalars among the outputs: take the model mlp")
         (outputs,) = layout.output_blocks
         num_fields, *grid = layout.shapes["fields"]

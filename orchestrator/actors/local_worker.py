@@ -32,8 +32,9 @@ def make_local_worker(solving: Solving, **options: Any) -> SolverWorker:
         The worker.
 
     Raises:
-        PenstockError: PETSc is missing, or the problem or strategy refuses its options.
+        PenstockError: PETSc or what the problem needs is missing, or the problem or strategy refuses its options.
     """
+    solving.require_ready()
     keep_freed_arrays()
     start_petsc()
     config = solving.config.solver

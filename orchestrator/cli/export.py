@@ -62,7 +62,7 @@ def _card(folder: RunFolder, plan: Plan, num_simulations: int, errors: dict[str,
         "problem": {
             "name": config.problem.name,
             "options": config.problem.options,
-            "about": type(problem).__doc__,
+            "about": problem.about,
             "swap": config.problem.swap,
         },
         "parameters": problem.space.describe(),

@@ -43,6 +43,8 @@ def generate(config: Config, num: int, output: Path | None) -> None:
         set_environment(config.cluster.address)  # before a user's file imports Ray
     solving, console = Solving.of(config), Screen()
     tell = partial(console.print, soft_wrap=True)
+    for note in solving.notes:
+        tell(note)
     with held_writer(solving, output) as writer:
         done = set() if writer is None else {simulation for simulation in writer.ended if simulation < num}
         if len(done) == num:
@@ -60,7 +62,8 @@ def _solve(solving: Solving, num: int, done: set[int], writer: SampleWriter | No
     """Solve what is not done, print rates and shares, and write what comes."""
     config, tell = solving.config, partial(console.print, soft_wrap=True)
     with solved(solving, num, done, tell) as chunks:
-        tally = Tally(writer, tell, None if solves_here(config) else Split.of(config.solver).workers)
+        num_workers = None if solves_here(config) else Split.of(config.solver).workers
+        tally = Tally(writer, tell, num_workers, is_external=solving.problem.is_external)
         # Standard output goes to a log meanwhile, where rich would redirect it to the console again.
         with Live(console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as live:
             for chunk in chunks:

@@ -44,6 +44,8 @@ def show_problem(name: str, options: tuple[str, ...], output: Path | None) -> No
         print("\n".join(lines))
         return
     problem = build_problem(name, values)
+    if problem.lacks:
+        raise PenstockError(f"problem.{problem.lacks}")
     picture = output or Path(f"{name.rpartition(':')[2]}.png")
     if not picture.absolute().parent.is_dir():  # before anything is solved
         raise PenstockError(f"can't write {picture}: there is no such folder: give another --output")
@@ -52,7 +54,7 @@ def show_problem(name: str, options: tuple[str, ...], output: Path | None) -> No
     card.console().print(card.fields_table(problem.layout))
     start_petsc()
     measured = measure(problem, NUM_DRAWS)
-    for line in card.costs(measured):
+    for line in card.costs(measured, is_external=problem.is_external):
         print(line)
     for number, reason in measured.failed.items():
         print(f"draw {number} failed: {reason}")

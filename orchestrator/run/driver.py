@@ -116,6 +116,7 @@ def _resume(folder: RunFolder, overrides: tuple[str, ...], on_folder: Callable[[
 def _check(plan: Plan) -> None:
     """Raise PenstockError for every fault that is known before a process is started."""
     config = plan.config
+    plan.require_ready()
     plan.strategy()
     plan.policy()
     split = Split.of(config.solver)
@@ -269,7 +270,7 @@ class _Driver:
                         self.folder.event("warning", warning=warning)
                     view.show(record)
                     if fault := validation.fault(1.0) or training.fault(config.solver.max_failed_fraction):
-                        raise PenstockError(f"{fault}; the traceback is in {self.folder.logs}", exit_code=3)
+                        raise PenstockError(f"{fault}; the workers' logs are in {self.folder.logs}", exit_code=3)
                     if status.is_done:
                         return self._end(record, status, training, journal)
                     if is_over:
@@ -376,6 +377,8 @@ class _Driver:
         checkpoint_bytes += prepared.buffer_bytes if self.config.checkpoint.buffer else 0
         if remark := few_simulations(self.plan):
             self.console.print(remark, soft_wrap=True)
+        for note in self.plan.notes:
+            self.console.print(note, soft_wrap=True)
         self.console.print(f"disk: the newest checkpoint takes about {size(checkpoint_bytes)}", soft_wrap=True)
         if prepared.training.delivered:
             self.console.print(f"resumed at step {prepared.step}")

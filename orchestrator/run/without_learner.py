@@ -45,6 +45,7 @@ def solved(solving: Solving, num: int, done: Collection[int], tell: Callable[[st
     if solves_here(solving.config):
         yield _here(solving, ledger)
         return
+    solving.require_ready()
     split = Split.of(solver)
     if solving.config.cluster.address is None:
         split.require_cores(solver)

@@ -45,7 +45,7 @@ def held_writer(solving: Solving, output: Path | None) -> Iterator[SampleWriter 
         raise PenstockError(f"{output} is being written by another process: wait for its end")
     with lock:
         problem = solving.problem
-        card = {"about": type(problem).__doc__, "parameters": problem.space.describe()}
+        card = {"about": problem.about, "parameters": problem.space.describe()}
         writer = SampleWriter(output, problem.layout, problem.num_steps, _origin_for(output, solving), card)
         try:
             yield writer

@@ -31,7 +31,7 @@ def console() -> Console:
 
 
 def about(problem: Problem, options: Mapping[str, Any]) -> list[str]:
-    """What a problem says of itself: its docstring, options and parameters.
+    """What a problem says of itself: what it solves, its options and parameters.
 
     Args:
         problem: the problem.
@@ -40,10 +40,9 @@ def about(problem: Problem, options: Mapping[str, Any]) -> list[str]:
     Returns:
         Lines.
     """
-    cls = type(problem)
-    known = with_defaults(cls, {}) | dict(options)
+    known = with_defaults(type(problem), {}) | dict(options)
     return [
-        *_docstring(cls),
+        *problem.about.splitlines(),
         "",
         f"options: {', '.join(f'{key}={value}' for key, value in known.items()) or 'none'}",
         "parameters that are drawn:",
@@ -63,12 +62,8 @@ def without_options(name: str, cls: type) -> list[str]:
     """
     if not (missing := needed(cls)):
         return []
-    given = " ".join(f"{key}=..." for key in missing)
-    return [*_docstring(cls), "", f"it needs options: penstock problems show {name} {given}"]
-
-
-def _docstring(cls: type) -> list[str]:
-    return inspect.cleandoc(cls.__doc__ or cls.__name__).splitlines()
+    given, described = " ".join(f"{key}=..." for key in missing), inspect.cleandoc(cls.__doc__ or cls.__name__)
+    return [described, "", f"it needs options: penstock problems show {name} {given}"]
 
 
 def fields_table(layout: Layout) -> Table:
@@ -93,16 +88,18 @@ def _place(spec: FieldSpec) -> str:
     return f"{spec.on.label}: " + ", ".join(f"{key} {value}" for key, value in described.items())
 
 
-def costs(measured: Measurement) -> list[str]:
+def costs(measured: Measurement, *, is_external: bool = False) -> list[str]:
     """The systems that were met, and what a sample took.
 
     Args:
         measured: the measurement.
+        is_external: see `Problem`.
 
     Returns:
         Lines.
     """
     total = sum(measured.seconds.values())
+    by_activity = shares(measured.seconds, is_external=is_external)
     return [
         "systems:",
         *(f"    {line}" for line in systems_lines(measured.systems, measured.num)),
@@ -111,16 +108,20 @@ def costs(measured: Measurement) -> list[str]:
             for family, met in measured.systems.items()
             if (share := met.kept_share) is not None
         ),
-        f"seconds per sample: {digits(total)} ({shares(measured.seconds)}) on one core of {processor()}"
+        f"seconds per sample: {digits(total)} ({by_activity}) on one core of {processor()}"
         f"{', systems solved directly' if measured.systems else ''}",
         f"seconds of the first simulation, which builds what all use: {digits(measured.first_seconds)}",
     ]
 
 
-def shares(seconds: Mapping[str, float]) -> str:
-    """The shares of activities in their sum, in percent, separated by commas."""
+def shares(seconds: Mapping[str, float], *, is_external: bool) -> str:
+    """The shares of activities in their sum, in percent, separated by commas.
+
+    What is not penstock's own solving is the program's, where it is an external one.
+    """
     total = sum(seconds.values()) or 1.0
-    return ", ".join(f"{name} {100 * each / total:.0f} %" for name, each in seconds.items())
+    names = {"assembly": "program"} if is_external else {}
+    return ", ".join(f"{names.get(name, name)} {100 * each / total:.0f} %" for name, each in seconds.items())
 
 
 def systems_lines(systems: Mapping[str, Systems], num_simulations: int) -> list[str]:

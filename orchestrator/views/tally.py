@@ -19,13 +19,17 @@ class Tally:
     """What came, and what it took, from the second simulation on.
 
     num_workers: of Ray, which solve while this process takes and writes; None where it solves.
+    is_external: see `Problem`.
     """
 
-    def __init__(self, writer: SampleWriter | None, tell: Callable[[str], None], num_workers: int | None):
+    def __init__(
+        self, writer: SampleWriter | None, tell: Callable[[str], None], num_workers: int | None, *, is_external: bool
+    ):
         self.num_ended = 0
         self._writer = writer
         self._tell = tell
         self._num_workers = num_workers
+        self._is_external = is_external
         self._num_samples = self._num_bytes = 0
         self._first_seconds: float | None = None
         self._failed: dict[int, str] = {}
@@ -88,8 +92,10 @@ class Tally:
         writes = {} if self._writer is None else {"write": self._write_seconds}
         busy = sum(self._seconds.values())
         if self._num_workers is None:
-            return shares(self._seconds | writes | {"other": max(0.0, total - busy - sum(writes.values()))})
-        line = shares(self._seconds | {"transport": max(0.0, self._num_workers * total - busy)})
+            seconds = self._seconds | writes | {"other": max(0.0, total - busy - sum(writes.values()))}
+            return shares(seconds, is_external=self._is_external)
+        seconds = self._seconds | {"transport": max(0.0, self._num_workers * total - busy)}
+        line = shares(seconds, is_external=self._is_external)
         return line + "".join(f"; meanwhile {name} {100 * each / total:.0f} %" for name, each in writes.items())
 
     def _write(self, do: Callable[[SampleWriter], None]) -> None:

@@ -106,7 +106,7 @@ class Program:
 
         Leave what solves it: the loop goes on with the next.
         """
-        self._say(f"failed {self._under_way('fail')} {' '.join(reason.split())}")
+        self._say(f"failed {self._under_way('fail')} {reason}")
         self._number = None
 
     def _under_way(self, call: str) -> str:
@@ -119,7 +119,7 @@ class Program:
 
     def _fault(self, reason: str) -> NoReturn:
         self._say(f"fault {reason}")
-        sys.exit(reason)
+        sys.exit(1)  # without a word: penstock says the reason
 
     def _hear(self) -> str:
         return self._reading.readline().decode().rstrip("\n")
@@ -127,4 +127,4 @@ class Program:
     def _say(self, line: str) -> None:
         if os.getpid() != self._pid:
             line = f"fault process {os.getpid()} was forked from {self._pid}, which alone may speak to penstock"
-        self._writing.write(f"{line}\n".encode())
+        self._writing.write(f"{' '.join(line.splitlines())}\n".encode())

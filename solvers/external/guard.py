@@ -7,7 +7,10 @@ threads, so it may fork; and as a subreaper it is the parent of all that the pro
 
 LIFELINE is a socket to the worker: what comes from there ends the program at once, its end after a grace. The guard's
 last word on it is how the program ended: "exit 1", "signal 11", "missing No such file or directory"; and behind
-"left", how many processes it left.
+"left", how many processes it left. A guard that was killed says nothing.
+
+It is two processes, each of which cleans up where the other one is killed. Ray does that: a worker of it that ends in
+order kills its children, but not theirs.
 """
 
 from __future__ import annotations
@@ -29,6 +32,28 @@ def main() -> None:
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     os.set_inheritable(lifeline, False)
+    outer = os.pidfd_open(os.getpid())
+    inner = os.fork()
+    if inner == 0:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # a child doesn't inherit that
+        watch(libc, lifeline, outer, descriptors, command)
+        return
+    for descriptor in descriptors.split():
+        os.close(int(descriptor))
+    os.waitpid(inner, 0)
+    end_children()
+
+
+def watch(libc: ctypes.CDLL, lifeline: int, outer: int, descriptors: str, command: list[str]) -> None:
+    """Run the program, and end it and what it leaves.
+
+    Args:
+        libc: the C library.
+        lifeline: descriptor of the socket to the worker.
+        outer: descriptor of the process that cleans up after this one.
+        descriptors: those of the program.
+        command: the program and its arguments.
+    """
     guard, program = os.getpid(), os.fork()
     if program == 0:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -43,11 +68,13 @@ def main() -> None:
     for descriptor in descriptors.split():
         os.close(int(descriptor))
     ended, poll = os.pidfd_open(program), select.poll()
-    poll.register(ended, select.POLLIN)
-    poll.register(lifeline, select.POLLIN)
+    for descriptor in (ended, lifeline, outer):
+        poll.register(descriptor, select.POLLIN)
     events = dict(poll.poll())
-    if ended not in events and not os.read(lifeline, 1):  # the worker is gone, and the program's pipe with it
+    # Nobody says "at once": the worker is gone or about to be, and the program's pipe with it.
+    if ended not in events and not (lifeline in events and os.read(lifeline, 1)):
         poll.unregister(lifeline)
+        poll.unregister(outer)
         events = dict(poll.poll(GRACE_MS))
     status = os.waitpid(program, 0)[1] if ended in events else None
     num_left = end_children()

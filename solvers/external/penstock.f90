@@ -15,6 +15,7 @@
 ! says which. In a program of several MPI ranks, one of them talks to penstock. What is printed goes to the worker's log.
 module penstock
     use, intrinsic :: iso_c_binding
+    use, intrinsic :: iso_fortran_env, only: error_unit
     implicit none
     private
     public :: penstock_open, penstock_parameter, penstock_array, penstock_next, penstock_count, penstock_send, &
@@ -61,6 +62,10 @@ module penstock
             import
             integer(c_int) :: id
         end function
+        subroutine posix_exit(status) bind(c, name="exit")  ! `error stop` would print a backtrace
+            import
+            integer(c_int), value :: status
+        end subroutine
     end interface
 
 contains
@@ -73,8 +78,11 @@ contains
         integer(c_int) :: descriptor
         call get_environment_variable("PENSTOCK_DESCRIPTORS", descriptors, status=status)
         if (status == 0) read (descriptors, *, iostat=status) reading, writing, descriptor
-        if (status /= 0) &
-            error stop "PENSTOCK_DESCRIPTORS is not set: penstock starts this program, see `problem: external`"
+        if (status /= 0) then
+            write (error_unit, "(a)") &
+                "PENSTOCK_DESCRIPTORS is not set: penstock starts this program, see `problem: external`"
+            call posix_exit(2_c_int)
+        end if
         pid = posix_getpid()
         memory = posix_mmap(c_null_ptr, int(posix_lseek(descriptor, 0_c_long, to_end), c_size_t), read_write, &
                             map_shared, descriptor, 0_c_long)
@@ -147,7 +155,7 @@ contains
         call check("penstock_send")
         write (numbers, "(i0, 1x, es25.17e3)") step, time
         call say("sample " // trim(number) // " " // trim(numbers) // trim(counts))
-        if (.not. hear(line)) error stop "penstock is gone"
+        if (.not. hear(line)) call posix_exit(1_c_int)  ! penstock is gone
         if (line /= "taken") call fault("the program sent a sample and heard " // trim(line))
     end subroutine
 
@@ -206,21 +214,26 @@ contains
     subroutine fault(reason)
         character(*), intent(in) :: reason
         call say("fault " // reason)
-        error stop 1
+        call posix_exit(1_c_int)
     end subroutine
 
     subroutine say(text)
         character(*), intent(in) :: text
         character(:), allocatable :: line
         character(24) :: ours, theirs
+        integer :: i
         line = text // new_line("a")
+        do i = 1, len(text)
+            if (text(i:i) == new_line("a")) line(i:i) = " "
+        end do
         if (posix_getpid() /= pid) then
             write (ours, "(i0)") posix_getpid()
             write (theirs, "(i0)") pid
             line = "fault process " // trim(ours) // " was forked from " // trim(theirs) &
                    // ", which alone may speak to penstock" // new_line("a")
         end if
-        if (posix_write(writing, line, len(line, c_size_t)) /= len(line)) error stop "penstock is gone"
+        if (posix_write(writing, line, len(line, c_size_t)) /= len(line)) &
+            call posix_exit(1_c_int)  ! penstock is gone
     end subroutine
 
     ! A line from penstock, without its end; .false. when there are no more.

@@ -58,7 +58,6 @@ static inline void penstock_say_(const char *format, ...) {
 }
 
 static inline void penstock_fault_(const char *reason, const char *name) {
-    fprintf(stderr, "penstock: %s %s\n", reason, name);
     penstock_say_("fault %s %s", reason, name);
     exit(1);
 }

@@ -69,7 +69,7 @@ class Program:
             steps = set()
             while isinstance(answer := self._answer(running.hear()), Announced):
                 if answer.step in steps:
-                    raise ProgramFault(f"{self.command} sent step {answer.step} twice: has it forked?")
+                    raise ProgramFault(f"{self.command} sent step {answer.step} twice: a wrong counter, or a fork")
                 steps.add(answer.step)
                 yield answer
                 self.memory.clear()
@@ -106,15 +106,22 @@ class Program:
             raise ProgramFault(f"{self.command}: {said}")
         number, _, said = said.partition(" ")
         if word in ("sample", "done", "failed") and number.isdecimal() and number != str(self._number):
-            raise ProgramFault(f"{self.command} wrote {line[:80]!r} in simulation {self._number}")
+            raise ProgramFault(
+                f"{self.command} wrote {line[:80]!r}, a line of another simulation: in the protocol the one under way "
+                f"has the number {self._number}"
+            )
         if number == str(self._number):
             if word == "failed":
                 return SolveError(f"{self.command}: {said}")
             if word == "done" and not said:
                 return None
             if word == "sample":
-                with suppress(ValueError):
+                try:
                     return announced(said)
+                except Refused as refused:
+                    raise ProgramFault(f"{self.command}: {refused}") from None
+                except ValueError:
+                    pass  # as of other lines that are none
         raise ProgramFault(f"{self.command} wrote {line[:80]!r}, which is no line of the protocol")
 
 
@@ -146,6 +153,7 @@ class _Running:
             os.close(their_out)
         self._poll = select.poll()
         self._poll.register(self._in, select.POLLIN)
+        self._poll.register(self._lifeline, select.POLLIN)
 
     def say(self, *lines: str) -> None:
         """Send lines."""
@@ -162,6 +170,10 @@ class _Running:
         """Have the guard end everything, and wait for it."""
         with suppress(OSError):
             self._lifeline.send(b"!")
+        self._lifeline.settimeout(None)
+        with suppress(OSError):
+            while self._lifeline.recv(MAX_LINE):  # until both processes of the guard have ended
+                pass
         self._guard.wait()
         self._lifeline.close()
         self._in.close()
@@ -174,12 +186,14 @@ class _Running:
                     f"{self._command} wrote {len(self._buffer)} bytes without the end of a line, beginning with "
                     f"{self._buffer[:40]!r}"
                 )
-            if not self._poll.poll(1000 * self._timeout_s):
+            events = dict(self._poll.poll(1000 * self._timeout_s))
+            if not events:
                 raise ProgramFault(
                     f"{self._command} was silent for {self._timeout_s:g} s, its timeout_s: it hangs, or needs a "
                     "heartbeat now and then"
                 )
-            piece = self._in.read(MAX_LINE)
+            # Where only the guard has spoken the program has ended, and what it last said is read already.
+            piece = self._in.read(MAX_LINE) if self._in.fileno() in events else b""
             if not piece:
                 raise self._fault_of_end()
             self._buffer += piece
@@ -187,7 +201,7 @@ class _Running:
         return line.decode("ascii", errors="backslashreplace")
 
     def _fault_of_end(self) -> ProgramFault:
-        """What to raise for a program that has closed its pipe."""
+        """What to raise for a program that has ended or closed its pipe."""
         self._lifeline.settimeout(END_S)
         try:
             said = self._lifeline.recv(MAX_LINE).decode()
@@ -205,4 +219,4 @@ class _Running:
                     f"{self._command} forked and ended with exit code {code}, leaving {number} process(es), which were "
                     "ended too: it must stay in the foreground"
                 )
-        return ProgramFault(f"{self._command} was ended, and its guard with it")
+        return ProgramFault(f"{self._command} was ended, because its guard (guard.py) was killed")

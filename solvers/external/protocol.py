@@ -36,6 +36,8 @@ from math import isfinite, nan, prod
 
 import numpy as np
 
+from penstock.errors import Refused
+
 VERSION = "penstock 1"
 DESCRIPTORS = "PENSTOCK_DESCRIPTORS"
 ALIGNMENT = 64  # bytes, for vector instructions
@@ -145,10 +147,13 @@ def announced(said: str) -> Announced:
 
     Raises:
         ValueError: it is no such line.
+        Refused: the time is not finite.
     """
     step, time, *counts = said.split()
     pairs = [pair.partition("=") for pair in counts]
     sample = Announced(int(step), float(time), {name: int(count) for name, _, count in pairs})
-    if sample.step < 0 or not isfinite(sample.time) or min(sample.counts.values(), default=0) < 0:
+    if sample.step < 0 or min(sample.counts.values(), default=0) < 0:
         raise ValueError(said)
+    if not isfinite(sample.time):
+        raise Refused(f"the time of step {sample.step} is not finite: {sample.time}")
     return sample

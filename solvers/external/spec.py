@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,15 @@ from penstock.errors import PenstockError, text_of
 from penstock.geometry import Geometry, Grid, Mesh, Points
 from penstock.layout import FieldSpec
 from penstock.registry import build, nearest
-from penstock.solvers.parameters.distribution import Distribution
-from penstock.solvers.parameters.fields import BinaryField, DirichletField, GaussianField, LogNormalField, PeriodicField
+from penstock.solvers.parameters.distribution import Distribution, FunctionOfField
+from penstock.solvers.parameters.fields import (
+    BinaryField,
+    DirichletField,
+    GaussianField,
+    LogNormalField,
+    PeriodicField,
+    SpectralField,
+)
 from penstock.solvers.parameters.mesh_field import MaternField
 from penstock.solvers.parameters.space import Discrete, LogUniform, Normal, ParameterSpace, TruncatedNormal, Uniform
 from penstock.yaml_file import read_mapping
@@ -34,13 +42,15 @@ LAWS: dict[str, type] = {
     "log_normal_field": LogNormalField,
     "matern_field": MaternField,
 }
-KEYS = ("parameters", "geometries", "inputs", "outputs", "num_steps")
+KEYS = ("about", "parameters", "geometries", "inputs", "outputs", "num_steps")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
     """The attributes of a problem that its program does not say itself."""
 
+    about: str
+    """The equation, for people; "" where nobody said it."""
     space: ParameterSpace
     inputs: tuple[FieldSpec, ...]
     outputs: tuple[FieldSpec, ...]
@@ -92,32 +102,35 @@ def spec_of(values: Mapping[str, Any]) -> Spec:
     """The spec that YAML's values stand for.
 
     Args:
-        values: `parameters`, `geometries`, `inputs`, `outputs`, and `num_steps`, which is 1 where absent. Each of the
-            first four maps names to options: those of a law (one of `LAWS`), a geometry (of a kind in `GEOMETRIES`),
-            or a `FieldSpec`, which names its geometry.
+        values: `about`, which is text; `parameters`, `geometries`, `inputs`, `outputs`, which map names to options:
+            those of a law (one of `LAWS`), a geometry (of a kind in `GEOMETRIES`), or a `FieldSpec`, which names its
+            geometry; and `num_steps`, which is 1 where absent.
 
     Returns:
         The spec.
 
     Raises:
-        PenstockError: a key is unknown or its value refused; the message names it.
+        PenstockError: a key is unknown or its value refused, or an input contradicts the parameter of its name; the
+            message names it.
     """
     for key in values:
         if key not in KEYS:
             raise PenstockError(f"spec.{key}: unknown key; {nearest(key, KEYS)}")
-    geometries: dict[str, Geometry] = {
-        name: _chosen("kind", GEOMETRIES, options, f"spec.geometries.{name}")
-        for name, options in _section(values, "geometries").items()
-    }
-    laws = {
-        name: _law(options, geometries, f"spec.parameters.{name}")
-        for name, options in _section(values, "parameters").items()
-    }
+    if not isinstance(about := values.get("about", ""), str):
+        raise PenstockError(f"spec.about = {about!r} must be text: say what the program solves")
+    geometries = _geometries(values)
+    given = _section(values, "parameters")
+    laws = {name: _law(options, geometries, f"spec.parameters.{name}") for name, options in given.items()}
     if "time" in laws:
         raise PenstockError("spec.parameters.time: the time of a sample has this name: take another")
+    units = {name: options["unit"] for name, options in given.items() if "unit" in options}
+    inputs = _fields(values, "inputs", geometries, units)
+    for each in inputs:
+        _require_agreement(each, laws.get(each.name))
     return Spec(
+        about=about,
         space=ParameterSpace(**laws),
-        inputs=_fields(values, "inputs", geometries),
+        inputs=inputs,
         outputs=_fields(values, "outputs", geometries),
         num_steps=values.get("num_steps", 1),
     )
@@ -157,6 +170,22 @@ def _section(values: Mapping[str, Any], key: str) -> dict[str, dict[str, Any]]:
     return {name: dict(options or {}) for name, options in section.items()}
 
 
+def _geometries(values: Mapping[str, Any]) -> dict[str, Geometry]:
+    """The geometries by their keys.
+
+    Where fields sit on several that have no name, the keys are their names.
+    """
+    section = _section(values, "geometries")
+    fields = [*_section(values, "inputs").values(), *_section(values, "outputs").values()]
+    nameless = {key for key, options in section.items() if "name" not in options}
+    nameless &= {key for options in fields if isinstance(key := options.get("geometry"), str)}
+    names = {key: {"name": key} for key in nameless} if len(nameless) > 1 else {}
+    return {
+        key: _chosen("kind", GEOMETRIES, names.get(key, {}) | options, f"spec.geometries.{key}")
+        for key, options in section.items()
+    }
+
+
 def _law(options: Mapping[str, Any], geometries: Mapping[str, Geometry], where: str) -> Distribution:
     """The distribution, with the one of which it is a function, on the mesh it names."""
     if isinstance(options.get("field"), Mapping):
@@ -180,11 +209,54 @@ def _named(name: Any, known: Mapping[str, Any], where: str) -> Any:
     return known[name]
 
 
-def _fields(values: Mapping[str, Any], key: str, geometries: Mapping[str, Geometry]) -> tuple[FieldSpec, ...]:
+def _fields(
+    values: Mapping[str, Any],
+    key: str,
+    geometries: Mapping[str, Geometry],
+    units: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[FieldSpec, ...]:
+    """The quantities under a key, in the units of the parameters of their names."""
     specs = []
     for name, options in _section(values, key).items():
         where = f"spec.{key}.{name}"
         if "geometry" in options:  # `on` would be "true" in YAML
             options["on"] = _named(options.pop("geometry"), geometries, f"{where}.geometry")
+        if name in units and options.setdefault("unit", units[name]) != units[name]:
+            raise PenstockError(
+                f"{where}.unit = {options['unit']!r}, and the parameter {name} is in {units[name]!r}: leave out one"
+            )
         specs.append(build(FieldSpec, options | {"name": name}, where))
     return tuple(specs)
+
+
+def _require_agreement(spec: FieldSpec, law: Distribution | None) -> None:
+    """Raise PenstockError where an input is not the parameter or time of its name."""
+    where = f"spec.inputs.{spec.name}"
+    if spec.name == "time" and spec.shape:
+        raise PenstockError(f"{where}: the time of a sample is a number: leave out geometry and components")
+    if law is None:
+        return
+    shape = _shape(law)
+    if shape and spec.on is None:
+        raise PenstockError(f"{where}: the parameter is a field of {_by(shape)} values: give the geometry they sit on")
+    if not shape and spec.shape:
+        raise PenstockError(f"{where}: the parameter is a number: leave out geometry and components")
+    if spec.on is not None and (spec.on.is_ragged or spec.shape != shape):
+        at_most = "at most " if spec.on.is_ragged else ""
+        raise PenstockError(
+            f"{where}: has {at_most}{_by(spec.shape)} values, and the parameter is a field of {_by(shape)}: give the "
+            "geometry that the parameter sits on, or let the program write an input of another name"
+        )
+
+
+def _shape(law: Distribution) -> tuple[int, ...]:
+    """The shape of a law's draws, none of a number."""
+    if isinstance(law, FunctionOfField):
+        return _shape(law.field)
+    if isinstance(law, MaternField):
+        return law.mesh.shape
+    return (law.resolution,) * law.dimension if isinstance(law, SpectralField) else ()
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -36,14 +38,13 @@ class External(Problem):
     come back, through memory that both share. The spec says what is drawn, what the program gives, and on which
     geometries. An input by a parameter's name is that parameter, `time` is the time that the program gives with a
     sample, and the program writes all other inputs. Of a choice of names it is the place in the list, from 0.
-    docs/external-solvers.md has the protocol, and clients in C,
-    Fortran and Python. Nothing is solved by penstock, so the options of `solver.strategy` and `solver.accuracy` do
-    nothing.
+    docs/external-solvers.md has the protocol, and clients in C, Fortran and Python. Nothing is solved by penstock, so
+    the options of `solver.strategy` and `solver.accuracy` do nothing.
 
-    A program that crashes, hangs, writes what is not of the protocol, forks, or gives numbers that are not finite is
-    ended with all processes that it started, and started again. Its simulation is retried once, and then fails with the
-    reason. Samples that were taken already are not taken again, and the simulation fails too where the new ones are not
-    the same to rounding. All processes of the program end with the worker.
+    A program that crashes, hangs, writes what is not of the protocol, has a fork speak for it, or gives numbers that
+    are not finite is ended with all processes that it started, and started again. Its simulation is retried once, and
+    then fails with the reason. Samples that were taken already are not taken again, and the simulation fails too where
+    the new ones are not the same to rounding. All processes of the program end with the worker.
 
     Args:
         command: the program and its arguments. In a run's YAML file a word that begins with ./ or ../ counts from the
@@ -52,6 +53,8 @@ class External(Problem):
             keeps in its config.yaml.
         timeout_s: seconds in which the program must send a sample or a heartbeat.
     """
+
+    is_external = True
 
     def __init__(self, *, command: str, spec: str | Mapping[str, Any], timeout_s: float = 60.0):
         try:
@@ -68,9 +71,25 @@ class External(Problem):
             raise ValueError(str(error)) from error
         self.command = command
         self.timeout_s = timeout_s
+        self._about = found.about
         self.space = found.space
         self.inputs, self.outputs, self.num_steps = found.inputs, found.outputs, found.num_steps
         self._choices = found.choices  # before any is narrowed: places are those in the spec
+
+    @property
+    def about(self) -> str:
+        return self._about or f"A program that solves its own equation: {self.command}"
+
+    @property
+    def lacks(self) -> str | None:
+        name = shlex.split(self.command)[0]
+        if shutil.which(name):
+            return None
+        if not os.path.dirname(name):
+            return f"command: {name} is not on the path"
+        if os.path.isfile(name):
+            return f"command: {name} is not executable: chmod +x it"
+        return f"command: {name}: no such file: build it, or mend its path"
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         numbers = self._numbers(parameters)
@@ -112,9 +131,12 @@ class External(Problem):
         Raises:
             ProgramFault: the program is not fit to go on, or does not repeat the samples that were taken.
         """
-        unseen = set(taken)
+        unseen, has_begun = set(taken), False
         with closing(self.program.simulate(parameters)) as simulation:
             for announced in simulation:
+                if announced.step > 0 and not has_begun:
+                    raise ProgramFault(f"{self.command} sent step {announced.step} first: steps count from 0")
+                has_begun = True
                 sample = self._sample(parameters, announced)
                 kept = _Kept.of(sample)
                 if announced.step in unseen:
@@ -135,6 +157,11 @@ class External(Problem):
 
     def _sample(self, parameters: Mapping[str, np.ndarray], announced: Announced) -> Sample:
         """The sample in the memory. Raises ProgramFault where it can't be one."""
+        if 1 < self.num_steps <= announced.step:
+            raise ProgramFault(
+                f"{self.command} sent step {announced.step}, and num_steps in the spec is {self.num_steps}: steps "
+                "count from 0"
+            )
         try:
             arrays = self.program.memory.read(announced.counts)
         except ValueError as error:

@@ -132,4 +132,4 @@ def test_what_cannot_be_predicted_is_refused(tmp_path):
     config = config_of({"name": "poisson", "resolution": 8, "swap": True})
     assert "fno: needs all fields on one grid, and no scalars among the outputs" in refusal(resolve(config).surrogate)
     config = config_of({"name": "calderon", "resolution": 8, "swap": True})
-    assert "fno: needs all fields on one grid" in refusal(resolve(config).surrogate)
+    assert "fno: needs all fields on one grid, and these sit on " in refusal(resolve(config).surrogate)

@@ -165,3 +165,10 @@ def test_one_number_of_modes_is_that_number_for_every_axis():
         models.append(FNO(layout_of(16, 16), width=4, modes=modes, layers=2))
     fields = torch.randn(2, 1, 16, 16)
     assert torch.equal(*(model(fields) for model in models))
+
+
+def test_fields_on_two_grids_are_refused_by_name():
+    cells, vertices = Grid((8,), name="cells"), Grid((9,), centring="vertices", name="vertices")
+    layout = Layout((FieldSpec(name="a", on=cells),), (FieldSpec(name="u", on=vertices),))
+    with pytest.raises(ValueError, match="fno: needs all fields on one grid, and these sit on 'vertices' and 'cells'"):
+        FNO(layout)

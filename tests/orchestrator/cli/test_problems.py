@@ -129,6 +129,21 @@ def test_points_that_vary_are_drawn_and_a_file_of_ones_own_is_shown(tmp_path, mo
     assert "A problem of mine." in capsys.readouterr().out and (tmp_path / "Mine.png").exists()
 
 
+def test_a_program_of_another_language_says_its_equation_and_what_it_takes(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "decay.py").write_text(
+        "import numpy as np\nfrom penstock.solvers.external.client import Program\nprogram = Program()\n"
+        "for parameters in program:\n    program.send(step=0, u=np.exp(-parameters['k']))\n"
+    )
+    (tmp_path / "decay.yaml").write_text(
+        "about: u' = -k u\nparameters: {k: {law: normal}}\ninputs: {k: {}}\noutputs: {u: {}}\n"
+    )
+    show_problem("external", (f"command={sys.executable} decay.py", "spec=decay.yaml"), None)
+    printed = capsys.readouterr().out
+    assert printed.startswith("u' = -k u\n\noptions: ")
+    assert re.search(r"draw \d+ %, program \d+ %, solve 0 %, pack \d+ %", printed)
+
+
 @pytest.mark.parametrize(("name", "needs"), [("external", "command=... spec=..."), ("store", "path=...")])
 def test_a_problem_that_needs_options_is_described_without(tmp_path, monkeypatch, capsys, name, needs):
     monkeypatch.chdir(tmp_path)
@@ -146,6 +161,7 @@ def test_a_problem_that_needs_options_is_described_without(tmp_path, monkeypatch
         ("darcy", ("resolution=1",), "resolution = 1 is too small"),
         ("darcy", ("resolution",), "an override reads key=value"),
         ("external", ("command=./heat",), "problem.spec: missing"),
+        ("external", ("command=./heat", "spec={outputs: {u: {}}}"), "problem.command: ./heat: no such file: build it"),
         ("poisson", ("resolution=8",), "none/picture.png: there is no such folder"),
     ],
 )

@@ -156,17 +156,18 @@ OUTSIDE = {
     "python": (
         "import sys\nfrom penstock.solvers.external.client import Program\nprogram = Program()\n"
         "if sys.argv[1:]:\n    program.{call}\n"
-        "for parameters in program:\n    program.fail('too large')\n    program.{call}\n"
+        "for parameters in program:\n    program.fail('too large:\\n3')\n    program.{call}\n"
     ),
     "c": (
         '#include "penstock.h"\nint main(int argc, char **argv) {{ (void)argv; penstock_open();\n'
         "if (argc > 1) penstock_{call};\n"
-        'while (penstock_next()) {{ penstock_fail("too large"); penstock_{call}; }} }}'
+        'while (penstock_next()) {{ penstock_fail("too large:\\n3"); penstock_{call}; }} }}'
     ),
     "fortran": (
         "program main\nuse penstock\ncall penstock_open()\n"
         "if (command_argument_count() > 0) call penstock_{call}\n"
-        'do while (penstock_next())\ncall penstock_fail("too large")\ncall penstock_{call}\nend do\nend program'
+        'do while (penstock_next())\ncall penstock_fail("too large:" // new_line("a") // "3")\n'
+        "call penstock_{call}\nend do\nend program"
     ),
 }
 
@@ -177,7 +178,7 @@ def test_no_client_speaks_outside_of_a_simulation(language, call, tmp_path):
     """After it was given up, which the next simulation finds, and before the first."""
     text = OUTSIDE[language].format(call=CALLS[call][list(OUTSIDE).index(language)])
     problem = External(command=command_of(language, text, tmp_path), spec={"outputs": {"u": {}}})
-    with pytest.raises(SolveError, match="too large"):
+    with pytest.raises(SolveError, match="too large: 3"):
         list(problem.simulate({}, None))
     with pytest.raises(ProgramFault, match=f"no simulation is under way, .* and the program called (penstock_)?{call}"):
         list(problem.program.simulate({}))
@@ -214,7 +215,8 @@ def test_a_client_checks_what_it_hears(language, said, message, tmp_path):
     os.close(their_out)
     with os.fdopen(our_in) as answers:
         last = answers.read().splitlines()[-1]
-    assert ended.returncode != 0
+    assert ended.returncode == 1
+    assert ended.stderr == b""  # no backtrace, and penstock says the reason
     assert last.startswith("fault ") and re.search(message, last)
 
 

@@ -30,16 +30,17 @@ FAULTS = {
     "garbage": ("say('it = 1, residual = 0.5')", "wrote 'it = 1, residual = 0.5', which is no line"),
     "bytes": ("os.write(writing, bytes(range(128, 256)) * 600); time.sleep(60)", "bytes without the end of a line"),
     "no simulation": ("say('done')", "wrote 'done', which is no line"),
-    "another simulation": ("say('done 7')", "wrote 'done 7' in simulation 2"),
+    "another simulation": ("say('done 7')", "wrote 'done 7', a line of another simulation: .* has the number 2"),
     "no number": ("say(f'sample {number} zero 0.0')", r"wrote 'sample \d zero 0.0', which is no line"),
-    "no time": ("say(f'sample {number} 0 nan')", r"wrote 'sample \d 0 nan', which is no line"),
+    "no time": ("say(f'sample {number} 0 nan')", "the time of step 0 is not finite: nan"),
     "nothing written": (SEND, "sample of step 0 lacks 'u', which was not written"),
     "NaN": (
         WRITE + "mapped[64:128] = struct.pack('8d', 1, 1, 1, float('nan'), 1, 1, 1, 1); " + SEND,
         r"step 0 has 'u' not finite at 1 places, first at \[3\]",
     ),
     "infinite": (WRITE + "mapped[64:128] = struct.pack('8d', *8 * [1e999]); " + SEND, "not finite at 8"),
-    "twice": (ALL + SEND + "; next(lines)\n" + ALL + SEND, "sent step 0 twice"),
+    "twice": (ALL + SEND + "; next(lines)\n" + ALL + SEND, "sent step 0 twice: a wrong counter, or a fork"),
+    "from 1": (ALL + "say(f'sample {number} 1 0.0')", r"program\.py sent step 1 first: steps count from 0"),
     "counts": (ALL + "say(f'sample {number} 0 0.0 points=3')", "counts points, and no length in the spec is so named"),
     "daemon": (
         "if os.fork(): time.sleep(0.2); os._exit(0)\n"
@@ -144,22 +145,25 @@ for step in range(3):
     samples = list(program.problem.simulate({"k": 1.2}, None))
     assert [sample.step for sample in samples] == [0, 1, 2]
     assert all(sample.outputs["u"].tolist() == 8 * [1.2] for sample in samples)
-    assert "program.py wrote 'sample 1 1 0.0' in simulation 2; it is started again" in caplog.text
+    assert "program.py wrote 'sample 1 1 0.0', a line of another simulation" in caplog.text
 
 
 RETRIES = {
     "value": ("mapped[64 + 56:128] = struct.pack('d', 7 + 1e-4 * again)", r"step 0 has another 'u' than the sample"),
     "time": ("time_s += again", "step 0 has another time than the sample that was taken before the fault"),
-    "step": ("step += again", "it does not send step 0, which was taken before the fault"),
+    "step": ("steps -= again", "it does not send step 1, which was taken before the fault"),
 }
 
 
 @pytest.mark.parametrize("what", RETRIES)
 def test_a_retry_that_does_not_repeat_what_was_taken_fails(tried, what):
     change, message = RETRIES[what]
-    body = f"""again, step, time_s = os.path.exists('died'), 0, 1.0
+    body = f"""again, steps, time_s = os.path.exists('died'), 2, 1.0
 {ALL}{change}
-say(f'sample {{number}} {{step}} {{time_s}}'); next(lines)
+written = mapped[64:128]
+for step in range(steps):
+    mapped[64:128] = written
+    say(f'sample {{number}} {{step}} {{time_s}}'); next(lines)
 if not again:
     open('died', 'w').close()
     os.abort()
@@ -219,12 +223,24 @@ def test_a_simulation_that_is_left_half_way_does_not_disturb_the_next(tried):
     assert [sample.step for sample in program.problem.simulate({"k": 1.5}, None)] == [0, 1, 2]
 
 
-def test_a_worker_counts_the_simulation_as_failed_and_says_why(tried):
+def test_a_worker_counts_the_simulation_as_failed_and_says_why_in_one_line(tried, caplog):
     program = tried(body="os.kill(os.getpid(), signal.SIGFPE)")
     worker = SolverWorker(program.problem, {"training": LinearSolver(Direct(), rtol=1e-8)}, seed=0, sort=False)
     (chunk,) = worker.stream(Lease(number=0, simulations=(0,)))
     assert chunk.finished == ()
-    assert chunk.failed == {0: f"{program.problem.command} was ended by SIGFPE"}
+    reason = f"{program.problem.command} was ended by SIGFPE"
+    assert chunk.failed == {0: reason}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{reason}; it is started again, and the simulation retried",
+        f"simulation 0 of design 'training' failed: {reason}",
+    ]
+
+
+def test_more_steps_than_the_spec_has_are_named(tried):
+    body = f"for step in range(3):\n    {ALL}    say(f'sample {{number}} {{step}} 0.0'); next(lines)\n{DONE}"
+    program = tried(body=body, num_steps=2)
+    with pytest.raises(ProgramFault, match=r"sent step 2, and num_steps in the spec is 2: steps count from 0"):
+        list(program.problem.simulate({"k": 1.5}, None))
 
 
 def test_nothing_outlives_a_worker_that_is_killed(tried, tmp_path):
@@ -244,14 +260,21 @@ def test_nothing_outlives_a_worker_that_is_killed(tried, tmp_path):
     wait_until(lambda: program.are_gone() and not Path(f"/proc/{guard}").exists())
 
 
-def test_a_program_whose_guard_is_killed_ends(tried):
-    program = tried(body=ALL + SEND + "; next(lines); time.sleep(60)", num_steps=2)
-    simulation = program.problem.simulate({"k": 1.5}, None)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("half", ["inner", "outer"])
+def test_a_guard_that_is_killed_leaves_nothing_and_is_named(tried, half, number):
+    """Nor a daemon. A worker of Ray that ends in order kills the outer half."""
+    daemon = "if not os.fork(): os.setsid(); print(os.getpid(), file=starts, flush=True); time.sleep(60)\n"
+    program = tried(body=ALL + daemon + SEND + "; next(lines); time.sleep(60)", timeout_s=60.0)
+    simulation = program.problem.program.simulate({"k": 1.5})
     next(simulation)
-    (pid,) = program.pids()
-    os.kill(parent_of(pid), signal.SIGKILL)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists())
-    simulation.close()
+    wait_until(lambda: len(program.pids()) == 2)
+    inner = parent_of(program.pids()[0])
+    os.kill(inner if half == "inner" else parent_of(inner), number)
+    with pytest.raises(ProgramFault, match=r"was ended, because its guard \(guard\.py\) was killed"):
+        next(simulation)
+    assert program.are_gone()
+    wait_until(lambda: not Path(f"/proc/{inner}").exists())
 
 
 def parent_of(pid):

@@ -51,6 +51,37 @@ def test_a_spec_is_read_from_its_file(tmp_path):
     assert External(command="x", spec=str(path)).space.distributions["k"] == LogUniform(1e-8, 1)
 
 
+def test_an_input_has_the_unit_of_its_parameter():
+    assert External(command="x", spec=changed("inputs", "k")).inputs[0].unit == "1/m"
+
+
+def test_geometries_without_a_name_have_that_of_their_key_where_fields_sit_on_several():
+    two = SPEC["geometries"] | {"cells": {"kind": "grid", "shape": [3]}, "unused": {"kind": "grid", "shape": [2]}}
+    spec = SPEC | {"geometries": two, "outputs": SPEC["outputs"] | {"w": {"geometry": "cells"}}}
+    problem = External(command="x", spec=spec)
+    assert [spec.on.name for spec in problem.outputs] == ["square", "cloud", "cells"]
+    assert problem.layout.shapes["targets_cells"] == (1, 3)
+
+
+def test_the_equation_is_that_of_the_spec():
+    assert External(command="./heat", spec=SPEC | {"about": "u' = k u_xx"}).about == "u' = k u_xx"
+    assert External(command="./heat", spec=SPEC).about == "A program that solves its own equation: ./heat"
+
+
+def test_what_can_t_be_started_is_known_before(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "heat").touch()
+    for command, lacks in (
+        ("./heat --fast", "command: ./heat is not executable: chmod +x it"),
+        ("./cold", "command: ./cold: no such file: build it, or mend its path"),
+        ("no-such-mpiexec -n 2 ./heat", "command: no-such-mpiexec is not on the path"),
+        ("sh ./heat", None),
+    ):
+        assert External(command=command, spec=SPEC).lacks == lacks
+    (tmp_path / "heat").chmod(0o755)
+    assert External(command="./heat", spec=SPEC).lacks is None
+
+
 @pytest.fixture
 def plate(tmp_path):
     """A square of two triangles, in a file."""
@@ -123,6 +154,23 @@ def changed(section, name, **options):
         ),
         ({"spec": changed("outputs", "u", geometry="sqare")}, "geometry = 'sqare': did you mean 'square'?"),
         ({"spec": changed("outputs", "u", componets=2)}, "spec.outputs.u.componets: unknown key"),
+        ({"spec": SPEC | {"about": ["heat"]}}, "spec.about = ['heat'] must be text"),
+        ({"spec": changed("inputs", "time", geometry="square")}, "spec.inputs.time: the time of a sample is a number"),
+        ({"spec": changed("inputs", "k", geometry="square")}, "spec.inputs.k: the parameter is a number"),
+        ({"spec": changed("inputs", "k", unit="1/cm")}, "spec.inputs.k.unit = '1/cm', and the parameter k is in '1/m'"),
+        ({"spec": changed("inputs", "medium")}, "spec.inputs.medium: the parameter is a field of 4 x 4 values: give"),
+        (
+            {"spec": changed("parameters", "medium", law="gaussian_field", resolution=5)},
+            "spec.inputs.medium: has 4 x 4 values, and the parameter is a field of 5 x 5: give the geometry",
+        ),
+        (
+            {"spec": changed("inputs", "medium", geometry="square", components=2)},
+            "spec.inputs.medium: has 2 x 4 x 4 values, and the parameter is a field of 4 x 4",
+        ),
+        (
+            {"spec": changed("inputs", "medium", geometry="cloud")},
+            "spec.inputs.medium: has at most 9 values, and the parameter is a field of 4 x 4",
+        ),
     ],
 )
 def test_bad_options_are_refused(options, message):
