@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.peers.loops.solids import Kept, basix, dofs_of_points, fem, mesh_of, side, ufl
 from penstock.geometry import Mesh
-from penstock.solvers.problem import Parameters, Problem
 from penstock.solvers.discretisation.elements.triangulation import square
+from penstock.solvers.problem import Parameters, Problem
 
 
 class Enclosed:
