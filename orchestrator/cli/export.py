@@ -16,8 +16,7 @@ from penstock.orchestrator.plan import Plan, resolve
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.run_store import RunStore
 from penstock.orchestrator.store.trained import load_surrogate
-from penstock.orchestrator.views.monitor import explained_lines
-from penstock.orchestrator.views.numbers import digits
+from penstock.orchestrator.views.monitor import explained_lines, statistics
 
 
 def export(folder: RunFolder, output: Path | None) -> None:
@@ -40,12 +39,10 @@ def export(folder: RunFolder, output: Path | None) -> None:
     card["step"] = step
     example = {name: array[:2] for name, array in arrays.items()}
     path = export_file(surrogate, card, output or folder.path / f"{folder.path.name}.pt2", example)
-    errors = card["validation"]["relative_l2"]
-    mean, p99, largest = (digits(errors[name]) for name in ("mean", "p99", "max"))
     print(
         "\n".join(
             [
-                f"validation relative L2 error: mean {mean}, p99 {p99}, max {largest}",
+                f"validation relative L2 error: {statistics(card['validation']['relative_l2'])}",
                 *explained_lines(card["validation"]),
             ]
         )

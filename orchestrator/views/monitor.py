@@ -103,10 +103,9 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
         return [f"stopped before there was anything to sum up; go on with: {program()} resume{arguments}"]
     lines = [f"ended: {summary.cause}, after {_duration(summary.train_seconds)} of training"]
     if summary.validation:
-        errors = summary.validation["relative_l2"]
         lines.append(
             f"validation relative L2 error over {summary.validation['simulations']} simulations: "
-            f"mean {digits(errors['mean'])}, p99 {digits(errors['p99'])}, max {digits(errors['max'])}"
+            + statistics(summary.validation["relative_l2"])
         )
         lines += explained_lines(summary.validation)
         if reasons := summary.validation.get("failed_reasons"):  # absent from a summary of an earlier penstock
@@ -124,6 +123,11 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
     lines.append(f"run folder: {folder.path}")
     lines += [f"next: {program()} {command}{arguments}" for command in ("monitor", "export", "predict")]
     return lines
+
+
+def statistics(errors: Mapping[str, float]) -> str:
+    """The mean, 99th percentile and maximum of errors, separated by commas."""
+    return ", ".join(f"{name} {digits(errors[name])}" for name in ("mean", "p99", "max"))
 
 
 def explained_lines(validation: Mapping[str, Any]) -> list[str]:
