@@ -24,6 +24,7 @@ from penstock.messages import Chunk, Lease
 from penstock.solvers.chunk_builder import ChunkBuilder
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.block_factor import SIDES
+from penstock.solvers.linear.strategy import Unfit
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problem import (
     InterleavedProblem,
@@ -124,6 +125,9 @@ class SolverWorker:
 
         Yields:
             Chunks of samples, the last one perhaps without any.
+
+        Raises:
+            PenstockError: the strategy's options don't suit the systems.
         """
         if self._agree(self._outgrown_bytes is not None):
             return
@@ -162,7 +166,8 @@ class SolverWorker:
             chunk.decisions = [decision for decision in solver.decisions if decision not in lease.decisions]
             chunk.note_solve(system, solution)
             if not solution.converged:
-                raise SolveError(solution.reason)
+                of_family = "" if system.family == LinearSystem.family else f"family {system.family!r}: "
+                raise SolveError(of_family + solution.reason)
             return solution
 
         def kept(system: LinearSystem) -> LinearSystem | None:
@@ -294,10 +299,13 @@ class SolverWorker:
     def _fail(self, chunk: ChunkBuilder, simulation: int, error: BaseException) -> None:
         """Record what the problem's code raised, be it KeyboardInterrupt.
 
-        An error that is meant to end the worker is raised again.
+        An error that is meant to end the worker is raised again, and so is one of the configuration: every other
+        simulation would fail of it, too.
         """
         if self._is_sending or raised_by_signal(error):
             raise error
+        if isinstance(error, Unfit):
+            raise PenstockError(f"solver.strategy.{text_of(error)}") from error
         trace = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
         if len(trace) > MAX_TRACE_CHARACTERS:
             trace = f"{trace[: MAX_TRACE_CHARACTERS // 2]} ... {trace[-MAX_TRACE_CHARACTERS // 2 :]}"

@@ -5,6 +5,7 @@ Arguments are parsed before anything heavy is imported, because `penstock --help
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -37,6 +38,9 @@ Run = Annotated[
 ]
 
 
+TRACEBACKS = "penstock.solvers.worker"  # the logger of failed simulations; importing its module takes a while
+
+
 class _State:
     debug = False
     log: Path | None = None  # log of the current run, which receives the traceback of an error
@@ -44,9 +48,13 @@ class _State:
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error, and of failed simulations.")
+    ] = False,
 ) -> None:
     _State.debug = debug
+    if not debug:  # a command that solves in this process has no log for the traceback of each failed simulation
+        logging.getLogger(TRACEBACKS).setLevel(logging.CRITICAL)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock import __version__
+from penstock.learner.export.program import arguments
 from penstock.learner.export.program import export as export_file
 from penstock.orchestrator.config.config import with_files
 from penstock.orchestrator.plan import Plan, resolve
@@ -17,6 +18,7 @@ from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.run_store import RunStore
 from penstock.orchestrator.store.trained import load_surrogate
 from penstock.orchestrator.views.monitor import explained_lines, statistics
+from penstock.registry import summary_of
 
 
 def export(folder: RunFolder, output: Path | None) -> None:
@@ -48,7 +50,10 @@ def export(folder: RunFolder, output: Path | None) -> None:
         )
     )
     print(f"wrote {os.path.relpath(path)} and its card {os.path.relpath(path.with_suffix('.card.json'))}")
-    print(f"load it with torch alone: torch.export.load({os.path.relpath(path)!r}).module()")
+    names = [spec.name for _, spec in arguments(surrogate.layout)]
+    print("use it with torch alone (the card has the shapes of its tensors):")
+    print(f"    model = torch.export.load({os.path.relpath(path)!r}).module()")
+    print(f"    outputs = model({', '.join(f'{name}=...' for name in names)})  # a dictionary of tensors")
 
 
 def _card(folder: RunFolder, plan: Plan, num_simulations: int, errors: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +64,7 @@ def _card(folder: RunFolder, plan: Plan, num_simulations: int, errors: dict[str,
         "problem": {
             "name": config.problem.name,
             "options": config.problem.options,
-            "about": type(problem).__doc__,
+            "about": summary_of(type(problem)),
             "swap": config.problem.swap,
         },
         "parameters": problem.space.describe(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from penstock.orchestrator.store.samples import held_writer
 from penstock.orchestrator.views.monitor import Screen
 from penstock.orchestrator.views.numbers import digits
 from penstock.orchestrator.views.tally import Tally
+from penstock.solvers.linear import LinearSolver
 from penstock.solvers.stored.samples import SampleWriter
 
 
@@ -42,6 +44,9 @@ def generate(config: Config, num: int, output: Path | None) -> None:
     if not solves_here(config):
         set_environment(config.cluster.address)  # before a user's file imports Ray
     solving, console = Solving.of(config), Screen()
+    solving.problem  # noqa: B018  refused before a process is started
+    strategy = solving.strategy().name
+    logging.getLogger(LinearSolver.__module__).setLevel(logging.ERROR)  # the console has its warnings from the tally
     tell = partial(console.print, soft_wrap=True)
     with held_writer(solving, output) as writer:
         done = set() if writer is None else {simulation for simulation in writer.ended if simulation < num}
@@ -50,20 +55,30 @@ def generate(config: Config, num: int, output: Path | None) -> None:
         else:
             if done:
                 tell(f"{len(done)} of {num} simulations are in {output}")
-            _solve(solving, num, done, writer, console)
+            _solve(solving, strategy, num, done, writer, console)
             if output is not None:
-                tell(f"wrote {output}; train on it with `problem: {{name: store, path: {output.resolve()}}}`")
+                tell(f"wrote {output}; train on it with {_use_of(output, num, config.validation.simulations)}")
     console.drain()
 
 
-def _solve(solving: Solving, num: int, done: set[int], writer: SampleWriter | None, console: Screen) -> None:
+def _solve(
+    solving: Solving, strategy: str, num: int, done: set[int], writer: SampleWriter | None, console: Screen
+) -> None:
     """Solve what is not done, print rates and shares, and write what comes."""
     config, tell = solving.config, partial(console.print, soft_wrap=True)
     with solved(solving, num, done, tell) as chunks:
-        tally = Tally(writer, tell, None if solves_here(config) else Split.of(config.solver).workers)
+        num_workers = None if solves_here(config) else Split.of(config.solver).workers
+        tally = Tally(writer, tell, strategy, num_workers)
         # Standard output goes to a log meanwhile, where rich would redirect it to the console again.
         with Live(console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as live:
             for chunk in chunks:
                 tally.add(chunk)
                 live.update(f"{tally.num_ended} of {num - len(done)} simulations, {digits(tally.rate)} samples/s")
         tally.end()
+
+
+def _use_of(output: Path, num: int, num_validation: int) -> str:
+    """The keys of a configuration that trains on a store."""
+    held_out = min(num_validation, num // 2)
+    keys = f"`problem: {{name: store, path: {output.resolve()}, held_out: {held_out}}}`"
+    return keys if held_out == num_validation else f"{keys} and `validation: {{simulations: {held_out}}}`"

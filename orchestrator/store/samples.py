@@ -11,7 +11,7 @@ from penstock.errors import PenstockError
 from penstock.orchestrator.config.config import ProblemSection
 from penstock.orchestrator.solving import Solving
 from penstock.orchestrator.store.locks import hold
-from penstock.registry import with_defaults
+from penstock.registry import summary_of, with_defaults
 from penstock.solvers.stored.samples import SampleStore, SampleWriter
 
 DRAWS = ("parameters", "design")  # keys of `problem` that stores before them lack, which were written without them
@@ -45,7 +45,7 @@ def held_writer(solving: Solving, output: Path | None) -> Iterator[SampleWriter 
         raise PenstockError(f"{output} is being written by another process: wait for its end")
     with lock:
         problem = solving.problem
-        card = {"about": type(problem).__doc__, "parameters": problem.space.describe()}
+        card = {"about": summary_of(type(problem)), "parameters": problem.space.describe()}
         writer = SampleWriter(output, problem.layout, problem.num_steps, _origin_for(output, solving), card)
         try:
             yield writer

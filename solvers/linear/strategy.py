@@ -116,6 +116,13 @@ class Attempt:
         return self.outcome is Outcome.CONVERGED and self.bound.is_kept_by(self.check)
 
 
+class Unfit(ValueError):
+    """An option of a strategy that does not suit the systems, or this PETSc.
+
+    Its text begins with the option's name.
+    """
+
+
 class Strategy(ABC):
     """One way to solve the systems of one family, one after another.
 
@@ -148,6 +155,11 @@ class Strategy(ABC):
     decision: Decision | None = None
     """The decision made or adopted by a strategy that chooses among others."""
 
+    needs_spd: bool = False
+    """Whether it is for symmetric positive definite matrices alone."""
+    pc: str | None = None
+    """Name of the preconditioner that it was given; None for its default, or for none."""
+
     needs_one_rank: str | None = None
     """Why it can't solve systems that are distributed over MPI ranks, and what to give instead; None where it can."""
     asks_clock: str | None = None
@@ -165,6 +177,7 @@ class Strategy(ABC):
             An x that meets the tolerance, or the reason why there is none.
 
         Raises:
+            Unfit: an option does not suit such systems.
             PETSc.Error: PETSc failed on the system.
             LinAlgError: a dense step failed on the system.
         """
