@@ -43,6 +43,7 @@ TRACEBACKS = "penstock.solvers.worker"  # the logger of failed simulations; impo
 
 class _State:
     debug = False
+    owns_process = False  # False where tests call commands
     log: Path | None = None  # log of the current run, which receives the traceback of an error
 
 
@@ -53,7 +54,8 @@ def options(
     ] = False,
 ) -> None:
     _State.debug = debug
-    if not debug:  # a command that solves in this process has no log for the traceback of each failed simulation
+    if _State.owns_process and not debug:
+        # A command that solves in this process has no log for the traceback of each failed simulation.
         logging.getLogger(TRACEBACKS).setLevel(logging.CRITICAL)
 
 
@@ -164,6 +166,7 @@ def run() -> None:
     An expected fault is reported in one line; any other also names the place of its traceback.
     """
     _open_closed_streams()
+    _State.owns_process = True
     for number in (signal.SIGINT, signal.SIGTERM):  # until a run sets handlers that end it in order
         signal.signal(number, _leave)
     try:

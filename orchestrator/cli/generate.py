@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from penstock.orchestrator.store.samples import held_writer
 from penstock.orchestrator.views.monitor import Screen
 from penstock.orchestrator.views.numbers import digits
 from penstock.orchestrator.views.tally import Tally
-from penstock.solvers.linear import LinearSolver
 from penstock.solvers.stored.samples import SampleWriter
 
 
@@ -46,7 +44,6 @@ def generate(config: Config, num: int, output: Path | None) -> None:
     solving, console = Solving.of(config), Screen()
     solving.problem  # noqa: B018  refused before a process is started
     strategy = solving.strategy().name
-    logging.getLogger(LinearSolver.__module__).setLevel(logging.ERROR)  # the console has its warnings from the tally
     tell = partial(console.print, soft_wrap=True)
     with held_writer(solving, output) as writer:
         done = set() if writer is None else {simulation for simulation in writer.ended if simulation < num}

@@ -86,12 +86,8 @@ class Families:
                         f"more than {MAX_FAMILIES} families of systems: only the last ones are remembered; "
                         "name a family by the kind of its systems, and not by the draw"
                     )
-            if (
-                solve.reason
-                and solve.converged
-                and len(self._reported) < MAX_FAMILIES
-                and solve.family not in self._reported
-            ):
+            is_remark = solve.converged and solve.reason
+            if is_remark and len(self._reported) < MAX_FAMILIES and solve.family not in self._reported:
                 self._reported.add(solve.family)
                 self._note("solved again", family=solve.family, reason=solve.reason)
                 yield f"{solve.family}: {solve.reason}"
