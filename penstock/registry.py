@@ -291,7 +291,10 @@ def _hint_at_neighbour(path: str, error: BaseException) -> str:
 
 
 def _classes_in(path: str, where: str) -> list[str]:
-    """The names of a file's public classes that have a base, without running it; none if it can't be parsed."""
+    """The names of a file's public classes that have a base.
+
+    The file is not run; one that can't be parsed has none.
+    """
     try:
         body = ast.parse(read_source(f"{path}:", where)).body
     except (SyntaxError, ValueError):

@@ -118,6 +118,13 @@ Turns = Generator["LinearSystem | Sample", "Solution | None", None]
 """The turns of a simulation: it yields systems, each answered by its solution, and samples."""
 
 
+class Unfit(ValueError):
+    """An option of a strategy that does not suit the systems, or this PETSc.
+
+    Its text begins with the option's name.
+    """
+
+
 class SolveError(Exception):
     """A system that could not be solved.
 

@@ -24,7 +24,6 @@ from penstock.messages import Chunk, Lease
 from penstock.solvers.chunk_builder import ChunkBuilder
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.block_factor import SIDES
-from penstock.solvers.linear.strategy import Unfit
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problem import (
     InterleavedProblem,
@@ -33,6 +32,7 @@ from penstock.solvers.problem import (
     Problem,
     Solution,
     SolveError,
+    Unfit,
     in_turns,
 )
 from penstock.solvers.sorting.sorter import Sorter

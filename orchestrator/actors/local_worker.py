@@ -14,7 +14,7 @@ from penstock.solvers import mpi
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.preconditioners.by_name import require_built
-from penstock.solvers.linear.strategy import Unfit
+from penstock.solvers.problem import Unfit
 from penstock.solvers.worker import SolverWorker
 
 # Bound on the residual of the solutions that surrogates are measured on, whatever the training's bound.

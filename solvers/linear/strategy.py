@@ -116,13 +116,6 @@ class Attempt:
         return self.outcome is Outcome.CONVERGED and self.bound.is_kept_by(self.check)
 
 
-class Unfit(ValueError):
-    """An option of a strategy that does not suit the systems, or this PETSc.
-
-    Its text begins with the option's name.
-    """
-
-
 class Strategy(ABC):
     """One way to solve the systems of one family, one after another.
 

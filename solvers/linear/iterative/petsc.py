@@ -19,8 +19,8 @@ from penstock.solvers.linear.preconditioners.by_name import (
     set_preconditioner,
 )
 from penstock.solvers.linear.reasons import reason_of
-from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance, Unfit, require_at_least, start_of
-from penstock.solvers.problem import LinearSystem, Outcome
+from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance, require_at_least, start_of
+from penstock.solvers.problem import LinearSystem, Outcome, Unfit
 
 if TYPE_CHECKING:
     from petsc4py import PETSc

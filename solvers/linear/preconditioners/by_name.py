@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from penstock.registry import nearest
 from penstock.solvers.linear.forms import tells_entries
 from penstock.solvers.linear.preconditioners.grid import GRID_PRECONDITIONERS, is_same, require_grid
-from penstock.solvers.linear.strategy import Unfit
-from penstock.solvers.problem import LinearSystem
+from penstock.solvers.problem import LinearSystem, Unfit
 
 if TYPE_CHECKING:
     from petsc4py import PETSc

@@ -18,8 +18,7 @@ import scipy.fft
 
 from penstock.solvers.linear.direct.matrix_copy import pattern_of
 from penstock.solvers.linear.kernels import library
-from penstock.solvers.linear.strategy import Unfit
-from penstock.solvers.problem import GridDofs, LinearSystem
+from penstock.solvers.problem import GridDofs, LinearSystem, Unfit
 
 if TYPE_CHECKING:
     from petsc4py import PETSc

@@ -160,7 +160,7 @@ def test_a_geometry_is_described_once_with_few_digits():
     """A quarter of a ring, whose corner is at 6e-17."""
     angle = np.pi / 2 * np.arange(2)
     points = np.concatenate([r * np.stack([np.cos(angle), np.sin(angle)], axis=1) for r in (1, 4 / 3)])
-    mesh = Mesh(4, 2, lambda: (points, np.array([[0, 1, 2], [1, 2, 3]])))
+    mesh = Mesh(4, 2, lambda: (points, np.array([[0, 2, 1], [1, 2, 3]])))
     layout = Layout((FieldSpec(name="k", on=mesh),), (FieldSpec(name="u", on=mesh, unit="K"), FieldSpec(name="drag")))
     console = card.console()
     with console.capture() as captured:
