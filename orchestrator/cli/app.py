@@ -111,7 +111,7 @@ def predict(
         Path | None, typer.Option(help="Folder to write; <run>/predictions when left out.", show_default=False)
     ] = None,
 ) -> None:
-    """Solve new draws and predict them: a Zarr store, errors of each output, a picture.
+    """Solve new draws and predict them, for a store, errors and a picture.
 
     The picture has up to 8 rows, spread evenly from the first sample to the last, with truth, prediction and error of
     every output.

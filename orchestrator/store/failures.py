@@ -11,7 +11,7 @@ GROWTH = 10  # a line is due when this many times as many have failed as at the 
 
 
 class Failures:
-    """Lines and events about failed simulations: the first one, the tenth, the hundredth.
+    """Lines and events about failed simulations: the first, the tenth and so on.
 
     A line for each would flood the console of a run of many thousands.
 
@@ -33,18 +33,22 @@ class Failures:
             **failed: by design, the reason of every simulation that has failed, in the order in which they did.
 
         Yields:
-            Lines; where several are due, those of the first failure and of the last due one.
+            Lines; where several are due, those of the first failure and, if its reason is another, of the last due one.
         """
         for design, reasons in failed.items():
             place = "" if design == "training" else f"{design}: "
-            for number in self._now_due(design, len(reasons)):
+            numbers = self._now_due(design, len(reasons))
+            for number in numbers:
                 simulation, reason = next(islice(reasons.items(), number - 1, None))
                 self._note("simulation failed", design=design, simulation=simulation, reason=reason, failed=number)
                 first = self._first.setdefault(design, reason)
                 if number == 1:
                     yield f"{place}simulation {simulation} failed: {reason}; {self._rest}"
                     continue
-                why = "as the first one" if kind_of(reason) == kind_of(first) else reason
+                is_alike = kind_of(reason) == kind_of(first)
+                if is_alike and numbers[0] == 1:  # the line before says it all
+                    continue
+                why = "as the first one" if is_alike else reason
                 yield f"{place}{number} simulations failed, the last of them is {simulation}: {why}"
 
     def _now_due(self, design: str, num_failed: int) -> list[int]:

@@ -91,7 +91,7 @@ def _alike[Value](values: Mapping[str, Value]) -> list[tuple[Value, list[str]]]:
 
 
 def _place(geometry: Geometry, described: list[Geometry]) -> str:
-    """The geometry in words; one that is among those described before, by its kind alone."""
+    """The geometry in words; by its kind alone if it was described before."""
     if geometry in described:
         return geometry.label if len(described) == 1 else f"{geometry.label}, number {1 + described.index(geometry)}"
     described.append(geometry)

@@ -44,6 +44,8 @@ def test_many_that_fail_at_once_are_told_by_the_first_of_them_and_the_last_tenfo
         "100 simulations failed, the last of them is 99: torn",
     ]
     assert list(failures.news(training=failed | {400: "torn"})) == []
+    alike = Failures(RunFolder(tmp_path).event, REST).news(training=dict.fromkeys(range(13), "diverged"))
+    assert list(alike) == [f"simulation 0 failed: diverged; {REST}"]
 
 
 def test_failures_of_the_validation_set_are_told_apart(tmp_path: Path):
