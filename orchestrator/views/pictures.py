@@ -45,9 +45,10 @@ def draw_comparison(
 ) -> None:
     """Draw a PNG with one row per sample.
 
-    At most MAX_ROWS are drawn, spread from the first to the last. A row shows the input fields, and of every output field the truth, the prediction and the absolute error. Fields on
-    an interval are drawn as a line per component, those on grids of three axes as the middle slice along the last.
-    Vectors are drawn by their length, with arrows. Domains keep their proportions up to 10 : 1.
+    At most MAX_ROWS are drawn, spread from the first to the last. A row shows the input fields, and of every output
+    field the truth, the prediction and the absolute error. Fields on an interval are drawn as a line per component,
+    those on grids of three axes as the middle slice along the last. Vectors are drawn by their length, with arrows.
+    Domains keep their proportions up to 10 : 1.
 
     Args:
         path: the file.
