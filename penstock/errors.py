@@ -8,6 +8,8 @@ from types import CodeType
 
 # The longest text of other people's code that a line for the user quotes; the log has all of it.
 MAX_CHARACTERS = 500
+# The longest that is repeated of it.
+MAX_REPEATED = 160
 
 
 class PenstockError(Exception):
@@ -79,6 +81,11 @@ def text_of(error: BaseException) -> str:
     if len(text) > MAX_CHARACTERS:
         text = f"{text[: MAX_CHARACTERS // 2]} ... {text[-MAX_CHARACTERS // 2 :]}"
     return one_line(text) or "no message"
+
+
+def shortened(text: str) -> str:
+    """The beginning of a line that was shown in full before."""
+    return text if len(text) <= MAX_REPEATED else f"{text[:MAX_REPEATED].rpartition(' ')[0]} ..."
 
 
 def one_line(text: str) -> str:

@@ -100,7 +100,9 @@ class SolveRecord:
     family: str = "default"
     """Name of the system's family."""
     reason: str = ""
-    """Why it took more than one strategy; "" where the first one worked."""
+    """Why it took more than one strategy, or what else the user should know; "" where all went well."""
+    converged: bool = True
+    """Whether it was solved; if not, its simulation failed for the reason."""
 
 
 ACTIVITIES = ("draw", "assembly", "solve", "pack")

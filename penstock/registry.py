@@ -5,8 +5,10 @@ Problems, strategies, models and losses are all found and built here.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -73,6 +75,12 @@ def load_class(
         return (
             _attribute(importlib.import_module(target.split(":")[0]), target, where) if type(target) is str else target
         )
+    if name.endswith((".yaml", ".yml")):
+        raise PenstockError(f"{where}: {name!r} is a configuration: give a name, or your own as ./file.py:Class")
+    if name.endswith(".py") and takes_files:
+        found = _classes_in(name, where)
+        such_as = f"{', '.join(f'{name}:{each}' for each in found)}" if found else f"{name}:Class; the file has none"
+        raise PenstockError(f"{where}: {name!r} names no class: give {such_as}")
     module_name, colon, _ = name.rpartition(":")
     if not module_name or not colon or (module_name.endswith(".py") and not takes_files):
         own = "./file.py:Class or package.module:Class" if takes_files else "package.module:Class"
@@ -154,6 +162,12 @@ def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
         if raised_by_signal(error):
             raise
         raise PenstockError(f"{where}: {describe(error)}") from error
+
+
+def summary_of(cls: type) -> str:
+    """The docstring of a class without its sections, such as Args."""
+    text = inspect.cleandoc(cls.__doc__ or cls.__name__)
+    return re.split(r"^[A-Z][a-z]+:$", text, maxsplit=1, flags=re.M)[0].rstrip()
 
 
 def needed(cls: type) -> list[str]:
@@ -258,8 +272,34 @@ def _file_module(path: str, source: str) -> ModuleType:
         if raised_by_signal(error):
             raise
         line = getattr(error, "lineno", None) or _last_line_in(path, error)
-        raise PenstockError(f"{path}, line {line}: {type(error).__name__}: {text_of(error)}") from error
+        hint = _hint_at_neighbour(path, error)
+        raise PenstockError(f"{path}, line {line}: {type(error).__name__}: {text_of(error)}{hint}") from error
     return module
+
+
+def _hint_at_neighbour(path: str, error: BaseException) -> str:
+    """Why a file beside it can't be imported, if that is the error."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    neighbour = Path(path).parent / error.name.partition(".")[0]
+    if not (neighbour.is_dir() or neighbour.with_suffix(".py").exists()):
+        return ""
+    return (
+        "; files beside it can't be imported, because a run copies this one alone: put all into it, or into an "
+        "installed package (package.module:Class)"
+    )
+
+
+def _classes_in(path: str, where: str) -> list[str]:
+    """The names of a file's public classes that have a base.
+
+    The file is not run; one that can't be parsed has none.
+    """
+    try:
+        body = ast.parse(read_source(f"{path}:", where)).body
+    except (SyntaxError, ValueError):
+        return []
+    return [each.name for each in body if isinstance(each, ast.ClassDef) and each.bases and each.name[0] != "_"]
 
 
 def _last_line_in(path: str, error: BaseException) -> int | None:

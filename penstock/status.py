@@ -14,6 +14,11 @@ NUM_REASONS = 5  # reasons of failed simulations in a summary, at most
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
+def kind_of(reason: str) -> str:
+    """The reason of a failure without its numbers, equal for failures of one kind."""
+    return NUMBER.sub("", reason)
+
+
 @dataclass(frozen=True)
 class Ended:
     """How the simulations of a design have ended so far."""
@@ -39,7 +44,7 @@ class Ended:
         """
         alike: dict[str, list[int]] = {}
         for simulation, reason in sorted(self.failed.items()):
-            alike.setdefault(NUMBER.sub("", reason), []).append(simulation)
+            alike.setdefault(kind_of(reason), []).append(simulation)
         most_frequent = sorted(alike.values(), key=len, reverse=True)[:NUM_REASONS]
         return [{"count": len(ids), "simulation": ids[0], "reason": self.failed[ids[0]]} for ids in most_frequent]
 
@@ -249,6 +254,7 @@ class Summary(_Json):
     iterations_per_system: float | None = None
     seconds_per_system: float | None = None
     cause: str = ""
+    solved_by: Mapping[str, int] = field(default_factory=dict)
     reuse: float | None = None
     unique_per_train_s: float | None = None
     trained_per_train_s: float | None = None
@@ -256,13 +262,14 @@ class Summary(_Json):
     validation: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, record: Record, status: LearnerStatus, cause: str) -> Summary:
+    def of(cls, record: Record, status: LearnerStatus, cause: str, solved_by: Mapping[str, int]) -> Summary:
         """The summary of a run.
 
         Args:
             record: its last record.
             status: its last status.
             cause: what ended it.
+            solved_by: systems by strategy, that of the configuration first.
 
         Returns:
             The summary.
@@ -277,6 +284,7 @@ class Summary(_Json):
             {each.name: getattr(record, each.name) for each in fields(record)}
             | {
                 "cause": cause,
+                "solved_by": dict(solved_by),
                 "reuse": record.reuse,
                 "unique_per_train_s": record.unique / seconds if seconds else None,
                 "trained_per_train_s": record.trained / seconds if seconds else None,

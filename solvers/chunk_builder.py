@@ -72,6 +72,7 @@ class ChunkBuilder:
                 relative_residual=solution.relative_residual,
                 family=system.family,
                 reason=solution.reason,
+                converged=solution.converged,
             )
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.layout import FieldSpec, Layout, Sample
+from penstock.registry import summary_of
 from penstock.solvers.parameters.space import ParameterSpace, generator_of
 
 if TYPE_CHECKING:
@@ -119,6 +119,13 @@ Turns = Generator["LinearSystem | Sample", "Solution | None", None]
 """The turns of a simulation: it yields systems, each answered by its solution, and samples."""
 
 
+class Unfit(ValueError):
+    """An option of a strategy that does not suit the systems, or this PETSc.
+
+    Its text begins with the option's name.
+    """
+
+
 class SolveError(Exception):
     """A system that could not be solved.
 
@@ -157,8 +164,8 @@ class Problem(ABC):
 
     @property
     def about(self) -> str:
-        """What it solves, for people: by default the docstring of its class."""
-        return inspect.cleandoc(type(self).__doc__ or type(self).__name__)
+        """What it solves, for people: by default the docstring of its class, without Args."""
+        return summary_of(type(self))
 
     @property
     def lacks(self) -> str | None:

@@ -32,6 +32,7 @@ from penstock.solvers.problem import (
     Problem,
     Solution,
     SolveError,
+    Unfit,
     in_turns,
 )
 from penstock.solvers.sorting.sorter import Sorter
@@ -127,6 +128,9 @@ class SolverWorker:
 
         Yields:
             Chunks of samples, the last one perhaps without any.
+
+        Raises:
+            PenstockError: the strategy's options don't suit the systems.
         """
         if self._agree(self._outgrown_bytes is not None):
             return
@@ -165,7 +169,8 @@ class SolverWorker:
             chunk.decisions = [decision for decision in solver.decisions if decision not in lease.decisions]
             chunk.note_solve(system, solution)
             if not solution.converged:
-                raise SolveError(solution.reason)
+                of_family = "" if system.family == LinearSystem.family else f"family {system.family!r}: "
+                raise SolveError(of_family + solution.reason)
             return solution
 
         def kept(system: LinearSystem) -> LinearSystem | None:
@@ -300,10 +305,13 @@ class SolverWorker:
     def _fail(self, chunk: ChunkBuilder, simulation: int, error: BaseException) -> None:
         """Record what the problem's code raised, be it KeyboardInterrupt.
 
-        An error that is meant to end the worker is raised again.
+        An error that is meant to end the worker is raised again, and so is one of the configuration: every other
+        simulation would fail of it, too.
         """
         if self._is_sending or raised_by_signal(error):
             raise error
+        if isinstance(error, Unfit):
+            raise PenstockError(f"solver.strategy.{text_of(error)}") from error
         reason = self._reason(error)
         said = f": {reason}" if isinstance(error, SAY_EVERYTHING) else f"\n{_trace(error)}"
         logger.error("simulation %d of design %r failed%s", simulation, chunk.design, said)

@@ -63,7 +63,7 @@ def export(surrogate: Surrogate, card: Mapping, path: Path, example_arrays: Mapp
         temporary.write_bytes(contents)
         if temporary.read_bytes() != contents:
             raise OSError("other bytes were read back")
-        path.with_suffix(".card.json").write_text(json.dumps(card, indent=2) + "\n")
+        path.with_suffix(".card.json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", "utf-8")
         os.replace(temporary, path)
     except OSError as error:
         raise PenstockError(f"can't write {path}: {error.strerror or error}", exit_code=1) from error
@@ -93,7 +93,7 @@ def contents_of(
     shapes = _traced_shapes(program, inputs)
     card = {
         **card,
-        "inputs": [_describe(block, spec, shapes[spec.name]) for block, spec in _arguments(layout)],
+        "inputs": [_describe(block, spec, shapes[spec.name]) for block, spec in arguments(layout)],
         "outputs": [
             _describe(block, spec, _output_shape(block, spec, layout, shapes))
             for block in layout.output_blocks
@@ -111,15 +111,15 @@ def contents_of(
     return file.getvalue(), card
 
 
-def _arguments(layout: Layout) -> list[tuple[Block, FieldSpec]]:
-    """Arguments of the exported module: inputs, and arrays of varying geometries."""
+def arguments(layout: Layout) -> list[tuple[Block, FieldSpec]]:
+    """The arguments of the exported module: inputs, and arrays of varying geometries."""
     return [(block, spec) for block in (*layout.input_blocks, *layout.geometry_blocks) for spec in block.specs]
 
 
 def _by_name(layout: Layout, arrays: Mapping[str, np.ndarray | Tensor]) -> dict[str, Tensor]:
     """Arguments of the exported module for two samples, fields [2, *], scalars [2]."""
     inputs = {}
-    for block, spec in _arguments(layout):
+    for block, spec in arguments(layout):
         values = torch.as_tensor(np.asarray(arrays[block.name]))
         if block.is_ragged and values.shape[-1] < NUM_EXAMPLES:  # fewer would be taken for a constant, as of a batch
             values = F.pad(values, (0, NUM_EXAMPLES - values.shape[-1]))
@@ -153,7 +153,7 @@ def _trace(surrogate: Surrogate, inputs: dict[str, Tensor]) -> torch.export.Expo
     # torch.export alone can't decide this: a constraint on a product of sizes still leaves each size free.
     takes_others = _takes_other_sizes(surrogate, inputs)
     free = {}
-    for block, spec in _arguments(surrogate.layout):
+    for block, spec in arguments(surrogate.layout):
         num_axes = inputs[spec.name].dim()
         varying = _varying_axes(block, num_axes) if takes_others else range(0)
         free[spec.name] = {
@@ -204,7 +204,7 @@ def _output_shape(
     """
     own = (spec.components,) if spec.components > 1 else ()
     num_axes = len(block.shape) - 1
-    like = [shapes[other.name] for by, other in _arguments(layout) if by.on == block.on and not by.is_rows and num_axes]
+    like = [shapes[other.name] for by, other in arguments(layout) if by.on == block.on and not by.is_rows and num_axes]
     return (None, *own, *(like[0][-num_axes:] if like else block.shape[1:]))
 
 
@@ -233,7 +233,7 @@ def _describe(block: Block, spec: FieldSpec, shape: tuple[int | None, ...]) -> d
 def _elsewhere(layout: Layout, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The example at another batch size and resolution, or number of points."""
     elsewhere = {}
-    for block, spec in _arguments(layout):
+    for block, spec in arguments(layout):
         values = inputs[spec.name]
         rows = values[torch.arange(NUM_EXAMPLES + 1) % NUM_EXAMPLES]
         if isinstance(block.on, Points):

@@ -213,17 +213,15 @@ class Validation:
         self.begin(surrogate)
         return self.finish()
 
-    def sample_errors(self, surrogate: Surrogate) -> np.ndarray:
-        """Evaluate a surrogate on the whole set at once, sample by sample.
-
-        Args:
-            surrogate: the surrogate.
+    def sample_errors(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """The errors of the surrogate that was evaluated last, sample by sample.
 
         Returns:
-            The relative L2 error of each sample's whole output, float64 [N].
+            The relative L2 error of each sample's whole output, float64 [N], and that of each output by name, constant
+            ones included.
         """
-        self.errors(surrogate)
-        return self._errors[:, 0].cpu().double().numpy()
+        errors = self._errors.cpu().double().numpy()
+        return errors[:, 0], {name: errors[:, 1 + number] for number, name in enumerate(self._columns.quantities)}
 
     def _on_device(self, values: np.ndarray) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self.device)

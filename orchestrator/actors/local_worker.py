@@ -13,6 +13,8 @@ from penstock.orchestrator.solving import Solving
 from penstock.solvers import mpi
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
+from penstock.solvers.linear.preconditioners.by_name import require_built
+from penstock.solvers.problem import Unfit
 from penstock.solvers.worker import SolverWorker
 
 # Bound on the residual of the solutions that surrogates are measured on, whatever the training's bound.
@@ -39,6 +41,10 @@ def make_local_worker(solving: Solving, **options: Any) -> SolverWorker:
     start_petsc()
     config = solving.config.solver
     strategy = solving.strategy()
+    try:
+        require_built(strategy.pc)
+    except Unfit as error:
+        raise PenstockError(f"solver.strategy.{error}") from error
     draws_samples = solving.config.buffer.draw.name == "samples"
     if not draws_samples:  # each simulation under way takes a slot of the buffer
         options = {"num_at_once": 1} | options

@@ -15,7 +15,7 @@ import traceback
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from penstock.errors import PenstockError
 from penstock.messages import Lease
@@ -38,6 +38,8 @@ class Job:
     max_bytes: float
     """Bound on the private memory of one rank."""
     log_level: int
+    failure_level: int
+    """Log level of failed simulations."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,9 @@ class Rank:
         level = job.log_level if self._link else max(job.log_level, logging.ERROR)
         form = f"%(asctime)s %(levelname)s rank {self._comm.rank}, %(name)s: %(message)s"
         logging.basicConfig(level=level, format=form)
-        if self._link is None:  # a simulation fails on all ranks, and the first one says so
-            logging.getLogger(SolverWorker.__module__).setLevel(logging.CRITICAL)
+        # A simulation fails on all ranks, and the first one says so.
+        failure_level = logging.CRITICAL if self._link is None else job.failure_level
+        logging.getLogger(SolverWorker.__module__).setLevel(failure_level)
         options: dict[str, Any] = {"agree": self._comm.bcast}
         if self._link is not None:
             options |= {"max_bytes": job.max_bytes, "on_begin": lambda *where: self._tell(Begun(*where))}
@@ -92,17 +95,24 @@ class Rank:
         except PenstockError as raised:
             error = raised
         if errors := [each for each in self._comm.allgather(error) if each]:  # one rank alone may have failed
-            self._tell(errors[0])
-            self._next()  # until it is read
-            # One that PETSc serves and one that it does not would wait for each other in MPI_Finalize.
-            raise ConnectionResetError
+            self._refuse(errors[0])
         self._tell(conditions_here())
         lease: Lease | None
         while (lease := self._next()) is not None:
-            for chunk in worker.stream(lease):
-                self._tell(chunk)
-                self._wait_until_taken()
+            try:
+                for chunk in worker.stream(lease):
+                    self._tell(chunk)
+                    self._wait_until_taken()
+            except PenstockError as error:  # on all ranks
+                self._refuse(error)
             self._tell(Ended())
+
+    def _refuse(self, error: PenstockError) -> NoReturn:
+        """Tell why the ranks can't go on, and end."""
+        self._tell(error)
+        self._next()  # until it is read
+        # One that PETSc serves and one that it does not would wait for each other in MPI_Finalize.
+        raise ConnectionResetError
 
     def _tell(self, message: Any) -> None:
         if self._link is not None:

@@ -26,6 +26,7 @@ from penstock.messages import Chunk, Lease
 from penstock.orchestrator.actors.rank import PR_SET_PDEATHSIG, Begun, Ended, Job, main
 from penstock.orchestrator.solving import Solving
 from penstock.solvers import mpi
+from penstock.solvers.worker import SolverWorker
 
 LOOK_S = 0.1  # between looks at an mpiexec whose first rank has not called yet
 END_WITHIN_S = 3.0  # mpiexec ends the other ranks of a dead one in 0.1 s
@@ -58,7 +59,8 @@ class Ranks:
         cores = len(os.sched_getaffinity(0))
         if self._num > cores:
             raise PenstockError(f"solver.ranks = {self._num}: this machine has {cores} cores, and a rank needs its own")
-        self._job = Job(solving, max_bytes / self._num, logging.getLogger().getEffectiveLevel())
+        levels = [logging.getLogger(name).getEffectiveLevel() for name in (None, SolverWorker.__module__)]
+        self._job = Job(solving, max_bytes / self._num, *levels)
         self._on_begin = on_begin
         self._link: Connection | None = None
         self._start()
@@ -73,6 +75,7 @@ class Ranks:
             Chunks of its samples, see `SolverWorker.stream`.
 
         Raises:
+            PenstockError: see `SolverWorker.stream`.
             WorkerDied: a rank died, and the others with it.
         """
         if self._link is None:
@@ -83,6 +86,8 @@ class Ranks:
             while not isinstance(message := self._receive(), Ended):
                 if isinstance(message, Begun):
                     self._on_begin(message.lease_number, message.simulation)
+                elif isinstance(message, PenstockError):
+                    raise message
                 else:
                     yield message
                     self._send(None)  # the next chunk may be solved

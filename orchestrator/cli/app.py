@@ -5,6 +5,7 @@ Arguments are parsed before anything heavy is imported, because `penstock --help
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -37,16 +38,25 @@ Run = Annotated[
 ]
 
 
+TRACEBACKS = "penstock.solvers.worker"  # the logger of failed simulations; importing its module takes a while
+
+
 class _State:
     debug = False
+    owns_process = False  # False where tests call commands
     log: Path | None = None  # log of the current run, which receives the traceback of an error
 
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error, and of failed simulations.")
+    ] = False,
 ) -> None:
     _State.debug = debug
+    if _State.owns_process and not debug:
+        # A command that solves in this process has no log for the traceback of each failed simulation.
+        logging.getLogger(TRACEBACKS).setLevel(logging.CRITICAL)
 
 
 @app.command()
@@ -101,7 +111,11 @@ def predict(
         Path | None, typer.Option(help="Folder to write; <run>/predictions when left out.", show_default=False)
     ] = None,
 ) -> None:
-    """Solve new draws, and show the truth, prediction and error of each."""
+    """Solve new draws and predict them, for a store, errors and a picture.
+
+    The picture has up to 8 rows, spread evenly from the first sample to the last, with truth, prediction and error of
+    every output.
+    """
     folder = _open(run)
     from penstock.orchestrator.cli.predict import predict as write
 
@@ -152,6 +166,7 @@ def run() -> None:
     An expected fault is reported in one line; any other also names the place of its traceback.
     """
     _open_closed_streams()
+    _State.owns_process = True
     for number in (signal.SIGINT, signal.SIGTERM):  # until a run sets handlers that end it in order
         signal.signal(number, _leave)
     try:

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from penstock import __version__
+from penstock.learner.export.program import arguments
 from penstock.learner.export.program import export as export_file
 from penstock.orchestrator.config.config import with_files
 from penstock.orchestrator.plan import Plan, resolve
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.run_store import RunStore
 from penstock.orchestrator.store.trained import load_surrogate
-from penstock.orchestrator.views.monitor import explained_lines
-from penstock.orchestrator.views.numbers import digits
+from penstock.orchestrator.views.monitor import explained_lines, statistics
 
 
 def export(folder: RunFolder, output: Path | None) -> None:
@@ -40,18 +40,19 @@ def export(folder: RunFolder, output: Path | None) -> None:
     card["step"] = step
     example = {name: array[:2] for name, array in arrays.items()}
     path = export_file(surrogate, card, output or folder.path / f"{folder.path.name}.pt2", example)
-    errors = card["validation"]["relative_l2"]
-    mean, p99, largest = (digits(errors[name]) for name in ("mean", "p99", "max"))
     print(
         "\n".join(
             [
-                f"validation relative L2 error: mean {mean}, p99 {p99}, max {largest}",
+                f"validation relative L2 error: {statistics(card['validation']['relative_l2'])}",
                 *explained_lines(card["validation"]),
             ]
         )
     )
     print(f"wrote {os.path.relpath(path)} and its card {os.path.relpath(path.with_suffix('.card.json'))}")
-    print(f"load it with torch alone: torch.export.load({os.path.relpath(path)!r}).module()")
+    names = [spec.name for _, spec in arguments(surrogate.layout)]
+    print("use it with torch alone (the card has the shapes of its tensors):")
+    print(f"    model = torch.export.load({os.path.relpath(path)!r}).module()")
+    print(f"    outputs = model({', '.join(f'{name}=...' for name in names)})  # a dictionary of tensors")
 
 
 def _card(folder: RunFolder, plan: Plan, num_simulations: int, errors: dict[str, Any]) -> dict[str, Any]:

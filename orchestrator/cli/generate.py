@@ -42,6 +42,8 @@ def generate(config: Config, num: int, output: Path | None) -> None:
     if not solves_here(config):
         set_environment(config.cluster.address)  # before a user's file imports Ray
     solving, console = Solving.of(config), Screen()
+    solving.problem  # noqa: B018  refused before a process is started
+    strategy = solving.strategy().name
     tell = partial(console.print, soft_wrap=True)
     for note in solving.notes:
         tell(note)
@@ -52,21 +54,30 @@ def generate(config: Config, num: int, output: Path | None) -> None:
         else:
             if done:
                 tell(f"{len(done)} of {num} simulations are in {output}")
-            _solve(solving, num, done, writer, console)
+            _solve(solving, strategy, num, done, writer, console)
             if output is not None:
-                tell(f"wrote {output}; train on it with `problem: {{name: store, path: {output.resolve()}}}`")
+                tell(f"wrote {output}; train on it with {_use_of(output, num, config.validation.simulations)}")
     console.drain()
 
 
-def _solve(solving: Solving, num: int, done: set[int], writer: SampleWriter | None, console: Screen) -> None:
+def _solve(
+    solving: Solving, strategy: str, num: int, done: set[int], writer: SampleWriter | None, console: Screen
+) -> None:
     """Solve what is not done, print rates and shares, and write what comes."""
     config, tell = solving.config, partial(console.print, soft_wrap=True)
     with solved(solving, num, done, tell) as chunks:
         num_workers = None if solves_here(config) else Split.of(config.solver).workers
-        tally = Tally(writer, tell, num_workers, is_external=solving.problem.is_external)
+        tally = Tally(writer, tell, strategy, num_workers, is_external=solving.problem.is_external)
         # Standard output goes to a log meanwhile, where rich would redirect it to the console again.
         with Live(console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as live:
             for chunk in chunks:
                 tally.add(chunk)
                 live.update(f"{tally.num_ended} of {num - len(done)} simulations, {digits(tally.rate)} samples/s")
         tally.end()
+
+
+def _use_of(output: Path, num: int, num_validation: int) -> str:
+    """The keys of a configuration that trains on a store."""
+    held_out = min(num_validation, num // 2)
+    keys = f"`problem: {{name: store, path: {output.resolve()}, held_out: {held_out}}}`"
+    return keys if held_out == num_validation else f"{keys} and `validation: {{simulations: {held_out}}}`"

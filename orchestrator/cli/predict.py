@@ -18,7 +18,7 @@ from penstock.orchestrator.run.bounds import require_memory_for_draws
 from penstock.orchestrator.run.memory import least_memory
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.trained import load_surrogate
-from penstock.orchestrator.views.numbers import digits
+from penstock.orchestrator.views.monitor import explained_lines, statistics
 from penstock.orchestrator.views.pictures import draw_comparison
 
 
@@ -66,19 +66,28 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
             is_point = named[spec.on.named("weights")] > 0
             values = np.where(is_point if spec.components == 1 else is_point[:, None], values, 0)
         predicted[spec.name] = values
-    errors = validation.sample_errors(surrogate)
+    errors = validation.errors(surrogate).as_dict()
+    of_samples, of_outputs = validation.sample_errors()
 
     zarr_store.write(
         target / "predictions.zarr",
         named
         | {f"{name}_predicted": values for name, values in predicted.items()}
-        | {"simulation": simulations, "step": steps, "relative_l2": errors},
+        | {"simulation": simulations, "step": steps, "relative_l2": of_samples},
         {"run": folder.path.name, "design": "prediction", "seed": plan.config.seed},
     )
     picture = target / "predictions.png"
     wrote = [os.path.relpath(target / "predictions.zarr")]
-    if field := next((spec.name for spec in layout.outputs if spec.on is not None), None):
-        draw_comparison(picture, named, predicted[field], errors, layout)
+    if any(spec.on is not None for spec in layout.outputs):
+        has_steps = len(set(steps.tolist())) > 1
+        rows = zip(simulations, steps, strict=True)
+        names = [f"simulation {simulation}" + f", step {step}" * has_steps for simulation, step in rows]
+        draw_comparison(picture, named, predicted, of_outputs, layout, names)
         wrote.append(os.path.relpath(picture))
-    print(f"relative L2 error of {len(errors)} samples: mean {digits(errors.mean())}, max {digits(errors.max())}")
+    print(f"relative L2 error of {len(of_samples)} samples: {statistics(errors['relative_l2'])}")
+    if len(layout.outputs) > 1:
+        for name, own in errors["fields"].items():
+            print(f"    {name}: {statistics(own['relative_l2'])}")
+    for line in explained_lines(errors):
+        print(line)
     print(f"wrote {' and '.join(wrote)}")

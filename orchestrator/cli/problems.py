@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -69,4 +70,5 @@ def generate(
         use_one_core()  # before NumPy is imported
     from penstock.orchestrator.cli.generate import generate as solve
 
+    logging.getLogger("penstock.solvers.linear.linear_solver").setLevel(logging.ERROR)  # what it warns of is printed
     solve(loaded, num, output)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.errors import shortened
 from penstock.id_set import IdSet
 from penstock.learner.stream.blocks import Blocks
 from penstock.messages import Lease
@@ -196,7 +197,7 @@ class Ledger:
         if not self.failed:
             return None
         first = min(self.failed)
-        cause = f"simulation {first}: {self.failed[first]}"
+        cause = f"simulation {first}: {shortened(self.failed[first])}"
         if len(self.delivered) == 0 and (len(self.failed) >= FIRST or self.num_ended == self.limit):
             return f"all of the first {len(self.failed)} simulations failed; {cause}"
         if len(self._recent) == RECENT and sum(self._recent) > max_failed_fraction * RECENT:

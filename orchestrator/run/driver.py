@@ -230,8 +230,9 @@ class _Driver:
         validation = Ledger(InOrder("validation"), config.validation.simulations, prepared.validation)
         limit, saved = config.training.stop_after.simulations, self.folder.read("ledger.json")
         training = Ledger(InOrder("training"), limit, prepared.training, saved)
-        journal, choices = Journal(self.folder), Choices(self.folder)
-        families, failures = Families(self.folder), Failures(self.folder)
+        journal, choices = Journal(self.folder, self.plan.strategy().name), Choices(self.folder)
+        families = Families(self.folder.event)
+        failures = Failures(self.folder.event, "ledger.json has the reasons of all that fail")
         self.metrics.choose(choices.decisions)
         self.learner.start.remote()
         pending, warning = None, None
@@ -258,7 +259,8 @@ class _Driver:
                     self.metrics.update(record, news.solves)
                     for decision in choices.take(news.decisions):
                         self.console.print(f"{decision.family}: {decision.reason}", soft_wrap=True)
-                    for line in (*families.news(news.solves), *failures.news(validation, training)):
+                    failed = failures.news(validation=validation.failed, training=training.failed)
+                    for line in (*families.news(news.solves), *failed):
                         self.console.print(line, soft_wrap=True)
                     self.metrics.choose(choices.decisions)
                     for note in news.notes:

@@ -52,7 +52,7 @@ def gathered(
         SystemExit: a signal came while it started.
     """
     folder = RunFolder.create(solving.config, is_latest=False)
-    tell(f"{num_workers} solver worker{'s' if num_workers > 1 else ''}, which log to {folder.logs}")
+    tell(f"{num_workers} solver worker{'s' if num_workers > 1 else ''}, which log to {folder.logs}, tracebacks too")
     signals = StopSignals(folder)
     solver = solving.config.solver
     with on_ray(
@@ -145,8 +145,9 @@ class _Gathering:
 
     def _lease_ahead(self) -> None:
         if self._may_begin():
-            # The first simulations also build what is kept for all, and say how long others will take.
-            window = self._window if self._has_progress else 1
+            # The first simulations also build what is kept for all, and say how long others will take; and where all
+            # fail, few should.
+            window = self._window if self._account.ended.num_delivered else 1
             self._workers.lease_ahead(self._ledger, window, self._choices.decisions)
 
     def _may_begin(self) -> bool:

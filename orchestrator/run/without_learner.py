@@ -11,7 +11,7 @@ from penstock.id_set import IdSet
 from penstock.messages import Chunk
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.ledger.designs import InOrder
-from penstock.orchestrator.ledger.ledger import Ledger
+from penstock.orchestrator.ledger.ledger import FIRST, Ledger
 from penstock.orchestrator.run.cores import Split, solves_here
 from penstock.orchestrator.run.gathering import gathered
 from penstock.orchestrator.solving import Solving
@@ -55,7 +55,9 @@ def solved(solving: Solving, num: int, done: Collection[int], tell: Callable[[st
 
 def _here(solving: Solving, ledger: Ledger) -> Iterator[Chunk]:
     worker, window = make_worker(solving), solving.config.solver.window
-    lease = ledger.lease(0, 1)
+    has_finished, lease = False, ledger.lease(0, 1)
     while lease is not None:
-        yield from worker.stream(lease)
-        lease = ledger.lease(lease.number + 1, window)
+        for chunk in worker.stream(lease):
+            has_finished |= bool(chunk.finished)
+            yield chunk
+        lease = ledger.lease(lease.number + 1, window if has_finished else min(window, FIRST - 1))

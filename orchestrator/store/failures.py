@@ -1,49 +1,61 @@
-"""What a run says of its failed simulations while it goes on."""
+"""What is said of failed simulations while others go on."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 
-from penstock.orchestrator.ledger.ledger import Ledger
-from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.status import kind_of
 
 GROWTH = 10  # a line is due when this many times as many have failed as at the last one
 
 
 class Failures:
-    """Lines and events about failed simulations: the first one, and ten times as many.
+    """Lines and events about failed simulations: the first, the tenth and so on.
 
     A line for each would flood the console of a run of many thousands.
 
     Args:
-        folder: the run folder.
+        note: called with each event, its name and its values by keyword.
+        rest: where to learn more, which the first line says.
     """
 
-    def __init__(self, folder: RunFolder):
-        self._folder = folder
-        self._told: Counter[str] = Counter()  # failed simulations at the last line, by design
+    def __init__(self, note: Callable[..., None], rest: str):
+        self._note = note
+        self._rest = rest
+        self._due: dict[str, int] = {}  # by design, the failed simulation that the next line is about, counted from 1
+        self._first: dict[str, str] = {}  # reason of the first one, by design
 
-    def news(self, *ledgers: Ledger) -> Iterator[str]:
+    def news(self, **failed: Mapping[int, str]) -> Iterator[str]:
         """Lines that are due.
 
         Args:
-            ledgers: the ledgers, each of another design.
+            **failed: by design, the reason of every simulation that has failed, in the order in which they did.
 
         Yields:
-            A line about the last simulation that failed, for each ledger where one is due.
+            Lines; where several are due, those of the first failure and, if its reason is another, of the last due one.
         """
-        for ledger in ledgers:
-            design, failed = ledger.design.name, ledger.failed
-            if len(failed) < max(1, GROWTH * self._told[design]):
-                continue
-            self._told[design] = len(failed)
-            simulation, reason = next(reversed(failed.items()))
-            self._folder.event(
-                "simulation failed", design=design, simulation=simulation, reason=reason, failed=len(failed)
-            )
-            one = f"simulation {simulation} failed"
-            several = f"{len(failed)} simulations failed, the last one is {simulation}"
+        for design, reasons in failed.items():
             place = "" if design == "training" else f"{design}: "
-            said = one if len(failed) == 1 else several
-            yield f"{place}{said}: {reason}; ledger.json has the reasons of all that fail"
+            numbers = self._now_due(design, len(reasons))
+            for number in numbers:
+                simulation, reason = next(islice(reasons.items(), number - 1, None))
+                self._note("simulation failed", design=design, simulation=simulation, reason=reason, failed=number)
+                first = self._first.setdefault(design, reason)
+                if number == 1:
+                    yield f"{place}simulation {simulation} failed: {reason}; {self._rest}"
+                    continue
+                is_alike = kind_of(reason) == kind_of(first)
+                if is_alike and numbers[0] == 1:  # the line before says it all
+                    continue
+                why = "as the first one" if is_alike else reason
+                yield f"{place}{number} simulations failed, the last of them is {simulation}: {why}"
+
+    def _now_due(self, design: str, num_failed: int) -> list[int]:
+        due = self._due.get(design, 1)
+        numbers = []
+        while due <= num_failed:
+            numbers.append(due)
+            due *= GROWTH
+        self._due[design] = due
+        return numbers if len(numbers) < 3 else [numbers[0], numbers[-1]]

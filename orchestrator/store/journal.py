@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 
 from penstock.orchestrator.ledger.ledger import Ledger
@@ -19,13 +19,15 @@ class Journal:
 
     Args:
         folder: the run folder.
+        strategy: name of the strategy that the configuration gives.
     """
 
-    def __init__(self, folder: RunFolder):
+    def __init__(self, folder: RunFolder, strategy: str):
         self._folder = folder
         self._started = time.monotonic()
         self._counts: deque[tuple[float, int, int]] = deque()  # time, unique, trained
         self._num_solves = 0
+        self._solved_by: Counter[str] = Counter({strategy: 0})
         self._iterations = 0
         self._seconds = 0.0
         self._ledger_at = -LEDGER_EVERY_S
@@ -55,6 +57,7 @@ class Journal:
             self._counts.popleft()
         since, unique, trained = self._counts[0]
         seconds = max(now - since, 1e-9)
+        self._solved_by.update(solve.strategy for solve in solves if solve.converged)
         self._num_solves += len(solves)
         self._iterations += sum(solve.iterations for solve in solves)
         self._seconds += sum(solve.seconds for solve in solves)
@@ -108,7 +111,7 @@ class Journal:
             PenstockError: a file can't be written.
         """
         self._write_ledger(ledger, status)
-        self._folder.write("summary.json", Summary.of(record, status, cause).to_json())
+        self._folder.write("summary.json", Summary.of(record, status, cause, self._solved_by).to_json())
 
     def _write_ledger(self, ledger: Ledger, status: LearnerStatus) -> None:
         validation_failed = {str(i): reason for i, reason in sorted(status.account.validation.failed.items())}

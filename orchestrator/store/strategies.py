@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 
 from penstock.messages import MAX_FAMILIES, Decision, SolveRecord, keep_last
@@ -59,11 +59,11 @@ class Families:
     """Remarks for users about their families of systems, each made once.
 
     Args:
-        folder: the run folder.
+        note: called with each event, its name and its values by keyword.
     """
 
-    def __init__(self, folder: RunFolder):
-        self._folder = folder
+    def __init__(self, note: Callable[..., None]):
+        self._note = note
         self._met: set[str] = set()
         self._reported: set[str] = set()
 
@@ -74,8 +74,9 @@ class Families:
             solves: the solves.
 
         Yields:
-            A line about the first system of each family that took more than one strategy, and one about too many
-            families.
+            A line about the first system of each family that was solved with a remark, such as that it took more than
+            one strategy, and one about too many families. A system that was not solved fails its simulation, which is
+            told elsewhere.
         """
         for solve in solves:
             if len(self._met) <= MAX_FAMILIES and solve.family not in self._met:
@@ -85,7 +86,8 @@ class Families:
                         f"more than {MAX_FAMILIES} families of systems: only the last ones are remembered; "
                         "name a family by the kind of its systems, and not by the draw"
                     )
-            if solve.reason and len(self._reported) < MAX_FAMILIES and solve.family not in self._reported:
+            is_remark = solve.converged and solve.reason
+            if is_remark and len(self._reported) < MAX_FAMILIES and solve.family not in self._reported:
                 self._reported.add(solve.family)
-                self._folder.event("solved again", family=solve.family, reason=solve.reason)
+                self._note("solved again", family=solve.family, reason=solve.reason)
                 yield f"{solve.family}: {solve.reason}"

@@ -13,15 +13,17 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from penstock.layout import FieldSpec, Layout
+from penstock.layout import Layout
 from penstock.machine import processor
 from penstock.orchestrator.views.numbers import digits
 from penstock.registry import needed, with_defaults
 
 if TYPE_CHECKING:
+    from penstock.geometry import Geometry
     from penstock.solvers.measurement import Measurement, Systems
     from penstock.solvers.problem import Problem
 
+TINY = 1e-15  # a coordinate that is smaller is 0 but for rounding
 PLAIN_WIDTH = 160  # of a table that goes to a file or a pipe
 
 
@@ -69,8 +71,10 @@ def without_options(name: str, cls: type) -> list[str]:
 def fields_table(layout: Layout) -> Table:
     """The quantities of a sample: role, name, shape, unit, and what they sit on."""
     table = Table("", "name", "shape", "unit", "on", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    described: list[Geometry] = []
     for role, specs in (("input", layout.inputs), ("output", layout.outputs)):
-        for (shape, unit, place), names in _alike({spec.name: (spec.shape, spec.unit, _place(spec)) for spec in specs}):
+        for (shape, unit, on), names in _alike({spec.name: (spec.shape, spec.unit, spec.on) for spec in specs}):
+            place = _place(on, described) if on is not None else "scalars" if shape else "a scalar"
             table.add_row(role, ", ".join(names), " x ".join(map(str, shape)), unit, place)
     return table
 
@@ -81,11 +85,20 @@ def _alike[Value](values: Mapping[str, Value]) -> list[tuple[Value, list[str]]]:
     return [(value, [name for name, _ in items]) for value, items in groups]
 
 
-def _place(spec: FieldSpec) -> str:
-    if spec.on is None:
-        return "a scalar" if spec.components == 1 else "scalars"
-    described = {key: value for key, value in spec.on.describe().items() if key != "kind"}
-    return f"{spec.on.label}: " + ", ".join(f"{key} {value}" for key, value in described.items())
+def _place(geometry: Geometry, described: list[Geometry]) -> str:
+    """The geometry in words; by its kind alone if it was described before."""
+    if geometry in described:
+        return geometry.label if len(described) == 1 else f"{geometry.label}, number {1 + described.index(geometry)}"
+    described.append(geometry)
+    values = {key: value for key, value in geometry.describe().items() if key != "kind"}
+    return f"{geometry.label}: " + ", ".join(f"{key} {_short(value)}" for key, value in values.items())
+
+
+def _short(value: Any) -> str:
+    """A value with three digits of each float, where 6e-17 beside 1 is 0."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
+    return f"{value if abs(value) > TINY else 0.0:.3g}" if isinstance(value, float) else str(value)
 
 
 def costs(measured: Measurement, *, is_external: bool = False) -> list[str]:
@@ -122,6 +135,26 @@ def shares(seconds: Mapping[str, float], *, is_external: bool) -> str:
     total = sum(seconds.values()) or 1.0
     names = {"assembly": "program"} if is_external else {}
     return ", ".join(f"{names.get(name, name)} {100 * each / total:.0f} %" for name, each in seconds.items())
+
+
+def systems_solved(solved_by: Mapping[str, int]) -> str:
+    """Which strategies solved how many systems, in one line.
+
+    Args:
+        solved_by: systems by strategy, that of the configuration first.
+
+    Returns:
+        The line.
+    """
+    (chosen, count), *rest = solved_by.items()
+    others = sorted(((name, each) for name, each in rest if each), key=itemgetter(1), reverse=True)
+    if chosen == "auto":
+        tried = [f"{count} while auto chose"] if count else []
+        return "systems: " + ", ".join([*(f"{each} by {name}" for name, each in others), *tried])
+    if not others:
+        return f"systems: {count} by {chosen}"
+    share = f"{chosen} solved {count} of {sum(solved_by.values())} systems, "
+    return share + (f"{others[0][0]} the rest" if len(others) == 1 else ", ".join(f"{n} {each}" for n, each in others))
 
 
 def systems_lines(systems: Mapping[str, Systems], num_simulations: int) -> list[str]:

@@ -19,8 +19,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, shortened
 from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.orchestrator.views.card import systems_solved
 from penstock.orchestrator.views.numbers import digits, share_but
 from penstock.orchestrator.views.output import Output
 from penstock.status import Record, Summary
@@ -101,12 +102,12 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
     summary = Summary.from_json(written) if (written := folder.read("summary.json")) else None
     if summary is None:
         return [f"stopped before there was anything to sum up; go on with: {program()} resume{arguments}"]
-    lines = [f"ended: {summary.cause}, after {_duration(summary.train_seconds)} of training"]
+    in_all, of_training = _duration(summary.elapsed_seconds), _duration(summary.train_seconds)
+    lines = [f"ended at {in_all}: {summary.cause}, after {of_training} of training"]
     if summary.validation:
-        errors = summary.validation["relative_l2"]
         lines.append(
             f"validation relative L2 error over {summary.validation['simulations']} simulations: "
-            f"mean {digits(errors['mean'])}, p99 {digits(errors['p99'])}, max {digits(errors['max'])}"
+            + statistics(summary.validation["relative_l2"])
         )
         lines += explained_lines(summary.validation)
         if reasons := summary.validation.get("failed_reasons"):  # absent from a summary of an earlier penstock
@@ -117,6 +118,8 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
         f"{summary.unique} unique samples, {summary.trained} trained (reuse {_reuse(summary.reuse)})"
         + (f", {summary.dropped} second copies dropped" if summary.dropped else "")
     )
+    if len(summary.solved_by) > 1 and "auto" not in summary.solved_by:
+        lines.append(systems_solved(summary.solved_by))
     if summary.failed_reasons:
         lines.append(f"{_failures(summary.failed, summary.delivered, summary.failed_reasons)} the surrogate")
     if summary.warning:
@@ -124,6 +127,11 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
     lines.append(f"run folder: {folder.path}")
     lines += [f"next: {program()} {command}{arguments}" for command in ("monitor", "export", "predict")]
     return lines
+
+
+def statistics(errors: Mapping[str, float]) -> str:
+    """The mean, 99th percentile and maximum of errors, separated by commas."""
+    return ", ".join(f"{name} {digits(errors[name])}" for name in ("mean", "p99", "max"))
 
 
 def explained_lines(validation: Mapping[str, Any]) -> list[str]:
@@ -279,7 +287,7 @@ def _failures(num_failed: int, num_delivered: int, reasons: Sequence[Mapping[str
     share = "all" if frequent["count"] == num_failed else frequent["count"]
     return (
         f"{num_failed} of {num_failed + num_delivered} simulations failed, {share} of them like simulation "
-        f"{frequent['simulation']}: {frequent['reason']}; what is missing may bias"
+        f"{frequent['simulation']}: {shortened(frequent['reason'])}; what is missing may bias"
     )
 
 

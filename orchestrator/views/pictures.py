@@ -38,49 +38,54 @@ class _Panel:
 def draw_comparison(
     path: Path,
     arrays: Mapping[str, np.ndarray],
-    prediction: np.ndarray,
-    errors: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    errors: Mapping[str, np.ndarray],
     layout: Layout,
+    names: Sequence[str],
 ) -> None:
     """Draw a PNG with one row per sample.
 
-    A row shows the input fields, and of the first output field the truth, the prediction and the absolute error. Fields
-    on an interval are drawn as a line per component, those on grids of three axes as the middle slice along the last.
-    Vectors are drawn by their length, with arrows. Domains keep their proportions up to 10 : 1.
+    At most MAX_ROWS are drawn, spread from the first to the last. A row shows the input fields, and of every output
+    field the truth, the prediction and the absolute error. Fields on an interval are drawn as a line per component,
+    those on grids of three axes as the middle slice along the last. Vectors are drawn by their length, with arrows.
+    Domains keep their proportions up to 10 : 1.
 
     Args:
         path: the file.
         arrays: arrays by quantity, [N, *] or [N, components, *] for fields, [N] for scalars, and what samples bring
             along of their geometries.
-        prediction: predictions of the first output field.
-        errors: relative L2 errors, [N].
-        layout: layout of the samples.
+        predictions: predictions by output, as `arrays`.
+        errors: relative L2 errors by output, [N].
+        layout: layout of the samples, of which an output is a field.
+        names: what each sample is called beside its row, N of them.
     """
-    output = _fields(layout.outputs)[0]
 
     def panels(row: int) -> list[_Panel]:
-        truth, predicted = arrays[output.name][row], prediction[row]
+        inputs = _panels(_fields(layout.inputs), arrays, row, {"cmap": "cividis"})
+        return [*inputs, *(panel for output in _fields(layout.outputs) for panel in compared(output, row))]
+
+    def compared(output: FieldSpec, row: int) -> list[_Panel]:
+        truth, predicted = arrays[output.name][row], predictions[output.name][row]
         error = predicted - truth
         where = _shown(output.on, arrays, row)
         sizes = [_length(values, output)[..., where] for values in (truth, predicted)]
         limits = {"vmin": min(map(np.min, sizes)), "vmax": max(map(np.max, sizes))}
         return [
-            *_panels(_fields(layout.inputs), arrays, row, {"cmap": "cividis"}),
             _Panel(f"{output.name} [{output.unit}], solver", truth, output, limits),
-            _Panel("surrogate", predicted, output, limits),
+            _Panel(f"{output.name}, surrogate", predicted, output, limits),
             _Panel(
-                f"absolute error, {digits(100 * errors[row])} % in L2",
+                f"{output.name}, absolute error: {digits(100 * errors[output.name][row])} % in L2",
                 error if output.components > 1 and output.on.dimension > 1 else np.abs(error),  # the length is drawn
                 FieldSpec(name="error", on=output.on, components=output.components),
                 {"cmap": "magma"},
             ),
         ]
 
-    _draw(path, arrays, _spread(len(errors)), panels, _scalars(layout.inputs))
+    _draw(path, arrays, _spread(len(names)), panels, _scalars(layout.inputs), names)
 
 
 def draw_samples(path: Path, arrays: Mapping[str, np.ndarray], rows: Sequence[int], layout: Layout) -> None:
-    """Draw a PNG with one row per sample.
+    """Draw a PNG with one row for each of some samples.
 
     A row shows all fields, inputs first, and the scalars as text. Fields are drawn as by `draw_comparison`.
 
@@ -104,6 +109,7 @@ def _draw(
     rows: Sequence[int],
     panels: Callable[[int], list[_Panel]],
     scalars: Sequence[FieldSpec],
+    names: Sequence[str] = (),
 ) -> None:
     import matplotlib
 
@@ -121,6 +127,8 @@ def _draw(
             geometry = panel.spec.on
             DRAWN[type(geometry)](figure, axis, panel, geometry, arrays, row)
             axis.set_title(panel.title, fontsize=9)
+        if names:
+            of_row[0].set_ylabel(names[row], fontsize=9)
         if scalars:
             text = ", ".join(_scalar_text(spec, arrays[spec.name][row]) for spec in scalars)
             of_row[0].set_xlabel(fill(text, TEXT_WIDTH, max_lines=MAX_LINES, placeholder=" ..."), fontsize=8)

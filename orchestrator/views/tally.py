@@ -5,25 +5,40 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, shortened
 from penstock.messages import ACTIVITIES, Chunk
-from penstock.orchestrator.views.card import shares
+from penstock.orchestrator.ledger.ledger import FIRST
+from penstock.orchestrator.store.failures import Failures
+from penstock.orchestrator.store.strategies import Families
+from penstock.orchestrator.views.card import shares, systems_solved
 from penstock.orchestrator.views.numbers import digits
 from penstock.solvers.stored.samples import SampleWriter
 
-MAX_FAILED = 8  # the first simulations; if they all fail, the problem is at fault
+LOGS = "the workers' logs have tracebacks of all that fail"
+DEBUG = "`penstock --debug generate ...` shows tracebacks"
 
 
 class Tally:
     """What came, and what it took, from the second simulation on.
 
-    num_workers: of Ray, which solve while this process takes and writes; None where it solves.
-    is_external: see `Problem`.
+    Args:
+        writer: of the store; None keeps nothing.
+        tell: prints a line for the user.
+        strategy: name of the strategy that the configuration gives.
+        num_workers: of Ray, which solve while this process takes and writes; None where it solves.
+        is_external: see `Problem`.
     """
 
     def __init__(
-        self, writer: SampleWriter | None, tell: Callable[[str], None], num_workers: int | None, *, is_external: bool
+        self,
+        writer: SampleWriter | None,
+        tell: Callable[[str], None],
+        strategy: str,
+        num_workers: int | None,
+        *,
+        is_external: bool,
     ):
         self.num_ended = 0
         self._writer = writer
@@ -35,7 +50,9 @@ class Tally:
         self._failed: dict[int, str] = {}
         self._seconds = dict.fromkeys(ACTIVITIES, 0.0)
         self._write_seconds = 0.0
-        self._strategies: Counter[str] = Counter()
+        self._solved_by: Counter[str] = Counter({strategy: 0})
+        self._failures = Failures(_nowhere, DEBUG if num_workers is None else LOGS)
+        self._families = Families(_nowhere)
         self._decisions: set[tuple[str, int]] = set()
         self._since = time.perf_counter()
 
@@ -47,7 +64,7 @@ class Tally:
     def add(self, chunk: Chunk) -> None:
         """Count a chunk, and write it.
 
-        Raises PenstockError where all simulations fail, or where it can't be written.
+        Raises PenstockError where the first simulations all fail, or where it can't be written.
         """
         for decision in chunk.decisions:
             if (decision.family, decision.number) not in self._decisions:
@@ -55,13 +72,15 @@ class Tally:
                 self._tell(f"{decision.family}: {decision.reason}")
         self.num_ended += len(chunk.finished) + len(chunk.failed)
         self._failed |= chunk.failed
-        if len(self._failed) == self.num_ended >= MAX_FAILED:
-            raise PenstockError(f"the first {MAX_FAILED} simulations failed: {self._reason()}", exit_code=3)
+        for line in (*self._families.news(chunk.solves), *self._failures.news(training=self._failed)):
+            self._tell(line)
+        if len(self._failed) == self.num_ended >= FIRST:
+            raise PenstockError(f"the first {self.num_ended} simulations all failed: {self._reason()}", exit_code=3)
         self._write(lambda writer: writer.add(chunk))
         if self._first_seconds is not None:
             self._num_samples += len(chunk)
             self._num_bytes += chunk.num_bytes
-            self._strategies.update(solve.strategy for solve in chunk.solves)
+            self._solved_by.update(solve.strategy for solve in chunk.solves if solve.converged)
             for name, seconds in chunk.seconds.items():
                 self._seconds[name] += seconds
         elif self.num_ended:
@@ -71,8 +90,10 @@ class Tally:
     def end(self) -> None:
         """Write what is left, and print rates, shares and failures.
 
-        Raises PenstockError where it can't be written.
+        Raises PenstockError where all simulations failed, or where it can't be written.
         """
+        if len(self._failed) == self.num_ended:
+            raise PenstockError(f"all of {self.num_ended} simulations failed: {self._reason()}", exit_code=3)
         self._write(SampleWriter.flush)
         total = time.perf_counter() - self._since
         self._tell(f"{digits(self._first_seconds or 0.0)} s for the first of {self.num_ended} simulations")
@@ -82,10 +103,10 @@ class Tally:
                 f"samples/s, {digits(self._num_bytes / 1e6 / total)} MB/s"
             )
             self._tell(self._shares(total))
-        if self._strategies:
-            self._tell("systems: " + ", ".join(f"{count} by {name}" for name, count in self._strategies.most_common()))
+        if self._solved_by.total():
+            self._tell(systems_solved(self._solved_by))
         if self._failed:
-            self._tell(f"{len(self._failed)} simulations failed, for instance: {self._reason()}")
+            self._tell(f"{len(self._failed)} of {self.num_ended} simulations failed")
 
     def _shares(self, total: float) -> str:
         """What the time of the workers went to, `total` seconds of each."""
@@ -107,4 +128,8 @@ class Tally:
             self._write_seconds += time.perf_counter() - before
 
     def _reason(self) -> str:
-        return next(iter(self._failed.values()))
+        return shortened(next(iter(self._failed.values())))
+
+
+def _nowhere(event: str, **details: Any) -> None:
+    """Nothing is recorded of a command that has no run."""

@@ -208,9 +208,13 @@ class LinearSolver:
             if outcome is Outcome.CONVERGED:
                 break
             reasons.append(_why(strategy, attempt, outcome, self.tolerance))
+        if self.strategy.needs_spd and not system.is_spd and not ladder.is_told:
+            reasons.insert(
+                0, f"{self.strategy.name} is for SPD matrices, and the problem does not say is_spd=True here"
+            )
         if outcome is not Outcome.CONVERGED:
             reasons = [*examiner.diagnosis(believed), *reasons]
-        elif reasons:
+        elif climbed:
             reasons.append(f"solved by {strategy.label} then")
         if (reasons or believed.is_spd != system.is_spd) and not ladder.is_told:
             ladder.is_told = True

@@ -148,6 +148,11 @@ class Strategy(ABC):
     decision: Decision | None = None
     """The decision made or adopted by a strategy that chooses among others."""
 
+    needs_spd: bool = False
+    """Whether it is for symmetric positive definite matrices alone."""
+    pc: str | None = None
+    """Name of the preconditioner that it was given; None for its default, or for none."""
+
     needs_one_rank: str | None = None
     """Why it can't solve systems that are distributed over MPI ranks, and what to give instead; None where it can."""
     asks_clock: str | None = None
@@ -170,6 +175,7 @@ class Strategy(ABC):
             An x that meets the tolerance, or the reason why there is none.
 
         Raises:
+            Unfit: an option does not suit such systems.
             PETSc.Error: PETSc failed on the system.
             LinAlgError: a dense step failed on the system.
         """

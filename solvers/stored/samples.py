@@ -124,7 +124,8 @@ class SampleWriter:
             if theirs.get(key) != value:
                 values = f"{theirs.get(key)!r}, not {value!r}"
                 values = f" ({values})" if len(values) < MAX_QUOTED else ""  # the text of a file says little
-                raise PenstockError(f"{path} was generated with another {key}{values}: give another --output")
+                another = "other" if key.endswith("s") else "another"
+                raise PenstockError(f"{path} was generated with {another} {key}{values}: give another --output")
         self.ended = self._store.finished | self._store.failed
         """The simulations that are done with."""
         self._num_shards = 1 + max((int(name.rpartition("-")[2]) for name in self._store.shards), default=-1)

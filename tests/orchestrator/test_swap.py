@@ -87,7 +87,7 @@ def test_a_swapped_darcy_is_trained_exported_and_predicted(tmp_path, monkeypatch
     assert exported["card"]["problem"]["swap"] is exported["card"]["configuration"]["problem"]["swap"] is True
     assert exported["outputs"] == ["coefficient"]
     assert set(np.unique(exported["example"]["targets"])) == {3.0, 12.0}
-    monkeypatch.setattr("penstock.orchestrator.cli.predict.draw_comparison", lambda *rest: drawn.append(rest[-1]))
+    monkeypatch.setattr("penstock.orchestrator.cli.predict.draw_comparison", lambda *rest: drawn.append(rest[-2]))
     predict(folder, 2, tmp_path / "predictions")
     names = {path.name for path in (tmp_path / "predictions" / "predictions.zarr").iterdir()}
     assert "coefficient_predicted" in names and "solution_predicted" not in names

@@ -12,7 +12,7 @@ from penstock.errors import PenstockError
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.models.fno import FNO
-from penstock.registry import build, load_class, read_source
+from penstock.registry import build, load_class, read_source, summary_of
 from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.problems import PROBLEMS
 from penstock.solvers.problems.steady.darcy import Darcy
@@ -187,3 +187,29 @@ def test_a_class_from_a_file_is_checked(tmp_path, future):
     assert build(cls, {"width": 4}, "model").width == 4
     with pytest.raises(PenstockError, match=r"^model\.width = 4\.5: must be an integer$"):
         build(cls, {"width": 4.5}, "model")
+
+
+def test_a_file_without_a_class_is_answered_by_the_classes_in_it(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("class Helper: pass\nclass Flow(Problem): pass\nclass _Base(Problem): pass\nclass Heat(P): 1 / 0\n")
+    for name, said in (
+        (str(path), f"problem.name: '{path}' names no class: give {path}:Flow, {path}:Heat"),
+        ("run.yaml", "problem.name: 'run.yaml' is a configuration: give a name, or your own as ./file.py:Class"),
+    ):
+        with pytest.raises(PenstockError) as caught:
+            load_class(name, PROBLEMS, "problem.name")
+        assert str(caught.value) == said
+
+
+def test_a_file_that_imports_its_neighbour_is_told_why_it_can_t(tmp_path):
+    (tmp_path / "beside.py").touch()
+    for module, hint in (("beside", True), ("nowhere_at_all", False)):
+        (tmp_path / "mine.py").write_text(f"import {module}\n")
+        with pytest.raises(PenstockError, match=f"line 1: ModuleNotFoundError: No module named '{module}'") as caught:
+            load_class(f"{tmp_path / 'mine.py'}:Mine", PROBLEMS, "problem.name")
+        assert ("files beside it can't be imported, because a run copies this one" in str(caught.value)) is hint
+
+
+def test_the_summary_of_a_class_is_its_docstring_up_to_the_arguments():
+    assert summary_of(Darcy).startswith("Darcy flow") and "Args:" not in summary_of(Darcy)
+    assert "Args:" in Darcy.__doc__

@@ -106,6 +106,7 @@ class CG(Strategy):
     """
 
     name = "cg"
+    needs_spd = True
 
     def __init__(self, *, k: int = 0, pc: str | None = None, max_iterations: int = 10_000, recycle: bool = True):
         require_at_least("k", k, 0)

@@ -20,7 +20,7 @@ from penstock.solvers.linear.preconditioners.by_name import (
 )
 from penstock.solvers.linear.reasons import reason_of
 from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance, require_at_least, start_of
-from penstock.solvers.problem import LinearSystem, Outcome
+from penstock.solvers.problem import LinearSystem, Outcome, Unfit
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -102,6 +102,7 @@ class Krylov(Strategy):
             self.needs_one_rank = needs_one_rank(pc)
         require_at_least("max_iterations", max_iterations, 1)
         require_at_least("restart", restart, 1)
+        self.needs_spd = ksp in ("cg", "fcg") or pc == "icc"
         self.ksp = ksp
         self.pc = pc
         self.max_iterations = max_iterations
@@ -157,12 +158,12 @@ class Krylov(Strategy):
                 table.delValue(key)
 
     def _require_used(self, ksp: PETSc.KSP) -> None:
-        """Raise ValueError for an option that nothing has read."""
+        """Raise Unfit for an option that nothing has read."""
         from petsc4py import PETSc
 
         for key in self.options:
             if not PETSc.Options().used(PREFIX + key):
-                raise ValueError(f"options: PETSc's {ksp.getType()} with {ksp.getPC().getType()} has no {key!r}")
+                raise Unfit(f"options: PETSc's {ksp.getType()} with {ksp.getPC().getType()} has no {key!r}")
 
 
 def new_ksp(name: str | None, system: LinearSystem) -> PETSc.KSP:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from penstock.registry import nearest
 from penstock.solvers.linear.forms import tells_entries
 from penstock.solvers.linear.preconditioners.grid import GRID_PRECONDITIONERS, is_same, require_grid
-from penstock.solvers.problem import LinearSystem
+from penstock.solvers.problem import LinearSystem, Unfit
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -76,7 +76,7 @@ def set_preconditioner(pc: PETSc.PC, name: str | None, system: LinearSystem) -> 
     """Give `pc` its type, before its operators.
 
     A `pc` kept from an earlier system stays as it is where it can; those of grid.py are made again for another grid.
-    Raises ValueError when this PETSc lacks the type, and the errors of `require_grid`.
+    Raises Unfit when this PETSc lacks the type, and the errors of `require_grid`.
     """
     from petsc4py import PETSc
 
@@ -88,9 +88,23 @@ def set_preconditioner(pc: PETSc.PC, name: str | None, system: LinearSystem) -> 
             pc.setType(PETSc.PC.Type.PYTHON)
             pc.setPythonContext(GRID_PRECONDITIONERS[name](grid))
         return
+    _set_type(pc, name)
+
+
+def require_built(name: str | None) -> None:
+    """Raise Unfit when this PETSc lacks a preconditioner."""
+    from petsc4py import PETSc
+
+    if name is not None and name not in GRID_PRECONDITIONERS:
+        _set_type(PETSc.PC().create(PETSc.COMM_SELF), name)
+
+
+def _set_type(pc: PETSc.PC, name: str) -> None:
+    from petsc4py import PETSc
+
     try:
         pc.setType(name)
     except PETSc.Error as error:
         if error.ierr == UNKNOWN_TYPE:
-            raise ValueError(f"pc = {name!r} is not part of this build of PETSc") from None
+            raise Unfit(f"pc = {name!r} is not part of this build of PETSc: take another, for instance gamg") from None
         raise

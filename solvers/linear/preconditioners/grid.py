@@ -18,7 +18,7 @@ import scipy.fft
 
 from penstock.solvers.linear.direct.matrix_copy import pattern_of
 from penstock.solvers.linear.kernels import library
-from penstock.solvers.problem import GridDofs, LinearSystem
+from penstock.solvers.problem import GridDofs, LinearSystem, Unfit
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -34,20 +34,20 @@ _NOT_FINITE, _OUT_OF_MEMORY, _NO_HIERARCHY = -1, -2, -3
 def require_grid(name: str, system: LinearSystem) -> GridDofs:
     """The system's grid, if the preconditioner `name` suits the system.
 
-    Raises ValueError where it does not suit such systems at all, and LinAlgError where only this one is not said to be
+    Raises Unfit where it does not suit such systems at all, and LinAlgError where only this one is not said to be
     SPD, as others of its family may be.
     """
     if system.grid is None:
-        raise ValueError(f"pc = {name!r} needs a regular grid, and this system has none")
+        raise Unfit(f"pc = {name!r} needs a regular grid, and this system has none")
     if system.A.comm.size > 1:
-        raise ValueError(f"pc = {name!r} works on one rank, and this system is distributed over {system.A.comm.size}")
+        raise Unfit(f"pc = {name!r} works on one rank, and this system is distributed over {system.A.comm.size}")
     if system.A.getType() != "seqaij":
-        raise ValueError(f"pc = {name!r} needs a matrix of type 'seqaij', not {system.A.getType()!r}")
+        raise Unfit(f"pc = {name!r} needs a matrix of type 'seqaij', not {system.A.getType()!r}")
     shape, num_unknowns = system.grid.shape, system.A.getSize()[0]
     if not 1 <= len(shape) <= MAX_AXES:
-        raise ValueError(f"pc = {name!r} needs a grid of 1 to {MAX_AXES} axes, not {len(shape)}")
+        raise Unfit(f"pc = {name!r} needs a grid of 1 to {MAX_AXES} axes, not {len(shape)}")
     if not num_unknowns == system.grid.permutation.size == np.prod(shape):
-        raise ValueError(
+        raise Unfit(
             f"pc = {name!r}: the grid of shape {shape} and its permutation of {system.grid.permutation.size} dofs "
             f"do not fit {num_unknowns} unknowns"
         )

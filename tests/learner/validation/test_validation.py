@@ -99,7 +99,8 @@ def test_small_targets_are_measured_by_a_tenth_of_what_is_typical_at_their_step(
         arrays["fields"][row] = 0.01 * arrays["fields"][row - 2]
         arrays["targets"][row] = 0
     validation = Validation(arrays, LAYOUT, steps=steps, batch_size=8)
-    errors = validation.sample_errors(surrogate_of(arrays))
+    validation.errors(surrogate_of(arrays))
+    errors, _ = validation.sample_errors()
     others = np.setdiff1d(np.arange(40), [6, 7])
     np.testing.assert_allclose(errors[others], 0.1, rtol=1e-3)
     stds = np.array([1, 1000])[:, None, None]
@@ -194,11 +195,17 @@ def test_predictions_that_are_not_finite_have_an_infinite_error():
 
 def test_sample_errors_are_in_the_samples_order():
     arrays = held_out()
-    errors = Validation(arrays, LAYOUT, batch_size=8).sample_errors(surrogate_of(arrays))
+    validation = Validation(arrays, LAYOUT, batch_size=8)
+    validation.errors(surrogate_of(arrays))
+    errors, of_outputs = validation.sample_errors()
     stds = np.array([1, 1000])[:, None, None]
     target = arrays["targets"] / stds
     assert errors.dtype == np.float64
-    np.testing.assert_allclose(errors, relative_l2(2 * arrays["fields"] - target, target), rtol=1e-5)
+    difference = 2 * arrays["fields"] - target
+    np.testing.assert_allclose(errors, relative_l2(difference, target), rtol=1e-5)
+    assert list(of_outputs) == ["u", "v"]
+    for channel, own in enumerate(of_outputs.values()):
+        np.testing.assert_allclose(own, relative_l2(difference[:, [channel]], target[:, [channel]]), rtol=1e-5)
 
 
 def test_models_that_behave_otherwise_in_training_are_measured_as_in_use():

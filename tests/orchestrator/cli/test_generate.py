@@ -15,7 +15,7 @@ import pytest
 import torch
 import zarr
 
-from penstock.errors import WorkerDied
+from penstock.errors import PenstockError, WorkerDied
 from penstock.learner.stream.stream import InProcessStream
 from penstock.messages import Lease
 from penstock.orchestrator.actors.solver_actor import make_worker
@@ -23,6 +23,8 @@ from penstock.orchestrator.cli.generate import generate
 from penstock.orchestrator.config.config import load_config
 from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.run import without_learner
+from penstock.orchestrator.solving import Solving
+from penstock.solvers.linear.iterative import petsc
 from penstock.solvers.stored.samples import SampleStore
 from tests.support.refusals import refusal
 from tests.support.waiting import wait_until
@@ -85,7 +87,8 @@ def test_the_samples_per_second_are_those_of_the_wall_clock(bump, capfd):
 def test_a_store_is_a_zarr_group_that_holds_the_draws_of_a_run(bump, tmp_path, capfd):
     path = tmp_path / "data" / "bumps.zarr"
     generate(bump("seed=7"), 30, path)
-    assert "train on it with `problem: {name: store, path: " in capfd.readouterr().out
+    printed = capfd.readouterr().out
+    assert f"train on it with `problem: {{name: store, path: {path}, held_out: 15}}` and `validation: " in printed
     group = zarr.open_group(str(path), mode="r")
     assert group.attrs["card"]["parameters"] == {"height": "uniform on [1, 3] m"}
     assert group.attrs["origin"]["problem"] == "bump.py:Bump" and group.attrs["origin"]["seed"] == 7
@@ -105,6 +108,8 @@ from pathlib import Path
 from penstock.orchestrator.cli.generate import generate
 from penstock.orchestrator.config.config import load_config
 from penstock.solvers import worker
+from penstock.orchestrator.solving import Solving
+from penstock.solvers.linear.iterative import petsc
 from penstock.solvers.stored import samples
 
 worker.CHUNK_SECONDS = samples.SHARD_SECONDS = 0.05
@@ -161,7 +166,7 @@ def test_a_store_holds_one_law_and_one_design_of_the_parameters(bump, tmp_path, 
     path = tmp_path / "bumps.zarr"
     generate(bump(), 3, path)
     narrow, sobol = "problem.parameters={height: [1, 2]}", "problem.design=sobol"
-    message = "was generated with another parameters ({}, not {'height': [1, 2]}): give another --output"
+    message = "was generated with other parameters ({}, not {'height': [1, 2]}): give another --output"
     assert message in refusal(generate, bump(narrow), 4, path)
     assert "another design ('monte_carlo', not 'sobol')" in refusal(generate, bump(sobol), 4, path)
 
@@ -169,7 +174,7 @@ def test_a_store_holds_one_law_and_one_design_of_the_parameters(bump, tmp_path, 
     for key in ("parameters", "design"):  # as in stores that were written before these were recorded
         del metadata["attributes"]["origin"][key]
     (path / "zarr.json").write_text(json.dumps(metadata))
-    assert "another parameters" in refusal(generate, bump(narrow), 4, path)
+    assert "other parameters" in refusal(generate, bump(narrow), 4, path)
     assert "another design" in refusal(generate, bump(sobol), 4, path)
     generate(bump(), 4, path)
     assert SampleStore(path).finished == set(range(4))
@@ -206,7 +211,7 @@ def test_a_surrogate_is_trained_on_a_store_and_predicts_draws_that_it_did_not_ho
 
 def test_what_can_t_be_generated_is_refused_in_one_line(bump, tmp_path):
     path = tmp_path / "bumps.zarr"
-    assert "the first 8 simulations failed: ValueError: no bump" in refusal(
+    assert "the first 8 simulations all failed: ValueError: no bump" in refusal(
         generate, bump("problem.fails=true"), 9, None
     )
     generate(bump(), 3, path)
@@ -218,3 +223,48 @@ def test_what_can_t_be_generated_is_refused_in_one_line(bump, tmp_path):
     (tmp_path / "file").touch()
     assert "can't write" in refusal(generate, bump(), 4, tmp_path / "file" / "bumps.zarr")
     assert "is no store of samples" in refusal(generate, bump(), 4, tmp_path)
+
+
+def test_where_all_fail_one_line_is_printed_and_eight_are_tried(bump, capfd):
+    message = refusal(generate, bump("problem.fails=true", "solver.window=64"), 300, None)
+    assert "the first 8 simulations all failed: ValueError: no bump" in message
+    (line,) = [line for line in capfd.readouterr().out.splitlines() if "failed" in line]
+    assert line.startswith("simulation 0 failed: ValueError: no bump (") and line.endswith(
+        "bump.py, line 24); `penstock --debug generate ...` shows tracebacks"
+    )
+    assert "all of 3 simulations failed" in refusal(generate, bump("problem.fails=true"), 3, None)
+
+
+def test_the_command_prints_no_traceback(bump, tmp_path):
+    command = [sys.executable, "-m", "penstock", "generate", str(tmp_path / "bump.yaml"), "--num", "9"]
+    result = subprocess.run([*command, "problem.fails=true"], capture_output=True, text=True)
+    assert result.returncode == 3 and result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("strategy", "complaint"),
+    [
+        ("{name: krylov, pc: multigrid}", "solver.strategy.pc = 'multigrid' needs a regular grid, and this system has"),
+        ("{name: krylov, options: {foo: 1}}", "solver.strategy.options: PETSc's cg with icc has no 'foo'"),
+    ],
+)
+def test_a_fault_of_the_configuration_is_named_as_such_at_the_first_solve(tmp_path, strategy, complaint):
+    (tmp_path / "mine.yaml").write_text(f"problem: {{name: cook, resolution: 4}}\n{STOP}")
+    config = load_config(tmp_path / "mine.yaml", (f"solver.strategy={strategy}",))
+    with pytest.raises(PenstockError) as caught:
+        generate(config, 9, None)
+    assert str(caught.value).startswith(complaint) and caught.value.exit_code == 2
+
+
+def test_a_preconditioner_that_petsc_lacks_is_refused_before_anything_is_solved(tmp_path, monkeypatch):
+    monkeypatch.setattr(petsc, "PRECONDITIONERS", (*petsc.PRECONDITIONERS, "no_such"))
+    (tmp_path / "mine.yaml").write_text(f"problem: {{name: poisson, resolution: 8}}\n{STOP}")
+    config = load_config(tmp_path / "mine.yaml", ("solver.strategy={name: krylov, pc: no_such}",))
+    with pytest.raises(PenstockError, match=r"solver\.strategy\.pc = 'no_such' is not part of this build of PETSc"):
+        make_worker(Solving.of(config))
+
+
+def test_ranks_that_a_problem_does_not_take_are_refused_before_they_are_started(bump, monkeypatch):
+    monkeypatch.setattr(without_learner, "make_worker", lambda solving: pytest.fail("it was started"))
+    assert "solves on one rank: give 1" in refusal(generate, bump("solver.ranks=2"), 3, None)

@@ -10,9 +10,12 @@ import pytest
 from matplotlib import pyplot as plt
 from typer.testing import CliRunner
 
+from penstock.geometry import Mesh
+from penstock.layout import FieldSpec, Layout
 from penstock.orchestrator.cli import listing, show
 from penstock.orchestrator.cli.app import app
 from penstock.orchestrator.cli.show import show_problem
+from penstock.orchestrator.views import card
 from penstock.orchestrator.views.card import costs
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.measurement import measure
@@ -167,3 +170,17 @@ def test_a_problem_that_needs_options_is_described_without(tmp_path, monkeypatch
 )
 def test_what_can_t_be_shown_is_refused_in_one_line(tmp_path, name, options, complaint):
     assert complaint in refusal(show_problem, name, options, tmp_path / "none" / "picture.png")
+
+
+def test_a_geometry_is_described_once_with_few_digits():
+    """A quarter of a ring, whose corner is at 6e-17."""
+    angle = np.pi / 2 * np.arange(2)
+    points = np.concatenate([r * np.stack([np.cos(angle), np.sin(angle)], axis=1) for r in (1, 4 / 3)])
+    mesh = Mesh(4, 2, lambda: (points, np.array([[0, 2, 1], [1, 2, 3]])))
+    layout = Layout((FieldSpec(name="k", on=mesh),), (FieldSpec(name="u", on=mesh, unit="K"), FieldSpec(name="drag")))
+    console = card.console()
+    with console.capture() as captured:
+        console.print(card.fields_table(layout))
+    rows = [line.split() for line in captured.get().splitlines()[2:]]
+    assert " ".join(rows[0]).endswith("a mesh: points 4, cells 2, box [[0, 0], [1.33, 1.33]]")
+    assert rows[1][-2:] == ["a", "mesh"] and rows[2][-2:] == ["a", "scalar"]

@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-from penstock.orchestrator.ledger.designs import InOrder
-from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.orchestrator.store.failures import Failures
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.status import NUM_REASONS, Ended
@@ -12,41 +10,53 @@ from penstock.status import NUM_REASONS, Ended
 TOO_MANY = "'points' holds {} points, and the geometry's max_points is 200"
 
 
-def test_the_first_failure_is_told_and_then_ten_times_as_many(tmp_path: Path):
-    failures, ledger = Failures(RunFolder(tmp_path)), Ledger(InOrder("training"))
-    lines = {}
-    for number in range(300):
-        ledger.settle(Ended([], {i: TOO_MANY.format(201 + i) for i in range(number)}))
-        for line in failures.news(ledger):
+REST = "ledger.json has the reasons of all that fail"
+
+
+def test_the_first_failure_is_told_in_full_and_then_ten_times_as_many(tmp_path: Path):
+    failures, lines, failed = Failures(RunFolder(tmp_path).event, REST), {}, {}
+    for number in range(1, 301):
+        failed[2 * number] = TOO_MANY.format(200 + number)
+        for line in failures.news(training=failed):
             lines[number] = line
-    assert list(lines) == [1, 10, 100]
-    told = (
-        "'points' holds {} points, and the geometry's max_points is 200; ledger.json has the reasons of all that fail"
-    )
-    assert lines[1] == f"simulation 0 failed: {told.format(201)}"
-    assert lines[100] == f"100 simulations failed, the last one is 99: {told.format(300)}"
+    assert lines == {
+        1: f"simulation 2 failed: {TOO_MANY.format(201)}; {REST}",
+        10: "10 simulations failed, the last of them is 20: as the first one",
+        100: "100 simulations failed, the last of them is 200: as the first one",
+    }
     events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert [event["failed"] for event in events] == [1, 10, 100]
     assert events[1] | {"time": 0} == {
         "time": 0,
         "event": "simulation failed",
         "design": "training",
-        "simulation": 9,
+        "simulation": 20,
         "reason": TOO_MANY.format(210),
         "failed": 10,
     }
 
 
+def test_many_that_fail_at_once_are_told_by_the_first_of_them_and_the_last_tenfold(tmp_path: Path):
+    failures = Failures(RunFolder(tmp_path).event, REST)
+    failed = {number: "diverged" if number < 50 else "torn" for number in range(344)}
+    assert list(failures.news(training=failed)) == [
+        f"simulation 0 failed: diverged; {REST}",
+        "100 simulations failed, the last of them is 99: torn",
+    ]
+    assert list(failures.news(training=failed | {400: "torn"})) == []
+    alike = Failures(RunFolder(tmp_path).event, REST).news(training=dict.fromkeys(range(13), "diverged"))
+    assert list(alike) == [f"simulation 0 failed: diverged; {REST}"]
+
+
 def test_failures_of_the_validation_set_are_told_apart(tmp_path: Path):
-    failures = Failures(RunFolder(tmp_path))
-    validation, training = Ledger(InOrder("validation")), Ledger(InOrder("training"))
-    assert list(failures.news(validation, training)) == []
-    validation.settle(Ended([], {4: "diverged", 2: "torn"}))  # in the order in which they failed
-    training.settle(Ended([], {7: "inside out"}))
-    of_validation, of_training = failures.news(validation, training)
-    assert of_validation.startswith("validation: 2 simulations failed, the last one is 2: torn; ")
-    assert of_training.startswith("simulation 7 failed: inside out; ")
-    assert list(failures.news(validation, training)) == []
+    failures = Failures(RunFolder(tmp_path).event, REST)
+    assert list(failures.news(validation={}, training={})) == []
+    validation = {4: "diverged", 2: "torn"}  # in the order in which they failed
+    assert list(failures.news(validation=validation, training={7: "inside out"})) == [
+        f"validation: simulation 4 failed: diverged; {REST}",
+        f"simulation 7 failed: inside out; {REST}",
+    ]
+    assert list(failures.news(validation=validation, training={7: "inside out"})) == []
 
 
 def test_reasons_that_differ_in_numbers_alone_are_one():

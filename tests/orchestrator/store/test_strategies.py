@@ -5,6 +5,7 @@ from pathlib import Path
 from penstock.messages import MAX_FAMILIES, Decision, SolveRecord
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices, Families
+from penstock.orchestrator.views.card import systems_solved
 
 
 def decision(family: str = "darcy", number: int = 0, strategy: str = "direct") -> Decision:
@@ -38,14 +39,13 @@ def test_a_family_for_every_draw_does_not_make_the_choices_grow(tmp_path: Path):
     assert choices.decisions[-1] == decision("met again and again", 3 * MAX_FAMILIES - 1)
 
 
-def solve(family: str, reason: str = "") -> SolveRecord:
-    return SolveRecord(
-        strategy="direct", seconds=0.1, iterations=0, relative_residual=1e-12, family=family, reason=reason
-    )
+def solve(family: str, reason: str = "", **others) -> SolveRecord:
+    common = {"strategy": "direct", "seconds": 0.1, "iterations": 0, "relative_residual": 1e-12}
+    return SolveRecord(**common | others, family=family, reason=reason)
 
 
 def test_the_first_reason_of_each_family_is_told_once(tmp_path: Path):
-    families = Families(RunFolder(tmp_path))
+    families = Families(RunFolder(tmp_path).event)
     assert list(families.news([solve("flow"), solve("heat", "cg: breakdown"), solve("heat", "cg: stagnation")])) == [
         "heat: cg: breakdown"
     ]
@@ -54,8 +54,19 @@ def test_the_first_reason_of_each_family_is_told_once(tmp_path: Path):
     assert len(events) == 2 and '"reason": "cg: breakdown"' in events[0]
 
 
+def test_what_failed_its_simulation_is_told_with_that_and_not_here():
+    assert list(Families(lambda event: None).news([solve("flow", "singular", converged=False)])) == []
+
+
+def test_at_the_end_the_strategy_of_the_configuration_is_named_with_its_share():
+    assert systems_solved({"cg": 12, "direct": 884}) == "cg solved 12 of 896 systems, direct the rest"
+    assert systems_solved({"cg": 0, "direct": 3, "lu": 5}) == "cg solved 0 of 8 systems, lu 5, direct 3"
+    assert systems_solved({"cg": 7, "direct": 0}) == "systems: 7 by cg"
+    assert systems_solved({"auto": 6, "direct (petsc)": 53}) == "systems: 53 by direct (petsc), 6 while auto chose"
+
+
 def test_a_family_for_every_draw_is_told_once_and_does_not_flood_the_console(tmp_path: Path):
-    families = Families(RunFolder(tmp_path))
+    families = Families(RunFolder(tmp_path).event)
     lines = [line for number in range(1000) for line in families.news([solve(f"draw {number}", "lu: breakdown")])]
     assert len(lines) == MAX_FAMILIES + 1
     assert lines[-1].startswith(f"more than {MAX_FAMILIES} families of systems")

@@ -115,6 +115,18 @@ def test_a_record_comes_back_from_its_line_whatever_version_wrote_it():
     assert Summary.from_json({"cause": "steps", "step": 7, "later": 1}).to_json()["step"] == 7
 
 
+def test_the_end_names_its_two_times_and_a_strategy_that_left_systems_to_others(tmp_path):
+    folder = RunFolder(tmp_path)
+    summary = Summary(cause="minutes", elapsed_seconds=99.5, train_seconds=90.0, solved_by={"cg": 12, "direct": 884})
+    folder.write("summary.json", summary.to_json())
+    lines = summary_lines(folder)
+    assert lines[0] == "ended at 1:39: minutes, after 1:30 of training"
+    assert "cg solved 12 of 896 systems, direct the rest" in lines
+    for usual in ({"cg": 12}, {"auto": 3, "direct (petsc)": 99}):
+        folder.write("summary.json", replace(summary, solved_by=usual).to_json())
+        assert not any("systems" in line for line in summary_lines(folder))
+
+
 def test_the_end_says_why_most_of_the_failed_simulations_failed(tmp_path):
     inside_out, torn = (
         {"count": c, "simulation": i, "reason": r} for c, i, r in ((3, 4, "inside out"), (1, 2, "torn"))

@@ -78,8 +78,11 @@ def drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(plt, "close", figures.append)
 
     def draw(geometry, arrays, components, name="picture"):
-        errors = np.full(len(arrays["u"]), 0.1)
-        draw_comparison(tmp_path / f"{name}.png", arrays, 1.1 * arrays["u"], errors, layout_on(geometry, components))
+        layout = layout_on(geometry, components)
+        predictions = {spec.name: 1.1 * arrays[spec.name] for spec in layout.outputs if spec.on is not None}
+        errors = {"u": np.full(len(arrays["u"]), 0.1)}
+        names = [f"simulation {row}" for row in range(len(arrays["u"]))]
+        draw_comparison(tmp_path / f"{name}.png", arrays, predictions, errors, layout, names)
         assert (tmp_path / f"{name}.png").stat().st_size > 5000
         return figures[-1].axes
 
@@ -99,8 +102,8 @@ def test_every_geometry_is_drawn(drawn, name, components):
     assert [axis.get_title() for axis in panels[:4]] == [
         "a [m]",
         "u [Pa], solver",
-        "surrogate",
-        "absolute error, 10 % in L2",
+        "u, surrogate",
+        "u, absolute error: 10 % in L2",
     ]
     assert len(panels) == 8 and panels[0].get_xlabel() == "k = 0.5 s"
     if geometry.dimension > 1:
@@ -159,6 +162,8 @@ def test_of_many_samples_rows_from_the_first_to_the_last_are_drawn(drawn):
     axes = drawn(grid, samples(grid, 1, num=30), 1)
     labels = [axis.get_xlabel() for axis in axes if axis.get_xlabel()]
     assert len(labels) == MAX_ROWS and labels[0] == "k = 0.5 s" and labels[-1] == "k = 29.5 s"
+    rows = [axis.get_ylabel() for axis in axes if axis.get_ylabel()]
+    assert rows == [f"simulation {row}" for row in (0, 4, 8, 12, 17, 21, 25, 29)]
     line = axes[1].lines[0]
     np.testing.assert_allclose(line.get_xdata(), np.linspace(0, 3, 40))
 
@@ -171,3 +176,27 @@ def test_the_error_of_a_vector_is_its_length_and_points_where_it_points(drawn):
     np.testing.assert_allclose(image.get_array(), 0.1 * np.linalg.norm(arrays["u"][0], axis=0))
     moves = arrays["u"][0].any(axis=0)  # all but one corner
     np.testing.assert_allclose([arrows.U, arrows.V], 0.1 * arrays["u"][0][:, moves])
+
+
+def test_every_output_is_drawn_with_its_own_error(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plt, "close", figures.append)
+    mesh = GEOMETRIES["mesh"]
+    pressure, velocity = samples(mesh, 1)["u"], samples(mesh, 2)["u"]
+    layout = Layout((), (FieldSpec(name="p", on=mesh), FieldSpec(name="v", on=mesh, components=2, unit="m/s")))
+    errors = {"p": np.array([0.5, 0.25]), "v": np.array([0.02, 0.01])}
+    predictions = {"p": 1.5 * pressure, "v": 1.02 * velocity}
+    draw_comparison(tmp_path / "two.png", {"p": pressure, "v": velocity}, predictions, errors, layout, ["a", "b"])
+    panels = [axis for axis in figures[-1].axes if axis.get_title()]
+    assert [axis.get_title() for axis in panels[6:]] == [
+        "p [1], solver",
+        "p, surrogate",
+        "p, absolute error: 25 % in L2",
+        "v [m/s], solver",
+        "v, surrogate",
+        "v, absolute error: 1 % in L2",
+    ]
+    image = panels[5].collections[0]
+    np.testing.assert_allclose(image.get_array(), 0.02 * np.linalg.norm(velocity[0], axis=0))
+    monkeypatch.undo()
+    plt.close(figures[-1])

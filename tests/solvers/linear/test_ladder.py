@@ -240,3 +240,12 @@ def test_a_strategy_that_returns_no_attempt_is_named():
 
     with pytest.raises(Refused, match=r"strategy 'forgetful': solve\(\) returned a NoneType, not an Attempt"):
         LinearSolver(Forgetful(), rtol=1e-8)(system_of(laplacian(), is_spd=True))
+
+
+@pytest.mark.parametrize("strategy", [CG(), Krylov(ksp="cg"), Krylov(pc="icc")])
+def test_a_strategy_for_spd_matrices_says_once_where_the_problem_does_not_state_that(strategy):
+    solver = LinearSolver(strategy, rtol=1e-8)
+    reasons = [solver(system_of(laplacian())).reason for _ in range(2)]
+    assert f"{strategy.name} is for SPD matrices, and the problem does not say is_spd=True here" in reasons[0]
+    assert "SPD" not in reasons[1]
+    assert LinearSolver(Krylov(), rtol=1e-8)(system_of(laplacian())).reason == ""
