@@ -48,8 +48,7 @@ class Tally:
         self._num_samples = self._num_bytes = 0
         self._first_seconds: float | None = None
         self._failed: dict[int, str] = {}
-        self._seconds = dict.fromkeys(ACTIVITIES, 0.0)
-        self._write_seconds = 0.0
+        self._seconds = dict.fromkeys((*ACTIVITIES, "write"), 0.0)
         self._solved_by: Counter[str] = Counter({strategy: 0})
         self._failures = Failures(_nowhere, DEBUG if num_workers is None else LOGS)
         self._families = Families(_nowhere)
@@ -110,13 +109,13 @@ class Tally:
 
     def _shares(self, total: float) -> str:
         """What the time of the workers went to, `total` seconds of each."""
-        writes = {} if self._writer is None else {"write": self._write_seconds}
-        busy = sum(self._seconds.values())
+        worked = {name: self._seconds[name] for name in ACTIVITIES}
+        writes = {} if self._writer is None else {"write": self._seconds["write"]}
         if self._num_workers is None:
-            seconds = self._seconds | writes | {"other": max(0.0, total - busy - sum(writes.values()))}
-            return shares(seconds, is_external=self._is_external)
-        seconds = self._seconds | {"transport": max(0.0, self._num_workers * total - busy)}
-        line = shares(seconds, is_external=self._is_external)
+            left = total - sum(worked.values()) - sum(writes.values())
+            return shares(worked | writes | {"other": max(0.0, left)}, is_external=self._is_external)
+        transport = max(0.0, self._num_workers * total - sum(worked.values()))
+        line = shares(worked | {"transport": transport}, is_external=self._is_external)
         return line + "".join(f"; meanwhile {name} {100 * each / total:.0f} %" for name, each in writes.items())
 
     def _write(self, do: Callable[[SampleWriter], None]) -> None:
@@ -125,7 +124,7 @@ class Tally:
         before = time.perf_counter()
         do(self._writer)
         if self._first_seconds is not None:
-            self._write_seconds += time.perf_counter() - before
+            self._seconds["write"] += time.perf_counter() - before
 
     def _reason(self) -> str:
         return shortened(next(iter(self._failed.values())))
