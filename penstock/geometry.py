@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from penstock.arrays.simplices import checked_cells, lumped_mass, stiffness
-from penstock.errors import PenstockError, Refused, describe
+from penstock.errors import PenstockError, Refused, describe, file_of
 
 CENTRINGS = ("cells", "vertices")
 
@@ -241,7 +241,7 @@ class Mesh(Geometry):
         try:
             built = self.build()
         except Exception as error:  # of the user's code, or of a file that is not there
-            raise PenstockError(f"{what}: build() fails: {describe(error)}") from error
+            raise PenstockError(f"{what}: build() fails: {describe(error, file_of(self.build))}") from error
         if not isinstance(built, tuple | list) or len(built) != 2:
             raise PenstockError(f"{what}: build() must return points and cells, and gives a {type(built).__name__}")
         try:

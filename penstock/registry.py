@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType, NoneType, SimpleNamespace, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from penstock.errors import PenstockError, describe, raised_by_signal, text_of
+from penstock.errors import PenstockError, describe, file_of, raised_by_signal, text_of
 
 CHECKED: dict[type, tuple[tuple[type, ...], str]] = {
     int: ((int,), "an integer"),
@@ -153,7 +153,7 @@ def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
     except BaseException as error:
         if raised_by_signal(error):
             raise
-        raise PenstockError(f"{where}: {describe(error)}") from error
+        raise PenstockError(f"{where}: {describe(error, file_of(cls))}") from error
 
 
 def needed(cls: type) -> list[str]:

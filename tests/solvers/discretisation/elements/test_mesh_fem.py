@@ -126,7 +126,25 @@ def test_a_form_without_data_is_assembled_once():
 
 
 def test_a_part_of_the_boundary_without_a_facet_is_refused():
-    with pytest.raises(ValueError, match="no facet has all its corners there"):
+    with pytest.raises(
+        ValueError, match=r"^fixed: no facet .* has all its corners on this part; .*; give None where u"
+    ):
         MeshElements(mesh_of(2), fixed=plane(0, 0.5))
-    with pytest.raises(ValueError, match="no facet has all its corners there"):
+    with pytest.raises(ValueError, match=r"^on\(part\): no facet .* has all its corners on this part; [^;]*mesh$"):
         MeshElements(mesh_of(2)).on(plane(1, 7.0))
+
+
+def test_without_given_values_conditions_are_natural_everywhere():
+    """Then A is the stiffness of all points, and what `given` holds counts nowhere."""
+    from ufl import dx, grad, inner
+
+    mesh = mesh_of(2)
+    elements = MeshElements(mesh, fixed=None)
+    elements.fill(elements.given, np.ones(len(mesh.points)))
+    rows, columns, values = mesh.stiffness()
+    K = csr_array((values, (rows, columns)), shape=(len(mesh.points),) * 2).toarray()
+    u, v = elements.trial, elements.test
+    system = WeakForm(elements, inner(grad(u), grad(v)) * dx, v * dx, family="neumann").system()
+    order = np.rint(elements.at_dofs(np.arange(len(mesh.points))).array_r).astype(int)
+    np.testing.assert_allclose(to_scipy(system.A).toarray(), K[np.ix_(order, order)], atol=1e-11 * abs(K).max())
+    np.testing.assert_allclose(elements.at_points(system.b), mesh.weights, rtol=1e-12)
