@@ -118,7 +118,7 @@ class MeshElements:
         return dolfinx.fem.Function(self._linear[0])
 
     def fill(self, function: dolfinx.fem.Function, values: np.ndarray) -> None:
-        """Give a function from `function` its values at the points, [P]."""
+        """Give a function from `function`, or a scalar `given` of degree 1, its values at the points, [P]."""
         function.x.array[:] = values[self._linear[1]]
 
     def constants(self, names: Iterable[str]) -> dict[str, dolfinx.fem.Constant]:

@@ -35,8 +35,9 @@ def test_values_go_to_the_points_where_dolfinx_has_them(dimension):
     function.interpolate(lambda x: 1 + x[:dimension].T @ np.arange(1, dimension + 1))
     np.testing.assert_allclose(elements.at_points(function.x.petsc_vec), linear, rtol=1e-14)
     np.testing.assert_allclose(elements.at_dofs(linear).array_r, function.x.array, rtol=1e-14)
-    elements.fill(function, linear**2)
-    np.testing.assert_array_equal(elements.at_points(function.x.petsc_vec), linear**2)
+    for each in (function, elements.given):
+        elements.fill(each, linear**2)
+        np.testing.assert_array_equal(elements.at_points(each.x.petsc_vec), linear**2)
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3])
