@@ -146,7 +146,7 @@ def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
     options = {key: _as_default(known[key], value) for key, value in options.items()}
     try:
         return cls(*args, **options)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, PenstockError) as error:
         raise PenstockError(f"{where}: {text_of(error)}") from error
     except (RuntimeError, MemoryError) as error:  # sizes beyond the memory
         raise PenstockError(f"{where}: {type(error).__name__}: {text_of(error)}") from error
