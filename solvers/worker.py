@@ -296,7 +296,10 @@ class SolverWorker:
             _require_same(run.geometry, item.geometry)
 
     def _add(self, chunk: ChunkBuilder, run: _Run, sample: Sample, quantiles: np.ndarray) -> None:
-        """Add a sample to the chunk. Raises Refused, with the step where there are several."""
+        """Add a sample to the chunk.
+
+        Raises Refused, with the step where there are several.
+        """
         try:
             chunk.add(run.simulation, sample, quantiles)
         except Refused as error:

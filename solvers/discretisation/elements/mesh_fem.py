@@ -118,7 +118,10 @@ class MeshElements:
         return dolfinx.fem.Function(self._linear[0])
 
     def fill(self, function: dolfinx.fem.Function, values: np.ndarray) -> None:
-        """Give a function from `function`, or a scalar `given` of degree 1, its values at the points, [P]."""
+        """Give a function its values at the points, [P].
+
+        It is one from `function`, or `given` where u is a scalar of degree 1.
+        """
         function.x.array[:] = values[self._linear[1]]
 
     def constants(self, names: Iterable[str]) -> dict[str, dolfinx.fem.Constant]:
