@@ -2,8 +2,10 @@
 
 import dis
 import signal
+import sys
 import traceback
 from collections.abc import Iterator
+from functools import partial
 from types import CodeType
 
 # The longest text of other people's code that a line for the user quotes; the log has all of it.
@@ -70,6 +72,16 @@ def describe(error: BaseException, *user_files: str | None) -> str:
     frame = next((frame for frame in reversed(frames) if frame.filename in user_files), frames[-1] if frames else None)
     place = f" ({frame.filename}, line {frame.lineno})" if frame else ""
     return one_line(f"{type(error).__name__}: {text_of(error)}{place}")
+
+
+def file_of(what: object) -> str | None:
+    """The file that defines a class, a function, or the class of an object.
+
+    None where it is in no file. Of a function with arguments bound to it, it is the function's.
+    """
+    while isinstance(what, partial):
+        what = what.func
+    return getattr(sys.modules.get(getattr(what, "__module__", None)), "__file__", None)
 
 
 def text_of(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from penstock.arrays.simplices import checked_cells, lumped_mass, stiffness
-from penstock.errors import PenstockError, Refused, describe
+from penstock.errors import PenstockError, Refused, describe, file_of
 
 CENTRINGS = ("cells", "vertices")
 
@@ -207,8 +207,8 @@ class Mesh(Geometry):
 
     label = "a mesh"
 
-    num_points: int
-    """P; known before the mesh is built."""
+    num_points: int | None
+    """P. With None it is read off the mesh, which is then built at once and not on first use."""
     dimension: int
     """d, 1 to 3."""
     build: Callable[[], tuple[np.ndarray, np.ndarray]] = field(repr=False)
@@ -220,11 +220,12 @@ class Mesh(Geometry):
     name: str = field(default="", kw_only=True)
 
     def __post_init__(self):
-        object.__setattr__(self, "num_points", _whole_number("num_points", self.num_points))
         _check_dimension(self.dimension)
         if not callable(self.build):
             raise ValueError("build must be a function that returns the mesh's points and cells")
         _check_name(self.name)
+        num_points = len(self.arrays.points) if self.num_points is None else self.num_points
+        object.__setattr__(self, "num_points", _whole_number("num_points", num_points))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -241,17 +242,17 @@ class Mesh(Geometry):
         try:
             built = self.build()
         except Exception as error:  # of the user's code, or of a file that is not there
-            raise PenstockError(f"{what}: build() fails: {describe(error)}") from error
+            raise PenstockError(f"{what}: build() fails: {describe(error, file_of(self.build))}") from error
         if not isinstance(built, tuple | list) or len(built) != 2:
             raise PenstockError(f"{what}: build() must return points and cells, and gives a {type(built).__name__}")
         try:
             points, cells = checked_cells(*built)
         except Refused as error:
             raise PenstockError(f"{what}: {error}") from error
-        if points.shape != (self.num_points, self.dimension):
+        promised = (len(points) if self.num_points is None else self.num_points, self.dimension)
+        if points.shape != promised:
             raise PenstockError(
-                f"{what}: build() gives points {list(points.shape)}, and the geometry says "
-                f"{[self.num_points, self.dimension]}"
+                f"{what}: build() gives points {list(points.shape)}, and the geometry says {list(promised)}"
             )
         return MeshArrays(points, cells, lumped_mass(points, cells))
 

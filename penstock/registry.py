@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType, NoneType, SimpleNamespace, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from penstock.errors import PenstockError, describe, raised_by_signal, text_of
+from penstock.errors import PenstockError, describe, file_of, raised_by_signal, text_of
 
 CHECKED: dict[type, tuple[tuple[type, ...], str]] = {
     int: ((int,), "an integer"),
@@ -154,14 +154,14 @@ def build(cls: type, options: Mapping[str, Any], where: str, *args: Any) -> Any:
     options = {key: _as_default(known[key], value) for key, value in options.items()}
     try:
         return cls(*args, **options)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, PenstockError) as error:
         raise PenstockError(f"{where}: {text_of(error)}") from error
     except (RuntimeError, MemoryError) as error:  # sizes beyond the memory
         raise PenstockError(f"{where}: {type(error).__name__}: {text_of(error)}") from error
     except BaseException as error:
         if raised_by_signal(error):
             raise
-        raise PenstockError(f"{where}: {describe(error)}") from error
+        raise PenstockError(f"{where}: {describe(error, file_of(cls))}") from error
 
 
 def summary_of(cls: type) -> str:

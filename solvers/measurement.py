@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from petsc4py import PETSc
 
 RTOL = 1e-8  # of the direct solutions, as in validation
+FEWEST = 3  # times that a median is taken of
 
 
 @dataclass
@@ -34,24 +36,20 @@ class Systems:
     """Whether the first one is symmetric."""
     count: int = 0
     """Number of systems."""
-    num_kept: int = 0
-    """How many of them had the matrix of the system before."""
-    kept_seconds: float = 0.0
-    """Time to solve those."""
-    num_new: int = 0
-    """How many had another matrix, without the first, for which a solver also sets itself up."""
-    new_seconds: float = 0.0
-    """Time to solve those."""
+    kept_seconds: list[float] = field(default_factory=list)
+    """Time to solve each that had the matrix of the system before."""
+    new_seconds: list[float] = field(default_factory=list)
+    """Time to solve each with another matrix, without the first, for which a solver also sets itself up."""
 
     @property
     def kept_share(self) -> float | None:
-        """The time of a further right-hand side over that of a new matrix.
+        """The median time of a further right-hand side over that of a new matrix.
 
-        None where there were not both.
+        None where there were fewer than FEWEST of either, whose times would say more of the machine.
         """
-        if not (self.num_kept and self.num_new):
+        if min(len(self.kept_seconds), len(self.new_seconds)) < FEWEST:
             return None
-        return self.kept_seconds / self.num_kept / (self.new_seconds / self.num_new)
+        return median(self.kept_seconds) / median(self.new_seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,10 +119,8 @@ class _Noting(LinearSolver):
         met.fewest, met.most, met.count = min(met.fewest, size), max(met.most, size), met.count + 1
         solution = super().__call__(system)
         if matrix == self._before:
-            met.num_kept += 1
-            met.kept_seconds += solution.seconds
+            met.kept_seconds.append(solution.seconds)
         elif met.count > 1:
-            met.num_new += 1
-            met.new_seconds += solution.seconds
+            met.new_seconds.append(solution.seconds)
         self._before = matrix
         return solution

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 import traceback
 from collections import deque
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from penstock.arrays.conversion import as_numbers
-from penstock.errors import PenstockError, Refused, describe, raised_by_signal, text_of
+from penstock.errors import PenstockError, Refused, describe, file_of, raised_by_signal, text_of
 from penstock.layout import Sample
 from penstock.machine import own_bytes
 from penstock.messages import Chunk, Lease
@@ -267,7 +266,7 @@ class SolverWorker:
                     return
                 chunk.end_lap("assembly")
                 self._require_sample(item, run)
-                chunk.add(run.simulation, item, quantiles)
+                self._add(chunk, run, item, quantiles)
                 chunk.end_lap("pack")
                 if chunk.is_due():
                     yield from self._send(chunk, lease_number)
@@ -296,11 +295,25 @@ class SolverWorker:
         if item.step in run.steps:  # a second copy, as far as the learner knows: it would be dropped
             raise Refused(f"step {item.step} was yielded twice: number the samples with Sample(step=)")
         if num_steps > 1 and not 0 <= item.step < num_steps:
-            raise Refused(f"step {item.step} was yielded, and the problem's num_steps is {num_steps}")
+            raise Refused(
+                f"step {item.step} was yielded, and steps are 0 to {num_steps - 1} (num_steps is {num_steps})"
+            )
         run.steps.add(item.step)
         if self._one_geometry:
             run.geometry = run.geometry or item.geometry
             _require_same(run.geometry, item.geometry)
+
+    def _add(self, chunk: ChunkBuilder, run: _Run, sample: Sample, quantiles: np.ndarray) -> None:
+        """Add a sample to the chunk.
+
+        Raises Refused, with the step where there are several.
+        """
+        try:
+            chunk.add(run.simulation, sample, quantiles)
+        except Refused as error:
+            if max(self.problem.num_steps, len(run.steps)) == 1:
+                raise
+            raise Refused(f"step {sample.step}: {error}") from error
 
     def _fail(self, chunk: ChunkBuilder, simulation: int, error: BaseException) -> None:
         """Record what the problem's code raised, be it KeyboardInterrupt.
@@ -322,9 +335,9 @@ class SolverWorker:
         """The error in one line, with the last place in the user's files."""
         if isinstance(error, SAY_EVERYTHING):
             return text_of(error)
-        strategies = {type(solver.strategy).__module__ for solver in self._solvers.values()}
-        modules = [type(self.problem).__module__, *(name for name in strategies if not name.startswith("penstock."))]
-        return describe(error, *(getattr(sys.modules.get(name), "__file__", None) for name in modules))
+        strategies = [solver.strategy for solver in self._solvers.values()]
+        own = [strategy for strategy in strategies if not type(strategy).__module__.startswith("penstock.")]
+        return describe(error, *map(file_of, (self.problem, *own)))
 
     def _send(self, chunk: ChunkBuilder, lease_number: int) -> Iterator[Chunk]:
         self._on_begin(lease_number, None)

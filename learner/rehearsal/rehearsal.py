@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import re
 import shutil
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from penstock.errors import PenstockError, describe, raised_by_signal
+from penstock.errors import PenstockError, describe, file_of, raised_by_signal
 from penstock.layout import Block, Layout
 from penstock.learner.buffers.storage import counted_by
 from penstock.learner.checkpoints import checkpoint
@@ -165,11 +164,6 @@ def try_export(surrogate: Surrogate) -> str | None:
         reason = str(error) if isinstance(error, PenstockError) else describe(error, file_of(surrogate.model))
         return f"penstock export won't work, while training and penstock predict do: {reason}"
     return None
-
-
-def file_of(part: object) -> str | None:
-    """Return the file that defines the class of a part, such as a user's model."""
-    return getattr(sys.modules.get(type(part).__module__), "__file__", None)
 
 
 def _train(step: Optimization, batch_sizes: tuple[int, ...], begun: Callable[[], Optimization]) -> list[str]:

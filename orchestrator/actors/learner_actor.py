@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 
-from penstock.errors import PenstockError, describe, raised_by_signal, text_of
+from penstock.errors import PenstockError, describe, file_of, raised_by_signal, text_of
 from penstock.learner.learner import Learner
-from penstock.learner.rehearsal.rehearsal import file_of
 from penstock.messages import Lease
 from penstock.orchestrator.cluster.receiving import receiver_on
 from penstock.orchestrator.ledger import conditions

@@ -46,6 +46,7 @@ def examine() -> int:
         except (ImportError, OSError, PackageNotFoundError, AttributeError) as error:
             missing += 1
             table.add_row(Text("missing", "red"), name, Text(f"{error}. {hint}"))
+    table.add_row("", "gmsh", Text(_gmsh()))
     table.add_row("", "GPU", _gpu())
     table.add_row("", "cores", f"{len(os.sched_getaffinity(0))}")
     Console(soft_wrap=True, highlight=False).print(table)
@@ -76,6 +77,13 @@ def _petsc() -> str:
         raise ImportError("this PETSc computes in complex numbers, penstock's problems need real ones")
     packages = [name for name in ("mumps", "superlu_dist", "hypre") if PETSc.Sys.hasExternalPackage(name)]
     return f"{'.'.join(map(str, PETSc.Sys.getVersion()))}, {scalars}, with {', '.join(packages) or 'no direct solver'}"
+
+
+def _gmsh() -> str:
+    try:
+        return importlib.import_module("gmsh").__version__
+    except (ImportError, OSError) as error:  # the latter where a library is missing that gmsh is linked to
+        return f"none, which only problems with its meshes need: pip install 'penstock[geometry]' ({error})"
 
 
 def _gpu() -> str:

@@ -116,6 +116,7 @@ def ray_session(
     Raises:
         PenstockError: Ray does not start, or the cluster lacks something.
     """
+    tell("starting Ray ..." if address is None else f"joining the Ray cluster at {address} ...")
     import ray
 
     if address is None:

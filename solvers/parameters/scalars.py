@@ -103,7 +103,7 @@ class Uniform(Interval):
 
     def describe(self) -> str:
         """One line of prose for the card of an exported model."""
-        return f"uniform on [{self.low:g}, {self.high:g}] {self.unit}"
+        return f"uniform on [{self.low:g}, {self.high:g}]{_in(self.unit, ' ')}"
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class LogUniform(Interval):
 
     def describe(self) -> str:
         """One line of prose for the card of an exported model."""
-        return f"log-uniform on [{self.low:g}, {self.high:g}] {self.unit}"
+        return f"log-uniform on [{self.low:g}, {self.high:g}]{_in(self.unit, ' ')}"
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class Normal(Interval):
 
     def describe(self) -> str:
         """One line of prose for the card of an exported model."""
-        return f"normal with mean {self.mean:g} and standard deviation {self.deviation:g}, in {self.unit}"
+        return f"normal with mean {self.mean:g} and standard deviation {self.deviation:g}{_in(self.unit)}"
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ class TruncatedNormal(Interval):
         """One line of prose for the card of an exported model."""
         return (
             f"normal with mean {self.mean:g} and standard deviation {self.deviation:g}, truncated to "
-            f"[{self.low:g}, {self.high:g}], in {self.unit}"
+            f"[{self.low:g}, {self.high:g}]{_in(self.unit)}"
         )
 
 
@@ -298,7 +298,7 @@ class Discrete(Scalar):
 
     def describe(self) -> str:
         """One line of prose for the card of an exported model."""
-        return f"one of {', '.join(map(str, self.values))} with the same probability, in {self.unit}"
+        return f"one of {', '.join(map(str, self.values))} with the same probability{_in(self.unit)}"
 
 
 @dataclass(frozen=True)
@@ -332,7 +332,12 @@ class Fixed:
 
     def describe(self) -> str:
         """One line of prose for the card of an exported model."""
-        return f"fixed at {self.value}, in {self.unit}"
+        return f"fixed at {self.value}{_in(self.unit)}"
+
+
+def _in(unit: str, before: str = ", in ") -> str:
+    """The unit at the end of a description; nothing where there is none."""
+    return "" if unit == "1" else f"{before}{unit}"
 
 
 def _is_number(value: Any) -> bool:

@@ -87,7 +87,10 @@ class Case:
     design: str = "bench"
     of_deviation: bool = False
     assemblies: list[float] = field(default_factory=list)
-    """Seconds that the problem took before each system visited since this was cleared."""
+    """Seconds that the problem took for each system visited since this was cleared.
+
+    They begin with the solution of the system before it, of whatever family.
+    """
     _exact: dict[int, np.ndarray] = field(default_factory=dict)
     _ends: list[int] = field(default_factory=list)
     """Number of the first system after each simulation that was run to its end."""
@@ -157,7 +160,9 @@ class Case:
         def solve(system: LinearSystem) -> Solution:
             nonlocal number, wanted, start
             if self.family not in (None, system.family) or system.b.norm() == 0:  # x = 0 tells nothing
-                return _solution(system, self._solver(system))
+                solution = _solution(system, self._solver(system))
+                start = time.thread_time()  # what came before was for that system
+                return solution
             self.assemblies.append(time.thread_time() - start)
             if number == wanted:
                 wanted = None if visitor(number, system) else next(numbers, None)

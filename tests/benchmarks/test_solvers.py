@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -190,6 +191,26 @@ def record_of(seconds: dict[int, float], num_cold: int = 0) -> Record:
     record.solved = {i: Solved(None, 1, took) for i, took in seconds.items()}
     record.cold = set(list(seconds)[:num_cold])
     return record
+
+
+def test_assembly_is_what_follows_the_system_before_of_whatever_family(monkeypatch):
+    """By a clock that the problem turns: 5 s before each system of one family, and 100 s before each of the other."""
+    now = [0.0]
+    monkeypatch.setattr("penstock.solvers.referee.case.time", SimpleNamespace(thread_time=lambda: now[0]))
+
+    class Coupled(Darcy):
+        def simulate(self, parameters, solve):
+            def by_family(system):
+                for family, seconds in (("a", 5.0), ("b", 100.0), ("a", 5.0)):
+                    now[0] += seconds
+                    solution = solve(replace(system, family=family))
+                return solution
+
+            yield from super().simulate(parameters, by_family)
+
+    case = Case("two families", "Darcy", Coupled(resolution=4), 25, is_sequence=True, family="a")
+    case.visit(range(4), lambda number, system: None)
+    assert case.assemblies == [5.0] * 4
 
 
 def test_ratios_are_of_sums_over_the_systems_that_both_solved_warm():

@@ -3,12 +3,14 @@
 import os
 import pickle
 import signal
+from functools import lru_cache, partial
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.errors import MAX_CHARACTERS, PenstockError, describe, raised_by_signal, text_of
+from penstock.errors import MAX_CHARACTERS, PenstockError, describe, file_of, raised_by_signal, text_of
 
 
 def raised(error: BaseException) -> BaseException:
@@ -96,3 +98,17 @@ def test_signals_are_told_from_the_same_error_of_a_users_code(monkeypatch):
         signal.signal(signal.SIGTERM, before)
     for error in (KeyboardInterrupt(), SystemExit(143), GeneratorExit(), ValueError("SIGINT")):
         assert not raised_by_signal(raised(error))
+
+
+def test_the_place_is_in_the_file_of_the_function_that_was_given():
+    """The error is raised in a library that it calls, as by a mesh generator."""
+
+    def build(num):
+        return np.zeros(num)
+
+    own = partial(lru_cache(build), -1)
+    with pytest.raises(ValueError, match="negative dimensions") as caught:
+        own()
+    assert file_of(own) == file_of(Hostile) == __file__ and file_of(Hostile(7)) == __file__
+    assert file_of(7) is None
+    assert f"({__file__}, line " in describe(caught.value, file_of(own))

@@ -74,6 +74,16 @@ def test_a_mesh_is_built_once_and_checked():
     assert built == [1] and mesh.shape == (4,)
 
 
+def test_the_number_of_points_is_read_off_the_mesh():
+    """It is built once for that, and checked."""
+    built = []
+    mesh = Mesh(None, 2, lambda: built.append(1) or rectangle())
+    assert mesh.num_points == 4 and mesh.shape == (4,) and len(mesh.arrays.points) == 4 and built == [1]
+    assert Mesh(None, 2, rectangle) == MESH
+    with pytest.raises(PenstockError, match=r"build\(\) gives points \[4, 2\], and the geometry says \[4, 3\]"):
+        Mesh(None, 3, rectangle)
+
+
 @pytest.mark.parametrize(
     ("mesh", "expected"),
     [

@@ -2,6 +2,7 @@
 
 import re
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -221,7 +222,7 @@ def test_a_problem_with_draws_of_its_own_has_no_ranks():
     [
         (1, None),
         (3, None),
-        (2, "step 2 was yielded, and the problem's num_steps is 2"),
+        (2, "step 2 was yielded, and steps are 0 to 1 (num_steps is 2)"),
         (4, "3 samples were yielded, and the problem's num_steps is 4"),
     ],
 )
@@ -231,6 +232,19 @@ def test_a_simulation_must_have_the_steps_that_its_problem_says(num_steps, reaso
     failed = {i: why for chunk in worker_of(problem).stream(lease(0, 1)) for i, why in chunk.failed.items()}
     assert len(failed) == (0 if reason is None else 2)
     assert all(reason in why for why in failed.values())
+
+
+@pytest.mark.parametrize(("num_steps", "bad", "place"), [(1, 0, ""), (1, 1, "step 1: "), (3, 0, "step 0: ")])
+def test_a_sample_that_is_refused_is_named_by_its_step(num_steps, bad, place):
+    class NotFinite(Steps):
+        def simulate(self, parameters, solve):
+            for sample in super().simulate(parameters, solve):
+                yield replace(sample, outputs={"u": sample.outputs["u"] * (np.nan if sample.step == bad else 1.0)})
+
+    problem = NotFinite()
+    problem.num_steps = num_steps
+    (reason,) = (why for chunk in worker_of(problem).stream(lease(0)) for why in chunk.failed.values())
+    assert reason == f"{place}'u' holds values that are not finite: 4 of 4, first at [0]"
 
 
 class Careless(Steps):

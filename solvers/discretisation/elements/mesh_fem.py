@@ -58,11 +58,12 @@ class MeshElements:
         arrays: the mesh.
         degree: of the polynomials, 1 or above. Values go in and come out at the points of the mesh whatever it is.
         components: C; u is a vector field where it is above 1.
-        fixed: the part of the boundary where u is given; all of it where absent.
+        fixed: the part of the boundary where u is given, all components of it together; all of it where absent. None
+            leaves natural conditions everywhere, and `given` is then in no equation.
         comm: the ranks that the mesh is distributed over; this process alone where absent.
 
     Raises:
-        ValueError: no facet lies on the part that is fixed.
+        ValueError: no facet lies on `fixed`.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class MeshElements:
         *,
         degree: int = 1,
         components: int = 1,
-        fixed: Part = everywhere,
+        fixed: Part | None = everywhere,
         comm: MPI.Comm | None = None,
     ):
         from mpi4py import MPI  # before dolfinx and petsc4py, which would otherwise load another MPI
@@ -99,7 +100,11 @@ class MeshElements:
         self.num_moves = 0
 
         self.given = dolfinx.fem.Function(self.space)
-        self.conditions = [self.condition(self.given, fixed)]
+        self.conditions = []
+        if fixed is not None:
+            facets = self._facets(fixed, "fixed: {}; give None where u is given nowhere")
+            dofs = dolfinx.fem.locate_dofs_topological(self.space, self.dimension - 1, facets)
+            self.conditions = [dolfinx.fem.dirichletbc(self.given, dofs)]
 
     def move(self, points: np.ndarray) -> None:
         """Put the points of the mesh elsewhere, [P, d].
@@ -117,7 +122,10 @@ class MeshElements:
         return dolfinx.fem.Function(self._linear[0])
 
     def fill(self, function: dolfinx.fem.Function, values: np.ndarray) -> None:
-        """Give a function from `function` its values at the points, [P]."""
+        """Give a function its values at the points, [P].
+
+        It is one from `function`, or `given` where u is a scalar of degree 1.
+        """
         function.x.array[:] = values[self._linear[1]]
 
     def constants(self, names: Iterable[str]) -> dict[str, dolfinx.fem.Constant]:
@@ -144,7 +152,8 @@ class MeshElements:
         import dolfinx
 
         space = given.function_space if of is None else of
-        dofs = dolfinx.fem.locate_dofs_topological(space, self.dimension - 1, self._facets(part))
+        facets = self._facets(part, "condition(part): {}")
+        dofs = dolfinx.fem.locate_dofs_topological(space, self.dimension - 1, facets)
         return dolfinx.fem.dirichletbc(given, dofs)
 
     def on(self, part: Part) -> ufl.Measure:
@@ -156,7 +165,7 @@ class MeshElements:
         import dolfinx
         import ufl
 
-        facets = np.sort(self._facets(part))
+        facets = np.sort(self._facets(part, "on(part): {}"))
         tags = dolfinx.mesh.meshtags(self.mesh, self.dimension - 1, facets, np.ones_like(facets))
         return ufl.Measure("ds", domain=self.mesh, subdomain_data=tags, subdomain_id=1)
 
@@ -208,7 +217,7 @@ class MeshElements:
         dofs, firsts = np.unique(space.dofmap.list[:, : self.corners.shape[1]], return_index=True)
         return dofs, self.corners.ravel()[firsts]
 
-    def _facets(self, part: Part) -> np.ndarray:
+    def _facets(self, part: Part, refusal: str) -> np.ndarray:
         import dolfinx
 
         self.mesh.topology.create_connectivity(self.dimension - 1, self.dimension)
@@ -216,7 +225,8 @@ class MeshElements:
             self.mesh, self.dimension - 1, lambda x: part(x[: self.dimension])
         )
         if not self.mesh.comm.allreduce(len(facets)):
-            raise ValueError("a part of the boundary has no facet: no facet has all its corners there")
+            reason = "no facet of the boundary has all its corners on this part; widen its tolerance or refine the mesh"
+            raise ValueError(refusal.format(reason))
         return facets
 
 

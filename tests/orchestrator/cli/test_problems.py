@@ -101,11 +101,13 @@ def test_a_card_has_equation_laws_fields_systems_and_costs(tmp_path, monkeypatch
 
 def test_the_card_says_what_a_derivative_costs_against_a_solve():
     """Where systems share a matrix: 3 of 4 per simulation here, and none without derivatives."""
-    measured = measure(Darcy(resolution=6, medium="log_normal", derivatives=3), 3)
+    measured = measure(Darcy(resolution=6, medium="log_normal", derivatives=3), 4)
     systems = measured.systems["darcy"]
-    assert (systems.count, systems.num_kept, systems.num_new) == (12, 9, 2)
+    assert (systems.count, len(systems.kept_seconds), len(systems.new_seconds)) == (16, 12, 3)
     printed = "\n".join(costs(measured))
     assert re.search(r"^    darcy: a further right-hand side of a matrix takes \d+ % of the first one's", printed, re.M)
+    systems.kept_seconds, systems.new_seconds = [1.0] * 11 + [1000.0], [0.5, 900.0, 4.0]
+    assert systems.kept_share == 1 / 4
     assert measure(Darcy(resolution=6), 2).systems["darcy"].kept_share is None
 
 

@@ -35,8 +35,9 @@ def test_values_go_to_the_points_where_dolfinx_has_them(dimension):
     function.interpolate(lambda x: 1 + x[:dimension].T @ np.arange(1, dimension + 1))
     np.testing.assert_allclose(elements.at_points(function.x.petsc_vec), linear, rtol=1e-14)
     np.testing.assert_allclose(elements.at_dofs(linear).array_r, function.x.array, rtol=1e-14)
-    elements.fill(function, linear**2)
-    np.testing.assert_array_equal(elements.at_points(function.x.petsc_vec), linear**2)
+    for each in (function, elements.given):
+        elements.fill(each, linear**2)
+        np.testing.assert_array_equal(elements.at_points(each.x.petsc_vec), linear**2)
 
 
 @pytest.mark.parametrize("dimension", [1, 2, 3])
@@ -179,7 +180,25 @@ def test_a_form_without_data_is_assembled_once():
 
 
 def test_a_part_of_the_boundary_without_a_facet_is_refused():
-    with pytest.raises(ValueError, match="no facet has all its corners there"):
+    with pytest.raises(
+        ValueError, match=r"^fixed: no facet .* has all its corners on this part; .*; give None where u"
+    ):
         MeshElements(mesh_of(2), fixed=plane(0, 0.5))
-    with pytest.raises(ValueError, match="no facet has all its corners there"):
+    with pytest.raises(ValueError, match=r"^on\(part\): no facet .* has all its corners on this part; [^;]*mesh$"):
         MeshElements(mesh_of(2)).on(plane(1, 7.0))
+
+
+def test_without_given_values_conditions_are_natural_everywhere():
+    """Then A is the stiffness of all points, and what `given` holds counts nowhere."""
+    from ufl import dx, grad, inner
+
+    mesh = mesh_of(2)
+    elements = MeshElements(mesh, fixed=None)
+    elements.fill(elements.given, np.ones(len(mesh.points)))
+    rows, columns, values = mesh.stiffness()
+    K = csr_array((values, (rows, columns)), shape=(len(mesh.points),) * 2).toarray()
+    u, v = elements.trial, elements.test
+    system = WeakForm(elements, inner(grad(u), grad(v)) * dx, v * dx, family="neumann").system()
+    order = np.rint(elements.at_dofs(np.arange(len(mesh.points))).array_r).astype(int)
+    np.testing.assert_allclose(to_scipy(system.A).toarray(), K[np.ix_(order, order)], atol=1e-11 * abs(K).max())
+    np.testing.assert_allclose(elements.at_points(system.b), mesh.weights, rtol=1e-12)
