@@ -88,7 +88,8 @@ class Constant(Strategy):
             attempt = self._solve_in_span(system, tolerance)
         else:
             attempt = self._solve_directly(system, tolerance)
-        return replace(attempt, setup_seconds=comparing_seconds + attempt.setup_seconds)
+        attempt.setup_seconds += comparing_seconds
+        return attempt
 
     def kept(self, system: LinearSystem, tolerance: Tolerance) -> LinearSystem | None:
         if self._matrix is None or self._is_low_rank or not self._blocks_serve or not self._matrix.equals(system.A):
@@ -124,7 +125,7 @@ class Constant(Strategy):
         self._block, self._blocks_serve = None, True
 
     def _solve_directly(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
-        attempt = self._direct.solve(replace(system, A=self._matrix.matrix), tolerance)
+        attempt = self._direct.solve(system, tolerance, copied=self._matrix.matrix)
         self.recycles = self._direct.recycles
         return attempt
 
