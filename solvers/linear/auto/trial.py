@@ -184,13 +184,13 @@ class Trial:
         Args:
             system: the system.
             tolerance: when the strategies may stop.
-            number: the system's number among those with its matrix, from 1 on; no round is held unless it is in
-                `turns`.
+            number: the system's number among those with its matrix, from 1 on. A round is held where it is in `turns`;
+                the first round at a new matrix.
 
         Returns:
             The best solution.
         """
-        if number not in self.turns:
+        if number not in self.turns or (number > 1 and self._num_rounds == 0):
             return self._left[0].solve_untimed(system, tolerance)
         weight = self.turns[number]
         if self._num_rounds == 0:

@@ -257,7 +257,7 @@ def test_a_new_matrix_counts_once_for_all_of_its_systems(clock):
     assert trial.turns == {1: 1, 5: 9}
     assert contender.seconds == pytest.approx(
         [(new + 9 * same) / 10]
-    )  # of the second matrix; the first one is the warm-up
+    )  # of the second matrix
 
 
 def test_a_system_for_which_all_were_cut_is_solved_all_the_same(clock):
