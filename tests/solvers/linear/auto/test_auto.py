@@ -8,8 +8,6 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-import scipy.sparse
-import scipy.sparse.linalg
 from mpi4py import MPI
 from petsc4py import PETSc
 
@@ -17,58 +15,19 @@ from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.messages import Decision, Lease
 from penstock.solvers.linear import LinearSolver
-from penstock.solvers.linear.auto.auto import LONG, Auto, describe
+from penstock.solvers.linear.auto.auto import Auto, describe
 from penstock.solvers.linear.auto.candidates import Candidate, candidates
 from penstock.solvers.linear.auto.trial import Contender, Trial
 from penstock.solvers.linear.auto.watch import Watch
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.iterative.petsc import Krylov
-from penstock.solvers.linear.strategy import Strategy, Tolerance
+from penstock.solvers.linear.strategy import Tolerance
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import GridDofs, LinearSystem, Outcome, Problem
 from penstock.solvers.worker import SolverWorker
+from tests.support.families import SIZE, Family, error
 
 RTOL = 1e-8
-SIZE = 12
-
-
-class Family:
-    """Systems of -∇·(a ∇u) + wind ∂u/∂x = f on SIZE x SIZE points.
-
-    a is random on every edge. One matrix is overwritten in place.
-    """
-
-    def __init__(self, *, wind=0.0, seed=0, **properties):
-        self.generator = np.random.default_rng(seed)
-        ones = np.ones(SIZE)
-        difference = scipy.sparse.diags_array([ones, -ones], offsets=[0, -1], shape=(SIZE + 1, SIZE))
-        eye = scipy.sparse.eye_array(SIZE)
-        self.gradient = scipy.sparse.vstack([scipy.sparse.kron(difference, eye), scipy.sparse.kron(eye, difference)])
-        self.wind = wind * scipy.sparse.kron(difference.tocsr()[:-1], eye)
-        self.matrix = None
-        self.properties = {"is_spd": wind == 0.0} | properties
-
-    def system(self, *, contrast=2.0, constant=False) -> LinearSystem:
-        edges = self.gradient.shape[0]
-        a = np.ones(edges) if constant else contrast ** self.generator.uniform(0, 1, edges)
-        A = scipy.sparse.csr_array(self.gradient.T @ scipy.sparse.diags_array(a) @ self.gradient + self.wind)
-        if self.matrix is None:
-            self.matrix = PETSc.Mat().createAIJ(A.shape, csr=(A.indptr, A.indices, A.data), comm=MPI.COMM_SELF)
-            self.vector = self.matrix.createVecLeft()
-        self.matrix.setValuesCSR(A.indptr, A.indices, A.data)
-        self.matrix.assemble()
-        self.vector.array = self.generator.standard_normal(A.shape[0])
-        return LinearSystem(A=self.matrix, b=self.vector, **self.properties)
-
-
-def expected(system: LinearSystem) -> np.ndarray:
-    indptr, indices, data = system.A.getValuesCSR()
-    return scipy.sparse.linalg.spsolve(scipy.sparse.csc_array((data, indices, indptr)).T.tocsc(), system.b.array_r)
-
-
-def error(system: LinearSystem, x) -> float:
-    solution = expected(system)
-    return np.linalg.norm(x.array_r - solution) / np.linalg.norm(solution)
 
 
 def grid(*shape: int) -> GridDofs:
@@ -225,51 +184,6 @@ def test_the_first_candidate_is_taken_where_none_solves_anything():
     assert trial.is_over and trial.winner.label == "a"
 
 
-class Clocked(Strategy):
-    """Direct solves that take the seconds told, by a clock of their own."""
-
-    name = "clocked"
-
-    def __init__(self, clock: list[float], *seconds: float):
-        self.clock, self.seconds, self.direct = clock, itertools.chain(seconds, itertools.repeat(seconds[-1])), Direct()
-
-    def solve(self, system, tolerance):
-        attempt = self.direct.solve(system, tolerance)
-        self.clock[0] += next(self.seconds)
-        return attempt
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    clock, ticks = [0.0], itertools.count()
-    monkeypatch.setattr(time, "thread_time", lambda: clock[0] + 1e-9 * next(ticks))
-    return clock
-
-
-def test_a_new_matrix_counts_once_for_all_of_its_systems(clock):
-    family, tolerance = Family(), Tolerance(RTOL)
-    new, same = 40.0, 1.0
-    contender = Contender(Candidate("a", lambda: Clocked(clock, *[new, same] * 3, same)), tolerance)
-    trial = Trial([contender], stay=10)
-    for number in [*range(1, 11)] * 2:
-        if number in trial.turns:
-            assert trial.solve(family.system(), tolerance, number).outcome is Outcome.CONVERGED
-    assert trial.turns == {1: 1, 5: 9}
-    assert contender.seconds == pytest.approx(
-        [(new + 9 * same) / 10]
-    )  # of the second matrix
-
-
-def test_a_system_for_which_all_were_cut_is_solved_all_the_same(clock):
-    family, tolerance = Family(), Tolerance(RTOL)
-    trial = Trial([Contender(Candidate(name, lambda: Clocked(clock, 1.0, 1.0, 100.0)), tolerance) for name in "ab"])
-    for _ in range(3):
-        system = family.system()
-        attempt = trial.solve(system, tolerance)
-        assert attempt.outcome is Outcome.CONVERGED and error(system, attempt.x) <= 1e-6
-    assert trial.winner.seconds == pytest.approx([1.0])
-
-
 # The strategy.
 
 
@@ -316,51 +230,6 @@ def test_a_matrix_that_does_not_stay_constant_is_tried_anew():
         assert error(system, solver(system).x) <= 1e-6
     (decision,) = solver.decisions
     assert decision.number == 1 and len(decision.seconds) > 1
-
-
-def test_a_matrix_that_stays_is_taken_as_constant_for_good():
-    family, solver = Family(), LinearSolver(Auto(), rtol=RTOL)
-    for _ in range(2 * LONG):
-        assert solver(family.system(constant=True)).strategy in ("auto", "constant")
-    (decision,) = solver.decisions
-    assert (decision.number, decision.strategy, decision.seconds) == (0, "constant", {})
-
-
-def solve_in_stays(solver: LinearSolver, stays: list[int]) -> None:
-    family = Family()
-    for stay in stays:
-        first = family.system()
-        values = first.A.getValuesCSR()
-        for _ in range(stay):
-            system = family.system()
-            system.A.setValuesCSR(*values)
-            system.A.assemble()
-            solution = solver(system)
-            assert solution.converged and error(system, solution.x) <= 1e-6
-    assert solver.num_retried == 0
-
-
-def test_constant_is_timed_where_the_matrix_changes_every_10_systems(caplog):
-    solver = LinearSolver(Auto(), rtol=RTOL)
-    solve_in_stays(solver, [10] * 12)
-    (decision,) = solver.decisions
-    assert decision.number == 1 and {"constant", "direct (petsc)"} <= decision.seconds.keys()
-    assert "per solve with 10 systems per matrix, over" in decision.reason
-    assert not caplog.records
-
-
-def test_a_matrix_that_changes_once_and_then_stays_is_constant_again():
-    solver = LinearSolver(Auto(), rtol=RTOL)
-    solve_in_stays(solver, [4, LONG + 1])
-    (decision,) = solver.decisions
-    assert (decision.number, decision.strategy, decision.seconds) == (1, "constant", {})
-
-
-def test_shorter_stays_begin_the_trial_again():
-    solver = LinearSolver(Auto(), rtol=RTOL)
-    solve_in_stays(solver, [30] * 2 + [6] * 12)
-    (decision,) = solver.decisions
-    assert decision.number == 1 and "with 6 systems per matrix" in decision.reason
 
 
 def test_zero_right_hand_side():
