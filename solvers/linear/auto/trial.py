@@ -48,6 +48,13 @@ class Contender:
         self._num_timed = candidate.num_timed
         self._upkeep = candidate.upkeep
         self._iteration_seconds = 0.0
+        self._stay = 1
+        self._sum, self._num_summed = 0.0, 0
+
+    def enter(self, stay: int) -> None:
+        """Begin a trial in which a matrix stays for `stay` systems."""
+        self._stay = stay
+        self._sum, self._num_summed = 0.0, 0
 
     @property
     def is_warm(self) -> bool:
@@ -79,10 +86,23 @@ class Contender:
         kept = KEPT_FIRST if len(self.seconds) == self._num_timed - 2 else KEPT
         return self.is_judged and self.cost > kept * best
 
-    def solve(self, system: LinearSystem, tolerance: Tolerance, limit: float, product_seconds: float) -> Attempt:
+    def solve_untimed(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+        """One attempt that takes as long as it takes, and counts for nothing."""
+        return guarded(self.strategy.solve, system, tolerance)
+
+    def solve(
+        self, system: LinearSystem, tolerance: Tolerance, limit: float, product_seconds: float, weight: int
+    ) -> Attempt:
         """One attempt, which fails if it takes more than `limit` seconds.
 
         Iterative methods are cut there; the set-up of others may take longer.
+
+        Args:
+            system: the system.
+            tolerance: when the strategy may stop.
+            limit: in seconds.
+            product_seconds: the seconds of a product with A.
+            weight: the number of systems with this matrix that it stands for.
         """
         cut = tolerance
         if limit < math.inf:
@@ -99,11 +119,15 @@ class Contender:
             return replace(attempt, outcome=Outcome.STAGNATION)
         if self.is_warm and seconds > limit:  # as if it had been cut there
             return replace(attempt, outcome=Outcome.ITERATION_LIMIT, reason="too slow to be tried further")
-        self._iteration_seconds = seconds / max(attempt.iterations, 1)
-        if self.is_warm:
-            self.seconds.append(seconds)
-        else:
-            self._num_cold -= 1
+        self._iteration_seconds = max(seconds - attempt.setup_seconds, 0.0) / max(attempt.iterations, 1)
+        self._sum += weight * seconds
+        self._num_summed += weight
+        if self._num_summed == self._stay:
+            if self.is_warm:
+                self.seconds.append(self._sum / self._stay)
+            else:
+                self._num_cold -= 1
+            self._sum, self._num_summed = 0.0, 0
         return attempt
 
 
@@ -115,12 +139,21 @@ class Trial:
     accuracy, all solve to the same error. Times are processor times, so other programs on the machine have no
     influence.
 
+    Where a matrix stays for several systems, its first one shows what a new matrix costs, one in their middle what
+    the others cost: a time is the mean of one and `stay` - 1 of these. The first contender solves the systems between.
+
     Args:
         contenders: the likeliest first, so that a good bound on the others is known early.
+        stay: the number of systems that a matrix stays for.
     """
 
-    def __init__(self, contenders: Sequence[Contender]):
+    def __init__(self, contenders: Sequence[Contender], *, stay: int = 1):
         self.is_over = False
+        self.turns = {1: 1} if stay == 1 else {1: 1, max(2, stay // 2): stay - 1}
+        """Which systems of a matrix are timed, and how many each stands for."""
+        self.stay = stay
+        for contender in contenders:
+            contender.enter(stay)
         self.slow: set[str] = set()
         """Labels of contenders without a time that were cut, or not tried because they would have been."""
         self._left = list(contenders)
@@ -145,12 +178,21 @@ class Trial:
         for contender in self._left:
             contender.strategy.reset()
 
-    def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+    def solve(self, system: LinearSystem, tolerance: Tolerance, number: int = 1) -> Attempt:
         """Hold one round: every contender that is left solves the system.
+
+        Args:
+            system: the system.
+            tolerance: when the strategies may stop.
+            number: the system's number among those with its matrix, from 1 on. A round is held where it is in `turns`;
+                the first round at a new matrix.
 
         Returns:
             The best solution.
         """
+        if number not in self.turns or (number > 1 and self._num_rounds == 0):
+            return self._left[0].solve_untimed(system, tolerance)
+        weight = self.turns[number]
         if self._num_rounds == 0:
             self._product_seconds = _seconds_of_product(system)
         attempts: dict[Contender, Attempt] = {}
@@ -159,9 +201,8 @@ class Trial:
         for contender in self._left[turn:] + self._left[:turn]:
             if contender.is_done or (self._num_rounds == 0 and self._is_too_dear(contender, solved)):
                 continue
-            attempts[contender] = self._attempt(contender, system, tolerance, solved)
-        if not solved and self.winner.is_done:
-            attempts[self.winner] = self._attempt(self.winner, system, tolerance, solved)
+            attempts[contender] = self._attempt(contender, system, tolerance, solved, weight)
+        uncut = None if solved else self._solved_uncut(attempts, solved, system, tolerance)
         self._num_rounds += 1
         if not solved:
             self._num_fruitless += 1
@@ -184,7 +225,7 @@ class Trial:
         are_done = all(contender.is_done for contender in kept)
         are_judged = all(contender.is_judged for contender in kept)
         self.is_over = are_done or (are_judged and (len(kept) == 1 or self._spent > BUDGET * best))
-        return _best_of(solved, system, tolerance)
+        return uncut or _best_of(solved, system, tolerance)
 
     def _best(self, solved: Iterable[Contender]) -> float:
         """The least seconds of a solve so far."""
@@ -195,12 +236,37 @@ class Trial:
         best = self._best(solved)
         return self._spent > BUDGET * best or contender.least * self._product_seconds > HOPELESS * best
 
+    def _solved_uncut(
+        self,
+        attempts: dict[Contender, Attempt],
+        solved: dict[Contender, Attempt],
+        system: LinearSystem,
+        tolerance: Tolerance,
+    ) -> Attempt | None:
+        """The solution by the best contender that was cut or not asked, noted in `solved`; None if there is none.
+
+        That the trial was too short for a system is no failure of a strategy.
+        """
+        for contender in sorted(self._left, key=lambda contender: contender.cost):
+            if contender not in attempts or attempts[contender].outcome is Outcome.ITERATION_LIMIT:
+                attempt = contender.solve_untimed(system, tolerance).checked(system)
+                if attempt.outcome is Outcome.CONVERGED and attempt.meets(tolerance):
+                    solved[contender] = attempt
+                    return attempt
+                attempts[contender] = attempt
+        return None
+
     def _attempt(
-        self, contender: Contender, system: LinearSystem, tolerance: Tolerance, solved: dict[Contender, Attempt]
+        self,
+        contender: Contender,
+        system: LinearSystem,
+        tolerance: Tolerance,
+        solved: dict[Contender, Attempt],
+        weight: int,
     ) -> Attempt:
         """One attempt, noted in `solved` if it converged."""
-        limit = CUT * self.winner.cost if contender.is_warm else FIRST_CUT * self._best(solved)
-        attempt = contender.solve(system, tolerance, limit, self._product_seconds)
+        limit = CUT * self.winner.cost * self.stay / weight if contender.is_warm else FIRST_CUT * self._best(solved)
+        attempt = contender.solve(system, tolerance, limit, self._product_seconds, weight)
         self._spent += contender.last_seconds
         if attempt.outcome is Outcome.CONVERGED:
             solved[contender] = attempt

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.linalg
+import scipy.linalg.lapack
 
 from penstock.solvers.linear.direct.block_factor import BlockFactor, can_block
 from penstock.solvers.linear.direct.direct import Direct
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 # The most right-hand sides that are kept.
 MAX_RANK = 64
+# With fewer entries in the factor, a back-solve takes no longer than to find coordinates in the span, 0.25 ms: they tie
+# at 4096 unknowns with 68,000 entries, and the span takes 0.6 of the time at 10,000 with 200,000.
+MIN_ENTRIES = 50_000
+# A span opens this many times later than the last matrix went whose span did not pay.
+PATIENCE = 2
 # A distance from the span below this fraction of ||b|| is rounding.
 ROUNDING = 1e-12
 # A right-hand side depends on the others if they leave less than this fraction of its sketch's length.
@@ -37,7 +42,9 @@ class Constant(Strategy):
     and n = 7e4 takes 0.5 ms where a back-solve takes 1.7 (PETSc) or 8.4 (MUMPS). A b that is not in the span is solved,
     and joins it. Once there are 64, or enough that the product would cost as much as the back-solve, the right-hand
     sides of this matrix are taken to have no low rank, and each costs a back-solve. A matrix with other values drops
-    factor and span; while it keeps changing this is `Direct`.
+    factor and span; while it keeps changing this is `Direct`. It stays so for small matrices, whose back-solve costs
+    less than the product's preparation, and where matrices go before their spans have paid: a span that had solved
+    fewer systems than it had joined lets those of later matrices wait until a matrix has served twice as many.
 
     Where A is SPD, right-hand sides without low rank that come several at a time are solved in blocks of eight
     (`BlockFactor`), which takes less than half the time of each.
@@ -59,6 +66,8 @@ class Constant(Strategy):
         self._matrix: MatrixCopy | None = None
         self._span: Span | None = None
         self._is_low_rank = True
+        self._num_uses = self._num_saved = 0  # systems with this matrix, and those that the span has solved
+        self._patience = 1  # systems with a matrix before its span opens
         self._block: BlockFactor | None = None
         self._blocks_serve = True
 
@@ -71,15 +80,16 @@ class Constant(Strategy):
             is_known = self._matrix.equals(system.A)
             if not is_known:
                 self._matrix.overwrite(system.A)
-                self._span, self._is_low_rank = None, True
-                self._block, self._blocks_serve = None, True
+                self._forget_right_hand_sides()
         self.num_matrices += not is_known
+        self._num_uses += 1
         comparing_seconds = time.thread_time() - start
-        if is_known and self._is_low_rank:
+        if self._is_low_rank and self._num_uses > self._patience:
             attempt = self._solve_in_span(system, tolerance)
         else:
             attempt = self._solve_directly(system, tolerance)
-        return replace(attempt, setup_seconds=comparing_seconds + attempt.setup_seconds)
+        attempt.setup_seconds += comparing_seconds
+        return attempt
 
     def kept(self, system: LinearSystem, tolerance: Tolerance) -> LinearSystem | None:
         if self._matrix is None or self._is_low_rank or not self._blocks_serve or not self._matrix.equals(system.A):
@@ -106,13 +116,24 @@ class Constant(Strategy):
             for check, is_good in zip(checks, are_good, strict=True)
         ]
 
+    def _forget_right_hand_sides(self) -> None:
+        if self._num_uses > self._patience:
+            num_solved_directly = self._num_uses - self._patience - self._num_saved
+            self._patience = 1 if self._num_saved > num_solved_directly else PATIENCE * self._num_uses
+        self._num_uses = self._num_saved = 0
+        self._span, self._is_low_rank = None, True
+        self._block, self._blocks_serve = None, True
+
     def _solve_directly(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
-        attempt = self._direct.solve(replace(system, A=self._matrix.matrix), tolerance)
+        attempt = self._direct.solve(system, tolerance, copied=self._matrix.matrix)
         self.recycles = self._direct.recycles
         return attempt
 
     def _solve_in_span(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
         if self._span is None:
+            if self._direct.fill * system.A.getSize()[0] < MIN_ENTRIES:
+                self._is_low_rank = False
+                return self._solve_directly(system, tolerance)
             # A back-solve reads 24 bytes for every entry of a triangle, the product 8 r bytes per row.
             self._span = Span(system.b, max_rank=int(min(MAX_RANK, 2 * self._direct.fill)))
         # A large part of the error may be small in b: where the error counts, b must be in the span up to rounding.
@@ -122,12 +143,13 @@ class Constant(Strategy):
             attempt = Attempt(x=x, outcome=Outcome.CONVERGED).checked(system)
             if attempt.meets(tolerance):  # a part of b outside the span may be small next to its largest entries
                 self.recycles = True
+                self._num_saved += 1
                 return attempt
         attempt = self._solve_directly(system, tolerance)
         if self._span.is_full:
             self._span, self._is_low_rank = None, False
         elif attempt.outcome is Outcome.CONVERGED:
-            self._span.append(system.b, attempt.x, attempt.check.residual_norm)
+            self._span.append(attempt.x, attempt.check.residual_norm)
         return attempt
 
 
@@ -152,6 +174,7 @@ class Span:
         self._signs = np.random.default_rng(self._comm.rank).choice([-1.0, 1.0], size=num_rows)
         self._signed = np.zeros(-(-num_rows // SKETCH_SIZE) * SKETCH_SIZE)
         self._num_dependent = 0
+        self._last: tuple[np.ndarray, ...] = ()  # the sketch of the last b, and its parts in and outside the span
 
     @property
     def is_full(self) -> bool:
@@ -165,8 +188,12 @@ class Span:
         larger than (max_distance + max_error) ||b||.
         """
         s = self._sketch(b.array_r)
-        coordinates, outside = self._split(s)
-        c = scipy.linalg.solve_triangular(self._R[: self.rank, : self.rank], coordinates)
+        self._last = s, *self._split(s)
+        if self.rank == 0:
+            return None
+        _, coordinates, outside = self._last
+        # SciPy's solve_triangular takes 0.1 ms to look at its arguments.
+        c, _ = scipy.linalg.lapack.dtrtrs(self._R[: self.rank, : self.rank], coordinates)
         # Nearly dependent columns make c large, and the residuals of X with it.
         norm_b, error = b.norm(), np.abs(c) @ self._residuals[: self.rank]
         if not (np.linalg.norm(outside) <= max_distance * norm_b and error <= max_error * norm_b):
@@ -175,10 +202,14 @@ class Span:
         x.array = self._X[:, : self.rank] @ c
         return x
 
-    def append(self, b: PETSc.Vec, x: PETSc.Vec, residual_norm: float) -> None:
-        """Add a solution with ||b - A x|| = residual_norm, unless b depends on the others."""
-        s = self._sketch(b.array_r)
-        coordinates, outside = self._split(s)
+    def append(self, x: PETSc.Vec, residual_norm: float) -> None:
+        """Add the x of the b that `solution` was asked for last, unless b depends on the others.
+
+        Args:
+            x: with ||b - A x|| = residual_norm.
+            residual_norm: that length.
+        """
+        s, coordinates, outside = self._last
         length = np.linalg.norm(outside)
         if not length > DEPENDENT * np.linalg.norm(s):
             self._num_dependent += 1

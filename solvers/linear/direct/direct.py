@@ -110,15 +110,23 @@ class Direct(Strategy):
         """Count systems with the factored matrix that were solved by another factor."""
         self._num_solved += count
 
-    def solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+    def solve(self, system: LinearSystem, tolerance: Tolerance, *, copied: PETSc.Mat | None = None) -> Attempt:
+        """Solve one system, as every strategy does.
+
+        Args:
+            system: the system.
+            tolerance: when to stop.
+            copied: a copy of A to factor, whose factor is kept while A may be overwritten; A itself where absent.
+        """
         self._num_solved += 1
+        matrix = copied or system.A
         if self.solver is None:
-            self._choose_package(system)
+            self._choose_package(system, matrix)
         elif self.solver == "petsc" and system.A.comm.size > 1:
             raise ValueError(ONE_RANK)
         may_change = self.solver is None and self._package == "petsc"
         try:
-            attempt = self._solve(system, tolerance)
+            attempt = self._solve(system, matrix, tolerance)
         except numerical_failures():  # PETSc needs every diagonal entry in the pattern
             if not may_change:
                 raise
@@ -126,12 +134,12 @@ class Direct(Strategy):
         if may_change and (attempt is None or attempt.outcome is not Outcome.CONVERGED):
             self._petsc_serves = False
             self._take("mumps")
-            attempt = self._solve(system, tolerance)
+            attempt = self._solve(system, matrix, tolerance)
         return attempt
 
-    def _choose_package(self, system: LinearSystem) -> None:
+    def _choose_package(self, system: LinearSystem, matrix: PETSc.Mat) -> None:
         num_uses = self._num_uses
-        if self._matrix == system.A and self._matrix_state == system.A.stateGet():
+        if self._matrix == matrix and self._matrix_state == matrix.stateGet():
             self._num_uses += 1
         else:
             self._num_uses = 1
@@ -151,12 +159,12 @@ class Direct(Strategy):
         if package != self._package:
             self._ksp, self._package = None, package
 
-    def _solve(self, system: LinearSystem, tolerance: Tolerance) -> Attempt:
+    def _solve(self, system: LinearSystem, matrix: PETSc.Mat, tolerance: Tolerance) -> Attempt:
         start = time.thread_time()
-        if self._ksp is None or (self._matrix != system.A and not serves(self._ksp, system.A)):
+        if self._ksp is None or (self._matrix != matrix and not serves(self._ksp, matrix)):
             self._ksp = self._new_ksp(system)
-        self._factorisation.set_up(system.A, system)
-        self._matrix, self._matrix_state = system.A, system.A.stateGet()
+        self._factorisation.set_up(matrix, system)
+        self._matrix, self._matrix_state = matrix, matrix.stateGet()
         setup_seconds = time.thread_time() - start
         x = system.b.duplicate()
         self._ksp.solve(system.b, x)

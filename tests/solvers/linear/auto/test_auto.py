@@ -8,8 +8,6 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-import scipy.sparse
-import scipy.sparse.linalg
 from mpi4py import MPI
 from petsc4py import PETSc
 
@@ -27,48 +25,9 @@ from penstock.solvers.linear.strategy import Tolerance
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import GridDofs, LinearSystem, Outcome, Problem
 from penstock.solvers.worker import SolverWorker
+from tests.support.families import SIZE, Family, error
 
 RTOL = 1e-8
-SIZE = 12
-
-
-class Family:
-    """Systems of -∇·(a ∇u) + wind ∂u/∂x = f on SIZE x SIZE points.
-
-    a is random on every edge. One matrix is overwritten in place.
-    """
-
-    def __init__(self, *, wind=0.0, seed=0, **properties):
-        self.generator = np.random.default_rng(seed)
-        ones = np.ones(SIZE)
-        difference = scipy.sparse.diags_array([ones, -ones], offsets=[0, -1], shape=(SIZE + 1, SIZE))
-        eye = scipy.sparse.eye_array(SIZE)
-        self.gradient = scipy.sparse.vstack([scipy.sparse.kron(difference, eye), scipy.sparse.kron(eye, difference)])
-        self.wind = wind * scipy.sparse.kron(difference.tocsr()[:-1], eye)
-        self.matrix = None
-        self.properties = {"is_spd": wind == 0.0} | properties
-
-    def system(self, *, contrast=2.0, constant=False) -> LinearSystem:
-        edges = self.gradient.shape[0]
-        a = np.ones(edges) if constant else contrast ** self.generator.uniform(0, 1, edges)
-        A = scipy.sparse.csr_array(self.gradient.T @ scipy.sparse.diags_array(a) @ self.gradient + self.wind)
-        if self.matrix is None:
-            self.matrix = PETSc.Mat().createAIJ(A.shape, csr=(A.indptr, A.indices, A.data), comm=MPI.COMM_SELF)
-            self.vector = self.matrix.createVecLeft()
-        self.matrix.setValuesCSR(A.indptr, A.indices, A.data)
-        self.matrix.assemble()
-        self.vector.array = self.generator.standard_normal(A.shape[0])
-        return LinearSystem(A=self.matrix, b=self.vector, **self.properties)
-
-
-def expected(system: LinearSystem) -> np.ndarray:
-    indptr, indices, data = system.A.getValuesCSR()
-    return scipy.sparse.linalg.spsolve(scipy.sparse.csc_array((data, indices, indptr)).T.tocsc(), system.b.array_r)
-
-
-def error(system: LinearSystem, x) -> float:
-    solution = expected(system)
-    return np.linalg.norm(x.array_r - solution) / np.linalg.norm(solution)
 
 
 def grid(*shape: int) -> GridDofs:
@@ -101,7 +60,8 @@ def test_the_line_says_what_was_chosen_over_what_by_how_much():
     line = "'b', 3 ms per solve, over 'd' 4.5 (1.5x), 'a' 9 (3.0x)"
     assert describe("b", seconds) == f"{line}; failed: 'c', 'cg + icc, recycling'"
     assert describe("b", seconds, {"c"}) == f"{line}; failed: 'cg + icc, recycling'; too slow to time: 'c'"
-    assert describe("constant", {}) == "'constant', untimed: the matrix stays the same"
+    assert describe("b", {"b": 0.003}, stay=25) == "'b', 3 ms per solve with 25 systems per matrix"
+    assert describe("constant", {}) == "'constant', untimed: systems share one matrix"
     assert describe("a", {"a": None, "b": None}).startswith("'a', untimed: no candidate solved the first systems")
 
 

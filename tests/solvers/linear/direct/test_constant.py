@@ -8,11 +8,11 @@ from mpi4py import MPI
 from petsc4py import PETSc
 
 from penstock.solvers.linear import LinearSolver
-from penstock.solvers.linear.direct.constant import MAX_RANK, Constant
+from penstock.solvers.linear.direct.constant import MAX_RANK, Constant, Span
 from penstock.solvers.problem import LinearSystem
 
 RTOL = 1e-8
-n = 40
+n = 64
 RANK = 10
 
 
@@ -22,10 +22,11 @@ class Poisson:
     It counts PETSc's back-solves.
     """
 
-    def __init__(self):
+    def __init__(self, n: int = n):
         line = scipy.sparse.diags_array([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], offsets=[-1, 0, 1])
         self.laplacian = scipy.sparse.kronsum(line, line).tocsr()
         self.laplacian.sort_indices()
+        self.factor = scipy.sparse.linalg.splu(self.laplacian.tocsc())
         self.csr = (self.laplacian.indptr.astype(np.int32), self.laplacian.indices.astype(np.int32))
         self.A = PETSc.Mat().createAIJ((n * n, n * n), csr=(*self.csr, self.laplacian.data), comm=MPI.COMM_SELF)
         self.b = self.A.createVecLeft()
@@ -47,9 +48,9 @@ class Poisson:
         self.b.array = right
         solution = solver(LinearSystem(A=self.A, b=self.b, is_spd=True))
         assert solution.converged and solution.strategy == "constant"
-        expected = scipy.sparse.linalg.spsolve(self.laplacian.tocsc(), right) / scale
+        expected = self.factor.solve(right) / scale
         error = np.linalg.norm(solution.x.array_r - expected)
-        assert error <= 1e-6 * np.linalg.norm(expected)  # RTOL times the condition number, 700
+        assert error <= 1e-6 * np.linalg.norm(expected)  # RTOL times the condition number, 1700
         assert np.linalg.norm(right - scale * (self.laplacian @ solution.x.array_r)) <= RTOL * np.linalg.norm(right)
         return {
             name: PETSc.Log.Event(name).getPerfInfo()["count"] - count
@@ -73,8 +74,8 @@ def test_changed_values_are_seen_and_forgotten():
     num_symbolic = 0
     for scale in (1.0, 3.0, 1.0):
         poisson.assemble(scale)
-        counts = [poisson.solve(solver, poisson.low_rank(), scale=scale) for _ in range(RANK + 3)]
-        assert [count["MatCholFctrNum"] for count in counts] == [1] + [0] * (RANK + 2)
+        counts = [poisson.solve(solver, poisson.low_rank(), scale=scale) for _ in range(3 * RANK)]
+        assert [count["MatCholFctrNum"] for count in counts] == [1] + [0] * (3 * RANK - 1)
         assert counts[-1]["MatSolve"] == 0
         num_symbolic += sum(count["MatCholFctrSym"] for count in counts)
     assert num_symbolic == 1 and solver.num_retried == 0
@@ -87,6 +88,7 @@ def test_a_single_changed_entry_is_seen():
     poisson.A.setValue(700, 700, 4.0 + 1e-3)
     poisson.A.assemble()
     poisson.laplacian[700, 700] = 4.0 + 1e-3
+    poisson.factor = scipy.sparse.linalg.splu(poisson.laplacian.tocsc())
     assert poisson.solve(solver, poisson.low_rank())["MatCholFctrNum"] == 1
 
 
@@ -96,6 +98,25 @@ def test_full_rank_is_given_up_for_good():
         poisson.solve(solver, poisson.generator.standard_normal(n * n))
     for _ in range(RANK + 3):
         assert poisson.solve(solver, poisson.low_rank())["MatSolve"] == 1
+
+
+def test_small_matrices_have_no_span():
+    poisson, solver = Poisson(20), LinearSolver(Constant(), rtol=RTOL)
+    for _ in range(2 * RANK):
+        assert poisson.solve(solver, poisson.low_rank())["MatSolve"] >= 1
+
+
+def test_matrices_that_go_before_their_spans_pay_have_none(monkeypatch):
+    poisson, solver, ranks = Poisson(), LinearSolver(Constant(), rtol=RTOL), []
+    append = Span.append
+    monkeypatch.setattr(Span, "append", lambda span, *told: (append(span, *told), ranks.append(span.rank)))
+    for number in range(5):
+        poisson.assemble(1.0 + number)
+        for _ in range(RANK):
+            poisson.solve(solver, poisson.low_rank(), scale=1.0 + number)
+    assert ranks == list(range(1, RANK))  # of the first matrix alone
+    counts = [poisson.solve(solver, poisson.low_rank(), scale=5.0) for _ in range(3 * RANK)]
+    assert all(count["MatSolve"] == 0 for count in counts[-5:])  # the last one stays
 
 
 @pytest.mark.parametrize("size", [1e-3, 1e-7, 1e-9])

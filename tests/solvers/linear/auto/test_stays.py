@@ -1,0 +1,105 @@
+"""Matrices that stay for a number of systems: turns of trials, decisions by counts."""
+
+import itertools
+import time
+
+import pytest
+
+from penstock.solvers.linear import LinearSolver
+from penstock.solvers.linear.auto.auto import LONG, Auto
+from penstock.solvers.linear.auto.candidates import Candidate
+from penstock.solvers.linear.auto.trial import Contender, Trial
+from penstock.solvers.linear.direct.direct import Direct
+from penstock.solvers.linear.strategy import Strategy, Tolerance
+from penstock.solvers.problem import Outcome
+from tests.support.families import Family, error
+
+RTOL = 1e-8
+
+
+class Clocked(Strategy):
+    """Direct solves that take the seconds told, by a clock of their own."""
+
+    name = "clocked"
+
+    def __init__(self, clock: list[float], *seconds: float):
+        self.clock, self.seconds, self.direct = clock, itertools.chain(seconds, itertools.repeat(seconds[-1])), Direct()
+
+    def solve(self, system, tolerance):
+        attempt = self.direct.solve(system, tolerance)
+        self.clock[0] += next(self.seconds)
+        return attempt
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock, ticks = [0.0], itertools.count()
+    monkeypatch.setattr(time, "thread_time", lambda: clock[0] + 1e-9 * next(ticks))
+    return clock
+
+
+def test_a_new_matrix_counts_once_for_all_of_its_systems(clock):
+    family, tolerance = Family(), Tolerance(RTOL)
+    new, same = 40.0, 1.0
+    contender = Contender(Candidate("a", lambda: Clocked(clock, *[new, same] * 3, same)), tolerance)
+    trial = Trial([contender], stay=10)
+    for number in [*range(1, 11)] * 2:
+        if number in trial.turns:
+            assert trial.solve(family.system(), tolerance, number).outcome is Outcome.CONVERGED
+    assert trial.turns == {1: 1, 5: 9}
+    assert contender.seconds == pytest.approx([(new + 9 * same) / 10])  # of the second matrix
+
+
+def test_a_system_for_which_all_were_cut_is_solved_all_the_same(clock):
+    family, tolerance = Family(), Tolerance(RTOL)
+    trial = Trial([Contender(Candidate(name, lambda: Clocked(clock, 1.0, 1.0, 100.0)), tolerance) for name in "ab"])
+    for _ in range(3):
+        system = family.system()
+        attempt = trial.solve(system, tolerance)
+        assert attempt.outcome is Outcome.CONVERGED and error(system, attempt.x) <= 1e-6
+    assert trial.winner.seconds == pytest.approx([1.0])
+
+
+def test_a_matrix_that_stays_is_taken_as_constant_for_good():
+    family, solver = Family(), LinearSolver(Auto(), rtol=RTOL)
+    for _ in range(2 * LONG):
+        assert solver(family.system(constant=True)).strategy in ("auto", "constant")
+    (decision,) = solver.decisions
+    assert (decision.number, decision.strategy, decision.seconds) == (0, "constant", {})
+
+
+def solve_in_stays(solver: LinearSolver, stays: list[int]) -> None:
+    family = Family()
+    for stay in stays:
+        first = family.system()
+        values = first.A.getValuesCSR()
+        for _ in range(stay):
+            system = family.system()
+            system.A.setValuesCSR(*values)
+            system.A.assemble()
+            solution = solver(system)
+            assert solution.converged and error(system, solution.x) <= 1e-6
+    assert solver.num_retried == 0
+
+
+def test_constant_is_timed_where_the_matrix_changes_every_10_systems(caplog):
+    solver = LinearSolver(Auto(), rtol=RTOL)
+    solve_in_stays(solver, [10] * 12)
+    (decision,) = solver.decisions
+    assert decision.number == 1 and {"constant", "direct (petsc)"} <= decision.seconds.keys()
+    assert "per solve with 10 systems per matrix, over" in decision.reason
+    assert not caplog.records
+
+
+def test_a_matrix_that_changes_once_and_then_stays_is_constant_again():
+    solver = LinearSolver(Auto(), rtol=RTOL)
+    solve_in_stays(solver, [4, LONG + 1])
+    (decision,) = solver.decisions
+    assert (decision.number, decision.strategy, decision.seconds) == (1, "constant", {})
+
+
+def test_shorter_stays_begin_the_trial_again():
+    solver = LinearSolver(Auto(), rtol=RTOL)
+    solve_in_stays(solver, [30] * 2 + [6] * 12)
+    (decision,) = solver.decisions
+    assert decision.number == 1 and "with 6 systems per matrix" in decision.reason
