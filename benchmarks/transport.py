@@ -20,8 +20,7 @@ from penstock.layout import FieldSpec, Sample
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.buffers.policies import Reservoir
 from penstock.learner.stream.ingest import Ingest
-from penstock.learner.stream.stream import CHUNKS_AHEAD
-from penstock.messages import Lease, LeaseEnd
+from penstock.messages import CHUNKS_UNDER_WAY, Lease, LeaseEnd
 from penstock.report import markdown
 from penstock.solvers.chunk_builder import CHUNK_BYTES
 from penstock.solvers.linear import LinearSolver
@@ -154,7 +153,7 @@ def _bare(side: int, num_producers: int, seconds: float) -> float:
 
 def _serve(endpoint, name: str, side: int) -> None:
     worker = SolverWorker(Canned(side), {"training": LinearSolver(Direct(), rtol=1e-8)}, seed=0, sort=False)
-    num_bytes = (CHUNKS_AHEAD + 1) * (CHUNK_BYTES + worker.problem.layout.sample_bytes)
+    num_bytes = CHUNKS_UNDER_WAY * (CHUNK_BYTES + worker.problem.layout.sample_bytes)
     with Sender(endpoint, name, num_bytes) as sender:
         for lease in sender.leases():
             for chunk in worker.stream(lease):

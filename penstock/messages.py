@@ -76,9 +76,11 @@ class Lease:
 
 @dataclass(frozen=True)
 class LeaseEnd:
-    """The end of a lease, after its last chunk, or where its worker died."""
+    """The end of a lease, sent through the stream after its last chunk."""
 
     lease_number: int
+    error: str | None = None
+    """How the worker died before the lease was complete; None if it was."""
     outgrown_bytes: int | None = None
     """Memory in bytes of a worker that has outgrown its bound; None for others.
 
@@ -111,6 +113,10 @@ ACTIVITIES = ("draw", "assembly", "solve", "pack")
 Assembly is all that a problem does between its draw, its solves and its samples, such as the steps of a method that
 solves no system.
 """
+
+
+CHUNKS_UNDER_WAY = 3
+"""The most chunks of a worker that were sent and not taken."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -107,13 +107,14 @@ class LearnerActor:
         """
         self._stream.submit(lease, worker)
 
-    def bury(self, worker: str) -> None:
-        """Take nothing more of a worker that has died.
+    def bury(self, worker: str, error: str) -> None:
+        """Let the stream of a worker that has died end.
 
         Args:
             worker: its name.
+            error: how it died.
         """
-        self._stream.bury(worker)
+        self._stream.bury(worker, error)
 
     def give_up(self, design: str, failed: Mapping[int, str]) -> None:
         """Record simulations that failed because their workers died.

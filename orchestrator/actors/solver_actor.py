@@ -115,7 +115,7 @@ class SolverActor:
             num_bytes: bound on the bytes of chunks under way.
 
         Raises:
-            WorkerDied: one of its ranks died.
+            WorkerDied: one of its ranks died, or the connection to the learner broke.
         """
         outgrown_bytes = None
         with Sender(endpoint, name, num_bytes) as sender:
@@ -124,4 +124,4 @@ class SolverActor:
                     outgrown_bytes = chunk.outgrown_bytes
                     if not sender.send(chunk):
                         return
-                sender.send(LeaseEnd(lease.number, outgrown_bytes))
+                sender.send(LeaseEnd(lease.number, outgrown_bytes=outgrown_bytes))

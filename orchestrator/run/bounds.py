@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError
 from penstock.learner.buffers.watermark import MIN_SIMULATIONS
-from penstock.learner.stream.stream import CHUNKS_AHEAD
+from penstock.messages import CHUNKS_UNDER_WAY
 from penstock.orchestrator.run.memory import Memory, size
 from penstock.solvers.chunk_builder import CHUNK_BYTES
 
@@ -143,9 +143,9 @@ def bytes_in_flight(solving: Solving, num_workers: int) -> int:
         num_workers: number of solver workers.
 
     Returns:
-        Bytes, for CHUNKS_AHEAD chunks and one more of every worker.
+        Bytes, for CHUNKS_UNDER_WAY chunks of every worker.
     """
-    return num_workers * (CHUNKS_AHEAD + 1) * (CHUNK_BYTES + solving.problem.layout.sample_bytes)
+    return num_workers * CHUNKS_UNDER_WAY * (CHUNK_BYTES + solving.problem.layout.sample_bytes)
 
 
 def num_weights(config: Config) -> int:

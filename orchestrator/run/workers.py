@@ -57,6 +57,13 @@ class Worker:
     """How long it had been silent when it was killed for that."""
     outgrown_bytes: int | None = None
     """Memory at which it stopped solving."""
+    death: str | None = None
+    """How it died; what it had sent by then is still taken."""
+
+    @property
+    def takes_leases(self) -> bool:
+        """Whether it is ready and will solve what it is given."""
+        return self.pid is not None and self.hung_s is None and self.outgrown_bytes is None and self.death is None
 
 
 @dataclass(eq=False)
@@ -65,8 +72,8 @@ class Taker:
 
     submit: Callable[[Lease, str], Any]
     """Takes a lease for the worker of a name."""
-    bury: Callable[[str], Any]
-    """Takes the name of a worker that has died."""
+    bury: Callable[[str, str], Any]
+    """Takes the name of a worker that has died, and how."""
     give_up: Callable[[str, Mapping[int, str]], Any]
     """Takes a design, and the reasons by id of its simulations that have failed because their workers died."""
     worker_bytes: int
@@ -161,22 +168,31 @@ class WorkerPool:
             self._write_pids()
 
     def look_after_serving(self) -> None:
-        """Replace workers that have died.
+        """Notice workers that have died; they are replaced once the stream of each has ended.
 
         Raises:
             Exception: what a worker's code raised outside of simulations; no other worker would fare better.
             PenstockError: a place is given up.
         """
-        serving = {worker.serving: worker for worker in self._workers if worker.serving is not None}
+        serving = {
+            worker.serving: worker for worker in self._workers if worker.serving is not None and not worker.death
+        }
         for ended in self._ray.wait(list(serving), num_returns=len(serving), timeout=0)[0] if serving else ():
             try:
                 self._ray.get(ended)
             except self._ray.exceptions.RayTaskError as error:
                 if not isinstance(error.cause, WorkerDied):
                     raise error.cause from error
-                self._replace(serving[ended], str(error.cause))
+                self._bury(serving[ended], str(error.cause))
             except self._ray.exceptions.RayError as error:
-                self._replace(serving[ended], _one_line(error))
+                self._bury(serving[ended], _one_line(error))
+
+    def _bury(self, worker: Worker, how: str) -> None:
+        worker.death = how
+        if worker.leases:
+            self._taker.bury(worker.name, how)
+        else:
+            self._replace(worker, how)
 
     def _watch_start(self, worker: Worker) -> None:
         """Report a worker that Ray has not started; replace one that never gets ready."""
@@ -205,7 +221,7 @@ class WorkerPool:
             window: ids per lease.
             decisions: what is known of strategies. The first worker alone may try out others: one decision serves all.
         """
-        ready = [w for w in self._workers if w.pid is not None and w.hung_s is None and w.outgrown_bytes is None]
+        ready = [worker for worker in self._workers if worker.takes_leases]
         wanted = {
             worker: LEASES_AHEAD + worker.ended * (1 if worker.leases else 2) - len(worker.leases) for worker in ready
         }
@@ -228,17 +244,26 @@ class WorkerPool:
                 self._taker.submit(lease, worker.name)
 
     def close_leases(self, ends: Iterable[LeaseEnd]) -> None:
-        """Close leases that ended; replace workers that have grown too large.
+        """Close leases that ended; replace workers that died or have grown too large.
 
         Args:
             ends: the ends of leases, as the stream reports them.
+
+        Raises:
+            PenstockError: a place is given up.
         """
         for end in ends:
             worker = next((worker for worker in self._workers if end.lease_number in worker.leases), None)
             if worker is None:
                 continue  # its worker was replaced, and all of its leases were closed then
+            if end.error is not None:
+                self._replace(worker, end.error)
+                continue
             self._close(worker, end.lease_number)
             worker.ended += 1
+            if worker.death is not None and not worker.leases:
+                self._replace(worker, worker.death)
+                continue
             worker.outgrown_bytes = worker.outgrown_bytes or end.outgrown_bytes
             if worker.outgrown_bytes is not None and not worker.leases:
                 self._renew(worker)
@@ -309,7 +334,7 @@ class WorkerPool:
         Raises:
             PenstockError: the place is given up.
         """
-        running, simulation = next(iter(worker.leases), None), self._simulation_of(worker)
+        running, simulation = self._where(worker)
         reason, tries = "its worker died", DEATHS
         if worker.hung_s is not None:
             error = f"it was silent for {worker.hung_s:.0f} s, which is too long (solver.timeout_s)"
@@ -338,12 +363,17 @@ class WorkerPool:
         self._tell(f"{worker.name} died{when}: {error}" + (f"; the next starts in {pause_s:.0f} s" if pause_s else ""))
         self._empty(worker, pause_s)
 
-    def _simulation_of(self, worker: Worker) -> int | None:
-        """The simulation that a worker is in or died in; None if none or not known."""
+    def _where(self, worker: Worker) -> tuple[int | None, int | None]:
+        """The lease and the simulation that a worker is in or died in; None where not known.
+
+        It may be in a later lease than the first of those whose ends have come.
+        """
         number = next(iter(worker.leases), None)
-        where = None if number is None or worker.where is None else read_where(worker.where)
-        is_open = where is not None and where[0] == number and where[1] in worker.leases[number].open_ids(number)
-        return where[1] if is_open else None
+        where = None if worker.where is None else read_where(worker.where)
+        if where is None or where[0] not in worker.leases:
+            return number, None
+        number, simulation = where
+        return number, simulation if simulation in worker.leases[number].open_ids(number) else None
 
     def _blamed(self, worker: Worker, number: int, simulation: int | None) -> Sequence[int]:
         """The simulations of its current lease that may have killed a worker."""
@@ -354,7 +384,7 @@ class WorkerPool:
     def _empty(self, worker: Worker, pause_s: float) -> None:
         """End the worker if it lives, and schedule the next one in its place."""
         self._ray.kill(worker.actor)  # if alive, it would keep its core and solve what others now solve
-        self._taker.bury(worker.name)
+        self._taker.bury(worker.name, "it was replaced")
         self._silences.forget(worker.name)
         self._workers.remove(worker)
         self._due[self._index(worker)] = time.monotonic() + pause_s

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
@@ -37,8 +38,15 @@ class _Peer:
     """What it is to be sent once it has said hello."""
     inbox: deque[list[zmq.Frame]] = field(default_factory=deque)
     """What has come and was not taken, as it came."""
+    error: str | None = None
+    """How it died; None while it lives."""
     heard: float = field(default_factory=time.monotonic)
     """When something came last, or its first lease was submitted, as of the last look at the socket."""
+
+    @property
+    def has_something(self) -> bool:
+        """Whether something waits to be taken."""
+        return bool(self.inbox) or (self.error is not None and bool(self.leases))
 
 
 class _Bell:
@@ -50,7 +58,8 @@ class _Bell:
         self._rung.connect("inproc://bell")
 
     def ring(self) -> None:
-        self._rung.send(b"")
+        with suppress(zmq.Again):  # it has rung often enough
+            self._rung.send(b"", zmq.NOBLOCK)
 
     def hush(self) -> None:
         while self.heard.getsockopt(zmq.EVENTS) & zmq.POLLIN:
@@ -81,7 +90,6 @@ class Receiver:
         self._taking = threading.Lock()
         self._is_closed = False
         self._peers: dict[str, _Peer] = {}
-        self._broken_off: deque[tuple[int, LeaseEnd]] = deque()  # of dead workers, with their lanes
         self._taken: str | None = None  # the worker of the chunk that was passed on last
         self._words: deque[list[bytes]] = deque()  # to be sent by the thread that owns the socket
         self._looked = time.monotonic()
@@ -120,17 +128,20 @@ class Receiver:
             peer.leases.append(lease)
             self._say(worker, LEASE, packed(lease)[0])
 
-    def bury(self, worker: str) -> None:
-        """End the current lease of a dead worker, and drop what was not taken yet.
+    def bury(self, worker: str, error: str) -> None:
+        """Let the stream of a dead worker end: behind what has come of it, the end of its current lease.
 
         Args:
             worker: name of the worker.
+            error: how it died.
         """
         with self._lock:
-            peer = self._peers.pop(worker, None)
+            peer = self._peers.get(worker)
             if peer is not None and peer.leases and not self._is_closed:
-                self._broken_off.append((peer.lane, LeaseEnd(peer.leases[0].number)))
+                peer.error = error
                 self._bell.ring()
+            elif peer is not None:
+                del self._peers[worker]
 
     def silences(self) -> dict[int, float]:
         """How long each worker at work has given nothing.
@@ -220,25 +231,20 @@ class Receiver:
             self._peers[name].inbox.append([kind, *frames])
             self._peers[name].heard = self._looked
 
-    def _memory_of(self, host: tuple[str, str], pid: int, descriptor: int, num_bytes: int) -> memoryview | None:
-        if host != self._host:
-            return None
-        try:
-            return memory_of(pid, descriptor, num_bytes)
-        except OSError:
-            return None
+    def _memory_of(self, host: tuple[str, str], *where: Any) -> memoryview | None:
+        return memory_of(*where) if host == self._host else None
 
     def _pick(self, lane: int | None) -> Chunk | LeaseEnd | None:
         with self._lock:
-            for broken_off in self._broken_off:
-                if lane in (None, broken_off[0]):
-                    self._broken_off.remove(broken_off)
-                    return broken_off[1]
-            name = next((n for n, peer in self._peers.items() if peer.inbox and lane in (None, peer.lane)), None)
+            peers = self._peers.items()
+            name = next((n for n, peer in peers if peer.has_something and lane in (None, peer.lane)), None)
             if name is None:
                 return None
             peer = self._peers[name] = self._peers.pop(name)  # to the end of the line, for others
             peer.heard = self._looked
+            if not peer.inbox:
+                del self._peers[name]
+                return LeaseEnd(peer.leases[0].number, peer.error)
             kind, header, *frames = peer.inbox.popleft()
             arrays = [frame.buffer for frame in frames] if kind.bytes == IN_FRAMES else _placed(peer.memory, *frames)
             item = unpacked(header.buffer, arrays)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import mmap
 import os
+import secrets
 from collections import deque
 from collections.abc import Sequence
 
 ALIGNMENT = 64  # of arrays, a cache line
+MARK_BYTES = 16
 
 
 class Ring:
@@ -17,10 +19,12 @@ class Ring:
 
     Args:
         num_bytes: size of the ring.
+        num_places: the most places at a time.
     """
 
-    def __init__(self, num_bytes: int):
+    def __init__(self, num_bytes: int, num_places: int):
         self.num_bytes = num_bytes
+        self.num_places = num_places
         self._taken: deque[tuple[int, int]] = deque()  # start and end of each place, oldest first
         self._head = 0
 
@@ -33,11 +37,13 @@ class Ring:
         """Take a place.
 
         Args:
-            num_bytes: its size. What is larger than the ring gets it while nothing else is under way.
+            num_bytes: its size, at least 1. What is larger than the ring gets it while nothing else is under way.
 
         Returns:
             Where it begins; None while there is no room for it.
         """
+        if len(self._taken) == self.num_places:
+            return None
         if not self._taken:
             start = 0
         else:
@@ -76,9 +82,12 @@ class SharedMemory:
     """
 
     def __init__(self, num_bytes: int):
+        self.mark = secrets.token_bytes(MARK_BYTES)
+        """What the memory begins with at first, by which the other side knows it."""
         self.descriptor = os.memfd_create("penstock")
         os.ftruncate(self.descriptor, num_bytes)
         self.view = memoryview(mmap.mmap(self.descriptor, num_bytes))
+        self.view[:MARK_BYTES] = self.mark
 
     def close(self) -> None:
         """Let go of the memory; it is freed when the other side has let go, too."""
@@ -86,19 +95,21 @@ class SharedMemory:
         os.close(self.descriptor)
 
 
-def memory_of(pid: int, descriptor: int, num_bytes: int) -> memoryview:
+def memory_of(pid: int, descriptor: int, num_bytes: int, mark: bytes) -> memoryview | None:
     """Map the memory of another process, to read.
 
     Args:
         pid: its process.
         descriptor: its `SharedMemory.descriptor`.
         num_bytes: its size.
+        mark: its `SharedMemory.mark`.
 
     Returns:
-        The memory.
-
-    Raises:
-        OSError: it can't be mapped from here.
+        The memory; None where it can't be mapped from here, or where that process is another one than was meant.
     """
-    with open(f"/proc/{pid}/fd/{descriptor}", "rb") as file:
-        return memoryview(mmap.mmap(file.fileno(), num_bytes, prot=mmap.PROT_READ))
+    try:
+        with open(f"/proc/{pid}/fd/{descriptor}", "rb") as file:
+            view = memoryview(mmap.mmap(file.fileno(), num_bytes, prot=mmap.PROT_READ))
+    except (OSError, ValueError):
+        return None
+    return view if view[:MARK_BYTES] == mark else None

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 
 import zmq
 
-from penstock.messages import Chunk, Lease, LeaseEnd
+from penstock.errors import WorkerDied
+from penstock.messages import CHUNKS_UNDER_WAY, Chunk, Lease, LeaseEnd
 from penstock.transport.endpoint import Endpoint, this_host
 from penstock.transport.items import packed, unpacked
 from penstock.transport.ring import Ring, SharedMemory, places
 
 FAREWELL_MS = 500  # for the last words to leave
+HEARTBEAT_MS, LOST_AFTER_MS = 5_000, 30_000  # on a network, where a lost host resets no connection
 HELLO, IN_FRAMES, IN_MEMORY = b"h", b"f", b"m"
 """What a solver says: where its memory is; an item with its arrays, or with their places in that memory."""
 WELCOME, LEASE, TAKEN, STOP = b"w", b"l", b"t", b"s"
@@ -22,7 +24,7 @@ WELCOME, LEASE, TAKEN, STOP = b"w", b"l", b"t", b"s"
 
 
 class Sender:
-    """Sends the chunks of one worker, of which at most `num_bytes` are under way.
+    """Sends the chunks of one worker, a bounded number of them at a time.
 
     On the learner's machine the arrays are written into shared memory, and elsewhere into the socket. Either way a
     chunk takes its place in a ring until the learner has taken it, and the worker waits where there is none.
@@ -31,6 +33,9 @@ class Sender:
         endpoint: where the learner receives.
         name: name of the worker, which no other one of the run has.
         num_bytes: bound on the bytes of chunks under way.
+
+    Raises:
+        WorkerDied: the connection broke; raised by any method. What was said over it may be lost.
     """
 
     def __init__(self, endpoint: Endpoint, name: str, num_bytes: int):
@@ -43,13 +48,19 @@ class Sender:
         if endpoint.server_key is not None:
             self._socket.curve_serverkey = endpoint.server_key
             self._socket.curve_publickey, self._socket.curve_secretkey = endpoint.client_key, endpoint.client_secret
+            self._socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+            self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, LOST_AFTER_MS)
+        self._breaks = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._breaks, zmq.POLLIN)
         self._socket.connect(endpoint.address)
-        self._ring = Ring(num_bytes)
+        self._ring = Ring(num_bytes, CHUNKS_UNDER_WAY)
         self._memory = SharedMemory(num_bytes)
         self._is_shared: bool | None = None
         self._leases: deque[Lease] = deque()
         self._has_stopped = False
-        where = (this_host(), os.getpid(), self._memory.descriptor, num_bytes)
+        where = (this_host(), os.getpid(), self._memory.descriptor, num_bytes, self._memory.mark)
         self._socket.send_multipart([HELLO, packed(where)[0]])
         while self._is_shared is None:
             self._hear()
@@ -76,23 +87,26 @@ class Sender:
             False if the learner has ended the stream.
         """
         header, arrays = packed(item)
-        while self._socket.poll(0):  # places are found free before they are needed, and the end is
+        while not self._has_stopped and self._poller.poll(
+            0
+        ):  # places are found free before they are needed, and the end is
             self._hear()
         if isinstance(item, LeaseEnd):
             self._socket.send_multipart([IN_FRAMES, header])
             return not self._has_stopped
         sizes = [array.nbytes for array in arrays]
         starts, num_bytes = places(sizes)
-        while (place := self._ring.take(num_bytes)) is None and not self._has_stopped:
+        # The header travels beside the ring, and takes its room there all the same.
+        while (place := self._ring.take(num_bytes + len(header))) is None and not self._has_stopped:
             self._hear()
         if self._has_stopped:
             return False
-        if self._is_shared and num_bytes <= self._ring.num_bytes:
+        if self._is_shared and place + num_bytes <= self._ring.num_bytes:
             for start, array in zip(starts, arrays, strict=True):
                 self._memory.view[place + start : place + start + array.nbytes] = array
             self._socket.send_multipart([IN_MEMORY, header, struct.pack(f"<{1 + len(sizes)}q", place, *sizes)])
         else:
-            self._socket.send_multipart([IN_FRAMES, header, *arrays], copy=False)
+            self._socket.send_multipart([IN_FRAMES, header, *arrays])  # a copy: the problem may overwrite them
         return True
 
     def __enter__(self) -> Sender:
@@ -104,6 +118,8 @@ class Sender:
 
     def _hear(self) -> None:
         """Wait for a word of the learner, and follow it."""
+        if any(socket is self._breaks for socket, _ in self._poller.poll()) and not self._socket.poll(0):
+            raise WorkerDied("its connection to the learner broke")
         word, *frames = self._socket.recv_multipart()
         if word == TAKEN:
             self._ring.give_back()
