@@ -87,9 +87,8 @@ class Sender:
             False if the learner has ended the stream.
         """
         header, arrays = packed(item)
-        while not self._has_stopped and self._poller.poll(
-            0
-        ):  # places are found free before they are needed, and the end is
+        # Places are found free before they are needed, and the end is heard.
+        while not self._has_stopped and self._poller.poll(0):
             self._hear()
         if isinstance(item, LeaseEnd):
             self._socket.send_multipart([IN_FRAMES, header])
