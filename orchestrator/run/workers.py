@@ -168,7 +168,9 @@ class WorkerPool:
             self._write_pids()
 
     def look_after_serving(self) -> None:
-        """Notice workers that have died; they are replaced once the stream of each has ended.
+        """Notice workers that have died.
+
+        Each is replaced once its stream has ended.
 
         Raises:
             Exception: what a worker's code raised outside of simulations; no other worker would fare better.
@@ -364,9 +366,9 @@ class WorkerPool:
         self._empty(worker, pause_s)
 
     def _where(self, worker: Worker) -> tuple[int | None, int | None]:
-        """The lease and the simulation that a worker is in or died in; None where not known.
+        """The lease and the simulation that a worker is in or died in.
 
-        It may be in a later lease than the first of those whose ends have come.
+        None where not known. It may be in a later lease than the first of those whose ends have come.
         """
         number = next(iter(worker.leases), None)
         where = None if worker.where is None else read_where(worker.where)

@@ -129,7 +129,9 @@ class Receiver:
             self._say(worker, LEASE, packed(lease)[0])
 
     def bury(self, worker: str, error: str) -> None:
-        """Let the stream of a dead worker end: behind what has come of it, the end of its current lease.
+        """Let the stream of a dead worker end.
+
+        The end of its current lease comes behind what has come of it.
 
         Args:
             worker: name of the worker.

@@ -148,7 +148,10 @@ class Auto(Strategy):
         return self._may_try and spent <= RETRY_FRACTION
 
     def _note_change(self, system: LinearSystem, tolerance: Tolerance) -> None:
-        """Note that `Constant` has just met another matrix; begin a trial if the last one went too soon."""
+        """Note that `Constant` has just met another matrix.
+
+        A trial begins if the last one went too soon.
+        """
         stayed, self._num_uses = self._num_uses - 1, 1
         if stayed < min(LONG, self._stay / 2) and self._may_try_again(system):
             self._begin_trial(system, tolerance, stayed)

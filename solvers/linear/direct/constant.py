@@ -203,7 +203,9 @@ class Span:
         return x
 
     def append(self, x: PETSc.Vec, residual_norm: float) -> None:
-        """Add the x of the b that `solution` was asked for last, unless b depends on the others.
+        """Add the x of the b that `solution` was asked for last.
+
+        A b that depends on the others is left out.
 
         Args:
             x: with ||b - A x|| = residual_norm.
