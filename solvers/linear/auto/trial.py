@@ -245,7 +245,8 @@ class Trial:
     ) -> Attempt | None:
         """The solution by the best contender that was cut or not asked.
 
-        It is noted in `solved`; None if there is none. That the trial was too short for a system is no failure of a strategy.
+        It is noted in `solved`; None if there is none. That the trial was too short for a system is no failure of a
+        strategy.
         """
         for contender in sorted(self._left, key=lambda contender: contender.cost):
             if contender not in attempts or attempts[contender].outcome is Outcome.ITERATION_LIMIT:
