@@ -36,9 +36,9 @@ def make_local_worker(solving: Solving, **options: Any) -> SolverWorker:
     Raises:
         PenstockError: PETSc or what the problem needs is missing, or the problem or strategy refuses its options.
     """
-    solving.require_ready()
     keep_freed_arrays()
-    start_petsc()
+    start_petsc()  # before the problem is built, whose code may import petsc4py
+    solving.require_ready()
     config = solving.config.solver
     strategy = solving.strategy()
     try:
