@@ -42,7 +42,7 @@ Each problem was solved by one worker as in a run, in a fresh process, with the 
 every family of its systems had {num} of them, in {least} simulations at least; problems without systems until there
 were {num} samples. The memory is
 what is resident and not shared with other processes, in MB, at {marks} of that; the growth is that from the first mark
-to the last. A problem with varying geometry meshes anew for every simulation. Resolutions other than the default:
+to the last. A problem with varying geometry makes a new mesh for every simulation. Resolutions other than the default:
 {small}.
 """
 

@@ -104,7 +104,7 @@ class HeatOnMesh(InterleavedProblem):
 
 
 class Ours:
-    """A worker, with so many simulations under way at once."""
+    """A worker with at most this number of simulations under way."""
 
     def __init__(self, problem: HeatOnMesh, num_at_once: int):
         solver = LinearSolver(Auto(), accuracy=ACCURACY)
