@@ -17,9 +17,8 @@ from penstock.messages import Chunk, Lease, LeaseEnd
 from penstock.transport.endpoint import Endpoint, this_host
 from penstock.transport.items import packed, unpacked
 from penstock.transport.ring import memory_of, places
-from penstock.transport.sender import HELLO, IN_FRAMES, LEASE, STOP, TAKEN, WELCOME
+from penstock.transport.sender import FAREWELL_MS, HELLO, IN_FRAMES, LEASE, STOP, TAKEN, WELCOME
 
-FAREWELL_MS = 500  # for the last words to leave
 STOOD_STILL_S = 5.0  # a longer pause between looks at the socket is no silence of the workers
 
 
@@ -31,11 +30,9 @@ class _Peer:
     memory: memoryview | None = None
     """Its shared memory; None where there is none."""
     is_here: bool = False
-    """Whether it has said hello."""
+    """Whether it has said hello; its leases are sent from then on."""
     leases: deque[Lease] = field(default_factory=deque)
     """Its open leases, the current one first."""
-    unsaid: list[tuple[bytes, ...]] = field(default_factory=list)
-    """What it is to be sent once it has said hello."""
     inbox: deque[list[zmq.Frame]] = field(default_factory=deque)
     """What has come and was not taken, as it came."""
     error: str | None = None
@@ -91,7 +88,7 @@ class Receiver:
         self._is_closed = False
         self._peers: dict[str, _Peer] = {}
         self._taken: str | None = None  # the worker of the chunk that was passed on last
-        self._words: deque[list[bytes]] = deque()  # to be sent by the thread that owns the socket
+        self._unsent: deque[tuple[str, Lease]] = deque()  # to be sent by the thread that owns the socket
         self._looked = time.monotonic()
         self._bell = _Bell(self._context)
         self._poller = zmq.Poller()
@@ -126,7 +123,9 @@ class Receiver:
                 peer.heard = time.monotonic()
             peer.lane = lease.lane
             peer.leases.append(lease)
-            self._say(worker, LEASE, packed(lease)[0])
+            if peer.is_here and not self._is_closed:
+                self._unsent.append((worker, lease))
+                self._bell.ring()
 
     def bury(self, worker: str, error: str) -> None:
         """Let the stream of a dead worker end.
@@ -171,15 +170,6 @@ class Receiver:
                 self._authenticator.stop()
             self._context.destroy(linger=FAREWELL_MS)
 
-    def _say(self, worker: str, *frames: bytes) -> None:
-        """Have the thread that owns the socket send a word."""
-        peer = self._peers[worker]
-        if not peer.is_here:
-            peer.unsaid.append(frames)
-        elif not self._is_closed:
-            self._words.append([worker.encode(), *frames])
-            self._bell.ring()
-
     # For the thread that takes
 
     def next(self, timeout_s: float, lane: int | None = None) -> Chunk | LeaseEnd | None:
@@ -214,8 +204,9 @@ class Receiver:
             for peer in self._peers.values() if stood_still else ():
                 peer.heard = min(now, peer.heard + stood_still)
             self._bell.hush()
-            while self._words:
-                self._socket.send_multipart(self._words.popleft())
+            while self._unsent:
+                worker, lease = self._unsent.popleft()
+                self._socket.send_multipart([worker.encode(), LEASE, packed(lease)[0]])
             with suppress(zmq.Again):
                 while True:
                     self._arrive(*self._socket.recv_multipart(zmq.NOBLOCK, copy=False))
@@ -226,9 +217,8 @@ class Receiver:
             peer = self._peers.setdefault(name, _Peer())
             peer.is_here, peer.memory = True, self._memory_of(*unpacked(frames[0].buffer))
             self._socket.send_multipart([sender, WELCOME, packed(peer.memory is not None)[0]])
-            for words in peer.unsaid:
-                self._socket.send_multipart([sender, *words])
-            peer.unsaid.clear()
+            for lease in peer.leases:
+                self._socket.send_multipart([sender, LEASE, packed(lease)[0]])
         elif name in self._peers:  # else a worker that was given up for dead
             self._peers[name].inbox.append([kind, *frames])
             self._peers[name].heard = self._looked

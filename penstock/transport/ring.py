@@ -28,11 +28,6 @@ class Ring:
         self._taken: deque[tuple[int, int]] = deque()  # start and end of each place, oldest first
         self._head = 0
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether every place was given back."""
-        return not self._taken
-
     def take(self, num_bytes: int) -> int | None:
         """Take a place.
 
