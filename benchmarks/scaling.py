@@ -27,7 +27,8 @@ ENDLESS = 10_000_000
 INTRODUCTION = """
 Samples per second of each problem with its default options, over {seconds:g} seconds after a warm-up of {warm_up:g}
 seconds. "run" is the stream of a run without its learner: workers that Ray starts, whose chunks this process takes and
-drops. "plain" is the same worker in separate processes without Ray or a stream: their ratio is what the machine allows. Cores that are two threads of one allow less than two. The measurements were made one after the other, while
+drops. "plain" is the same worker in separate processes without Ray or a stream: their ratio is what the machine
+allows. Cores that are two threads of one allow less than two. The measurements were made one after the other, while
 {load:.1f} processes ran on average.
 """
 
