@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+
+from penstock.errors import PenstockError
 
 FEWEST = 3  # rounds
 
@@ -49,3 +52,28 @@ def in_turns(ours: Callable[[Any], Any], peer: Callable[[Any], Any], draws: Iter
             times[number] = time.process_time() - start
         rounds.append(times)
     return Turns(*np.array(rounds).T)
+
+
+class OfProblem(Protocol):
+    """What is about one problem."""
+
+    problem: str
+
+
+def chosen[Contest: OfProblem](contests: Sequence[Contest], names: Sequence[str]) -> Iterator[Contest]:
+    """Contests by the names of their problems; each is announced on standard error.
+
+    Args:
+        contests: all there are.
+        names: of problems; every contest where there are none.
+
+    Raises:
+        PenstockError: no contest is about one of these problems.
+    """
+    known = [contest.problem for contest in contests]
+    if unknown := [name for name in names if name not in known]:
+        raise PenstockError(f"no peer of {unknown[0]!r} is known: {', '.join(known)} have one")
+    for contest in contests:
+        if not names or contest.problem in names:
+            print(contest.problem, file=sys.stderr, flush=True)
+            yield contest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 
 from benchmarks.peers.loops import flows, solids
 from benchmarks.solvers.report import report
-from benchmarks.turns import in_turns
+from benchmarks.turns import chosen, in_turns
 from penstock.errors import PenstockError
 from penstock.machine import keep_freed_arrays
 from penstock.orchestrator.config.config import Config
@@ -149,16 +148,9 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         PenstockError: there is no such problem among these, or the two differ.
     """
-    known = [contest.problem for contest in CONTESTS]
-    if unknown := [name for name in arguments.names if name not in known]:
-        raise PenstockError(f"no peer of {unknown[0]!r} is known: {', '.join(known)} have one")
     keep_freed_arrays()
     options = {} if arguments.resolution is None else {"resolution": arguments.resolution}
-    rows = []
-    for contest in CONTESTS:
-        if not arguments.names or contest.problem in arguments.names:
-            print(contest.problem, file=sys.stderr, flush=True)
-            rows.append(compare(contest, arguments.seconds, options))
+    rows = [compare(contest, arguments.seconds, options) for contest in chosen(CONTESTS, arguments.names)]
     header = ["problem", "samples/s", "peer", "its samples/s", "difference", "ours/peer"]
     introduction = INTRODUCTION.format(compared=COMPARED, warm_up=WARM_UP, rtol=solids.RTOL, seconds=arguments.seconds)
     command = " ".join(["peers", "meshes", *arguments.names, f"--seconds {arguments.seconds:g}"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import numpy as np
 
 from benchmarks.peers.loops import fourier, volumes
 from benchmarks.solvers.report import report
-from benchmarks.turns import in_turns
+from benchmarks.turns import chosen, in_turns
 from penstock.errors import PenstockError
 from penstock.machine import keep_freed_arrays
 from penstock.orchestrator.config.config import Config
@@ -205,16 +204,10 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         PenstockError: there is no such problem among these.
     """
-    known = [contest.problem for contest in CONTESTS]
-    if unknown := [name for name in arguments.names if name not in known]:
-        raise PenstockError(f"no peer of {unknown[0]!r} is known: {', '.join(known)} have one")
     keep_freed_arrays()
     options = {} if arguments.resolution is None else {"resolution": arguments.resolution}
-    rows = []
-    for contest in CONTESTS:
-        if not arguments.names or contest.problem in arguments.names:
-            print(contest.problem, file=sys.stderr, flush=True)
-            rows += compare(contest, arguments.seconds, options)
+    contests = chosen(CONTESTS, arguments.names)
+    rows = [row for contest in contests for row in compare(contest, arguments.seconds, options)]
     header = ["problem", "samples/s", "error", "peer", "its samples/s", "its error", "its steps per frame", "ours/peer"]
     absence = " (which is not installed here)" if with_exponax is None else ""
     introduction = INTRODUCTION.format(absence=absence, seconds=arguments.seconds, num_matched=NUM_MATCHED)
