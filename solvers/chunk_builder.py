@@ -12,7 +12,7 @@ from penstock.layout import Sample
 from penstock.messages import ACTIVITIES, Chunk, Decision, SolveRecord
 from penstock.solvers.problem import LinearSystem, Problem, Solution
 
-# A chunk costs about 0.2 ms whatever its size, so samples travel together, in chunks of this size.
+# A chunk has its cost whatever its size, so samples travel together, in chunks of this size.
 CHUNK_BYTES = 1_000_000
 
 
