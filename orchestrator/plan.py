@@ -33,7 +33,7 @@ from penstock.learner.surrogate import Surrogate, argument, geometry_arguments
 from penstock.learner.validation.validation import BATCH_SIZE, Validation
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.config.sections import AsksClock, Named, OnResume, marked
-from penstock.orchestrator.run.placement import make_buffer, pick_device
+from penstock.orchestrator.resources.placement import make_buffer, pick_device
 from penstock.orchestrator.solving import Solving
 from penstock.registry import build, is_plain, load_class, plain, read_source, with_defaults
 from penstock.solvers import mpi

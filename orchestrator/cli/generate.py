@@ -10,7 +10,7 @@ from rich.live import Live
 from penstock.errors import PenstockError
 from penstock.orchestrator.cluster.ray_session import set_environment
 from penstock.orchestrator.config.config import Config
-from penstock.orchestrator.run.cores import Split, solves_here
+from penstock.orchestrator.resources.cores import Split, solves_here
 from penstock.orchestrator.run.without_learner import solved
 from penstock.orchestrator.solving import Solving
 from penstock.orchestrator.store.samples import held_writer

@@ -14,8 +14,8 @@ from penstock.errors import PenstockError
 from penstock.messages import Lease, whole_simulations
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.plan import resolve
-from penstock.orchestrator.run.bounds import require_memory_for_draws
-from penstock.orchestrator.run.memory import least_memory
+from penstock.orchestrator.resources.bounds import require_memory_for_draws
+from penstock.orchestrator.resources.memory import least_memory
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.trained import load_surrogate
 from penstock.orchestrator.views.monitor import explained_lines, statistics

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.orchestrator.cli.bench import Overrides
+from penstock.orchestrator.cli.invocation import Overrides
 
 problems = typer.Typer(invoke_without_command=True, help="List the problems that come with penstock, or show one.")
 
@@ -63,7 +63,7 @@ def generate(
     """Solve without training: print samples per second, and keep them if asked."""
     from penstock.machine import use_one_core
     from penstock.orchestrator.config.config import load_config
-    from penstock.orchestrator.run.cores import solves_here
+    from penstock.orchestrator.resources.cores import solves_here
 
     loaded = load_config(config, tuple(overrides or ()))
     if loaded.solver.ranks == 1 and solves_here(loaded):

@@ -13,7 +13,8 @@ from pydantic import Field, model_validator
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.config.complaints import validated
-from penstock.orchestrator.config.reading import read_values
+from penstock.orchestrator.config.launch import LaunchSection
+from penstock.orchestrator.config.reading import laid_over, read_site, read_values
 from penstock.orchestrator.config.sections import AsksClock, ByName, Choice, Named, OnResume, Section
 
 
@@ -349,6 +350,7 @@ class Config(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     metrics: MetricsSection = MetricsSection()
     cluster: ClusterSection = ClusterSection()
+    launch: LaunchSection = LaunchSection()
 
     @model_validator(mode="after")
     def _buffer_feeds_batches(self):
@@ -360,12 +362,13 @@ class Config(Section):
         return self
 
 
-def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
+def load_config(path: Path, overrides: tuple[str, ...] = (), site: Path | None = None) -> Config:
     """The configuration of a YAML file, with overrides laid over it.
 
     Args:
         path: the YAML file. A `./file.py` in it is taken relative to its folder, and so are the files of `external`.
         overrides: `key=value`, with full dotted keys and values in YAML.
+        site: a YAML file with the section `launch` of a site, over which the configuration's is laid.
 
     Returns:
         The configuration, with the default of every key that is absent.
@@ -374,7 +377,10 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> Config:
         PenstockError: the file can't be read, or a key or value is refused; the message names file and key, and says
             what would do.
     """
-    config = validated(Config, read_values(path, overrides), str(path))
+    values = read_values(path, overrides)
+    if site is not None:
+        values = laid_over(read_site(site), values)
+    config = validated(Config, values, str(path))
     config = with_files(config, lambda _, file: str(path.parent / file))
     noting = {"external": _standing_alone, "store": _as_it_is_now}.get(config.problem.name)
     if noting is None:

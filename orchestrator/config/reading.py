@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,33 @@ def read_values(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:
     for override in overrides:
         lay_over(values, override)
     return values
+
+
+def read_site(path: Path) -> dict[str, Any]:
+    """The values of a site's YAML file, which has the section `launch` alone.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Nested dictionaries, not validated.
+
+    Raises:
+        PenstockError: the file can't be read, or holds anything else.
+    """
+    values = read_mapping(path, what="the YAML file of a site", needs="the section `launch`")
+    if others := sorted(values.keys() - {"launch"}):
+        raise PenstockError(f"{path}: {others[0]}: a site's file has the section `launch` alone")
+    return values
+
+
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Two nested dictionaries as one, in which the values of the second hold."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = laid_over(merged[key], value) if both else value
+    return merged
 
 
 def lay_over(values: dict[str, Any], override: str) -> None:

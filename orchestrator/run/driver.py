@@ -24,18 +24,16 @@ from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.orchestrator.plan import Plan, resolve
-from penstock.orchestrator.run.bounds import (
+from penstock.orchestrator.resources.bounds import (
     bytes_in_flight,
     few_simulations,
     num_weights,
-    require_memory,
-    require_room,
     validation_size,
 )
-from penstock.orchestrator.run.cores import Split
-from penstock.orchestrator.run.memory import least_memory, size
+from penstock.orchestrator.resources.cores import Split
+from penstock.orchestrator.resources.memory import size
+from penstock.orchestrator.run.checks import require_startable
 from penstock.orchestrator.run.on_ray import StopSignals, on_ray
-from penstock.orchestrator.run.placement import pick_device, require_placement
 from penstock.orchestrator.run.supervision import Idle, MemoryKills
 from penstock.orchestrator.run.workers import Taker, WorkerPool
 from penstock.orchestrator.store.failures import Failures
@@ -66,7 +64,7 @@ def start(config: Config, *, on_folder: Callable[[RunFolder], None]) -> None:
     """
     set_environment(config.cluster.address)  # before a user's file imports Ray
     plan = resolve(config)
-    _check(plan)
+    require_startable(plan)
     metrics = Metrics(config.metrics.port)
     folder = RunFolder.create(plan.config)
     on_folder(folder)
@@ -99,7 +97,7 @@ def _resume(folder: RunFolder, overrides: tuple[str, ...], on_folder: Callable[[
     config = plan.config
     plan.require_continues(before)
     set_environment(config.cluster.address)
-    _check(plan)
+    require_startable(plan)
     checkpoint.recover(folder.checkpoints)
     if checkpoint.latest(folder.checkpoints) is not None:
         checkpoint.load(folder.checkpoints, weights_only=True)  # damage is reported before anything is changed
@@ -111,25 +109,6 @@ def _resume(folder: RunFolder, overrides: tuple[str, ...], on_folder: Callable[[
     (folder.path / "summary.json").unlink(missing_ok=True)  # it described an end that is none now
     on_folder(folder)
     _Driver(plan, folder, metrics).run()
-
-
-def _check(plan: Plan) -> None:
-    """Raise PenstockError for every fault that is known before a process is started."""
-    config = plan.config
-    plan.require_ready()
-    plan.strategy()
-    plan.policy()
-    split = Split.of(config.solver)
-    num_workers = split.workers
-    require_room(plan, num_workers)
-    if config.cluster.address is None:  # in a cluster the learner's machine may have what this one lacks
-        split.require_cores(config.solver)
-        device = pick_device(config.training.device)
-        require_placement(plan, device)
-        holds_buffer = device.type == "cpu" or config.buffer.placement == "host"
-        require_memory(plan, least_memory(), num_workers=num_workers, holds_buffer=holds_buffer)
-    plan.surrogate()
-    plan.loss()
 
 
 class _Driver:

@@ -13,7 +13,7 @@ from penstock.learner.stream.deliveries import Deliveries
 from penstock.messages import Chunk, LeaseEnd
 from penstock.orchestrator.cluster.receiving import receiver_on
 from penstock.orchestrator.ledger.ledger import Ledger
-from penstock.orchestrator.run.bounds import bytes_in_flight
+from penstock.orchestrator.resources.bounds import bytes_in_flight
 from penstock.orchestrator.run.on_ray import StopSignals, on_ray
 from penstock.orchestrator.run.supervision import MemoryKills
 from penstock.orchestrator.run.workers import Taker, WorkerPool

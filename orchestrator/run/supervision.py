@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock.orchestrator.run.memory import least_memory
+from penstock.orchestrator.resources.memory import least_memory
 
 # A silence is reported after this time, or after WORD_FACTOR times the longest one that ended, whichever is longer.
 WORD_AFTER_S = 10.0

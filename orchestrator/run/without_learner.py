@@ -12,7 +12,7 @@ from penstock.messages import Chunk
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import FIRST, Ledger
-from penstock.orchestrator.run.cores import Split, solves_here
+from penstock.orchestrator.resources.cores import Split, solves_here
 from penstock.orchestrator.run.gathering import gathered
 from penstock.orchestrator.solving import Solving
 from penstock.status import Ended

@@ -15,8 +15,8 @@ from penstock.messages import Decision, Lease, LeaseEnd
 from penstock.orchestrator.actors.solver_actor import SolverActor, read_where
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.ledger import DEATHS, Ledger
+from penstock.orchestrator.resources.memory import size
 from penstock.orchestrator.run.logs import last_line
-from penstock.orchestrator.run.memory import size
 from penstock.orchestrator.run.supervision import MemoryKills, Place, Silences, memory_bound
 from penstock.orchestrator.solving import Solving
 from penstock.orchestrator.store.run_folder import RunFolder

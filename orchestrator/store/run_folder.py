@@ -161,7 +161,7 @@ class RunFolder:
         Returns:
             A context manager that releases the folder; None if another driver has it.
         """
-        if self._has_driver_here():
+        if self.driver_here() is not None:
             return None
         try:
             return hold(self.path / "config.yaml")  # this file exists, and is never replaced by another one
@@ -177,18 +177,18 @@ class RunFolder:
         with lock:
             return False
 
-    def _has_driver_here(self) -> bool:
-        """Whether the driver that run.json names is alive.
+    def driver_here(self) -> psutil.Process | None:
+        """The driver that run.json names, while it runs on this host.
 
         Its process id alone is not enough, because another process may have it by now.
         """
         run = self.read("run.json")
         try:
             driver = psutil.Process(run["driver_pid"])
-            is_same = driver.create_time() == run["driver_created"]
-            return run["state"] == "running" and is_same and driver.status() != psutil.STATUS_ZOMBIE
+            is_same = driver.create_time() == run["driver_created"] and run["state"] == "running"
+            return driver if is_same and driver.status() != psutil.STATUS_ZOMBIE else None
         except (KeyError, psutil.NoSuchProcess):
-            return False
+            return None
 
     def update_run(self, **changes: Any) -> None:
         """Change entries of run.json."""

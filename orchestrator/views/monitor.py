@@ -168,7 +168,7 @@ def monitor(folder: RunFolder, console: Screen) -> int:
     Raises:
         PenstockError: there is no run, or its driver has died.
     """
-    view = View(console, folder.path.name)
+    view, is_told = View(console, folder.path.name), False
     with view.shown():
         while True:
             run = folder.read("run.json")
@@ -179,6 +179,12 @@ def monitor(folder: RunFolder, console: Screen) -> int:
                 view.show(record)
             if run["state"] in ("ended", "failed", "stopped"):
                 break
+            if run["state"] == "submitted":
+                if not is_told:
+                    is_told = True
+                    console.print("the run was submitted and waits to begin: see `penstock jobs`", soft_wrap=True)
+                time.sleep(1.0)
+                continue
             if not folder.is_running():
                 raise PenstockError(
                     f"the run's driver (pid {run['driver_pid']}) is gone without a word; go on with: "

@@ -19,8 +19,8 @@ from penstock.learner.stream.stream import InProcessStream
 from penstock.messages import Chunk, Lease
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import Plan, resolve
-from penstock.orchestrator.run.bounds import require_room, validation_size
-from penstock.orchestrator.run.placement import fits_beside_training, make_buffer, pick_device, require_placement
+from penstock.orchestrator.resources.bounds import require_room, validation_size
+from penstock.orchestrator.resources.placement import fits_beside_training, make_buffer, pick_device, require_placement
 from penstock.orchestrator.store.run_folder import RunFolder
 from tests.support.learners import NoStream
 from tests.support.refusals import refusal

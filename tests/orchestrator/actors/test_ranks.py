@@ -12,7 +12,7 @@ from penstock.messages import Lease, whole_simulations
 from penstock.orchestrator.actors.ranks import Ranks
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.config.config import Config
-from penstock.orchestrator.run.cores import Split
+from penstock.orchestrator.resources.cores import Split
 from penstock.orchestrator.solving import Solving
 
 # A problem without DOLFINx, whose import takes most of the time that a rank takes to start.

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from penstock.orchestrator.cli import app
+from penstock.orchestrator.cli.invocation import Invocation
 
 TINY = """
 problem: {name: darcy, resolution: 16}
@@ -37,7 +38,7 @@ def penstock(tmp_path, monkeypatch, capfd):
         signal.signal(number, handler)
     os.environ.clear()
     os.environ.update(environment)
-    app._State.log = None
+    Invocation.log = None
 
 
 def assert_one_line(result, expected):

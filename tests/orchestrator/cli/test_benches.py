@@ -3,8 +3,8 @@
 import pytest
 
 from penstock.errors import PenstockError
-from penstock.orchestrator.cli.bench_learner import bench_learner
-from penstock.orchestrator.cli.bench_solvers import bench_solvers
+from penstock.orchestrator.cli.bench.learner import bench_learner
+from penstock.orchestrator.cli.bench.solvers import bench_solvers
 from penstock.orchestrator.config.config import load_config
 
 TWO_FAMILIES = """

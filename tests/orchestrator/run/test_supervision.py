@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from penstock.orchestrator.actors.solver_actor import read_where, say_where
+from penstock.orchestrator.resources.memory import least_memory
 from penstock.orchestrator.run import supervision
-from penstock.orchestrator.run.memory import least_memory
 from penstock.orchestrator.run.supervision import (
     FREE_DEATHS,
     SIMULATIONS_PER_DEATH,
@@ -163,7 +163,7 @@ def test_where_a_worker_is_can_be_read_after_its_death(tmp_path):
     code = f"""
 import os
 from pathlib import Path
-from penstock.orchestrator.run.memory import least_memory
+from penstock.orchestrator.resources.memory import least_memory
 from penstock.orchestrator.actors.solver_actor import say_where
 say_where(Path({str(file)!r}))(5, 17)
 os.abort()

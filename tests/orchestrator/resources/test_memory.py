@@ -9,8 +9,8 @@ import pytest
 from penstock.errors import PenstockError
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import Plan, resolve
-from penstock.orchestrator.run.bounds import require_memory, require_memory_for_draws, sample_bytes
-from penstock.orchestrator.run.memory import Memory, least_memory, size
+from penstock.orchestrator.resources.bounds import require_memory, require_memory_for_draws, sample_bytes
+from penstock.orchestrator.resources.memory import Memory, least_memory, size
 
 GB = 10**9
 CACHE_2 = "anon 1000\nfile 700\ninactive_file 300\nactive_file 200\nslab 5"

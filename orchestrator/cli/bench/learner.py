@@ -14,7 +14,7 @@ from penstock.learner.ladder.samples import full_reservoir
 from penstock.learner.optimization import Optimization
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import Plan, resolve
-from penstock.orchestrator.run.placement import pick_device
+from penstock.orchestrator.resources.placement import pick_device
 
 LEGEND = """L1 is the step on one batch that stays on the device, L2 the step fed from a full buffer, L2p the
 same while a thread puts samples into the buffer as fast as the buffer accepts them, "feed" the batches without a step.

@@ -8,8 +8,8 @@ import torch
 
 from penstock.errors import PenstockError
 from penstock.learner.buffers.buffer import Buffer
-from penstock.orchestrator.run.bounds import require_memory, sample_bytes, too_large
-from penstock.orchestrator.run.memory import least_memory, size
+from penstock.orchestrator.resources.bounds import require_memory, sample_bytes, too_large
+from penstock.orchestrator.resources.memory import least_memory, size
 
 if TYPE_CHECKING:
     from penstock.orchestrator.plan import Plan

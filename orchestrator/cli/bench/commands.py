@@ -7,12 +7,9 @@ from typing import Annotated
 
 import typer
 
-bench = typer.Typer(no_args_is_help=True, help="Measure what limits your run.")
+from penstock.orchestrator.cli.invocation import Overrides
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="key=value, laid over the configuration.", metavar="[KEY=VALUE]...", show_default=False),
-]
+bench = typer.Typer(no_args_is_help=True, help="Measure what limits your run.")
 
 
 @bench.command()
@@ -27,7 +24,7 @@ def solvers(
 
     loaded = load_config(config, tuple(overrides or ()))
     use_one_core()  # before NumPy is imported
-    from penstock.orchestrator.cli.bench_solvers import bench_solvers
+    from penstock.orchestrator.cli.bench.solvers import bench_solvers
 
     bench_solvers(loaded, systems)
 
@@ -44,6 +41,6 @@ def learner(
 
     loaded = load_config(config, tuple(overrides or ()))
     keep_freed_memory()  # before torch is imported
-    from penstock.orchestrator.cli.bench_learner import bench_learner
+    from penstock.orchestrator.cli.bench.learner import bench_learner
 
     bench_learner(loaded, seconds)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from penstock.errors import PenstockError
 from penstock.learner.buffers.watermark import MIN_SIMULATIONS
 from penstock.messages import CHUNKS_UNDER_WAY
-from penstock.orchestrator.run.memory import Memory, size
+from penstock.orchestrator.resources.memory import Memory, size
 from penstock.solvers.chunk_builder import CHUNK_BYTES
 
 if TYPE_CHECKING:

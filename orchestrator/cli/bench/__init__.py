@@ -1,0 +1,1 @@
+"""`penstock bench`: what limits a run, measured."""

@@ -1,0 +1,62 @@
+"""The commands of jobs: `penstock launch`, `jobs`, `stop` and `logs`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock.orchestrator.cli.invocation import Overrides, Run, opened
+
+
+def launch(
+    where: Annotated[str, typer.Argument(help="local, ray, slurm or kuberay.", metavar="WHERE")],
+    config: Annotated[Path, typer.Argument(help="YAML file of the run.")],
+    overrides: Overrides = None,
+    site: Annotated[
+        Path | None,
+        typer.Option(help="YAML file with the section `launch` of a site.", show_default=False),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of runs, whose seeds follow the configuration's.")] = 1,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be submitted, and submit nothing.")
+    ] = False,
+) -> None:
+    """Start a run in the background: here, in a Ray cluster, or by a batch system."""
+    from penstock.orchestrator.config.config import load_config
+    from penstock.orchestrator.launch import launching
+
+    loaded = load_config(config, tuple(overrides or ()), site)
+    if dry_run:
+        print(launching.dry_run(loaded, where, seeds), end="")
+        return
+    for folder, job in launching.launch(loaded, where, seeds):
+        name = folder.path.relative_to(Path.cwd())
+        print(f"{job.launcher} job {job.id}: {name}")
+    print(f"next: penstock jobs, penstock monitor {name}, penstock logs {name}, penstock stop {name}")
+
+
+def jobs() -> None:
+    """List the launched runs under runs/."""
+    from penstock.orchestrator.launch.launching import launched
+    from penstock.orchestrator.views.jobs import show_jobs
+
+    show_jobs(list(launched()))
+
+
+def stop(run: Run = None) -> None:
+    """Have a run write a checkpoint and end; a job that still waits is withdrawn."""
+    from penstock.orchestrator.launch import launching
+
+    print(launching.stop(opened(run)))
+
+
+def logs(
+    run: Run = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job is gone.")] = False,
+) -> None:
+    """Print what a launched run has printed."""
+    from penstock.orchestrator.launch import launching
+
+    launching.follow(opened(run), lambda text: print(text, end="", flush=True), to_the_end=follow)

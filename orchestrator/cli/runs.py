@@ -1,0 +1,75 @@
+"""The commands of a run: `train`, `resume`, `monitor`, `export` and `predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock.orchestrator.cli.invocation import Overrides, Run, opened, remember_log
+
+
+def train(config: Annotated[Path, typer.Argument(help="YAML file of the run.")], overrides: Overrides = None) -> None:
+    """Train a surrogate while its solvers run."""
+    from penstock.orchestrator.config.config import load_config
+
+    loaded = load_config(config, tuple(overrides or ()))  # before torch is imported: a typo is reported at once
+    from penstock.orchestrator.run.driver import start
+
+    start(loaded, on_folder=remember_log)
+
+
+def resume(run: Run = None, overrides: Overrides = None) -> None:
+    """Resume a stopped or broken run from its newest checkpoint."""
+    run, overrides = _split(run, overrides)
+    folder = opened(run)
+    from penstock.orchestrator.run.driver import resume as go_on
+
+    go_on(folder, overrides, on_folder=remember_log)
+
+
+def monitor(run: Run = None) -> None:
+    """Watch a run, live or finished, from any terminal."""
+    from penstock.orchestrator.views.monitor import Screen
+    from penstock.orchestrator.views.monitor import monitor as watch
+
+    raise typer.Exit(watch(opened(run), Screen()))
+
+
+def export(
+    run: Run = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; <run>.pt2 in the run folder when left out.", show_default=False)
+    ] = None,
+) -> None:
+    """Write the surrogate as one file that torch alone can load."""
+    folder = opened(run)
+    from penstock.orchestrator.cli.export import export as write
+
+    write(folder, output)
+
+
+def predict(
+    run: Run = None,
+    num: Annotated[int, typer.Option(min=1, help="Number of draws; none was trained on.")] = 4,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write; <run>/predictions when left out.", show_default=False)
+    ] = None,
+) -> None:
+    """Solve new draws and predict them, for a store, errors and a picture.
+
+    The picture has up to 8 rows, spread evenly from the first sample to the last, with truth, prediction and error of
+    every output.
+    """
+    folder = opened(run)
+    from penstock.orchestrator.cli.predict import predict as write
+
+    write(folder, num, output)
+
+
+def _split(run: Path | None, overrides: list[str] | None) -> tuple[Path | None, tuple[str, ...]]:
+    """Run and overrides, where the first argument may already be an override."""
+    if run is not None and "=" in run.name and not run.exists():
+        return None, (str(run), *(overrides or ()))
+    return run, tuple(overrides or ())

@@ -1,0 +1,1 @@
+"""Runs in the background: on this machine, in a Ray cluster, by a batch system."""

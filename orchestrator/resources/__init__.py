@@ -1,0 +1,1 @@
+"""What a run takes of a machine: cores, memory, a device."""

@@ -1,0 +1,35 @@
+"""What is checked before a run is started or launched."""
+
+from __future__ import annotations
+
+from penstock.orchestrator.plan import Plan
+from penstock.orchestrator.resources.bounds import require_memory, require_room
+from penstock.orchestrator.resources.cores import Split
+from penstock.orchestrator.resources.memory import least_memory
+from penstock.orchestrator.resources.placement import pick_device, require_placement
+
+
+def require_startable(plan: Plan) -> None:
+    """Check everything that can be known before a process is started.
+
+    Args:
+        plan: the plan of the run.
+
+    Raises:
+        PenstockError: the run would fail.
+    """
+    config = plan.config
+    plan.require_ready()
+    plan.strategy()
+    plan.policy()
+    split = Split.of(config.solver)
+    num_workers = split.workers
+    require_room(plan, num_workers)
+    if config.cluster.address is None:  # in a cluster the learner's machine may have what this one lacks
+        split.require_cores(config.solver)
+        device = pick_device(config.training.device)
+        require_placement(plan, device)
+        holds_buffer = device.type == "cpu" or config.buffer.placement == "host"
+        require_memory(plan, least_memory(), num_workers=num_workers, holds_buffer=holds_buffer)
+    plan.surrogate()
+    plan.loss()

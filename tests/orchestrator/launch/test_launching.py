@@ -1,0 +1,111 @@
+"""Launching without a scheduler: what is refused, what would be submitted, and jobs in the background."""
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+from typer.testing import CliRunner
+
+from penstock.errors import PenstockError
+from penstock.orchestrator.cli.app import app
+from penstock.orchestrator.config.config import load_config
+from penstock.orchestrator.launch import launching, local
+from penstock.orchestrator.launch.job import Job, State
+from penstock.orchestrator.store.run_folder import RunFolder
+from tests.support.waiting import wait_until
+
+CONFIG = """
+name: small
+problem: {name: darcy, resolution: 16}
+model: {name: fno, width: 8, modes: 4, layers: 2}
+training: {device: cpu, stop_after: {steps: 2}}
+"""
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small.yaml").write_text(CONFIG)
+    return tmp_path / "small.yaml"
+
+
+@pytest.fixture
+def sleeping(monkeypatch):
+    """Jobs that wait for a signal, which they note in their output, in place of runs."""
+    script = "trap 'echo asked to end; exit 143' TERM\necho begun\nwhile true; do read -t 0.05 <> <(:); done # {}\n"
+    monkeypatch.setattr(local.Local, "text", lambda self, folders: script.format(folders[0]))
+
+
+def test_a_dry_run_prints_the_script_and_makes_nothing(config):
+    result = CliRunner().invoke(app, ["launch", "local", "small.yaml", "launch.prologue=module load a", "--dry-run"])
+    lines = result.output.splitlines()
+    assert lines[:2] == ["#!/bin/bash", "module load a"]
+    assert lines[2].startswith("exec ") and lines[2].endswith("/runs/small-<UTC>'")
+    assert not (config.parent / "runs").exists()
+
+
+def test_the_script_is_bash(config):
+    script = launching.dry_run(load_config(config, ("launch.prologue=export A='x y'",)), "local", 1)
+    assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+
+def test_a_site_file_lies_under_the_configuration(config):
+    site = config.parent / "site.yaml"
+    site.write_text("launch: {prologue: module load petsc}")
+    assert load_config(config, (), site).launch.prologue == "module load petsc"
+    assert load_config(config, ("launch.prologue=module load other",), site).launch.prologue == "module load other"
+    site.write_text("launch: {}\nseed: 3")
+    with pytest.raises(PenstockError, match=r"site.yaml: seed: a site's file has the section `launch` alone"):
+        load_config(config, (), site)
+
+
+@pytest.mark.parametrize(
+    ("where", "overrides", "num_seeds", "message"),
+    [
+        ("lokal", (), 1, "did you mean 'local'"),
+        ("local", (), 2, "only `launch slurm` takes several"),
+        ("local", ("model.modes=99",), 1, "model"),
+    ],
+)
+def test_what_would_fail_is_refused_before_a_folder_is_made(config, where, overrides, num_seeds, message):
+    with pytest.raises(PenstockError, match=message):
+        launching.launch(load_config(config, overrides), where, num_seeds)
+    assert not (config.parent / "runs").exists()
+
+
+def test_a_job_is_followed_listed_and_stopped(config, sleeping):
+    ((folder, job),) = launching.launch(load_config(config), "local", 1)
+    assert Job.of(folder) == job and folder.read("run.json")["state"] == "submitted"
+    wait_until(lambda: "begun" in (folder.logs / "job.log").read_text())
+    assert launching.state_of(folder, job) is State.RUNNING
+    row = CliRunner().invoke(app, ["jobs"]).output.splitlines()[-1].split()
+    assert row == [folder.path.name, "local", job.id, "running", "submitted", job.submitted]
+    assert CliRunner().invoke(app, ["logs"]).output == "begun\n"
+    assert CliRunner().invoke(app, ["stop"]).output == f"local job {job.id} writes a checkpoint and ends\n"
+    wait_until(lambda: launching.state_of(folder, job) is State.GONE)
+    assert CliRunner().invoke(app, ["logs", "--follow"]).output == "begun\nasked to end\n"
+    with pytest.raises(PenstockError, match="is not running: its job is gone"):
+        launching.stop(folder)
+
+
+def test_a_process_id_that_another_process_has_now_is_no_job(config, sleeping):
+    ((folder, job),) = launching.launch(load_config(config), "local", 1)
+    os.kill(int(job.id), signal.SIGKILL)
+    stranger = Job("local", str(os.getpid()), job.submitted)
+    assert launching.state_of(folder, stranger) is State.GONE
+
+
+def test_a_run_that_was_not_launched_has_no_output_of_a_job(config):
+    folder = RunFolder.create(load_config(config))
+    with pytest.raises(PenstockError, match="was not launched: it printed where it was started"):
+        launching.follow(folder, print, to_the_end=False)
+    with pytest.raises(PenstockError, match="is not running on this machine, and it was not launched"):
+        launching.stop(folder)
+
+
+def test_job_json_is_plain(config, sleeping):
+    ((folder, _),) = launching.launch(load_config(config), "local", 1)
+    assert json.loads((folder.path / "job.json").read_text()).keys() == {"launcher", "id", "submitted"}
+    launching.stop(folder)
