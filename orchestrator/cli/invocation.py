@@ -30,7 +30,10 @@ class Invocation:
 
 
 def opened(run: Path | None) -> RunFolder:
-    """The folder of a run, whose log gets the traceback of an error from here on. Raises PenstockError."""
+    """The folder of a run.
+
+    Its log gets the traceback of an error from here on. Raises PenstockError.
+    """
     from penstock.orchestrator.store.run_folder import RunFolder
 
     folder = RunFolder.open(run)
