@@ -20,7 +20,7 @@ from penstock.layout import FieldSpec, Sample
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.buffers.policies import Reservoir
 from penstock.learner.stream.ingest import Ingest
-from penstock.messages import CHUNKS_UNDER_WAY, Lease, LeaseEnd
+from penstock.messages import CHUNKS_UNDER_WAY, Chunk, Lease, LeaseEnd
 from penstock.report import markdown
 from penstock.solvers.chunk_builder import CHUNK_BYTES
 from penstock.solvers.linear import LinearSolver
@@ -74,20 +74,23 @@ def run(seconds: float, rounds: int) -> None:
     rows = []
     for size, side in SIDES.items():
         for num_workers in (1, 2, 4):
-            rates: dict[str, list[float]] = {"bare": [], "memory": [], "network": []}
+            rates: dict[str, list[float]] = {arm: [] for arm in ARMS}
             for _ in range(rounds):
-                rates["bare"].append(_bare(side, num_workers, seconds))
-                rates["memory"].append(_ours(side, num_workers, seconds, shares_memory=True))
-                rates["network"].append(_ours(side, num_workers, seconds, shares_memory=False))
+                rates["ZeroMQ"].append(_bare(side, num_workers, seconds))
+                for arm, (serve, shares_memory) in OURS.items():
+                    rates[arm].append(_ours(side, num_workers, seconds, serve, shares_memory=shares_memory))
             rows.append([size, str(num_workers), *_columns(rates, 8 * side**2)])
             print(" | ".join(rows[-1]), flush=True)
-    heads = ["sample", "producers", "ZeroMQ, samples/s", "shared memory", "GB/s", "ratio", "network", "ratio"]
+    heads = ["sample", "producers", "ZeroMQ, samples/s"]
+    heads += [head for arm in OURS for head in (arm, *(["GB/s"] if arm == "ready chunks" else []), "ratio")]
     text = paragraph(
         f"""Producers send samples that cost nothing to one consumer that copies them into slots of a buffer. ZeroMQ:
-        PUSH to PULL over TCP on this machine, one array per message, no account. Ours: `SolverWorker` draws, packs and
-        sends, `Ingest` drops second copies and keeps the account; "network" goes over TCP with CURVE, which encrypts,
-        as between two machines. Medians of {rounds} measurements of {seconds:g} s in turns; ratios are of the medians,
-        at least {LEAST} is wanted of shared memory."""
+        PUSH to PULL over TCP on this machine, one array per message, no account. Ours: `Ingest` drops second copies and
+        keeps the account of what "ready chunks", filled beforehand as ZeroMQ's messages are, bring through shared
+        memory, or, with "network", over TCP with CURVE, which encrypts, as between two machines. In "worker" the
+        chunks are made by `SolverWorker`, which draws, checks and packs every sample. Medians
+        of {rounds} measurements of {seconds:g} s in turns; ratios are of the medians, and of ready chunks in shared
+        memory {LEAST} is wanted."""
     )
     command = f"python -m benchmarks transport --seconds {seconds:g} --rounds {rounds}"
     versions = f"Python {platform.python_version()}, NumPy {np.__version__}, pyzmq {zmq.__version__}"
@@ -96,16 +99,14 @@ def run(seconds: float, rounds: int) -> None:
 
 
 def _columns(rates: dict[str, list[float]], sample_bytes: int) -> list[str]:
-    bare, memory, network = (statistics.median(rates[arm]) for arm in ("bare", "memory", "network"))
-    gigabytes = f"{memory * sample_bytes / 1e9:.2f}"
-    return [
-        f"{bare:.0f}",
-        f"{memory:.0f}",
-        gigabytes,
-        f"{memory / bare:.2f}",
-        f"{network:.0f}",
-        f"{network / bare:.2f}",
-    ]
+    medians = {arm: statistics.median(rates[arm]) for arm in ARMS}
+    columns = [f"{medians['ZeroMQ']:.0f}"]
+    for arm in OURS:
+        columns.append(f"{medians[arm]:.0f}")
+        if arm == "ready chunks":
+            columns.append(f"{medians[arm] * sample_bytes / 1e9:.2f}")
+        columns.append(f"{medians[arm] / medians['ZeroMQ']:.2f}")
+    return columns
 
 
 @contextmanager
@@ -161,7 +162,30 @@ def _serve(endpoint, name: str, side: int) -> None:
             sender.send(LeaseEnd(lease.number))
 
 
-def _ours(side: int, num_workers: int, seconds: float, *, shares_memory: bool) -> float:
+def _serve_ready(endpoint, name: str, side: int) -> None:
+    """Send chunks of the size of a worker's that are there already, with the ids of the lease."""
+    worker = SolverWorker(Canned(side), {"training": LinearSolver(Direct(), rtol=1e-8)}, seed=0, sort=False)
+    num_rows = max(1, CHUNK_BYTES // worker.problem.layout.sample_bytes)
+    chunks = list(worker.stream(Lease(number=0, simulations=tuple(range(num_rows)))))
+    arrays = {key: np.concatenate([chunk.arrays[key] for chunk in chunks]) for key in chunks[0].arrays}
+    quantiles = np.concatenate([chunk.quantiles for chunk in chunks])
+    with Sender(endpoint, name, CHUNKS_UNDER_WAY * sum(array.nbytes for array in arrays.values())) as sender:
+        for lease in sender.leases():
+            for first in range(0, len(lease.simulations), num_rows):
+                ids = lease.simulations[first : first + num_rows]
+                sender.send(
+                    Chunk(
+                        arrays={key: array[: len(ids)] for key, array in arrays.items()},
+                        simulations=np.array(ids),
+                        steps=np.zeros(len(ids), np.int64),
+                        quantiles=quantiles[: len(ids)],
+                        finished=ids,
+                    )
+                )
+            sender.send(LeaseEnd(lease.number))
+
+
+def _ours(side: int, num_workers: int, seconds: float, serve: Callable, *, shares_memory: bool) -> float:
     layout = Canned(side).layout
     num_slots = max(4, BUFFER_BYTES // layout.sample_bytes)
     ingest = Ingest(None, Buffer(layout, Latest(), capacity=num_slots, watermark=1, seed=0), layout)
@@ -180,7 +204,9 @@ def _ours(side: int, num_workers: int, seconds: float, *, shares_memory: bool) -
             receiver.submit(Lease(number=number, simulations=simulations), name)
 
         def take() -> int:
-            item = receiver.next(600.0)
+            item = receiver.next(60.0)
+            if item is None:
+                raise RuntimeError("nothing came for 60 s: see what the producers print")
             if isinstance(item, LeaseEnd):
                 lease(workers.pop(item.lease_number))
                 return 0
@@ -192,7 +218,7 @@ def _ours(side: int, num_workers: int, seconds: float, *, shares_memory: bool) -
             for name in names:
                 lease(name)
         try:
-            with _processes(_serve, [(receiver.endpoint, name, side) for name in names]):
+            with _processes(serve, [(receiver.endpoint, name, side) for name in names]):
                 return _rate(take, seconds)
         finally:
             receiver.close()
@@ -208,3 +234,8 @@ def _rate(take: Callable[[], int], seconds: float) -> float:
     while time.perf_counter() - since < seconds:
         num += take()
     return num / (time.perf_counter() - since)
+
+
+OURS = {"ready chunks": (_serve_ready, True), "network": (_serve_ready, False), "worker": (_serve, True)}
+"""What sends our chunks, and whether through shared memory."""
+ARMS = ("ZeroMQ", *OURS)

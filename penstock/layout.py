@@ -23,6 +23,7 @@ from penstock.errors import Refused
 from penstock.geometry import Geometry, Grid
 
 RESERVED_NAMES = ("simulation", "step", "relative_l2", "self")  # columns of the stores that hold samples
+LAST_STEP = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ class Sample:
             step = operator.index(self.step)
         except TypeError:
             step = -1
-        if not 0 <= step <= np.iinfo(np.int64).max:
+        if not 0 <= step <= LAST_STEP:
             raise ValueError(
                 f"step={self.step!r} must be an integer from 0 on: number the samples 0, 1, 2, ... and give the time "
                 "as `time`"
