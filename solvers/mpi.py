@@ -19,6 +19,8 @@ LAUNCHER = re.compile(
 SHARED_MEMORY = Path("/dev/shm")
 # PETSc's signal handler ends the process at a closed pipe, and prints a page about a crash at a SIGTERM.
 QUIET = "-no_signal_handler"
+# MPICH's UCX listens on every interface for ranks of other machines, and those of a worker are on one.
+OWN_MACHINE = {"UCX_TLS": "self,sm"}
 
 
 def start() -> None:
@@ -47,6 +49,8 @@ def make_ready() -> None:
     options = os.environ.get("PETSC_OPTIONS", "")
     if QUIET not in options:
         os.environ["PETSC_OPTIONS"] = f"{options} {QUIET}".lstrip()
+    for name, value in OWN_MACHINE.items():
+        os.environ.setdefault(name, value)
     _remove_own_files()
     for path in SHARED_MEMORY.glob("mpich_*"):
         with suppress(OSError):

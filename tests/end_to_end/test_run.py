@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import urllib.request
+from contextlib import suppress
 from http.client import HTTPException, IncompleteRead
 from pathlib import Path
 from tempfile import gettempdir
@@ -43,6 +44,7 @@ class Watch(threading.Thread):
         super().__init__(daemon=True)
         self.cli, self.process = cli, process
         self.scrapes, self.disk, self.spilled, self.addresses = [], [], [], set()
+        self.listening, self.tokens, self.command_lines = set(), set(), set()
         self.session_folders = set()
 
     def run(self):
@@ -68,12 +70,50 @@ class Watch(threading.Thread):
                 for sample in family.samples
             }
         )
-        for connection in psutil.Process(self.process.pid).net_connections("inet"):
-            if connection.status == psutil.CONN_LISTEN:
-                self.addresses.add((connection.laddr.ip, connection.laddr.port))
+        driver = psutil.Process(self.process.pid)
+        for process in (driver, *driver.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                self.look_at(process, "driver" if process == driver else kind_of(process))
         for session in Path(gettempdir()).glob(f"penstock-{self.process.pid}-*"):
             self.session_folders.add(session)
             self.spilled += list(session.rglob("ray_spilled_objects*/*")) + list(session.glob("**/plasma*/*"))
+
+    def look_at(self, process, kind):
+        self.command_lines.add(" ".join(process.cmdline()))
+        self.tokens.add(process.environ().get("RAY_AUTH_TOKEN"))
+        for connection in process.net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                self.listening.add((kind, reach_of(connection.laddr.ip)))
+                if kind == "driver":
+                    self.addresses.add((connection.laddr.ip, connection.laddr.port))
+
+
+def kind_of(process):
+    """The name that docs/security.md gives a process of a run."""
+    words = " ".join((process.name(), *process.cmdline()))
+    for kind, mark in KINDS.items():
+        if mark in words:
+            return kind
+    return words
+
+
+KINDS = {  # what is in the name or the command line of each
+    **{"learner": "ray::LearnerActor", "solver": "ray::SolverActor", "idle": "ray::IDLE", "agent": "Agent"},
+    **{"gcs_server": "gcs_server", "raylet": "raylet/raylet", "monitor": "monitor.py"},
+}
+REACHES = {"127.0.0.1": "127.0.0.1", "0.0.0.0": "every interface", "::": "every interface"}
+
+
+def reach_of(ip):
+    return REACHES.get(ip, "the machine's")
+
+
+def documented():
+    """The first table of docs/security.md: what listens on which address, and whether on a port that may be taken."""
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    table = page.partition("| process | for | address | token |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines()[2:]]
+    return {(process, address): "where it is free" in what or what == "the same" for process, what, address, _ in rows}
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +171,27 @@ def test_metrics_hold_the_names_and_counters_rise(watched):
 
 
 def test_penstock_listens_on_localhost_alone(watched):
-    """The driver's own ports; Ray's, which it binds to all interfaces, are in docs/how-it-works.md."""
+    """The driver's own port; those of Ray are bound to all interfaces."""
     cli, watch, _ = watched
     port = int(cli.read("run.json")["metrics"].rsplit(":", 1)[1].split("/")[0])
     assert ("127.0.0.1", port) in watch.addresses
     assert {ip for ip, p in watch.addresses if p == port} == {"127.0.0.1"}
+
+
+def test_what_listens_is_what_the_page_on_security_lists(watched):
+    _, watch, _ = watched
+    listening = watch.listening - {("idle", "every interface")}  # a process of Ray that is not ours yet
+    listed = documented()
+    assert listening <= listed.keys()
+    assert {each for each, may_be_taken in listed.items() if not may_be_taken} <= listening
+
+
+def test_the_token_is_in_no_file_and_on_no_command_line(watched):
+    cli, watch, _ = watched
+    (token,) = watch.tokens - {None}
+    assert len(token) == 64
+    assert not [line for line in watch.command_lines if token in line]
+    assert not [path for path in cli.latest.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
 
 
 @pytest.mark.darcy
