@@ -41,6 +41,9 @@ def main() -> None:
     options = add(problems, "what a sample of each problem costs, and who takes the time")
     options.add_argument("names", nargs="*", help="problems; all of them when left out")
     options.add_argument("--seconds", type=float, default=5.0, help="time per problem (5)")
+    options = add(training, "every problem trained by the command line, exported and used")
+    options.add_argument("names", nargs="*", help="problems; all of them when left out")
+    options.add_argument("--seconds", type=float, default=30.0, help="time of each training (30)")
     options = add(memory, "whether a worker's memory is flat, for every problem", systems=2000)
     options.add_argument("names", nargs="*", help="problems; all of them when left out")
     options = add(scaling, "how many more samples two workers make than one")
@@ -122,6 +125,12 @@ def discretisation(arguments: argparse.Namespace) -> None:
 def problems(arguments: argparse.Namespace) -> None:
     use_one_core()
     from benchmarks.problems import run
+
+    run(arguments.names, arguments.seconds)
+
+
+def training(arguments: argparse.Namespace) -> None:
+    from benchmarks.training import run
 
     run(arguments.names, arguments.seconds)
 

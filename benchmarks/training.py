@@ -1,0 +1,99 @@
+"""Every problem trained for half a minute by the command line, exported and used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.problems import names_of
+from benchmarks.solvers.report import report
+from penstock.errors import PenstockError
+from penstock.orchestrator.config.config import Config
+from penstock.orchestrator.plan import resolve
+
+MODELS = ("fno", "branch_trunk", "mlp")  # of a grid, of a mesh or points, of everything with one resolution
+AT_ONCE = 2  # on two cores: a run with one worker waits for either side half of the time
+INTRODUCTION = """
+Each problem with its default options, through `penstock train`, `penstock export` and `penstock predict --num 2`, with
+the first model that takes its fields and penstock's defaults for all else but a small buffer and validation set.
+Training took {seconds:g} seconds from the watermark on. Two runs shared the machine, so that the errors say that it
+learns and not how well it can.
+"""
+
+
+def configuration(name: str, seconds: float) -> dict[str, Any]:
+    """The configuration of a short run, with the first of MODELS that takes the problem's fields.
+
+    Args:
+        name: of the problem.
+        seconds: time of training.
+    """
+    values = {
+        "name": name,
+        "problem": {"name": name},
+        "buffer": {"capacity": 256, "watermark": 16},
+        "training": {"stop_after": {"minutes": seconds / 60}, "device": "cpu"},
+        "validation": {"simulations": 10},
+    }
+    for model in MODELS:
+        with suppress(PenstockError):
+            resolve(Config.model_validate(values | {"model": {"name": model}})).surrogate()
+            return values | {"model": model}
+    raise PenstockError(f"no model takes the fields of {name!r}")
+
+
+def measure(name: str, seconds: float) -> list[str]:
+    """The row of a problem.
+
+    Args:
+        name: of the problem.
+        seconds: time of training.
+    """
+    values = configuration(name, seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "run.yaml").write_text(yaml.safe_dump(values))
+        for command in (["train", "run.yaml"], ["export"], ["predict", "--num", "2"]):
+            done = subprocess.run(
+                [sys.executable, "-m", "penstock", *command], cwd=folder, capture_output=True, text=True
+            )
+            if done.returncode:
+                fault = (done.stderr.strip() or "no word").splitlines()[-1].removeprefix("penstock: ")
+                return [name, values["model"], *["-"] * 4, f"`{command[0]}` failed: {fault}"]
+        summary = json.loads((Path(folder) / "runs" / "latest" / "summary.json").read_text())
+        error = summary["validation"]["relative_l2"]["mean"]
+        return [
+            *(name, values["model"], str(summary["delivered"]), str(summary["unique"]), str(summary["step"])),
+            *(f"{error:.3g}", "exported, predicted"),
+        ]
+
+
+def run(names: list[str], seconds: float) -> None:
+    """Train problems, and print and write the table.
+
+    Args:
+        names: of the problems; all of them where there are none.
+        seconds: time of each training.
+
+    Raises:
+        PenstockError: there is no such problem.
+    """
+
+    def row(name: str) -> list[str]:
+        cells = measure(name, seconds)
+        print(*cells, sep=" | ", file=sys.stderr, flush=True)
+        return cells
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        rows = list(pool.map(row, names_of(names)))
+    header = ["problem", "model", "simulations", "samples", "steps", "relative L2 error", "then"]
+    introduction = INTRODUCTION.format(seconds=seconds)
+    command = " ".join(["training", *names])
+    report("training.md", "Every problem, trained for a short time", introduction, header, rows, command)
