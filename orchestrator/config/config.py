@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.config.complaints import validated
-from penstock.orchestrator.config.launch import LaunchSection
+from penstock.orchestrator.config.launch import ClusterSection, LaunchSection
 from penstock.orchestrator.config.reading import laid_over, read_site, read_values
 from penstock.orchestrator.config.sections import AsksClock, ByName, Choice, Named, OnResume, Section
 
@@ -308,16 +308,6 @@ class MetricsSection(Section):
     """Port of the Prometheus endpoint on 127.0.0.1.
 
     `auto` takes a free one; a port that was asked for and is in use is an error.
-    """
-
-
-class ClusterSection(Section):
-    """Where Ray runs."""
-
-    address: str | None = None
-    """A running Ray cluster to join, as `host:port` or `auto`.
-
-    Absent, the run starts Ray on this machine and stops it again.
     """
 
 

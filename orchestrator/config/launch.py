@@ -1,4 +1,4 @@
-"""The keys that say with what a run is launched: `penstock launch`."""
+"""The keys that say where a run has its place, and with what it is launched."""
 
 from __future__ import annotations
 
@@ -24,6 +24,22 @@ def _seconds(value: Any) -> Any:
 
 Walltime = Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_seconds)]
 """A time in seconds, which may be written as batch systems write it."""
+
+
+class ClusterSection(Section):
+    """Where Ray runs, and for how long."""
+
+    address: str | None = None
+    """A running Ray cluster to join, as `host:port` or `auto`.
+
+    Absent, the run starts Ray on this machine and stops it again.
+    """
+    walltime: Walltime = None
+    """Time after which the run must have ended, from its start on, in seconds or as `4:00:00` or `1-12:00:00`.
+
+    Two minutes before, or a fifth of it where that is less, it writes a checkpoint and ends with exit code 75: go on
+    with `penstock resume`, for which the time begins again. In a job of Slurm its end counts too, whichever is earlier.
+    """
 
 
 class LaunchSection(Section):

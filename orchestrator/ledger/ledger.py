@@ -165,6 +165,11 @@ class Ledger:
         return given_up
 
     @property
+    def ended(self) -> Ended:
+        """How simulations have ended so far."""
+        return Ended(self.delivered.to_intervals(), dict(self.failed))
+
+    @property
     def num_ended(self) -> int:
         """Simulations that were delivered or have failed."""
         return len(self.delivered) + len(self.failed)

@@ -8,6 +8,7 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
@@ -19,6 +20,7 @@ from penstock.learner.allocator import KEEP_FREED_MEMORY
 from penstock.learner.checkpoints import checkpoint
 from penstock.orchestrator.actors.learner_actor import LearnerActor
 from penstock.orchestrator.cluster.ray_session import set_environment
+from penstock.orchestrator.cluster.walltime import seconds_left
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.designs import InOrder
@@ -33,7 +35,8 @@ from penstock.orchestrator.resources.bounds import (
 from penstock.orchestrator.resources.cores import Split
 from penstock.orchestrator.resources.memory import size
 from penstock.orchestrator.run.checks import require_startable
-from penstock.orchestrator.run.on_ray import StopSignals, on_ray
+from penstock.orchestrator.run.on_ray import on_ray
+from penstock.orchestrator.run.stopping import SIGNAL_WITHIN_S, StopRequests
 from penstock.orchestrator.run.supervision import Idle, MemoryKills
 from penstock.orchestrator.run.workers import Taker, WorkerPool
 from penstock.orchestrator.store.failures import Failures
@@ -47,7 +50,7 @@ from penstock.status import LearnerStatus, Prepared, Record
 logger = logging.getLogger(__name__)
 
 TICK_S = 1.0
-STOP_WITHIN_S = 20.0
+END_RAY_WITHIN_S = 5.0
 WAITING = ("solving the validation set", "waiting for samples")  # states of a learner that waits for the solvers
 
 
@@ -60,7 +63,7 @@ def start(config: Config, *, on_folder: Callable[[RunFolder], None]) -> None:
 
     Raises:
         PenstockError: the run can't begin, or has failed.
-        SystemExit: it was stopped by a signal.
+        SystemExit: it was stopped, by a signal or because its time is over.
     """
     set_environment(config.cluster.address)  # before a user's file imports Ray
     plan = resolve(config)
@@ -82,7 +85,7 @@ def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable
 
     Raises:
         PenstockError: the run is running, can't go on, or has failed.
-        SystemExit: it was stopped by a signal.
+        SystemExit: it was stopped, by a signal or because its time is over.
     """
     if (lock := folder.hold()) is None:
         raise PenstockError(f"{folder.path} is running: stop it first, or watch it with `{program()} monitor`")
@@ -119,7 +122,7 @@ class _Driver:
         self.config = plan.config
         self.folder = folder
         self.console = Screen()  # made here, because `on_ray` redirects sys.stdout
-        self.signals = StopSignals(folder)
+        self.requests = StopRequests(folder, seconds_left(plan.config.cluster.walltime))
         self.memory_kills = MemoryKills()
         self.metrics = metrics
         self.split = Split.of(self.config.solver)
@@ -140,13 +143,13 @@ class _Driver:
             with on_ray(
                 self.config.cluster.address,
                 self.folder,
-                self.signals,
+                self.requests,
                 num_cpus=self.split.workers * self.config.solver.ranks + 1,
                 tell=self._tell,
             ) as self.session:
                 cause = self._run_watched()
         except SystemExit:
-            self.folder.update_run(state="stopped", cause="stopped before the first lease")
+            self._stopped(f"{self.requests.first.cause if self.requests.first else 'stopped'} at the start")
             raise
         except BaseException as error:
             cause = str(error) if isinstance(error, PenstockError) else describe(error)
@@ -154,13 +157,18 @@ class _Driver:
                 self.folder.update_run(state="failed", cause=cause)
                 self.folder.event("failed", cause=cause)
             raise
-        self.folder.update_run(state="stopped" if self.signals.received else "ended", cause=cause)
+        if self.requests.first:
+            self._stopped(cause)
+            raise SystemExit(self.requests.first.exit_code)
+        self.folder.update_run(state="ended", cause=cause)
         self.folder.event("ended", cause=cause)
-        if self.signals.received:
-            self.console.print(f"{cause}; go on with: {program()} resume {self._relative()}", soft_wrap=True)
-            raise SystemExit(128 + self.signals.received)
         for line in summary_lines(self.folder):
-            self.console.print(line, soft_wrap=True)
+            self._tell(line)
+
+    def _stopped(self, cause: str) -> None:
+        self.folder.update_run(state="stopped", cause=cause)
+        self.folder.event("ended", cause=cause)
+        self._tell(f"{cause}; go on with: {program()} resume {self._relative()}")
 
     def _run_watched(self) -> str:
         """`_run`, where the death of a process of Ray is reported as such.
@@ -171,9 +179,9 @@ class _Driver:
             return self._run()
         except Exception as error:
             fault = self.session.watch.fault
-            if fault and self.signals.received:  # `timeout` and batch systems send the signal to Ray's processes too
-                how = f"stopped by {self.signals.received.name}"
-                return f"{how}, which ended Ray's processes before a checkpoint: the last one is valid"
+            request = self.requests.look()
+            if fault and request:  # `timeout` and batch systems send the signal to Ray's processes too
+                return f"{request.cause}, and Ray's processes ended before a checkpoint: the last one is valid"
             if fault:
                 self._tell(f"{fault}: the run ends")  # now, because Ray's shutdown may take 5 s
                 logs = f"Ray's logs are in {self.folder.logs / 'ray'}; " if self.session.folder is not None else ""
@@ -217,7 +225,7 @@ class _Driver:
         pending, warning = None, None
         idle = Idle(config.training.stop_after.minutes, validation.num_ended + training.num_ended)
         with View(self.console, self.folder.path.name).shown() as view:
-            while not self.signals.received:
+            while (request := self.requests.look()) is None:
                 tick = time.monotonic()
                 self.session.watch.check()
                 workers.look_after_starting()
@@ -255,13 +263,13 @@ class _Driver:
                     if status.is_done:
                         return self._end(record, status, training, journal)
                     if is_over:
-                        self._stop(None, training, journal, "training.stop_after.minutes")
+                        self._stop(None, training, journal, "training.stop_after.minutes", SIGNAL_WITHIN_S)
                         raise PenstockError(self._idle_cause(record, workers), exit_code=1)
                     ledger = training if validation.is_complete() else validation
                     workers.lease_ahead(ledger, config.solver.window, choices.decisions)
                 time.sleep(max(0.0, TICK_S - (time.monotonic() - tick)))
-        self._tell(f"{self.signals.received.name}: writing a checkpoint (again to end at once)")
-        return self._stop(pending, training, journal, f"stopped by {self.signals.received.name}")
+        self._tell(f"{request.cause}: writing a checkpoint (a second signal ends the run at once)")
+        return self._stop(pending, training, journal, request.cause, request.within_s)
 
     def _end(self, record: Record, status: LearnerStatus, training: Ledger, journal: Journal) -> str:
         journal.finish(record, status, training, status.cause)
@@ -281,13 +289,14 @@ class _Driver:
             f"{self.config.buffer.watermark}){silent}; go on with: {program()} resume {self._relative()}"
         )
 
-    def _stop(self, pending: Any | None, training: Ledger, journal: Journal, cause: str) -> str:
-        """Have the learner write a checkpoint, and wait for it for up to 15 s.
+    def _stop(self, pending: Any | None, training: Ledger, journal: Journal, cause: str, within_s: float) -> str:
+        """Have the learner write a checkpoint, and leave time to end Ray.
 
         Returns the cause of the end.
         """
         self.learner.stop.remote()
-        deadline = time.monotonic() + STOP_WITHIN_S - 5.0  # ending Ray takes up to 5 s
+        within_s = max(within_s - END_RAY_WITHIN_S, within_s / 2)
+        deadline = time.monotonic() + within_s
         pending = pending or self.learner.status.remote()
         while (left := deadline - time.monotonic()) > 0 and self.ray.wait([pending], timeout=left)[0]:
             status = self._get(pending)
@@ -297,7 +306,7 @@ class _Driver:
                 return cause
             time.sleep(0.1)
             pending = self.learner.status.remote()
-        return f"{cause}, but the learner wrote no checkpoint within {STOP_WITHIN_S - 5:.0f} s: the last one is valid"
+        return f"{cause}, but the learner wrote no checkpoint within {within_s:.0f} s: the last one is valid"
 
     def _tell(self, line: str) -> None:
         self.console.print(line, soft_wrap=True)
@@ -306,8 +315,8 @@ class _Driver:
         """What the learner's `prepare` returns; a joined cluster may be slow to place it."""
         began, is_reported = time.monotonic(), False
         while not self.ray.wait([preparing], timeout=TICK_S)[0]:
-            if self.signals.received:
-                raise SystemExit(128 + self.signals.received)
+            if request := self.requests.look():
+                raise SystemExit(request.exit_code)
             self.session.watch.check()
             if not is_reported and time.monotonic() - began > 30.0:
                 is_reported = True
@@ -356,6 +365,9 @@ class _Driver:
         )
         checkpoint_bytes = (3 if self.config.training.ema_decay is None else 4) * prepared.weight_bytes
         checkpoint_bytes += prepared.buffer_bytes if self.config.checkpoint.buffer else 0
+        if (seconds := self.requests.due_in_s) is not None:
+            end = datetime.now() + timedelta(seconds=seconds)
+            self._tell(f"walltime: the run writes a checkpoint and ends at {end:%H:%M:%S on %d %B}")
         if remark := few_simulations(self.plan):
             self.console.print(remark, soft_wrap=True)
         for note in self.plan.notes:

@@ -14,13 +14,13 @@ from penstock.messages import Chunk, LeaseEnd
 from penstock.orchestrator.cluster.receiving import receiver_on
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.orchestrator.resources.bounds import bytes_in_flight
-from penstock.orchestrator.run.on_ray import StopSignals, on_ray
+from penstock.orchestrator.run.on_ray import on_ray
+from penstock.orchestrator.run.stopping import StopRequests
 from penstock.orchestrator.run.supervision import MemoryKills
 from penstock.orchestrator.run.workers import Taker, WorkerPool
 from penstock.orchestrator.solving import Solving
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices
-from penstock.status import Ended
 
 TICK_S = 1.0
 STREAM_TIMEOUT_S = 0.2
@@ -53,18 +53,18 @@ def gathered(
     """
     folder = RunFolder.create(solving.config, is_latest=False)
     tell(f"{num_workers} solver worker{'s' if num_workers > 1 else ''}, which log to {folder.logs}, tracebacks too")
-    signals = StopSignals(folder)
+    requests = StopRequests(folder)
     solver = solving.config.solver
     with on_ray(
         solving.config.cluster.address,
         folder,
-        signals,
+        requests,
         num_cpus=num_workers * solver.ranks,
         tell=tell,
     ) as session:
         gathering = _Gathering(solving, ledger, folder, num_workers, session.folder, session.watch.check, tell)
         try:
-            yield gathering.chunks(signals)
+            yield gathering.chunks(requests)
         finally:
             gathering.close()
 
@@ -99,17 +99,17 @@ class _Gathering:
             tell=tell,
         )
         self._choices = Choices(folder)
-        self._account = Deliveries(Ended(ledger.delivered.to_intervals(), ledger.failed))
+        self._account = Deliveries(ledger.ended)
         self._num_before = ledger.num_ended
         self._begins_by: float | None = None  # once a worker is ready
         self._given_up: dict[int, str] = {}  # not in a chunk yet
 
-    def chunks(self, signals: StopSignals) -> Iterator[Chunk]:
-        """The chunks, until every simulation has ended; a signal raises SystemExit."""
+    def chunks(self, requests: StopRequests) -> Iterator[Chunk]:
+        """The chunks, until all simulations have ended; a signal raises SystemExit."""
         looked_at = -TICK_S
         while self._account.num_ended < self._ledger.limit:
-            if signals.received:
-                raise SystemExit(128 + signals.received)
+            if request := requests.look():
+                raise SystemExit(request.exit_code)
             if time.monotonic() - looked_at >= TICK_S:
                 looked_at = time.monotonic()
                 self._check()

@@ -1,85 +1,23 @@
-"""Ray for the length of a run: what it says, and signals that ask for an end."""
+"""Ray for the length of a run, with what it says in a log."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
-from pathlib import Path
-from typing import Any
-
-import psutil
+from contextlib import contextmanager, redirect_stdout
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.cluster.ray_session import Session, noted_signals, ray_session
 from penstock.orchestrator.run.logs import log_to, native_stderr_to
+from penstock.orchestrator.run.stopping import StopRequests
 from penstock.orchestrator.store.run_folder import RunFolder
-
-
-class StopSignals:
-    """The signals that ask a run to end.
-
-    They are SIGINT, SIGTERM, and a SIGHUP that was sent by hand. The first one is noted, for the loop to look at; the
-    second one ends everything at once.
-
-    Args:
-        folder: the run folder.
-    """
-
-    def __init__(self, folder: RunFolder):
-        self.received: signal.Signals | None = None
-        """The first signal."""
-        self._folder = folder
-        self._had_terminal = _has_terminal()
-
-    def handle(self, session_folder: Path | None) -> None:
-        """Handle signals from here on.
-
-        Args:
-            session_folder: Ray's session folder, which the second signal removes; None if it is not this run's.
-        """
-
-        def stop(number: int, frame: Any) -> None:
-            if self.received:  # end at once; what is on the disk is whole in any case
-                for process in psutil.Process().children(recursive=True):
-                    with suppress(psutil.NoSuchProcess):  # it ended with another one of Ray's
-                        process.kill()
-                if session_folder is not None:
-                    shutil.rmtree(session_folder, ignore_errors=True)
-                self._folder.update_run(state="stopped", cause="stopped twice, at once")
-                os._exit(128 + number)
-            self.received = signal.Signals(number)
-
-        def hang_up(number: int, frame: Any) -> None:
-            if self._had_terminal and not _has_terminal():  # it was closed or disconnected: nobody asked for the end
-                with suppress(PenstockError):
-                    self._folder.event("terminal closed")
-            else:
-                stop(number, frame)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
-            signal.signal(signal.SIGHUP, hang_up)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-
-
-def _has_terminal() -> bool:
-    """Whether this process has a controlling terminal; it is lost when it is closed."""
-    try:
-        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
-    except OSError:
-        return False
-    return True
 
 
 @contextmanager
 def on_ray(
     address: str | None,
     folder: RunFolder,
-    signals: StopSignals,
+    requests: StopRequests,
     *,
     num_cpus: int,
     tell: Callable[[str], None],
@@ -91,7 +29,7 @@ def on_ray(
     Args:
         address: a running cluster to join; None starts Ray on this machine.
         folder: the run folder.
-        signals: handled once Ray has started; one that came before ends the start.
+        requests: handles signals once Ray has started; one that came before ends the start.
         num_cpus: CPUs for the actors.
         tell: prints a line for the user.
 
@@ -113,7 +51,8 @@ def on_ray(
             noted_signals() as noted,
             ray_session(address, num_cpus=num_cpus, run=folder, tell=tell) as session,
         ):
-            signals.handle(session.folder)  # after ray.init, which sets handlers; its processes inherit SIGHUP blocked
+            # After ray.init, which sets handlers; its processes inherit SIGHUP blocked.
+            requests.handle_signals(session.folder)
             if number := noted():
                 raise SystemExit(128 + number)
             try:

@@ -88,6 +88,24 @@ def test_a_run_goes_on_without_gap_or_repeat_whatever_ended_it(cli):
     assert (folder / "events.jsonl").read_text().count("strategy chosen") == 1  # it is decided only once
 
 
+@pytest.mark.slow  # the time that the run is given, and two starts of Ray
+def test_a_run_whose_time_is_over_stops_by_itself_and_goes_on_later(cli):
+    """Whatever it has come to by then: on a machine with much else to do, it has not begun to train."""
+    result = cli.run("train", "tiny.yaml", LONG, "cluster.walltime=25")
+    assert result.returncode == 75, result.stderr
+    run = cli.read("run.json")
+    assert run["state"] == "stopped" and run["cause"].startswith("cluster.walltime: the end, ")
+    assert f"{run['cause']}; go on with: " in result.stdout and "penstock resume runs/tiny-" in result.stdout
+    step = cli.read("summary.json")["step"] if (cli.latest / "summary.json").exists() else 0
+    assert checkpoint.latest(cli.latest / "checkpoints") == (step or None)
+
+    limits = (f"training.stop_after={{steps: {step + 5}}}", "cluster.walltime=null")
+    result = cli.run("resume", *limits)
+    assert result.returncode == 0, result.stderr
+    assert cli.read("summary.json")["step"] == step + 5
+    cli.assert_every_simulation_once()
+
+
 def test_a_signal_while_ray_starts_ends_it(cli):
     process = cli.start("train", "tiny.yaml")
     while not (cli.folder / "runs" / "latest" / "run.json").exists():

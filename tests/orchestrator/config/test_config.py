@@ -158,3 +158,15 @@ def test_what_accuracy_is_relative_to_reaches_every_solver(write):
     assert {name: solver.tolerance.of_deviation for name, solver in solvers.items()} == dict.fromkeys(solvers, True)
     assert solvers["training"].tolerance.accuracy == 1e-3 > solvers["validation"].tolerance.accuracy
     assert "give accuracy with it" in complaint(write(MINIMAL), "solver.rtol=1e-6", "solver.accuracy_of=deviation")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("4:00:00", 14_400), ("'04:00:00'", 14_400), ("1-12:30:00", 131_400)]
+)
+def test_a_walltime_is_written_as_batch_systems_write_it(write, text, seconds):
+    assert load_config(write(MINIMAL), (f"cluster.walltime={text}",)).cluster.walltime == seconds
+
+
+def test_a_walltime_that_is_none_is_refused(write):
+    assert "cluster.walltime: give seconds, h:mm:ss as 4:00:00" in complaint(write(MINIMAL), "cluster.walltime=4h")
+    assert "cluster.walltime = 0" in complaint(write(MINIMAL), "cluster.walltime=0")
