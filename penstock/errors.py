@@ -44,6 +44,13 @@ class WorkerDied(PenstockError):
         super().__init__(message, exit_code=exit_code)
 
 
+class ConnectionLost(WorkerDied):
+    """A worker's connection to the learner broke.
+
+    Its own process lives: where the learner has died, another one can be connected to.
+    """
+
+
 class Refused(ValueError):
     """A value from a user's code that penstock cannot use.
 

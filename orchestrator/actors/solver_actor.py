@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -109,19 +110,23 @@ class SolverActor:
     def serve(self, name: str, endpoint: Endpoint, num_bytes: int) -> None:
         """Solve leases and send their chunks, until the learner ends the stream.
 
+        May be called again, for another learner: the worker keeps what it has learnt.
+
         Args:
             name: name of the worker.
             endpoint: where the learner receives.
             num_bytes: bound on the bytes of chunks under way.
 
         Raises:
-            WorkerDied: one of its ranks died, or the connection to the learner broke.
+            ConnectionLost: the connection to the learner broke.
+            WorkerDied: one of its ranks died.
         """
         outgrown_bytes = None
         with Sender(endpoint, name, num_bytes) as sender:
             for lease in sender.leases():
-                for chunk in self._worker.stream(lease):
-                    outgrown_bytes = chunk.outgrown_bytes
-                    if not sender.send(chunk):
-                        return
+                with closing(self._worker.stream(lease)) as chunks:  # now, and not when the error is forgotten
+                    for chunk in chunks:
+                        outgrown_bytes = chunk.outgrown_bytes
+                        if not sender.send(chunk):
+                            return
                 sender.send(LeaseEnd(lease.number, outgrown_bytes=outgrown_bytes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from penstock.transport.receiver import Receiver
@@ -19,5 +20,7 @@ def receiver_on(session_folder: Path | None) -> Receiver:
     """
     import ray  # here, because Ray reads its environment when it is first imported
 
-    address = ray.util.get_node_ip_address() if session_folder is None else session_folder / "samples"
-    return Receiver(f"{'tcp' if session_folder is None else 'ipc'}://{address}")
+    if session_folder is None:
+        return Receiver(f"tcp://{ray.util.get_node_ip_address()}")
+    # ZeroMQ reconnects by itself: a worker's last words to a learner that died must not reach the next one.
+    return Receiver(f"ipc://{session_folder / f'samples-{os.getpid()}'}")

@@ -8,17 +8,16 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version
-from typing import Any
 
 import psutil
 
 from penstock import __version__
 from penstock.errors import PenstockError, describe
-from penstock.learner.allocator import KEEP_FREED_MEMORY
 from penstock.learner.checkpoints import checkpoint
-from penstock.orchestrator.actors.learner_actor import LearnerActor
+from penstock.orchestrator.actors.learner_process import LearnerDied, LearnerProcess
 from penstock.orchestrator.cluster.ray_session import set_environment
 from penstock.orchestrator.cluster.walltime import seconds_left
 from penstock.orchestrator.config.config import Config
@@ -37,14 +36,13 @@ from penstock.orchestrator.resources.memory import size
 from penstock.orchestrator.run.checks import require_startable
 from penstock.orchestrator.run.on_ray import on_ray
 from penstock.orchestrator.run.stopping import SIGNAL_WITHIN_S, StopRequests
-from penstock.orchestrator.run.supervision import Idle, MemoryKills
-from penstock.orchestrator.run.workers import Taker, WorkerPool
-from penstock.orchestrator.store.failures import Failures
-from penstock.orchestrator.store.journal import Journal
+from penstock.orchestrator.run.supervision import Idle, MemoryKills, Restarts
+from penstock.orchestrator.run.workers import WorkerPool
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.orchestrator.store.strategies import Choices, Families
+from penstock.orchestrator.store.strategies import Choices
 from penstock.orchestrator.views.monitor import Screen, View, program, summary_lines
 from penstock.orchestrator.views.prometheus import Metrics
+from penstock.orchestrator.views.reports import Reports
 from penstock.status import LearnerStatus, Prepared, Record
 
 logger = logging.getLogger(__name__)
@@ -114,6 +112,15 @@ def _resume(folder: RunFolder, overrides: tuple[str, ...], on_folder: Callable[[
     _Driver(plan, folder, metrics).run()
 
 
+@dataclass(frozen=True)
+class _Life:
+    """A learner's life, with the ledgers as of its beginning."""
+
+    learner: LearnerProcess
+    validation: Ledger
+    training: Ledger
+
+
 class _Driver:
     """Owns every actor and the ledger; draws nothing and touches no sample."""
 
@@ -124,6 +131,7 @@ class _Driver:
         self.console = Screen()  # made here, because `on_ray` redirects sys.stdout
         self.requests = StopRequests(folder, seconds_left(plan.config.cluster.walltime))
         self.memory_kills = MemoryKills()
+        self.restarts = Restarts()
         self.metrics = metrics
         self.split = Split.of(self.config.solver)
         self.bytes_in_flight = bytes_in_flight(plan, self.split.workers)
@@ -171,9 +179,9 @@ class _Driver:
         self._tell(f"{cause}; go on with: {program()} resume {self._relative()}")
 
     def _run_watched(self) -> str:
-        """`_run`, where the death of a process of Ray is reported as such.
+        """`_run`, where the death of the learner, or of a process of Ray, is reported as such.
 
-        Whatever error it leads to is only its consequence.
+        Whatever error Ray's death leads to is only its consequence.
         """
         try:
             return self._run()
@@ -189,90 +197,114 @@ class _Driver:
                 with suppress(PenstockError):  # a full disk is reported when the run ends
                     self.folder.update_run(state="failed", cause=cause)
                 raise PenstockError(cause, exit_code=1) from error
+            if isinstance(error, LearnerDied):
+                log, resume = self.folder.logs / "learner.log", f"{program()} resume {self._relative()}"
+                raise PenstockError(f"{error}; see {log}, then go on with: {resume}", exit_code=1) from error
             raise
 
     def _run(self) -> str:
-        """The loop: from the first lease to the cause of the end."""
+        """The lives of the learner, one as a rule, from the first lease to the cause of the end.
+
+        The workers outlive them.
+        """
         import ray
 
         self.ray = ray
-        config = self.config
-        environment = {"env_vars": KEEP_FREED_MEMORY}
-        actor = ray.remote(num_cpus=1, max_restarts=0, runtime_env=environment)(LearnerActor)
-        self.learner = actor.remote(self.plan, self.folder.path, self.split.learner_threads, self.session.folder)
-        learner = self.learner
-        taker = Taker(learner.lease.remote, learner.bury.remote, learner.give_up.remote, bytes_in_flight(self.plan, 1))
-        workers = WorkerPool(
-            *(ray, self.plan.solving, self.folder, taker, self.split.workers),
+        learner = self._placed_learner()
+        self.workers = WorkerPool(
+            *(ray, self.plan.solving, self.folder, self.split.workers),
             session_folder=self.session.folder,
             memory_kills=self.memory_kills,
             tell=self._tell,
         )
-        prepared = self._wait_for(self.learner.prepare.remote())
-        if self.plan.order.must_repeat:
-            conditions.require_same(self.folder, "learner", prepared.conditions)
-        self.folder.update_run(learner_pid=prepared.pid)
-        taker.endpoint = prepared.endpoint
-        self._announce(prepared)
+        if (prepared := self._prepared(learner)) is not None:
+            self._announce(prepared)
+            self.reports = Reports(self.folder, self.console, self.metrics, self.plan.strategy().name)
+        while prepared is not None:
+            try:
+                return self._live(learner, prepared)
+            except LearnerDied as death:
+                if request := self.requests.look():
+                    return f"{request.cause}, but {death} before its checkpoint: the last one is valid"
+                learner.kill()
+                learner = self._successor(death)
+                if (prepared := self._prepared(learner)) is not None:
+                    self.folder.event("learner restarted", pid=prepared.pid, step=prepared.step)
+        return f"{self.requests.first.cause} before the learner was ready"
+
+    def _placed_learner(self) -> LearnerProcess:
+        return LearnerProcess(
+            *(self.ray, self.plan, self.folder, self.split.learner_threads),
+            session_folder=self.session.folder,
+            memory_kills=self.memory_kills,
+        )
+
+    def _successor(self, death: LearnerDied) -> LearnerProcess:
+        """Another learner in place of one that died, which takes the newest checkpoint.
+
+        Raises LearnerDied where that would not help.
+        """
+        self.session.watch.check()  # of the death of Ray that of the learner is only a consequence
+        checkpoint.recover(self.folder.checkpoints)
+        newest = checkpoint.latest(self.folder.checkpoints)
+        self.folder.event("learner died", error=str(death), checkpoint=newest)
+        if reason := self.restarts.refused(newest):
+            raise LearnerDied(f"{death} {reason}") from death
+        place = "the beginning, without any checkpoint" if newest is None else f"the checkpoint of step {newest}"
+        self._tell(f"{death}: another one goes on from {place}, and the solvers wait for it")
+        return self._placed_learner()
+
+    def _live(self, learner: LearnerProcess, prepared: Prepared) -> str:
+        """The loop: from the state that the learner has to the cause of the run's end.
+
+        Raises LearnerDied if it dies before.
+        """
+        config, workers = self.config, self.workers
         validation = Ledger(InOrder("validation"), config.validation.simulations, prepared.validation)
         limit, saved = config.training.stop_after.simulations, self.folder.read("ledger.json")
         training = Ledger(InOrder("training"), limit, prepared.training, saved)
-        journal, choices = Journal(self.folder, self.plan.strategy().name), Choices(self.folder)
-        families = Families(self.folder.event)
-        failures = Failures(self.folder.event, "ledger.json has the reasons of all that fail")
-        self.metrics.choose(choices.decisions)
-        self.learner.start.remote()
-        pending, warning = None, None
+        life = _Life(learner, validation, training)
+        workers.connect(learner.taker(bytes_in_flight(self.plan, 1), prepared.endpoint))
+        learner.start()
         idle = Idle(config.training.stop_after.minutes, validation.num_ended + training.num_ended)
         with View(self.console, self.folder.path.name).shown() as view:
             while (request := self.requests.look()) is None:
                 tick = time.monotonic()
                 self.session.watch.check()
                 workers.look_after_starting()
-                # An unanswered call is kept and not repeated, because a status drains the news that it reports.
-                pending = pending or self.learner.status.remote()
-                if ray.wait([pending], timeout=TICK_S)[0]:
-                    status, pending = self._get(pending), None
-                    account, news = status.account, status.news
-                    validation.settle(account.validation)
-                    training.settle(account.training, status.training.validation)
-                    workers.close_leases(news.lease_ends)
+                if (status := learner.status(TICK_S)) is not None:
+                    self._settle(life, status)
+                    workers.close_leases(status.news.lease_ends)
                     workers.look_after_serving()
                     num_ended = validation.num_ended + training.num_ended
-                    done = (account.unique, status.training.seconds)
+                    done = (status.account.unique, status.training.seconds)
                     is_over = idle.is_over(num_ended, done, time.monotonic()) and status.training.state in WAITING
                     workers.watch(status.silences, has_progress=idle.has_progress)
-                    record = journal.record(status, training, workers.num_ready, workers.silent)
-                    self.metrics.update(record, news.solves)
-                    for decision in choices.take(news.decisions):
-                        self.console.print(f"{decision.family}: {decision.reason}", soft_wrap=True)
-                    failed = failures.news(validation=validation.failed, training=training.failed)
-                    for line in (*families.news(news.solves), *failed):
-                        self.console.print(line, soft_wrap=True)
-                    self.metrics.choose(choices.decisions)
-                    for note in news.notes:
-                        self.console.print(f"note: {note}", soft_wrap=True)
-                        self.folder.event("note", note=note)
-                    if record.warning not in (None, warning):
-                        warning = record.warning
-                        self.console.print(f"warning: {warning}", soft_wrap=True)
-                        self.folder.event("warning", warning=warning)
+                    record = self._record(life, status)
                     view.show(record)
                     if fault := validation.fault(1.0) or training.fault(config.solver.max_failed_fraction):
                         raise PenstockError(f"{fault}; the workers' logs are in {self.folder.logs}", exit_code=3)
                     if status.is_done:
-                        return self._end(record, status, training, journal)
+                        return self._end(life, record, status)
                     if is_over:
-                        self._stop(None, training, journal, "training.stop_after.minutes", SIGNAL_WITHIN_S)
-                        raise PenstockError(self._idle_cause(record, workers), exit_code=1)
+                        self._stop(life, "training.stop_after.minutes", SIGNAL_WITHIN_S)
+                        raise PenstockError(self._idle_cause(record), exit_code=1)
                     ledger = training if validation.is_complete() else validation
-                    workers.lease_ahead(ledger, config.solver.window, choices.decisions)
+                    workers.lease_ahead(ledger, config.solver.window, self.reports.decisions)
                 time.sleep(max(0.0, TICK_S - (time.monotonic() - tick)))
         self._tell(f"{request.cause}: writing a checkpoint (a second signal ends the run at once)")
-        return self._stop(pending, training, journal, request.cause, request.within_s)
+        return self._stop(life, request.cause, request.within_s)
 
-    def _end(self, record: Record, status: LearnerStatus, training: Ledger, journal: Journal) -> str:
-        journal.finish(record, status, training, status.cause)
+    def _settle(self, life: _Life, status: LearnerStatus) -> None:
+        life.validation.settle(status.account.validation)
+        life.training.settle(status.account.training, status.training.validation)
+
+    def _record(self, life: _Life, status: LearnerStatus) -> Record:
+        ledgers = {"validation": life.validation, "training": life.training}
+        return self.reports.take(status, **ledgers, num_workers=self.workers.num_ready, silent=self.workers.silent)
+
+    def _end(self, life: _Life, record: Record, status: LearnerStatus) -> str:
+        self.reports.journal.finish(record, status, life.training, status.cause)
         if record.step == 0:
             raise PenstockError(
                 f"the stream ended with {record.unique} samples and nothing was trained: "
@@ -281,62 +313,50 @@ class _Driver:
             )
         return status.cause
 
-    def _idle_cause(self, record: Record, workers: WorkerPool) -> str:
-        silent = "".join(f"; {silence}" for silence in workers.silent)
+    def _idle_cause(self, record: Record) -> str:
+        silent = "".join(f"; {silence}" for silence in self.workers.silent)
         return (
             f"training.stop_after.minutes: for {self.config.training.stop_after.minutes:g} minutes nothing was solved, "
             f"and {record.unique} samples were too few to begin training (buffer.watermark: "
             f"{self.config.buffer.watermark}){silent}; go on with: {program()} resume {self._relative()}"
         )
 
-    def _stop(self, pending: Any | None, training: Ledger, journal: Journal, cause: str, within_s: float) -> str:
+    def _stop(self, life: _Life, cause: str, within_s: float) -> str:
         """Have the learner write a checkpoint, and leave time to end Ray.
 
         Returns the cause of the end.
         """
-        self.learner.stop.remote()
+        life.learner.stop()
         within_s = max(within_s - END_RAY_WITHIN_S, within_s / 2)
         deadline = time.monotonic() + within_s
-        pending = pending or self.learner.status.remote()
-        while (left := deadline - time.monotonic()) > 0 and self.ray.wait([pending], timeout=left)[0]:
-            status = self._get(pending)
+        while (left := deadline - time.monotonic()) > 0 and (status := life.learner.status(left)) is not None:
             if status.is_done:
-                training.settle(status.account.training, status.training.validation)
-                journal.finish(journal.record(status, training, 0, []), status, training, cause)
+                self._settle(life, status)
+                self.reports.journal.finish(self._record(life, status), status, life.training, cause)
                 return cause
             time.sleep(0.1)
-            pending = self.learner.status.remote()
         return f"{cause}, but the learner wrote no checkpoint within {within_s:.0f} s: the last one is valid"
 
     def _tell(self, line: str) -> None:
         self.console.print(line, soft_wrap=True)
 
-    def _wait_for(self, preparing: Any) -> Prepared:
-        """What the learner's `prepare` returns; a joined cluster may be slow to place it."""
+    def _prepared(self, learner: LearnerProcess) -> Prepared | None:
+        """What the learner reports when it is ready; a joined cluster may be slow to place it.
+
+        None where the run is asked to end before.
+        """
         began, is_reported = time.monotonic(), False
-        while not self.ray.wait([preparing], timeout=TICK_S)[0]:
-            if request := self.requests.look():
-                raise SystemExit(request.exit_code)
+        while (prepared := learner.prepared(TICK_S)) is None:
+            if self.requests.look():
+                return None
             self.session.watch.check()
             if not is_reported and time.monotonic() - began > 30.0:
                 is_reported = True
-                self.console.print("waiting for the learner: it rehearses the model, or Ray has no CPU free")
-        return self._get(preparing)
-
-    def _get(self, reference: Any) -> Any:
-        """ray.get, with errors as the learner raised them, its death as PenstockError."""
-        try:
-            return self.ray.get(reference)
-        except self.ray.exceptions.RayTaskError as error:
-            raise error.cause from error
-        except self.ray.exceptions.RayError as error:
-            is_for_memory = self.memory_kills.is_recent(time.monotonic()) or "low on memory" in str(error)
-            how = "memory ran out" if is_for_memory else type(error).__name__
-            raise PenstockError(
-                f"the learner's process died ({how}); see {self.folder.logs / 'learner.log'}, then "
-                f"go on with: {program()} resume {self._relative()}",
-                exit_code=1,
-            ) from error
+                self._tell("waiting for the learner: it rehearses the model, or Ray has no CPU free")
+        if self.plan.order.must_repeat:
+            conditions.require_same(self.folder, "learner", prepared.conditions)
+        self.folder.update_run(learner_pid=prepared.pid)
+        return prepared
 
     def _announce(self, prepared: Prepared) -> None:
         """Print the split of the cores and the memory bound, before anything is solved."""

@@ -91,13 +91,13 @@ class _Gathering:
         self._num_workers = num_workers
         self._stream = stream = receiver_on(session_folder)
         worker_bytes = bytes_in_flight(solving, 1)
-        taker = Taker(stream.submit, stream.bury, self._give_up, worker_bytes, stream.endpoint)
         self._workers = WorkerPool(
-            *(ray, solving, folder, taker, num_workers),
+            *(ray, solving, folder, num_workers),
             session_folder=session_folder,
             memory_kills=MemoryKills(),
             tell=tell,
         )
+        self._workers.connect(Taker(stream.submit, stream.bury, self._give_up, worker_bytes, stream.endpoint))
         self._choices = Choices(folder)
         self._account = Deliveries(ledger.ended)
         self._num_before = ledger.num_ended

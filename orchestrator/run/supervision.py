@@ -1,4 +1,4 @@
-"""Rules about workers: silent for too long, too large, dying too often.
+"""Rules about processes: silent for too long, too large, dying too often.
 
 They read no clock and know nothing of Ray.
 """
@@ -6,6 +6,7 @@ They read no clock and know nothing of Ray.
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ TIMEOUT_FACTOR = 20.0
 # A place is given up after this many deaths of its workers, not counting one per SIMULATIONS_PER_DEATH simulations.
 FREE_DEATHS = 5
 SIMULATIONS_PER_DEATH = 20
+# The run ends when its learner has died this often within so many steps.
+LEARNER_DEATHS = 3
+STEPS_OF_DEATHS = 1000
 KILLED_WITHIN_S = 10.0  # Ray reports a death some seconds after it
 MEMORY_SHARE = 0.8  # of the machine, for all workers together
 
@@ -157,6 +161,34 @@ class Place:
         """Seconds before the next worker is started: 0, then 2, 4, 8."""
         count = max(self.excess, self.num_in_a_row)
         return 0.0 if count <= 1 else 2.0 ** math.ceil(count - 1)
+
+
+class Restarts:
+    """Whether another learner goes on where one has died."""
+
+    def __init__(self):
+        self._steps: deque[int] = deque(maxlen=LEARNER_DEATHS)  # of the newest checkpoint at each death; -1 for none
+
+    def refused(self, newest: int | None) -> str | None:
+        """Count a death.
+
+        What killed one learner at once, or again and again, would kill the next: memory that does not suffice, a fault
+        in a compiled step or in the driver of a GPU.
+
+        Args:
+            newest: step of the newest checkpoint; None if there is none.
+
+        Returns:
+            Why no other learner should go on, to follow what died; None if one should.
+        """
+        step = -1 if newest is None else newest
+        is_stuck = bool(self._steps) and step == self._steps[-1]
+        self._steps.append(step)
+        if is_stuck:
+            return "again before it had written another checkpoint"
+        if len(self._steps) == LEARNER_DEATHS and step - self._steps[0] < STEPS_OF_DEATHS:
+            return f"{LEARNER_DEATHS} times within {STEPS_OF_DEATHS} steps"
+        return None
 
 
 def memory_bound(memory_mb: int | None, num_workers: int) -> int:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from penstock.errors import PenstockError, WorkerDied
+from penstock.errors import ConnectionLost, PenstockError, WorkerDied
 from penstock.messages import Decision, Lease, LeaseEnd
 from penstock.orchestrator.actors.solver_actor import SolverActor, read_where
 from penstock.orchestrator.ledger import conditions
@@ -59,6 +59,8 @@ class Worker:
     """Memory at which it stopped solving."""
     death: str | None = None
     """How it died; what it had sent by then is still taken."""
+    is_cut: bool = False
+    """Whether only its connection to the learner broke: it lives, and the learner may be what died."""
 
     @property
     def takes_leases(self) -> bool:
@@ -78,20 +80,19 @@ class Taker:
     """Takes a design, and the reasons by id of its simulations that have failed because their workers died."""
     worker_bytes: int
     """Bound on the bytes of each worker's chunks under way."""
-    endpoint: Endpoint | None = None
-    """Where the workers connect; needed as soon as one is ready."""
+    endpoint: Endpoint
+    """Where the workers connect."""
 
 
 class WorkerPool:
     """Keeps workers alive and busy.
 
-    It never waits: a worker that is starting is looked at again later.
+    It never waits: a worker that is starting is looked at again later. `connect` comes before everything else.
 
     Args:
         ray: the module, imported.
         solving: what the workers' processes are built from.
         folder: the run folder.
-        taker: takes the samples.
         size: number of workers.
         session_folder: a temporary folder on this machine if all workers are on it, else None.
         memory_kills: watches for kills by the kernel.
@@ -103,7 +104,6 @@ class WorkerPool:
         ray: Any,
         solving: Solving,
         folder: RunFolder,
-        taker: Taker,
         size: int,
         *,
         session_folder: Path | None,
@@ -114,7 +114,7 @@ class WorkerPool:
         self._ray = ray
         self._solving = solving
         self._folder = folder
-        self._taker = taker
+        self._taker: Taker | None = None
         self._tell = tell
         self._num_started = 0
         self._num_leases = 0
@@ -130,6 +130,33 @@ class WorkerPool:
         self.silent: list[Silence] = []
         """Silences that are long enough to be reported."""
         self.look_after_starting()
+
+    def connect(self, taker: Taker) -> None:
+        """Have samples go to a taker from here on, who knows of no lease.
+
+        What was leased before is void. Workers that are at work live on, and keep what they have learnt.
+
+        Args:
+            taker: the taker.
+
+        Raises:
+            PenstockError: a worker had died, and its place is given up.
+        """
+        self._taker = taker
+        for worker in list(self._workers):
+            worker.leases.clear()
+            worker.ended = 0
+            self._silences.forget(worker.name)
+            if worker.death is not None and not worker.is_cut:
+                self._replace(worker, worker.death)
+            elif worker.outgrown_bytes is not None:
+                self._renew(worker)
+            elif worker.pid is not None:
+                worker.death, worker.is_cut = None, False
+                self._serve(worker)
+
+    def _serve(self, worker: Worker) -> None:
+        worker.serving = worker.actor.serve.remote(worker.name, self._taker.endpoint, self._taker.worker_bytes)
 
     @property
     def num_ready(self) -> int:
@@ -162,20 +189,22 @@ class WorkerPool:
             if self._solving.order.must_repeat:
                 conditions.require_same(self._folder, "solver", ready.conditions)
             worker.pid = ready.pid
-            taker = self._taker
-            worker.serving = worker.actor.serve.remote(worker.name, taker.endpoint, taker.worker_bytes)
+            self._serve(worker)
             self._folder.event("worker started", worker=worker.name, pid=worker.pid)
             self._write_pids()
 
     def look_after_serving(self) -> None:
-        """Notice workers that have died.
+        """Notice workers that have died; to be called when the learner has answered.
 
-        Each is replaced once its stream has ended.
+        Each is replaced once its stream has ended. One that was cut off without a lease is replaced by the next call,
+        when the learner has answered again: so it is not the learner that died.
 
         Raises:
             Exception: what a worker's code raised outside of simulations; no other worker would fare better.
             PenstockError: a place is given up.
         """
+        for worker in [worker for worker in self._workers if worker.is_cut and not worker.leases]:
+            self._replace(worker, worker.death)
         serving = {
             worker.serving: worker for worker in self._workers if worker.serving is not None and not worker.death
         }
@@ -185,6 +214,7 @@ class WorkerPool:
             except self._ray.exceptions.RayTaskError as error:
                 if not isinstance(error.cause, WorkerDied):
                     raise error.cause from error
+                serving[ended].is_cut = isinstance(error.cause, ConnectionLost)
                 self._bury(serving[ended], str(error.cause))
             except self._ray.exceptions.RayError as error:
                 self._bury(serving[ended], _one_line(error))
@@ -193,7 +223,7 @@ class WorkerPool:
         worker.death = how
         if worker.leases:
             self._taker.bury(worker.name, how)
-        else:
+        elif not worker.is_cut:
             self._replace(worker, how)
 
     def _watch_start(self, worker: Worker) -> None:

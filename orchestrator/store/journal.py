@@ -52,6 +52,8 @@ class Journal:
         """
         now = time.monotonic()
         training, account, solves = status.training, status.account, status.news.solves
+        if self._counts and (account.unique < self._counts[-1][1] or training.trained < self._counts[-1][2]):
+            self._counts.clear()  # another learner goes on from a checkpoint
         self._counts.append((now, account.unique, training.trained))
         while now - self._counts[0][0] > RATES_OVER_S:
             self._counts.popleft()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import zmq
 
-from penstock.errors import WorkerDied
+from penstock.errors import ConnectionLost
 from penstock.messages import CHUNKS_UNDER_WAY, Chunk, Lease, LeaseEnd
 from penstock.transport.endpoint import Endpoint, this_host
 from penstock.transport.items import packed, unpacked
@@ -35,7 +35,7 @@ class Sender:
         num_bytes: bound on the bytes of chunks under way.
 
     Raises:
-        WorkerDied: the connection broke; raised by any method. What was said over it may be lost.
+        ConnectionLost: nobody receives there, or no longer; raised by any method. What was said may be lost.
     """
 
     def __init__(self, endpoint: Endpoint, name: str, num_bytes: int):
@@ -50,7 +50,7 @@ class Sender:
             self._socket.curve_publickey, self._socket.curve_secretkey = endpoint.client_key, endpoint.client_secret
             self._socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
             self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, LOST_AFTER_MS)
-        self._breaks = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._breaks = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._breaks, zmq.POLLIN)
@@ -118,7 +118,7 @@ class Sender:
     def _hear(self) -> None:
         """Wait for a word of the learner, and follow it."""
         if any(socket is self._breaks for socket, _ in self._poller.poll()) and not self._socket.poll(0):
-            raise WorkerDied("its connection to the learner broke")
+            raise ConnectionLost("its connection to the learner broke")
         word, *frames = self._socket.recv_multipart()
         if word == TAKEN:
             self._ring.give_back()

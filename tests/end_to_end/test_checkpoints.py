@@ -36,12 +36,11 @@ def test_a_run_that_is_ended_within_writes_goes_on_from_the_newest_whole_checkpo
     process = cli.start("train", "tiny.yaml", *OFTEN, *cli.kind.large_model)
     folder = cli.latest / "checkpoints"
 
-    # The learner is killed.
+    # The learner is killed, and the driver before it can start another one.
     learner, newest = stop_within_a_write(cli, process, random.Random(0).uniform(0.0, 0.03))
+    process.kill()
     learner.kill()
-    result = cli.finish(process)
-    assert result.returncode == 1
-    cli.assert_one_line(result, "the learner's process died", "resume runs/tiny-")
+    process.communicate()
     assert any(folder.glob(".writing-*"))
 
     # A signal ends it within 20 s with a last checkpoint.

@@ -65,7 +65,8 @@ def test_a_run_killed_at_random_instants_ends_with_the_weights_of_one_never_stop
     """Takes one start of Ray for each life, 8 to 10 s each. On a grid five kills, as the guarantee's test asks for.
 
     An instant is random in the training's progress, and within the second after that. In its last life the run loses
-    a solver worker, too. The undisturbed run solves without the pauses: how long things take must not matter either.
+    its learner alone, which another one replaces, and a solver worker. The undisturbed run solves without the pauses:
+    how long things take must not matter either.
     """
     cli = deterministic_cli
     result = cli.run("train", "tiny.yaml")
@@ -83,6 +84,10 @@ def test_a_run_killed_at_random_instants_ends_with_the_weights_of_one_never_stop
         assert process.poll() is None, "it ended before it was killed"
         kill_all(process)
         began, process = time.time(), cli.start("resume")
+    wait_for_step(cli, process, instants[-1][0] + 1, began)
+    os.kill(cli.read("run.json")["learner_pid"], signal.SIGKILL)
+    cli.wait_until(process, lambda _: "learner restarted" in (cli.latest / "events.jsonl").read_text())
+    began = time.time()
     cli.wait_until(process, lambda record: record["time"] > began and record["workers"] == 2)
     os.kill(luck.choice(list(cli.read("run.json")["solver_pids"].values())), signal.SIGKILL)
     result = cli.finish(process)

@@ -3,7 +3,10 @@
 import os
 import signal
 
+import psutil
 import pytest
+
+from penstock.learner.checkpoints import checkpoint
 
 
 def test_a_killed_worker_is_replaced_and_its_simulations_are_done_again(cli):
@@ -41,6 +44,56 @@ def test_a_killed_worker_is_replaced_and_its_simulations_are_done_again(cli):
     (decision,) = cli.read("strategies.json").values()
     assert decision["reason"] in result.stdout
     assert result.stderr == "" and "raylet" not in result.stdout
+
+
+@pytest.mark.slow  # two starts of Ray, and two more of the learner
+@pytest.mark.timeout(480)  # on a machine with many times as much to do as it has cores
+def test_a_killed_learner_is_replaced_while_the_solvers_wait_and_one_that_dies_at_once_ends_the_run(cli):
+    """Killed twice, each time after a new checkpoint, then once before. No simulation is lost or doubled."""
+    process = cli.start(
+        *("train", "tiny.yaml", f"problem.name={cli.slow_problem(0.02)}", "training.stop_after={steps: 100000}"),
+        *("solver.workers=2", "solver.strategy=auto", "checkpoint.every_s=1", "buffer.batches_per_simulation=null"),
+    )
+    folder, pids, solvers = cli.folder / "runs" / "latest" / "checkpoints", [], {}
+
+    def may_be_killed(record):
+        """It trains, has written a checkpoint, and is another one than those that were killed."""
+        run = cli.read("run.json")
+        solvers.update(run.get("solver_pids", {}))
+        restarted = [event["step"] for event in cli.events() if event["event"] == "learner restarted"]
+        newest = checkpoint.latest(folder) if folder.exists() else None
+        is_new = newest is not None and newest > max(restarted, default=0)
+        return is_new and len(restarted) == len(pids) and record["step"] > newest and len(solvers) == 2
+
+    for _ in range(2):
+        cli.wait_until(process, may_be_killed, 300)
+        pids.append(cli.read("run.json")["learner_pid"])
+        os.kill(pids[-1], signal.SIGKILL)
+    family = psutil.Process(process.pid).children(recursive=True)
+    cli.wait_until(process, lambda record: cli.read("run.json")["learner_pid"] not in pids, 300)
+    family.append(psutil.Process(cli.read("run.json")["learner_pid"]))
+    family[-1].kill()
+    result = cli.finish(process)
+    assert result.returncode == 1
+    cli.assert_one_line(result, "the learner's process died", "learner.log", "resume runs/tiny-")
+    died, restarted = ([e for e in cli.events() if e["event"] == f"learner {what}"] for what in ("died", "restarted"))
+    assert len(died) == 3 and [event["checkpoint"] for event in died[:2]] == [event["step"] for event in restarted]
+    for event in restarted:
+        line = f"another one goes on from the checkpoint of step {event['step']}, and the solvers wait for it"
+        assert result.stdout.count(line) == 1
+    assert cli.read("run.json")["solver_pids"] == solvers  # the same processes as before
+    assert not {"worker died", "worker outgrown"} & {event["event"] for event in cli.events()}
+    assert min(record[f"{what}_per_s"] for record in cli.records() for what in ("unique", "trained")) >= 0
+    psutil.wait_procs(family, timeout=10.0)  # init may be slow to reap them
+    assert [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
+
+    given = max(map(int, cli.delivered_ids()), default=0)
+    result = cli.run("resume", f"training.stop_after={{simulations: {given + 50}}}", timeout_s=300)
+    assert result.returncode == 0, result.stderr
+    summary = cli.read("summary.json")
+    assert cli.delivered_ids() == list(range(given + 50)) and summary["unique"] == given + 50
+    assert "worker died" not in {event["event"] for event in cli.events()}
+    assert [event["event"] for event in cli.events()].count("strategy chosen") == 1
 
 
 BROKEN_MODEL = """

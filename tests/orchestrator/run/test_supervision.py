@@ -170,3 +170,22 @@ os.abort()
 """
     subprocess.run([sys.executable, "-c", code], check=False)
     assert read_where(file) == (5, 17)
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "goes_on"),
+    [
+        ([None], True),
+        ([None, None], False),  # it dies before it writes anything
+        ([None, 10, 10], False),
+        ([None, 10, 20], False),  # and again, and again
+        ([0, 10, 999], False),
+        ([0, 10, 1000], True),
+        ([0, 900, 1800, 2700, 3600], True),
+        ([0, 900, 1800, 1900, 2700], False),
+    ],
+)
+def test_a_learner_is_replaced_as_long_as_that_gets_the_run_on(checkpoints, goes_on):
+    restarts = supervision.Restarts()
+    *before, last = [restarts.refused(step) for step in checkpoints]
+    assert not any(before) and (last is None) == goes_on

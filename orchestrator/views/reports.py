@@ -1,0 +1,90 @@
+"""What a run says and records of the learner's statuses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock.messages import Decision
+from penstock.orchestrator.ledger.ledger import Ledger
+from penstock.orchestrator.store.failures import Failures
+from penstock.orchestrator.store.journal import Journal
+from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.orchestrator.store.strategies import Choices, Families
+from penstock.orchestrator.views.monitor import Screen
+from penstock.orchestrator.views.prometheus import Metrics
+from penstock.status import LearnerStatus, Record, Silence
+
+
+class Reports:
+    """Turns statuses into files, metrics, events, and lines on the console.
+
+    It lasts as long as the run, whatever becomes of its learner: nothing is said twice.
+
+    Args:
+        folder: the run folder.
+        console: where lines are printed.
+        metrics: the run's metrics.
+        strategy: name of the strategy that the configuration gives.
+    """
+
+    def __init__(self, folder: RunFolder, console: Screen, metrics: Metrics, strategy: str):
+        self._folder = folder
+        self._console = console
+        self._metrics = metrics
+        self._choices = Choices(folder)
+        self._families = Families(folder.event)
+        self._failures = Failures(folder.event, "ledger.json has the reasons of all that fail")
+        self._warning: str | None = None
+        self.journal = Journal(folder, strategy)
+        self._metrics.choose(self.decisions)
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """What is known of strategies."""
+        return self._choices.decisions
+
+    def take(
+        self,
+        status: LearnerStatus,
+        *,
+        validation: Ledger,
+        training: Ledger,
+        num_workers: int,
+        silent: Sequence[Silence],
+    ) -> Record:
+        """Record a status, and say what is new.
+
+        Args:
+            status: the status.
+            validation: ledger of the validation simulations, which knows the status.
+            training: that of the training simulations.
+            num_workers: workers that are ready.
+            silent: workers that are silent for too long.
+
+        Returns:
+            What views show.
+
+        Raises:
+            PenstockError: a file can't be written.
+        """
+        news = status.news
+        record = self.journal.record(status, training, num_workers, silent)
+        self._metrics.update(record, news.solves)
+        for decision in self._choices.take(news.decisions):
+            self.tell(f"{decision.family}: {decision.reason}")
+        failed = self._failures.news(validation=validation.failed, training=training.failed)
+        for line in (*self._families.news(news.solves), *failed):
+            self.tell(line)
+        self._metrics.choose(self.decisions)
+        for note in news.notes:
+            self.tell(f"note: {note}")
+            self._folder.event("note", note=note)
+        if record.warning not in (None, self._warning):
+            self._warning = record.warning
+            self.tell(f"warning: {record.warning}")
+            self._folder.event("warning", warning=record.warning)
+        return record
+
+    def tell(self, line: str) -> None:
+        """Print a line for the user."""
+        self._console.print(line, soft_wrap=True)
