@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from penstock.arrays.ragged import Ragged
-from penstock.errors import WorkerDied
+from penstock.errors import ConnectionLost
 from penstock.messages import Chunk, Lease, LeaseEnd
 from penstock.transport.receiver import Receiver
 from penstock.transport.sender import Sender
@@ -168,12 +168,26 @@ def test_any_number_of_leases_may_wait_while_nobody_takes(receiver, start):
     assert [next(items) for _ in range(3000)] == [LeaseEnd(number) for number in range(1, 3001)]
 
 
-def test_a_broken_connection_ends_the_worker(tmp_path):
+def test_a_worker_whose_learner_has_gone_hears_so_and_can_connect_to_the_next_one(receiver, start, tmp_path):
+    """Where nobody receives any more it does not wait; its name is as good as new at another address."""
+    gone = Receiver(
+        receiver.endpoint.address.rpartition(":")[0] if receiver.endpoint.server_key else f"ipc://{tmp_path}/2"
+    )
+    gone.close()
+    with pytest.raises(ConnectionLost):
+        Sender(gone.endpoint, "one", RING)
+    start("one")
+    receiver.submit(Lease(number=7, simulations=(3,)), "one")
+    items = items_of(receiver)
+    assert next(items).finished == (3,) and next(items) == LeaseEnd(7)
+
+
+def test_a_broken_connection_ends_the_stream_of_the_worker(tmp_path):
     receiver = Receiver(f"ipc://{tmp_path}/samples")
     ends = []
 
     def work():
-        with pytest.raises(WorkerDied, match="connection"), Sender(receiver.endpoint, "one", RING) as sender:
+        with pytest.raises(ConnectionLost, match="connection"), Sender(receiver.endpoint, "one", RING) as sender:
             ends.append("connected")
             for _ in sender.leases():
                 pass
