@@ -69,8 +69,8 @@ class Trainer:
         """Samples trained on, with repetition."""
         self.warning: str | None = None
         """What is wrong although training goes on, with advice; None if nothing is."""
-        self.learning_rate = 0.0
-        """Learning rate of the last step."""
+        self.learning_rate = step.learning_rate
+        """Learning rate of the last step; before the first one, that which the schedule's factors multiply."""
         self.remarks: list[str] = []
         """Lines for people on odd statistics that the normalisation was fixed from. Whoever shows them removes them."""
         self.train_seconds = 0.0

@@ -628,6 +628,9 @@ def test_what_was_counted_and_measured_goes_on_after_a_resume(tmp_path):
     assert saved["meta"]["validation"] == saved["meta"]["training"]["validation_errors"] is not None
     assert second.checkpoint_state()["meta"] == saved["meta"]
     assert second.run(never) == "steps" and second.learner_wait_seconds >= 1.5
+    third = start(10)
+    third.load_checkpoint(checkpoint.load(tmp_path))
+    assert third.run(lambda: True) == "stopped" and third.warning is None  # the schedule is not over
 
 
 def test_a_checkpoint_without_the_buffer_keeps_the_normalisation(tmp_path):
