@@ -19,6 +19,7 @@ from penstock.transport.items import packed, unpacked
 from penstock.transport.ring import memory_of, places
 from penstock.transport.sender import FAREWELL_MS, HELLO, IN_FRAMES, LEASE, STOP, TAKEN, WELCOME
 
+MAX_WAITING = 1024  # workers that connect at once: one that is turned away takes its learner for dead
 STOOD_STILL_S = 5.0  # a longer pause between looks at the socket is no silence of the workers
 
 
@@ -79,6 +80,7 @@ class Receiver:
         self._socket = self._context.socket(zmq.ROUTER)
         for option in (zmq.SNDHWM, zmq.RCVHWM, zmq.LINGER):  # the workers' rings are the bound
             self._socket.setsockopt(option, 0)
+        self._socket.setsockopt(zmq.BACKLOG, MAX_WAITING)
         self._authenticator: ThreadAuthenticator | None = None
         self.endpoint = self._bind(address)
         """What workers need to connect."""
