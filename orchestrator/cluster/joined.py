@@ -16,6 +16,7 @@ from penstock.errors import PenstockError, text_of
 
 CONNECT_WITHIN_S = 5.0
 ANSWERS_WITHIN_S = 60.0  # a node may be slow to start a process
+LEARNER = "learner"  # a resource of Ray's
 
 
 def require_head(address: str) -> None:
@@ -90,6 +91,20 @@ def require_nodes(ray, folder: Path, num_cpus: int, tell: Callable[[str], None])
                 raise PenstockError(f"{_name_of(node)} {fault}")
     for node in waiting.values():
         tell(f"{_name_of(node)} has not answered within {ANSWERS_WITHIN_S:.0f} s: is it overloaded?")
+
+
+def cores_kept_for_learner(ray) -> int:
+    """The cores of a node that is kept for the learner.
+
+    One that was started with `--num-cpus=1 --resources='{"learner": 8}'` keeps 8, and its one CPU admits no solver.
+
+    Args:
+        ray: the module, connected.
+
+    Returns:
+        Their number; 0 if no node is.
+    """
+    return int(max((node["Resources"].get(LEARNER, 0) for node in ray.nodes() if node["Alive"]), default=0))
 
 
 def _name_of(node: dict[str, Any]) -> str:

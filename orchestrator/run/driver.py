@@ -18,6 +18,7 @@ from penstock.errors import PenstockError, describe
 from penstock.learner.allocator import KEEP_FREED_MEMORY
 from penstock.learner.checkpoints import checkpoint
 from penstock.orchestrator.actors.learner_actor import LearnerActor
+from penstock.orchestrator.cluster.joined import LEARNER, cores_kept_for_learner
 from penstock.orchestrator.cluster.ray_session import set_environment
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.ledger import conditions
@@ -190,8 +191,11 @@ class _Driver:
         self.ray = ray
         config = self.config
         environment = {"env_vars": KEEP_FREED_MEMORY}
-        actor = ray.remote(num_cpus=1, max_restarts=0, runtime_env=environment)(LearnerActor)
-        self.learner = actor.remote(self.plan, self.folder.path, self.split.learner_threads, self.session.folder)
+        kept = cores_kept_for_learner(ray)
+        place = {LEARNER: kept} if kept else None
+        actor = ray.remote(num_cpus=1, resources=place, max_restarts=0, runtime_env=environment)(LearnerActor)
+        self.learner_threads = kept or self.split.learner_threads
+        self.learner = actor.remote(self.plan, self.folder.path, self.learner_threads, self.session.folder)
         learner = self.learner
         taker = Taker(learner.lease.remote, learner.bury.remote, learner.give_up.remote, bytes_in_flight(self.plan, 1))
         workers = WorkerPool(
@@ -346,7 +350,7 @@ class _Driver:
         self.console.print(f"run folder: {self.folder.path}", soft_wrap=True)
         self.console.print(
             f"{self.split.cores} cores: {self.split.workers} solver worker{plural}{on_ranks}, "
-            f"{self.split.learner_threads} learner threads on {prepared.device}"
+            f"{self.learner_threads} learner threads on {prepared.device}"
         )
         self.console.print(
             f"memory: the run's data take at most {size(data_bytes)} ("
