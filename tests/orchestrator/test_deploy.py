@@ -9,7 +9,7 @@ from tests.orchestrator.test_packaging import PARTS, PROJECT
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "deploy" / "Containerfile").read_text()
-INSTRUCTIONS = "ARG FROM RUN COPY WORKDIR USER ENV CMD".split()
+INSTRUCTIONS = ["ARG", "FROM", "RUN", "COPY", "WORKDIR", "USER", "ENV", "CMD"]
 
 
 def instructions(text):

@@ -168,7 +168,7 @@ def test_what_every_pod_has(config):
 
 
 def test_what_the_operator_asks_for_beyond_its_schema(config):
-    """As in validation.go of KubeRay 1.7: names of DNS-1035 with at most 47 characters, a version of Ray with a token."""
+    """As in its validation.go: names of DNS-1035 with at most 47 characters, with a token the version of Ray."""
     long = manifest(config, f"name={'9-Very.long_name' * 5}")
     for job in (manifest(config), long):
         assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", job["metadata"]["name"])
