@@ -42,11 +42,16 @@ class KubeRay(Launcher):
         The driver joins the Ray of its pod, and solvers are as many as the pods have CPUs. Raises PenstockError where
         keys are missing or do not fit together.
         """
-        pods = config.launch.kuberay.solvers
+        section, ranks = config.launch.kuberay, config.solver.ranks
+        pods = section.solvers
         for key in NEEDED:
-            if getattr(config.launch.kuberay, key) is None:
+            if getattr(section, key) is None:
                 raise PenstockError(f"launch.kuberay.{key}: missing; see docs/clusters.md")
-        ranks = config.solver.ranks
+        if not RUNS.resolve().is_relative_to(section.mount):
+            raise PenstockError(
+                f"launch.kuberay.mount: {RUNS.resolve()} is not under {section.mount}, where the pods see the claim: "
+                "launch from a folder there"
+            )
         if ranks > pods.cpus:
             raise PenstockError(
                 f"solver.ranks = {ranks}: a pod of solvers has {pods.cpus} CPUs (launch.kuberay.solvers.cpus), and a "
@@ -72,17 +77,8 @@ class KubeRay(Launcher):
             raise PenstockError("pods run as the user who launches, and never as root: launch as another user")
 
     def text(self, folders: Sequence[Path]) -> str:
-        """A manifest; see `Launcher.text`.
-
-        Raises PenstockError where the pods would not see the folder.
-        """
+        """A manifest; see `Launcher.text`."""
         (folder,) = folders
-        mount = Path(self.config.launch.kuberay.mount)
-        if not folder.is_relative_to(mount):
-            raise PenstockError(
-                f"launch.kuberay.mount: {RUNS.resolve()} is not under {mount}, where the pods see the claim: launch "
-                "from a folder there"
-            )
         return yaml.dump(self._manifest(folder), Dumper=_Dumper, sort_keys=False, width=120)
 
     def submit(self, folders: Sequence[RunFolder]) -> list[str]:

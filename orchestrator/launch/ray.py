@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,9 +42,11 @@ class Ray(Local):
         else:
             from penstock.orchestrator.cluster.joined import require_head
             from penstock.orchestrator.cluster.ray_session import set_environment
+            from penstock.orchestrator.run.logs import native_stderr_to
 
             set_environment(self.config.cluster.address)
-            require_head(self.config.cluster.address)
+            with open(os.devnull, "w") as nowhere, native_stderr_to(nowhere):  # Ray warns there of what is an error
+                require_head(self.config.cluster.address)
 
     def text(self, folders: Sequence[Path]) -> str:
         """A script of bash; see `Launcher.text`."""

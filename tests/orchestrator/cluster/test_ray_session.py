@@ -13,7 +13,7 @@ import pytest
 from penstock.errors import PenstockError
 from penstock.orchestrator.cluster import ray_session as cluster
 from penstock.orchestrator.cluster import ray_watch
-from penstock.orchestrator.cluster.joined import fault_in, make_probe, require_head
+from penstock.orchestrator.cluster.joined import cores_kept_for_learner, fault_in, make_probe, require_head
 from penstock.orchestrator.cluster.ray_session import noted_signals
 from penstock.orchestrator.cluster.ray_watch import RayWatch
 from penstock.orchestrator.config.config import Config
@@ -187,3 +187,15 @@ def test_a_users_file_may_import_ray(tmp_path, monkeypatch):
     with pytest.raises((PenstockError, RuntimeError), match="a token of 64"):
         limit = {"stop_after": {"steps": 1}}
         start(Config.model_validate({"problem": {"name": "./mine.py:Mine"}, "training": limit}), on_folder=print)
+
+
+def test_the_node_that_is_kept_for_the_learner():
+    class Ray:
+        def nodes(self):
+            return self.found
+
+    ray = Ray()
+    ray.found = [{"Alive": True, "Resources": {"CPU": 8.0}}, {"Alive": False, "Resources": {"learner": 4.0}}]
+    assert cores_kept_for_learner(ray) == 0
+    ray.found.append({"Alive": True, "Resources": {"CPU": 1.0, "learner": 12.0}})
+    assert cores_kept_for_learner(ray) == 12

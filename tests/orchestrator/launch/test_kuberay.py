@@ -205,8 +205,9 @@ def test_solvers_are_as_many_as_the_pods_have_cpus(config):
         (("solver={ranks: 8, workers: 1}",), "a pod of solvers has 4 CPUs"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_a_folder_is_made(config, overrides, message):
-    assert message in refusal(launching.dry_run, load_config(config, overrides), "kuberay", 1)
+def test_what_does_not_fit_is_refused_before_a_folder_is_made(config, kubectl, overrides, message):
+    for ask in (launching.dry_run, launching.launch):
+        assert message in refusal(ask, load_config(config, overrides), "kuberay", 1)
     assert not (config.parent / "runs").exists()
 
 
