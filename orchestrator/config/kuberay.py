@@ -22,7 +22,7 @@ class PodSection(Section):
     """Memory of a pod, as Kubernetes writes it: `16Gi`."""
     node_selector: Mapping[str, str] = {}
     """Labels of the nodes on which such pods may run."""
-    tolerations: Sequence[Mapping[str, Any]] = ()
+    tolerations: Sequence[Mapping[str, Any]] = []
     """Tolerations of such pods, as Kubernetes writes them."""
 
 
