@@ -137,7 +137,7 @@ def _kind(kind: Any, metadata: list[Any] = []) -> str:  # noqa: B006  never chan
     if isinstance(kind, type) and get_origin(kind) is None:
         return KINDS.get(kind, "mapping") + _bounds(kind, metadata)
     if (name := getattr(get_origin(kind), "__name__", "")) in ("Sequence", "tuple"):
-        return f"list of {KINDS[get_args(kind)[0]]}s"
+        return f"list of {_kind(get_args(kind)[0])}s"
     if name == "Mapping":
         return "mapping"
     return _alternatives([_kind(member, metadata if member in (int, float) else []) for member in get_args(kind)])

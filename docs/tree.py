@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PARTS = ("penstock", "solvers", "learner", "orchestrator", "benchmarks", "examples", "tests")
+PARTS = ("penstock", "solvers", "learner", "orchestrator", "deploy", "benchmarks", "examples", "tests")
 
 
 def tree() -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from penstock.orchestrator.config.kuberay import KubeRaySection
 from penstock.orchestrator.config.sections import Section
 
 CLOCK = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+)(?::(?P<minutes>\d+))?(?::(?P<seconds>\d+))?")
@@ -47,3 +48,4 @@ class LaunchSection(Section):
 
     prologue: str = ""
     """Lines of shell that every node runs before penstock: modules, a conda or virtual environment."""
+    kuberay: KubeRaySection = KubeRaySection()

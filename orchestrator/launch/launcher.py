@@ -13,6 +13,8 @@ from penstock.orchestrator.store.run_folder import RunFolder
 
 LAUNCHERS = {
     "local": "penstock.orchestrator.launch.local:Local",
+    "ray": "penstock.orchestrator.launch.ray:Ray",
+    "kuberay": "penstock.orchestrator.launch.kuberay:KubeRay",
 }
 """The launchers by name, in the form that `load_class` takes."""
 
@@ -91,3 +93,12 @@ class Launcher(ABC):
         Raises:
             PenstockError: what runs it does not answer.
         """
+
+    def output(self, job: Job, folder: RunFolder) -> str:
+        """What a job has printed so far.
+
+        Raises:
+            PenstockError: what runs it does not answer.
+        """
+        path = folder.logs / OUTPUT
+        return path.read_text(errors="replace") if path.exists() else ""

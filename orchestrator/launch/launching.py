@@ -151,21 +151,19 @@ def follow(folder: RunFolder, write: Callable[[str], None], *, to_the_end: bool)
     Raises:
         PenstockError: it has no output.
     """
-    path, job = folder.logs / OUTPUT, Job.of(folder)
-    if job is None:
+    if (job := Job.of(folder)) is None:
         raise PenstockError(f"{folder.path.name} was not launched: it printed where it was started; see {folder.logs}")
-    begun = 0
+    launcher, told = launcher_class(job.launcher)(folder.config()), 0
     while True:
-        is_gone = not to_the_end or state_of(folder, job) is State.GONE  # read before its last words are
-        with suppress(FileNotFoundError), path.open(errors="replace") as file:
-            file.seek(begun)
-            write(file.read())
-            begun = file.tell()
+        is_gone = not to_the_end or launcher.state(job, folder) is State.GONE  # read before its last words are
+        output = launcher.output(job, folder)
+        write(output[told:])
+        told = len(output)
         if is_gone:
             break
         time.sleep(FOLLOW_S)
-    if not begun:
-        raise PenstockError(f"{job.launcher} job {job.id} has printed nothing yet: {_relative(path)}")
+    if not told:
+        raise PenstockError(f"{job.launcher} job {job.id} has printed nothing yet: {_relative(folder.logs / OUTPUT)}")
 
 
 def _relative(path: Path) -> Path:

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PARTS = ("penstock", "solvers", "learner", "orchestrator")
+PARTS = ("penstock", "solvers", "learner", "orchestrator", "deploy")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -45,6 +45,7 @@ def test_wheel_holds_the_tree(tmp_path):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name for name in names if name.endswith(".py")} == tree()
     assert {f"penstock/solvers/external/penstock.{kind}" for kind in ("h", "f90")} < names
+    assert {"penstock/deploy/kuberay/rayjob.yaml", "penstock/deploy/Containerfile"} < names
 
 
 def test_folders_and_files_stay_small():

@@ -1,0 +1,1 @@
+"""What a cluster needs: templates of jobs, manifests and rules."""

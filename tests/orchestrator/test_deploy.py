@@ -1,0 +1,75 @@
+"""The container file: rules that linters of such files have, and what the package needs of the checkout."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.orchestrator.test_packaging import PARTS, PROJECT
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "deploy" / "Containerfile").read_text()
+INSTRUCTIONS = ["ARG", "FROM", "RUN", "COPY", "WORKDIR", "USER", "ENV", "CMD"]
+
+
+def instructions(text):
+    """Pairs of an instruction and what follows it, with continued lines as one."""
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    whole = re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines()
+    return [tuple(line.split(maxsplit=1)) for line in whole]
+
+
+def complaints(text):
+    """What is poor in a container file; the numbers are those of hadolint's rules, as far as they are ours."""
+    found, steps = [], instructions(text)
+    names = [name for name, _ in steps]
+    rules = {
+        "unknown instruction": set(names) <= set(INSTRUCTIONS),
+        "FROM comes after ARG alone": names[: names.index("FROM")] in ([], ["ARG"]),
+        "DL3002 last user is root": [rest for name, rest in steps if name == "USER"][-1:] not in ([], ["0"], ["root"]),
+        "DL3025 CMD is no JSON": all(rest.startswith('["') for name, rest in steps if name == "CMD"),
+        "DL3000 WORKDIR is relative": all(rest.startswith("/") for name, rest in steps if name == "WORKDIR"),
+        "DL3020 COPY from the context root": not any(rest.split()[0] == "." for name, rest in steps if name == "COPY"),
+    }
+    found += [rule for rule, holds in rules.items() if not holds]
+    for rest in (rest for name, rest in steps if name == "RUN"):
+        if "apt-get install" in rest:
+            wanted = ("apt-get update", " -y ", "--no-install-recommends", "rm -rf /var/lib/apt/lists/*")
+            found += [f"apt-get without {word.strip()}" for word in wanted if word not in rest]
+        if "pip install" in rest and "--no-cache-dir" not in rest:
+            found.append("DL3042 pip with a cache")
+        if "sudo" in rest or rest.startswith("cd "):
+            found.append("DL3004 sudo, or DL3003 cd")
+    return found
+
+
+def test_the_container_file_is_clean():
+    assert not complaints(TEXT)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("USER 1000", "USER root"),
+        ("USER 1000\n", ""),
+        (" --no-install-recommends", ""),
+        ("    && rm -rf /var/lib/apt/lists/*\n", "    && true\n"),
+        (" --no-cache-dir", ""),
+        ('CMD ["penstock", "--help"]', "CMD penstock --help"),
+        ("WORKDIR /src", "WORKDIR src"),
+        ("COPY deploy deploy", "COPY . ."),
+        ("COPY deploy", "COPPY deploy"),
+    ],
+)
+def test_the_linter_finds_what_is_poor(old, new):
+    assert old in TEXT and complaints(TEXT.replace(old, new))
+
+
+def test_the_image_gets_what_the_package_is_built_from():
+    copied = {word for name, rest in instructions(TEXT) if name == "COPY" for word in rest.split()[:-1]}
+    assert copied == {*PARTS, "pyproject.toml", "README.md", "LICENSE"}
+    assert all((ROOT / name).exists() for name in copied)
+    let_in = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert let_in == copied
+    (extras,) = re.findall(r'"\.\[([a-z,]+)\]"', TEXT)
+    assert set(extras.split(",")) <= PROJECT["project"]["optional-dependencies"].keys()
