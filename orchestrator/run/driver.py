@@ -179,7 +179,7 @@ class _Driver:
         self._tell(f"{cause}; go on with: {program()} resume {self._relative()}")
 
     def _run_watched(self) -> str:
-        """`_run`, where the death of the learner, or of a process of Ray, is reported as such.
+        """`_run`, where the death of the learner, or of Ray, is reported as such.
 
         Whatever error Ray's death leads to is only its consequence.
         """
@@ -203,9 +203,9 @@ class _Driver:
             raise
 
     def _run(self) -> str:
-        """The lives of the learner, one as a rule, from the first lease to the cause of the end.
+        """The lives of the learner, from the first lease to the cause of the end.
 
-        The workers outlive them.
+        There is one as a rule. The workers outlive them.
         """
         import ray
 
@@ -341,9 +341,9 @@ class _Driver:
         self.console.print(line, soft_wrap=True)
 
     def _prepared(self, learner: LearnerProcess) -> Prepared | None:
-        """What the learner reports when it is ready; a joined cluster may be slow to place it.
+        """What the learner reports when it is ready.
 
-        None where the run is asked to end before.
+        None where the run is asked to end before. A joined cluster may be slow to place it.
         """
         began, is_reported = time.monotonic(), False
         while (prepared := learner.prepared(TICK_S)) is None:
