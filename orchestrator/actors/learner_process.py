@@ -20,7 +20,10 @@ from penstock.transport.endpoint import Endpoint
 
 
 class LearnerDied(PenstockError):
-    """The learner's process ended without a word; another one may go on from the newest checkpoint."""
+    """The learner's process ended without a word.
+
+    Another one may go on from the newest checkpoint.
+    """
 
     def __init__(self, message: str, *, exit_code: int = 1):
         super().__init__(message, exit_code=exit_code)

@@ -28,7 +28,8 @@ def nodes_of(ray) -> tuple[Node, ...]:
         if node["Alive"] and total.get("CPU"):
             counts = [int(amount.get(kind, 0)) for kind in ("CPU", "GPU") for amount in (total, left)]
             name = f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-            nodes.append(Node(name, *counts, is_here=node["NodeID"] == here, node_id=node["NodeID"]))
+            kept = int(total.get("learner", 0))
+            nodes.append(Node(name, *counts, kept, is_here=node["NodeID"] == here, node_id=node["NodeID"]))
     return tuple(nodes)
 
 

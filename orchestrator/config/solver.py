@@ -43,7 +43,7 @@ class SolverSection(Section):
     `auto` takes one for each core except one, and at least one: of this machine, or of all nodes of the cluster that
     the run joins. With `solver.ranks` above 1 it takes one for that many cores of a node. `{min: 1, max: 16, reuse: 8}`
     begins with `min` and changes the number so that a sample is trained on `reuse` times on average: [workers that come
-    and go](../how-it-works.md#workers-that-come-and-go).
+    and go](../clusters.md#workers-that-come-and-go).
     """
     ranks: Annotated[
         int,

@@ -28,6 +28,8 @@ class Node:
     """Its GPUs."""
     free_gpus: int = 0
     """Those that nobody has taken."""
+    kept: int = 0
+    """Threads of a learner for which it is kept (Ray's resource `learner`); 0 for none."""
     is_here: bool = False
     """Whether it is the driver's."""
     node_id: str | None = None
@@ -86,6 +88,7 @@ class Split:
         """
         device = config.training.device
         with_cpus = [node for node in nodes if node.cpus]
+        with_cpus = [node for node in with_cpus if node.kept] or with_cpus
         with_gpus = [node for node in with_cpus if node.gpus]
         is_joined = config.cluster.address is not None
         needs_gpu = has_learner and is_joined and (device == "cuda" or (device == "auto" and bool(with_gpus)))
@@ -109,6 +112,8 @@ class Split:
     @property
     def learner_threads(self) -> int:
         """Threads of the learner: one per CPU, but two where its node has two."""
+        if self.learner.kept:
+            return self.learner.kept
         # Solvers wait whenever the stream is ahead, and a learner with a single thread would then leave a core idle.
         return min(self.learner.cpus, max(2, self.learner_cpus))
 

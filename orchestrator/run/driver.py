@@ -177,7 +177,7 @@ class _Driver:
         self._tell(f"{cause}; go on with: {program()} resume {self._relative()}")
 
     def _run_watched(self) -> str:
-        """`_run`, where the death of the learner, or of a process of Ray, is reported as such.
+        """`_run`, where the death of the learner or of Ray is reported as such.
 
         Whatever error Ray's death leads to is only its consequence.
         """
@@ -201,9 +201,9 @@ class _Driver:
             raise
 
     def _run(self) -> str:
-        """The lives of the learner, one as a rule, from the first lease to the cause of the end.
+        """The lives of the learner, from the first lease to the cause of the end.
 
-        The workers outlive them.
+        It has one as a rule. The workers outlive them.
         """
         import ray
 
@@ -345,9 +345,9 @@ class _Driver:
         self.console.print(line, soft_wrap=True)
 
     def _wait_for[Answer](self, learner: LearnerProcess, ask: Callable[[float], Answer]) -> Answer | None:
-        """What the learner is waited for, which it is asked once per second; a joined cluster may be slow to place it.
+        """What the learner is waited for, asked once per second.
 
-        None where the run is asked to end before.
+        A joined cluster may be slow to place it. None where the run is asked to end before.
         """
         began, is_reported = time.monotonic(), False
         while not (answer := ask(TICK_S)):
@@ -360,7 +360,10 @@ class _Driver:
         return answer
 
     def _prepared(self, learner: LearnerProcess) -> Prepared | None:
-        """What the learner reports when it is ready; None where the run is asked to end before."""
+        """What the learner reports when it is ready.
+
+        None where the run is asked to end before.
+        """
         if (prepared := self._wait_for(learner, learner.prepared)) is None:
             return None
         if self.plan.order.must_repeat:

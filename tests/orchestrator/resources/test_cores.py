@@ -39,6 +39,7 @@ SMALL = (node("a", 4), node("b", 6), node("g", 8, gpus=2))
         (SMALL, {"ranks": 9}, 1, "g", 1, 2),  # such a node may come
         ((node("a", 4), node("b", 6, free=1)), {"workers": 1}, 1, "a", 4, 4),
         ((node("b", 6, free=2),), {"workers": 1}, 1, "b", 2, 2),  # what others have is not asked for
+        ((*SMALL, node("k", 1, kept=12)), {"device": "cpu"}, 18, "k", 1, 12),  # it has one CPU, and is kept
         (SMALL, {"workers": {"max": 12, "min": 2}}, 2, "g", 6, 6),
     ],
 )
