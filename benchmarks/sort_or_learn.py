@@ -37,7 +37,8 @@ from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.collect import Collected
 from penstock.machine import processor
 from penstock.messages import Chunk, Lease
-from penstock.orchestrator.config.config import BufferSection, SolverSection
+from penstock.orchestrator.config.config import BufferSection
+from penstock.orchestrator.config.solver import SolverSection
 from penstock.registry import load_class
 from penstock.report import markdown
 from penstock.solvers import mpi

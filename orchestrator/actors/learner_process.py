@@ -9,7 +9,9 @@ from typing import Any
 from penstock.errors import PenstockError
 from penstock.learner.allocator import KEEP_FREED_MEMORY
 from penstock.orchestrator.actors.learner_actor import LearnerActor
+from penstock.orchestrator.cluster.nodes import is_placed, learner_options, waits_for
 from penstock.orchestrator.plan import Plan
+from penstock.orchestrator.resources.cores import Split
 from penstock.orchestrator.run.supervision import MemoryKills
 from penstock.orchestrator.run.workers import Taker
 from penstock.orchestrator.store.run_folder import RunFolder
@@ -36,7 +38,7 @@ class LearnerProcess:
         ray: the module, imported.
         plan: the plan of the run.
         folder: the run folder.
-        num_threads: torch's threads.
+        split: its share of the CPUs, and where it is to be.
         session_folder: Ray's session folder if the run started Ray, else None.
         memory_kills: watches for kills by the kernel.
 
@@ -49,16 +51,26 @@ class LearnerProcess:
         ray: Any,
         plan: Plan,
         folder: RunFolder,
-        num_threads: int,
+        split: Split,
         *,
         session_folder: Path | None,
         memory_kills: MemoryKills,
     ):
         self._ray = ray
         self._memory_kills = memory_kills
-        actor = ray.remote(num_cpus=1, max_restarts=0, runtime_env={"env_vars": KEEP_FREED_MEMORY})(LearnerActor)
-        self._actor = actor.remote(plan, folder.path, num_threads, session_folder)
+        self._options = learner_options(split)
+        environment = {"env_vars": KEEP_FREED_MEMORY}
+        actor = ray.remote(max_restarts=0, runtime_env=environment, **self._options)(LearnerActor)
+        self._actor = actor.remote(plan, folder.path, split.learner_threads, session_folder)
         self._answer = self._actor.prepare.remote()
+
+    def placed(self, timeout_s: float) -> bool:
+        """Whether Ray has given it a process, asked for so long at the most."""
+        return is_placed(self._ray, self._actor) or bool(self._ray.wait([self._answer], timeout=timeout_s)[0])
+
+    def waits_for(self) -> str | None:
+        """What it waits for, as a clause for people; None once it has a process."""
+        return None if is_placed(self._ray, self._actor) else waits_for(self._ray, self._options)
 
     def prepared(self, timeout_s: float) -> Prepared | None:
         """What it reports once it is built and restored; None if that takes longer."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from penstock.errors import PenstockError
 from penstock.machine import keep_freed_arrays
-from penstock.orchestrator.config.config import SolverSection
+from penstock.orchestrator.config.solver import SolverSection
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.solving import Solving
 from penstock.solvers import mpi

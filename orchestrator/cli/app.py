@@ -51,7 +51,7 @@ def options(
 
 for command in (
     *(runs.train, runs.resume, runs.monitor, runs.export, runs.predict, generate),
-    *(jobs.launch, jobs.jobs, jobs.stop, jobs.logs),
+    *(jobs.launch, jobs.jobs, jobs.stop, jobs.scale, jobs.logs),
 ):
     app.command()(command)
 

@@ -10,7 +10,7 @@ from rich.live import Live
 from penstock.errors import PenstockError
 from penstock.orchestrator.cluster.ray_session import set_environment
 from penstock.orchestrator.config.config import Config
-from penstock.orchestrator.resources.cores import Split, solves_here
+from penstock.orchestrator.resources.cores import solves_here
 from penstock.orchestrator.run.without_learner import solved
 from penstock.orchestrator.solving import Solving
 from penstock.orchestrator.store.samples import held_writer
@@ -64,13 +64,12 @@ def _solve(
     solving: Solving, strategy: str, num: int, done: set[int], writer: SampleWriter | None, console: Screen
 ) -> None:
     """Solve what is not done, print rates and shares, and write what comes."""
-    config, tell = solving.config, partial(console.print, soft_wrap=True)
+    tell = partial(console.print, soft_wrap=True)
     with solved(solving, num, done, tell) as chunks:
-        num_workers = None if solves_here(config) else Split.of(config.solver).workers
-        tally = Tally(writer, tell, strategy, num_workers, is_external=solving.problem.is_external)
+        tally = Tally(writer, tell, strategy, chunks.num_workers, is_external=solving.problem.is_external)
         # Standard output goes to a log meanwhile, where rich would redirect it to the console again.
         with Live(console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as live:
-            for chunk in chunks:
+            for chunk in chunks.stream:
                 tally.add(chunk)
                 live.update(f"{tally.num_ended} of {num - len(done)} simulations, {digits(tally.rate)} samples/s")
         tally.end()

@@ -1,4 +1,4 @@
-"""The commands of jobs: `penstock launch`, `jobs`, `stop` and `logs`."""
+"""The commands of jobs: `penstock launch`, `jobs`, `stop`, `scale` and `logs`."""
 
 from __future__ import annotations
 
@@ -50,6 +50,23 @@ def stop(run: Run = None) -> None:
     from penstock.orchestrator.launch import launching
 
     print(launching.stop(opened(run)))
+
+
+def scale(
+    run: Run = None,
+    solvers: Annotated[int, typer.Option(min=1, help="Number of solver workers.", show_default=False)] = ...,
+) -> None:
+    """Change the number of solver workers of a run that is going.
+
+    Workers that are too many end with the leases that they have.
+    """
+    from penstock.orchestrator.store.requests import ask_for_workers
+
+    folder = opened(run)
+    ask_for_workers(folder, solvers)
+    print(
+        f"asked {folder.path.name} for {solvers} solver worker{'s' if solvers > 1 else ''}: it answers where it prints"
+    )
 
 
 def logs(

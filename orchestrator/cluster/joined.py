@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from penstock import __version__
 from penstock.errors import PenstockError, text_of
+from penstock.orchestrator.cluster.nodes import on
+from penstock.orchestrator.resources.cores import Node
 
 CONNECT_WITHIN_S = 5.0
 ANSWERS_WITHIN_S = 60.0  # a node may be slow to start a process
@@ -57,49 +59,28 @@ def require_head(address: str) -> None:
         ) from error
 
 
-def require_nodes(ray, folder: Path, num_cpus: int, tell: Callable[[str], None]) -> None:
-    """Check that the cluster has the CPUs, and every node penstock and the run folder.
-
-    Nodes without CPUs are left out.
+def require_nodes(ray, nodes: Iterable[Node], folder: Path, tell: Callable[[str], None]) -> None:
+    """Check that every node has penstock and sees the run folder.
 
     Args:
         ray: the module, connected.
+        nodes: the nodes.
         folder: the run folder.
-        num_cpus: CPUs that the run needs.
         tell: prints a line for the user.
 
     Raises:
         PenstockError: something is missing; the message names the node.
     """
-    have = int(ray.cluster_resources().get("CPU", 0))
-    if have < num_cpus:
-        raise PenstockError(
-            f"the cluster has {have} CPUs, the run needs {num_cpus} ({num_cpus - 1} for solvers, 1 for the learner): "
-            "lower solver.workers or solver.ranks, or add nodes"
-        )
-    nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")}
     probe = ray.remote(num_cpus=0, max_retries=0)(make_probe())
-    waiting = {
-        probe.options(scheduling_strategy=_on(node_id)).remote(str(folder)): node for node_id, node in nodes.items()
-    }
+    waiting = {probe.options(scheduling_strategy=on(node.node_id)).remote(str(folder)): node for node in nodes}
     deadline = time.monotonic() + ANSWERS_WITHIN_S
     while waiting and (left := deadline - time.monotonic()) > 0:
         for answered in ray.wait(list(waiting), timeout=left)[0]:
             node = waiting.pop(answered)
             if fault := _fault_of(ray, answered, folder):
-                raise PenstockError(f"{_name_of(node)} {fault}")
+                raise PenstockError(f"{node.name} {fault}")
     for node in waiting.values():
-        tell(f"{_name_of(node)} has not answered within {ANSWERS_WITHIN_S:.0f} s: is it overloaded?")
-
-
-def _name_of(node: dict[str, Any]) -> str:
-    return f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
-
-
-def _on(node_id: str) -> Any:
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+        tell(f"{node.name} has not answered within {ANSWERS_WITHIN_S:.0f} s: is it overloaded?")
 
 
 def make_probe() -> Callable[[str], dict[str, Any]]:

@@ -20,7 +20,10 @@ import psutil
 
 from penstock.errors import PenstockError, text_of
 from penstock.orchestrator.cluster.joined import require_head, require_nodes
+from penstock.orchestrator.cluster.nodes import nodes_of
 from penstock.orchestrator.cluster.ray_watch import RayWatch, parts_of
+from penstock.orchestrator.config.config import Config
+from penstock.orchestrator.resources.cores import Split, split_here
 from penstock.orchestrator.store.locks import hold
 from penstock.orchestrator.store.run_folder import RunFolder
 
@@ -94,19 +97,19 @@ class Session:
     """Ray's session folder if the run started Ray."""
     watch: RayWatch
     """Watches Ray's processes."""
+    split: Split
+    """How the CPUs that there are now are shared."""
 
 
 @contextmanager
-def ray_session(
-    address: str | None, *, num_cpus: int, run: RunFolder, tell: Callable[[str], None]
-) -> Iterator[Session]:
+def ray_session(config: Config, *, has_learner: bool, run: RunFolder, tell: Callable[[str], None]) -> Iterator[Session]:
     """Ray for the length of a `with` block, in the environment of `set_environment`.
 
     The session folder is removed at the end; after a fault Ray's logs are first copied to the run's logs/ray.
 
     Args:
-        address: a running cluster to join; None starts Ray on this machine.
-        num_cpus: CPUs that the run needs.
+        config: the configuration, which names a running cluster to join, or else Ray is started on this machine.
+        has_learner: see `Split.of`.
         run: the run folder.
         tell: prints a line for the user.
 
@@ -116,6 +119,7 @@ def ray_session(
     Raises:
         PenstockError: Ray does not start, or the cluster lacks something.
     """
+    address = config.cluster.address
     tell("starting Ray ..." if address is None else f"joining the Ray cluster at {address} ...")
     import ray
 
@@ -126,11 +130,17 @@ def ray_session(
     with _session_folder() if address is None else nullcontext() as folder:
         watch = None
         try:
-            _start(ray, address, num_cpus, folder)
-            watch = _watch(address, tell)
-            if address is not None:
-                require_nodes(ray, run.path, num_cpus, tell)
-            yield Session(folder, watch)
+            if address is None:
+                split = split_here(config)
+                _start(ray, split.workers + has_learner, folder)
+                watch = _watch(None, tell)
+            else:
+                _join(ray, address)
+                watch = _watch(address, tell)
+                nodes = nodes_of(ray)
+                split = Split.of(config, nodes, has_learner=has_learner)
+                require_nodes(ray, nodes, run.path, tell)
+            yield Session(folder, watch, split)
         except BaseException:
             if folder is not None:
                 _keep_logs(folder, run.logs / "ray")
@@ -162,31 +172,33 @@ def _kill_all() -> None:
     psutil.wait_procs(children, timeout=2.0)
 
 
-def _start(ray, address: str | None, num_cpus: int, folder: Path | None) -> None:
-    quiet = {"log_to_driver": False, "include_dashboard": False, "logging_level": logging.ERROR}
+QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
+
+
+def _start(ray, num_processes: int, folder: Path) -> None:
+    """Start Ray on this machine, with processes that wait for actors."""
     try:
-        if address is None:
-            with _patience():
-                ray.init(
-                    address="local",
-                    num_cpus=num_cpus,
-                    object_store_memory=STORE_BYTES,
-                    _temp_dir=str(folder),
-                    **quiet,
-                )
-        else:
-            require_head(address)
-            quiet.pop("include_dashboard")
-            ray.init(address=address, **quiet)
-    except PenstockError:
-        raise
+        with _patience():
+            ray.init(
+                address="local",
+                num_cpus=num_processes,  # it starts one for each; actors ask for none, see `solver_options`
+                object_store_memory=STORE_BYTES,
+                _temp_dir=str(folder),
+                include_dashboard=False,
+                **QUIET,
+            )
     except Exception as error:  # Ray raises a bare Exception if its processes don't start in time
-        what = (
-            "Ray does not start on this machine"
-            if address is None
-            else f"cluster.address: can't join a Ray cluster at {address!r}"
-        )
-        raise PenstockError(f"{what}: {text_of(error)}", exit_code=1 if address is None else 2) from error
+        raise PenstockError(f"Ray does not start on this machine: {text_of(error)}", exit_code=1) from error
+
+
+def _join(ray, address: str) -> None:
+    require_head(address)
+    try:
+        ray.init(address=address, **QUIET)
+    except Exception as error:
+        raise PenstockError(
+            f"cluster.address: can't join a Ray cluster at {address!r}: {text_of(error)}", exit_code=2
+        ) from error
 
 
 @contextmanager

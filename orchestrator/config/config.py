@@ -16,6 +16,7 @@ from penstock.orchestrator.config.complaints import validated
 from penstock.orchestrator.config.launch import ClusterSection, LaunchSection
 from penstock.orchestrator.config.reading import laid_over, read_site, read_values
 from penstock.orchestrator.config.sections import AsksClock, ByName, Choice, Named, OnResume, Section
+from penstock.orchestrator.config.solver import SolverSection, Steered
 
 
 class ProblemSection(Named):
@@ -39,95 +40,6 @@ class ProblemSection(Named):
     """
     swap: bool = False
     """Whether the surrogate learns the [inverse map](../training.md#inverse-maps), from outputs to inputs."""
-
-
-DEFAULT_ACCURACY = 1e-4  # of a field of which a surrogate knows the third digit at best
-
-
-class SolverSection(Section):
-    """How simulations are solved, and by whom."""
-
-    workers: Annotated[
-        Annotated[int, Field(gt=0)] | Literal["auto"],
-        OnResume.FIXED_IN_ORDER,
-        AsksClock(lambda value: value == "auto", ": auto, which goes by the machine's cores: give a number"),
-    ] = "auto"
-    """Solver processes. `auto` takes one for each core of the driver's machine except one, and at least one.
-
-    With `solver.ranks` above 1 it takes one for that many cores.
-    """
-    ranks: Annotated[
-        int,
-        AsksClock(lambda value: value > 1, ", whose sums depend on which message comes first: give 1"),
-    ] = Field(1, gt=0)
-    """MPI ranks of each solver worker, which solve a simulation together: [several ranks](../solvers.md#several-ranks).
-
-    Each takes a core.
-    """
-    strategy: Annotated[Choice, OnResume.FIXED_IN_ORDER] = Named(name="auto")
-    """How systems are solved.
-
-    `auto`, one of the strategies below, or your own class as `./file.py:Class` or `package.module:Class`. [Linear
-    solvers](../solvers.md) says which serves what.
-    """
-    accuracy: Annotated[float | None, OnResume.FIXED_IN_ORDER] = Field(None, gt=0, lt=1)
-    """Bound on the algebraic error of a solution, the norm of x - A⁻¹ b over that of A⁻¹ b.
-
-    `1e-4` where `solver.rtol` is absent as well: [accuracy](../solvers.md#accuracy).
-    """
-    accuracy_of: Annotated[Literal["value", "deviation"], OnResume.FIXED_IN_ORDER] = "value"
-    """What `solver.accuracy` is relative to.
-
-    All of A⁻¹ b, or its deviation from its mean, in which an [offset](../solvers.md#offsets) does not count.
-    """
-    rtol: Annotated[float | None, OnResume.FIXED_IN_ORDER] = Field(None, gt=0, lt=1)
-    """Bound on the true relative residual, the norm of b - A x over that of b, instead of `solver.accuracy`.
-
-    Every solution must reach it, with a backward error to match: [what counts as
-    solved](../solvers.md#what-counts-as-solved).
-    """
-    window: Annotated[int, OnResume.FIXED_IN_ORDER] = Field(64, gt=0, le=100_000)
-    """Simulations of a lease: how far a worker looks ahead to sort."""
-    sort: Annotated[
-        bool | Literal["auto"],
-        OnResume.FIXED_IN_ORDER,
-        AsksClock(lambda value: value == "auto", ": auto, which times windows: give true or false"),
-    ] = "auto"
-    """Order of a lease's systems.
-
-    `true` for greedy nearest neighbours by the problem's features, `false` for the order of the draws, `auto` to sort
-    where it pays: [sorting](../solvers.md#sorting).
-    """
-    timeout_s: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
-    """Seconds after which a worker that is [silent](../how-it-works.md#guarantees) in one simulation is replaced.
-
-    `auto` takes 20 times the longest silence of any worker in this run, and at least 60 s; until the first simulation
-    has ended there is no bound.
-    """
-    memory_mb: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
-    """Bound on a worker's private memory, in MB.
-
-    A worker that has grown to it, and by at least half since its first chunk, is replaced between two simulations.
-    `auto` takes a worker's share of 80 % of the memory of the machine or the container; in a joined cluster there is
-    then no bound.
-    """
-    max_failed_fraction: float = Field(0.05, ge=0, le=1)
-    """The run stops when more than this fraction of the last 200 simulations failed."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_measure(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        if values.get("accuracy") is None and values.get("rtol") is None:
-            return values | {"accuracy": DEFAULT_ACCURACY}
-        if values.get("accuracy") is not None and values.get("rtol") is not None:
-            raise ValueError(
-                "give accuracy, which bounds the error, or rtol, which bounds the residual; set the other to null"
-            )
-        if values.get("rtol") is not None and values.get("accuracy_of", "value") != "value":
-            raise ValueError("accuracy_of says what accuracy is relative to: give accuracy with it, and not rtol")
-        return values
 
 
 class BufferSection(Section):
@@ -348,6 +260,14 @@ class Config(Section):
             raise ValueError(
                 f"training.batch_size = {self.training.batch_size} is above buffer.watermark = "
                 f"{self.buffer.watermark}: a batch holds distinct samples"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _reuse_is_free(self):
+        if isinstance(self.solver.workers, Steered) and self.buffer.batches_per_simulation is not None:
+            raise ValueError(
+                "solver.workers = {min, max} steers the reuse that buffer.batches_per_simulation fixes: leave one out"
             )
         return self
 

@@ -87,6 +87,25 @@ def require_memory(plan: Plan, memory: Memory, *, num_workers: int, holds_buffer
     raise too_large(plan, where, room - validation_bytes - weight_bytes)
 
 
+def require_memory_for_workers(solving: Solving, memory: Memory, num: int) -> None:
+    """Check that more workers fit into memory while a run goes.
+
+    Args:
+        solving: what the workers are built from.
+        memory: the memory.
+        num: number of workers that are added.
+
+    Raises:
+        PenstockError: they do not; the message says how many fit.
+    """
+    each = solving.config.solver.ranks * WORKER_BYTES + bytes_in_flight(solving, 1)
+    if num * each > memory.room:
+        raise PenstockError(
+            f"{num} more take {size(num * each)} and more, and {memory.name} has {size(memory.room)} free: at most "
+            f"{memory.room // each} fit"
+        )
+
+
 def too_large(plan: Plan, where: str, room: int) -> PenstockError:
     """The error for a buffer that is too large.
 

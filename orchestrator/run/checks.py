@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.orchestrator.plan import Plan
 from penstock.orchestrator.resources.bounds import require_memory, require_room
-from penstock.orchestrator.resources.cores import Split
+from penstock.orchestrator.resources.cores import split_here
 from penstock.orchestrator.resources.memory import least_memory
 from penstock.orchestrator.resources.placement import pick_device, require_placement
 
@@ -22,14 +22,13 @@ def require_startable(plan: Plan) -> None:
     plan.require_ready()
     plan.strategy()
     plan.policy()
-    split = Split.of(config.solver)
-    num_workers = split.workers
-    require_room(plan, num_workers)
-    if config.cluster.address is None:  # in a cluster the learner's machine may have what this one lacks
+    if config.cluster.address is None:  # a cluster's nodes are known, and what they have, once it is joined
+        split = split_here(config)
+        require_room(plan, split.most)
         split.require_cores(config.solver)
         device = pick_device(config.training.device)
         require_placement(plan, device)
         holds_buffer = device.type == "cpu" or config.buffer.placement == "host"
-        require_memory(plan, least_memory(), num_workers=num_workers, holds_buffer=holds_buffer)
+        require_memory(plan, least_memory(), num_workers=split.most, holds_buffer=holds_buffer)
     plan.surrogate()
     plan.loss()

@@ -18,6 +18,7 @@ from penstock import __version__
 from penstock.errors import PenstockError, describe
 from penstock.learner.checkpoints import checkpoint
 from penstock.orchestrator.actors.learner_process import LearnerDied, LearnerProcess
+from penstock.orchestrator.cluster.nodes import PLACE_WITHIN_S, renewed
 from penstock.orchestrator.cluster.ray_session import set_environment
 from penstock.orchestrator.cluster.walltime import seconds_left
 from penstock.orchestrator.config.config import Config
@@ -29,15 +30,17 @@ from penstock.orchestrator.resources.bounds import (
     bytes_in_flight,
     few_simulations,
     num_weights,
+    require_room,
     validation_size,
 )
-from penstock.orchestrator.resources.cores import Split
 from penstock.orchestrator.resources.memory import size
 from penstock.orchestrator.run.checks import require_startable
 from penstock.orchestrator.run.on_ray import on_ray
+from penstock.orchestrator.run.scaling import Scaling
 from penstock.orchestrator.run.stopping import SIGNAL_WITHIN_S, StopRequests
 from penstock.orchestrator.run.supervision import Idle, MemoryKills, Restarts
 from penstock.orchestrator.run.workers import WorkerPool
+from penstock.orchestrator.store.requests import asked_for_workers
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices
 from penstock.orchestrator.views.monitor import Screen, View, program, summary_lines
@@ -108,6 +111,7 @@ def _resume(folder: RunFolder, overrides: tuple[str, ...], on_folder: Callable[[
     if config.solver != before.config.solver:  # the decisions were made for other options or another accuracy
         (folder.path / Choices.FILE).unlink(missing_ok=True)
     (folder.path / "summary.json").unlink(missing_ok=True)  # it described an end that is none now
+    asked_for_workers(folder)  # by someone who saw other workers
     on_folder(folder)
     _Driver(plan, folder, metrics).run()
 
@@ -133,8 +137,6 @@ class _Driver:
         self.memory_kills = MemoryKills()
         self.restarts = Restarts()
         self.metrics = metrics
-        self.split = Split.of(self.config.solver)
-        self.bytes_in_flight = bytes_in_flight(plan, self.split.workers)
 
     def run(self) -> None:
         """See the run to its end, and record how it ended."""
@@ -148,13 +150,9 @@ class _Driver:
             cause=None,
         )
         try:
-            with on_ray(
-                self.config.cluster.address,
-                self.folder,
-                self.requests,
-                num_cpus=self.split.workers * self.config.solver.ranks + 1,
-                tell=self._tell,
-            ) as self.session:
+            with on_ray(self.config, self.folder, self.requests, tell=self._tell) as self.session:
+                self.split = self.session.split
+                require_room(self.plan, self.split.most)
                 cause = self._run_watched()
         except SystemExit:
             self._stopped(f"{self.requests.first.cause if self.requests.first else 'stopped'} at the start")
@@ -179,7 +177,7 @@ class _Driver:
         self._tell(f"{cause}; go on with: {program()} resume {self._relative()}")
 
     def _run_watched(self) -> str:
-        """`_run`, where the death of the learner, or of Ray, is reported as such.
+        """`_run`, where the death of the learner or of Ray is reported as such.
 
         Whatever error Ray's death leads to is only its consequence.
         """
@@ -205,14 +203,17 @@ class _Driver:
     def _run(self) -> str:
         """The lives of the learner, from the first lease to the cause of the end.
 
-        There is one as a rule. The workers outlive them.
+        It has one as a rule. The workers outlive them.
         """
         import ray
 
         self.ray = ray
         learner = self._placed_learner()
+        if self.session.folder is None:  # solvers could take the CPUs of its node
+            self._wait_for(learner, learner.placed)
         self.workers = WorkerPool(
             *(ray, self.plan.solving, self.folder, self.split.workers),
+            most=self.split.most,
             session_folder=self.session.folder,
             memory_kills=self.memory_kills,
             tell=self._tell,
@@ -234,7 +235,7 @@ class _Driver:
 
     def _placed_learner(self) -> LearnerProcess:
         return LearnerProcess(
-            *(self.ray, self.plan, self.folder, self.split.learner_threads),
+            *(self.ray, self.plan, self.folder, self.split),
             session_folder=self.session.folder,
             memory_kills=self.memory_kills,
         )
@@ -252,6 +253,7 @@ class _Driver:
             raise LearnerDied(f"{death} {reason}") from death
         place = "the beginning, without any checkpoint" if newest is None else f"the checkpoint of step {newest}"
         self._tell(f"{death}: another one goes on from {place}, and the solvers wait for it")
+        self.split = renewed(self.ray, self.split, self.config)
         return self._placed_learner()
 
     def _live(self, learner: LearnerProcess, prepared: Prepared) -> str:
@@ -266,6 +268,7 @@ class _Driver:
         life = _Life(learner, validation, training)
         workers.connect(learner.taker(bytes_in_flight(self.plan, 1), prepared.endpoint))
         learner.start()
+        scaling = Scaling(self.plan, self.folder, workers, self.split, self._tell)
         idle = Idle(config.training.stop_after.minutes, validation.num_ended + training.num_ended)
         with View(self.console, self.folder.path.name).shown() as view:
             while (request := self.requests.look()) is None:
@@ -289,6 +292,7 @@ class _Driver:
                     if is_over:
                         self._stop(life, "training.stop_after.minutes", SIGNAL_WITHIN_S)
                         raise PenstockError(self._idle_cause(record), exit_code=1)
+                    scaling.look(record, is_steady=status.training.trained > 0 and training.num_left > 0)
                     ledger = training if validation.is_complete() else validation
                     workers.lease_ahead(ledger, config.solver.window, self.reports.decisions)
                 time.sleep(max(0.0, TICK_S - (time.monotonic() - tick)))
@@ -340,19 +344,28 @@ class _Driver:
     def _tell(self, line: str) -> None:
         self.console.print(line, soft_wrap=True)
 
-    def _prepared(self, learner: LearnerProcess) -> Prepared | None:
-        """What the learner reports when it is ready.
+    def _wait_for[Answer](self, learner: LearnerProcess, ask: Callable[[float], Answer]) -> Answer | None:
+        """What the learner is waited for, asked once per second.
 
-        None where the run is asked to end before. A joined cluster may be slow to place it.
+        A joined cluster may be slow to place it. None where the run is asked to end before.
         """
         began, is_reported = time.monotonic(), False
-        while (prepared := learner.prepared(TICK_S)) is None:
+        while not (answer := ask(TICK_S)):
             if self.requests.look():
                 return None
             self.session.watch.check()
-            if not is_reported and time.monotonic() - began > 30.0:
+            if not is_reported and time.monotonic() - began > PLACE_WITHIN_S:
                 is_reported = True
-                self._tell("waiting for the learner: it rehearses the model, or Ray has no CPU free")
+                self._tell(f"waiting for the learner: {learner.waits_for() or 'it rehearses the model'}")
+        return answer
+
+    def _prepared(self, learner: LearnerProcess) -> Prepared | None:
+        """What the learner reports when it is ready.
+
+        None where the run is asked to end before.
+        """
+        if (prepared := self._wait_for(learner, learner.prepared)) is None:
+            return None
         if self.plan.order.must_repeat:
             conditions.require_same(self.folder, "learner", prepared.conditions)
         self.folder.update_run(learner_pid=prepared.pid)
@@ -363,18 +376,18 @@ class _Driver:
         num_rows, row_bytes = validation_size(self.plan)
         parts = {
             f"buffer in {prepared.buffer_place}": prepared.buffer_bytes,
-            "in flight": self.bytes_in_flight,
+            "in flight": bytes_in_flight(self.plan, self.split.most),
             f"validation set of {num_rows} rows": num_rows * row_bytes,
             "weights, gradients, optimizer and their copies": num_weights(self.config) * prepared.weight_bytes,
         }
         data_bytes = sum(parts.values())
         self.folder.update_run(data_bytes=data_bytes)
-        plural = "s" if self.split.workers > 1 else ""
-        ranks = self.config.solver.ranks
+        ranks, least, most = self.config.solver.ranks, self.split.workers, self.split.most
+        number, plural = f"{least} to {most}" if most > least else most, "s" if most > 1 else ""
         on_ranks = f" of {ranks} MPI ranks" if ranks > 1 else ""
         self.console.print(f"run folder: {self.folder.path}", soft_wrap=True)
         self.console.print(
-            f"{self.split.cores} cores: {self.split.workers} solver worker{plural}{on_ranks}, "
+            f"{self.split}: {number} solver worker{plural}{on_ranks}, "
             f"{self.split.learner_threads} learner threads on {prepared.device}"
         )
         self.console.print(

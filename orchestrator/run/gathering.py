@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,17 @@ STREAM_TIMEOUT_S = 0.2
 BEGIN_WITHIN_S = 10.0
 
 
+@dataclass(frozen=True)
+class Chunks:
+    """Chunks as they come, and of whom."""
+
+    num_workers: int | None
+    """Workers that Ray starts; None for this process itself."""
+    stream: Iterator[Chunk]
+
+
 @contextmanager
-def gathered(
-    solving: Solving, ledger: Ledger, *, num_workers: int, tell: Callable[[str], None]
-) -> Iterator[Iterator[Chunk]]:
+def gathered(solving: Solving, ledger: Ledger, *, tell: Callable[[str], None]) -> Iterator[Chunks]:
     """The chunks of workers that Ray starts, as a run's learner would take them.
 
     Workers are leased to, watched and replaced as in a run, with their logs in a folder under runs/. To be called in
@@ -40,31 +48,25 @@ def gathered(
     Args:
         solving: what the workers are built from.
         ledger: gives out the simulations, up to its limit.
-        num_workers: number of workers.
         tell: prints a line for the user.
 
     Yields:
-        An iterator over chunks, in which each of the ledger's simulations ends once and each of its samples is once.
-        It raises PenstockError where workers die again and again, or Ray itself does, and SystemExit after a signal.
+        The chunks, in which each of the ledger's simulations ends once and each of its samples is once.
+        Their stream raises PenstockError where workers die again and again, or Ray itself does, and SystemExit after a
+        signal.
 
     Raises:
         PenstockError: Ray can't be started or joined.
         SystemExit: a signal came while it started.
     """
     folder = RunFolder.create(solving.config, is_latest=False)
-    tell(f"{num_workers} solver worker{'s' if num_workers > 1 else ''}, which log to {folder.logs}, tracebacks too")
     requests = StopRequests(folder)
-    solver = solving.config.solver
-    with on_ray(
-        solving.config.cluster.address,
-        folder,
-        requests,
-        num_cpus=num_workers * solver.ranks,
-        tell=tell,
-    ) as session:
+    with on_ray(solving.config, folder, requests, has_learner=False, tell=tell) as session:
+        num_workers = session.split.most  # no learner, whose pace a smaller number could follow
+        tell(f"{num_workers} solver worker{'s' if num_workers > 1 else ''}, which log to {folder.logs}, tracebacks too")
         gathering = _Gathering(solving, ledger, folder, num_workers, session.folder, session.watch.check, tell)
         try:
-            yield gathering.chunks(requests)
+            yield Chunks(num_workers, gathering.chunks(requests))
         finally:
             gathering.close()
 
@@ -93,6 +95,7 @@ class _Gathering:
         worker_bytes = bytes_in_flight(solving, 1)
         self._workers = WorkerPool(
             *(ray, solving, folder, num_workers),
+            most=num_workers,
             session_folder=session_folder,
             memory_kills=MemoryKills(),
             tell=tell,

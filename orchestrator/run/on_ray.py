@@ -8,6 +8,7 @@ from contextlib import contextmanager, redirect_stdout
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.cluster.ray_session import Session, noted_signals, ray_session
+from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.run.logs import log_to, native_stderr_to
 from penstock.orchestrator.run.stopping import StopRequests
 from penstock.orchestrator.store.run_folder import RunFolder
@@ -15,11 +16,11 @@ from penstock.orchestrator.store.run_folder import RunFolder
 
 @contextmanager
 def on_ray(
-    address: str | None,
+    config: Config,
     folder: RunFolder,
     requests: StopRequests,
     *,
-    num_cpus: int,
+    has_learner: bool = True,
     tell: Callable[[str], None],
 ) -> Iterator[Session]:
     """Ray for the length of a `with` block, in which this process logs to driver.log.
@@ -27,10 +28,10 @@ def on_ray(
     Standard output and standard error go there too, so whoever prints must have a console from before.
 
     Args:
-        address: a running cluster to join; None starts Ray on this machine.
+        config: see `ray_session`.
         folder: the run folder.
         requests: handles signals once Ray has started; one that came before ends the start.
-        num_cpus: CPUs for the actors.
+        has_learner: see `Split.of`.
         tell: prints a line for the user.
 
     Yields:
@@ -49,7 +50,7 @@ def on_ray(
             redirect_stdout(log),  # Ray prints when an actor dies, whatever its settings
             native_stderr_to(log),
             noted_signals() as noted,
-            ray_session(address, num_cpus=num_cpus, run=folder, tell=tell) as session,
+            ray_session(config, has_learner=has_learner, run=folder, tell=tell) as session,
         ):
             # After ray.init, which sets handlers; its processes inherit SIGHUP blocked.
             requests.handle_signals(session.folder)

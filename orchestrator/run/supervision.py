@@ -131,6 +131,12 @@ class Idle:
 class Place:
     """One of the places of a run's workers, which successive workers fill."""
 
+    number: int = 0
+    """Its number; in a run that must repeat, its lane."""
+    is_open: bool = True
+    """Whether workers are to fill it; else the one that is in it ends with its leases."""
+    due: float | None = 0.0
+    """When the next worker is to be started; None while one fills it."""
     excess: float = 0.0
     """Deaths, minus one per SIMULATIONS_PER_DEATH simulations that ended since."""
     num_in_a_row: int = 0

@@ -12,14 +12,14 @@ from penstock.messages import Chunk
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import FIRST, Ledger
-from penstock.orchestrator.resources.cores import Split, solves_here
-from penstock.orchestrator.run.gathering import gathered
+from penstock.orchestrator.resources.cores import solves_here, split_here
+from penstock.orchestrator.run.gathering import Chunks, gathered
 from penstock.orchestrator.solving import Solving
 from penstock.status import Ended
 
 
 @contextmanager
-def solved(solving: Solving, num: int, done: Collection[int], tell: Callable[[str], None]) -> Iterator[Iterator[Chunk]]:
+def solved(solving: Solving, num: int, done: Collection[int], tell: Callable[[str], None]) -> Iterator[Chunks]:
     """The chunks of training simulations, solved by the workers of a run.
 
     A single worker is in this process, several are started by Ray. Then this is to be called in the environment of
@@ -32,7 +32,7 @@ def solved(solving: Solving, num: int, done: Collection[int], tell: Callable[[st
         tell: prints a line for the user.
 
     Yields:
-        An iterator over chunks, in which each simulation ends once. The first simulation, which also builds what is
+        The chunks, in which each simulation ends once. The first simulation, which also builds what is
         kept for all, is in a chunk by itself.
 
     Raises:
@@ -41,15 +41,14 @@ def solved(solving: Solving, num: int, done: Collection[int], tell: Callable[[st
     """
     ended = IdSet()
     ended.update(np.array(list(done), np.int64))
-    ledger, solver = Ledger(InOrder("training"), num, Ended(ended.to_intervals())), solving.config.solver
+    ledger = Ledger(InOrder("training"), num, Ended(ended.to_intervals()))
     if solves_here(solving.config):
-        yield _here(solving, ledger)
+        yield Chunks(None, _here(solving, ledger))
         return
     solving.require_ready()
-    split = Split.of(solver)
     if solving.config.cluster.address is None:
-        split.require_cores(solver)
-    with gathered(solving, ledger, num_workers=split.workers, tell=tell) as chunks:
+        split_here(solving.config).require_cores(solving.config.solver)
+    with gathered(solving, ledger, tell=tell) as chunks:
         yield chunks
 
 

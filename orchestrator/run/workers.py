@@ -6,17 +6,17 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from penstock.errors import ConnectionLost, PenstockError, WorkerDied
 from penstock.messages import Decision, Lease, LeaseEnd
-from penstock.orchestrator.actors.solver_actor import SolverActor, read_where
+from penstock.orchestrator.actors.solver_actor import read_where
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.ledger import DEATHS, Ledger
 from penstock.orchestrator.resources.memory import size
-from penstock.orchestrator.run.logs import last_line
+from penstock.orchestrator.run.starting import START_WITHIN_S, Starter, Worker
 from penstock.orchestrator.run.supervision import MemoryKills, Place, Silences, memory_bound
 from penstock.orchestrator.solving import Solving
 from penstock.orchestrator.store.run_folder import RunFolder
@@ -26,46 +26,7 @@ from penstock.transport.endpoint import Endpoint
 logger = logging.getLogger(__name__)
 
 LEASES_AHEAD = 2
-START_WITHIN_S = 300.0  # from the first line of a worker's log; 64 that start at once on two cores take 120 s
-PLACE_WITHIN_S = 60.0  # after which a missing process is reported
 HANGS = 2  # after which a simulation is given up
-
-
-@dataclass(eq=False)
-class Worker:
-    """A worker, from the request for its process to its end."""
-
-    name: str
-    place: Place
-    where: Path | None
-    """The file in which it notes its simulation, see `say_where`."""
-    actor: Any
-    preparing: Any
-    """Reference to what `SolverActor.prepare` returns, available once the worker is ready for leases."""
-    asked_at: float
-    """Monotonic time at which Ray was asked for its process."""
-    serving: Any = None
-    """Reference to the end of `SolverActor.serve`; None until the worker is ready."""
-    began_at: float | None = None
-    """When its process was first seen."""
-    pid: int | None = None
-    leases: dict[int, Ledger] = field(default_factory=dict)
-    """Ledgers of its open leases by number, in the order of work."""
-    ended: int = 0
-    """Leases that ended since leases were last given out."""
-    hung_s: float | None = None
-    """How long it had been silent when it was killed for that."""
-    outgrown_bytes: int | None = None
-    """Memory at which it stopped solving."""
-    death: str | None = None
-    """How it died; what it had sent by then is still taken."""
-    is_cut: bool = False
-    """Whether only its connection to the learner broke: it lives, and the learner may be what died."""
-
-    @property
-    def takes_leases(self) -> bool:
-        """Whether it is ready and will solve what it is given."""
-        return self.pid is not None and self.hung_s is None and self.outgrown_bytes is None and self.death is None
 
 
 @dataclass(eq=False)
@@ -93,7 +54,8 @@ class WorkerPool:
         ray: the module, imported.
         solving: what the workers' processes are built from.
         folder: the run folder.
-        size: number of workers.
+        size: number of workers at the start.
+        most: number of workers at the most, which share the memory.
         session_folder: a temporary folder on this machine if all workers are on it, else None.
         memory_kills: watches for kills by the kernel.
         tell: prints a line for the user.
@@ -106,6 +68,7 @@ class WorkerPool:
         folder: RunFolder,
         size: int,
         *,
+        most: int,
         session_folder: Path | None,
         memory_kills: MemoryKills,
         tell: Callable[[str], None],
@@ -116,16 +79,14 @@ class WorkerPool:
         self._folder = folder
         self._taker: Taker | None = None
         self._tell = tell
-        self._num_started = 0
         self._num_leases = 0
-        self._session_folder = session_folder
         self._silences = Silences(None if config.timeout_s == "auto" else config.timeout_s)
-        self._max_bytes = math.inf
+        max_bytes = math.inf
         if session_folder is not None or config.memory_mb != "auto":  # the share of another machine is not known
-            self._max_bytes = memory_bound(None if config.memory_mb == "auto" else config.memory_mb, size)
+            max_bytes = memory_bound(None if config.memory_mb == "auto" else config.memory_mb, most)
+        self._starter = Starter(ray, solving, folder.logs, session_folder, max_bytes, tell)
         self._memory_kills = memory_kills
-        self._places = [Place() for _ in range(size)]
-        self._due = dict.fromkeys(range(size), 0.0)  # when the next worker of an empty place is started
+        self._places = [Place(number) for number in range(size)]  # those that are open
         self._workers: list[Worker] = []  # in the order of their places
         self.silent: list[Silence] = []
         """Silences that are long enough to be reported."""
@@ -151,12 +112,47 @@ class WorkerPool:
                 self._replace(worker, worker.death)
             elif worker.outgrown_bytes is not None:
                 self._renew(worker)
+            elif not worker.place.is_open:
+                self._retire(worker)
             elif worker.pid is not None:
                 worker.death, worker.is_cut = None, False
                 self._serve(worker)
 
     def _serve(self, worker: Worker) -> None:
         worker.serving = worker.actor.serve.remote(worker.name, self._taker.endpoint, self._taker.worker_bytes)
+
+    @property
+    def num_workers(self) -> int:
+        """Number of workers that the pool is to have."""
+        return len(self._places)
+
+    @property
+    def num_at_work(self) -> int | None:
+        """Those of them that are at work; None while others start, are replaced or end."""
+        at_work = [worker for worker in self._workers if worker.takes_leases and worker.place.is_open]
+        waiting = [worker for worker in self._workers if worker.waits]
+        is_settled = len(at_work) + len(waiting) == len(self._workers) == self.num_workers
+        return len(at_work) if is_settled else None
+
+    def resize(self, num: int) -> None:
+        """Change the number of workers.
+
+        Those that are too many get no more leases, and end with those that they have. They are called back where the
+        number grows again meanwhile.
+
+        Args:
+            num: the new number.
+        """
+        at_work = {worker.place for worker in self._workers if worker.takes_leases}
+        places = self._places + [worker.place for worker in self._workers if not worker.place.is_open]
+        places.sort(key=lambda place: (place not in at_work, not place.is_open, place.number))
+        first = 1 + max(place.number for place in places)
+        places += [Place(first + number) for number in range(num - len(places))]
+        self._places = sorted(places[:num], key=lambda place: place.number)
+        for place in places:
+            place.is_open = place in self._places
+        for worker in [worker for worker in self._workers if not worker.place.is_open and not worker.leases]:
+            self._retire(worker)
 
     @property
     def num_ready(self) -> int:
@@ -169,13 +165,16 @@ class WorkerPool:
         Raises:
             PenstockError: a worker can't be built, or places are given up.
         """
-        for index in [index for index, due in self._due.items() if time.monotonic() >= due]:
-            del self._due[index]
-            self._start(self._places[index])
-        for worker in [worker for worker in self._workers if worker.pid is None]:
-            if not self._ray.wait([worker.preparing], timeout=0)[0]:
-                self._watch_start(worker)
-                continue
+        for place in self._places:
+            if place.due is not None and time.monotonic() >= place.due:
+                place.due = None
+                self._workers.append(self._starter.start(place))
+        self._workers.sort(key=lambda worker: worker.place.number)
+        starting = {worker.preparing: worker for worker in self._workers if worker.pid is None}
+        ended, others = self._ray.wait(list(starting), num_returns=len(starting), timeout=0) if starting else ([], [])
+        for worker in list(self._starter.watch([starting[preparing] for preparing in others])):
+            self._fail_start(worker, f"not ready after {START_WITHIN_S:.0f} s")
+        for worker in [starting[preparing] for preparing in ended]:
             try:
                 ready: Ready = self._ray.get(worker.preparing)
             except self._ray.exceptions.RayTaskError as error:
@@ -226,22 +225,8 @@ class WorkerPool:
         elif not worker.is_cut:
             self._replace(worker, how)
 
-    def _watch_start(self, worker: Worker) -> None:
-        """Report a worker that Ray has not started; replace one that never gets ready."""
-        now = time.monotonic()
-        if worker.began_at is None and self._log_of(worker).exists():
-            worker.began_at = now
-        if worker.began_at is not None and now - worker.began_at > START_WITHIN_S:
-            self._fail_start(worker, f"not ready after {START_WITHIN_S:.0f} s")
-        elif worker.began_at is None and now - worker.asked_at > PLACE_WITHIN_S:
-            worker.asked_at = math.inf  # it is said once
-            self._tell(f"{worker.name} still waits for Ray to start its process: are there CPUs free?")
-
     def _fail_start(self, worker: Worker, why: str) -> None:
-        self._replace(worker, f"{why}; its log ends: {last_line(self._log_of(worker))}", " while starting")
-
-    def _log_of(self, worker: Worker) -> Path:
-        return self._folder.logs / f"{worker.name}.log"
+        self._replace(worker, f"{why}; {self._starter.last_words(worker)}", " while starting")
 
     def lease_ahead(self, ledger: Ledger, window: int, decisions: tuple[Decision, ...]) -> None:
         """Give every ready worker the leases it will end until the next call, plus two.
@@ -253,7 +238,7 @@ class WorkerPool:
             window: ids per lease.
             decisions: what is known of strategies. The first worker alone may try out others: one decision serves all.
         """
-        ready = [worker for worker in self._workers if worker.takes_leases]
+        ready = [worker for worker in self._workers if worker.takes_leases and worker.place.is_open]
         wanted = {
             worker: LEASES_AHEAD + worker.ended * (1 if worker.leases else 2) - len(worker.leases) for worker in ready
         }
@@ -264,7 +249,7 @@ class WorkerPool:
                 if wanted[worker] <= 0:
                     continue
                 lease = self._solving.order.lease(
-                    ledger, self._num_leases, self._index(worker), window=window, num_ready=len(ready)
+                    ledger, self._num_leases, worker.place.number, window=window, num_ready=len(ready)
                 )
                 if lease is None:
                     wanted[worker] = 0
@@ -299,6 +284,8 @@ class WorkerPool:
             worker.outgrown_bytes = worker.outgrown_bytes or end.outgrown_bytes
             if worker.outgrown_bytes is not None and not worker.leases:
                 self._renew(worker)
+            elif not worker.place.is_open and not worker.leases:
+                self._retire(worker)
 
     def watch(self, silences: Mapping[int, float], *, has_progress: bool) -> None:
         """Report silent workers, and kill those that are silent for too long.
@@ -333,18 +320,6 @@ class WorkerPool:
         where = None if worker.where is None else read_where(worker.where)
         seconds = self._silences.look(worker.name, silences[number], where and str(where), time.monotonic())
         return Silence(worker.name, seconds, where[1] if where else None)
-
-    def _index(self, worker: Worker) -> int:
-        return self._places.index(worker.place)
-
-    def _start(self, place: Place) -> None:
-        name = f"solver-{self._num_started}"
-        self._num_started += 1
-        where = None if self._session_folder is None else self._session_folder / f"{name}.where"
-        actor = self._ray.remote(num_cpus=self._solving.config.solver.ranks, max_restarts=0)(SolverActor)
-        actor = actor.remote(self._solving, self._folder.logs / f"{name}.log", self._max_bytes, where)
-        self._workers.append(Worker(name, place, where, actor, actor.prepare.remote(), asked_at=time.monotonic()))
-        self._workers.sort(key=self._index)
 
     def _close(self, worker: Worker, number: int, **death: Any) -> None:
         """Close a lease; its open simulations are given out again or have failed."""
@@ -388,10 +363,10 @@ class WorkerPool:
         if worker.place.is_hopeless:
             raise PenstockError(
                 f"solver workers die again and again, the last one, {worker.name},{when or ' so'}: {error}; "
-                f"see {self._log_of(worker)}",
+                f"see {self._starter.log_of(worker.name)}",
                 exit_code=3,
             )
-        pause_s = worker.place.pause_s
+        pause_s = worker.place.pause_s if worker.place.is_open else 0.0
         self._tell(f"{worker.name} died{when}: {error}" + (f"; the next starts in {pause_s:.0f} s" if pause_s else ""))
         self._empty(worker, pause_s)
 
@@ -415,11 +390,19 @@ class WorkerPool:
 
     def _empty(self, worker: Worker, pause_s: float) -> None:
         """End the worker if it lives, and schedule the next one in its place."""
+        self._end(worker, "it was replaced")
+        worker.place.due = time.monotonic() + pause_s
+
+    def _retire(self, worker: Worker) -> None:
+        """End a worker that is one too many, and has nothing left to do."""
+        self._end(worker, "it was one too many")
+        self._folder.event("worker retired", worker=worker.name, pid=worker.pid)
+
+    def _end(self, worker: Worker, why: str) -> None:
         self._ray.kill(worker.actor)  # if alive, it would keep its core and solve what others now solve
-        self._taker.bury(worker.name, "it was replaced")
+        self._taker.bury(worker.name, why)
         self._silences.forget(worker.name)
         self._workers.remove(worker)
-        self._due[self._index(worker)] = time.monotonic() + pause_s
         self._write_pids()
 
     def _write_pids(self) -> None:

@@ -132,6 +132,27 @@ class RunFolder:
         except OSError as error:
             raise self._unwritable(name, error) from error
 
+    def take(self, name: str) -> dict[str, Any] | None:
+        """Read a JSON file of the folder and remove it, whole and once.
+
+        Args:
+            name: name of the file.
+
+        Returns:
+            Its content; None if there is no such file.
+
+        Raises:
+            PenstockError: the file is damaged.
+        """
+        taken = f".taken-{name}"
+        try:
+            (self.path / name).rename(self.path / taken)
+        except OSError:
+            return None
+        content = self.read(taken)
+        (self.path / taken).unlink(missing_ok=True)
+        return content
+
     def append(self, name: str, content: dict[str, Any]) -> None:
         """Append one line to a .jsonl file.
 

@@ -66,7 +66,9 @@ def test_what_a_joined_cluster_lacks_is_one_line(cli, head_without_penstock):
         return result.stderr
 
     assert f"our token is missing or not that of the cluster at '{address}'" in refusal(token="f" * 64)
-    assert "the cluster has 2 CPUs, the run needs 4 (3 for solvers, 1 for the learner)" in refusal("solver.workers=3")
+    text = refusal("training.device=cuda")
+    assert "asks for 1 CPU and 1 GPU (training.device: cuda), which no node of the cluster has: node " in text
+    assert text.endswith("has 2 of 2 CPUs free\n")
     assert "has no penstock: install" in refusal()
     assert cli.read("run.json")["state"] == "failed" and "has no penstock" in cli.read("run.json")["cause"]
 

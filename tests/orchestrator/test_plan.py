@@ -26,7 +26,7 @@ from pydantic_core import PydanticUndefined
 from penstock.learner.buffers.units import UNITS
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
-from penstock.orchestrator.config import config
+from penstock.orchestrator.config import config, solver
 from penstock.orchestrator.plan import resolve
 from penstock.registry import load_class
 from penstock.solvers.linear import STRATEGIES
@@ -50,7 +50,7 @@ if changes == "changed":
             if function.__defaults__:
                 function.__defaults__ = tuple(other(value) for value in function.__defaults__)
     sections = [cls for cls in vars(config).values() if isinstance(cls, type) and issubclass(cls, config.Section)]
-    config.DEFAULT_ACCURACY = 0.5
+    solver.DEFAULT_ACCURACY = 0.5
     for section in sections:
         for field in section.model_fields.values():
             if field.default is not PydanticUndefined:

@@ -12,7 +12,7 @@ from penstock.messages import Lease, whole_simulations
 from penstock.orchestrator.actors.ranks import Ranks
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.config.config import Config
-from penstock.orchestrator.resources.cores import Split
+from penstock.orchestrator.resources.cores import split_here
 from penstock.orchestrator.solving import Solving
 
 # A problem without DOLFINx, whose import takes most of the time that a rank takes to start.
@@ -144,12 +144,12 @@ def test_ranks_need_a_core_each():
     cores = len(os.sched_getaffinity(0))
     with pytest.raises(PenstockError, match=rf"^solver.ranks = {cores + 1}: this machine has {cores} cores"):
         Ranks(solving(ranks=cores + 1))
-    solver = solving(workers=cores).config.solver
+    config = solving(workers=cores).config
     with pytest.raises(
         PenstockError, match=rf"^solver.ranks = 2 with solver.workers = {cores} takes {2 * cores} cores"
     ):
-        Split.of(solver).require_cores(solver)
-    assert Split.of(solving(workers="auto").config.solver).workers == max(1, (cores - 1) // 2)
+        split_here(config).require_cores(config.solver)
+    assert split_here(solving(workers="auto").config).workers == max(1, (cores - 1) // 2)
 
 
 def test_without_mpiexec_the_cause_is_said(monkeypatch, tmp_path):

@@ -65,6 +65,13 @@ def test_unknown_keys_name_the_nearest_known_one(write):
         ("buffer.kind=3", "buffer.kind = 3: give a name or {name: ..., option: value}"),
         ("solver.workers=-1", "solver.workers = -1: input should be greater than 0 or input should be 'auto'"),
         ("solver.workers=true", "solver.workers = True: input should be a valid integer or input should be 'auto'"),
+        (
+            "solver.workers={maxx: 2}",
+            "solver.workers.max: missing; solver.workers.maxx: unknown key; did you mean 'max'?",
+        ),
+        ("solver.workers={min: 3, max: 2}", "solver.workers.max: it is below min = 3"),
+        ("solver.workers={max: 2, reuse: 0}", "solver.workers.reuse = 0: input should be greater than 0"),
+        ("solver.timeout_s={a: 1}", "solver.timeout_s: "),
         ("training.learning_rate=.inf", "training.learning_rate = inf: input should be a finite number"),
         ("seed=9223372036854775808", "seed = 9223372036854775808: input should be less than"),
         ("training.schedule=cosine", "training.schedule = 'cosine': give a section of `key: value` pairs"),
