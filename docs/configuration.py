@@ -136,7 +136,7 @@ def _kind(kind: Any, metadata: list[Any] = []) -> str:  # noqa: B006  never chan
         return _alternatives([_yaml(value) for value in get_args(kind)])
     if isinstance(kind, type) and get_origin(kind) is None:
         return KINDS.get(kind, "mapping") + _bounds(kind, metadata)
-    if (name := getattr(get_origin(kind), "__name__", "")) in ("Sequence", "tuple"):
+    if (name := getattr(get_origin(kind), "__name__", "")) in ("Sequence", "tuple", "list"):
         return f"list of {_kind(get_args(kind)[0])}s"
     if name == "Mapping":
         return "mapping"

@@ -19,6 +19,12 @@ def launch(
         typer.Option(help="YAML file with the section `launch` of a site.", show_default=False),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of runs, whose seeds follow the configuration's.")] = 1,
+    walltime: Annotated[
+        str | None, typer.Option(help="Time of the job, as 4:00:00; launch.slurm.time.", show_default=False)
+    ] = None,
+    requeue: Annotated[
+        bool, typer.Option("--requeue", help="Go on in a new job until the run has ended; launch.slurm.requeue.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be submitted, and submit nothing.")
     ] = False,
@@ -27,7 +33,9 @@ def launch(
     from penstock.orchestrator.config.config import load_config
     from penstock.orchestrator.launch import launching
 
-    loaded = load_config(config, tuple(overrides or ()), site)
+    given = [f"launch.{where}.time={walltime}"] if walltime else []
+    given += [f"launch.{where}.requeue=true"] if requeue else []
+    loaded = load_config(config, (*(overrides or ()), *given), site)
     if dry_run:
         print(launching.dry_run(loaded, where, seeds), end="")
         return

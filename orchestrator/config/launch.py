@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from penstock.orchestrator.config.kuberay import KubeRaySection
 from penstock.orchestrator.config.sections import Section
@@ -43,9 +44,66 @@ class ClusterSection(Section):
     """
 
 
+Line = Annotated[str, Field(pattern=r"^\S[^\n\r]*$")]
+"""A value on one line of a script."""
+
+
+class SlurmNodesSection(Section):
+    """Nodes of a Slurm job that are alike."""
+
+    nodes: int = Field(1, gt=0)
+    """How many."""
+    cpus_per_node: int | None = Field(None, gt=0)
+    """CPUs of each node. Absent, all of an exclusive node, and 8 of a shared one."""
+    memory: Line | None = None
+    """Memory of each node, as `16G`. Absent, all of an exclusive node, and the partition's default of a shared one."""
+    partition: Line | None = None
+    """Partition."""
+    constraint: Line | None = None
+    """Features that the nodes must have, as `sbatch --constraint` takes them."""
+    gres: Line | None = None
+    """Generic resources of each node, as `gpu:1`."""
+    exclusive: bool = False
+    """Whether no other job may be on the nodes: [shared nodes](../clusters.md#shared-nodes)."""
+
+
+class SlurmSection(Section):
+    """A job of `penstock launch slurm`: [from login to result](../clusters.md#slurm)."""
+
+    account: Line | None = None
+    """Account that pays."""
+    qos: Line | None = None
+    """Quality of service."""
+    time: Walltime = None
+    """Walltime of each life of the job, in seconds or as `4:00:00`. Absent, the partition's default.
+
+    `--walltime` sets it too.
+    """
+    requeue: bool = False
+    """Whether a job whose time is over, or that has to make way, goes on by itself until the run has ended.
+
+    `--requeue` sets it too.
+    """
+    solvers: SlurmNodesSection = SlurmNodesSection()
+    """Where solvers run."""
+    learner: SlurmNodesSection | None = None
+    """Where the learner runs, with the keys of `launch.slurm.solvers`. Absent, on the first of the solvers' nodes."""
+    options: Sequence[Line] = []
+    """Further options of sbatch, as `--reservation=NAME`; each becomes a line of the script."""
+
+    @model_validator(mode="after")
+    def _options_are_options(self):
+        for option in self.options:
+            if not option.startswith("-"):
+                raise ValueError(f"options: {option!r} is no option of sbatch: give --name=value")
+        return self
+
+
 class LaunchSection(Section):
     """With what `penstock launch` starts the run; `train` does not look at it."""
 
     prologue: str = ""
     """Lines of shell that every node runs before penstock: modules, a conda or virtual environment."""
     kuberay: KubeRaySection = KubeRaySection()
+    slurm: SlurmSection = SlurmSection()
+    """A Slurm job."""

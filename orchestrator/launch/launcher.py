@@ -15,6 +15,7 @@ LAUNCHERS = {
     "local": "penstock.orchestrator.launch.local:Local",
     "ray": "penstock.orchestrator.launch.ray:Ray",
     "kuberay": "penstock.orchestrator.launch.kuberay:KubeRay",
+    "slurm": "penstock.orchestrator.launch.slurm:Slurm",
 }
 """The launchers by name, in the form that `load_class` takes."""
 

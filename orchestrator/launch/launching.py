@@ -12,8 +12,6 @@ from penstock.errors import PenstockError
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.launch.job import Job, State
 from penstock.orchestrator.launch.launcher import LAUNCHERS, OUTPUT, Launcher
-from penstock.orchestrator.plan import resolve
-from penstock.orchestrator.run.checks import require_startable
 from penstock.orchestrator.store.run_folder import RUNS, RunFolder
 from penstock.registry import load_class, nearest
 
@@ -33,6 +31,9 @@ def plans_of(config: Config, cls: type[Launcher], num_seeds: int) -> list[Config
     Raises:
         PenstockError: a run would fail, or the launcher takes one run alone.
     """
+    from penstock.orchestrator.plan import resolve  # PyTorch, which the commands of jobs do without
+    from penstock.orchestrator.run.checks import require_startable
+
     if num_seeds > 1 and not cls.takes_seeds:
         raise PenstockError("--seeds: only `launch slurm` takes several, as a job array; launch one run for each seed")
     plan = resolve(cls.adapted(config))

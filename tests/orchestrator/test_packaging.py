@@ -46,6 +46,7 @@ def test_wheel_holds_the_tree(tmp_path):
     assert {name for name in names if name.endswith(".py")} == tree()
     assert {f"penstock/solvers/external/penstock.{kind}" for kind in ("h", "f90")} < names
     assert {"penstock/deploy/kuberay/rayjob.yaml", "penstock/deploy/Containerfile"} < names
+    assert {"penstock/deploy/slurm/job.sh", "penstock/deploy/site.yaml"} < names
 
 
 def test_folders_and_files_stay_small():
