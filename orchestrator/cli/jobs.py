@@ -20,21 +20,26 @@ def launch(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of runs, whose seeds follow the configuration's.")] = 1,
     walltime: Annotated[
-        str | None, typer.Option(help="Time of the job, as 4:00:00; launch.slurm.time.", show_default=False)
+        str | None,
+        typer.Option(help="Time after which it ends with a checkpoint, as 4:00:00.", show_default=False),
     ] = None,
     requeue: Annotated[
-        bool, typer.Option("--requeue", help="Go on in a new job until the run has ended; launch.slurm.requeue.")
+        bool, typer.Option("--requeue", help="With slurm: queue the job again until the run has ended.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be submitted, and submit nothing.")
     ] = False,
 ) -> None:
     """Start a run in the background: here, in a Ray cluster, or by a batch system."""
+    from penstock.errors import PenstockError
     from penstock.orchestrator.config.config import load_config
     from penstock.orchestrator.launch import launching
 
-    given = [f"launch.{where}.time={walltime}"] if walltime else []
-    given += [f"launch.{where}.requeue=true"] if requeue else []
+    cls = launching.launcher_class(where)
+    given = [f"{cls.WALLTIME}={walltime}"] if walltime else []
+    if requeue and cls.REQUEUE is None:
+        raise PenstockError(f"--requeue: a run that is launched {where} is not queued again; `launch slurm` does that")
+    given += [f"{cls.REQUEUE}=true"] if requeue else []
     loaded = load_config(config, (*(overrides or ()), *given), site)
     if dry_run:
         print(launching.dry_run(loaded, where, seeds), end="")

@@ -35,6 +35,10 @@ class Launcher(ABC):
 
     FILE: ClassVar[str]
     """Name, in the run folder, of what is submitted."""
+    WALLTIME: ClassVar[str] = "cluster.walltime"
+    """Key of the time after which a run ends with a checkpoint."""
+    REQUEUE: ClassVar[str | None] = None
+    """Key of whether a run goes on by itself after that, where that can be."""
     takes_seeds: ClassVar[bool] = False
     """Whether one job may have several runs, which differ in their seeds."""
 

@@ -35,6 +35,8 @@ class Slurm(Launcher):
     """A Slurm job, whose nodes make up a Ray cluster for its length. See `Launcher`."""
 
     FILE = "job.sbatch"
+    WALLTIME = "launch.slurm.time"
+    REQUEUE = "launch.slurm.requeue"
     takes_seeds = True
 
     @classmethod

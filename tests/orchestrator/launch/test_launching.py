@@ -109,3 +109,20 @@ def test_job_json_is_plain(config, sleeping):
     ((folder, _),) = launching.launch(load_config(config), "local", 1)
     assert json.loads((folder.path / "job.json").read_text()).keys() == {"launcher", "id", "submitted"}
     launching.stop(folder)
+
+
+@pytest.mark.parametrize(
+    ("where", "override"), [("local", "cluster.walltime=4:00:00"), ("slurm", "launch.slurm.time=4:00:00")]
+)
+def test_a_walltime_is_that_of_the_job_or_of_the_run(config, where, override, monkeypatch):
+    given = []
+    load = "penstock.orchestrator.config.config.load_config"
+    monkeypatch.setattr(load, lambda path, overrides, site: given.extend(overrides))
+    monkeypatch.setattr(launching, "dry_run", lambda *arguments: "")
+    CliRunner().invoke(app, ["launch", where, "small.yaml", "--walltime", "4:00:00", "--dry-run"])
+    assert given == [override]
+
+
+def test_only_slurm_queues_a_run_again(config):
+    result = CliRunner().invoke(app, ["launch", "local", "small.yaml", "--requeue"])
+    assert "--requeue: a run that is launched local is not queued again" in str(result.exception)
