@@ -170,7 +170,6 @@ def learner(arguments: argparse.Namespace) -> None:
 
 
 def transport(arguments: argparse.Namespace) -> None:
-    use_one_core()
     from benchmarks.transport import run
 
     run(arguments.seconds, arguments.rounds)

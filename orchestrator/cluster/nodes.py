@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from penstock.errors import PenstockError
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.resources.cores import Node, Split, listed
 
@@ -45,11 +46,15 @@ def renewed(ray, split: Split, config: Config) -> Split:
         The same split, or one for the nodes that there are now.
 
     Raises:
-        PenstockError: see `Split.of`.
+        PenstockError: there is no place for it, or none with a GPU where it had one.
     """
-    nodes = () if split.learner.node_id is None else nodes_of(ray)
-    is_gone = split.learner.node_id not in {None, *(node.node_id for node in nodes)}
-    return Split.of(config, nodes) if is_gone else split
+    nodes = nodes_of(ray)
+    if split.learner.node_id in {node.node_id for node in nodes}:
+        return split
+    renewed = Split.of(config, nodes)
+    if split.needs_gpu and not renewed.needs_gpu:
+        raise PenstockError(f"its node is gone, and no other has a GPU: {listed(nodes)}")
+    return renewed
 
 
 def on(node_id: str, *, soft: bool = False) -> Any:

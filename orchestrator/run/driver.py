@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
 import time
@@ -52,6 +53,7 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 1.0
 END_RAY_WITHIN_S = 5.0
+PLACE_SUCCESSOR_WITHIN_S = 60.0  # of a learner that died; a launcher may start the run again, in other places
 WAITING = ("solving the validation set", "waiting for samples")  # states of a learner that waits for the solvers
 
 
@@ -218,20 +220,24 @@ class _Driver:
             memory_kills=self.memory_kills,
             tell=self._tell,
         )
-        if (prepared := self._prepared(learner)) is not None:
-            self._announce(prepared)
-            self.reports = Reports(self.folder, self.console, self.metrics, self.plan.strategy().name)
-        while prepared is not None:
+        self.scaling = Scaling(self.plan, self.folder, self.workers, self.split, self._tell)
+        self.reports = Reports(self.folder, self.console, self.metrics, self.plan.strategy().name)
+        is_first = True
+        while True:
             try:
+                if (prepared := self._prepared(learner)) is None:
+                    return f"{self.requests.first.cause} before the learner was ready"
+                if is_first:
+                    self._announce(prepared)
+                else:
+                    self.folder.event("learner restarted", pid=prepared.pid, step=prepared.step)
+                is_first = False
                 return self._live(learner, prepared)
             except LearnerDied as death:
                 if request := self.requests.look():
                     return f"{request.cause}, but {death} before its checkpoint: the last one is valid"
                 learner.kill()
                 learner = self._successor(death)
-                if (prepared := self._prepared(learner)) is not None:
-                    self.folder.event("learner restarted", pid=prepared.pid, step=prepared.step)
-        return f"{self.requests.first.cause} before the learner was ready"
 
     def _placed_learner(self) -> LearnerProcess:
         return LearnerProcess(
@@ -253,8 +259,17 @@ class _Driver:
             raise LearnerDied(f"{death} {reason}") from death
         place = "the beginning, without any checkpoint" if newest is None else f"the checkpoint of step {newest}"
         self._tell(f"{death}: another one goes on from {place}, and the solvers wait for it")
-        self.split = renewed(self.ray, self.split, self.config)
-        return self._placed_learner()
+        if self.session.folder is not None:
+            return self._placed_learner()
+        try:
+            split = renewed(self.ray, self.split, self.config)
+        except PenstockError as error:
+            raise LearnerDied(f"{death}, and {error}") from death
+        self.workers.make_room(split.most if split is not self.split else self.workers.num_workers)
+        self.split = split
+        learner = self._placed_learner()
+        self._wait_for(learner, learner.placed, within_s=PLACE_SUCCESSOR_WITHIN_S)
+        return learner
 
     def _live(self, learner: LearnerProcess, prepared: Prepared) -> str:
         """The loop: from the state that the learner has to the cause of the run's end.
@@ -268,7 +283,6 @@ class _Driver:
         life = _Life(learner, validation, training)
         workers.connect(learner.taker(bytes_in_flight(self.plan, 1), prepared.endpoint))
         learner.start()
-        scaling = Scaling(self.plan, self.folder, workers, self.split, self._tell)
         idle = Idle(config.training.stop_after.minutes, validation.num_ended + training.num_ended)
         with View(self.console, self.folder.path.name).shown() as view:
             while (request := self.requests.look()) is None:
@@ -292,7 +306,7 @@ class _Driver:
                     if is_over:
                         self._stop(life, "training.stop_after.minutes", SIGNAL_WITHIN_S)
                         raise PenstockError(self._idle_cause(record), exit_code=1)
-                    scaling.look(record, is_steady=status.training.trained > 0 and training.num_left > 0)
+                    self.scaling.look(record, is_steady=status.training.trained > 0 and training.num_left > 0)
                     ledger = training if validation.is_complete() else validation
                     workers.lease_ahead(ledger, config.solver.window, self.reports.decisions)
                 time.sleep(max(0.0, TICK_S - (time.monotonic() - tick)))
@@ -333,27 +347,35 @@ class _Driver:
         life.learner.stop()
         within_s = max(within_s - END_RAY_WITHIN_S, within_s / 2)
         deadline = time.monotonic() + within_s
-        while (left := deadline - time.monotonic()) > 0 and (status := life.learner.status(left)) is not None:
-            if status.is_done:
-                self._settle(life, status)
-                self.reports.journal.finish(self._record(life, status), status, life.training, cause)
-                return cause
-            time.sleep(0.1)
+        try:
+            while (left := deadline - time.monotonic()) > 0 and (status := life.learner.status(left)) is not None:
+                if status.is_done:
+                    self._settle(life, status)
+                    self.reports.journal.finish(self._record(life, status), status, life.training, cause)
+                    return cause
+                time.sleep(0.1)
+        except LearnerDied as death:
+            return f"{cause}, but {death} before its checkpoint: the last one is valid"
         return f"{cause}, but the learner wrote no checkpoint within {within_s:.0f} s: the last one is valid"
 
     def _tell(self, line: str) -> None:
         self.console.print(line, soft_wrap=True)
 
-    def _wait_for[Answer](self, learner: LearnerProcess, ask: Callable[[float], Answer]) -> Answer | None:
+    def _wait_for[Answer](
+        self, learner: LearnerProcess, ask: Callable[[float], Answer], within_s: float = math.inf
+    ) -> Answer | None:
         """What the learner is waited for, asked once per second.
 
-        A joined cluster may be slow to place it. None where the run is asked to end before.
+        A joined cluster may be slow to place it. None where the run is asked to end before. Raises LearnerDied if it
+        takes longer than within_s.
         """
         began, is_reported = time.monotonic(), False
         while not (answer := ask(TICK_S)):
             if self.requests.look():
                 return None
             self.session.watch.check()
+            if time.monotonic() - began > within_s:
+                raise LearnerDied(f"the learner died, and there is no place for another: {learner.waits_for()}")
             if not is_reported and time.monotonic() - began > PLACE_WITHIN_S:
                 is_reported = True
                 self._tell(f"waiting for the learner: {learner.waits_for() or 'it rehearses the model'}")

@@ -34,7 +34,7 @@ class Scaling:
         self._folder = folder
         self._workers = workers
         self._split = split
-        self._most = max(split.most, workers.num_workers)  # which it may have had with a learner that died
+        self._most = split.most
         self._tell = tell
         given = plan.config.solver.workers
         self._steering = Steering(given) if isinstance(given, Steered) else None
@@ -46,14 +46,16 @@ class Scaling:
             record: where the run stands.
             is_steady: whether it trains while there is more to solve.
         """
-        if (num := asked_for_workers(self._folder)) is not None:
-            try:
+        num = None
+        try:
+            if (num := asked_for_workers(self._folder)) is not None:
                 self._require_possible(num)
-            except PenstockError as error:
-                self._tell(f"penstock scale: {self._workers.num_workers} solver workers as before: {error}")
-                self._folder.event("scaling refused", asked=num, why=str(error))
-            else:
-                self._change(num, "penstock scale")
+        except PenstockError as error:
+            self._tell(f"penstock scale: {self._workers.num_workers} solver workers as before: {error}")
+            self._folder.event("scaling refused", asked=num, why=str(error))
+            return
+        if num is not None:
+            self._change(num, "penstock scale")
         elif self._steering is not None:
             num_at_work = self._workers.num_at_work
             if not is_steady or not num_at_work:

@@ -118,6 +118,20 @@ class WorkerPool:
                 worker.death, worker.is_cut = None, False
                 self._serve(worker)
 
+    def make_room(self, most: int) -> None:
+        """End workers so that a new taker finds its place.
+
+        They are those that start, which are started again later, and those beyond a number. What was leased is void, as with `connect`, which must follow.
+
+        Args:
+            most: the number.
+        """
+        for worker in self._workers:
+            worker.leases.clear()
+        self.resize(min(most, self.num_workers))
+        for worker in [worker for worker in self._workers if worker.pid is None]:
+            self._empty(worker, 0.0)
+
     def _serve(self, worker: Worker) -> None:
         worker.serving = worker.actor.serve.remote(worker.name, self._taker.endpoint, self._taker.worker_bytes)
 
@@ -400,7 +414,8 @@ class WorkerPool:
 
     def _end(self, worker: Worker, why: str) -> None:
         self._ray.kill(worker.actor)  # if alive, it would keep its core and solve what others now solve
-        self._taker.bury(worker.name, why)
+        if self._taker is not None:
+            self._taker.bury(worker.name, why)
         self._silences.forget(worker.name)
         self._workers.remove(worker)
         self._write_pids()

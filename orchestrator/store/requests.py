@@ -42,5 +42,9 @@ def asked_for_workers(folder: RunFolder) -> int | None:
     Raises:
         PenstockError: the request is damaged.
     """
-    request = folder.take(FILE)
-    return None if request is None else int(request["solvers"])
+    if (request := folder.take(FILE)) is None:
+        return None
+    num = request.get("solvers") if isinstance(request, dict) else None
+    if type(num) is not int or num < 1:
+        raise PenstockError(f"{folder.path / FILE} asked for {num!r} workers: use `penstock scale`")
+    return num

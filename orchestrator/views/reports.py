@@ -35,6 +35,7 @@ class Reports:
         self._families = Families(folder.event)
         self._failures = Failures(folder.event, "ledger.json has the reasons of all that fail")
         self._warning: str | None = None
+        self._notes: set[str] = set()  # a learner that takes another's place finds the same
         self.journal = Journal(folder, strategy)
         self._metrics.choose(self.decisions)
 
@@ -76,7 +77,8 @@ class Reports:
         for line in (*self._families.news(news.solves), *failed):
             self.tell(line)
         self._metrics.choose(self.decisions)
-        for note in news.notes:
+        for note in dict.fromkeys(note for note in news.notes if note not in self._notes):
+            self._notes.add(note)
             self.tell(f"note: {note}")
             self._folder.event("note", note=note)
         if record.warning not in (None, self._warning):

@@ -62,8 +62,6 @@ class Sender:
         self._has_stopped = False
         where = (this_host(), os.getpid(), self._memory.descriptor, num_bytes, self._memory.mark)
         self._socket.send_multipart([HELLO, packed(where)[0]])
-        while self._is_shared is None:
-            self._hear()
 
     def leases(self) -> Iterator[Lease]:
         """Wait for leases, until the learner ends the stream.
@@ -109,6 +107,12 @@ class Sender:
         return True
 
     def __enter__(self) -> Sender:
+        try:
+            while self._is_shared is None:
+                self._hear()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -231,3 +231,38 @@ def test_what_can_not_be_scaled_is_refused(running, changes, expected):
     with pytest.raises(PenstockError, match="is not running: give solver"):
         ask_for_workers(folder, 2)
     assert not (folder.path / "scale.json").exists()
+
+
+def test_room_for_a_learner_is_made_by_those_that_start_and_by_what_is_too_much(running, tmp_path):
+    plan = resolve(config(workers=3))
+    made = Made(running(plan.config), plan, 3, session_folder=tmp_path)
+    made.ray.ready = {1, 3, 5}  # a fourth one is not ready
+    made.pool.look_after_starting()
+    made.pool.resize(4)
+    made.pool.look_after_starting()
+    assert made.pool.num_ready == 3 and not made.ray.killed
+    made.pool.make_room(2)
+    assert made.pool.num_ready == 2 and len(made.ray.killed) == 2
+    made.pool.look_after_starting()
+    assert made.pool.num_workers == 2 and made.pool.num_ready == 2
+
+
+def test_a_worker_that_starts_is_started_again_once_room_was_made(running, tmp_path):
+    plan = resolve(config(workers=2))
+    made = Made(running(plan.config), plan, 2, session_folder=tmp_path)
+    made.pool.make_room(2)
+    assert len(made.ray.killed) == 2 and made.pool.num_ready == 0
+    made.get_ready()
+    made.get_ready()
+    assert made.pool.num_ready == 2
+
+
+def test_a_damaged_request_leaves_the_run_as_it_is(running):
+    plan = resolve(config())
+    folder = running(plan.config)
+    made = Made(folder, plan, 2)
+    scaling = Scaling(plan, folder, made.pool, Split.of(plan.config, [Node("here", 8, 8)]), made.said.append)
+    for text in ("{}", "[]", '{"solvers": "two"}', '{"solvers": 0}', '{"solv'):
+        (folder.path / "scale.json").write_text(text)
+        scaling.look(None, is_steady=False)
+    assert len(made.said) == 5 and all("2 solver workers as before" in line for line in made.said)
