@@ -76,7 +76,8 @@ class Consumer:
 
     def sender_of(self, chunk: Chunk) -> str:
         """The worker of the chunk that was taken last."""
-        return self._names[int(chunk.simulations[0]) // WINDOW]
+        # A chunk that is full before its last simulation has ended leaves the news of that end to one without samples.
+        return self._names[int(next(iter([*chunk.simulations[:1], *chunk.finished]))) // WINDOW]
 
 
 @contextmanager

@@ -178,17 +178,22 @@ class _Work:
         return chunks
 
     def _send(self, name: str) -> None:
-        # The stream of a worker may end by its last word, or before it has come.
-        with Sender(self._task.endpoint, name, worker_bytes(self._problem)) as sender, suppress(WorkerDied):
-            for lease in sender.leases():
-                if self._began_s is None:
-                    self._began_s = time.process_time()
-                for chunk in self._chunks(lease):
-                    if not sender.send(chunk):
-                        break
-                    self._note(chunk)
-                sender.send(LeaseEnd(lease.number))
-            self._weigh()
+        # The learner's last word may be lost with the connection.
+        with suppress(WorkerDied), Sender(self._task.endpoint, name, worker_bytes(self._problem)) as sender:
+            try:
+                self._serve(sender)
+            finally:
+                self._weigh()
+
+    def _serve(self, sender: Sender) -> None:
+        for lease in sender.leases():
+            if self._began_s is None:
+                self._began_s = time.process_time()
+            for chunk in self._chunks(lease):
+                if not sender.send(chunk):
+                    return
+                self._note(chunk)
+            sender.send(LeaseEnd(lease.number))
 
     def _note(self, chunk: Chunk) -> None:
         with self._noting:

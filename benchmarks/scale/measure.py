@@ -55,7 +55,7 @@ def measure(
         side: points along each side.
         num_workers: number of workers, one per process, or up to `PER_PROCESS` sleepers in each.
         pause_s: seconds of a simulation.
-        seconds: time that counts, after half as much, from the first chunk on, that does not.
+        seconds: time that counts, after half as much that does not, and not before each worker has sent a chunk.
         are_sleepers: see `Task.is_sleeper`.
         num_rows: see `Task.num_rows`.
         shares_memory: see `consumer`.
@@ -65,7 +65,7 @@ def measure(
     groups = [tuple(names[first : first + per_process]) for first in range(0, num_workers, per_process)]
     with consumer(Canned(side).layout, names, shares_memory=shares_memory) as taking:
         fleet.begin([Task(taking.endpoint, group, side, pause_s, are_sleepers, num_rows) for group in groups])
-        _taken(taking, seconds / 2)
+        _taken(taking, seconds / 2, num_workers)
         thread_s, process_s = time.thread_time(), time.process_time()
         arrivals = _taken(taking, seconds)
         thread_s, process_s = time.thread_time() - thread_s, time.process_time() - process_s
@@ -85,17 +85,14 @@ def measure(
     )
 
 
-def _taken(taking: Consumer, seconds: float) -> dict[str, list[tuple[float, int]]]:
-    """Time and samples of each chunk by worker, for some seconds from the first chunk on."""
+def _taken(taking: Consumer, seconds: float, num_workers: int = 0) -> dict[str, list[tuple[float, int]]]:
+    """Time and samples of each chunk by worker, for some seconds and until so many workers have sent one."""
     arrivals: dict[str, list[tuple[float, int]]] = defaultdict(list)
-    end = None
-    while end is None or time.perf_counter() < end:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(arrivals) < num_workers:
         chunk = taking.take()
-        now = time.perf_counter()
-        if chunk is None:
-            continue
-        end = end or now + seconds
-        arrivals[taking.sender_of(chunk)].append((now, len(chunk)))
+        if chunk is not None:
+            arrivals[taking.sender_of(chunk)].append((time.perf_counter(), len(chunk)))
     return arrivals
 
 
