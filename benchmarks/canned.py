@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import zmq
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.messages import CHUNKS_UNDER_WAY, Chunk, Lease
+from penstock.messages import CHUNKS_UNDER_WAY, Chunk, Lease, LeaseEnd
 from penstock.solvers.chunk_builder import CHUNK_BYTES
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
 from penstock.solvers.worker import SolverWorker
+from penstock.transport.endpoint import Endpoint
+from penstock.transport.sender import Sender
 
 SIDES = {"16 kB": 45, "256 kB": 181, "4 MB": 724}  # of a sample's two fields, float32
 
@@ -73,3 +76,34 @@ class ReadyChunks:
                 quantiles=self._quantiles[: len(ids)],
                 finished=ids,
             )
+
+
+def serve(endpoint: Endpoint, name: str, side: int) -> None:
+    """Send what a worker makes of samples that cost nothing."""
+    worker = worker_of(Canned(side))
+    with Sender(endpoint, name, worker_bytes(worker.problem)) as sender:
+        for lease in sender.leases():
+            for chunk in worker.stream(lease):
+                sender.send(chunk)
+            sender.send(LeaseEnd(lease.number))
+
+
+def serve_ready(endpoint: Endpoint, name: str, side: int) -> None:
+    """Send chunks of the size of a worker's that are there already, with the ids of the lease."""
+    problem = Canned(side)
+    ready = ReadyChunks(problem, max(1, CHUNK_BYTES // problem.layout.sample_bytes))
+    with Sender(endpoint, name, worker_bytes(problem)) as sender:
+        for lease in sender.leases():
+            for chunk in ready.of(lease):
+                sender.send(chunk)
+            sender.send(LeaseEnd(lease.number))
+
+
+def push(port: int, size: int) -> None:
+    """Send arrays of so many float32 to a port of this machine, by ZeroMQ alone."""
+    socket = zmq.Context().socket(zmq.PUSH)
+    socket.setsockopt(zmq.SNDHWM, 4)
+    socket.connect(f"tcp://127.0.0.1:{port}")
+    values = np.random.default_rng(0).standard_normal(size, np.float32)
+    while True:
+        socket.send(values)

@@ -13,14 +13,10 @@ from itertools import count
 import numpy as np
 import zmq
 
-from benchmarks.canned import SIDES, Canned, ReadyChunks, worker_bytes, worker_of
+from benchmarks.canned import SIDES, Canned, push, serve, serve_ready
 from benchmarks.consumer import BUFFER_BYTES, consumer
 from benchmarks.report import footer, paragraph, write
-from penstock.messages import LeaseEnd
 from penstock.report import markdown
-from penstock.solvers.chunk_builder import CHUNK_BYTES
-from penstock.transport.endpoint import Endpoint
-from penstock.transport.sender import Sender
 
 LEAST = 0.7
 
@@ -84,15 +80,6 @@ def _processes(target: Callable, arguments: list[tuple]) -> Iterator[None]:
             process.join()
 
 
-def _push(port: int, size: int) -> None:
-    socket = zmq.Context().socket(zmq.PUSH)
-    socket.setsockopt(zmq.SNDHWM, 4)
-    socket.connect(f"tcp://127.0.0.1:{port}")
-    values = np.random.default_rng(0).standard_normal(size, np.float32)
-    while True:
-        socket.send(values)
-
-
 def bare(side: int, num_producers: int, seconds: float) -> float:
     """Samples per second of bare ZeroMQ; arguments are those of `ours`."""
     size = 2 * side**2
@@ -108,31 +95,10 @@ def bare(side: int, num_producers: int, seconds: float) -> float:
         return 1
 
     try:
-        with _processes(_push, [(port, size)] * num_producers):
+        with _processes(push, [(port, size)] * num_producers):
             return _rate(take, seconds)
     finally:
         context.destroy(linger=0)
-
-
-def serve(endpoint: Endpoint, name: str, side: int) -> None:
-    """Send what a worker makes of samples that cost nothing."""
-    worker = worker_of(Canned(side))
-    with Sender(endpoint, name, worker_bytes(worker.problem)) as sender:
-        for lease in sender.leases():
-            for chunk in worker.stream(lease):
-                sender.send(chunk)
-            sender.send(LeaseEnd(lease.number))
-
-
-def serve_ready(endpoint: Endpoint, name: str, side: int) -> None:
-    """Send chunks of the size of a worker's that are there already, with the ids of the lease."""
-    problem = Canned(side)
-    ready = ReadyChunks(problem, max(1, CHUNK_BYTES // problem.layout.sample_bytes))
-    with Sender(endpoint, name, worker_bytes(problem)) as sender:
-        for lease in sender.leases():
-            for chunk in ready.of(lease):
-                sender.send(chunk)
-            sender.send(LeaseEnd(lease.number))
 
 
 def ours(side: int, num_workers: int, seconds: float, serve: Callable, *, shares_memory: bool) -> float:

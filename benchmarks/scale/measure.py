@@ -45,6 +45,7 @@ def measure(
     pause_s: float,
     seconds: float,
     are_sleepers: bool = False,
+    per_process: int = PER_PROCESS,
     num_rows: int | None = None,
     shares_memory: bool = True,
 ) -> Measured:
@@ -53,15 +54,16 @@ def measure(
     Args:
         fleet: the processes.
         side: points along each side.
-        num_workers: number of workers, one per process, or up to `PER_PROCESS` sleepers in each.
+        num_workers: number of workers, one per process unless they are sleepers.
         pause_s: seconds of a simulation.
         seconds: time that counts, after half as much that does not, and not before each worker has sent a chunk.
         are_sleepers: see `Task.is_sleeper`.
+        per_process: sleepers in a process, at most.
         num_rows: see `Task.num_rows`.
         shares_memory: see `consumer`.
     """
     names = [f"solver-{number}" for number in range(num_workers)]
-    per_process = PER_PROCESS if are_sleepers else 1
+    per_process = per_process if are_sleepers else 1
     groups = [tuple(names[first : first + per_process]) for first in range(0, num_workers, per_process)]
     with consumer(Canned(side).layout, names, shares_memory=shares_memory) as taking:
         fleet.begin([Task(taking.endpoint, group, side, pause_s, are_sleepers, num_rows) for group in groups])

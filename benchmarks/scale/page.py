@@ -6,7 +6,6 @@ import json
 import os
 import platform
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from benchmarks.report import FOLDER, footer, paragraph, require_folder, write
 from benchmarks.scale.driver import tick_of
 from benchmarks.scale.fleet import Fleet
 from benchmarks.scale.measure import PER_PROCESS, Measured, measure
-from benchmarks.transport import bare, ours, serve_ready
+from benchmarks.transport import bare
 from penstock.errors import PenstockError
 from penstock.report import markdown
 
@@ -39,16 +38,14 @@ def run(seconds: float, processes: int) -> None:
         processes: number of worker processes; rows that need more are left out.
     """
     require_folder()
-    limits = {size: _limit(side, seconds / 2) for size, side in SIDES.items()}
+    sleepers = [num for num in SLEEPERS if num <= processes * PER_PROCESS]
     rates: dict[str, dict[int, float]] = {size: {} for size in SIDES}
     rows = []
     with Fleet(processes) as fleet:
-        start_s = fleet.start_s / processes
+        limits = {size: _limit(fleet, side, min(PRODUCERS, processes), seconds / 2) for size, side in SIDES.items()}
         for size, side in SIDES.items():
-            for num in (*WORKERS, *SLEEPERS):
-                are_sleepers = num in SLEEPERS
-                if num > processes * (PER_PROCESS if are_sleepers else 1):
-                    continue
+            for num in (*[num for num in WORKERS if num <= processes], *sleepers):
+                are_sleepers = num in sleepers
                 pause_s = PAUSES_S[size]
                 measured = None
                 if num * worker_bytes(Canned(side)) < psutil.virtual_memory().available / 2:
@@ -56,24 +53,24 @@ def run(seconds: float, processes: int) -> None:
                     rates[size][num] = measured.rate
                 rows.append([size, f"{num:,}", *_columns(side, num, measured, rates[size], limits[size][1])])
                 print(" | ".join(rows[-1]), flush=True)
-    ticks = [tick_of(num, SAMPLES_EACH, TICKS) for num in (*WORKERS, *SLEEPERS)]
+    ticks = [tick_of(num, SAMPLES_EACH, TICKS) for num in (*WORKERS, *sleepers)]
     write(FILE, json.dumps({"pauses": PAUSES_S, "rates": rates, "machine": machine()}, indent=1) + "\n")
-    write("scale.md", _page(limits, rows, [asdict(tick) for tick in ticks], seconds, processes, start_s))
+    write("scale.md", _page(limits, rows, [asdict(tick) for tick in ticks], seconds, processes, fleet))
 
 
-def measured_rates() -> dict[str, dict[int, float]]:
-    """The rates by size of a sample and number of worker processes that `run` wrote last.
+def measured_rates() -> dict[str, tuple[float, dict[int, float]]]:
+    """What `run` wrote last: by size of a sample the pause, and the rates by number of worker processes.
 
     Raises:
         PenstockError: there are none.
     """
     path = FOLDER / FILE
     try:
-        found: dict[str, Any] = json.loads(Path(path).read_text())
+        found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise PenstockError(f"{path} can't be read: run `python -m benchmarks scale` here first") from error
     return {
-        size: {int(num): rate for num, rate in rates.items() if int(num) in WORKERS}
+        size: (found["pauses"][size], {int(num): rate for num, rate in rates.items() if int(num) in WORKERS})
         for size, rates in found["rates"].items()
     }
 
@@ -88,9 +85,10 @@ def versions() -> str:
     return f"Python {platform.python_version()}, NumPy {np.__version__}, pyzmq {zmq.__version__}"
 
 
-def _limit(side: int, seconds: float) -> tuple[float, float]:
+def _limit(fleet: Fleet, side: int, num: int, seconds: float) -> tuple[float, float]:
     """Samples per second of bare ZeroMQ, and of ready chunks without a pause."""
-    return bare(side, PRODUCERS, seconds), ours(side, PRODUCERS, seconds, serve_ready, shares_memory=True)
+    ready = measure(fleet, side, num, pause_s=0.0, seconds=seconds, are_sleepers=True, per_process=1)
+    return bare(side, num, seconds), ready.rate
 
 
 def _columns(side: int, num: int, measured: Measured | None, rates: dict[int, float], limit: float) -> list[str]:
@@ -110,7 +108,7 @@ def _columns(side: int, num: int, measured: Measured | None, rates: dict[int, fl
     ]
 
 
-def _page(limits, rows, ticks: list[dict[str, Any]], seconds: float, processes: int, start_s: float) -> str:
+def _page(limits, rows, ticks: list[dict[str, Any]], seconds: float, processes: int, fleet: Fleet) -> str:
     heads = ["sample", "workers", "unique/s", "of linear", "of linear or the limit", "GB/s", "chunks/s"]
     heads += ["samples per chunk", "taking, us", "ZeroMQ, us", "worker, us", "shared memory, MB (bound)"]
     text = paragraph(
@@ -121,7 +119,7 @@ def _page(limits, rows, ticks: list[dict[str, Any]], seconds: float, processes: 
         worker brings, the limit what ready chunks bring without a pause. Times are of CPU per sample: of the thread
         that takes, of ZeroMQ's thread beside it, of a worker's process. Shared memory is what the workers had written
         to at the end, and in brackets the bound on it; what would take more than half of the free memory is not run.
-        Each measurement took {seconds:g} s. A process took {start_s:.1f} s to start, with {processes} at once."""
+        Each measurement took {seconds:g} s. All {processes} processes together took {fleet.start_s:.0f} s to start."""
     )
     limit_rows = [
         [

@@ -8,7 +8,7 @@ from benchmarks.canned import SIDES
 from benchmarks.report import footer, paragraph, require_folder, write
 from benchmarks.scale.calibration import calibrate
 from benchmarks.scale.model import OVER_S, Constants, Outcome, Scenario, Simulation
-from benchmarks.scale.page import PAUSES_S, machine, measured_rates, versions
+from benchmarks.scale.page import machine, measured_rates, versions
 from penstock.report import markdown
 
 WANTED = 0.15
@@ -39,10 +39,9 @@ def run(seconds: float, most_workers: int) -> None:
     constants = calibrate(seconds)
     here, network = constants[True], constants[False]
     checks, off = [], []
-    for size, rates in measured.items():
+    for size, (pause_s, rates) in measured.items():
         for num, rate in rates.items():
-            bytes_, pause_s = 8 * SIDES[size] ** 2, PAUSES_S[size]
-            scenario = Scenario(num_workers=num, sample_bytes=bytes_, pause_s=pause_s, seconds=20.0)
+            scenario = Scenario(num_workers=num, sample_bytes=8 * SIDES[size] ** 2, pause_s=pause_s, seconds=20.0)
             predicted = Simulation(scenario, here).run().rate
             off.append(predicted / rate - 1)
             checks.append([size, str(num), f"{rate:.3g}", f"{predicted:.3g}", f"{100 * off[-1]:+.0f} %"])

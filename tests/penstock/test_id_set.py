@@ -1,5 +1,7 @@
 """Sets of ids as intervals, against Python's own sets, whatever the sizes of what is added."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,4 +21,4 @@ def test_updates_small_and_large_are_those_of_a_set(updates, asked):
     assert ids.contains(np.array(asked, np.int64)).tolist() == [i in expected for i in asked]
     intervals = ids.to_intervals()
     assert [i for start, end in intervals for i in range(start, end)] == sorted(expected)
-    assert all(before[1] < after[0] for before, after in zip(intervals, intervals[1:], strict=False))
+    assert all(before[1] < after[0] for before, after in pairwise(intervals))
