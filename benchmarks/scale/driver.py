@@ -43,27 +43,38 @@ class Tick:
     """The learner's status, pickled."""
 
 
-class _Done(Exception):
+class _Never(Exception):
     """Stands for Ray's errors, of which none occurs."""
 
 
-class _Ray:
-    """Ray as far as `WorkerPool` uses it, with actors that are ready at once and never end."""
+@dataclass(eq=False)
+class _Reference:
+    """What a call of an actor returns."""
 
-    exceptions = SimpleNamespace(RayTaskError=_Done, RayError=_Done)
+    value: Any = None
+    """None for a call that does not end."""
+
+
+class _Ray:
+    """Ray as far as `WorkerPool` uses it, with actors that are ready when they are told and never end."""
+
+    exceptions = SimpleNamespace(RayTaskError=_Never, RayError=_Never)
+    are_ready = False
 
     def remote(self, **options: Any) -> Any:
-        method = SimpleNamespace(remote=lambda *arguments: object())
-        prepare = SimpleNamespace(remote=lambda: Ready(pid=1, conditions={}))
-        actor = SimpleNamespace(prepare=prepare, serve=method)
+        prepare = SimpleNamespace(remote=lambda: _Reference(Ready(pid=1, conditions={})))
+        serve = SimpleNamespace(remote=lambda *arguments: _Reference())
+        actor = SimpleNamespace(prepare=prepare, serve=serve)
         return lambda cls: SimpleNamespace(remote=lambda *arguments: actor)
 
-    def wait(self, references: Sequence[Any], *, num_returns: int = 1, timeout: float = 0) -> tuple[list, list]:
-        ready = [reference for reference in references if isinstance(reference, Ready)]
-        return ready, [reference for reference in references if not isinstance(reference, Ready)]
+    def wait(self, references: Sequence[_Reference], **options: Any) -> tuple[list[_Reference], list[_Reference]]:
+        ended, others = [], []
+        for reference in references:
+            (ended if self.are_ready and reference.value is not None else others).append(reference)
+        return ended, others
 
-    def get(self, reference: Any) -> Any:
-        return reference
+    def get(self, reference: _Reference) -> Any:
+        return reference.value
 
 
 class _Workers:
@@ -143,13 +154,15 @@ def tick_of(num_workers: int, samples_each: int, num_ticks: int) -> Tick:
     workers = _Workers()
     with tempfile.TemporaryDirectory() as place, chdir(place):
         folder = RunFolder.create(solving.config, is_latest=False)
-        taker = Taker(workers.submit, lambda *arguments: None, lambda *arguments: None, 1, Endpoint(""))
         pool = WorkerPool(
-            *(_Ray(), solving, folder, taker, num_workers),
+            *(ray := _Ray(), solving, folder, num_workers),
+            most=num_workers,
             session_folder=None,
             memory_kills=MemoryKills(),
             tell=lambda line: None,
         )
+        pool.connect(Taker(workers.submit, lambda *arguments: None, lambda *arguments: None, 1, Endpoint("")))
+        ray.are_ready = True
         ledger, journal, metrics = Ledger(InOrder("training")), Journal(folder, "direct"), Metrics("auto")
         pool.look_after_starting()
         pool.lease_ahead(ledger, WINDOW, ())
