@@ -16,8 +16,8 @@ from benchmarks.scale.model import Constants, Cost, DriverCost, Metadata
 from penstock.messages import Lease
 from penstock.transport.items import packed
 
-PROCESSES = 4
-MANY = 256  # sleepers, for what each of them adds to a chunk's cost
+PROCESSES = 2
+MANY = 128  # sleepers, for what each of them adds to a chunk's cost
 ID = 10**6  # of a simulation in metadata
 TICKS = 4
 TICK_ARMS = ((1, 0), (256, 0), (256, 10), (256, WINDOW), (1000, 1))
