@@ -88,7 +88,7 @@ class IdSet:
         return simulations < np.array([-1, *self._ends], np.int64)[before]  # -1 where no interval starts before
 
     def _are_few(self, simulations: np.ndarray) -> bool:
-        """Whether to look at them one by one is cheaper than to walk through all intervals."""
+        """Whether a search for each is cheaper than a walk through all intervals."""
         return FEW * len(simulations) < len(self._starts)
 
     def __len__(self) -> int:
