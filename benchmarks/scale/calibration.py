@@ -16,15 +16,13 @@ from benchmarks.scale.model import Constants, Cost, DriverCost, Metadata
 from penstock.messages import Lease
 from penstock.transport.items import packed
 
-PROCESSES = 2
-MANY = 128  # sleepers, for what each of them adds to a chunk's cost
 ID = 10**6  # of a simulation in metadata
 TICKS = 4
 TICK_ARMS = ((1, 0), (256, 0), (256, 10), (256, WINDOW), (1000, 1))
 """Workers, and samples of each per tick."""
 CHUNKS = (("16 kB", 1), ("16 kB", 61), ("256 kB", 1), ("256 kB", 4), ("4 MB", 1))
 """Ready chunks: the size of a sample, and samples per chunk."""
-PAUSE_S, MANY_PAUSE_S = 0.005, 0.5
+PAUSE_S = 0.005
 
 
 def calibrate(seconds: float) -> dict[bool, Constants]:
@@ -37,7 +35,7 @@ def calibrate(seconds: float) -> dict[bool, Constants]:
         The constants by whether samples go through shared memory, or over TCP, encrypted.
     """
     driver, metadata = _driver(), _metadata()
-    with Fleet(PROCESSES) as fleet:
+    with Fleet(1) as fleet:
         worker = _worker(fleet, seconds)
         found = {}
         for shares_memory in (True, False):
@@ -63,18 +61,17 @@ def fitted(terms: Sequence[Sequence[float]], seconds: Sequence[float]) -> list[f
 def _receiver(fleet: Fleet, seconds: float, *, shares_memory: bool) -> tuple[Cost, Cost]:
     """The costs of the thread that takes, and of ZeroMQ's beside it."""
     terms, taking, carrying = [], [], []
-    arms = [(size, num_rows, 1, 0.0) for size, num_rows in CHUNKS] + [("16 kB", 2, MANY, MANY_PAUSE_S)]
-    for size, num_rows, num, pause_s in arms:
+    for size, num_rows in CHUNKS:
         measured = measure(
-            *(fleet, SIDES[size], num),
-            pause_s=pause_s,
+            *(fleet, SIDES[size], 1),
+            pause_s=0.0,
             seconds=seconds,
             are_sleepers=True,
             num_rows=num_rows,
             shares_memory=shares_memory,
         )
         rows = measured.rows_per_chunk
-        terms.append([1.0, rows, rows * 8 * SIDES[size] ** 2 / 1e6, num])
+        terms.append([1.0, rows, rows * 8 * SIDES[size] ** 2 / 1e6])
         taking.append(measured.take_s)
         carrying.append(max(measured.transport_s, 1e-9))
     return Cost(*fitted(terms, taking)), Cost(*fitted(terms, carrying))

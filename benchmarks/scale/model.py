@@ -27,12 +27,10 @@ class Cost:
     chunk: float = 0.0
     sample: float = 0.0
     megabyte: float = 0.0
-    worker: float = 0.0
-    """Per chunk and worker that the receiver knows."""
 
-    def of(self, num_rows: int, num_bytes: float, num_workers: int = 0) -> float:
+    def of(self, num_rows: int, num_bytes: float) -> float:
         """Seconds of one chunk."""
-        return self.chunk + self.sample * num_rows + self.megabyte * num_bytes / 1e6 + self.worker * num_workers
+        return self.chunk + self.sample * num_rows + self.megabyte * num_bytes / 1e6
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,6 @@ class _Worker:
 
 @dataclass(eq=False)
 class _Rank:
-    num_workers: int = 0
     carries_until: float = 0.0
     takes_until: float = 0.0
     carry_s: float = 0.0
@@ -177,8 +174,6 @@ class Simulation:
         self._rows = rows_per_chunk(scenario.sample_bytes, seconds_per_sample)
         self._ranks = [_Rank() for _ in range(scenario.num_ranks)]
         self._ready = [self._worker(number) for number in range(scenario.num_workers)]
-        for worker in self._ready:
-            worker.rank.num_workers += 1
         self._lost: list[int] = []  # places of dead workers that are not replaced yet
         self._next = 0
         self._returns: deque[tuple[int, int]] = deque()
@@ -267,7 +262,7 @@ class Simulation:
         lease.sent += rows
         worker.under_way += 1
         self._note(1, rows)
-        carry, take = constants.carry.of(rows, num_bytes), constants.take.of(rows, num_bytes, rank.num_workers)
+        carry, take = constants.carry.of(rows, num_bytes), constants.take.of(rows, num_bytes)
         rank.carries_until = max(self._now, rank.carries_until) + carry
         rank.takes_until = max(rank.carries_until, rank.takes_until) + take
         rank.carry_s += carry

@@ -100,7 +100,7 @@ def what_limits(size: str, num: int, num_ranks: int, outcome: Outcome) -> str:
     where = f"{num:,} workers on {num_ranks} rank{'s' if num_ranks > 1 else ''} with samples of {size}"
     if load >= CROWDED:
         return f"{where}: {name} is full, and the workers bring {100 * share:.0f} % of what they could."
-    return f"{where}: nothing is full; {name} is busiest, with {load:.2f} of a core."
+    return f"{where}: nothing is full; {name} is busiest, with {load:.2g} of a core."
 
 
 def _page(constants: dict[bool, Constants], checks, off, rows, largest, seconds: float) -> str:
@@ -119,12 +119,14 @@ def _page(constants: dict[bool, Constants], checks, off, rows, largest, seconds:
         f"""A discrete-event simulation of workers with their rings of three chunks, the rule by which chunks are sent,
         leases and windows, the receiver of each rank, which has two threads, the driver's tick and its leases, and of
         the death of a share of the workers, whose leases go back and who are started again. Its constants were measured
-        by this command, {seconds:g} s each. The driver's tick took {1e3 * driver.tick:.2g} ms, and
+        by this command, {seconds:g} s each, those of the receiver without a pause between chunks: one that waits for
+        each takes longer. What a chunk costs is taken not to grow with the number of workers, as [scale.md](scale.md)
+        shows up to 1,000. The driver's tick took {1e3 * driver.tick:.2g} ms, and
         {1e6 * driver.worker:.2g} us per worker, {1e6 * driver.sample:.2g} us per sample with a solve, and
         {1e6 * driver.lease:.3g} us per lease, without what Ray takes for its calls. A chunk's header has
         {metadata.chunk:.0f} bytes and {metadata.sample:.0f} per sample, a lease {metadata.lease:.0f} and
-        {metadata.simulation:.1f} per simulation. {here.start_s:.1f} s is the time until a process has started, with a
-        few at once on this machine."""
+        {metadata.simulation:.1f} per simulation. {here.start_s:.1f} s is the time until a process has started, without
+        Ray."""
     )
     check_text = paragraph(
         f"""Against what `python -m benchmarks scale` measured (scale.json): the largest difference is
@@ -139,7 +141,7 @@ def _page(constants: dict[bool, Constants], checks, off, rows, largest, seconds:
         which is assumed: that is how long the network's heartbeat takes. The rate is back when it is what it was before
         within 2 %, over {OVER_S} s; 0 where the workers that were left filled the receiver."""
     )
-    cost_heads = ["time, us", "per chunk", "per sample", "per MB", "per chunk and worker"]
+    cost_heads = ["time, us", "per chunk", "per sample", "per MB"]
     heads = ["sample", "workers", "ranks", "unique/s", "taking, cores", "ZeroMQ, cores", "driver, cores"]
     heads += ["messages/s, a rank", "messages/s, driver", "metadata, MB", "under way, MB", "rate back after, s"]
     command = f"python -m benchmarks model --seconds {seconds:g} --workers {most}"

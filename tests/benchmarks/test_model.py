@@ -43,11 +43,6 @@ def test_a_ring_that_is_full_blocks_its_worker():
     assert outcome.rate == pytest.approx(1.0, rel=0.05)
 
 
-def test_a_cost_per_worker_weighs_on_every_chunk():
-    outcome = simulated(Constants(take=Cost(worker=0.01)), num_workers=8)
-    assert outcome.rate == pytest.approx(1 / 0.08, rel=0.03)
-
-
 def test_the_driver_is_busy_with_what_it_does():
     cost = DriverCost(tick=0.01, worker=0.001, sample=0.0001, lease=0.002)
     outcome = simulated(Constants(driver=cost), num_workers=10)

@@ -48,7 +48,7 @@ def test_the_drivers_books_are_kept_for_every_sample():
     assert tick.cpu_s > 0 and tick.status_bytes > 100
 
 
-@pytest.mark.slow  # a dozen processes are started, and the calibration measures them in fifteen ways
+@pytest.mark.slow  # eight processes are started, and the calibration measures in thirteen ways
 def test_the_commands_write_their_tables(bench, tmp_path):
     tables = tmp_path / "benchmarks" / "tables"
     ran = bench("model", "--seconds", "0.1", "--workers", "100")
