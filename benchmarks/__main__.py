@@ -61,6 +61,12 @@ def main() -> None:
     options = add(transport, "what the stream carries, beside bare ZeroMQ")
     options.add_argument("--seconds", type=float, default=2.0, help="time of each measurement (2)")
     options.add_argument("--rounds", type=_positive, default=3, help="measurements of every arm, in turns (3)")
+    options = add(scale, "1 to 1,000 workers that sleep: rates, costs, memory, and the driver's share")
+    options.add_argument("--seconds", type=float, default=5.0, help="time of each measurement (5)")
+    options.add_argument("--processes", type=_positive, default=64, help="worker processes; less leaves out rows (64)")
+    options = add(model, "a model of 10,000 workers, held against what `scale` measured")
+    options.add_argument("--seconds", type=float, default=2.0, help="time of each calibration (2)")
+    options.add_argument("--workers", type=_positive, default=10_000, help="workers of the largest prediction (10000)")
     options = add(sort_or_learn, "what sorted leases do to what is learned, beside shuffled ones")
     options.add_argument("--samples", type=_positive, default=4096, help="unique samples of a training (4096)")
     options.add_argument("--seeds", type=_positive, default=3, help="trainings of every arm, at least 2 (3)")
@@ -173,6 +179,20 @@ def transport(arguments: argparse.Namespace) -> None:
     from benchmarks.transport import run
 
     run(arguments.seconds, arguments.rounds)
+
+
+def scale(arguments: argparse.Namespace) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"  # before NumPy is imported, for the processes that are started
+    from benchmarks.scale.page import run
+
+    run(arguments.seconds, arguments.processes)
+
+
+def model(arguments: argparse.Namespace) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    from benchmarks.scale.predictions import run
+
+    run(arguments.seconds, arguments.workers)
 
 
 def sort_or_learn(arguments: argparse.Namespace) -> None:

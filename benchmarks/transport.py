@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,54 +13,12 @@ from itertools import count
 import numpy as np
 import zmq
 
+from benchmarks.canned import SIDES, Canned, push, serve, serve_ready
+from benchmarks.consumer import BUFFER_BYTES, consumer
 from benchmarks.report import footer, paragraph, write
-from penstock.geometry import Grid
-from penstock.layout import FieldSpec, Sample
-from penstock.learner.buffers.buffer import Buffer
-from penstock.learner.buffers.policies import Reservoir
-from penstock.learner.stream.ingest import Ingest
-from penstock.messages import CHUNKS_UNDER_WAY, Chunk, Lease, LeaseEnd
 from penstock.report import markdown
-from penstock.solvers.chunk_builder import CHUNK_BYTES
-from penstock.solvers.linear import LinearSolver
-from penstock.solvers.linear.direct.direct import Direct
-from penstock.solvers.parameters.space import ParameterSpace, Uniform
-from penstock.solvers.problem import Problem
-from penstock.solvers.worker import SolverWorker
-from penstock.transport.receiver import Receiver
-from penstock.transport.sender import Sender
 
-SIDES = {"16 kB": 45, "256 kB": 181, "4 MB": 724}  # of a sample's two fields, float32
-WINDOW = 64
-LEASES_AHEAD = 4
-BUFFER_BYTES = 1 << 28
 LEAST = 0.7
-
-
-class Canned(Problem):
-    """A problem that solves nothing: two fields that are there already.
-
-    Args:
-        side: points along each side.
-    """
-
-    def __init__(self, side: int):
-        self.space = ParameterSpace(level=Uniform(0.5, 2.0))
-        self.inputs = (FieldSpec(name="source", on=Grid((side, side))),)
-        self.outputs = (FieldSpec(name="solution", on=Grid((side, side))),)
-        self._fields = np.random.default_rng(0).standard_normal((2, side, side))
-
-    def simulate(self, parameters, solve) -> Iterator[Sample]:
-        source, solution = self._fields
-        solution[0, 0] = parameters["level"]
-        yield Sample(inputs={"source": source}, outputs={"solution": solution})
-
-
-class Latest(Reservoir):
-    """A reservoir in which each sample may be replaced at once, as if training were faster than any stream."""
-
-    def add(self, slots: np.ndarray) -> None:
-        self.seen.add(slots)
 
 
 def run(seconds: float, rounds: int) -> None:
@@ -76,9 +33,9 @@ def run(seconds: float, rounds: int) -> None:
         for num_workers in (1, 2, 4):
             rates: dict[str, list[float]] = {arm: [] for arm in ARMS}
             for _ in range(rounds):
-                rates["ZeroMQ"].append(_bare(side, num_workers, seconds))
-                for arm, (serve, shares_memory) in OURS.items():
-                    rates[arm].append(_ours(side, num_workers, seconds, serve, shares_memory=shares_memory))
+                rates["ZeroMQ"].append(bare(side, num_workers, seconds))
+                for arm, (target, shares_memory) in OURS.items():
+                    rates[arm].append(ours(side, num_workers, seconds, target, shares_memory=shares_memory))
             rows.append([size, str(num_workers), *_columns(rates, 8 * side**2)])
             print(" | ".join(rows[-1]), flush=True)
     heads = ["sample", "producers", "ZeroMQ, samples/s"]
@@ -123,16 +80,8 @@ def _processes(target: Callable, arguments: list[tuple]) -> Iterator[None]:
             process.join()
 
 
-def _push(port: int, size: int) -> None:
-    socket = zmq.Context().socket(zmq.PUSH)
-    socket.setsockopt(zmq.SNDHWM, 4)
-    socket.connect(f"tcp://127.0.0.1:{port}")
-    values = np.random.default_rng(0).standard_normal(size, np.float32)
-    while True:
-        socket.send(values)
-
-
-def _bare(side: int, num_producers: int, seconds: float) -> float:
+def bare(side: int, num_producers: int, seconds: float) -> float:
+    """Samples per second of bare ZeroMQ; arguments are those of `ours`."""
     size = 2 * side**2
     context = zmq.Context()
     socket = context.socket(zmq.PULL)
@@ -146,82 +95,28 @@ def _bare(side: int, num_producers: int, seconds: float) -> float:
         return 1
 
     try:
-        with _processes(_push, [(port, size)] * num_producers):
+        with _processes(push, [(port, size)] * num_producers):
             return _rate(take, seconds)
     finally:
         context.destroy(linger=0)
 
 
-def _serve(endpoint, name: str, side: int) -> None:
-    worker = SolverWorker(Canned(side), {"training": LinearSolver(Direct(), rtol=1e-8)}, seed=0, sort=False)
-    num_bytes = CHUNKS_UNDER_WAY * (CHUNK_BYTES + worker.problem.layout.sample_bytes)
-    with Sender(endpoint, name, num_bytes) as sender:
-        for lease in sender.leases():
-            for chunk in worker.stream(lease):
-                sender.send(chunk)
-            sender.send(LeaseEnd(lease.number))
+def ours(side: int, num_workers: int, seconds: float, serve: Callable, *, shares_memory: bool) -> float:
+    """Samples per second that the stream carries into a buffer.
 
-
-def _serve_ready(endpoint, name: str, side: int) -> None:
-    """Send chunks of the size of a worker's that are there already, with the ids of the lease."""
-    worker = SolverWorker(Canned(side), {"training": LinearSolver(Direct(), rtol=1e-8)}, seed=0, sort=False)
-    num_rows = max(1, CHUNK_BYTES // worker.problem.layout.sample_bytes)
-    chunks = list(worker.stream(Lease(number=0, simulations=tuple(range(num_rows)))))
-    arrays = {key: np.concatenate([chunk.arrays[key] for chunk in chunks]) for key in chunks[0].arrays}
-    quantiles = np.concatenate([chunk.quantiles for chunk in chunks])
-    with Sender(endpoint, name, CHUNKS_UNDER_WAY * sum(array.nbytes for array in arrays.values())) as sender:
-        for lease in sender.leases():
-            for first in range(0, len(lease.simulations), num_rows):
-                ids = lease.simulations[first : first + num_rows]
-                sender.send(
-                    Chunk(
-                        arrays={key: array[: len(ids)] for key, array in arrays.items()},
-                        simulations=np.array(ids),
-                        steps=np.zeros(len(ids), np.int64),
-                        quantiles=quantiles[: len(ids)],
-                        finished=ids,
-                    )
-                )
-            sender.send(LeaseEnd(lease.number))
-
-
-def _ours(side: int, num_workers: int, seconds: float, serve: Callable, *, shares_memory: bool) -> float:
-    layout = Canned(side).layout
-    num_slots = max(4, BUFFER_BYTES // layout.sample_bytes)
-    ingest = Ingest(None, Buffer(layout, Latest(), capacity=num_slots, watermark=1, seed=0), layout)
-    workers, numbers = {}, count()
-    with tempfile.TemporaryDirectory() as folder:
-        if shares_memory:
-            receiver = Receiver(f"ipc://{folder}/samples")
-        else:
-            receiver = Receiver("tcp://127.0.0.1", host=("elsewhere", ""))
-        names = [f"solver-{number}" for number in range(num_workers)]
-
-        def lease(name: str) -> None:
-            number = next(numbers)
-            workers[number] = name
-            simulations = tuple(range(WINDOW * number, WINDOW * (number + 1)))
-            receiver.submit(Lease(number=number, simulations=simulations), name)
-
-        def take() -> int:
-            item = receiver.next(60.0)
-            if item is None:
-                raise RuntimeError("nothing came for 60 s: see what the producers print")
-            if isinstance(item, LeaseEnd):
-                lease(workers.pop(item.lease_number))
-                return 0
-            if not ingest.take(item):
-                raise RuntimeError("the buffer takes no more")
-            return len(item)
-
-        for _ in range(LEASES_AHEAD):
-            for name in names:
-                lease(name)
-        try:
-            with _processes(serve, [(receiver.endpoint, name, side) for name in names]):
-                return _rate(take, seconds)
-        finally:
-            receiver.close()
+    Args:
+        side: points along each side.
+        num_workers: number of processes that send.
+        seconds: time that counts, after as much that does not.
+        serve: what they run, with the endpoint, their name and `side`.
+        shares_memory: whether they count as processes of this machine.
+    """
+    names = [f"solver-{number}" for number in range(num_workers)]
+    with (
+        consumer(Canned(side).layout, names, shares_memory=shares_memory) as taking,
+        _processes(serve, [(taking.endpoint, name, side) for name in names]),
+    ):
+        return _rate(lambda: len(taking.take() or ()), seconds)
 
 
 def _rate(take: Callable[[], int], seconds: float) -> float:
@@ -236,6 +131,6 @@ def _rate(take: Callable[[], int], seconds: float) -> float:
     return num / (time.perf_counter() - since)
 
 
-OURS = {"ready chunks": (_serve_ready, True), "network": (_serve_ready, False), "worker": (_serve, True)}
+OURS = {"ready chunks": (serve_ready, True), "network": (serve_ready, False), "worker": (serve, True)}
 """What sends our chunks, and whether through shared memory."""
 ARMS = ("ZeroMQ", *OURS)

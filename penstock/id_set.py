@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+FEW = 8  # intervals that are walked through in the time of one search
+
 
 class IdSet:
     """A set of simulation ids, kept as sorted intervals.
@@ -35,22 +37,25 @@ class IdSet:
 
     def add(self, simulation: int) -> None:
         """Add an id."""
-        if simulation in self:
-            return
-        after = bisect_right(self._starts, simulation)
-        extends_left = after > 0 and self._ends[after - 1] == simulation
-        extends_right = after < len(self._starts) and self._starts[after] == simulation + 1
+        if simulation not in self:
+            self._add_run(simulation, simulation + 1)
+
+    def _add_run(self, start: int, end: int) -> None:
+        """Add ids of which the set holds none."""
+        after = bisect_right(self._starts, start)
+        extends_left = after > 0 and self._ends[after - 1] == start
+        extends_right = after < len(self._starts) and self._starts[after] == end
         if extends_left and extends_right:
             self._ends[after - 1] = self._ends.pop(after)
             self._starts.pop(after)
         elif extends_left:
-            self._ends[after - 1] = simulation + 1
+            self._ends[after - 1] = end
         elif extends_right:
-            self._starts[after] = simulation
+            self._starts[after] = start
         else:
-            self._starts.insert(after, simulation)
-            self._ends.insert(after, simulation + 1)
-        self._count += 1
+            self._starts.insert(after, start)
+            self._ends.insert(after, end)
+        self._count += end - start
 
     def update(self, simulations: np.ndarray) -> None:
         """Add many ids at once, at a cost that hardly grows with their number."""
@@ -58,9 +63,14 @@ class IdSet:
         if not len(new):
             return
         gaps = np.flatnonzero(np.diff(new) > 1)
-        starts = np.concatenate([self._starts, new[:1], new[gaps + 1]]).astype(np.int64)
-        ends = np.concatenate([self._ends, new[gaps] + 1, new[-1:] + 1]).astype(np.int64)
-        starts, ends = np.sort(starts), np.sort(ends)
+        starts = np.concatenate([new[:1], new[gaps + 1]])
+        ends = np.concatenate([new[gaps], new[-1:]]) + 1
+        if self._are_few(starts):
+            for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+                self._add_run(start, end)
+            return
+        starts = np.sort(np.concatenate([self._starts, starts]).astype(np.int64))
+        ends = np.sort(np.concatenate([self._ends, ends]).astype(np.int64))
         touching = ends[:-1] == starts[1:]
         self._starts = starts[np.append(True, ~touching)].tolist()
         self._ends = ends[np.append(~touching, True)].tolist()
@@ -72,8 +82,14 @@ class IdSet:
 
     def contains(self, simulations: np.ndarray) -> np.ndarray:
         """Membership of many ids: bool, in the shape of `simulations`."""
+        if self._are_few(simulations):
+            return np.fromiter((i in self for i in simulations.tolist()), bool, len(simulations))
         before = np.searchsorted(np.array(self._starts, np.int64), simulations, side="right")
         return simulations < np.array([-1, *self._ends], np.int64)[before]  # -1 where no interval starts before
+
+    def _are_few(self, simulations: np.ndarray) -> bool:
+        """Whether a search for each is cheaper than a walk through all intervals."""
+        return FEW * len(simulations) < len(self._starts)
 
     def __len__(self) -> int:
         return self._count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,7 @@ class Deliveries:
         self.delivered = IdSet.from_intervals(ended.delivered)
         self.failed = dict(ended.failed)
         """Reason by simulation id."""
-        self._intervals = ended.delivered  # of `delivered`, replaced as a whole
+        self._changing = threading.Lock()  # of what `ended` reads
         self._ended = IdSet.from_intervals(ended.delivered)  # delivered or failed
         for simulation in self.failed:
             self._ended.add(simulation)
@@ -36,7 +37,8 @@ class Deliveries:
     @property
     def ended(self) -> Ended:
         """How the simulations have ended so far."""
-        return Ended(self._intervals, dict(self.failed))
+        with self._changing:
+            return Ended(self.delivered.to_intervals(), dict(self.failed))
 
     @property
     def num_ended(self) -> int:
@@ -117,10 +119,10 @@ class Deliveries:
         finished = np.array(tuple(simulations), np.int64)
         finished = finished[self.goes_on(finished)]
         num_before = len(self.delivered)
-        self.delivered.update(finished)
+        with self._changing:
+            self.delivered.update(finished)
         self._ended.update(finished)
         self._partial = {number: steps for number, steps in self._partial.items() if number not in self._ended}
-        self._intervals = self.delivered.to_intervals()
         return len(self.delivered) - num_before
 
     def fail(self, reasons: Mapping[int, str]) -> list[int]:
@@ -135,7 +137,8 @@ class Deliveries:
         had_samples = []
         for simulation, reason in reasons.items():
             if simulation not in self._ended:
-                self.failed[simulation] = reason
+                with self._changing:
+                    self.failed[simulation] = reason
                 self._ended.add(simulation)
                 if self._partial.pop(simulation, None) is not None:
                     had_samples.append(simulation)

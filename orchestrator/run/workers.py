@@ -204,6 +204,7 @@ class WorkerPool:
             worker.pid = ready.pid
             self._serve(worker)
             self._folder.event("worker started", worker=worker.name, pid=worker.pid)
+        if ended:
             self._write_pids()
 
     def look_after_serving(self) -> None:
@@ -283,9 +284,10 @@ class WorkerPool:
         Raises:
             PenstockError: a place is given up.
         """
+        holders = {number: worker for worker in self._workers for number in worker.leases}
         for end in ends:
-            worker = next((worker for worker in self._workers if end.lease_number in worker.leases), None)
-            if worker is None:
+            worker = holders.get(end.lease_number)
+            if worker is None or end.lease_number not in worker.leases:
                 continue  # its worker was replaced, and all of its leases were closed then
             if end.error is not None:
                 self._replace(worker, end.error)

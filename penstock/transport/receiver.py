@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -89,6 +89,7 @@ class Receiver:
         self._taking = threading.Lock()
         self._is_closed = False
         self._peers: dict[str, _Peer] = {}
+        self._line: OrderedDict[str, _Peer] = OrderedDict()  # those that have something, in the order of their turns
         self._taken: str | None = None  # the worker of the chunk that was passed on last
         self._unsent: deque[tuple[str, Lease]] = deque()  # to be sent by the thread that owns the socket
         self._looked = time.monotonic()
@@ -142,9 +143,11 @@ class Receiver:
             peer = self._peers.get(worker)
             if peer is not None and peer.leases and not self._is_closed:
                 peer.error = error
+                self._line.setdefault(worker, peer)
                 self._bell.ring()
             elif peer is not None:
                 del self._peers[worker]
+                self._line.pop(worker, None)
 
     def silences(self) -> dict[int, float]:
         """How long each worker at work has given nothing.
@@ -168,6 +171,7 @@ class Receiver:
             for name in self._peers:
                 self._socket.send_multipart([name.encode(), STOP])
             self._peers.clear()
+            self._line.clear()
             if self._authenticator is not None:
                 self._authenticator.stop()
             self._context.destroy(linger=FAREWELL_MS)
@@ -222,19 +226,19 @@ class Receiver:
             for lease in peer.leases:
                 self._socket.send_multipart([sender, LEASE, packed(lease)[0]])
         elif name in self._peers:  # else a worker that was given up for dead
-            self._peers[name].inbox.append([kind, *frames])
-            self._peers[name].heard = self._looked
+            peer = self._line.setdefault(name, self._peers[name])
+            peer.inbox.append([kind, *frames])
+            peer.heard = self._looked
 
     def _memory_of(self, host: tuple[str, str], *where: Any) -> memoryview | None:
         return memory_of(*where) if host == self._host else None
 
     def _pick(self, lane: int | None) -> Chunk | LeaseEnd | None:
         with self._lock:
-            peers = self._peers.items()
-            name = next((n for n, peer in peers if peer.has_something and lane in (None, peer.lane)), None)
+            name = next((name for name, peer in self._line.items() if lane in (None, peer.lane)), None)
             if name is None:
                 return None
-            peer = self._peers[name] = self._peers.pop(name)  # to the end of the line, for others
+            peer = self._line.pop(name)
             peer.heard = self._looked
             if not peer.inbox:
                 del self._peers[name]
@@ -246,6 +250,8 @@ class Receiver:
                 peer.leases.popleft()
             else:
                 self._taken = name
+            if peer.has_something:
+                self._line[name] = peer  # behind the others
             return item
 
 
