@@ -98,17 +98,19 @@ start_ray() {
 # end CODE: of the job, or of this life of it.
 end() {
     trap - USR1 USR2 TERM
-    local code=$1 step newest
+    local code=$1 step newest before fruitless=0
     for step in "${steps[@]}"; do kill -USR1 "$step" 2>/dev/null; done # srun passes it on
     wait
-    if [ "$code" = 75 ] || { [ "$code" = 143 ] && [ "$asked" = later ]; }; then
+    if [ "$asked" != end ] && { [ "$code" = 75 ] || { [ "$code" = 143 ] && [ "$asked" = later ]; }; }; then
         # shellcheck disable=SC2012  # checkpoints have plain names
         newest=$(ls -t "$folder/checkpoints" 2>/dev/null | head -n 1)
-        if [ "$requeue" = true ] && [ "${newest:-none}" = "$(cat "$folder/.requeued" 2>/dev/null)" ]; then
+        read -r before fruitless 2>/dev/null <"$folder/.requeued" || fruitless=0
+        if [ "${newest:-none}" = "${before:-none}" ]; then fruitless=$((fruitless + 1)); else fruitless=0; fi
+        if [ "$requeue" = true ] && [ "$fruitless" -ge 2 ]; then
             echo "penstock: two lives of the job in a row have made no checkpoint: it needs more time"
         elif [ "$requeue" = true ]; then
-            echo "${newest:-none}" >"$folder/.requeued"
-            echo "penstock: the job is queued again, and goes on from there"
+            echo "${newest:-none} $fruitless" >"$folder/.requeued"
+            echo "penstock: the job goes back into the queue, and goes on from there"
             scontrol requeue "$SLURM_JOB_ID" && sleep 600 # in which Slurm ends this life
         fi
     fi
@@ -125,8 +127,10 @@ log=$folder/logs/ray.log steps=() array=${SLURM_ARRAY_JOB_ID:-}
 job=${array:+${array}_$SLURM_ARRAY_TASK_ID}
 job=${job:-$SLURM_JOB_ID}
 [ -n "${SLURM_RESTART_COUNT:-}" ] || rm -f "$folder/.requeued"
-grep -qs "\"$job\"" "$folder/job.json" || # submitted by hand
-    printf '{"launcher": "slurm", "id": "%s", "submitted": "%s"}\n' "$job" "$(date -u +%FT%T+00:00)" >"$folder/job.json"
+if ! grep -qs "\"$job\"" "$folder/job.json"; then # submitted by hand
+    printf '{"launcher": "slurm", "id": "%s", "submitted": "%s"}\n' "$job" "$(date -u +%FT%T+00:00)" >"$folder/.job.json"
+    mv "$folder/.job.json" "$folder/job.json" # in one piece
+fi
 # The run's token is in its processes' environment alone. Nodes that load Python from one file system start slowly.
 RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
@@ -136,8 +140,6 @@ start_ray
 "$python" -m penstock resume "$folder" "cluster.address=${address:?}" &
 driver=$!
 [ -z "$asked" ] || kill -TERM "$driver"
-while kill -0 "$driver" 2>/dev/null; do # a signal ends `wait` too
-    wait "$driver"
-    code=$?
-done
-end "$code"
+while kill -0 "$driver" 2>/dev/null; do wait "$driver"; done # a signal ends `wait` too
+wait "$driver" # for its exit code, which bash keeps
+end $?

@@ -45,7 +45,7 @@ def launch(
         print(launching.dry_run(loaded, where, seeds), end="")
         return
     for folder, job in launching.launch(loaded, where, seeds):
-        name = folder.path.relative_to(Path.cwd())
+        name = launching.relative(folder.path)
         print(f"{job.launcher} job {job.id}: {name}")
     print(f"next: penstock jobs, penstock monitor {name}, penstock logs {name}, penstock stop {name}")
 

@@ -11,13 +11,15 @@ from pydantic import BeforeValidator, Field, model_validator
 from penstock.orchestrator.config.kuberay import KubeRaySection
 from penstock.orchestrator.config.sections import Section
 
-CLOCK = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+)(?::(?P<minutes>\d+))?(?::(?P<seconds>\d+))?")
+CLOCK = re.compile(r"(?:(?P<days>\d+)-)?(?P<hours>\d+):(?P<minutes>[0-5]\d):(?P<seconds>[0-5]\d)")
 
 
 def _seconds(value: Any) -> Any:
-    """Seconds of a walltime; YAML itself reads 4:00:00 as 14,400."""
+    """Seconds of a walltime; YAML itself reads 4:00:00 as 14,400, and 4:00 as 240."""
     if not isinstance(value, str):
         return value
+    if value.isdecimal():
+        return int(value)
     if not (match := CLOCK.fullmatch(value)):
         raise ValueError("give seconds, h:mm:ss as 4:00:00, or d-hh:mm:ss as 1-12:00:00")
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())

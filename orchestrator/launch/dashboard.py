@@ -73,8 +73,10 @@ class Dashboard:
             with urllib.request.urlopen(request, timeout=ANSWERS_WITHIN_S) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
-            if error.code == 404:
+            if error.code == 404 and method == "GET":
                 return None
+            if error.code == 404:
+                raise PenstockError(f"the Ray cluster at {self.url} takes no jobs: it needs ray[default]") from error
             if error.code in (401, 403):
                 raise PenstockError(
                     f"our token is missing or not that of the Ray cluster at {self.url}: set RAY_AUTH_TOKEN to the one "

@@ -13,7 +13,8 @@ STOP_WITHIN_S = 25
 
 SCRIPT = f"""\
 #!/bin/bash
-{{prologue}}folder={{folder}}
+{{prologue}}set +eu +o pipefail # which a prologue may have set
+folder={{folder}}
 here="penstock: $(hostname)"
 if [ ! -w "$folder/logs" ]; then
     echo "$here cannot write to $folder: launch from a folder that the cluster has at the same path" >&2

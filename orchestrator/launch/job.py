@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Any
 
+from penstock.errors import PenstockError
 from penstock.orchestrator.store.run_folder import RunFolder
 
 FILE = "job.json"
@@ -33,9 +33,13 @@ class Job:
 
     @classmethod
     def of(cls, folder: RunFolder) -> Job | None:
-        """The job of a run; None for one that was not launched, or not yet."""
-        facts: dict[str, Any] = folder.read(FILE)
-        return cls(**facts) if facts else None
+        """The job of a run; None for one that was not launched. Raises PenstockError if the file is damaged."""
+        if not (facts := folder.read(FILE)):
+            return None
+        try:
+            return cls(*(facts[field.name] for field in fields(cls)))
+        except (KeyError, TypeError) as error:
+            raise PenstockError(f"{folder.path / FILE} is damaged") from error
 
     def save(self, folder: RunFolder) -> None:
         """Write it into a run folder."""

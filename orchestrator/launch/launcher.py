@@ -39,6 +39,8 @@ class Launcher(ABC):
     """Key of the time after which a run ends with a checkpoint."""
     REQUEUE: ClassVar[str | None] = None
     """Key of whether a run goes on by itself after that, where that can be."""
+    ASK_EVERY_S: ClassVar[float] = 10.0
+    """How often its state is asked for at the most: schedulers have better things to do."""
     takes_seeds: ClassVar[bool] = False
     """Whether one job may have several runs, which differ in their seeds."""
 

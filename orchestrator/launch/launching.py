@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from penstock.errors import PenstockError
+import psutil
+
+from penstock.errors import PenstockError, describe
 from penstock.orchestrator.config.config import Config
-from penstock.orchestrator.launch.job import Job, State
+from penstock.orchestrator.launch.job import FILE, Job, State
 from penstock.orchestrator.launch.launcher import LAUNCHERS, OUTPUT, Launcher
 from penstock.orchestrator.store.run_folder import RUNS, RunFolder
 from penstock.registry import load_class, nearest
 
 FOLLOW_S = 0.3
+ENDED = ("ended", "failed")
+"""States of a run after which its job has nothing left to do."""
 
 
 def launcher_class(where: str) -> type[Launcher]:
@@ -61,7 +67,11 @@ def dry_run(config: Config, where: str, num_seeds: int) -> str:
     """
     cls = launcher_class(where)
     configs = plans_of(config, cls, num_seeds)
-    return cls(configs[0]).text([RUNS.resolve() / f"{config.name}-<UTC>" for config in configs])
+    return cls(configs[0]).text(_folders_to_be(configs))
+
+
+def _folders_to_be(configs: Sequence[Config]) -> list[Path]:
+    return [RUNS.resolve() / f"{config.name}-<UTC>" for config in configs]
 
 
 def launch(config: Config, where: str, num_seeds: int) -> list[tuple[RunFolder, Job]]:
@@ -82,15 +92,18 @@ def launch(config: Config, where: str, num_seeds: int) -> list[tuple[RunFolder, 
     configs = plans_of(config, cls, num_seeds)
     launcher = cls(configs[0])
     launcher.require_ready()
+    launcher.text(_folders_to_be(configs))  # what it refuses leaves no folder
     folders = [RunFolder.create(each) for each in configs]
-    for folder in folders:
-        folder.update_run(state="submitted", cause=None)
-    (folders[0].path / launcher.FILE).write_text(launcher.text([folder.path for folder in folders]))
     try:
-        ids = launcher.submit(folders)
-    except PenstockError as error:
         for folder in folders:
-            folder.update_run(state="failed", cause=str(error))
+            folder.update_run(state="submitted", cause=None)
+        (folders[0].path / launcher.FILE).write_text(launcher.text([folder.path for folder in folders]))
+        ids = launcher.submit(folders)
+    except BaseException as error:
+        cause = str(error) if isinstance(error, PenstockError) else f"launching it failed: {describe(error)}"
+        for folder in folders:
+            with suppress(PenstockError):  # the first fault is the one to report
+                folder.update_run(state="failed", cause=cause)
         raise
     now = datetime.now(UTC).isoformat(timespec="seconds")
     jobs = [(folder, Job(where, job_id, now)) for folder, job_id in zip(folders, ids, strict=True)]
@@ -99,18 +112,19 @@ def launch(config: Config, where: str, num_seeds: int) -> list[tuple[RunFolder, 
     return jobs
 
 
-def launched() -> Iterator[tuple[RunFolder, Job]]:
-    """The runs under runs/ that were launched, the oldest first."""
-    for path in sorted(RUNS.glob("*/run.json"), key=lambda path: path.parent.name):
-        if path.parent.is_symlink():
-            continue
-        folder = RunFolder(path.parent.resolve())
-        if job := Job.of(folder):
-            yield folder, job
+def launched() -> Iterator[RunFolder]:
+    """The runs under runs/ that were launched, by name."""
+    for path in sorted(RUNS.glob(f"*/{FILE}")):
+        if not path.parent.is_symlink():
+            yield RunFolder(path.parent.resolve())
 
 
 def state_of(folder: RunFolder, job: Job) -> State:
     """Where a job is. Raises PenstockError if what runs it does not answer."""
+    if folder.driver_here() is not None:  # also of one that was gone on with by hand
+        return State.RUNNING
+    if folder.read("run.json").get("state") in ENDED:
+        return State.GONE
     return launcher_class(job.launcher)(folder.config()).state(job, folder)
 
 
@@ -124,21 +138,26 @@ def stop(folder: RunFolder) -> str:
         What was done, in a line.
 
     Raises:
-        PenstockError: nothing of it runs.
+        PenstockError: nothing of it runs, or what runs it does not answer.
     """
-    run, job = folder.read("run.json"), Job.of(folder)
+    name, job = folder.path.name, Job.of(folder)
+    if (driver := folder.driver_here()) is not None:
+        with suppress(psutil.NoSuchProcess):
+            driver.send_signal(signal.SIGTERM)
+        return f"{name} writes a checkpoint and ends"
     if job is None:
-        if folder.driver_here() is None:
-            raise PenstockError(f"{folder.path.name} is not running on this machine, and it was not launched")
-        job = Job("local", str(run["driver_pid"]), "")
-    launcher = launcher_class(job.launcher)(folder.config())
-    if (state := launcher.state(job, folder)) is State.GONE:
-        raise PenstockError(f"{folder.path.name} is not running: {run.get('cause') or 'its job is gone'}")
+        raise PenstockError(f"{name} is not running on this machine, and it was not launched")
+    run, launcher = folder.read("run.json"), launcher_class(job.launcher)(folder.config())
+    if (state := state_of(folder, job)) is State.GONE:
+        raise PenstockError(f"{name} is not running: {run.get('cause') or 'its job is gone'}")
     launcher.stop(job, folder)
-    if state is State.WAITING:
-        folder.update_run(state="stopped", cause="withdrawn before it began")
-        return f"{job.launcher} job {job.id} was withdrawn"
-    return f"{job.launcher} job {job.id} writes a checkpoint and ends"
+    if state is State.RUNNING and run.get("state") != "submitted":
+        return f"{job.launcher} job {job.id} writes a checkpoint and ends"
+    if run.get("state") == "submitted":
+        folder.update_run(state="stopped", cause="stopped before it began")
+        return f"{job.launcher} job {job.id} ends before the run began"
+    folder.update_run(state="stopped", cause="stopped while its job waited; the last checkpoint is valid")
+    return f"{job.launcher} job {job.id} was withdrawn; the run's last checkpoint is valid"
 
 
 def follow(folder: RunFolder, write: Callable[[str], None], *, to_the_end: bool) -> None:
@@ -154,9 +173,10 @@ def follow(folder: RunFolder, write: Callable[[str], None], *, to_the_end: bool)
     """
     if (job := Job.of(folder)) is None:
         raise PenstockError(f"{folder.path.name} was not launched: it printed where it was started; see {folder.logs}")
-    launcher, told = launcher_class(job.launcher)(folder.config()), 0
+    launcher, told, is_gone, asked_at = launcher_class(job.launcher)(folder.config()), 0, not to_the_end, -math.inf
     while True:
-        is_gone = not to_the_end or launcher.state(job, folder) is State.GONE  # read before its last words are
+        if not is_gone and time.monotonic() - asked_at >= launcher.ASK_EVERY_S:
+            is_gone, asked_at = state_of(folder, job) is State.GONE, time.monotonic()  # before its last words are read
         output = launcher.output(job, folder)
         write(output[told:])
         told = len(output)
@@ -164,10 +184,11 @@ def follow(folder: RunFolder, write: Callable[[str], None], *, to_the_end: bool)
             break
         time.sleep(FOLLOW_S)
     if not told:
-        raise PenstockError(f"{job.launcher} job {job.id} has printed nothing yet: {_relative(folder.logs / OUTPUT)}")
+        raise PenstockError(f"{job.launcher} job {job.id} has printed nothing yet: {relative(folder.logs / OUTPUT)}")
 
 
-def _relative(path: Path) -> Path:
+def relative(path: Path) -> Path:
+    """The path as it is called from the current folder, where it lies in it."""
     with suppress(ValueError):
         return path.relative_to(Path.cwd())
     return path

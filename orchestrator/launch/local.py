@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+from penstock.errors import PenstockError
 from penstock.orchestrator.launch.job import Job, State
 from penstock.orchestrator.launch.launcher import OUTPUT, Launcher
 from penstock.orchestrator.store.run_folder import RunFolder
@@ -21,6 +23,7 @@ class Local(Launcher):
     """A process of its own session, which outlives the terminal. See `Launcher`."""
 
     FILE = "job.sh"
+    ASK_EVERY_S = 0.0
 
     def require_ready(self) -> None:
         """Nothing is needed."""
@@ -43,7 +46,7 @@ class Local(Launcher):
                 stderr=output,
                 start_new_session=True,
             )
-        return [str(process.pid)]
+        return [f"{process.pid}@{socket.gethostname()}"]
 
     def state(self, job: Job, folder: RunFolder) -> State:
         """See `Launcher.state`."""
@@ -58,10 +61,11 @@ class Local(Launcher):
 
 def _process_of(job: Job, folder: RunFolder) -> psutil.Process | None:
     """The job's process, while it lives; another one may have its id by now."""
-    if driver := folder.driver_here():
-        return driver
-    try:  # it has not come to its driver yet, or no longer has one
-        process = psutil.Process(int(job.id))
+    pid, _, host = job.id.partition("@")
+    if host != socket.gethostname():
+        raise PenstockError(f"it was launched on {host}: ask there")
+    try:
+        process = psutil.Process(int(pid))
         is_ours = any(word.startswith(str(folder.path)) for word in process.cmdline())
         return process if is_ours and process.status() != psutil.STATUS_ZOMBIE else None
     except (psutil.NoSuchProcess, psutil.AccessDenied):

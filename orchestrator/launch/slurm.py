@@ -28,6 +28,7 @@ STATES = {
     State.WAITING: {"PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"},
     State.RUNNING: {"RUNNING", "COMPLETING", "CONFIGURING", "SIGNALING", "STAGE_OUT", "STOPPED", "SUSPENDED"},
 }
+UNSET = "set +eu +o pipefail # which a prologue may have set"
 UNKNOWN_JOB = "Invalid job id"
 
 
@@ -71,7 +72,7 @@ class Slurm(Launcher):
         prologue = self.config.launch.prologue.rstrip("\n")
         body = (files("penstock.deploy") / "slurm" / "job.sh").read_text()
         header = [f"#SBATCH {option}" for option in self._options(folders)]
-        return "\n".join(["#!/bin/bash", *header, "", *filter(None, [prologue]), *variables, "", body])
+        return "\n".join(["#!/bin/bash", *header, "", *filter(None, [prologue]), UNSET, *variables, "", body])
 
     def _groups(self) -> list[SlurmNodesSection]:
         slurm = self.config.launch.slurm
@@ -134,8 +135,9 @@ class Slurm(Launcher):
 
     def stop(self, job: Job, folder: RunFolder) -> None:
         """See `Launcher.stop`."""
-        waits = self.state(job, folder) is State.WAITING
-        _slurm("scancel", *([] if waits else ["--batch", "--signal=USR2"]), job.id)
+        _slurm("scancel", "--state=PENDING", job.id)
+        if self.state(job, folder) is State.RUNNING:  # perhaps since a moment ago
+            _slurm("scancel", "--batch", "--signal=USR2", job.id)
 
 
 def _options_of(nodes: SlurmNodesSection) -> Iterator[str]:

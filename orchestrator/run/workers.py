@@ -121,7 +121,8 @@ class WorkerPool:
     def make_room(self, most: int) -> None:
         """End workers so that a new taker finds its place.
 
-        They are those that start, which are started again later, and those beyond a number. What was leased is void, as with `connect`, which must follow.
+        They are those that start, which are started again later, and those beyond a number. What was leased is void,
+        as with `connect`, which must follow.
 
         Args:
             most: the number.

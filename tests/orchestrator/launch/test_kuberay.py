@@ -244,6 +244,7 @@ def test_a_job_is_submitted_asked_after_and_stopped(config, kubectl):
         assert launching.state_of(folder, job) is state
     get = ["get", "rayjob", job.id, "--ignore-not-found", "-o"]
     assert kubectl.calls == [[*get, "jsonpath={.metadata.name} {.status.jobDeploymentStatus}"]]
+    folder.update_run(state="running")  # as the driver does
     kubectl.answer(out=f"{job.id} Running")
     assert CliRunner().invoke(app, ["stop"]).output == f"kuberay job {job.id} writes a checkpoint and ends\n"
     assert kubectl.calls[-1] == ["delete", "rayjob", job.id, "--ignore-not-found", "--wait=false"]

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 
 import pytest
@@ -83,17 +84,17 @@ def test_a_job_is_followed_listed_and_stopped(config, sleeping):
     row = CliRunner().invoke(app, ["jobs"]).output.splitlines()[-1].split()
     assert row == [folder.path.name, "local", job.id, "running", "submitted", job.submitted]
     assert CliRunner().invoke(app, ["logs"]).output == "begun\n"
-    assert CliRunner().invoke(app, ["stop"]).output == f"local job {job.id} writes a checkpoint and ends\n"
+    assert CliRunner().invoke(app, ["stop"]).output == f"local job {job.id} ends before the run began\n"
     wait_until(lambda: launching.state_of(folder, job) is State.GONE)
     assert CliRunner().invoke(app, ["logs", "--follow"]).output == "begun\nasked to end\n"
-    with pytest.raises(PenstockError, match="is not running: its job is gone"):
+    with pytest.raises(PenstockError, match="is not running: stopped before it began"):
         launching.stop(folder)
 
 
 def test_a_process_id_that_another_process_has_now_is_no_job(config, sleeping):
     ((folder, job),) = launching.launch(load_config(config), "local", 1)
-    os.kill(int(job.id), signal.SIGKILL)
-    stranger = Job("local", str(os.getpid()), job.submitted)
+    os.kill(int(job.id.partition("@")[0]), signal.SIGKILL)
+    stranger = Job("local", f"{os.getpid()}@{socket.gethostname()}", job.submitted)
     assert launching.state_of(folder, stranger) is State.GONE
 
 
@@ -126,3 +127,74 @@ def test_a_walltime_is_that_of_the_job_or_of_the_run(config, where, override, mo
 def test_only_slurm_queues_a_run_again(config):
     result = CliRunner().invoke(app, ["launch", "local", "small.yaml", "--requeue"])
     assert "--requeue: a run that is launched local is not queued again" in str(result.exception)
+
+
+def test_a_folder_behind_a_link_is_launched_and_named(config, sleeping):
+    elsewhere = config.parent.parent / f"{config.parent.name}-elsewhere"
+    elsewhere.mkdir()
+    (config.parent / "runs").symlink_to(elsewhere)
+    result = CliRunner().invoke(app, ["launch", "local", "small.yaml"])
+    assert result.exit_code == 0 and f"{elsewhere}/small-" in result.output
+    CliRunner().invoke(app, ["stop"])
+
+
+def test_what_the_launcher_refuses_leaves_no_folder(config, monkeypatch):
+    def refuse(self, folders):
+        raise PenstockError("no")
+
+    monkeypatch.setattr(local.Local, "text", refuse)
+    with pytest.raises(PenstockError, match="no"):
+        launching.launch(load_config(config), "local", 1)
+    assert not (config.parent / "runs").exists()
+
+
+def test_a_launch_that_breaks_is_recorded(config, monkeypatch):
+    def broken(self, folders):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(local.Local, "submit", broken)
+    with pytest.raises(OSError, match="no space left"):
+        launching.launch(load_config(config), "local", 1)
+    run = RunFolder.open(None).read("run.json")
+    assert run["state"] == "failed" and "no space left" in run["cause"]
+
+
+def test_jobs_shows_the_others_whatever_one_folder_holds(config, sleeping):
+    ((folder, job),) = launching.launch(load_config(config), "local", 1)
+    for number, text in enumerate(('{"launch', '{"host": 1}', '{"launcher": "moon", "id": "1", "submitted": ""}')):
+        odd = config.parent / "runs" / f"odd-{number}"
+        odd.mkdir()
+        (odd / "job.json").write_text(text)
+    output = CliRunner().invoke(app, ["jobs"]).output
+    assert output.count("is damaged") == 2 and "unknown" in output and job.id in output
+    launching.stop(folder)
+
+
+def test_a_job_of_another_host_is_not_taken_for_gone(config):
+    folder = RunFolder.create(load_config(config))
+    folder.update_run(state="submitted")
+    Job("local", "1@elsewhere", "").save(folder)
+    with pytest.raises(PenstockError, match="it was launched on elsewhere: ask there"):
+        launching.stop(folder)
+
+
+def test_a_run_whose_job_waits_again_keeps_its_checkpoint_when_it_is_stopped(config, monkeypatch):
+    folder = RunFolder.create(load_config(config))
+    folder.update_run(state="stopped", cause="cluster.walltime")
+    Job("local", "1@here", "").save(folder)
+    monkeypatch.setattr(local.Local, "state", lambda *_: State.WAITING)
+    monkeypatch.setattr(local.Local, "stop", lambda *_: None)
+    assert launching.stop(folder) == "local job 1@here was withdrawn; the run's last checkpoint is valid"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("4:00:00", 14400), ("'04:00:00'", 14400), ("1-12:00:00", 129600), ("600", 600), ("'600'", 600), ("'4:00'", None)],
+)
+def test_a_walltime_has_one_meaning(config, text, seconds):
+    """What YAML itself reads as a number of base 60 is in seconds, as Slurm reads it."""
+    if seconds is None:
+        with pytest.raises(PenstockError, match=r"give seconds, h:mm:ss as 4:00:00"):
+            load_config(config, (f"cluster.walltime={text}",))
+    else:
+        assert load_config(config, (f"cluster.walltime={text}",)).cluster.walltime == seconds

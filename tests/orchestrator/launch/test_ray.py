@@ -109,6 +109,7 @@ def test_a_job_of_the_dashboard_is_submitted_asked_after_and_stopped(config, das
         sent["status"] = word
         assert launching.state_of(folder, job) is state
     sent["status"] = "RUNNING"
+    folder.update_run(state="running")
     assert launching.stop(folder) == f"ray job {job.id} writes a checkpoint and ends"
     assert dashboard.stopped == [f"/api/jobs/{name}/stop"]
     assert CliRunner().invoke(app, ["logs"]).output == "penstock: head cannot write to it\n"

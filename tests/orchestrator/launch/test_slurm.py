@@ -150,7 +150,11 @@ def test_what_slurm_answers(config, command, monkeypatch):
         command("squeue", f"printf '{words}\\n'")
         assert launcher.state(job, None) is state
         launcher.stop(job, None)
-    assert (config.parent / "cancelled").read_text().splitlines() == ["17", *["--batch --signal=USR2 17"] * 2]
+    assert (config.parent / "cancelled").read_text().splitlines() == [
+        *["--state=PENDING 17"] * 2,
+        "--batch --signal=USR2 17",
+        "--state=PENDING 17",
+    ]
     command("squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     assert launcher.state(job, None) is State.GONE
     command("squeue", "echo 'squeue: error: Unable to contact slurm controller' >&2; exit 1")
@@ -205,19 +209,28 @@ def test_a_life_that_was_cut_short_is_followed_by_another(lives):
     assert lives.live(75) == -signal.SIGKILL  # penstock's own margin before the end of its time
     lives.checkpoint("step-2")
     assert lives.live(143, asked="USR1") == -signal.SIGKILL
-    assert "the job is queued again" in lives.said
+    assert "the job goes back into the queue" in lives.said
 
 
-@pytest.mark.parametrize(("code", "asked"), [(0, ""), (0, "USR1"), (3, ""), (143, "USR2"), (143, "TERM"), (1, "USR1")])
+@pytest.mark.parametrize(
+    ("code", "asked"), [(0, ""), (0, "USR1"), (3, ""), (143, "USR2"), (143, "TERM"), (75, "USR2"), (1, "USR1")]
+)
 def test_a_run_that_ended_fails_or_was_stopped_is_not_queued_again(lives, code, asked):
     assert lives.live(code, asked=asked) == code
     assert ("go on with: sbatch /s" in lives.said) == (code != 0)
 
 
 def test_a_job_that_does_not_get_on_is_not_queued_for_ever(lives):
+    lives.checkpoint("step-1")
+    assert lives.live(75) == -signal.SIGKILL  # which made it
     assert lives.live(75) == -signal.SIGKILL
     assert lives.live(75) == 75
     assert "two lives of the job in a row have made no checkpoint" in lives.said
+
+
+def test_a_prologue_that_ends_the_shell_at_errors_changes_nothing(config):
+    text = script(config, "launch.prologue=set -euo pipefail")
+    assert text.index("set -euo pipefail") < text.index("set +eu +o pipefail") < text.index("folder=")
 
 
 def test_without_requeue_the_job_says_how_to_go_on(lives):
