@@ -33,7 +33,10 @@ class Job:
 
     @classmethod
     def of(cls, folder: RunFolder) -> Job | None:
-        """The job of a run; None for one that was not launched. Raises PenstockError if the file is damaged."""
+        """The job of a run; None for one that was not launched.
+
+        Raises PenstockError if the file is damaged.
+        """
         if not (facts := folder.read(FILE)):
             return None
         try:
