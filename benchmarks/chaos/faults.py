@@ -186,7 +186,6 @@ def bear(run: Run, faults: list[Fault], random: Random, tell: Callable[[str], No
             lambda d=delivered, s=saved, f=fault: run.record["delivered"] >= d + f.after and run.newest_checkpoint > s,
             f"{fault.after} simulations and a checkpoint",
         )
-        run.note_shared_memory()
         began = time.monotonic()
         fault.kind(run, random)
         _recovered(run)
@@ -206,6 +205,7 @@ def _recovered(run: Run) -> None:
         return now["workers"] == WORKERS and all(now[count] > before[count] for count in ("unique", "step"))
 
     run.wait_until(goes_on, "samples and steps")
+    run.note_shared_memory()
     with urllib.request.urlopen(run.read("run.json")["metrics"], timeout=30) as response:
         if b"penstock_samples_unique_total" not in response.read():
             raise run.wrong("the metrics lack penstock_samples_unique_total")

@@ -139,7 +139,7 @@ class Run:
 
     def count(self, event: str) -> int:
         """How often an event has happened."""
-        lines = (self.path / "events.jsonl").read_text().splitlines()
+        lines = (self.path / "events.jsonl").read_text().split("\n")[:-1]
         return sum(json.loads(line)["event"] == event for line in lines)
 
     def solvers(self) -> list[psutil.Process]:
