@@ -28,7 +28,8 @@ def test_a_run_bears_six_faults_and_nothing_is_lost_or_left(tmp_path):
     assert left == []
 
 
-def test_a_plan_is_its_seeds_and_kills_no_learner_three_times_in_a_row():
+def test_a_plan_is_drawn_from_its_seed_in_rounds_of_all_kinds():
+    """So between three deaths of the learner the driver has ended too, and a run may bear them."""
     plans = [plan(30, Random(seed)) for seed in (0, 0, 1)]
     assert plans[0] == plans[1] != plans[2]
     for faults in plans:
