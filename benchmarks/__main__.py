@@ -70,6 +70,9 @@ def main() -> None:
     options = add(sort_or_learn, "what sorted leases do to what is learned, beside shuffled ones")
     options.add_argument("--samples", type=_positive, default=4096, help="unique samples of a training (4096)")
     options.add_argument("--seeds", type=_positive, default=3, help="trainings of every arm, at least 2 (3)")
+    options = add(chaos, "a run that is killed, stopped, starved and scaled, beside undisturbed ones")
+    options.add_argument("--faults", type=_positive, default=30, help="faults in the run (30)")
+    options.add_argument("--seed", type=int, default=0, help="of the faults and of the run (0)")
 
     arguments = parser.parse_args()
     try:
@@ -201,6 +204,12 @@ def sort_or_learn(arguments: argparse.Namespace) -> None:
     if arguments.seeds < 2:
         raise PenstockError(f"--seeds {arguments.seeds}: a verdict goes by the spread of at least 2 trainings")
     run(arguments.samples, range(arguments.seeds))
+
+
+def chaos(arguments: argparse.Namespace) -> None:
+    from benchmarks.chaos.page import run
+
+    run(arguments.faults, arguments.seed)
 
 
 if __name__ == "__main__":

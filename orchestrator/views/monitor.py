@@ -102,8 +102,8 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
     summary = Summary.from_json(written) if (written := folder.read("summary.json")) else None
     if summary is None:
         return [f"stopped before there was anything to sum up; go on with: {program()} resume{arguments}"]
-    in_all, of_training = _duration(summary.elapsed_seconds), _duration(summary.train_seconds)
-    lines = [f"ended at {in_all}: {summary.cause}, after {of_training} of training"]
+    elapsed, of_training = _duration(summary.elapsed_seconds), _duration(summary.train_seconds)
+    lines = [f"ended: {summary.cause}, {elapsed} after its start or last resume; {of_training} of training in all"]
     if summary.validation:
         lines.append(
             f"validation relative L2 error over {summary.validation['simulations']} simulations: "

@@ -117,10 +117,11 @@ def test_a_record_comes_back_from_its_line_whatever_version_wrote_it():
 
 def test_the_end_names_its_two_times_and_a_strategy_that_left_systems_to_others(tmp_path):
     folder = RunFolder(tmp_path)
-    summary = Summary(cause="minutes", elapsed_seconds=99.5, train_seconds=90.0, solved_by={"cg": 12, "direct": 884})
+    # A resume begins the first time again, and not the second.
+    summary = Summary(cause="minutes", elapsed_seconds=69.5, train_seconds=90.0, solved_by={"cg": 12, "direct": 884})
     folder.write("summary.json", summary.to_json())
     lines = summary_lines(folder)
-    assert lines[0] == "ended at 1:39: minutes, after 1:30 of training"
+    assert lines[0] == "ended: minutes, 1:09 after its start or last resume; 1:30 of training in all"
     assert "cg solved 12 of 896 systems, direct the rest" in lines
     for usual in ({"cg": 12}, {"auto": 3, "direct (petsc)": 99}):
         folder.write("summary.json", replace(summary, solved_by=usual).to_json())

@@ -1,0 +1,1 @@
+"""Runs that are disturbed on purpose, with faults by a seeded plan."""
