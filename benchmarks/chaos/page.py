@@ -47,9 +47,10 @@ def run(num_faults: int, seed: int) -> None:
     introduction = f"""
         A run of {num_simulations} simulations on two workers, to which {num_faults} faults were done one after
         another, as seed {seed} drew them. It ended by itself: 0 simulations lost, 0 counted twice, no process left, and
-        nothing in its temporary folder or in /dev/shm. {len(account.failed)} simulations failed, those that were
-        asked to raise. The time to recover is that from the blow until both workers were ready and both samples and
-        training steps had increased again; that of a resumed run includes the end of the first and the start of Ray."""
+        nothing in its temporary folder or in /dev/shm. Only simulations that were asked to raise have failed:
+        {len(account.failed)}. The time to recover is that from the blow until both workers were ready and both samples
+        and training steps had increased again; that of a resumed run includes the end of the first
+        and the start of Ray."""
     conclusion = f"""
         Mean relative L2 validation error: {account.error:.4f} after {account.steps} steps. Undisturbed runs of the same
         configuration with {UNDISTURBED} seeds: {_listed(errors)}."""
