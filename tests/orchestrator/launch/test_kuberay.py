@@ -21,13 +21,7 @@ from tests.support.refusals import refusal
 from tests.support.schemas import KUBERAY, Schema
 from tests.support.waiting import wait_until
 
-CONFIG = """
-name: Small_one.2
-problem: {name: darcy, resolution: 16}
-model: {name: fno, width: 8, modes: 4, layers: 2}
-training: {device: cpu, stop_after: {steps: 2}}
-launch: {kuberay: {image: "registry.example/penstock:1", claim: runs, mount: MOUNT}}
-"""
+LAUNCH = 'launch: {kuberay: {image: "registry.example/penstock:1", claim: runs, mount: MOUNT}}'
 
 KUBECTL = """#!/bin/bash
 cd {folder}
@@ -40,10 +34,11 @@ exit "$(<code)"
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "small.yaml").write_text(CONFIG.replace("MOUNT", str(tmp_path)))
-    return tmp_path / "small.yaml"
+def config(config):
+    """The small one, with a name that is no label, and what KubeRay needs."""
+    text = config.read_text().replace("name: small", "name: Small_one.2")
+    config.write_text(text + LAUNCH.replace("MOUNT", str(config.parent)))
+    return config
 
 
 class Kubectl:

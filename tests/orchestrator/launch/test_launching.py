@@ -17,20 +17,6 @@ from penstock.orchestrator.launch.job import Job, State
 from penstock.orchestrator.store.run_folder import RunFolder
 from tests.support.waiting import wait_until
 
-CONFIG = """
-name: small
-problem: {name: darcy, resolution: 16}
-model: {name: fno, width: 8, modes: 4, layers: 2}
-training: {device: cpu, stop_after: {steps: 2}}
-"""
-
-
-@pytest.fixture
-def config(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "small.yaml").write_text(CONFIG)
-    return tmp_path / "small.yaml"
-
 
 @pytest.fixture
 def sleeping(monkeypatch):

@@ -15,23 +15,16 @@ from penstock.orchestrator.launch import launching
 from penstock.orchestrator.launch.job import State
 from tests.support.refusals import refusal
 
-CONFIG = """
-name: small
-problem: {name: darcy, resolution: 16}
-model: {name: fno, width: 8, modes: 4, layers: 2}
-training: {device: cpu, stop_after: {steps: 2}}
-"""
 TOKEN = "0123456789abcdef" * 4
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
+def config(config, monkeypatch):
+    """The small one, in a home without a token but that of the environment."""
+    monkeypatch.setenv("HOME", str(config.parent))
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
-    (tmp_path / "small.yaml").write_text(CONFIG)
-    return tmp_path / "small.yaml"
+    return config
 
 
 @pytest.fixture

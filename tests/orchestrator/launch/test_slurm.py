@@ -20,19 +20,6 @@ from penstock.orchestrator.launch.slurm import Slurm
 
 ROOT = Path(__file__).parents[3]
 BODY = ROOT / "deploy" / "slurm" / "job.sh"
-CONFIG = """
-name: small
-problem: {name: darcy, resolution: 16}
-model: {name: fno, width: 8, modes: 4, layers: 2}
-training: {stop_after: {steps: 2}}
-"""
-
-
-@pytest.fixture
-def config(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "small.yaml").write_text(CONFIG)
-    return tmp_path / "small.yaml"
 
 
 @pytest.fixture
