@@ -213,9 +213,9 @@ class BadStarts(Darcy):
 """
 IMPATIENT = """
 from penstock.orchestrator.cli import app as cli
-from penstock.orchestrator.run import workers
+from penstock.orchestrator.run import starting, workers
 
-workers.START_WITHIN_S = 20.0
+starting.START_WITHIN_S = workers.START_WITHIN_S = 20.0
 cli.run()
 """
 
