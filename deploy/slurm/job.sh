@@ -25,6 +25,7 @@ node() {
     options+=(--num-gpus="${SLURM_GPUS_ON_NODE:-0}" --temp-dir="$temp/ray" --block)
     # Every port is a free one, for other jobs may be on this node; no samples lie in the object store.
     options+=(--dashboard-agent-listen-port=0 --object-store-memory=134217728 --include-log-monitor=false)
+    options+=(--min-worker-port=0 --max-worker-port=0) # else each Ray of a node gives its workers the same ones
     if [ -n "$1" ]; then
         options+=(--address="$1")
     else

@@ -155,7 +155,8 @@ def stop(folder: RunFolder) -> str:
         return f"{job.launcher} job {job.id} writes a checkpoint and ends"
     if run.get("state") == "submitted":
         folder.update_run(state="stopped", cause="stopped before it began")
-        return f"{job.launcher} job {job.id} ends before the run began"
+        how = "was withdrawn" if state is State.WAITING else "ends before the run began"
+        return f"{job.launcher} job {job.id} {how}"
     folder.update_run(state="stopped", cause="stopped while its job waited; the last checkpoint is valid")
     return f"{job.launcher} job {job.id} was withdrawn; the run's last checkpoint is valid"
 

@@ -117,7 +117,8 @@ def test_a_job_whose_time_is_over_goes_on_by_itself_to_the_end(cli, slurm, launc
     begun = slurm("squeue", "--noheader", f"--jobs={job}", "--format=%S")
     elapsed_s = time.time() - time.mktime(time.strptime(begun, "%Y-%m-%dT%H:%M:%S"))
     slurm("scontrol", "update", f"JobId={job}", f"TimeLimit={int((elapsed_s + 40) // 60) + 1}")
-    wait_until(lambda: "the job goes back into the queue" in (folder / "logs" / "job.log").read_text(), LONG_S, every_s=0.3)
+    job_log = folder / "logs" / "job.log"
+    wait_until(lambda: "goes back into the queue" in job_log.read_text(), LONG_S, every_s=0.3)
     assert read(folder, "run.json")["state"] == "stopped"
     (cli.folder / "slow").unlink()
     slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60")
