@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -140,25 +141,30 @@ def stop(folder: RunFolder) -> str:
     Raises:
         PenstockError: nothing of it runs, or what runs it does not answer.
     """
-    name, job = folder.path.name, Job.of(folder)
-    if (driver := folder.driver_here()) is not None:
+    name, job, run = folder.path.name, Job.of(folder), folder.read("run.json")
+    if job is not None and run.get("state") not in ENDED:
+        launcher = launcher_class(job.launcher)(folder.config())
+        if (state := launcher.state(job, folder)) is not State.GONE:
+            launcher.stop(job, folder)
+            return f"{job.launcher} job {job.id} {_stopped(folder, run, state)}"
+    if (driver := folder.driver_here()) is not None:  # not launched, or gone on with by hand
         with suppress(psutil.NoSuchProcess):
             driver.send_signal(signal.SIGTERM)
         return f"{name} writes a checkpoint and ends"
     if job is None:
         raise PenstockError(f"{name} is not running on this machine, and it was not launched")
-    run, launcher = folder.read("run.json"), launcher_class(job.launcher)(folder.config())
-    if (state := state_of(folder, job)) is State.GONE:
-        raise PenstockError(f"{name} is not running: {run.get('cause') or 'its job is gone'}")
-    launcher.stop(job, folder)
-    if state is State.RUNNING and run.get("state") != "submitted":
-        return f"{job.launcher} job {job.id} writes a checkpoint and ends"
+    raise PenstockError(f"{name} is not running: {run.get('cause') or 'its job is gone'}")
+
+
+def _stopped(folder: RunFolder, run: dict[str, Any], state: State) -> str:
+    """What becomes of a job that was stopped; recorded where the run itself won't."""
     if run.get("state") == "submitted":
         folder.update_run(state="stopped", cause="stopped before it began")
-        how = "was withdrawn" if state is State.WAITING else "ends before the run began"
-        return f"{job.launcher} job {job.id} {how}"
+        return "was withdrawn" if state is State.WAITING else "ends before the run began"
+    if state is State.RUNNING:
+        return "writes a checkpoint and ends"
     folder.update_run(state="stopped", cause="stopped while its job waited; the last checkpoint is valid")
-    return f"{job.launcher} job {job.id} was withdrawn; the run's last checkpoint is valid"
+    return "was withdrawn; the run's last checkpoint is valid"
 
 
 def follow(folder: RunFolder, write: Callable[[str], None], *, to_the_end: bool) -> None:
