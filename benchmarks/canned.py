@@ -100,7 +100,7 @@ def serve_ready(endpoint: Endpoint, name: str, side: int) -> None:
 
 
 def push(port: int, size: int) -> None:
-    """Send arrays of so many float32 to a port of this machine, by ZeroMQ alone."""
+    """Send arrays of float32, all of one size, to a local port by ZeroMQ alone."""
     socket = zmq.Context().socket(zmq.PUSH)
     socket.setsockopt(zmq.SNDHWM, 4)
     socket.connect(f"tcp://127.0.0.1:{port}")

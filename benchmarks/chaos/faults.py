@@ -116,7 +116,7 @@ KINDS: tuple[Kind, ...] = (
 
 
 def _with_a_death(run: Run, strike: Callable[[], None], num: int = 1) -> None:
-    """Strike, and wait until so many workers more have died."""
+    """Strike, and wait until the expected number of workers has died."""
     before = run.count("worker died")
     strike()
     run.wait_until(lambda: run.count("worker died") >= before + num, f"the death of {num} worker(s)")

@@ -88,7 +88,7 @@ def measure(
 
 
 def _taken(taking: Consumer, seconds: float, num_workers: int = 0) -> dict[str, list[tuple[float, int]]]:
-    """Time and samples of each chunk by worker, for some seconds and until so many workers have sent one."""
+    """Time and samples of each chunk by worker, until enough workers have sent one."""
     arrivals: dict[str, list[tuple[float, int]]] = defaultdict(list)
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(arrivals) < num_workers:

@@ -215,7 +215,7 @@ class Simulation:
         )
 
     def _mark(self) -> tuple:
-        """The counts so far; maxima begin anew."""
+        """The counts so far; maxima start again from here."""
         self._most_metadata, self._most_bytes = max(self._metadata, 0.0), max(self._bytes, 0.0)
         ranks = [(rank.take_s, rank.carry_s, rank.messages) for rank in self._ranks]
         return self._num_taken, self._driver_s, self._driver_messages, ranks

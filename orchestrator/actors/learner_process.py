@@ -30,7 +30,7 @@ class LearnerDied(PenstockError):
 
 
 class LearnerProcess:
-    """A learner in a process of its own, as Ray places it.
+    """A learner in a separate process, as Ray places it.
 
     What its own code raises is raised here as it is.
 

@@ -20,7 +20,7 @@ from penstock.orchestrator.store.run_folder import RunFolder
 
 
 class Local(Launcher):
-    """A process of its own session, which outlives the terminal. See `Launcher`."""
+    """A process in a new session, which outlives the terminal. See `Launcher`."""
 
     FILE = "job.sh"
     ASK_EVERY_S = 0.0

@@ -73,7 +73,7 @@ class Scaling:
                 self._change(num, f"reuse {reuse:.3g}, and solver.workers asks for {self._steering.target:g}")
 
     def _require_possible(self, num: int) -> None:
-        """Raise PenstockError if this machine has no room for so many."""
+        """Raise PenstockError if this machine has no room for that number."""
         require_room(self._plan, num)
         if self._split.learner.node_id is None:
             self._split.require_cores(self._plan.config.solver, num)

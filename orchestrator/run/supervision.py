@@ -22,7 +22,7 @@ TIMEOUT_FACTOR = 20.0
 # A place is given up after this many deaths of its workers, not counting one per SIMULATIONS_PER_DEATH simulations.
 FREE_DEATHS = 5
 SIMULATIONS_PER_DEATH = 20
-# The run ends when its learner has died this often within so many steps.
+# The run ends when its learner has died this often within this number of steps.
 LEARNER_DEATHS = 3
 STEPS_OF_DEATHS = 1000
 KILLED_WITHIN_S = 10.0  # Ray reports a death some seconds after it

@@ -7,7 +7,7 @@ from benchmarks.scale.calibration import fitted
 from benchmarks.scale.model import Constants, Cost, DriverCost, Metadata, Scenario, Simulation
 from penstock.messages import CHUNKS_UNDER_WAY
 
-CHUNK = 1_000_000  # bytes of a sample that is a chunk of its own
+CHUNK = 1_000_000  # bytes of a sample that fills a chunk
 
 
 def simulated(constants=None, **scenario):

@@ -36,7 +36,7 @@ cluster, nodes = Cluster(), []
 for line in sys.stdin:
     command, number = line.split()
     if command == "add":
-        # The others have addresses of their own, so that a driver takes the head for its node.
+        # The others have separate addresses, so that a driver takes the head for its node.
         options = {"node_ip_address": f"127.0.0.{1 + len(nodes)}"} if nodes else {"temp_dir": sys.argv[1]}
         options |= {"num_cpus": int(number), "include_dashboard": False, "object_store_memory": 80 * 2**20}
         with _patience():
@@ -75,7 +75,7 @@ class Nodes:
         )
 
     def do(self, command: str, number: int) -> str:
-        """Add a node of so many CPUs, or kill one; returns the head's address."""
+        """Add a node with that many CPUs, or kill one; returns the head's address."""
         print(command, number, file=self.process.stdin, flush=True)
         for line in self.process.stdout:
             if line.startswith("done "):
