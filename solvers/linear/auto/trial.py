@@ -119,7 +119,8 @@ class Contender:
             return replace(attempt, outcome=Outcome.STAGNATION)
         if self.is_warm and seconds > limit:  # as if it had been cut there
             return replace(attempt, outcome=Outcome.ITERATION_LIMIT, reason="too slow to be tried further")
-        self._iteration_seconds = max(seconds - attempt.setup_seconds, 0.0) / max(attempt.iterations, 1)
+        iterating = over_ranks(max(seconds - attempt.setup_seconds, 0.0), system)
+        self._iteration_seconds = iterating / max(attempt.iterations, 1)
         self._sum += weight * seconds
         self._num_summed += weight
         if self._num_summed == self._stay:
