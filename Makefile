@@ -46,5 +46,5 @@ clean:
 	@touch $@
 
 .venv/installed-test: pyproject.toml $(wildcard solvers/linear/kernels/*.[ch]) | .venv/installed
-	.venv/bin/pip install --quiet --disable-pip-version-check -e '.[fenics,test]'
+	.venv/bin/pip install --quiet --disable-pip-version-check -e '.[fenics,geometry,test]'
 	@touch $@
