@@ -8,10 +8,12 @@ import torch
 from penstock.geometry import Geometry
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.models.branch_trunk import BranchTrunk
-from penstock.learner.models.fno import FNO
+from penstock.learner.models.grids.ffno import FFNO
+from penstock.learner.models.grids.fno import FNO
+from penstock.learner.models.grids.unet import UNet
 from penstock.learner.models.mlp import MLP
 
-MODELS: dict[str, type] = {"branch_trunk": BranchTrunk, "fno": FNO, "mlp": MLP}
+MODELS: dict[str, type] = {"branch_trunk": BranchTrunk, "ffno": FFNO, "fno": FNO, "mlp": MLP, "unet": UNet}
 
 
 def refused_geometry(name: str, model: type, layout: Layout) -> str | None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from penstock.geometry import Geometry, Mesh, Points
 from penstock.layout import Layout
+from penstock.learner.models.options import require_positive
 
 
 class BranchTrunk(nn.Module):
@@ -39,9 +40,7 @@ class BranchTrunk(nn.Module):
 
     def __init__(self, layout: Layout, *, width: int = 128, latent: int = 128, layers: int = 3):
         super().__init__()
-        for name, value in (("width", width), ("latent", latent), ("layers", layers)):
-            if value < 1:
-                raise ValueError(f"branch_trunk: {name} must be at least 1, not {value}")
+        require_positive("branch_trunk", width=width, latent=latent, layers=layers)
         geometry = _the_one(layout)
         (outputs,) = layout.output_blocks
         num_inputs = geometry.dimension + sum(block.shape[0] for block in layout.input_blocks)

@@ -7,7 +7,8 @@ import torch
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.fno import FNO, SpectralConvolution, fourier_bases
+from penstock.learner.models.grids.fno import FNO
+from penstock.learner.models.grids.spectral import SpectralConvolution, fourier_bases
 
 
 def layout_of(*grid, scalars=()):
@@ -42,13 +43,13 @@ def test_spectral_convolution_is_that_of_the_fft(grid, modes):
     torch.manual_seed(0)
     convolution = SpectralConvolution(4, modes)
     x = torch.randn(*grid, 3, 4, requires_grad=True)
-    expected = convolution_by_fft(x, convolution.weight, modes)
+    expected = convolution_by_fft(x, convolution.weight(), modes)
     result = convolution(x, [fourier_bases(*sizes, x) for sizes in zip(grid, modes, strict=True)])
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
 
     direction = torch.randn_like(result)
-    gradients = torch.autograd.grad((result * direction).sum(), [x, convolution.weight])
-    expected_gradients = torch.autograd.grad((expected * direction).sum(), [x, convolution.weight])
+    gradients = torch.autograd.grad((result * direction).sum(), [x, convolution.weight.values])
+    expected_gradients = torch.autograd.grad((expected * direction).sum(), [x, convolution.weight.values])
     for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(gradient, expected_gradient, rtol=1e-3, atol=1e-4 * expected_gradient.abs().max())
 
@@ -58,10 +59,10 @@ def test_under_autocast_the_spectral_convolution_is_the_one_in_float32(dtype):
     torch.manual_seed(0)
     convolution = SpectralConvolution(4, (5, 5))
     x = torch.randn(16, 12, 3, 4).to(dtype)
-    bases = [fourier_bases(num_points, 5, convolution.weight) for num_points in (16, 12)]
+    bases = [fourier_bases(num_points, 5, convolution.weight()) for num_points in (16, 12)]
     with torch.autocast("cpu", torch.bfloat16):
         result = convolution(x, bases)
-    expected = convolution_by_fft(x.float(), convolution.weight, (5, 5))
+    expected = convolution_by_fft(x.float(), convolution.weight(), (5, 5))
     # bfloat16 in, bfloat16 out: rounded once, to 8 bits
     rtol, atol = (1e-4, 1e-5) if dtype == torch.float32 else (2**-8, 1e-5)
     assert result.dtype == dtype

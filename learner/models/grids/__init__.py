@@ -1,0 +1,1 @@
+"""Neural operators whose fields sit on one grid of one to three axes."""

@@ -1,0 +1,104 @@
+"""The factorised Fourier neural operator (Tran et al., ICLR 2023), for deep networks with few parameters.
+
+The source is arXiv 2111.13802.
+
+Axes:  B batch, C channels, S scalars, *grid = X, Y, Z the axes of the fields' grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from penstock.geometry import Grid
+from penstock.layout import Layout
+from penstock.learner.models.grids.inputs import GridLayout, channels_first, channels_last, with_coordinates
+from penstock.learner.models.grids.spectral import (
+    Bases,
+    SpectralConvolution,
+    checked_modes,
+    fourier_bases,
+    require_points,
+)
+from penstock.learner.models.options import require_positive
+
+
+class FFNO(nn.Module):
+    """The factorised Fourier neural operator on a grid of 1 to 3 axes.
+
+    It lifts the inputs to `width` channels, applies `layers` times a sum of convolutions K_a along one axis each, and
+    a net F of two layers at each point with ReLU between them, and projects to the outputs:
+
+        v ← v + F(Σ_a K_a v).
+
+    A layer's convolutions have 2 C² m parameters for each axis instead of 4 C² m² in two dimensions, so more layers
+    and modes cost little. Input channels are those of the FNO. Once built, a model takes any resolution with at least
+    2 * modes points along each axis.
+
+    Args:
+        layout: layout of batches.
+        width: number of channels inside, at least 1. Good values: 32 to 64.
+        modes: number of Fourier modes kept along each axis, one number for all axes or one for each, at most half the
+            points of its axis. None takes 12, or half the points of an axis with fewer than 24. Good values: 12 to 32.
+        layers: number of layers, at least 1. Good values: 4 to 24.
+
+    Raises:
+        ValueError: the layout or its grid does not allow these options.
+    """
+
+    accepts = (Grid,)
+
+    def __init__(self, layout: Layout, *, width: int = 32, modes: int | Sequence[int] | None = None, layers: int = 4):
+        super().__init__()
+        require_positive("ffno", width=width, layers=layers)
+        of = GridLayout.of(layout, "ffno")
+        self.modes = checked_modes("ffno", modes, of.grid.shape)
+        self.lift = nn.Linear(of.num_channels, width)
+        self.layers = nn.ModuleList(FactorisedLayer(width, self.modes) for _ in range(layers))
+        self.project = nn.Sequential(nn.Linear(width, 128), nn.GELU(), nn.Linear(128, of.num_outputs))
+
+    def forward(self, fields: Tensor, scalars: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
+        """Predict the outputs on the grid.
+
+        Args:
+            fields: input fields [B, C, *grid].
+            scalars: input scalars [B, S], if there are any.
+            weights: quadrature weights [B, *grid] of a masked grid; 0 is outside the domain.
+
+        Returns:
+            The outputs, [B, C, *grid].
+
+        Raises:
+            ValueError: an axis has fewer than 2 * modes points.
+        """
+        grid = fields.shape[2:]
+        require_points("ffno", grid, self.modes)
+        bases = [fourier_bases(*sizes, fields) for sizes in zip(grid, self.modes, strict=True)]
+        x_GBC = self.lift(channels_last(with_coordinates(fields, scalars, weights)))
+        for layer in self.layers:
+            x_GBC = x_GBC + layer(x_GBC, bases)
+        return channels_first(self.project(x_GBC))
+
+
+class FactorisedLayer(nn.Module):
+    """The branch F(Σ_a K_a v) of one layer.
+
+    Args:
+        width: number of channels; there are four times as many between the two layers of F.
+        modes: modes along each axis.
+    """
+
+    def __init__(self, width: int, modes: Sequence[int]):
+        super().__init__()
+        self.spectral = nn.ModuleList(SpectralConvolution(width, (number,)) for number in modes)
+        self.net = nn.Sequential(nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
+
+    def forward(self, x_GBC: Tensor, bases: Bases) -> Tensor:
+        """Apply the branch to activations [*grid, B, C], with `fourier_bases` of every axis."""
+        total = 0
+        for axis, (spectral, basis) in enumerate(zip(self.spectral, bases, strict=True)):
+            lines = x_GBC.movedim(axis, 0)  # all other axes are a batch
+            convolved = spectral(lines.flatten(1, -2), [basis])
+            total = total + convolved.reshape(lines.shape).movedim(0, axis)
+        return self.net(total)
