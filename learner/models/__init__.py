@@ -10,10 +10,20 @@ from penstock.layout import FieldSpec, Layout
 from penstock.learner.models.branch_trunk import BranchTrunk
 from penstock.learner.models.grids.ffno import FFNO
 from penstock.learner.models.grids.fno import FNO
+from penstock.learner.models.grids.mgno import MgNO
 from penstock.learner.models.grids.unet import UNet
+from penstock.learner.models.grids.uno import UNO
 from penstock.learner.models.mlp import MLP
 
-MODELS: dict[str, type] = {"branch_trunk": BranchTrunk, "ffno": FFNO, "fno": FNO, "mlp": MLP, "unet": UNet}
+MODELS: dict[str, type] = {
+    "branch_trunk": BranchTrunk,
+    "ffno": FFNO,
+    "fno": FNO,
+    "mgno": MgNO,
+    "mlp": MLP,
+    "unet": UNet,
+    "uno": UNO,
+}
 
 
 def refused_geometry(name: str, model: type, layout: Layout) -> str | None:

@@ -7,10 +7,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+COARSEST = 4  # points that halving leaves along an axis, at least
+
+
+def halvings(model: str, grid: Sequence[int], levels: int | None, default: int) -> list[tuple[int, ...]]:
+    """Return how far each axis is cut from level to level: 2, or 1 where fewer than COARSEST points would remain.
+
+    Args:
+        model: name of the model, for messages.
+        grid: points along each axis.
+        levels: number of levels; None for `default`, or fewer where no axis can be halved so often.
+        default: number of levels.
+
+    Returns:
+        A stride for each axis, for each level below the first.
+
+    Raises:
+        ValueError: no axis can be halved so often.
+    """
+    strides, sizes = [], grid
+    while len(strides) < (levels or default) - 1:
+        stride = tuple(2 if (size + 1) // 2 >= COARSEST else 1 for size in sizes)
+        if max(stride) == 1:
+            break
+        strides.append(stride)
+        sizes = [(size + step - 1) // step for size, step in zip(sizes, stride, strict=True)]
+    if levels is not None and len(strides) < levels - 1:
+        shape = "x".join(map(str, grid))
+        raise ValueError(
+            f"{model}: {levels} levels are too many for the grid {shape}: halved as long as {COARSEST} points remain, "
+            f"it has {len(strides) + 1}"
+        )
+    return strides
 
 
 class Convolution(nn.Module):
@@ -50,3 +84,29 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve [B, C, *grid]."""
         return self.convolution(F.pad(x, self.wraps, mode="circular") if any(self.wraps) else x)
+
+
+class TransposedConvolution(nn.Module):
+    """The transpose of a strided convolution, to a finer grid: 4 points where an axis was halved and 3 where not.
+
+    Args:
+        width: number of channels.
+        periodic: whether each axis is periodic.
+        stride: stride along each axis, 1 or 2.
+    """
+
+    def __init__(self, width: int, periodic: Sequence[bool], stride: Sequence[int]):
+        super().__init__()
+        self.wraps = [int(is_periodic) for is_periodic in reversed(periodic) for _ in range(2)]
+        self.first = [1 + step * is_periodic for step, is_periodic in zip(stride, periodic, strict=True)]
+        kernel = tuple(2 + step for step in stride)
+        transposed = TRANSPOSED[len(stride) - 1]
+        self.convolution = transposed(width, width, kernel, stride=tuple(stride), bias=False)
+
+    def forward(self, x: Tensor, grid: Sequence[int]) -> Tensor:
+        """Convolve [B, C, *coarse] to [B, C, *grid]."""
+        y = self.convolution(F.pad(x, self.wraps, mode="circular") if any(self.wraps) else x)
+        for axis, (num_points, first) in enumerate(zip(grid, self.first, strict=True)):
+            # a slice would leave a guard in an exported program, by which it refuses other remainders
+            y = y.index_select(2 + axis, torch.arange(num_points, device=x.device) + first)
+        return y

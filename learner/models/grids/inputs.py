@@ -5,6 +5,7 @@ Axes:  B batch, C channels, S scalars, *grid = X, Y, Z the axes of the fields' g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,6 +79,11 @@ def with_mask(fields: Tensor, weights: Tensor | None) -> list[Tensor]:
     return [fields] if weights is None else [fields, (weights > 0).to(fields.dtype)[:, None]]
 
 
+def everywhere(scalars: Tensor, grid: Sequence[int]) -> Tensor:
+    """Return scalars [B, S] at every point, as a view [B, S, *grid]."""
+    return scalars.reshape(*scalars.shape, *[1] * len(grid)).expand(-1, -1, *grid)
+
+
 def with_coordinates(fields: Tensor, scalars: Tensor | None, weights: Tensor | None) -> list[Tensor]:
     """Return the fields, the scalars at every point, the mask, and the centres of n cells along each axis.
 
@@ -92,7 +98,7 @@ def with_coordinates(fields: Tensor, scalars: Tensor | None, weights: Tensor | N
     batch_size, _, *grid = fields.shape
     channels = with_mask(fields, weights)
     if scalars is not None:
-        channels.insert(1, scalars.reshape(batch_size, -1, *[1] * len(grid)).expand(-1, -1, *grid))
+        channels.insert(1, everywhere(scalars, grid))
     for axis, num_points in enumerate(grid):
         # linspace would freeze num_points under torch.export
         centres = (torch.arange(num_points, dtype=fields.dtype, device=fields.device) + 0.5) / num_points

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from penstock.geometry import Grid
 from penstock.layout import Layout
-from penstock.learner.models.grids.convolution import Convolution
+from penstock.learner.models.grids.convolution import Convolution, halvings
 from penstock.learner.models.grids.inputs import GridLayout, with_mask
 from penstock.learner.models.options import require_positive
 
 LEVELS = 4  # by default
-COARSEST = 4  # points that halving leaves along an axis, at least
 
 
 class UNet(nn.Module):
@@ -57,10 +56,7 @@ class UNet(nn.Module):
         super().__init__()
         require_positive("unet", width=width, levels=LEVELS if levels is None else levels, blocks=blocks)
         of = GridLayout.of(layout, "unet")
-        strides = halvings(of.grid.shape, (levels or LEVELS) - 1)
-        if levels is not None and len(strides) < levels - 1:
-            shape = "x".join(map(str, of.grid.shape))
-            raise ValueError(f"unet: the grid {shape} has {len(strides) + 1} levels of at least {COARSEST} points")
+        strides = halvings("unet", of.grid.shape, levels, LEVELS)
         periodic, num_features = of.grid.periodic, 4 * width if of.num_scalars else 0
         widths = [width * 2**level for level in range(len(strides) + 1)]
 
@@ -109,26 +105,6 @@ class UNet(nn.Module):
             for block in stage:
                 x = block(x, features)
         return self.project(F.gelu(self.norm(x)))
-
-
-def halvings(grid: Sequence[int], most: int) -> list[tuple[int, ...]]:
-    """Return how far each axis is cut from level to level: 2, or 1 where fewer than COARSEST points would remain.
-
-    Args:
-        grid: points along each axis.
-        most: largest number of levels below the first.
-
-    Returns:
-        A stride for each axis, for each level below the first; fewer levels where no axis can be halved any more.
-    """
-    strides = []
-    while len(strides) < most:
-        stride = tuple(2 if (size + 1) // 2 >= COARSEST else 1 for size in grid)
-        if max(stride) == 1:
-            break
-        strides.append(stride)
-        grid = [(size + step - 1) // step for size, step in zip(grid, stride, strict=True)]
-    return strides
 
 
 class ResidualBlock(nn.Module):

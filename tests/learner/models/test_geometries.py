@@ -1,5 +1,8 @@
 """Which model takes which geometry, what it says to others, and what is said of outputs that do not fit."""
 
+import inspect
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,12 +11,13 @@ from torch import nn
 from penstock.errors import PenstockError
 from penstock.geometry import Geometry, Grid, Mesh, Points
 from penstock.layout import FieldSpec, Layout
+from penstock.learner.export.program import contents_of
 from penstock.learner.losses.losses import MSE, TotalLoss
 from penstock.learner.models import MODELS, refused_geometry
 from penstock.learner.normalization import Normalization
 from penstock.learner.optimization import Optimization
 from penstock.learner.rehearsal.free_samples import free_samples
-from penstock.learner.rehearsal.rehearsal import rehearse, try_export, try_out
+from penstock.learner.rehearsal.rehearsal import rehearse, try_out
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation
 
@@ -24,11 +28,20 @@ def square():
 
 GEOMETRIES = {
     "grid": Grid((8, 8)),
-    "vertices": Grid((9,), centring="vertices"),
-    "masked grid": Grid((8, 8), is_masked=True),
+    "vertices": Grid((11,), centring="vertices"),  # an export is traced on 11 points and tried on 16
+    "masked grid": Grid((8, 8), is_masked=True),  # ... and on 12 x 13
     "mesh": Mesh(4, 2, square),
     "points": Points(30, 2, max_edges=20),
 }
+
+
+SMALL = {"width": 8, "layers": 1, "latent": 8}  # of the options that a model has
+
+
+def small(name):
+    """A model of ours with few layers: an export takes its time for each."""
+    options = inspect.signature(MODELS[name]).parameters
+    return partial(MODELS[name], **{key: value for key, value in SMALL.items() if key in options})
 
 
 def layout_on(geometry, *scalars):
@@ -83,16 +96,23 @@ def rehearsed(make, layout, folder):
 
 @pytest.mark.parametrize(("name", "geometry"), ACCEPTED)
 def test_what_a_model_accepts_it_lives_on(name, geometry, tmp_path):
-    """Trained, averaged, validated, saved, restored, exported, as in a run."""
+    """Trained, averaged, validated, saved, restored, exported, as in a run.
+
+    A rehearsal has a note where a sample depends on its batch, two predictions differ, or a parameter has no gradient.
+    """
     layout = layout_on(GEOMETRIES[geometry])
     assert refused_geometry(name, MODELS[name], layout) is None
 
     def make():
-        surrogate = surrogate_of(MODELS[name](layout), layout)
+        surrogate = surrogate_of(small(name)(layout), layout)
         try_out(surrogate, name)
         return surrogate
 
-    assert rehearsed(make, layout, tmp_path) == [] and try_export(make()) is None
+    assert rehearsed(make, layout, tmp_path) == []
+    if geometry != "grid":  # the masked one says more
+        _, card = contents_of(make(), {}, free_samples(layout, 2, torch.device("cpu")))
+        sizes = card["inputs"][0]["shape"][2:]
+        assert name == "mlp" or geometry == "mesh" or not any(isinstance(size, int) for size in sizes)
 
 
 class Pooling(nn.Module):

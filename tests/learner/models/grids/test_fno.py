@@ -1,14 +1,21 @@
-"""The spectral convolution against torch.fft, and what the FNO promises about shapes."""
+"""The spectral convolution against torch.fft, its factored weights against NumPy, and the FNO's options."""
 
 import itertools
+import math
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.grids.fno import FNO
+from penstock.learner.models.grids.fno import FNO, FourierLayer
 from penstock.learner.models.grids.spectral import SpectralConvolution, fourier_bases
+from penstock.learner.models.grids.spectral_weights import CP, Tucker
+from penstock.learner.normalization import Normalization
+from penstock.learner.rehearsal.rehearsal import try_export
+from penstock.learner.surrogate import Surrogate
 
 
 def layout_of(*grid, scalars=()):
@@ -76,45 +83,6 @@ def test_synthesis_after_analysis_keeps_the_low_modes_and_removes_the_others():
     torch.testing.assert_close(synthesis @ (analysis @ (low + high)), low)
 
 
-@pytest.mark.parametrize("grid", [(24,), (16, 20), (8, 10, 12)])
-def test_gradients_reach_every_parameter(grid):
-    model = FNO(layout_of(*grid, scalars=("t",)), width=6, modes=4, layers=2)
-    output = model(torch.randn(3, 1, *grid), torch.randn(3, 1))
-    assert output.shape == (3, 1, *grid)
-    output.square().mean().backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
-
-
-def test_another_resolution_gives_the_same_function():
-    """A band-limited field sampled at cell centres of a finer grid: outputs agree to the model's own aliasing."""
-    torch.manual_seed(0)
-    model = FNO(layout_of(32, 32), width=8, modes=4, layers=2)
-
-    def field(n):
-        centres = (torch.arange(n) + 0.5) / n
-        return (torch.sin(2 * torch.pi * centres)[:, None] * torch.cos(4 * torch.pi * centres))[None, None]
-
-    with torch.no_grad():
-        coarse, fine = model(field(32)), model(field(96))
-    shared = fine[:, :, 1::3, 1::3]  # the fine cells whose centres are those of the coarse ones
-    # The coordinates' sawtooth is not band-limited, so its sampled spectrum differs by O(1 / n).
-    assert torch.linalg.vector_norm(shared - coarse) / torch.linalg.vector_norm(coarse) < 0.05
-
-
-def test_scalars_change_the_output_and_samples_do_not_mix():
-    torch.manual_seed(0)
-    model = FNO(layout_of(16, 16, scalars=("t",)), width=6, modes=4, layers=2)
-    fields, scalars = torch.randn(2, 1, 16, 16), torch.randn(2, 1)
-    with torch.no_grad():
-        output = model(fields, scalars)
-        changed = model(fields, scalars + torch.tensor([[0.0], [1.0]]))
-        alone = model(fields[:1], scalars[:1])
-    torch.testing.assert_close(changed[0], output[0])
-    assert not torch.allclose(changed[1], output[1])
-    torch.testing.assert_close(alone[0], output[0], rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize(
     ("layout", "options", "message"),
     [
@@ -130,14 +98,10 @@ def test_scalars_change_the_output_and_samples_do_not_mix():
         (layout_of(16, 16), {"modes": "12"}, "modes must be a whole number"),
         (layout_of(16, 16), {"modes": 0}, "0 modes along axis 0"),
         (layout_of(1, 16), {}, "axis 0 of the grid 1x16 has one point: leave it out"),
-        (layout_of(16, 16), {"width": 0}, "width must be at least 1"),
         (layout_of(16, 16), {"layers": 0}, "layers must be at least 1"),
-        (layout_of(4, 4, 4, 4), {"modes": 2}, "1 to 3 axes, not 4: take the model mlp"),
-        (
-            Layout((FieldSpec(name="t"),), (FieldSpec(name="u", on=Grid((16,))),)),
-            {},
-            "needs an input field .*: take the model mlp",
-        ),
+        (layout_of(16, 16), {"rank": 0.0}, "rank must be above 0 and at most 1, not 0.0"),
+        (layout_of(16, 16), {"rank": 0.5, "factors": "svd"}, "factors must be tucker or cp, not 'svd'"),
+        (layout_of(16, 16), {"padding": -0.1}, "padding must be from 0 to 1, not -0.1"),
     ],
 )
 def test_bad_options_are_refused(layout, options, message):
@@ -168,8 +132,95 @@ def test_one_number_of_modes_is_that_number_for_every_axis():
     assert torch.equal(*(model(fields) for model in models))
 
 
-def test_fields_on_two_grids_are_refused_by_name():
-    cells, vertices = Grid((8,), name="cells"), Grid((9,), centring="vertices", name="vertices")
-    layout = Layout((FieldSpec(name="a", on=cells),), (FieldSpec(name="u", on=vertices),))
-    with pytest.raises(ValueError, match="fno: needs all fields on one grid, and these sit on 'vertices' and 'cells'"):
-        FNO(layout)
+def test_the_number_of_parameters_is_that_of_li_et_al():
+    """2,368,001 at width 32 with 12 modes, of which 4,353 in a projection that has 128 hidden channels there."""
+    model = FNO(layout_of(64, 64), width=32)
+    outside = sum(parameter.numel() for parameter in model.project.parameters())
+    assert sum(parameter.numel() for parameter in model.parameters()) - outside == 2_368_001 - 4_353
+
+
+SHAPE = (2, 5, 4, 6, 2, 7)  # sign patterns, two axes of modes, channels in, real and imaginary, channels out
+
+
+@pytest.mark.parametrize("rank", [0.02, 0.3, 1.0])
+def test_factored_weights_are_the_tensor_of_their_factors(rank):
+    torch.manual_seed(0)
+    for form, formula in ((Tucker, "sabicd,ka,lb,mi,nd->sklmcn"), (CP, "sr,ar,br,ir,cr,dr->sabicd")):
+        weight = form(SHAPE, 0.3, rank)
+        factors = [factor.detach().numpy() for factor in weight.factors]
+        core = [weight.core.detach().numpy()] if form is Tucker else []
+        expected = np.einsum(formula, *core, *factors).reshape(40, 6, 14)
+        np.testing.assert_allclose(weight().detach().numpy(), expected, rtol=1e-4, atol=1e-6)
+        assert sum(parameter.numel() for parameter in weight.parameters()) <= rank * math.prod(SHAPE)
+        assert 0.15 < weight().std() < 0.6 or rank < 0.1
+
+
+def test_a_factored_fno_is_the_fno_of_the_rebuilt_tensor():
+    torch.manual_seed(0)
+    factored = FNO(layout_of(16, 16), width=4, modes=3, layers=2, rank=0.5)
+    whole = FNO(layout_of(16, 16), width=4, modes=3, layers=2)
+    state = {key: value for key, value in factored.state_dict().items() if ".spectral." not in key}
+    for number, layer in enumerate(factored.layers):
+        state[f"layers.{number}.spectral.weight.values"] = layer.spectral.weight().detach()
+    whole.load_state_dict(state)
+    fields = torch.randn(2, 1, 16, 16)
+    assert torch.equal(factored(fields), whole(fields))
+
+
+def test_padding_is_a_convolution_over_zeros_behind_the_values():
+    """20 values before 5 zeros, by FFT over 25."""
+    torch.manual_seed(0)
+    convolution = SpectralConvolution(4, (7,))
+    x = torch.randn(20, 3, 4)
+    expected = convolution_by_fft(torch.cat([x, torch.zeros(5, 3, 4)]), convolution.weight(), (7,))[:20]
+    result = convolution(x, [fourier_bases(20, 7, x, 0.25)])
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_is_for_axes_that_are_not_periodic():
+    on = Grid((16, 16), periodic=(True, False))
+    layout = Layout((FieldSpec(name="a", on=on),), (FieldSpec(name="u", on=on),))
+    assert FNO(layout, width=4, padding=0.2).padding == (0, 0.2)
+
+
+def test_a_coarse_analysis_and_a_fine_synthesis_are_the_same_function():
+    """Of a band-limited function, to float64's rounding: values sit at the centres of cells."""
+
+    def values(n):
+        x = 2 * torch.pi * (torch.arange(n, dtype=torch.float64) + 0.5) / n
+        return 1 + torch.cos(x) - 2 * torch.sin(3 * x)
+
+    (analysis, _), (_, synthesis) = (fourier_bases(n, 4, values(1)) for n in (12, 31))
+    torch.testing.assert_close(synthesis @ (analysis @ values(12)), values(31), rtol=0, atol=1e-13)
+
+
+def test_norm_and_mixing_are_their_formula():
+    torch.manual_seed(0)
+    layer = FourierLayer(SpectralConvolution(4, (3,)), 4, norm=True, mixing=True, is_last=False)
+    for parameter in (layer.norm.weight, layer.mixing.norm.bias, layer.mixing.gate):
+        parameter.data.normal_()
+    x = torch.randn(10, 2, 4)
+    bases = [fourier_bases(10, 3, x)]
+
+    def normalised(y, norm):  # torch's, on [B, C, n]
+        return F.group_norm(y.permute(1, 2, 0), 1, norm.weight, norm.bias).permute(2, 0, 1)
+
+    y = F.gelu(normalised(layer.spectral(x, bases), layer.norm) + layer.pointwise(x))
+    expected = F.gelu(normalised(layer.mixing.net(y) + layer.mixing.gate * x, layer.mixing.norm))
+    torch.testing.assert_close(layer(x, bases), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"rank": 0.2, "norm": True, "mixing": True}, {"rank": 0.2, "factors": "cp"}, {"mixing": True}]
+)
+def test_with_options_every_parameter_is_trained(options):
+    model = FNO(layout_of(13, 16), width=6, modes=3, layers=2, **options)
+    model(torch.randn(2, 1, 13, 16)).square().sum().backward()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad.any(), key
+
+
+def test_with_all_options_a_model_is_exported_for_all_sizes():
+    layout = layout_of(13, 16)  # tried on 19 x 25
+    model = FNO(layout, width=6, modes=3, layers=1, padding=0.2, rank=0.2, norm=True, mixing=True)
+    assert try_export(Surrogate(model, Normalization.identity(layout), layout)) is None

@@ -1,0 +1,48 @@
+"""The U-NO: resampling of band-limited functions, and what its modes ask of a grid."""
+
+import pytest
+import torch
+
+from penstock.geometry import Grid
+from penstock.layout import FieldSpec, Layout
+from penstock.learner.models.grids.spectral import interpolation
+from penstock.learner.models.grids.uno import UNO, ResamplingLayer, resampled
+
+
+def layout_on(grid, *scalars):
+    inputs = (FieldSpec(name="a", on=grid), *(FieldSpec(name=name) for name in scalars))
+    return Layout(inputs, (FieldSpec(name="u", on=grid),))
+
+
+def waves(n):
+    x = 2 * torch.pi * (torch.arange(n) + 0.5) / n
+    return (1 + torch.cos(x)[:, None] * torch.sin(2 * x))[..., None, None]
+
+
+def test_identity_matrices_resample_a_band_limited_function_exactly():
+    """From 16 to 24 points and to 9 on both axes, where the sampled wave numbers are below all limits."""
+    layer = ResamplingLayer(1, 1, (3, 3))
+    for parameter in layer.parameters():
+        parameter.data.zero_()
+    layer.spectral.weight.values.data[..., 0] = 1
+    for n in (24, 9):
+        torch.testing.assert_close(layer(waves(16), (n, n)), waves(n), rtol=0, atol=1e-5)
+
+
+def test_interpolation_is_torch_s_with_antialias():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 15, 8)
+    for size in ((7, 4), (30, 13), (15, 8)):
+        expected = torch.nn.functional.interpolate(x, size=size, mode="bilinear", antialias=True)
+        result = resampled(x.permute(2, 3, 0, 1), size).permute(2, 3, 0, 1)
+        torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(interpolation(9, 5, x).sum(dim=1), torch.ones(5))
+
+
+def test_modes_fit_the_coarser_grid_of_each_layer():
+    model = UNO(layout_on(Grid((64, 20))), width=2)
+    assert [layer.spectral.modes for layer in model.layers] == [(12, 5), (8, 2), (8, 2), (8, 2), (12, 5)]
+    for size in ((64, 20), (61, 19)):
+        assert model(torch.randn(1, 1, *size)).shape == (1, 1, *size)
+    with pytest.raises(ValueError, match="8 modes need at least 16 points along axis 0, not 15"):
+        model(torch.randn(1, 1, 60, 20))
