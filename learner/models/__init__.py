@@ -10,6 +10,7 @@ from penstock.layout import FieldSpec, Layout
 from penstock.learner.models.branch_trunk import BranchTrunk
 from penstock.learner.models.grids.ffno import FFNO
 from penstock.learner.models.grids.fno import FNO
+from penstock.learner.models.grids.galerkin import Galerkin
 from penstock.learner.models.grids.mgno import MgNO
 from penstock.learner.models.grids.unet import UNet
 from penstock.learner.models.grids.uno import UNO
@@ -19,6 +20,7 @@ MODELS: dict[str, type] = {
     "branch_trunk": BranchTrunk,
     "ffno": FFNO,
     "fno": FNO,
+    "galerkin": Galerkin,
     "mgno": MgNO,
     "mlp": MLP,
     "unet": UNet,

@@ -84,6 +84,25 @@ def everywhere(scalars: Tensor, grid: Sequence[int]) -> Tensor:
     return scalars.reshape(*scalars.shape, *[1] * len(grid)).expand(-1, -1, *grid)
 
 
+def cell_centres(grid: Sequence[int], like: Tensor) -> list[Tensor]:
+    """Return the centres of n cells along each axis, in units of the domain's edge.
+
+    Args:
+        grid: points along each axis.
+        like: tensor with the data type and device of the result.
+
+    Returns:
+        For each axis the centres in its place, such as [1, Y, 1].
+    """
+    # linspace would freeze num_points under torch.export
+    centres = [
+        (torch.arange(num_points, dtype=like.dtype, device=like.device) + 0.5) / num_points for num_points in grid
+    ]
+    return [
+        each.reshape([-1 if other == axis else 1 for other in range(len(grid))]) for axis, each in enumerate(centres)
+    ]
+
+
 def with_coordinates(fields: Tensor, scalars: Tensor | None, weights: Tensor | None) -> list[Tensor]:
     """Return the fields, the scalars at every point, the mask, and the centres of n cells along each axis.
 
@@ -99,12 +118,7 @@ def with_coordinates(fields: Tensor, scalars: Tensor | None, weights: Tensor | N
     channels = with_mask(fields, weights)
     if scalars is not None:
         channels.insert(1, everywhere(scalars, grid))
-    for axis, num_points in enumerate(grid):
-        # linspace would freeze num_points under torch.export
-        centres = (torch.arange(num_points, dtype=fields.dtype, device=fields.device) + 0.5) / num_points
-        centres = centres.reshape([1, 1] + [-1 if other == axis else 1 for other in range(len(grid))])
-        channels.append(centres.expand(batch_size, 1, *grid))
-    return channels
+    return channels + [centres.expand(batch_size, 1, *grid) for centres in cell_centres(grid, fields)]
 
 
 def channels_last(channels: list[Tensor]) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +19,10 @@ from penstock.layout import Layout
 from penstock.learner.models.grids.inputs import GridLayout, channels_first, channels_last, with_coordinates
 from penstock.learner.models.grids.spectral import (
     SpectralConvolution,
-    along_axis,
     checked_modes,
     fourier_bases,
-    interpolation,
     require_points,
+    resampled,
 )
 from penstock.learner.models.options import require_positive
 
@@ -144,13 +142,3 @@ class ResamplingLayer(nn.Module):
             for num_points, num_points_out, number in zip(grid, grid_out, modes, strict=True)
         ]
         return self.spectral(x_GBC, bases).add_(resampled(self.pointwise(x_GBC), grid_out))
-
-
-def resampled(x_GBC: Tensor, grid_out: Sequence[int]) -> Tensor:
-    """Interpolate activations [*grid, B, C] linearly, as `interpolation` does, to [*grid_out, B, C]."""
-    *grid, batch_size, width = x_GBC.shape
-    values = x_GBC
-    for axis, num_points in enumerate(grid):
-        matrix = interpolation(num_points, grid_out[axis], values)
-        values = along_axis(matrix, values.reshape(prod(grid_out[:axis]), num_points, -1))
-    return values.reshape(*grid_out, batch_size, width)
