@@ -1,4 +1,6 @@
-"""Convolutions with small kernels on a grid, periodic along its periodic axes and padded by zeros along others.
+"""Convolutions with small kernels on a grid.
+
+They wrap around periodic axes, and see zeros beyond the ends of others.
 
 Axes:  B batch, C channels, *grid = X, Y, Z the axes of the fields' grid.
 """
@@ -17,7 +19,9 @@ COARSEST = 4  # points that halving leaves along an axis, at least
 
 
 def halvings(model: str, grid: Sequence[int], levels: int | None, default: int) -> list[tuple[int, ...]]:
-    """Return how far each axis is cut from level to level: 2, or 1 where fewer than COARSEST points would remain.
+    """Return how far each axis is cut from level to level.
+
+    That is by 2, or by 1 where fewer than COARSEST points would remain.
 
     Args:
         model: name of the model, for messages.
@@ -48,7 +52,9 @@ def halvings(model: str, grid: Sequence[int], levels: int | None, default: int) 
 
 
 class Convolution(nn.Module):
-    """A convolution by an odd kernel that keeps the number n of points of each axis, or with a stride s has ⌈n / s⌉.
+    """A convolution by an odd kernel, from n points of each axis to n.
+
+    With a stride s there are ⌈n / s⌉.
 
     Args:
         channels: number of channels in.
@@ -87,7 +93,9 @@ class Convolution(nn.Module):
 
 
 class TransposedConvolution(nn.Module):
-    """The transpose of a strided convolution, to a finer grid: 4 points where an axis was halved and 3 where not.
+    """The transpose of a strided convolution, to a finer grid.
+
+    The kernel has 4 points along an axis that was halved, and 3 along others.
 
     Args:
         width: number of channels.

@@ -1,6 +1,6 @@
-"""The factorised Fourier neural operator (Tran et al., ICLR 2023), for deep networks with few parameters.
+"""The factorised Fourier neural operator: deep, with few parameters.
 
-The source is arXiv 2111.13802.
+The source is Tran et al., ICLR 2023, arXiv 2111.13802.
 
 Axes:  B batch, C channels, S scalars, *grid = X, Y, Z the axes of the fields' grid.
 """
@@ -95,7 +95,7 @@ class FactorisedLayer(nn.Module):
         self.net = nn.Sequential(nn.Linear(width, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
 
     def forward(self, x_GBC: Tensor, bases: Bases) -> Tensor:
-        """Apply the branch to activations [*grid, B, C], with `fourier_bases` of every axis."""
+        """Apply the branch to [*grid, B, C], with `fourier_bases` of every axis."""
         total = 0
         for axis, (spectral, basis) in enumerate(zip(self.spectral, bases, strict=True)):
             lines = x_GBC.movedim(axis, 0)  # all other axes are a batch

@@ -141,14 +141,16 @@ class FourierLayer(nn.Module):
         self.activation = nn.Identity() if is_last else nn.GELU()
 
     def forward(self, x_GBC: Tensor, bases: Bases) -> Tensor:
-        """Apply the layer to activations [*grid, B, C], with `fourier_bases` of every axis."""
+        """Apply the layer to [*grid, B, C], with `fourier_bases` of every axis."""
         # in place, because fresh memory takes 3 % of a step
         y_GBC = self.activation(self.pointwise(x_GBC).add_(self.norm(self.spectral(x_GBC, bases))))
         return y_GBC if self.mixing is None else self.activation(self.mixing(y_GBC, x_GBC))
 
 
 class ChannelMixing(nn.Module):
-    """A net of two layers at each point, beside the layer's input times a factor for each channel.
+    """A net of two layers at each point, beside the layer's input.
+
+    The input is multiplied by a factor for each channel.
 
     Args:
         width: number of channels; there are half as many between the two layers.
@@ -168,7 +170,9 @@ class ChannelMixing(nn.Module):
 
 
 class SampleNorm(nn.Module):
-    """Brings each sample to mean 0 and variance 1 over all points and channels, then scales and shifts channels.
+    """Brings each sample to mean 0 and variance 1 over all points and channels.
+
+    Then each channel is scaled and shifted.
 
     Args:
         width: number of channels.

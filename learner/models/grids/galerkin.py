@@ -1,6 +1,6 @@
-"""The Galerkin and the Fourier transformer (Cao, NeurIPS 2021): attention without softmax, as a quadrature.
+"""The Galerkin and the Fourier transformer: attention as a quadrature.
 
-The source is arXiv 2105.14995.
+The source is Cao, NeurIPS 2021, arXiv 2105.14995.
 
 Axes:  B batch, C channels, S scalars, *grid = X, Y, Z the axes of the fields' grid, N tokens, H heads, D channels of a
 head.

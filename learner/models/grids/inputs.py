@@ -1,4 +1,4 @@
-"""What models on a grid share: the layouts that they take, and their input channels.
+"""What models on a grid share: their layouts and their input channels.
 
 Axes:  B batch, C channels, S scalars, *grid = X, Y, Z the axes of the fields' grid.
 """
@@ -104,7 +104,7 @@ def cell_centres(grid: Sequence[int], like: Tensor) -> list[Tensor]:
 
 
 def with_coordinates(fields: Tensor, scalars: Tensor | None, weights: Tensor | None) -> list[Tensor]:
-    """Return the fields, the scalars at every point, the mask, and the centres of n cells along each axis.
+    """Return the fields, scalars and mask, and the coordinates of all points.
 
     Args:
         fields: input fields [B, C, *grid].

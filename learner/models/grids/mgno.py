@@ -1,6 +1,6 @@
-"""The multigrid neural operator (He, Liu and Xu, ICLR 2024): layers that are linear V-cycles.
+"""The multigrid neural operator, whose layers are linear V-cycles.
 
-The source is arXiv 2310.19809.
+The source is He, Liu and Xu, ICLR 2024, arXiv 2310.19809.
 
 Axes:  B batch, C channels, S scalars, *grid = X, Y, Z the axes of the fields' grid.
 """

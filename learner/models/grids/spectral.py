@@ -157,7 +157,7 @@ def require_points(model: str, grid: Sequence[int], modes: Sequence[int]) -> Non
 
 
 def fourier_bases(num_points: int, modes: int, like: Tensor, padding: float = 0) -> tuple[Tensor, Tensor]:
-    """Return the Fourier coefficients along an axis of n cells as a matrix, and their sum.
+    """Return the matrices to Fourier coefficients along an axis, and back.
 
     The values sit at the centres x = (j + 1/2) / n. So the coefficients are those of the same function at every n, and
     those of one n may be summed at the points of another.
@@ -204,7 +204,7 @@ def interpolation(num_points: int, num_points_out: int, like: Tensor) -> Tensor:
 
 
 def resampled(x_GBC: Tensor, grid_out: Sequence[int]) -> Tensor:
-    """Interpolate activations [*grid, B, C] linearly, as `interpolation` does, to [*grid_out, B, C]."""
+    """Interpolate activations [*grid, B, C] linearly to [*grid_out, B, C]."""
     *grid, batch_size, width = x_GBC.shape
     values = x_GBC
     for axis, num_points in enumerate(grid):

@@ -55,7 +55,7 @@ class Tucker(nn.Module):
         self.factors = nn.ParameterList(_normal([shape[a], ranks[a]], ranks[a] ** -0.5) for a in self.axes)
 
     def _ranks(self, shape: Sequence[int], most: float) -> list[int]:
-        """The shape of the largest core that leaves the number of parameters at `most` or below."""
+        """The shape of the largest core with at most `most` parameters in all."""
         for part in (1 - step / 256 for step in range(256)):
             ranks = [max(1, int(part * size)) if a in self.axes else size for a, size in enumerate(shape)]
             if prod(ranks) + sum(shape[a] * ranks[a] for a in self.axes) <= most:

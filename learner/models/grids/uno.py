@@ -1,6 +1,6 @@
-"""The U-shaped neural operator (Rahman et al., TMLR 2023): Fourier layers on a grid that coarsens and refines.
+"""The U-shaped neural operator: Fourier layers on coarser and finer grids.
 
-The source is arXiv 2204.11127.
+The source is Rahman et al., TMLR 2023, arXiv 2204.11127.
 
 Axes:  B batch, C channels, S scalars, *grid = X, Y, Z the axes of the fields' grid.
 """
