@@ -10,8 +10,14 @@ from penstock.layout import FieldSpec, Layout
 from penstock.learner.models.branch_trunk import BranchTrunk
 from penstock.learner.models.fno import FNO
 from penstock.learner.models.mlp import MLP
+from penstock.learner.models.transolver import Transolver
 
-MODELS: dict[str, type] = {"branch_trunk": BranchTrunk, "fno": FNO, "mlp": MLP}
+MODELS: dict[str, type] = {
+    "branch_trunk": BranchTrunk,
+    "fno": FNO,
+    "mlp": MLP,
+    "transolver": Transolver,
+}
 
 
 def refused_geometry(name: str, model: type, layout: Layout) -> str | None:
@@ -32,8 +38,8 @@ def refused_geometry(name: str, model: type, layout: Layout) -> str | None:
     if spec is None:
         return None
     others = [other for other, cls in MODELS.items() if cls is not model and _takes(cls, layout)]
-    instead = f"take {' or '.join(others)}" if others else "give a custom model"
-    taken = " or ".join(kind.label for kind in _accepted(model))
+    instead = f"take {_either(others)}" if others else "give a custom model"
+    taken = _either([kind.label for kind in _accepted(model)])
     return f"{name} takes fields on {taken}, and {spec.name!r} sits on {spec.on.label}: {instead}"
 
 
@@ -46,6 +52,11 @@ def _misfit(model: type, layout: Layout) -> FieldSpec | None:
 def _accepted(model: type) -> tuple[type[Geometry], ...]:
     accepts = getattr(model, "accepts", Geometry)
     return accepts if isinstance(accepts, tuple) else (accepts,)
+
+
+def _either(words: list[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _takes(model: type, layout: Layout) -> bool:
