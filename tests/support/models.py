@@ -2,7 +2,10 @@
 
 SMALL = {
     "branch_trunk": {"width": 32, "latent": 16, "layers": 2},
+    "deeponet": {"width": 32, "latent": 16, "layers": 2},
     "fno": {"width": 8, "modes": 3, "layers": 2},
+    "gnot": {"width": 16, "heads": 2, "layers": 1},
     "mlp": {"hidden": (16,)},
-    "transolver": {"width": 24, "heads": 2, "layers": 2, "slices": 6},
+    "pointnet": {"width": 4},
+    "transolver": {"width": 24, "heads": 2, "layers": 1, "slices": 6},
 }

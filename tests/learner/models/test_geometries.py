@@ -93,7 +93,9 @@ def test_what_a_model_accepts_it_lives_on(name, geometry, tmp_path):
         try_out(surrogate, name)
         return surrogate
 
-    assert rehearsed(make, layout, tmp_path) == [] and try_export(make()) is None
+    assert rehearsed(make, layout, tmp_path) == []
+    if geometry == "odd grid":  # one suffices, as it takes seconds; on points test_points.py exports
+        assert try_export(make()) is None
     assert not any(values.is_complex() for values in make().state_dict().values())
 
 
