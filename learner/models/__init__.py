@@ -10,6 +10,7 @@ from penstock.layout import FieldSpec, Layout
 from penstock.learner.models.branch_trunk import BranchTrunk
 from penstock.learner.models.deeponet import DeepONet
 from penstock.learner.models.fno import FNO
+from penstock.learner.models.gino import GINO
 from penstock.learner.models.gnot import GNOT
 from penstock.learner.models.mlp import MLP
 from penstock.learner.models.pointnet import PointNet
@@ -19,6 +20,7 @@ MODELS: dict[str, type] = {
     "branch_trunk": BranchTrunk,
     "deeponet": DeepONet,
     "fno": FNO,
+    "gino": GINO,
     "gnot": GNOT,
     "mlp": MLP,
     "pointnet": PointNet,

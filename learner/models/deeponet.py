@@ -33,7 +33,8 @@ class DeepONet(nn.Module):
     that all outputs lie in a space of dimension K.
 
     With `modified`, two more layers U = φ(W_u a), V = φ(W_x x) act in every hidden layer of both nets: for
-    z = φ(W h + b), the next h is z U + (1 - z) V. The branch then differs from point to point, and costs P times as much.
+    z = φ(W h + b), the next h is z U + (1 - z) V. The branch then differs from point to point, and costs P times as
+    much.
 
     Args:
         layout: layout of batches.
@@ -48,9 +49,7 @@ class DeepONet(nn.Module):
 
     accepts = (Grid, Mesh, Points)
 
-    def __init__(
-        self, layout: Layout, *, width: int = 128, latent: int = 128, layers: int = 3, modified: bool = False
-    ):
+    def __init__(self, layout: Layout, *, width: int = 128, latent: int = 128, layers: int = 3, modified: bool = False):
         super().__init__()
         require_positive("deeponet", width=width, latent=latent, layers=layers)
         if len(layout.output_blocks) != 1 or layout.output_blocks[0].on is None:

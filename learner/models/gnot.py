@@ -51,7 +51,11 @@ class GNOT(nn.Module):
         require_positive("gnot", width=width, heads=heads, layers=layers, experts=experts)
         if width % heads:
             raise ValueError(f"gnot: width must be a multiple of heads, and {width} is none of {heads}")
-        if len(layout.output_blocks) != 1 or layout.output_blocks[0].on is None or not layout.inputs + layout.geometry_blocks:
+        if (
+            len(layout.output_blocks) != 1
+            or layout.output_blocks[0].on is None
+            or not layout.inputs + layout.geometry_blocks
+        ):
             raise ValueError("gnot: needs all outputs on one geometry, no scalars among them, and an input")
         (outputs,) = layout.output_blocks
         self.layout = layout

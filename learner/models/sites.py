@@ -143,9 +143,7 @@ def require_positive(model: str, **options: int) -> None:
             raise ValueError(f"{model}: {name} must be at least 1, not {value}")
 
 
-def _of_grid(
-    grid: Grid, layout: Layout, arrays: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+def _of_grid(grid: Grid, layout: Layout, arrays: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, tuple[int, ...]]:
     """Points [B, P, d], weights [1, P] up to a factor, and sizes of a grid, which may be finer than in training."""
     some = next(iter(arrays.values()))
     on_grid = [arrays[block.name] for block in layout.input_blocks if block.on == grid]

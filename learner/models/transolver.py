@@ -23,7 +23,7 @@ class Transolver(PointModel):
     """A transformer whose tokens are means over slices of the domain, which it learns.
 
     The inputs at each point (place x, fields a(x), scalars s) are lifted to C channels. Each of `layers` blocks adds
-    first physics attention, then a fully connected net, both of layer-normalised channels. In each head of the attention
+    first physics attention, then a fully connected net, both of layer-normalised channels. In each head
 
         p_g(x) = softmax_g(S z(x) / τ),   t_g = ∫ p_g f dx / ∫ p_g dx,   out(x) = Σ_g p_g(x) t'_g,
 

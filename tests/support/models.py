@@ -4,6 +4,7 @@ SMALL = {
     "branch_trunk": {"width": 32, "latent": 16, "layers": 2},
     "deeponet": {"width": 32, "latent": 16, "layers": 2},
     "fno": {"width": 8, "modes": 3, "layers": 2},
+    "gino": {"width": 12, "resolution": 6, "modes": 2, "layers": 1, "hidden": 8},
     "gnot": {"width": 16, "heads": 2, "layers": 1},
     "mlp": {"hidden": (16,)},
     "pointnet": {"width": 4},

@@ -26,7 +26,9 @@ def layout_of(*, scalars=True, fields=True):
 
 
 TAKE_POINTS = [name for name, cls in MODELS.items() if issubclass(Points, getattr(cls, "accepts", (Geometry,)))]
-UNWEIGHTED = {"pointnet": "the supremum asks which points there are, not what they count"}  # whose values do not depend on the weights by design, and why
+UNWEIGHTED = {
+    "pointnet": "the supremum asks which points there are, not what they count"
+}  # whose values do not depend on the weights by design, and why
 NOT_CONVERGENT = {}  # whose values do not converge as points are refined, by design, and why
 LAYOUTS = {
     "fields and scalars": layout_of(),
