@@ -7,25 +7,11 @@ import torch
 
 from penstock.geometry import Geometry
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.branch_trunk import BranchTrunk
-from penstock.learner.models.deeponet import DeepONet
 from penstock.learner.models.fno import FNO
-from penstock.learner.models.gino import GINO
-from penstock.learner.models.gnot import GNOT
 from penstock.learner.models.mlp import MLP
-from penstock.learner.models.pointnet import PointNet
-from penstock.learner.models.transolver import Transolver
+from penstock.learner.models.points import AT_POINTS
 
-MODELS: dict[str, type] = {
-    "branch_trunk": BranchTrunk,
-    "deeponet": DeepONet,
-    "fno": FNO,
-    "gino": GINO,
-    "gnot": GNOT,
-    "mlp": MLP,
-    "pointnet": PointNet,
-    "transolver": Transolver,
-}
+MODELS: dict[str, type] = dict(sorted({"fno": FNO, "mlp": MLP, **AT_POINTS}.items()))
 
 
 def refused_geometry(name: str, model: type, layout: Layout) -> str | None:

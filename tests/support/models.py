@@ -6,6 +6,7 @@ SMALL = {
     "fno": {"width": 8, "modes": 3, "layers": 2},
     "gino": {"width": 12, "resolution": 6, "modes": 2, "layers": 1, "hidden": 8},
     "gnot": {"width": 16, "heads": 2, "layers": 1},
+    "mesh_graph_net": {"width": 12, "layers": 2},
     "mlp": {"hidden": (16,)},
     "pointnet": {"width": 4},
     "transolver": {"width": 24, "heads": 2, "layers": 1, "slices": 6},

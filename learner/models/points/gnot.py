@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from penstock.geometry import Geometry, Grid, Mesh, Points
 from penstock.layout import Block, Layout
-from penstock.learner.models.sites import Sites, net, require_positive
+from penstock.learner.models.options import require_positive
+from penstock.learner.models.points.sites import Sites, net
 
 
 class GNOT(nn.Module):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from penstock.layout import Layout
-from penstock.learner.models.sites import PointModel, Sites, net, require_positive
+from penstock.learner.models.options import require_positive
+from penstock.learner.models.points.sites import PointModel, Sites, net
 
 
 class BranchTrunk(PointModel):

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penstock.layout import Layout
-from penstock.learner.models.sites import PointModel, Sites, net, require_positive
+from penstock.learner.models.options import require_positive
+from penstock.learner.models.points.sites import PointModel, Sites, net
 
 TEMPERATURES = 0.1, 5.0  # lowest and highest of a head
 COLDEST = 0.01  # temperature of a point

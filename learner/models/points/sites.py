@@ -27,6 +27,8 @@ class Sites:
     """Quadrature weights divided by their sum [B, P]; 0 is padding, or outside the domain."""
     sizes: tuple[int, ...]
     """The shape * of a field."""
+    edges: Tensor | None
+    """Numbers of the points that samples of `Points` say are joined, int64 [B, E, 2]; (0, 0) is padding."""
 
     @classmethod
     def of(cls, geometry: Geometry, layout: Layout, arrays: Mapping[str, Tensor]) -> Sites:
@@ -47,7 +49,8 @@ class Sites:
         else:
             points = arrays[argument("points", geometry, layout)]
             sizes = (points.shape[1],)
-        return cls(points, weights / weights.sum(dim=1, keepdim=True), sizes)
+        edges = arrays.get(argument("edges", geometry, layout))
+        return cls(points, weights / weights.sum(dim=1, keepdim=True), sizes, edges)
 
     def rows(self, fields: Tensor) -> Tensor:
         """Fields [B, C, *] as rows [B, P, C]."""
@@ -129,18 +132,6 @@ def net(*sizes: int) -> nn.Sequential:
     """
     layers = [module for a, b in itertools.pairwise(sizes) for module in (nn.Linear(a, b), nn.GELU())]
     return nn.Sequential(*layers[:-1])
-
-
-def require_positive(model: str, **options: int) -> None:
-    """Raise ValueError unless every option is at least 1.
-
-    Args:
-        model: name of the model, for the message.
-        options: the options by name.
-    """
-    for name, value in options.items():
-        if value < 1:
-            raise ValueError(f"{model}: {name} must be at least 1, not {value}")
 
 
 def _of_grid(grid: Grid, layout: Layout, arrays: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, tuple[int, ...]]:

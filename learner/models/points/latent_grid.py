@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from penstock.geometry import Geometry
-from penstock.learner.models.sites import net
+from penstock.learner.models.points.sites import net
 
 EMPTY = 1e-8  # share of the domain below which what a cell sees fades to 0
 
