@@ -56,7 +56,8 @@ def test_a_model_that_can_not_take_a_geometry_names_those_that_can(name, geometr
 
 
 def test_where_none_of_ours_will_do_a_model_of_ones_own_is_asked_for():
-    layout = Layout((FieldSpec(name="g", on=Grid((4, 4), name="g")),), (FieldSpec(name="u", on=Points(9, 2)),))
+    outputs = FieldSpec(name="u", on=Points(9, 2)), FieldSpec(name="drag")
+    layout = Layout((FieldSpec(name="g", on=Grid((4, 4), name="g")),), outputs)
     expected = "fno takes fields on a grid, and 'u' sits on points that vary: give a custom model"
     assert refused_geometry("fno", MODELS["fno"], layout) == expected
     assert refused_geometry("mine", nn.Identity, layout) is None  # it is taken to know what it does

@@ -46,7 +46,7 @@ def test_a_round_is_a_sum_over_the_neighbours_of_each_point():
 
 
 def test_what_happens_at_a_point_reaches_as_many_edges_as_there_are_rounds():
-    arrays, model = chain(9), MeshGraphNet(layout_on(CLOUD), width=6, layers=3)
+    arrays, model = chain(9), MeshGraphNet(layout_on(CLOUD), width=24, layers=3)
     other = arrays | {"fields": arrays["fields"].clone()}
     other["fields"][..., 0] += 1
     changes = (model(**other) - model(**arrays))[0, 0].abs()

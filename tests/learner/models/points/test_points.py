@@ -159,13 +159,15 @@ def lattice(layout, num):
 
 def test_as_points_are_refined_values_converge(name, layout):
     """Inputs are smooth, so by the trapezoidal rule each refinement divides the change by about 4."""
+    if name in BY_EDGES:
+        pytest.skip("finer edges are another function by design")
     surrogate = trained(name, layout)
     coarse, medium, fine = (
         predicted(surrogate, lattice(layout, num)).unflatten(2, (num, num))[..., :: (num - 1) // 4, :: (num - 1) // 4]
         for num in (5, 9, 17)
     )
     changes = (medium - coarse).norm() / medium.norm(), (fine - medium).norm() / fine.norm()
-    assert (changes[0] < 0.1 and changes[1] < 0.5 * changes[0]) == (name not in BY_EDGES), changes
+    assert changes[0] < 0.1 and changes[1] < 0.5 * changes[0], changes
 
 
 def test_what_lies_at_weight_0_changes_neither_values_nor_gradients(name, layout):
