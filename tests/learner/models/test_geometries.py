@@ -95,7 +95,8 @@ def test_what_a_model_accepts_it_lives_on(name, geometry, tmp_path):
         return surrogate
 
     assert rehearsed(make, layout, tmp_path) == []
-    if geometry == "odd grid":  # one suffices, as it takes seconds; on points test_points.py exports
+    # An export takes seconds. Models at points are exported by their own tests, and see a grid in one way.
+    if geometry == "odd grid" and (Points not in MODELS[name].accepts or name == "branch_trunk"):
         assert try_export(make()) is None
     assert not any(values.is_complex() for values in make().state_dict().values())
 
