@@ -23,7 +23,9 @@ NEEDS = "deeponet: needs all outputs on one geometry, no scalars among them, and
 
 
 class DeepONet(nn.Module):
-    """Writes the outputs as a sum of functions of place, with coefficients that come from the inputs.
+    """Writes the outputs as a sum of functions of place.
+
+    Their coefficients come from the inputs:
 
         u_c(x) = Σ_k b_ck(a, s) t_ck(x) + β_c,   k = 1 ... K
 
@@ -103,7 +105,7 @@ class DeepONet(nn.Module):
         return [(geometry, inputs.get(geometry)) for geometry in self.layout.geometries if geometry.travelling]
 
     def _both(self, branch: Tensor, trunk: Tensor) -> tuple[Tensor, Tensor]:
-        """What branch [B, 1, C] and trunk [B, P, d] become, [B, 1 or P, C K] and [B, P, C K]."""
+        """What becomes of branch and trunk, [B, 1 or P, C K] and [B, P, C K]."""
         both = [branch, trunk]
         gates = [F.gelu(gate(h)) for gate, h in zip(self.gates, both, strict=bool(self.gates))]
         *hidden, last = zip(*self.nets, strict=True)

@@ -1,4 +1,4 @@
-"""GINO (Li et al., NeurIPS 2023): a Fourier neural operator between two kernel integrals.
+"""GINO (Li et al., NeurIPS 2023): Fourier layers between two kernel integrals.
 
 The source is arXiv 2309.00583.
 
@@ -21,7 +21,7 @@ RADIUS = 1.5  # of the kernels, in cells: the 3 cells along each axis around a p
 
 
 class GINO(PointModel):
-    """Carries the inputs from the points to a regular grid, applies Fourier layers, and carries them back.
+    """Carries the inputs to a regular grid, applies Fourier layers, and goes back.
 
         v_0 = G f,   v_l = φ(W_l v_(l-1) + K_l v_(l-1)),   u(x) = p(G' v_L (x), f(x)),   f = lift(x, a(x), s)
 

@@ -1,4 +1,4 @@
-"""GNOT (Hao et al., ICML 2023): cross attention from the points of the outputs to every input function.
+"""GNOT (Hao et al., ICML 2023): cross attention to every input function.
 
 The source is arXiv 2302.14376.
 
@@ -98,7 +98,7 @@ class GNOT(nn.Module):
 
 
 def _functions(layout: Layout) -> list[tuple[Geometry, Block | None]]:
-    """The input functions: where each sits, and its fields if it is more than the shape of a domain."""
+    """Where each input function sits, and its fields if there are any."""
     inputs = {block.on: block for block in layout.input_blocks}
     return [(each, inputs.get(each)) for each in layout.geometries if each in inputs or each.travelling]
 
@@ -134,7 +134,7 @@ def _mixed(nets: nn.ModuleList, x_BPC: Tensor, gates_BPE: Tensor | None) -> Tens
 
 
 class LinearAttention(nn.Module):
-    """Attention whose cost is linear in the numbers of points; the equation is in `GNOT`.
+    """Attention at a cost linear in the numbers of points; see `GNOT`.
 
     Args:
         width: number C of channels.

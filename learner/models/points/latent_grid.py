@@ -1,4 +1,4 @@
-"""A regular grid inside a model, and integrals between it and points, without a search for neighbours.
+"""A regular grid inside a model, and kernel integrals between it and points.
 
 Axes:  B batch, P points, K candidates (cells near a point), d dimensions of space, N cells, C channels.
 """

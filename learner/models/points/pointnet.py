@@ -1,4 +1,4 @@
-"""PointNet (Qi et al., CVPR 2017): each point, and the greatest that any point has to say.
+"""PointNet (Qi et al., CVPR 2017): each point, and a supremum over all points.
 
 The source is arXiv 1612.00593.
 

@@ -1,4 +1,4 @@
-"""What models at points share: where values sit, what each point counts, and values as rows.
+"""What models at points share: where values sit, and what each point counts.
 
 Axes:  B batch, P points, C channels, S scalars, d dimensions of space, * the shape of a geometry.
 """
@@ -135,7 +135,10 @@ def net(*sizes: int) -> nn.Sequential:
 
 
 def _of_grid(grid: Grid, layout: Layout, arrays: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, tuple[int, ...]]:
-    """Points [B, P, d], weights [1, P] up to a factor, and sizes of a grid, which may be finer than in training."""
+    """Points [B, P, d], weights [1, P] up to a factor, and sizes of a grid.
+
+    It has the size of the fields on it, which may be finer than in training.
+    """
     some = next(iter(arrays.values()))
     on_grid = [arrays[block.name] for block in layout.input_blocks if block.on == grid]
     sizes = tuple(on_grid[0].shape[2:]) if on_grid else grid.shape

@@ -1,4 +1,4 @@
-"""Transolver (Wu et al., ICML 2024): attention among slices of the domain, not among its points.
+"""Transolver (Wu et al., ICML 2024): attention among slices of the domain.
 
 The sources are arXiv 2402.02366 and, of what `plus` adds, 2502.02414.
 
