@@ -19,7 +19,7 @@ from penstock.errors import PenstockError
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import resolve
 
-MODELS = ("fno", "branch_trunk", "mlp")  # of a grid, of a mesh or points, of everything with one resolution
+MODELS = ("fno", "branch_trunk", "mlp")  # of a field on a grid, of one geometry of any kind, of several
 AT_ONCE = 2  # on two cores: a run with one worker waits for either side half of the time
 INTRODUCTION = """
 Each problem with its default options, through `penstock train`, `penstock export` and `penstock predict --num 2`, with

@@ -7,7 +7,6 @@ import torch
 
 from penstock.geometry import Geometry
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.branch_trunk import BranchTrunk
 from penstock.learner.models.grids.ffno import FFNO
 from penstock.learner.models.grids.fno import FNO
 from penstock.learner.models.grids.galerkin import Galerkin
@@ -15,17 +14,10 @@ from penstock.learner.models.grids.mgno import MgNO
 from penstock.learner.models.grids.unet import UNet
 from penstock.learner.models.grids.uno import UNO
 from penstock.learner.models.mlp import MLP
+from penstock.learner.models.points import AT_POINTS
 
-MODELS: dict[str, type] = {
-    "branch_trunk": BranchTrunk,
-    "ffno": FFNO,
-    "fno": FNO,
-    "galerkin": Galerkin,
-    "mgno": MgNO,
-    "mlp": MLP,
-    "unet": UNet,
-    "uno": UNO,
-}
+ON_GRIDS = {"ffno": FFNO, "fno": FNO, "galerkin": Galerkin, "mgno": MgNO, "unet": UNet, "uno": UNO}
+MODELS: dict[str, type] = dict(sorted({"mlp": MLP, **ON_GRIDS, **AT_POINTS}.items()))
 
 
 def refused_geometry(name: str, model: type, layout: Layout) -> str | None:
@@ -46,8 +38,8 @@ def refused_geometry(name: str, model: type, layout: Layout) -> str | None:
     if spec is None:
         return None
     others = [other for other, cls in MODELS.items() if cls is not model and _takes(cls, layout)]
-    instead = f"take {' or '.join(others)}" if others else "give a custom model"
-    taken = " or ".join(kind.label for kind in _accepted(model))
+    instead = f"take {_either(others)}" if others else "give a custom model"
+    taken = _either([kind.label for kind in _accepted(model)])
     return f"{name} takes fields on {taken}, and {spec.name!r} sits on {spec.on.label}: {instead}"
 
 
@@ -60,6 +52,11 @@ def _misfit(model: type, layout: Layout) -> FieldSpec | None:
 def _accepted(model: type) -> tuple[type[Geometry], ...]:
     accepts = getattr(model, "accepts", Geometry)
     return accepts if isinstance(accepts, tuple) else (accepts,)
+
+
+def _either(words: list[str]) -> str:
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def _takes(model: type, layout: Layout) -> bool:

@@ -80,9 +80,8 @@ def test_a_run_on_a_mesh_or_on_points_is_put_together_and_rehearsed(plan, tmp_pa
     ("model", "on", "expected"),
     [
         ("fno", "points", "model: fno takes fields on a grid, and 'u' sits on points that vary: take branch_trunk"),
-        ("fno", "mesh", "model: fno takes fields on a grid, and 'u' sits on a mesh: take branch_trunk or mlp"),
+        ("fno", "mesh", "model: fno takes fields on a grid, and 'u' sits on a mesh: take branch_trunk, "),
         ("mlp", "points", "model: mlp takes fields on a grid or a mesh, and 'u' sits on points that vary: take branch"),
-        ("branch_trunk", "mask", "model: branch_trunk takes fields on a mesh or points that vary, and 'u' sits on a"),
     ],
 )
 def test_a_model_that_does_not_take_the_problems_geometry_is_refused(plan, model, on, expected):

@@ -1,0 +1,120 @@
+"""DeepONet (Lu et al., Nature Machine Intelligence 3, 2021), unstacked.
+
+The sources are arXiv 1910.03193 and, of the modified nets, Wang et al., arXiv 2110.01654.
+
+Axes:  B batch (1 where all samples share it), P points, C channels, S scalars, W width, K latent.
+"""
+
+from __future__ import annotations
+
+import itertools
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from penstock.geometry import Geometry, Grid, Mesh, Points
+from penstock.layout import Block, Layout
+from penstock.learner.models.options import require_positive
+from penstock.learner.models.points.sites import Sites, net
+
+NEEDS = "deeponet: needs all outputs on one geometry, no scalars among them, and an input"
+
+
+class DeepONet(nn.Module):
+    """Writes the outputs as a sum of functions of place.
+
+    Their coefficients come from the inputs:
+
+        u_c(x) = Σ_k b_ck(a, s) t_ck(x) + β_c,   k = 1 ... K
+
+    b (the branch) and t (the trunk) are fully connected nets with GELU; the trunk's last layer is activated too. The
+    branch sees scalars s, and input fields a on any geometries: where all samples share the points, the values at all
+    of them (sensors), which fixes their number; where each sample brings its points along, the mean over the domain of
+    a net of (x, a(x)). Outputs sit on one geometry, the inputs' or another. The trunk sees nothing but the place, so
+    that all outputs lie in a space of dimension K.
+
+    With `modified`, two more layers U = φ(W_u a), V = φ(W_x x) act in every hidden layer of both nets: for
+    z = φ(W h + b), the next h is z U + (1 - z) V. The branch then differs from point to point, and costs P times as
+    much.
+
+    Args:
+        layout: layout of batches.
+        width: number of neurons in each hidden layer, at least 1. Good value: 128.
+        latent: number K of functions for each output, at least 1. Good values: 64 to 128.
+        layers: number of hidden layers in each net, at least 1. Good values: 3 to 4.
+        modified: whether to take the modified nets.
+
+    Raises:
+        ValueError: outputs are scalars or sit on several geometries, there is no input, or an option is below 1.
+    """
+
+    accepts = (Grid, Mesh, Points)
+
+    def __init__(self, layout: Layout, *, width: int = 128, latent: int = 128, layers: int = 3, modified: bool = False):
+        super().__init__()
+        require_positive("deeponet", width=width, latent=latent, layers=layers)
+        if len(layout.output_blocks) != 1 or layout.output_blocks[0].on is None:
+            raise ValueError(NEEDS)
+        (outputs,) = layout.output_blocks
+        self.layout, self.latent = layout, latent
+        self.sensors = [block for block in layout.input_blocks if block.on is None or not block.on.travelling]
+        self.pools = nn.ModuleDict()
+        for number, (geometry, block) in enumerate(self._brought_along()):
+            num_fields = 0 if block is None else block.shape[0]
+            self.pools[str(number)] = net(geometry.dimension + num_fields, width, width)
+        num_inputs = sum(prod(block.shape) for block in self.sensors) + width * len(self.pools)
+        if num_inputs == 0:
+            raise ValueError(NEEDS)
+        starts = num_inputs, outputs.on.dimension
+        self.nets = nn.ModuleList(_layers(start, *[width] * layers, outputs.shape[0] * latent) for start in starts)
+        self.gates = nn.ModuleList(nn.Linear(start, width) for start in starts if modified)
+        self.offset = nn.Parameter(torch.zeros(outputs.shape[0]))
+
+    def forward(self, **arrays: Tensor) -> Tensor:
+        """Predict the outputs at the points.
+
+        Args:
+            **arrays: scalars [B, S], input fields [B, C, *], and of geometries points [B, P, d] and weights [B, *], by
+                name.
+
+        Returns:
+            The outputs, [B, C, *].
+        """
+        geometry = self.layout.output_blocks[0].on
+        sites = Sites.of(geometry, self.layout, arrays)
+        seen_BC = torch.cat(self._seen(arrays), dim=1)
+        points_BPd = sites.points if geometry.travelling else sites.points[:1]  # where all share them, one trunk serves
+        branch, trunk = self._both(seen_BC[:, None], points_BPd)
+        terms = (branch * F.gelu(trunk)).unflatten(-1, (-1, self.latent))
+        return sites.fields(terms.sum(dim=-1) + self.offset)
+
+    def _seen(self, arrays: dict[str, Tensor]) -> list[Tensor]:
+        """What the branch sees, each [B, C]."""
+        seen = [arrays[block.name].flatten(1) for block in self.sensors]
+        for (geometry, block), pool in zip(self._brought_along(), self.pools.values(), strict=True):
+            sites = Sites.of(geometry, self.layout, arrays)
+            fields = [] if block is None else [sites.rows(arrays[block.name])]
+            seen.append(sites.mean(pool(torch.cat([sites.points, *fields], dim=2))))
+        return seen
+
+    def _brought_along(self) -> list[tuple[Geometry, Block | None]]:
+        """The geometries that each sample brings along, with the input fields there."""
+        inputs = {block.on: block for block in self.layout.input_blocks}
+        return [(geometry, inputs.get(geometry)) for geometry in self.layout.geometries if geometry.travelling]
+
+    def _both(self, branch: Tensor, trunk: Tensor) -> tuple[Tensor, Tensor]:
+        """What becomes of branch and trunk, [B, 1 or P, C K] and [B, P, C K]."""
+        both = [branch, trunk]
+        gates = [F.gelu(gate(h)) for gate, h in zip(self.gates, both, strict=bool(self.gates))]
+        *hidden, last = zip(*self.nets, strict=True)
+        for layers in hidden:
+            both = [F.gelu(layer(h)) for layer, h in zip(layers, both, strict=True)]
+            if gates:
+                both = [z * gates[0] + (1 - z) * gates[1] for z in both]
+        return tuple(layer(h) for layer, h in zip(last, both, strict=True))
+
+
+def _layers(*sizes: int) -> nn.ModuleList:
+    return nn.ModuleList(itertools.starmap(nn.Linear, itertools.pairwise(sizes)))
