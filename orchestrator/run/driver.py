@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version
 
-import psutil
-
 from penstock import __version__
 from penstock.errors import DiskFault, PenstockError, describe
 from penstock.files.patience import Patience
 from penstock.learner.checkpoints import checkpoint, staging
+from penstock.machine import identity_of
 from penstock.orchestrator.actors.learner_process import LearnerDied, LearnerProcess
 from penstock.orchestrator.cluster.nodes import PLACE_WITHIN_S, renewed
 from penstock.orchestrator.cluster.ray_session import set_environment
@@ -147,7 +146,7 @@ class _Driver:
         self.folder.update_run(
             state="running",
             driver_pid=os.getpid(),
-            driver_created=psutil.Process().create_time(),
+            driver_identity=identity_of(os.getpid()),
             metrics=f"http://127.0.0.1:{self.metrics.port}/metrics",
             penstock=__version__,
             versions={"python": platform.python_version()} | {n: version(n) for n in ("ray", "torch", "numpy")},

@@ -15,6 +15,7 @@ import yaml
 
 from penstock.errors import PenstockError
 from penstock.files.patience import Patience
+from penstock.machine import identity_of
 from penstock.orchestrator.config.config import Config, load_config, with_files
 from penstock.orchestrator.store.locks import hold
 
@@ -224,7 +225,7 @@ class RunFolder:
         run = self.read("run.json")
         try:
             driver = psutil.Process(run["driver_pid"])
-            is_same = driver.create_time() == run["driver_created"] and run["state"] == "running"
+            is_same = identity_of(driver.pid) == run["driver_identity"] and run["state"] == "running"
             return driver if is_same and driver.status() != psutil.STATUS_ZOMBIE else None
         except (KeyError, psutil.NoSuchProcess):
             return None
