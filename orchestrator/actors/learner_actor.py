@@ -108,10 +108,11 @@ class LearnerActor:
         )
 
     def hear(self, *words: Word) -> None:
-        """Do what the driver says: call methods of this object, each once and in the order of the numbers.
+        """Do what the driver says, each once and in the order of the numbers.
 
         Args:
-            *words: the calls. Those heard before are passed over, as is what follows a gap: it will be said again.
+            *words: calls of methods of this object. Those heard before are passed over, as is what follows a gap: it
+                will be said again.
         """
         for word in words:
             if word.number == self._heard + 1:

@@ -139,7 +139,10 @@ class LearnerProcess:
         self._actor.hear.remote(self._words[-1])
 
     def _answered(self, timeout_s: float) -> Any:
-        """The answer to what was asked, which is asked again where it gets lost; None if that takes longer."""
+        """The answer to what was asked; None if that takes longer.
+
+        It is asked again where it gets lost.
+        """
         deadline = time.monotonic() + timeout_s
         while True:
             self._answer = self._answer or self._ask()
