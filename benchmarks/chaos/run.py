@@ -35,6 +35,9 @@ checkpoint: {every_s: 1}
 """
 WORKERS = 2
 PATIENCE_S = 300.0  # only ends a wait for what will never come
+DISK_MB = 256
+# Whether this process may mount file systems, as root may where it is no container's.
+HAS_OWN_DISK = subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
 CLEAN_WITHIN_S = 30.0  # Ray's processes notice the death of a driver after some seconds
 
 
@@ -74,6 +77,10 @@ class Run:
         self.num_simulations = num_simulations
         self.orders = folder / "orders"
         self.orders.mkdir()
+        self.runs = folder / "runs"
+        self.runs.mkdir()
+        if HAS_OWN_DISK:  # a small one, which a fault may fill
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", self.runs], check=True)
         shutil.copy(disturbed.__file__, folder)
         values = {"SEED": str(seed), "ORDERS": str(self.orders), "SIMULATIONS": str(num_simulations)}
         text = CONFIGURATION
@@ -116,7 +123,7 @@ class Run:
 
     @property
     def path(self) -> Path:
-        return self.folder / "runs" / "latest"
+        return self.runs / "latest"
 
     @property
     def record(self) -> dict[str, Any]:
@@ -229,3 +236,8 @@ class Run:
         if self.process is not None:
             self.process.wait()
         shutil.rmtree(self.temporary, ignore_errors=True)
+        if HAS_OWN_DISK:
+            kept = shutil.copytree(self.runs, self.folder / "kept", symlinks=True)
+            subprocess.run(["umount", self.runs], check=True)
+            self.runs.rmdir()
+            kept.rename(self.runs)
