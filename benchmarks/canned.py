@@ -91,6 +91,7 @@ def serve(endpoint: Endpoint, name: str, side: int) -> None:
 
 def serve_ready(endpoint: Endpoint, name: str, side: int) -> None:
     """Send chunks of the size of a worker's that are there already, with the ids of the lease."""
+    keep_freed_arrays()
     problem = Canned(side)
     ready = ReadyChunks(problem, max(1, CHUNK_BYTES // problem.layout.sample_bytes))
     with Sender(endpoint, name, worker_bytes(problem)) as sender:

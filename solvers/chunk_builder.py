@@ -50,7 +50,6 @@ class ChunkBuilder:
         self.seconds = dict.fromkeys(ACTIVITIES, 0.0)
         self._rows: list[tuple[int, int, np.ndarray]] = []  # simulation, step, quantiles
         self._room: Room | None = None  # for the rows' arrays, once there is a row
-        self._num_bytes = 0
         self.restart_clock()
         self.finished: list[int] = []
         self.failed: dict[int, str] = {}
@@ -61,7 +60,7 @@ class ChunkBuilder:
     def add(self, simulation: int, sample: Sample, quantiles: np.ndarray) -> None:
         if self._room is None:
             self._room = Room(self._layout, self._most_rows)
-        self._num_bytes += self._room.add(sample)
+        self._room.add(sample)
         self._rows.append((simulation, sample.step, quantiles))
 
     def note_solve(self, system: LinearSystem, solution: Solution) -> None:
@@ -82,16 +81,15 @@ class ChunkBuilder:
         if len(kept) < len(self._rows):
             self._room.keep(kept)
             self._rows = [self._rows[number] for number in kept]
-            self._num_bytes = self._room.num_bytes
         self.failed[simulation] = reason
 
     def is_empty(self) -> bool:
         return not (self._rows or self.finished or self.failed)
 
     def is_due(self) -> bool:
-        return self._num_bytes >= CHUNK_BYTES or (
-            not self.is_empty() and time.monotonic() - self._since >= self._max_seconds
-        )
+        if self._room is not None and self._room.num_bytes >= CHUNK_BYTES:
+            return True
+        return not self.is_empty() and time.monotonic() - self._since >= self._max_seconds
 
     def take(self, blocked_seconds: float, outgrown_bytes: int | None) -> Chunk:
         """The gathered samples as a chunk; the next one starts empty."""

@@ -33,15 +33,12 @@ class Room:
             name: [] if block.is_ragged else np.empty((num_rows, *block.shape), block.dtype)
             for name, block in layout.blocks.items()
         }
-        self._bytes: list[int] = []
+        self._bytes: list[int] = []  # of each sample
+        self.num_bytes = 0
+        """Bytes of the samples."""
 
     def __len__(self) -> int:
         return len(self._bytes)
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the samples."""
-        return sum(self._bytes)
 
     def arrays(self) -> dict[str, Rows]:
         """The samples' arrays by name, [N, C, *] as views, or ragged."""
@@ -64,16 +61,14 @@ class Room:
             else:
                 rows[: len(numbers)] = rows[list(numbers)]
         self._bytes = [self._bytes[number] for number in numbers]
+        self.num_bytes = sum(self._bytes)
 
     @np.errstate(over="ignore")  # a value beyond float32 becomes infinite, and is refused
-    def add(self, sample: Sample) -> int:
+    def add(self, sample: Sample) -> None:
         """Pack a sample.
 
         Args:
             sample: the sample.
-
-        Returns:
-            Its bytes.
 
         Raises:
             Refused: as by `Layout.pack`; the sample is not in then.
@@ -106,7 +101,7 @@ class Room:
         for name, array in ragged.items():  # now that the whole sample is good
             self._arrays[name].append(array)
         self._bytes.append(num_bytes)
-        return num_bytes
+        self.num_bytes += num_bytes
 
 
 def _require_names(expected: Set[str], names: Set[str], sample: Sample) -> None:
