@@ -1,4 +1,4 @@
-"""A long run at full speed: whether memory stays flat, and which files grow: `python -m benchmarks soak`."""
+"""A long run at full speed, its memory and files: `python -m benchmarks soak`."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def look(watched: WatchedRun) -> Look:
 
 
 def files_of(watched: WatchedRun) -> Iterator[tuple[str, Path]]:
-    """All files of a run, with what to call them: in its folder, Ray's, and /dev/shm."""
+    """All files of a run, in its folder, Ray's, and /dev/shm, with their names."""
     for prefix, root in (("", watched.path.resolve()), ("ray/", watched.temporary)):
         for path in root.rglob("*"):
             if path.is_file() and not path.is_symlink():
@@ -142,7 +142,7 @@ def files_of(watched: WatchedRun) -> Iterator[tuple[str, Path]]:
 
 
 def name_of(process: psutil.Process) -> str:
-    """What runs in a process: Ray's name for it, or the last part of its program or script."""
+    """Ray's name for a process, or the last part of its program or script."""
     words = process.cmdline()
     first = words[0] if words else process.name()
     if first.startswith("ray::"):
@@ -158,7 +158,7 @@ def quarters(values: Sequence[int]) -> tuple[float, float]:
 
 
 def memory_table(looks: Sequence[Look]) -> tuple[str, bool]:
-    """The processes that were there in both quarters; whether one of them has grown."""
+    """The processes that were there all the time; whether one of them has grown."""
     rows, has_grown = [], False
     for name in sorted(looks[-1].memory.keys() & looks[0].memory.keys()):
         first, last = quarters([each.memory[name] for each in looks if name in each.memory])

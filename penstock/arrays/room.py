@@ -122,7 +122,10 @@ def _require_names(expected: Set[str], names: Set[str], sample: Sample) -> None:
 def _packed(
     block: Block, values: Mapping[str, Any], travelling: Mapping[str, np.ndarray], out: np.ndarray | None
 ) -> np.ndarray:
-    """A block's quantities in `out`, or in a new array where points vary; 0 outside of a mask."""
+    """A block's quantities in `out`, or in a new array where points vary.
+
+    They are 0 outside of a mask.
+    """
     shape, outside = block.shape[1:], None
     if travelling and block.on is not None and block.on.travelling:
         weights = travelling[block.on.named("weights")][0]

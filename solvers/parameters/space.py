@@ -125,7 +125,7 @@ def _mixed(words: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _first_words(entropy: Sequence[np.ndarray]) -> np.ndarray:
-    """The first words of sequences, uint64 [N, 4], from words of entropy, uint32 [N] each."""
+    """The first words of sequences, uint64 [N, 4], from words of entropy, [N] each."""
     hashed = _Hash(0x43B0D7E5, 0x931E8875)
     pool = [hashed(words) for words in [*entropy, *[np.zeros_like(entropy[0])] * POOL][:POOL]]
     for source in range(POOL):
