@@ -115,6 +115,11 @@ solves no system.
 """
 
 
+CHUNK_BYTES = 4_000_000
+"""Size at which a worker sends a chunk.
+
+A chunk costs about as much as the copying of 1 MB, so samples travel together. Larger chunks leave the caches.
+"""
 CHUNKS_UNDER_WAY = 3
 """The most chunks of a worker that were sent and not taken."""
 

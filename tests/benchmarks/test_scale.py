@@ -20,9 +20,9 @@ def test_a_rate_goes_from_chunk_to_chunk_where_each_worker_sent_a_few():
 
 def test_a_chunk_is_full_or_a_second_old():
     sizes = {size: Canned(side).layout.sample_bytes for size, side in SIDES.items()}
-    assert rows_per_chunk(sizes["16 kB"], 0.001) == 62  # the first that is not below 1 MB
+    assert rows_per_chunk(sizes["16 kB"], 0.001) == 247  # the first that is not below 4 MB
     assert rows_per_chunk(sizes["16 kB"], 0.05) == 20
-    assert rows_per_chunk(sizes["256 kB"], 0.1) == 4
+    assert rows_per_chunk(sizes["256 kB"], 0.01) == 16
     assert rows_per_chunk(sizes["256 kB"], 2.0) == 1
     assert rows_per_chunk(sizes["4 MB"], 0.0) == 1
 
