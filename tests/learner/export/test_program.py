@@ -45,7 +45,7 @@ def new_surrogate():
         "scalars": 1e-3 * torch.rand(8, 1),
         "targets": torch.tensor([1e5, 0.1]).reshape(2, 1, 1) * (1 + torch.randn(8, 2, 24, 24)),
     }
-    model = FNO(LAYOUT, width=4, modes=3, layers=1)
+    model = FNO(LAYOUT, width=8, modes=5, layers=2)
     moments = RunningMoments()
     moments.update({name: array.numpy() for name, array in arrays.items()})
     return Surrogate(model, Normalization.from_moments(moments, LAYOUT), LAYOUT), arrays
