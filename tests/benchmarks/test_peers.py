@@ -58,7 +58,7 @@ def test_the_command_prints_a_table(bench):
 
     ran = bench("peers", "meshes", "cook", "--resolution", "4", "--seconds", "0.01")
     assert ran.returncode == 0, ran.stderr
-    assert "DOLFINx, LU (MUMPS)" in ran.stdout and "cook" in ran.stdout
+    assert "cook" in ran.stdout and " DOLFINx, " in ran.stdout
 
     ran = bench("peers", "spectral", "lorenz")
     assert ran.returncode == 2 and "no peer of 'lorenz' is known" in ran.stderr
