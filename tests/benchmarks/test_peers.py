@@ -51,13 +51,14 @@ def test_rounds_alternate_and_are_three_at_least():
 
 
 def test_the_command_prints_a_table(bench):
-    ran = bench("peers", "spectral", "wave_1d", "burgers_shocks", "--resolution", "32", "--seconds", "0.01")
+    """Of the cheapest problems: peers and ours are compared for all of them in tests of their own."""
+    ran = bench("peers", "spectral", "wave_1d", "--resolution", "32", "--seconds", "0.01")
     assert ran.returncode == 0, ran.stderr
-    assert "NumPy, exact by FFT" in ran.stdout and "burgers_shocks" in ran.stdout
+    assert "NumPy, exact by FFT" in ran.stdout and "wave_1d" in ran.stdout
 
-    ran = bench("peers", "meshes", "cook", "stokes", "--resolution", "4", "--seconds", "0.01")
+    ran = bench("peers", "meshes", "cook", "--resolution", "4", "--seconds", "0.01")
     assert ran.returncode == 0, ran.stderr
-    assert "DOLFINx, LU (MUMPS)" in ran.stdout and "cook" in ran.stdout
+    assert "cook" in ran.stdout and " DOLFINx, " in ran.stdout
 
     ran = bench("peers", "spectral", "lorenz")
     assert ran.returncode == 2 and "no peer of 'lorenz' is known" in ran.stderr

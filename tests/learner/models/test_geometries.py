@@ -68,6 +68,8 @@ ACCEPTED = [
     if isinstance(where, getattr(cls, "accepts", (Geometry,)))
 ]
 
+OPTIONS = {"fno": {"width": 4, "modes": 2, "layers": 1}}  # torch traces every layer, for seconds
+
 
 def rehearsed(make, layout, folder):
     """The notes of a rehearsal on `layout`, of the surrogates that `make` gives."""
@@ -88,7 +90,7 @@ def test_what_a_model_accepts_it_lives_on(name, geometry, tmp_path):
     assert refused_geometry(name, MODELS[name], layout) is None
 
     def make():
-        surrogate = surrogate_of(MODELS[name](layout), layout)
+        surrogate = surrogate_of(MODELS[name](layout, **OPTIONS.get(name, {})), layout)
         try_out(surrogate, name)
         return surrogate
 
