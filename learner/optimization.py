@@ -7,10 +7,11 @@ Axes:  B batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from penstock.errors import PenstockError
 from penstock.learner.copies import copied, follow
@@ -20,6 +21,7 @@ from penstock.learner.surrogate import Surrogate
 
 PRECISIONS = ("float32", "bfloat16")
 WEIGHT_DECAY = 1e-4
+BETAS, EPS = (0.9, 0.999), 1e-8
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps for a parameter
 
 
@@ -94,7 +96,7 @@ class Optimization:
             name: p for name, p in surrogate.named_parameters() if torch.is_floating_point(p) or p.is_complex()
         }
         self._reals = {name: _as_real(parameter) for name, parameter in self._parameters.items()}
-        self._optimizer = torch.optim.AdamW(self._reals.values(), learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
+        self._optimizer = _AdamW(self._reals.values())
         self._averaged = surrogate if ema_decay is None else copied(surrogate).requires_grad_(False)
         averaged = dict(self._averaged.named_parameters())
         self._averaged_reals = {name: _as_real(averaged[name]) for name in self._parameters}
@@ -110,8 +112,6 @@ class Optimization:
         Returns:
             The batch's mean loss before the step, a scalar on the device.
         """
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
         self.surrogate.zero_grad()
         batch_size = _size(arrays)
         mean_loss = torch.zeros((), device=self.surrogate.device)
@@ -125,7 +125,7 @@ class Optimization:
         self._hand_over_gradients()
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._reals.values(), self.clip_norm)
-        self._optimizer.step()
+        self._optimizer.step(learning_rate)
         if self.ema_decay is not None:
             self._average()
         self.num_steps += 1
@@ -239,6 +239,48 @@ class Optimization:
 
 def _size(arrays: Mapping[str, Tensor]) -> int:
     return len(next(iter(arrays.values())))
+
+
+class _AdamW:
+    """AdamW by torch's fused kernel, with torch's defaults.
+
+    The first step of a torch.optim.AdamW imports TorchDynamo, and with it SymPy and Triton: 2 s of a core.
+
+    Args:
+        parameters: real ones; they are changed in place.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor]):
+        self._parameters = list(parameters)
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+        """MOMENTS of each parameter that has had a gradient."""
+
+    @torch.no_grad()
+    def step(self, learning_rate: float) -> None:
+        """Change the parameters that have a gradient."""
+        trained = [parameter for parameter in self._parameters if parameter.grad is not None]
+        for parameter in trained:
+            if parameter not in self.state:
+                step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                self.state[parameter] = dict(zip(MOMENTS, (step, *map(torch.zeros_like, [parameter] * 2)), strict=True))
+        steps, averages, squares = ([self.state[each][key] for each in trained] for key in MOMENTS)
+        gradients = [parameter.grad for parameter in trained]
+        adamw(
+            trained,
+            gradients,
+            averages,
+            squares,
+            [],
+            steps,
+            fused=True,
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=learning_rate,
+            weight_decay=WEIGHT_DECAY,
+            eps=EPS,
+            maximize=False,
+        )
 
 
 class _BatchLoss:
