@@ -37,8 +37,8 @@ PATIENCE = {
     "RAY_agent_register_timeout_ms": f"{1000 * START_WITHIN_S}",
     "RAY_worker_register_timeout_seconds": f"{START_WITHIN_S}",
 }
-# The autoscaler, what copies logs to the driver, and what is left of the dashboard. Each takes over a second of a core to
-# start, and serves nobody in a run.
+# The autoscaler, what copies logs to the driver, and what is left of the dashboard. Each takes more than a second of a
+# core to start, and serves nobody in a run.
 HELPERS = ("start_monitor", "start_log_monitor", "start_api_server")
 # Ray waits for 5 + 5 + 30 s for a cluster that is not there.
 IMPATIENCE = {"RAY_gcs_rpc_server_connect_timeout_s": "2", "RAY_py_gcs_connect_timeout_s": "6"}

@@ -50,10 +50,10 @@ from penstock.solvers.problem import Problem
 
 
 class Misfits(Problem):
-    '''Draws below `hang` never return, those below `crash` end their process, those below `stop` raise.'''
+    '''Draws below `hang` never return, below `crash` end their process, below `stop` raise, from `grow` on keep 1 GB.'''
 
-    def __init__(self, *, hang: float = 0.0, crash: float = 0.0, stop: float = 0.0, grow_mb: int = 0):
-        self.hang, self.crash, self.stop, self.grow_mb, self.kept = hang, crash, stop, grow_mb, []
+    def __init__(self, *, hang: float = 0.0, crash: float = 0.0, stop: float = 0.0, grow: float = 1.0):
+        self.hang, self.crash, self.stop, self.grow, self.kept = hang, crash, stop, grow, []
         self.space = ParameterSpace(x=Uniform(0.0, 1.0))
         self.inputs = (FieldSpec(name="x"), FieldSpec(name="a", on=Grid((16,))))
         self.outputs = (FieldSpec(name="u", on=Grid((16,))),)
@@ -67,7 +67,8 @@ class Misfits(Problem):
             os.abort()
         if x < self.stop:
             raise KeyboardInterrupt("mesh_\\udcff.msh")
-        self.kept.append(np.ones(self.grow_mb * 125_000))
+        if x >= self.grow:
+            self.kept.append(np.ones(125_000_000))
         yield Sample(inputs={"x": x, "a": np.full(16, x)}, outputs={"u": np.full(16, x * x)})
 """
 SPACE = ParameterSpace(x=Uniform(0.0, 1.0))
@@ -80,13 +81,19 @@ def start(cli, *arguments):
 
 
 @pytest.mark.darcy
-def test_simulations_that_hang_crash_or_raise_fail_alone_and_a_stopped_worker_is_replaced(cli):
+def test_simulations_that_hang_crash_or_raise_fail_alone_and_workers_that_stop_or_grow_are_replaced(cli):
     x = {i: SPACE.draw(generator_of(0, "training", i))["x"] for i in range(300)}
     order = sorted(x, key=x.get)
     between = [(x[a] + x[b]) / 2 for a, b in itertools.pairwise(order)]
-    limits = {"hang": between[0], "crash": between[1], "stop": between[6]}  # 1, 1 and 5 of the draws
+    limits = {
+        "hang": between[0],
+        "crash": between[1],
+        "stop": between[6],
+        "grow": between[-1],
+    }  # 1, 1, 5 and 1 of the draws
     process = start(
-        *(cli, "solver.workers=2", "solver.timeout_s=6", "training.stop_after={simulations: 300}"),
+        *(cli, "solver.workers=2", "solver.timeout_s=6", "solver.memory_mb=800"),
+        "training.stop_after={simulations: 300}",
         *(f"problem.{key}={limit!r}" for key, limit in limits.items()),
     )
     stopped = {}
@@ -119,21 +126,12 @@ def test_simulations_that_hang_crash_or_raise_fail_alone_and_a_stopped_worker_is
     assert len(others) == 2
     assert f"7 of 300 simulations failed, 5 of them like simulation {example}: KeyboardInterrupt: " in result.stdout
     assert f"in simulation {order[0]}" in result.stdout and f"died in simulation {order[1]}: " in result.stdout
+    assert "worker outgrown" in {event["event"] for event in cli.events()} and "(solver.memory_mb)" in result.stdout
     silent = [event for event in cli.events() if event["event"] == "worker silent"]
     assert {order[0]} <= {event["simulation"] for event in silent}
     assert name in {event["worker"] for event in silent}
     assert any(silence["worker"] == name for record in cli.records() for silence in record["silent"])
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
-@pytest.mark.darcy
-def test_a_worker_that_grows_is_replaced_and_nothing_is_lost(cli):
-    process = start(cli, "problem.grow_mb=10", "solver.memory_mb=50", "training.stop_after={simulations: 60}")
-    result = cli.finish(process, timeout_s=300)
-    assert result.returncode == 0, result.stderr
-    assert "60 simulations delivered, 0 failed" in result.stdout and "(solver.memory_mb)" in result.stdout
-    events = [event["event"] for event in cli.events()]
-    assert "worker outgrown" in events and "worker died" not in events
 
 
 @pytest.mark.darcy
