@@ -45,7 +45,7 @@ class Watch(threading.Thread):
         self.cli, self.process = cli, process
         self.scrapes, self.disk, self.spilled, self.addresses = [], [], [], set()
         self.listening, self.tokens, self.command_lines = set(), set(), set()
-        self.session_folders = set()
+        self.session_folders, self.libraries = set(), set()
 
     def run(self):
         while self.process.poll() is None:
@@ -81,6 +81,8 @@ class Watch(threading.Thread):
     def look_at(self, process, kind):
         self.command_lines.add(" ".join(process.cmdline()))
         self.tokens.add(process.environ().get("RAY_AUTH_TOKEN"))
+        if kind == "learner":
+            self.libraries |= {Path(region.path).name for region in process.memory_maps()}
         for connection in process.net_connections("inet"):
             if connection.status == psutil.CONN_LISTEN:
                 self.listening.add((kind, reach_of(connection.laddr.ip)))
@@ -186,6 +188,13 @@ def test_what_listens_is_what_the_page_on_security_lists(watched):
     assert {each for each, may_be_taken in listed.items() if not may_be_taken} <= listening
 
 
+def test_nothing_starts_that_no_run_needs(watched):
+    _, watch, _ = watched
+    helpers = ("/monitor.py", "/log_monitor.py", "/dashboard.py")
+    assert not [line for line in watch.command_lines for name in helpers if name in line]
+    assert "libtorch_cpu.so" in watch.libraries and "libtriton.so" not in watch.libraries  # which TorchDynamo imports
+
+
 def test_the_token_is_in_no_file_and_on_no_command_line(watched):
     cli, watch, _ = watched
     (token,) = watch.tokens - {None}
@@ -228,12 +237,6 @@ def test_monitor_shows_a_finished_run(watched):
     summary = watched[0].read("summary.json")
     rates = [summary[f"{kind}_per_train_s"] for kind in ("unique", "trained")]
     assert "samples/s {} unique, {} trained".format(*map(digits, rates)) in result.stdout
-
-
-def test_what_a_checkpoint_depends_on_can_not_change(watched):
-    result = watched[0].run("resume", "buffer.capacity=64")  # the other keys: test_resume.py
-    assert result.returncode == 2
-    assert result.stderr.startswith("penstock: buffer.capacity can't change on resume")
 
 
 LOAD_WITH_TORCH_ALONE = """
