@@ -72,8 +72,8 @@ KINDS = {
 }
 
 
-LONGEST = ("test_deterministic.py", "test_slurm.py", "test_endings.py", "test_faults.py")
-"""Begun first, so that none is left alone at the end of tests that run several at once."""
+LONGEST = ("test_slurm.py", "test_deterministic.py", "test_endings.py", "test_faults.py")
+"""Begun first, so that none is left alone at the end where several run at once."""
 
 
 class Cli:
