@@ -59,7 +59,7 @@ from penstock.solvers.problem import Problem
 
 
 class Misfits(Problem):
-    '''Draws below `hang` never return, below `crash` end their process, below `stop` raise, from `grow` keep 1 GB.'''
+    '''Draws below `hang` never return, below `crash` end their process, below `stop` raise, from `grow` keep 250 MB.'''
 
     def __init__(self, *, hang: float = 0.0, crash: float = 0.0, stop: float = 0.0, grow: float = 1.0):
         self.hang, self.crash, self.stop, self.grow, self.kept = hang, crash, stop, grow, []
@@ -77,7 +77,7 @@ class Misfits(Problem):
         if x < self.stop:
             raise KeyboardInterrupt("mesh_\\udcff.msh")
         if x >= self.grow:
-            self.kept.append(np.ones(125_000_000))
+            self.kept.append(np.ones(31_250_000))
         yield Sample(inputs={"x": x, "a": np.full(16, x)}, outputs={"u": np.full(16, x * x)})
 """
 SPACE = ParameterSpace(x=Uniform(0.0, 1.0))
@@ -101,7 +101,7 @@ def test_simulations_that_hang_crash_or_raise_fail_alone_and_workers_that_stop_o
             cli,
             "solver.workers=2",
             "solver.timeout_s=6",
-            "solver.memory_mb=800",
+            "solver.memory_mb=250",
             "training.stop_after={simulations: 300}",
         ),
         *(f"problem.{key}={limit!r}" for key, limit in limits.items()),
