@@ -436,7 +436,7 @@ class _Driver:
         for note in self.plan.notes:
             self.console.print(note, soft_wrap=True)
         self.console.print(f"disk: the newest checkpoint takes about {size(checkpoint_bytes)}", soft_wrap=True)
-        if prepared.training.delivered:
+        if prepared.step or prepared.training.delivered:  # all may have gone with a buffer that was not saved
             self.console.print(f"resumed at step {prepared.step}")
 
     def _relative(self) -> str:
