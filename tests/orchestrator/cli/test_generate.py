@@ -273,6 +273,15 @@ def test_ranks_that_a_problem_does_not_take_are_refused_before_they_are_started(
     assert "solves on one rank: give 1" in refusal(generate, bump("solver.ranks=2"), 3, None)
 
 
+@pytest.mark.parametrize("derivatives", [0, 2])
+def test_a_derivative_s_cost_is_printed_against_a_solve(tmp_path, capfd, derivatives):
+    problem = f"{{name: darcy, resolution: 6, medium: log_normal, derivatives: {derivatives}}}"
+    (tmp_path / "mine.yaml").write_text(f"problem: {problem}\n{STOP}")
+    generate(load_config(tmp_path / "mine.yaml", ("solver.strategy=direct",)), 6, None)
+    line = r"^darcy: a further right-hand side of a matrix takes \d+ % of the first one's time$"
+    assert bool(re.search(line, capfd.readouterr().out, re.M)) == (derivatives > 0)
+
+
 @pytest.mark.parametrize("name", ["poisson_polygons", "square_with_holes"])
 def test_meshes_by_gmsh_are_refused_where_it_is_missing_before_anything_is_solved(tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, "gmsh", None)
