@@ -105,6 +105,8 @@ class SolveRecord:
     """Why it took more than one strategy, or what else the user should know; "" where all went well."""
     converged: bool = True
     """Whether it was solved; if not, its simulation failed for the reason."""
+    repeats_matrix: bool = False
+    """Whether it had the matrix of the system before: it was a further right-hand side, as of a derivative."""
 
 
 ACTIVITIES = ("draw", "assembly", "solve", "pack")

@@ -63,7 +63,7 @@ class ChunkBuilder:
         self._room.add(sample)
         self._rows.append((simulation, sample.step, quantiles))
 
-    def note_solve(self, system: LinearSystem, solution: Solution) -> None:
+    def note_solve(self, system: LinearSystem, solution: Solution, *, repeats_matrix: bool) -> None:
         self.solves.append(
             SolveRecord(
                 strategy=solution.strategy,
@@ -73,6 +73,7 @@ class ChunkBuilder:
                 family=system.family,
                 reason=solution.reason,
                 converged=solution.converged,
+                repeats_matrix=repeats_matrix,
             )
         )
 

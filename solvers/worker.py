@@ -167,7 +167,7 @@ class SolverWorker:
             run.is_retried |= solver.num_retried > num_retried
             solve_seconds += solution.seconds
             chunk.decisions = [decision for decision in solver.decisions if decision not in lease.decisions]
-            chunk.note_solve(system, solution)
+            chunk.note_solve(system, solution, repeats_matrix=solver.repeats_matrix)
             if not solution.converged:
                 of_family = "" if system.family == LinearSystem.family else f"family {system.family!r}: "
                 raise SolveError(of_family + solution.reason)
@@ -191,7 +191,7 @@ class SolverWorker:
                         run.go_on_with(partial(solve, run, system))
                         continue
                     solve_seconds += solution.seconds
-                    chunk.note_solve(system, solution)
+                    chunk.note_solve(system, solution, repeats_matrix=True)  # else it would not have been kept
                     run.go_on_with(lambda solution=solution: solution)
 
         self._on_begin(lease.number, None)
