@@ -88,6 +88,13 @@ def test_every_python_block_runs(page, tmp_path, monkeypatch):
             assert measure(cls(), 2).failed == {}
 
 
+def test_the_first_class_of_the_tutorial_has_the_lines_of_its_title():
+    page = (ROOT / "docs" / "custom-problem.md").read_text()
+    title, _, rest = page.partition("\n")
+    code = rest[rest.index("\nclass ") :].partition("```")[0]
+    assert len([line for line in code.splitlines() if line.strip()]) <= int(re.search(r"\d+", title)[0])
+
+
 @pytest.mark.slow  # 300 simulations and their training, as the page has them
 def test_what_trains_from_python_does():
     """In a separate process, without Ray in it, after the other blocks of the page."""
