@@ -73,6 +73,8 @@ def main() -> None:
     options = add(chaos, "a run that is killed, stopped, starved and scaled, beside undisturbed ones")
     options.add_argument("--faults", type=_positive, default=30, help="faults in the run (30)")
     options.add_argument("--seed", type=int, default=0, help="of the faults and of the run (0)")
+    options = add(soak, "half an hour at full speed: memory of each process, and which files grow")
+    options.add_argument("--minutes", type=float, default=30.0, help="time of training (30)")
 
     arguments = parser.parse_args()
     try:
@@ -210,6 +212,13 @@ def chaos(arguments: argparse.Namespace) -> None:
     from benchmarks.chaos.page import run
 
     run(arguments.faults, arguments.seed)
+
+
+def soak(arguments: argparse.Namespace) -> int:
+    """The exit status: 1 where the memory of a process has grown."""
+    from benchmarks.chaos.soak import run
+
+    return run(arguments.minutes)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import zmq
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
-from penstock.messages import CHUNKS_UNDER_WAY, Chunk, Lease, LeaseEnd
-from penstock.solvers.chunk_builder import CHUNK_BYTES
+from penstock.machine import keep_freed_arrays
+from penstock.messages import CHUNK_BYTES, CHUNKS_UNDER_WAY, Chunk, Lease, LeaseEnd
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
@@ -80,6 +80,7 @@ class ReadyChunks:
 
 def serve(endpoint: Endpoint, name: str, side: int) -> None:
     """Send what a worker makes of samples that cost nothing."""
+    keep_freed_arrays()  # as a worker of a run does
     worker = worker_of(Canned(side))
     with Sender(endpoint, name, worker_bytes(worker.problem)) as sender:
         for lease in sender.leases():
@@ -90,6 +91,7 @@ def serve(endpoint: Endpoint, name: str, side: int) -> None:
 
 def serve_ready(endpoint: Endpoint, name: str, side: int) -> None:
     """Send chunks of the size of a worker's that are there already, with the ids of the lease."""
+    keep_freed_arrays()
     problem = Canned(side)
     ready = ReadyChunks(problem, max(1, CHUNK_BYTES // problem.layout.sample_bytes))
     with Sender(endpoint, name, worker_bytes(problem)) as sender:

@@ -16,6 +16,7 @@ from penstock.messages import ACTIVITIES, Lease
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.solving import Solving
+from penstock.solvers import measurement
 from penstock.solvers.problems import PROBLEMS
 
 WARM_UP = 4  # simulations, in which `auto` decides and what serves all simulations is built
@@ -24,8 +25,9 @@ INTRODUCTION = """
 Each problem with its default options was solved for about {seconds:g} seconds by one worker as in a run, with the
 default `strategy: auto` and accuracy, after {warm_up} simulations in which `auto` decided. "assembly" is all that
 `simulate` does itself: assembly, evaluation, and for problems without systems the whole scheme. "solve" is the time in
-`solve`, its check included.
+`solve`, its check included. "unknowns" are those of the largest system in {drawn} draws.
 """
+DRAWN = 2  # in which unknowns are counted
 
 
 @dataclass
@@ -40,18 +42,20 @@ class Tally:
     strategies: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Number of systems by family and by the strategy that solved them."""
 
-    def row(self, name: str, total: float) -> list[str]:
+    def row(self, name: str, total: float, unknowns: str) -> list[str]:
         """The row of the table.
 
         Args:
             name: of the problem.
             total: seconds that the simulations took.
+            unknowns: as the table says them.
         """
         busy = sum(self.seconds.values()) or 1.0
         chosen = dict.fromkeys(strategy for (_, strategy), _ in self.strategies.most_common())
         return [
             name,
             f"{self.num_samples / total:.3g}",
+            unknowns,
             f"{sum(self.strategies.values()) / max(1, self.num_samples):.3g}",
             *(f"{100 * self.seconds[activity] / busy:.0f} %" for activity in ACTIVITIES),
             ", ".join(chosen) or "-",
@@ -101,7 +105,13 @@ def measure(name: str, seconds: float) -> list[str]:
             tally.seconds.update(chunk.seconds)
             tally.strategies.update((solve.family, solve.strategy) for solve in chunk.solves)
         first += WINDOW
-    return tally.row(name, total)
+    return tally.row(name, total, unknowns(name))
+
+
+def unknowns(name: str) -> str:
+    """Unknowns of the largest system in a few draws of a problem, "-" where there are none."""
+    systems = measurement.measure(Solving.of(config_of(name)).problem, DRAWN).systems
+    return f"{max(met.most for met in systems.values()):,}" if systems else "-"
 
 
 def run(names: list[str], seconds: float) -> None:
@@ -118,7 +128,7 @@ def run(names: list[str], seconds: float) -> None:
     for name in names_of(names):
         print(name, file=sys.stderr, flush=True)
         rows.append(measure(name, seconds))
-    header = ["problem", "samples/s", "systems per sample", *ACTIVITIES, "solved by", "failed"]
-    introduction = INTRODUCTION.format(seconds=seconds, warm_up=WARM_UP)
+    header = ["problem", "samples/s", "unknowns", "systems per sample", *ACTIVITIES, "solved by", "failed"]
+    introduction = INTRODUCTION.format(seconds=seconds, warm_up=WARM_UP, drawn=DRAWN)
     command = " ".join(["problems", *names])
     report("problems.md", "Problems: samples per second on one core", introduction, header, rows, command)

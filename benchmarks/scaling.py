@@ -24,12 +24,14 @@ from penstock.orchestrator.solving import Solving
 NAMES = ["darcy", "heat", "cavity", "navier_stokes"]
 WARM_UP_S = 5.0  # `auto` decides, and what serves all simulations is built
 ENDLESS = 10_000_000
+LEAST = 0.95
 INTRODUCTION = """
 Samples per second of each problem with its default options, over {seconds:g} seconds after a warm-up of {warm_up:g}
 seconds. "run" is the stream of a run without its learner: workers that Ray starts, whose chunks this process takes and
-drops. "plain" is the same worker in separate processes without Ray or a stream: their ratio is what the machine
-allows. Cores that are two threads of one allow less than two. The measurements were made one after the other, while
-{load:.1f} processes ran on average.
+drops. "plain" is the same worker in separate processes without Ray or a stream: that is what the solvers can make, and
+the ratio of two to one what the machine allows. Of what they can make at least {least:g} is wanted to come through the
+stream, which carries many times as much (`transport`). Cores that are two threads of one allow less than two. The
+measurements were made one after the other, while {load:.1f} processes ran on average.
 """
 
 
@@ -121,10 +123,11 @@ def run(names: list[str], seconds: float) -> None:
                 loads.append(os.getloadavg()[0])
                 print(f"{name}: {measure.__name__}({num}): {rates[-1]:.3g} samples/s", file=sys.stderr, flush=True)
         run_1, run_2, plain_1, plain_2 = rates
-        ratios = [run_2 / run_1, plain_2 / plain_1, run_2 / plain_2]
+        ratios = [run_2 / run_1, plain_2 / plain_1, run_1 / plain_1, run_2 / plain_2]
         rows.append([name, *(f"{rate:.3g}" for rate in rates), *(f"{ratio:.2f}" for ratio in ratios)])
-    header = ["problem", "run, 1", "run, 2", "plain, 1", "plain, 2", "run 2 / 1", "plain 2 / 1", "run 2 / plain 2"]
+    header = ["problem", "run, 1", "run, 2", "plain, 1", "plain, 2", "run 2 / 1", "plain 2 / 1"]
+    header += ["run 1 / plain 1", "run 2 / plain 2"]
     load = sum(loads) / len(loads)
-    introduction = INTRODUCTION.format(seconds=seconds, warm_up=WARM_UP_S, load=load)
+    introduction = INTRODUCTION.format(seconds=seconds, warm_up=WARM_UP_S, least=LEAST, load=load)
     command, place = " ".join(["scaling", *names]), f"{os.cpu_count()} cores"
     report("scaling.md", "Two workers against one, without a learner", introduction, header, rows, command, place)

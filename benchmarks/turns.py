@@ -1,4 +1,4 @@
-"""Two ways to do the same, timed in turns."""
+"""Several ways to do the same, timed in turns."""
 
 from __future__ import annotations
 
@@ -13,29 +13,42 @@ import numpy as np
 from penstock.errors import PenstockError
 
 FEWEST = 3  # rounds
+HEADER = ("ours/peer", "in single rounds")
+EXPLANATION = """
+"ours/peer" is the quotient of the two rates beside it; "in single rounds" has the quartiles of the quotients that
+single rounds gave, and the number of rounds.
+"""
 
 
 @dataclass(frozen=True)
 class Turns:
-    """CPU seconds of ours and of a peer, one number per round."""
+    """CPU seconds of ours, the first arm, and of its peers, [rounds, arms]."""
 
-    ours: np.ndarray
-    peer: np.ndarray
+    times: np.ndarray
 
     @property
-    def ratio(self) -> float:
-        """How many times as fast ours is: the median over rounds."""
-        return float(np.median(self.peer / self.ours))
+    def medians(self) -> np.ndarray:
+        """The median over rounds of each arm's CPU seconds, [arms]."""
+        return np.median(self.times, axis=0)
+
+    def cells(self, peer: int) -> list[str]:
+        """What a row says under `HEADER`: how many times as fast ours is.
+
+        Args:
+            peer: the peer's arm.
+        """
+        ours, peers = self.medians[[0, peer]]
+        low, high = np.quantile(self.times[:, peer] / self.times[:, 0], [0.25, 0.75])
+        return [f"{peers / ours:.2f}x", f"{low:.2f}-{high:.2f}, {len(self.times)}"]
 
 
-def in_turns(ours: Callable[[Any], Any], peer: Callable[[Any], Any], draws: Iterable[Any], *, seconds: float) -> Turns:
-    """Time both on one draw after the other; each begins every second round.
+def in_turns(arms: Sequence[Callable[[Any], Any]], draws: Iterable[Any], *, seconds: float) -> Turns:
+    """Time all arms on one draw after the other; each begins in its turn.
 
     Times are CPU seconds of this process, which other processes on its core disturb least.
 
     Args:
-        ours: takes a draw.
-        peer: likewise.
+        arms: each takes a draw; ours first.
         draws: enough of them.
         seconds: after which no further round begins, except to make three.
     """
@@ -44,14 +57,14 @@ def in_turns(ours: Callable[[Any], Any], peer: Callable[[Any], Any], draws: Iter
     for draw in draws:
         if len(rounds) >= FEWEST and time.process_time() - began > seconds:
             break
-        arms = [(0, ours), (1, peer)]
-        times = [0.0, 0.0]
-        for number, run in arms if len(rounds) % 2 else reversed(arms):
+        times = [0.0] * len(arms)
+        for turn in range(len(arms)):
+            number = (len(rounds) + turn) % len(arms)
             start = time.process_time()
-            run(draw)
+            arms[number](draw)
             times[number] = time.process_time() - start
         rounds.append(times)
-    return Turns(*np.array(rounds).T)
+    return Turns(np.array(rounds))
 
 
 class OfProblem(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 
+from penstock.files.patience import Patience
 from penstock.layout import Layout
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.checkpoints.saver import Saver
@@ -65,10 +66,17 @@ class Learner:
         ingest = Ingest(order.source(stream), buffer, layout, settings.rate_limiter(), limit)
         feed = order.batches(ingest, step.surrogate.device, settings.batch_size)
         self._store = store or PlainStore()
+        self._patience = Patience(self.note)
         self._saver: Saver | None = None
         if self._store.checkpoints is not None:
-            keep, with_buffer = settings.checkpoints_kept, settings.saves_buffer
-            self._saver = Saver(self._store.checkpoints, ingest, keep=keep, with_buffer=with_buffer)
+            self._saver = Saver(
+                self._store.checkpoints,
+                ingest,
+                keep=settings.checkpoints_kept,
+                with_buffer=settings.saves_buffer,
+                staging=self._store.staging,
+                patience=self._patience,
+            )
         self.trainer = Trainer(step, feed, ingest, settings, saver=self._saver)
         self.ingest = ingest
         self._order = order
@@ -110,7 +118,7 @@ class Learner:
             collected = self._collector.run(self._stop.is_set)
             if collected is None:
                 return False
-            self._store.write_validation(collected, layout)
+            self._patience.write(lambda: self._store.write_validation(collected, layout))
         if self._tries_export and self._order.must_repeat:
             self._export_trial.join()  # both may draw random numbers
         if collected is not None:
@@ -130,6 +138,8 @@ class Learner:
             self._stop.set()  # ends the ingest thread
         if has_thread:
             self.ingest.join()
+        if self._saver is not None:
+            self._saver.finish(self.trainer.step, self.trainer.checkpoint_state)
 
     def stop(self) -> None:
         """Have training save a checkpoint at the next step and end."""

@@ -142,7 +142,7 @@ class Trainer:
                 self.train_seconds = seconds_before + now - started - self._compile_seconds
                 if now - last_reading >= LOSS_READ_EVERY_S and self._read_loss():
                     last_reading = now
-                if now - last_checkpoint >= self.settings.checkpoint_every_s and not self._is_writing():
+                if self._may_save(now - last_checkpoint >= self.settings.checkpoint_every_s):
                     self._complete_and_save(should_stop)
                     self.feed.release()
                     last_validation = last_checkpoint = time.monotonic()
@@ -160,7 +160,7 @@ class Trainer:
         due = time.monotonic() + self.settings.checkpoint_every_s
 
         def stop_or_save() -> bool:
-            return should_stop() or (time.monotonic() >= due and not self._is_writing())
+            return should_stop() or self._may_save(time.monotonic() >= due)
 
         while not self.feed.wait_for_population(stop_or_save):
             if should_stop():
@@ -262,8 +262,11 @@ class Trainer:
         self._validate_now(should_stop)
         self._save()
 
-    def _is_writing(self) -> bool:
-        return self.saver is not None and self.saver.is_writing
+    def _may_save(self, is_due: bool) -> bool:
+        """Whether a checkpoint is due or owed, and none is being written."""
+        if self.saver is None:
+            return is_due
+        return not self.saver.is_writing and (is_due or self.saver.owes())
 
     def _save(self) -> None:
         if self.saver is None:

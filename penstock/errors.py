@@ -51,6 +51,16 @@ class ConnectionLost(WorkerDied):
     """
 
 
+class DiskFault(PenstockError):
+    """A disk that stayed full or out of order.
+
+    Nothing is wrong with the run: it goes on from its newest checkpoint.
+    """
+
+    def __init__(self, message: str, *, exit_code: int = 1):
+        super().__init__(message, exit_code=exit_code)
+
+
 class Refused(ValueError):
     """A value from a user's code that penstock cannot use.
 

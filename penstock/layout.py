@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import unicodedata
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from keyword import iskeyword
@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from penstock.arrays.brought_along import INDEX, brought_along
-from penstock.arrays.conversion import DTYPE, as_numbers, require_kept
-from penstock.arrays.ragged import Ragged, Rows, joined
-from penstock.errors import Refused
+from penstock.arrays.brought_along import INDEX
+from penstock.arrays.conversion import DTYPE
+from penstock.arrays.ragged import Ragged, Rows
+from penstock.arrays.room import Room
 from penstock.geometry import Geometry, Grid
 
 RESERVED_NAMES = ("simulation", "step", "relative_l2", "self")  # columns of the stores that hold samples
@@ -313,67 +313,20 @@ class Layout:
             Refused: a quantity is missing, misshapen, not finite, no real number, or one that float32 does not hold,
                 a name is none of a FieldSpec, or a geometry is not one; the message names it.
         """
-        rows = [self._packed(sample) for sample in samples]
-        return rows[0] if len(rows) == 1 else {name: joined([row[name] for row in rows]) for name in self.blocks}
+        room = Room(self, len(samples))
+        for sample in samples:
+            room.add(sample)
+        return room.arrays()
 
     @cached_property
-    def _names(self) -> frozenset[str]:
+    def names(self) -> frozenset[str]:
+        """The names of all quantities."""
         return frozenset(spec.name for spec in (*self.inputs, *self.outputs))
 
-    def _require_names(self, names: Set[str], sample: Sample) -> None:
-        """Raise Refused unless these are the names of the FieldSpecs.
-
-        `Sample.time` may be there beside them.
-        """
-        missing, surplus = self._names - names, (sample.inputs.keys() | sample.outputs.keys()) - self._names
-        faults = []
-        if missing:
-            faults.append(f"lacks {', '.join(map(repr, sorted(missing)))}")
-        if surplus:
-            faults.append(f"has {', '.join(map(repr, sorted(surplus)))}, which no FieldSpec names")
-        if faults:
-            raise Refused(f"the sample {', and '.join(faults)}")
-
-    @np.errstate(over="ignore")  # a value beyond float32 becomes infinite, and is refused
-    def _packed(self, sample: Sample) -> dict[str, Rows]:
-        arrays = {}
-        for geometry in self.geometries:
-            arrays |= brought_along(geometry, sample.geometry)
-        if surplus := sample.geometry.keys() - arrays.keys():
-            known = ", ".join(arrays) or "none"
-            raise Refused(f"the sample's geometry has {sorted(surplus)}, and its fields' geometries take {known}")
-        if both := sample.inputs.keys() & sample.outputs.keys():
-            raise Refused(f"{', '.join(sorted(both))} is among both the inputs and the outputs of the sample")
-        # By name, because `problem.swap` changes roles and leaves the samples as they are.
-        values = {**({} if sample.time is None else {"time": sample.time}), **sample.inputs, **sample.outputs}
-        if values.keys() != self._names:
-            self._require_names(values.keys(), sample)
-        for block in (*self.input_blocks, *self.output_blocks):
-            shape, outside = block.shape[1:], None
-            if arrays and block.on is not None and block.on.travelling:
-                weights = arrays[block.on.named("weights")][0]
-                shape, outside = weights.shape, None if block.is_ragged else weights == 0
-            packed = np.empty((block.shape[0], *shape), DTYPE)
-            for spec in block.specs:
-                value = values[spec.name]
-                if type(value) is not np.ndarray or value.dtype.kind != "f":
-                    value = as_numbers(spec.name, value)
-                expected = shape if spec.components == 1 else (spec.components, *shape)
-                if value.shape != expected:
-                    raise Refused(f"{spec.name!r} has shape {value.shape}, its FieldSpec says {expected}")
-                if outside is not None:
-                    value = np.where(outside, 0, value)
-                channel = block.channels[spec.name]
-                packed[channel] = value
-                kept = packed[channel]
-                if outside is not None:
-                    value, kept = value[..., ~outside], kept[..., ~outside]
-                require_kept(spec.name, value, kept)
-            arrays[block.name] = packed
-        return {
-            name: Ragged.of([arrays[name]]) if block.is_ragged else arrays[name][None]
-            for name, block in self.blocks.items()
-        }
+    @cached_property
+    def travelling(self) -> tuple[Geometry, ...]:
+        """The geometries that each sample brings arrays along for."""
+        return tuple(geometry for geometry in self.geometries if geometry.travelling)
 
 
 def _grouped(role: Literal["input", "output"], specs: Sequence[FieldSpec], *, fields: str, scalars: str) -> list[Block]:

@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import resource
+import time
 from pathlib import Path
 
 # Of mallopt(3).
@@ -20,6 +21,28 @@ def processor() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def identity_of(pid: int) -> str | None:
+    """What no other process of any machine has; None if there is none of this id.
+
+    The time of day at which a process began would not do: it moves when the clock is set.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {_start_ticks(pid)}"
+    except OSError:
+        return None
+
+
+def age_s() -> float:
+    """Seconds since this process began, whatever the clock was set to meanwhile."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - _start_ticks(os.getpid()) / os.sysconf("SC_CLK_TCK")
+
+
+def _start_ticks(pid: int) -> int:
+    """Ticks from the boot of the machine to the start of a process, see proc(5)."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 def use_one_core() -> None:

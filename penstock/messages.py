@@ -105,6 +105,8 @@ class SolveRecord:
     """Why it took more than one strategy, or what else the user should know; "" where all went well."""
     converged: bool = True
     """Whether it was solved; if not, its simulation failed for the reason."""
+    repeats_matrix: bool = False
+    """Whether it had the matrix of the system before: it was a further right-hand side, as of a derivative."""
 
 
 ACTIVITIES = ("draw", "assembly", "solve", "pack")
@@ -115,6 +117,11 @@ solves no system.
 """
 
 
+CHUNK_BYTES = 4_000_000
+"""Size at which a worker sends a chunk.
+
+A chunk costs about as much as the copying of 1 MB, so samples travel together. Larger chunks leave the caches.
+"""
 CHUNKS_UNDER_WAY = 3
 """The most chunks of a worker that were sent and not taken."""
 

@@ -136,6 +136,22 @@ class News:
     notes: tuple[str, ...] = ()
     """Lines for people."""
 
+    def __add__(self, later: News) -> News:
+        return News(**{each.name: getattr(self, each.name) + getattr(later, each.name) for each in fields(self)})
+
+
+@dataclass(frozen=True)
+class Word:
+    """A call of the learner that must come once and in turn.
+
+    The network may lose it, or bring it twice.
+    """
+
+    number: int
+    """Counted from 1."""
+    method: str
+    arguments: tuple[Any, ...]
+
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerStatus:
@@ -151,6 +167,10 @@ class LearnerStatus:
     """Training has ended, and its last checkpoint is on the disk."""
     cause: str | None = None
     """Cause of the end of training."""
+    number: int = 0
+    """Statuses of this learner, with this one."""
+    heard: int = 0
+    """Number of the last word of the driver that has come."""
 
 
 class _Json:

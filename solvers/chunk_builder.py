@@ -7,13 +7,10 @@ import time
 import numpy as np
 
 from penstock.arrays.conversion import DTYPE
-from penstock.arrays.ragged import Rows, joined
+from penstock.arrays.room import Room
 from penstock.layout import Sample
-from penstock.messages import ACTIVITIES, Chunk, Decision, SolveRecord
+from penstock.messages import ACTIVITIES, CHUNK_BYTES, Chunk, Decision, SolveRecord
 from penstock.solvers.problem import LinearSystem, Problem, Solution
-
-# A chunk has its cost whatever its size, so samples travel together, in chunks of this size.
-CHUNK_BYTES = 1_000_000
 
 
 class ChunkBuilder:
@@ -27,6 +24,8 @@ class ChunkBuilder:
 
     def __init__(self, problem: Problem, design: str, max_seconds: float):
         self._layout = problem.layout
+        dense_bytes = sum(block.num_bytes for block in self._layout.blocks.values() if not block.is_ragged)
+        self._most_rows = -(-CHUNK_BYTES // dense_bytes) if dense_bytes else 1
         self._num_quantiles = len(problem.quantile_names)
         self._max_seconds = max_seconds
         self.design = design
@@ -49,8 +48,8 @@ class ChunkBuilder:
 
     def _clear(self) -> None:
         self.seconds = dict.fromkeys(ACTIVITIES, 0.0)
-        self._rows: list[tuple[int, int, np.ndarray, dict[str, Rows]]] = []
-        self._num_bytes = 0
+        self._rows: list[tuple[int, int, np.ndarray]] = []  # simulation, step, quantiles
+        self._room: Room | None = None  # for the rows' arrays, once there is a row
         self.restart_clock()
         self.finished: list[int] = []
         self.failed: dict[int, str] = {}
@@ -59,11 +58,12 @@ class ChunkBuilder:
         self.retried = 0
 
     def add(self, simulation: int, sample: Sample, quantiles: np.ndarray) -> None:
-        arrays = self._layout.pack([sample])
-        self._rows.append((simulation, sample.step, quantiles, arrays))
-        self._num_bytes += sum(array.nbytes for array in arrays.values())
+        if self._room is None:
+            self._room = Room(self._layout, self._most_rows)
+        self._room.add(sample)
+        self._rows.append((simulation, sample.step, quantiles))
 
-    def note_solve(self, system: LinearSystem, solution: Solution) -> None:
+    def note_solve(self, system: LinearSystem, solution: Solution, *, repeats_matrix: bool) -> None:
         self.solves.append(
             SolveRecord(
                 strategy=solution.strategy,
@@ -73,32 +73,34 @@ class ChunkBuilder:
                 family=system.family,
                 reason=solution.reason,
                 converged=solution.converged,
+                repeats_matrix=repeats_matrix,
             )
         )
 
     def fail(self, simulation: int, reason: str) -> None:
-        self._rows = [row for row in self._rows if row[0] != simulation]
-        self._num_bytes = sum(array.nbytes for *_, arrays in self._rows for array in arrays.values())
+        kept = [number for number, row in enumerate(self._rows) if row[0] != simulation]
+        if len(kept) < len(self._rows):
+            self._room.keep(kept)
+            self._rows = [self._rows[number] for number in kept]
         self.failed[simulation] = reason
 
     def is_empty(self) -> bool:
         return not (self._rows or self.finished or self.failed)
 
     def is_due(self) -> bool:
-        return self._num_bytes >= CHUNK_BYTES or (
-            not self.is_empty() and time.monotonic() - self._since >= self._max_seconds
-        )
+        if self._room is not None and self._room.num_bytes >= CHUNK_BYTES:
+            return True
+        return not self.is_empty() and time.monotonic() - self._since >= self._max_seconds
 
     def take(self, blocked_seconds: float, outgrown_bytes: int | None) -> Chunk:
         """The gathered samples as a chunk; the next one starts empty."""
-        rows = [arrays for *_, arrays in self._rows]
         chunk = Chunk(
             design=self.design,
-            arrays={name: joined([row[name] for row in rows]) for name in rows[0]} if rows else self._layout.empty(),
+            arrays=self._layout.empty() if self._room is None else self._room.arrays(),
             simulations=np.array([simulation for simulation, *_ in self._rows], np.int64),
             steps=np.array([step for _, step, *_ in self._rows], np.int64),
-            quantiles=np.array([quantiles for *_, quantiles, _ in self._rows], DTYPE).reshape(
-                len(rows), self._num_quantiles
+            quantiles=np.array([quantiles for *_, quantiles in self._rows], DTYPE).reshape(
+                len(self._rows), self._num_quantiles
             ),
             finished=tuple(self.finished),
             failed=dict(self.failed),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
-from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError
 from penstock.messages import ACTIVITIES, Chunk, Lease
@@ -15,15 +14,38 @@ from penstock.solvers.linear.reasons import is_symmetric
 from penstock.solvers.problem import LinearSystem, Problem, Solution
 from penstock.solvers.worker import SolverWorker
 
-if TYPE_CHECKING:
-    from petsc4py import PETSc
-
 RTOL = 1e-8  # of the direct solutions, as in validation
-FEWEST = 3  # times that a median is taken of
+FEWEST, MOST = 3, 1000  # times that a median is taken of
 
 
 @dataclass
-class Systems:
+class MatrixTimes:
+    """What systems took, by whether their matrix was new."""
+
+    kept_seconds: list[float] = field(default_factory=list)
+    """Time to solve each that had the matrix of the system before."""
+    new_seconds: list[float] = field(default_factory=list)
+    """Time to solve each with another matrix, without the first, for which a solver also sets itself up."""
+
+    def add(self, seconds: float, *, repeats_matrix: bool) -> None:
+        """Count a system; beyond MOST of either kind none is."""
+        times = self.kept_seconds if repeats_matrix else self.new_seconds
+        if len(times) < MOST:
+            times.append(seconds)
+
+    @property
+    def kept_share(self) -> float | None:
+        """The median time of a further right-hand side over that of a new matrix.
+
+        None where there were fewer than FEWEST of either, whose times would say more of the machine.
+        """
+        if min(len(self.kept_seconds), len(self.new_seconds)) < FEWEST:
+            return None
+        return median(self.kept_seconds) / median(self.new_seconds)
+
+
+@dataclass(kw_only=True)
+class Systems(MatrixTimes):
     """The systems of one family that were met."""
 
     fewest: int
@@ -36,20 +58,6 @@ class Systems:
     """Whether the first one is symmetric."""
     count: int = 0
     """Number of systems."""
-    kept_seconds: list[float] = field(default_factory=list)
-    """Time to solve each that had the matrix of the system before."""
-    new_seconds: list[float] = field(default_factory=list)
-    """Time to solve each with another matrix, without the first, for which a solver also sets itself up."""
-
-    @property
-    def kept_share(self) -> float | None:
-        """The median time of a further right-hand side over that of a new matrix.
-
-        None where there were fewer than FEWEST of either, whose times would say more of the machine.
-        """
-        if min(len(self.kept_seconds), len(self.new_seconds)) < FEWEST:
-            return None
-        return median(self.kept_seconds) / median(self.new_seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,18 +117,16 @@ class _Noting(LinearSolver):
     def __init__(self):
         super().__init__(Direct(), rtol=RTOL)
         self.met: dict[str, Systems] = {}
-        self._before: tuple[PETSc.Mat, int] | None = None  # the last matrix, with the state of its values
 
     def __call__(self, system: LinearSystem) -> Solution:
-        size, matrix = system.A.getSize()[0], (system.A, system.A.stateGet())
+        size = system.A.getSize()[0]
         if system.family not in self.met:
-            self.met[system.family] = Systems(size, size, system.is_spd, is_symmetric(system))
+            self.met[system.family] = Systems(
+                fewest=size, most=size, is_spd=system.is_spd, is_symmetric=is_symmetric(system)
+            )
         met = self.met[system.family]
         met.fewest, met.most, met.count = min(met.fewest, size), max(met.most, size), met.count + 1
         solution = super().__call__(system)
-        if matrix == self._before:
-            met.kept_seconds.append(solution.seconds)
-        elif met.count > 1:
-            met.new_seconds.append(solution.seconds)
-        self._before = matrix
+        if met.count > 1:
+            met.add(solution.seconds, repeats_matrix=self.repeats_matrix)
         return solution

@@ -23,7 +23,7 @@ from penstock.messages import Chunk, Lease
 from penstock.solvers.chunk_builder import ChunkBuilder
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.block_factor import SIDES
-from penstock.solvers.parameters.space import generator_of
+from penstock.solvers.parameters.space import Seed, seeds_of
 from penstock.solvers.problem import (
     InterleavedProblem,
     LinearSystem,
@@ -143,11 +143,12 @@ class SolverWorker:
             sorter.reset()
         solver.adopt(lease.decisions, may_try=lease.may_try)
         sorter.begin(lease.simulations, gains_from_order=solver.gains_from_order)
-        for simulation in lease.simulations:
+        seeds = seeds_of(self.seed, lease.design, lease.simulations)
+        for simulation, seed in zip(lease.simulations, seeds, strict=True):
             self._on_begin(lease.number, simulation)
             chunk.begin_lap()
             try:
-                parameters, quantiles[simulation] = self._draw(lease.design, simulation)
+                parameters, quantiles[simulation] = self._draw(lease.design, simulation, seed)
                 draws[simulation] = parameters
                 sorter.add(simulation, parameters)
             except BaseException as error:  # one bad draw must not end a run of thousands: counted in `failed`
@@ -166,7 +167,7 @@ class SolverWorker:
             run.is_retried |= solver.num_retried > num_retried
             solve_seconds += solution.seconds
             chunk.decisions = [decision for decision in solver.decisions if decision not in lease.decisions]
-            chunk.note_solve(system, solution)
+            chunk.note_solve(system, solution, repeats_matrix=solver.repeats_matrix)
             if not solution.converged:
                 of_family = "" if system.family == LinearSystem.family else f"family {system.family!r}: "
                 raise SolveError(of_family + solution.reason)
@@ -190,7 +191,7 @@ class SolverWorker:
                         run.go_on_with(partial(solve, run, system))
                         continue
                     solve_seconds += solution.seconds
-                    chunk.note_solve(system, solution)
+                    chunk.note_solve(system, solution, repeats_matrix=True)  # else it would not have been kept
                     run.go_on_with(lambda solution=solution: solution)
 
         self._on_begin(lease.number, None)
@@ -214,18 +215,16 @@ class SolverWorker:
         if not chunk.is_empty():
             yield from self._send(chunk, lease.number)
 
-    def _draw(self, design: str, simulation: int) -> tuple[Parameters, np.ndarray]:
+    def _draw(self, design: str, simulation: int, seed: Seed) -> tuple[Parameters, np.ndarray]:
         """The parameters of a simulation, and their quantiles."""
-        generator = generator_of(self.seed, design, simulation)
         if design in self._point_sets:
             point = self._point_sets[design].point(simulation)
-            return self.problem.at_quantiles(point, generator), point
-        if not self.problem.draws_from_space:
-            return self.problem.draw_numbered(self.seed, design, simulation), self._quantiles(generator)
-        beginning = generator.bit_generator.state  # a second generator would cost five times as much
-        parameters = self.problem.draw(generator)
-        generator.bit_generator.state = beginning
-        return parameters, self._quantiles(generator)
+            return self.problem.at_quantiles(point, seed.generator()), point
+        if self.problem.draws_from_space:
+            parameters = self.problem.draw(seed.generator())
+        else:
+            parameters = self.problem.draw_numbered(self.seed, design, simulation)
+        return parameters, self._quantiles(seed.generator())
 
     def _quantiles(self, generator: np.random.Generator) -> np.ndarray:
         """The quantiles of a draw.

@@ -1,1 +1,1 @@
-"""Runs that are disturbed on purpose, with faults by a seeded plan."""
+"""Runs of the command line watched from outside: disturbed ones, and a long one."""

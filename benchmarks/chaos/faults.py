@@ -11,17 +11,19 @@ import signal
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
 import psutil
 
 from benchmarks.chaos.disturbed import DIE, HANG, LEAK, RAISE, REST
-from benchmarks.chaos.run import WORKERS, Run
+from benchmarks.chaos.run import HAS_OWN_DISK, WORKERS, Run
 
 SIMULATIONS_PER_FAULT = 200  # with their rests, as many last longer than most recoveries
 MOST_BETWEEN = 20  # simulations delivered between a recovery and the next fault
 STOPPED_S = 5.0
+FULL_S = 20.0
 
 
 def solver_killed(run: Run, random: Random) -> None:
@@ -100,6 +102,21 @@ def driver_terminated(run: Run, random: Random) -> None:
     run.resume()
 
 
+def disk_filled(run: Run, random: Random) -> None:
+    """The disk of the run folder full for 20 s."""
+    before = run.count("learner died")
+    filler, end = run.path.resolve().parent / "filler", time.monotonic() + FULL_S
+    with filler.open("wb", buffering=0) as file:
+        while time.monotonic() < end:
+            with suppress(OSError):
+                while True:  # also what is freed meanwhile
+                    file.write(b"x" * 512)
+            time.sleep(0.02)
+    filler.unlink()
+    if run.count("learner died") > before:
+        raise run.wrong("the learner died of a full disk")
+
+
 def control_service_killed(run: Run, random: Random) -> None:
     """SIGKILL of Ray's control service, then `penstock resume`."""
     (service,) = (p for p in psutil.Process(run.process.pid).children() if p.name() == "gcs_server")
@@ -112,6 +129,7 @@ Kind = Callable[[Run, Random], None]
 KINDS: tuple[Kind, ...] = (
     *(solver_killed, solver_stopped, simulation_hangs, solver_dies_at_its_start, solver_leaks, simulation_raises),
     *(learner_killed, learner_stopped, workers_scaled, driver_killed, driver_terminated, control_service_killed),
+    *((disk_filled,) if HAS_OWN_DISK else ()),
 )
 
 

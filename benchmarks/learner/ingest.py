@@ -11,9 +11,9 @@ from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.buffers.policies import Reservoir
-from penstock.learner.ladder.samples import CHUNK_BYTES
 from penstock.learner.ladder.section import Section, Target
 from penstock.learner.ladder.timing import MIN_ROUNDS, Rounds, seconds_of
+from penstock.messages import CHUNK_BYTES
 from penstock.report import markdown
 
 ROW_BYTES = (4_000_000, 400_000, 32_768)

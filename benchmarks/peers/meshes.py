@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.peers.loops import flows, solids
 from benchmarks.solvers.report import report
-from benchmarks.turns import chosen, in_turns
+from benchmarks.turns import EXPLANATION, HEADER, chosen, in_turns
 from penstock.errors import PenstockError
 from penstock.machine import keep_freed_arrays
 from penstock.orchestrator.config.config import Config
@@ -36,9 +36,9 @@ interpolation; a matrix that stays is factored once), values reach the mesh's or
 solver is the fastest of those that fit, tried on {compared} draws; CG goes to a relative residual of {rtol:g}, which is
 about our accuracy of 1e-4. Ours is solved as in a run, by `strategy: auto`, with every solution checked, after
 {seconds:g} CPU seconds or {warm_up} draws in which it decides, at least {compared}. A row is one draw after the other,
-solved by both in turns in one process on one core, for about {seconds:g} CPU seconds: medians, in CPU seconds of the
-process, draws and packing left out. "difference" is the largest relative one of the two in those {compared} draws, in
-L2 over all samples.
+solved by both in turns in one process on one core, for about {seconds:g} CPU seconds in all: rates are those of the
+median draw, in CPU seconds of the process, draws and packing left out. {explanation} "difference" is the largest
+relative one of the two in those {compared} draws, in L2 over all samples.
 """
 
 
@@ -115,15 +115,15 @@ def compare(contest: Contest, seconds: float, options: Mapping[str, Any]) -> lis
         raise PenstockError(f"{contest.problem}: ours and the peer differ by {difference:.1e}")
     fastest = min(loops, key=lambda solver: _seconds(loops[solver], draws))
     fresh = (ours.problem.draw_numbered(0, "training", number) for number in count(WARM_UP))
-    turns = in_turns(ours, loops[fastest], fresh, seconds=seconds)
-    rates = [ours.problem.num_steps / np.median(times) for times in (turns.ours, turns.peer)]
+    turns = in_turns([ours, loops[fastest]], fresh, seconds=seconds)
+    rates = ours.problem.num_steps / turns.medians
     return [
         contest.problem,
         f"{rates[0]:.3g}",
         f"DOLFINx, {fastest}",
         f"{rates[1]:.3g}",
         f"{difference:.0e}",
-        f"{turns.ratio:.2f}x",
+        *turns.cells(1),
     ]
 
 
@@ -134,8 +134,7 @@ def _difference(frames: np.ndarray, others: np.ndarray) -> float:
 def _seconds(loop: Loop, draws: list[Parameters]) -> float:
     """The median CPU seconds of a draw, once the solver has been set up."""
     loop(draws[0])
-    turns = in_turns(loop, lambda draw: None, draws, seconds=np.inf)
-    return float(np.median(turns.ours))
+    return float(in_turns([loop], draws, seconds=np.inf).medians[0])
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -151,7 +150,13 @@ def run(arguments: argparse.Namespace) -> None:
     keep_freed_arrays()
     options = {} if arguments.resolution is None else {"resolution": arguments.resolution}
     rows = [compare(contest, arguments.seconds, options) for contest in chosen(CONTESTS, arguments.names)]
-    header = ["problem", "samples/s", "peer", "its samples/s", "difference", "ours/peer"]
-    introduction = INTRODUCTION.format(compared=COMPARED, warm_up=WARM_UP, rtol=solids.RTOL, seconds=arguments.seconds)
+    header = ["problem", "samples/s", "peer", "its samples/s", "difference", *HEADER]
+    introduction = INTRODUCTION.format(
+        compared=COMPARED,
+        warm_up=WARM_UP,
+        rtol=solids.RTOL,
+        seconds=arguments.seconds,
+        explanation=EXPLANATION.strip(),
+    )
     command = " ".join(["peers", "meshes", *arguments.names, f"--seconds {arguments.seconds:g}"])
     report("peers-meshes.md", "Problems on meshes beside DOLFINx loops", introduction, header, rows, command)

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.peers.loops import fourier, volumes
 from benchmarks.solvers.report import report
-from benchmarks.turns import chosen, in_turns
+from benchmarks.turns import EXPLANATION, HEADER, chosen, in_turns
 from penstock.errors import PenstockError
 from penstock.machine import keep_freed_arrays
 from penstock.orchestrator.config.config import Config
@@ -33,12 +33,13 @@ NUM_MATCHED = 2  # draws on which errors are equal
 LADDER = sorted({round(2 ** (power / 3)) for power in range(48)})  # steps per frame, each a quarter more
 INTRODUCTION = """
 Each problem with its default options beside loops that a practitioner writes for it: NumPy with the transforms of
-scipy.fft, and exponax, compiled by JAX{absence}. A row is one draw after the other, solved by ours and by the peer in
-turns in one process on one core, for about {seconds:g} CPU seconds: medians, in CPU seconds of the process, draws and
-packing left out. Both begin with the same draw and return the same frames. The peer takes equal steps, as many as it
-needs for an error no larger than ours in {num_matched} draws (at least one step per frame); the error is relative, in
-L2 over all frames, against the peer's NumPy loop with much finer steps on the same grid. "at least" marks a peer whose
-error with many more steps stays above ours, because its filter in space differs.
+scipy.fft, and exponax, compiled by JAX{absence}. One draw after the other is solved by ours and by all peers of the
+problem, in turns in one process on one core, for about {seconds:g} CPU seconds per peer: rates are those of the median
+draw, in CPU seconds of the process, draws and packing left out. {explanation} All begin with the same draw and return
+the same frames. A peer takes equal steps, as many as it needs for an error no larger than ours in {num_matched} draws
+(at least one step per frame); the error is relative, in L2 over all frames, against the NumPy loop with much finer
+steps on the same grid. Where the error of a peer is larger than ours, its filter or its coefficients leave it there
+however many steps it takes.
 """
 
 
@@ -122,27 +123,28 @@ def compare(contest: Contest, seconds: float, options: Mapping[str, Any]) -> lis
     first = next(iter(contest.peers.values()))
     references = [first(matched, contest.finest)(draw) for draw in draws]
     error = max(map(_error, (_solved(matched, draw) for draw in draws), references))
-    rows = []
-    for name, peer in contest.peers.items():
-        steps, peers_error = _fewest_steps(peer, matched, draws, references, error, contest.finest)
-        loop = peer(problem, steps)
-        for draw in draws[:1]:  # compiles
-            loop(draw), _solved(problem, draw)
-        turns = in_turns(lambda draw: _solved(problem, draw), loop, _draws(problem), seconds=seconds)
-        rates = [problem.num_steps / np.median(times) for times in (turns.ours, turns.peer)]
-        rows.append(
-            [
-                contest.problem,
-                f"{rates[0]:.3g}",
-                f"{error:.0e}",
-                name,
-                f"{rates[1]:.3g}",
-                f"{peers_error:.0e}",
-                str(steps),
-                f"{turns.ratio:.2f}x",
-            ]
-        )
-    return rows
+    matches = [
+        _fewest_steps(peer, matched, draws, references, error, contest.finest) for peer in contest.peers.values()
+    ]
+    loops = [peer(problem, steps) for peer, (steps, _) in zip(contest.peers.values(), matches, strict=True)]
+    arms = [lambda draw: _solved(problem, draw), *loops]
+    for arm in arms:  # compiles
+        arm(draws[0])
+    turns = in_turns(arms, _draws(problem), seconds=seconds * len(loops))
+    rates = problem.num_steps / turns.medians
+    return [
+        [
+            contest.problem,
+            f"{rates[0]:.3g}",
+            f"{error:.0e}",
+            name,
+            f"{rates[arm]:.3g}",
+            f"{peers_error:.0e}",
+            str(steps),
+            *turns.cells(arm),
+        ]
+        for arm, (name, (steps, peers_error)) in enumerate(zip(contest.peers, matches, strict=True), start=1)
+    ]
 
 
 def _problem(name: str, options: Mapping[str, Any]) -> Problem:
@@ -208,8 +210,10 @@ def run(arguments: argparse.Namespace) -> None:
     options = {} if arguments.resolution is None else {"resolution": arguments.resolution}
     contests = chosen(CONTESTS, arguments.names)
     rows = [row for contest in contests for row in compare(contest, arguments.seconds, options)]
-    header = ["problem", "samples/s", "error", "peer", "its samples/s", "its error", "its steps per frame", "ours/peer"]
+    header = ["problem", "samples/s", "error", "peer", "its samples/s", "its error", "its steps per frame", *HEADER]
     absence = " (which is not installed here)" if with_exponax is None else ""
-    introduction = INTRODUCTION.format(absence=absence, seconds=arguments.seconds, num_matched=NUM_MATCHED)
+    introduction = INTRODUCTION.format(
+        absence=absence, seconds=arguments.seconds, num_matched=NUM_MATCHED, explanation=EXPLANATION.strip()
+    )
     command = " ".join(["peers", "spectral", *arguments.names, f"--seconds {arguments.seconds:g}"])
     report("peers-spectral.md", "Spectral problems beside their peers", introduction, header, rows, command)

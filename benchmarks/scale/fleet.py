@@ -17,8 +17,7 @@ from benchmarks.canned import Canned, ReadyChunks, worker_bytes, worker_of
 from penstock.errors import WorkerDied
 from penstock.layout import Sample
 from penstock.machine import own_bytes
-from penstock.messages import Chunk, Lease, LeaseEnd
-from penstock.solvers.chunk_builder import CHUNK_BYTES
+from penstock.messages import CHUNK_BYTES, Chunk, Lease, LeaseEnd
 from penstock.solvers.worker import CHUNK_SECONDS
 from penstock.transport.endpoint import Endpoint
 from penstock.transport.sender import Sender

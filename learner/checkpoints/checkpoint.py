@@ -30,14 +30,13 @@ from torch import Tensor, nn
 
 from penstock.errors import PenstockError
 from penstock.learner.checkpoints.rows import Rows
+from penstock.learner.checkpoints.staging import DOOMED, REPLACED, clear, grant, revoke, taken_over
 from penstock.learner.checkpoints.tensors import checksum_of, is_tensor, write_tensors
 from penstock.learner.checkpoints.weights import load_weights
 
 FORMAT = 2
 META = "meta.json"
 RESUME_PARTS = ("optimizer", "buffer")  # parts that only the newest checkpoint holds
-TEMPORARY = ".writing-"
-REPLACED = ".replaced-"
 
 
 class _Damaged(PenstockError):
@@ -87,6 +86,7 @@ def save(
     buffer: Mapping | None,
     meta: Mapping,
     keep: int,
+    staging: Path | None = None,
     release: Callable[[], None] = lambda: None,
 ) -> Path:
     """Write a checkpoint, read it back, make it the newest, and thin the older ones.
@@ -101,16 +101,17 @@ def save(
         buffer: the same, of the buffer; None to save none.
         meta: JSON. Its `validation.relative_l2.mean`, if any, decides which checkpoint is the best.
         keep: number of newest checkpoints that stay, besides the best.
+        staging: what `grant` has given to the writer; None takes the right to write for this call.
         release: called once, as soon as the buffer may change again.
 
     Returns:
         The folder of the checkpoint, <folder>/<step>.
 
     Raises:
-        PenstockError: the disk refuses or returns something else. The older checkpoints are then as they were.
+        PenstockError: the disk refuses or returns something else, or another writer has the right to write. The older
+            checkpoints are then as they were.
     """
     folder, path = Path(folder), Path(folder) / str(step)
-    temporary = folder / f"{TEMPORARY}{step}"
     parts = {"weights": weights, "optimizer": optimizer, **({"buffer": buffer} if buffer is not None else {})}
     values = {
         part: {name: value for name, value in contents.items() if not is_tensor(value)}
@@ -118,11 +119,9 @@ def save(
     }
     try:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            recover(folder)
-            for prefix in (TEMPORARY, REPLACED):  # left by a writer that was killed
-                for leftover in folder.glob(f"{prefix}*"):
-                    shutil.rmtree(leftover)
+            granted = staging or grant(folder)
+            clear(granted, folder)  # of a write that failed
+            temporary = granted / str(step)
             temporary.mkdir()
             files = {"buffer": write_tensors(temporary, "buffer", buffer)} if buffer is not None else {}
         finally:
@@ -142,25 +141,38 @@ def save(
         if what := next(filter(None, faults), None):
             raise OSError(what)
         if path.exists():
-            path.rename(folder / f"{REPLACED}{step}")
+            path.rename(granted / f"{REPLACED}{step}")
         temporary.rename(path)
         _flush(folder)
-        shutil.rmtree(folder / f"{REPLACED}{step}", ignore_errors=True)
-        _thin(folder, keep)
+        shutil.rmtree(granted / f"{REPLACED}{step}", ignore_errors=True)
+        _thin(folder, granted, keep)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if staging is not None and not staging.is_dir():
+            raise taken_over(folder) from error
+        if staging is not None:
+            with suppress(OSError):
+                clear(staging, folder)
         reason = error.strerror or error
         raise PenstockError(
             f"can't write the checkpoint of step {step} in {folder}: {reason}; the last one written is still valid",
             exit_code=1,
         ) from error
+    finally:
+        if staging is None:
+            with suppress(OSError):
+                revoke(folder)
     return path
 
 
 class Writer:
-    """Saves checkpoints in a separate thread, one at a time, while training goes on."""
+    """Saves checkpoints in a separate thread, one at a time, while training goes on.
 
-    def __init__(self):
+    Args:
+        staging: see `save`.
+    """
+
+    def __init__(self, staging: Path | None = None):
+        self._staging = staging
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[Path] | None = None
 
@@ -178,8 +190,8 @@ class Writer:
     ) -> None:
         """Do what the function `save` does, but return once all that may change is copied.
 
-        The arguments are those of `save`. `Rows` are not copied: the tensors they refer to must stay as they are until
-        release(), which the thread calls. A save that is under way is waited for.
+        The arguments are those of the function. `Rows` are not copied: the tensors they refer to must stay as they are
+        until release(), which the thread calls. A save that is under way is waited for.
 
         Raises:
             PenstockError: the save that was waited for has failed. release() was called then too.
@@ -190,7 +202,13 @@ class Writer:
             parts = {part: contents if contents is None else _copied(contents) for part, contents in parts.items()}
             stream = _side_stream(buffer or {})
             self._writing = self._thread.submit(
-                _save_on, stream, folder, step, **parts, meta=deepcopy(meta), keep=keep, release=release
+                _save_on,
+                *(stream, folder, step),
+                **parts,
+                meta=deepcopy(meta),
+                keep=keep,
+                staging=self._staging,
+                release=release,
             )
         except BaseException:
             release()
@@ -201,15 +219,19 @@ class Writer:
         """Whether a save would have to wait."""
         return self._writing is not None and not self._writing.done()
 
-    def wait(self) -> None:
+    def wait(self) -> Path | None:
         """Wait until nothing is being written.
+
+        Returns:
+            The checkpoint that was waited for; None if there was none.
 
         Raises:
             PenstockError: the last save has failed; it is raised only once.
         """
-        if self._writing is not None:
-            writing, self._writing = self._writing, None
-            writing.result()
+        if self._writing is None:
+            return None
+        writing, self._writing = self._writing, None
+        return writing.result()
 
 
 def _save_on(stream: torch.cuda.Stream | None, folder: Path, step: int, **arguments) -> Path:
@@ -275,20 +297,6 @@ def load(folder: Path, step: int | None = None, *, weights_only: bool = False) -
     return Checkpoint(path=path, step=step, meta=contents["meta"], **parts)
 
 
-def recover(folder: Path) -> None:
-    """Restore a checkpoint that a writer had moved aside when it was killed.
-
-    That is between its two renames. No writer may be at work.
-
-    Args:
-        folder: folder of the checkpoints.
-    """
-    for replaced in Path(folder).glob(f"{REPLACED}*"):
-        path = Path(folder) / replaced.name.removeprefix(REPLACED)
-        if not path.exists():
-            replaced.rename(path)
-
-
 def latest(folder: Path) -> int | None:
     """Return the step of the newest checkpoint; None if there is none."""
     steps = _steps(Path(folder))
@@ -335,14 +343,14 @@ def _validation_error(contents: dict) -> float | None:
     return validation["relative_l2"]["mean"] if validation else None
 
 
-def _thin(folder: Path, keep: int) -> None:
+def _thin(folder: Path, staging: Path, keep: int) -> None:
     """Keep the newest `keep` and the best, and RESUME_PARTS of the newest alone."""
     *older, newest = _steps(folder)
     staying = {newest, *older[max(0, len(older) + 1 - keep) :], best(folder)}
     for step in older:
         if step not in staying:
             # Renamed first, because a removal that is cut short must not leave half a checkpoint.
-            doomed = folder / f"{TEMPORARY}{step}"
+            doomed = staging / f"{DOOMED}{step}"
             (folder / str(step)).rename(doomed)
             shutil.rmtree(doomed)
         else:

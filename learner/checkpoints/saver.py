@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from penstock.errors import PenstockError
+from penstock.files.patience import Patience
 from penstock.learner.checkpoints import checkpoint
 from penstock.learner.stream.ingest import Ingest
 
@@ -20,19 +23,41 @@ class Saver:
         ingest: the ingest that fills the buffer.
         keep: number of newest checkpoints that stay, besides the best.
         with_buffer: whether the newest checkpoint holds the buffer too.
+        staging: see `checkpoint.save`.
+        patience: with a disk that refuses. What could not be written is owed, and training goes on meanwhile.
     """
 
-    def __init__(self, folder: Path, ingest: Ingest, *, keep: int, with_buffer: bool):
+    def __init__(
+        self,
+        folder: Path,
+        ingest: Ingest,
+        *,
+        keep: int,
+        with_buffer: bool,
+        staging: Path | None = None,
+        patience: Patience,
+    ):
         self._folder = folder
         self._ingest = ingest
         self._keep = keep
         self._with_buffer = with_buffer
-        self._writer = checkpoint.Writer()
+        self._patience = patience
+        self._writer = checkpoint.Writer(staging)
 
     @property
     def is_writing(self) -> bool:
         """Whether a save would have to wait."""
         return self._writer.is_writing
+
+    def owes(self) -> bool:
+        """Whether the last save was refused by the disk, and it is time for the next.
+
+        Raises:
+            PenstockError: see `wait`.
+        """
+        if not self.is_writing:
+            self.wait()
+        return self._patience.is_refused and not self._patience.pause_s
 
     def save(self, step: int, state_of: Callable[..., dict[str, Any]]) -> None:
         """Save a state, and return once everything that may change is copied.
@@ -44,9 +69,9 @@ class Saver:
             state_of: called as state_of(with_buffer=...), returns the weights, optimizer, buffer and meta of `save`.
 
         Raises:
-            PenstockError: the previous save has failed.
+            PenstockError: see `wait`.
         """
-        self._writer.wait()  # before the pause, so that ingestion goes on meanwhile
+        self.wait()  # before the pause, so that ingestion goes on meanwhile
         self._ingest.pause()
         try:
             state = state_of(with_buffer=self._with_buffer)
@@ -70,6 +95,29 @@ class Saver:
         """Wait until nothing is being written.
 
         Raises:
-            PenstockError: the last save has failed; it is raised only once.
+            PenstockError: the last save has failed, and another one would, or the disk has refused for too long; it is
+                raised only once.
         """
-        self._writer.wait()
+        try:
+            was_saved = self._writer.wait()
+        except PenstockError as error:
+            self._patience.refused(error)
+        else:
+            if was_saved:
+                self._patience.accepted()
+
+    def finish(self, step: int, state_of: Callable[..., dict[str, Any]]) -> None:
+        """Wait until the last save is on the disk, and save again while the disk refuses.
+
+        Args:
+            step: see `save`.
+            state_of: see `save`.
+
+        Raises:
+            PenstockError: see `wait`.
+        """
+        self.wait()
+        while self._patience.is_refused:
+            time.sleep(self._patience.pause_s)
+            self.save(step, state_of)
+            self.wait()

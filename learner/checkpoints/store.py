@@ -14,6 +14,8 @@ class Store(Protocol):
 
     checkpoints: Path | None
     """Folder of the checkpoints; None if none are to be saved."""
+    staging: Path | None
+    """What `grant` (staging.py) gave to the learner; None where no other one could write."""
 
     def read_validation(self, layout: Layout) -> Collected | None:
         """Return the validation set that was kept.
@@ -47,6 +49,7 @@ class PlainStore:
 
     def __init__(self, checkpoints: Path | None = None, validation: Collected | None = None):
         self.checkpoints = checkpoints
+        self.staging = None
         self._validation = validation
 
     def read_validation(self, layout: Layout) -> Collected | None:

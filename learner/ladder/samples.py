@@ -16,9 +16,8 @@ from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.buffers.policies import Reservoir
 from penstock.learner.buffers.storage import counted_by
 from penstock.learner.rehearsal.free_samples import free_samples
-from penstock.messages import Chunk
+from penstock.messages import CHUNK_BYTES, Chunk
 
-CHUNK_BYTES = 1 << 20  # what a solver worker sends at a time, or one sample where that is larger
 POOL_BYTES = 1 << 26  # of samples: more than a processor's cache, so each is read from memory, as from a stream
 LEARNING_RATE = 1e-4  # low: the targets are noise
 

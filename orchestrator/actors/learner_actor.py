@@ -24,7 +24,7 @@ from penstock.orchestrator.plan import Plan
 from penstock.orchestrator.run.logs import log_to
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.run_store import RunStore
-from penstock.status import LearnerStatus, Prepared
+from penstock.status import LearnerStatus, News, Prepared, Word
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +36,19 @@ class LearnerActor:
         plan: the plan of the run.
         folder: the run folder.
         num_threads: torch's threads.
+        staging: where it writes checkpoints; once this folder is gone, another learner has taken over.
         session_folder: where it receives samples, see `receiver_on`.
         stream: where chunks come from instead, with the methods of a `Receiver`; then nothing is logged.
     """
 
     def __init__(
-        self, plan: Plan, folder: Path, num_threads: int, session_folder: Path | None = None, stream: Any = None
+        self,
+        plan: Plan,
+        folder: Path,
+        num_threads: int,
+        staging: Path | None = None,
+        session_folder: Path | None = None,
+        stream: Any = None,
     ):
         if stream is None:
             log_to(folder / "logs" / "learner.log")
@@ -49,8 +56,13 @@ class LearnerActor:
         self._plan = plan
         self._folder = RunFolder(folder)
         self._num_threads = num_threads
+        self._staging = staging
         self._stream = stream
+        self._heard = 0
+        self._num_statuses = 0
+        self._news = News()
         self._learner: Learner | None = None  # until it is prepared
+        self._prepared: Prepared | None = None
         self._is_done = threading.Event()
         self._error: Exception | None = None
 
@@ -64,7 +76,8 @@ class LearnerActor:
             PenstockError: the model does not pass the rehearsal, or the learner can't be built.
         """
         try:
-            return self._prepare()
+            self._prepared = self._prepared or self._prepare()  # it may be asked again, if its answer got lost
+            return self._prepared
         except BaseException as error:
             if raised_by_signal(error):
                 raise
@@ -75,7 +88,7 @@ class LearnerActor:
         torch.set_num_threads(self._num_threads)  # Ray starts a 1-CPU actor with OMP_NUM_THREADS=1
         torch.manual_seed(self._plan.config.seed)
         notes = self._plan.rehearse(self._folder.path)
-        self._learner = learner = self._plan.learner(self._stream, RunStore(self._folder))
+        self._learner = learner = self._plan.learner(self._stream, RunStore(self._folder, self._staging))
         for note in notes:
             learner.note(note)
         device, storage, account = learner.trainer.feed.device, learner.buffer.storage, learner.account
@@ -93,6 +106,18 @@ class LearnerActor:
             validation=account.validation,
             endpoint=self._stream.endpoint,
         )
+
+    def hear(self, *words: Word) -> None:
+        """Do what the driver says, each once and in the order of the numbers.
+
+        Args:
+            *words: calls of methods of this object. Those heard before are passed over, as is what follows a gap: it
+                will be said again.
+        """
+        for word in words:
+            if word.number == self._heard + 1:
+                self._heard = word.number
+                getattr(self, word.method)(*word.arguments)
 
     def start(self) -> None:
         """Begin training; leases may be given from here on."""
@@ -129,8 +154,12 @@ class LearnerActor:
         """Checkpoint at the next step and end."""
         self._learner.stop()
 
-    def status(self) -> LearnerStatus:
+    def status(self, num_seen: int | None = None) -> LearnerStatus:
         """The learner's status; news in it is drained, so each item is reported once.
+
+        Args:
+            num_seen: number of the last status that has reached the driver; the news of those that were lost on the
+                way is reported again. None if all have.
 
         Returns:
             The status.
@@ -141,7 +170,19 @@ class LearnerActor:
         is_done = self._is_done.is_set()  # read before the error: a failure in between is reported next time
         if self._error is not None:
             raise self._error
-        return replace(self._learner.status(), silences=self._stream.silences(), is_done=is_done)
+        if num_seen in (None, self._num_statuses):
+            self._news = News()
+        status = self._learner.status()
+        self._news += status.news
+        self._num_statuses += 1
+        return replace(
+            status,
+            news=self._news,
+            silences=self._stream.silences(),
+            is_done=is_done,
+            number=self._num_statuses,
+            heard=self._heard,
+        )
 
     def _work(self) -> None:
         try:

@@ -37,6 +37,9 @@ PATIENCE = {
     "RAY_agent_register_timeout_ms": f"{1000 * START_WITHIN_S}",
     "RAY_worker_register_timeout_seconds": f"{START_WITHIN_S}",
 }
+# The autoscaler, what copies logs to the driver, and what is left of the dashboard. Each takes more than a second of a
+# core to start, and serves nobody in a run.
+HELPERS = ("start_monitor", "start_log_monitor", "start_api_server")
 # Ray waits for 5 + 5 + 30 s for a cluster that is not there.
 IMPATIENCE = {"RAY_gcs_rpc_server_connect_timeout_s": "2", "RAY_py_gcs_connect_timeout_s": "6"}
 
@@ -132,7 +135,7 @@ def ray_session(config: Config, *, has_learner: bool, run: RunFolder, tell: Call
         try:
             if address is None:
                 split = split_here(config)
-                _start(ray, split.workers + has_learner, folder)
+                _start(ray, split.workers, folder)
                 watch = _watch(None, tell)
             else:
                 _join(ray, address)
@@ -175,13 +178,16 @@ def _kill_all() -> None:
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 
 
-def _start(ray, num_processes: int, folder: Path) -> None:
-    """Start Ray on this machine, with processes that wait for actors."""
+def _start(ray, num_workers: int, folder: Path) -> None:
+    """Start Ray on this machine, with processes that wait for solvers.
+
+    The learner, which has an environment of its own, would get none of those.
+    """
     try:
-        with _patience():
+        with _patience(), _without_helpers():
             ray.init(
                 address="local",
-                num_cpus=num_processes,  # it starts one for each; actors ask for none, see `solver_options`
+                num_cpus=num_workers,  # it starts one for each; actors ask for none, see `solver_options`
                 object_store_memory=STORE_BYTES,
                 _temp_dir=str(folder),
                 include_dashboard=False,
@@ -226,6 +232,18 @@ def _patience() -> Iterator[None]:
         yield
     finally:
         services.get_node = get_node
+
+
+@contextmanager
+def _without_helpers() -> Iterator[None]:
+    """Within the block, ray.init starts none of HELPERS, for which it has no option."""
+    from ray._private.node import Node
+
+    with ExitStack() as stack:
+        for name in HELPERS:
+            stack.callback(setattr, Node, name, getattr(Node, name))
+            setattr(Node, name, lambda *_, **__: None)
+        yield
 
 
 def _raylet_lives() -> bool:

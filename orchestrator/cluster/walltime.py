@@ -8,7 +8,7 @@ import subprocess
 import time
 from datetime import datetime
 
-import psutil
+from penstock.machine import age_s
 
 ANSWERS_WITHIN_S = 10.0
 END = re.compile(r"\bEndTime=(\S+)")
@@ -24,9 +24,10 @@ def seconds_left(walltime: int | None) -> float | None:
         Seconds until the earlier one of that limit and the end of the Slurm job that it runs in; None if there is
         neither, or if Slurm does not say when its job ends.
     """
-    own = None if walltime is None else psutil.Process().create_time() + walltime
-    ends = [end for end in (own, _end_of_job()) if end is not None]
-    return min(ends) - time.time() if ends else None
+    left = [] if walltime is None else [walltime - age_s()]
+    if (end := _end_of_job()) is not None:
+        left.append(end - time.time())
+    return min(left) if left else None
 
 
 def _end_of_job() -> float | None:

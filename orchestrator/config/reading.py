@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from penstock.errors import PenstockError
-from penstock.yaml_file import Loader, read_mapping
+from penstock.files.yaml_file import Loader, read_mapping
 
 
 def read_values(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError
 from penstock.learner.buffers.watermark import MIN_SIMULATIONS
-from penstock.messages import CHUNKS_UNDER_WAY
+from penstock.messages import CHUNK_BYTES, CHUNKS_UNDER_WAY
 from penstock.orchestrator.resources.memory import Memory, size
-from penstock.solvers.chunk_builder import CHUNK_BYTES
 
 if TYPE_CHECKING:
     from penstock.orchestrator.config.config import Config

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import version
 
-import psutil
-
 from penstock import __version__
-from penstock.errors import PenstockError, describe
-from penstock.learner.checkpoints import checkpoint
+from penstock.errors import DiskFault, PenstockError, describe
+from penstock.files.patience import Patience
+from penstock.learner.checkpoints import checkpoint, staging
+from penstock.machine import identity_of
 from penstock.orchestrator.actors.learner_process import LearnerDied, LearnerProcess
 from penstock.orchestrator.cluster.nodes import PLACE_WITHIN_S, renewed
 from penstock.orchestrator.cluster.ray_session import set_environment
@@ -104,7 +104,7 @@ def _resume(folder: RunFolder, overrides: tuple[str, ...], on_folder: Callable[[
     plan.require_continues(before)
     set_environment(config.cluster.address)
     require_startable(plan)
-    checkpoint.recover(folder.checkpoints)
+    staging.revoke(folder.checkpoints)
     if checkpoint.latest(folder.checkpoints) is not None:
         checkpoint.load(folder.checkpoints, weights_only=True)  # damage is reported before anything is changed
     metrics = Metrics(config.metrics.port)
@@ -135,6 +135,7 @@ class _Driver:
         self.config = plan.config
         self.folder = folder
         self.console = Screen()  # made here, because `on_ray` redirects sys.stdout
+        folder.patience = Patience(self._tell)
         self.requests = StopRequests(folder, seconds_left(plan.config.cluster.walltime))
         self.memory_kills = MemoryKills()
         self.restarts = Restarts()
@@ -145,7 +146,7 @@ class _Driver:
         self.folder.update_run(
             state="running",
             driver_pid=os.getpid(),
-            driver_created=psutil.Process().create_time(),
+            driver_identity=identity_of(os.getpid()),
             metrics=f"http://127.0.0.1:{self.metrics.port}/metrics",
             penstock=__version__,
             versions={"python": platform.python_version()} | {n: version(n) for n in ("ray", "torch", "numpy")},
@@ -161,6 +162,7 @@ class _Driver:
             raise
         except BaseException as error:
             cause = str(error) if isinstance(error, PenstockError) else describe(error)
+            self.folder.patience.end()
             with suppress(PenstockError):  # on a full disk the first fault is the one to report
                 self.folder.update_run(state="failed", cause=cause)
                 self.folder.event("failed", cause=cause)
@@ -197,10 +199,16 @@ class _Driver:
                 with suppress(PenstockError):  # a full disk is reported when the run ends
                     self.folder.update_run(state="failed", cause=cause)
                 raise PenstockError(cause, exit_code=1) from error
+            resume = f"go on with: {program()} resume {self._relative()}"
             if isinstance(error, LearnerDied):
-                log, resume = self.folder.logs / "learner.log", f"{program()} resume {self._relative()}"
-                raise PenstockError(f"{error}; see {log}, then go on with: {resume}", exit_code=1) from error
+                log = self.folder.logs / "learner.log"
+                raise PenstockError(f"{error}; see {log}, then {resume}", exit_code=1) from error
+            if isinstance(error, DiskFault):
+                raise PenstockError(f"{error}; {resume}", exit_code=1) from error
             raise
+        finally:
+            with suppress(OSError):
+                staging.revoke(self.folder.checkpoints)  # whoever still writes
 
     def _run(self) -> str:
         """The lives of the learner, from the first lease to the cause of the end.
@@ -252,7 +260,7 @@ class _Driver:
         Raises LearnerDied where that would not help.
         """
         self.session.watch.check()  # of the death of Ray that of the learner is only a consequence
-        checkpoint.recover(self.folder.checkpoints)
+        self.folder.patience.write(lambda: staging.revoke(self.folder.checkpoints))  # it may live, out of reach
         newest = checkpoint.latest(self.folder.checkpoints)
         self.folder.event("learner died", error=str(death), checkpoint=newest)
         if reason := self.restarts.refused(newest):
@@ -428,7 +436,7 @@ class _Driver:
         for note in self.plan.notes:
             self.console.print(note, soft_wrap=True)
         self.console.print(f"disk: the newest checkpoint takes about {size(checkpoint_bytes)}", soft_wrap=True)
-        if prepared.training.delivered:
+        if prepared.step or prepared.training.delivered:  # all may have gone with a buffer that was not saved
             self.console.print(f"resumed at step {prepared.step}")
 
     def _relative(self) -> str:

@@ -83,8 +83,10 @@ class StopRequests:
                         process.kill()
                 if session_folder is not None:
                     shutil.rmtree(session_folder, ignore_errors=True)
-                self._folder.update_run(state="stopped", cause="stopped twice, at once")
+                with suppress(PenstockError):  # on a full disk
+                    self._folder.update_run(state="stopped", cause="stopped twice, at once")
                 os._exit(128 + number)
+            self._folder.patience.end()
             self._has_signal = True  # a batch system's, which comes when time has asked already, changes nothing
             self.first = self.first or StopRequest(
                 f"stopped by {signal.Signals(number).name}", 128 + number, SIGNAL_WITHIN_S

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,8 @@ import psutil
 import yaml
 
 from penstock.errors import PenstockError
+from penstock.files.patience import Patience
+from penstock.machine import identity_of
 from penstock.orchestrator.config.config import Config, load_config, with_files
 from penstock.orchestrator.store.locks import hold
 
@@ -35,6 +37,8 @@ class RunFolder:
         self.logs = path / "logs"
         self.checkpoints = path / "checkpoints"
         self.validation = path / "validation.zarr"
+        self.patience = Patience(lambda line: None, 0.0)
+        """With a disk that refuses: none, but for the driver of the run."""
         self.metrics = path / "metrics.jsonl"
         self.events = path / "events.jsonl"
 
@@ -125,12 +129,13 @@ class RunFolder:
         Raises:
             PenstockError: it can't be written.
         """
-        temporary = self.path / f".{name}"
-        try:
-            temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary, text = self.path / f".{name}", json.dumps(content, indent=1) + "\n"
+
+        def replace() -> None:
+            temporary.write_text(text)
             temporary.replace(self.path / name)
-        except OSError as error:
-            raise self._unwritable(name, error) from error
+
+        self._patiently(name, replace)
 
     def take(self, name: str) -> dict[str, Any] | None:
         """Read a JSON file of the folder and remove it, whole and once.
@@ -163,18 +168,32 @@ class RunFolder:
         Raises:
             PenstockError: it can't be written.
         """
-        try:
-            with (self.path / name).open("a") as file:
-                file.write(json.dumps(content) + "\n")
-        except OSError as error:
-            raise self._unwritable(name, error) from error
+        line = json.dumps(content).encode() + b"\n"
 
-    def _unwritable(self, name: str, error: OSError) -> PenstockError:
-        return PenstockError(
-            f"can't write {self.path / name}: {error.strerror}; the last checkpoint is still valid, resume from it "
-            "when there is space",
-            exit_code=1,
-        )
+        def append() -> None:
+            with (self.path / name).open("ab", buffering=0) as file:
+                end, left = file.tell(), line
+                try:
+                    while left:  # a full disk takes a part first
+                        left = left[file.write(left) :]
+                except OSError:
+                    file.truncate(end)
+                    raise
+
+        self._patiently(name, append)
+
+    def _patiently(self, name: str, write: Callable[[], None]) -> None:
+        def attempt() -> None:
+            try:
+                write()
+            except OSError as error:
+                raise PenstockError(
+                    f"can't write {self.path / name}: {error.strerror}; the last checkpoint is still valid, resume "
+                    "from it when there is space",
+                    exit_code=1,
+                ) from error
+
+        self.patience.write(attempt)
 
     def hold(self) -> AbstractContextManager | None:
         """Hold the folder for one driver alone.
@@ -206,7 +225,7 @@ class RunFolder:
         run = self.read("run.json")
         try:
             driver = psutil.Process(run["driver_pid"])
-            is_same = driver.create_time() == run["driver_created"] and run["state"] == "running"
+            is_same = identity_of(driver.pid) == run["driver_identity"] and run["state"] == "running"
             return driver if is_same and driver.status() != psutil.STATUS_ZOMBIE else None
         except (KeyError, psutil.NoSuchProcess):
             return None

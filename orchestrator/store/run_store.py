@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from penstock.arrays import zarr_store
 from penstock.layout import Layout
+from penstock.learner.checkpoints.staging import taken_over
 from penstock.learner.validation.collect import Collected
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.status import Ended
@@ -16,10 +19,12 @@ class RunStore:
 
     Args:
         folder: the run folder.
+        staging: what gives a learner the right to write; None for one that alone has the folder.
     """
 
-    def __init__(self, folder: RunFolder):
+    def __init__(self, folder: RunFolder, staging: Path | None = None):
         self.checkpoints = folder.checkpoints
+        self.staging = staging
         self._validation = folder.validation
 
     def read_validation(self, layout: Layout) -> Collected | None:
@@ -53,8 +58,10 @@ class RunStore:
             layout: layout of the problem.
 
         Raises:
-            PenstockError: it can't be written.
+            PenstockError: it can't be written, or another learner has the right to write.
         """
+        if self.staging is not None and not self.staging.is_dir():
+            raise taken_over(self.checkpoints)
         named = zarr_store.by_name(collected.arrays, layout)
         numbers = {"simulation": collected.simulations, "step": collected.steps}
         ended = collected.ended

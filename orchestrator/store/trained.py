@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.errors import PenstockError
-from penstock.learner.checkpoints import checkpoint
+from penstock.learner.checkpoints import checkpoint, staging
 from penstock.learner.surrogate import Surrogate
 from penstock.orchestrator.plan import Plan
 from penstock.orchestrator.store.run_folder import RunFolder
@@ -23,7 +23,7 @@ def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:
         PenstockError: the run has no checkpoint, which the message explains, or it is damaged.
     """
     if not folder.is_running():
-        checkpoint.recover(folder.checkpoints)
+        staging.recover(folder.checkpoints)
     step = checkpoint.best(folder.checkpoints)
     if step is None:  # none was validated, as after an early stop
         step = checkpoint.latest(folder.checkpoints)

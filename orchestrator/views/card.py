@@ -20,7 +20,7 @@ from penstock.registry import needed, with_defaults
 
 if TYPE_CHECKING:
     from penstock.geometry import Geometry
-    from penstock.solvers.measurement import Measurement, Systems
+    from penstock.solvers.measurement import MatrixTimes, Measurement, Systems
     from penstock.solvers.problem import Problem
 
 TINY = 1e-15  # a coordinate that is smaller is 0 but for rounding
@@ -116,14 +116,26 @@ def costs(measured: Measurement, *, is_external: bool = False) -> list[str]:
     return [
         "systems:",
         *(f"    {line}" for line in systems_lines(measured.systems, measured.num)),
-        *(
-            f"    {family}: a further right-hand side of a matrix takes {100 * share:.0f} % of the first one's time"
-            for family, met in measured.systems.items()
-            if (share := met.kept_share) is not None
-        ),
+        *(f"    {line}" for line in further_lines(measured.systems)),
         f"seconds per sample: {digits(total)} ({by_activity}) on one core of {processor()}"
         f"{', systems solved directly' if measured.systems else ''}",
         f"seconds of the first simulation, which builds what all use: {digits(measured.first_seconds)}",
+    ]
+
+
+def further_lines(times: Mapping[str, MatrixTimes]) -> list[str]:
+    """What a further right-hand side costs, such as one of a derivative.
+
+    Args:
+        times: what systems took, by family.
+
+    Returns:
+        A line for each family with matrices that change and repeat.
+    """
+    return [
+        f"{family}: a further right-hand side of a matrix takes {100 * share:.0f} % of the first one's time"
+        for family, each in times.items()
+        if (share := each.kept_share) is not None
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +12,9 @@ from penstock.messages import ACTIVITIES, Chunk
 from penstock.orchestrator.ledger.ledger import FIRST
 from penstock.orchestrator.store.failures import Failures
 from penstock.orchestrator.store.strategies import Families
-from penstock.orchestrator.views.card import shares, systems_solved
+from penstock.orchestrator.views.card import further_lines, shares, systems_solved
 from penstock.orchestrator.views.numbers import digits
+from penstock.solvers.measurement import MatrixTimes
 from penstock.solvers.stored.samples import SampleWriter
 
 LOGS = "the workers' logs have tracebacks of all that fail"
@@ -45,11 +46,12 @@ class Tally:
         self._tell = tell
         self._num_workers = num_workers
         self._is_external = is_external
-        self._num_samples = self._num_bytes = 0
+        self._came = Counter(samples=0, bytes=0)
         self._first_seconds: float | None = None
         self._failed: dict[int, str] = {}
         self._seconds = dict.fromkeys((*ACTIVITIES, "write"), 0.0)
         self._solved_by: Counter[str] = Counter({strategy: 0})
+        self._times: defaultdict[str, MatrixTimes] = defaultdict(MatrixTimes)
         self._failures = Failures(_nowhere, DEBUG if num_workers is None else LOGS)
         self._families = Families(_nowhere)
         self._decisions: set[tuple[str, int]] = set()
@@ -58,7 +60,7 @@ class Tally:
     @property
     def rate(self) -> float:
         """Samples per second."""
-        return self._num_samples / (time.perf_counter() - self._since)
+        return self._came["samples"] / (time.perf_counter() - self._since)
 
     def add(self, chunk: Chunk) -> None:
         """Count a chunk, and write it.
@@ -77,9 +79,10 @@ class Tally:
             raise PenstockError(f"the first {self.num_ended} simulations all failed: {self._reason()}", exit_code=3)
         self._write(lambda writer: writer.add(chunk))
         if self._first_seconds is not None:
-            self._num_samples += len(chunk)
-            self._num_bytes += chunk.num_bytes
+            self._came.update(samples=len(chunk), bytes=chunk.num_bytes)
             self._solved_by.update(solve.strategy for solve in chunk.solves if solve.converged)
+            for solve in chunk.solves:
+                self._times[solve.family].add(solve.seconds, repeats_matrix=solve.repeats_matrix)
             for name, seconds in chunk.seconds.items():
                 self._seconds[name] += seconds
         elif self.num_ended:
@@ -96,14 +99,16 @@ class Tally:
         self._write(SampleWriter.flush)
         total = time.perf_counter() - self._since
         self._tell(f"{digits(self._first_seconds or 0.0)} s for the first of {self.num_ended} simulations")
-        if self._num_samples:
+        if num := self._came["samples"]:
             self._tell(
-                f"{self._num_samples} samples of the others in {digits(total)} s: {digits(self._num_samples / total)} "
-                f"samples/s, {digits(self._num_bytes / 1e6 / total)} MB/s"
+                f"{num} samples of the others in {digits(total)} s: {digits(num / total)} samples/s, "
+                f"{digits(self._came['bytes'] / 1e6 / total)} MB/s"
             )
             self._tell(self._shares(total))
         if self._solved_by.total():
             self._tell(systems_solved(self._solved_by))
+            for line in further_lines(self._times):
+                self._tell(line)
         if self._failed:
             self._tell(f"{len(self._failed)} of {self.num_ended} simulations failed")
 

@@ -19,6 +19,7 @@ from penstock.transport.items import packed, unpacked
 from penstock.transport.ring import memory_of, places
 from penstock.transport.sender import FAREWELL_MS, HELLO, IN_FRAMES, LEASE, STOP, TAKEN, WELCOME
 
+IO_THREADS = 4  # of ZeroMQ, each for a part of the connections: to decrypt takes longer than to copy into the buffer
 MAX_WAITING = 1024  # workers that connect at once: one that is turned away takes its learner for dead
 STOOD_STILL_S = 5.0  # a longer pause between looks at the socket is no silence of the workers
 
@@ -76,7 +77,7 @@ class Receiver:
     """
 
     def __init__(self, address: str, host: tuple[str, str] | None = None):
-        self._context = zmq.Context()
+        self._context = zmq.Context(io_threads=IO_THREADS)
         self._socket = self._context.socket(zmq.ROUTER)
         for option in (zmq.SNDHWM, zmq.RCVHWM, zmq.LINGER):  # the workers' rings are the bound
             self._socket.setsockopt(option, 0)

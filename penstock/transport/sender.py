@@ -16,7 +16,9 @@ from penstock.transport.items import packed, unpacked
 from penstock.transport.ring import Ring, SharedMemory, places
 
 FAREWELL_MS = 500  # for the last words to leave
-HEARTBEAT_MS, LOST_AFTER_MS = 5_000, 30_000  # on a network, where a lost host resets no connection
+# On a network, where a lost host resets no connection. After a partition of 30 s TCP, whose pauses double, tries again
+# 51 s after its beginning; Ray takes about 65 s to give up a node.
+HEARTBEAT_MS, LOST_AFTER_MS = 5_000, 75_000
 HELLO, IN_FRAMES, IN_MEMORY = b"h", b"f", b"m"
 """What a solver says: where its memory is; an item with its arrays, or with their places in that memory."""
 WELCOME, LEASE, TAKEN, STOP = b"w", b"l", b"t", b"s"

@@ -32,7 +32,7 @@ import os
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite, nan, prod
+from math import isfinite, prod
 
 import numpy as np
 
@@ -41,6 +41,7 @@ from penstock.errors import Refused
 VERSION = "penstock 1"
 DESCRIPTORS = "PENSTOCK_DESCRIPTORS"
 ALIGNMENT = 64  # bytes, for vector instructions
+UNWRITTEN = 0x7FF8_7065_6E73_746B  # a quiet NaN that ends in "penstk", where those of arithmetic end in zeros
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,9 @@ class SharedMemory:
             self._parameters[name][...] = value
 
     def clear(self) -> None:
-        """Make all arrays NaN, so that one that the program forgets is found."""
+        """Make all arrays `UNWRITTEN`, so that one that the program forgets is found."""
         for values, _ in self._arrays.values():
-            values.fill(nan)
+            values.view(np.uint64).fill(UNWRITTEN)
 
     def read(self, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
         """Copies of the sample's arrays.
@@ -113,23 +114,32 @@ class SharedMemory:
             The arrays by name; scalars are [].
 
         Raises:
-            ValueError: a length is absent, too large or unknown, or a value is not finite.
+            ValueError: a length is absent, too large or unknown, or a value is not finite or not written.
         """
         copies, known = {}, set()
         for name, (values, shape) in self._arrays.items():
             known |= {each.name for each in shape if isinstance(each, UpTo)}
             shape = tuple(each.of(counts) if isinstance(each, UpTo) else each for each in shape)
             copies[name] = values[: prod(shape)].reshape(shape).copy()
-            wrong = np.argwhere(~np.isfinite(copies[name]))
-            if len(wrong):
-                raise ValueError(
-                    f"lacks {name!r}, which was not written"
-                    if len(wrong) == copies[name].size and np.isnan(copies[name]).all()
-                    else f"has {name!r} not finite at {len(wrong)} places, first at {wrong[0].tolist()}"
-                )
+            _check(name, copies[name])
         if unknown := counts.keys() - known:
             raise ValueError(f"counts {', '.join(sorted(unknown))}, and no length in the spec is so named")
         return copies
+
+
+def _check(name: str, values: np.ndarray) -> None:
+    """Raise ValueError where a value is not finite, or was not written."""
+    if np.isfinite(values).all():
+        return
+    unwritten = np.argwhere(values.view(np.uint64) == UNWRITTEN)
+    if len(unwritten) == values.size:
+        raise ValueError(f"lacks {name!r}, which was not written")
+    if len(unwritten):
+        raise ValueError(f"has {name!r} not written at {len(unwritten)} places, first at {unwritten[0].tolist()}")
+    wrong = np.argwhere(~np.isfinite(values))
+    first = values[tuple(wrong[0])]
+    where = f" at {len(wrong)} places, first {first} at {wrong[0].tolist()}" if values.ndim else f": {first}"
+    raise ValueError(f"has {name!r} not finite{where}")
 
 
 @dataclass(frozen=True)

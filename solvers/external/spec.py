@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from penstock.errors import PenstockError, text_of
+from penstock.files.yaml_file import read_mapping
 from penstock.geometry import Geometry, Grid, Mesh, Points
 from penstock.layout import FieldSpec
 from penstock.registry import build, nearest
@@ -27,7 +28,6 @@ from penstock.solvers.parameters.fields import (
 )
 from penstock.solvers.parameters.mesh_field import MaternField
 from penstock.solvers.parameters.space import Discrete, LogUniform, Normal, ParameterSpace, TruncatedNormal, Uniform
-from penstock.yaml_file import read_mapping
 
 LAWS: dict[str, type] = {
     "uniform": Uniform,

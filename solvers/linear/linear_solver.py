@@ -77,16 +77,20 @@ class LinearSolver:
         """Number of systems that had to be solved again."""
         self.setup_seconds = 0.0
         """Sum of `Attempt.setup_seconds` over all attempts so far."""
+        self.repeats_matrix = False
+        """Whether the last system had the matrix, with its values, of the one before."""
         self.strategy = strategy
         """The pattern for one strategy per family."""
         self._known: dict[str, Decision] = {}
         self._may_try = True
+        self._matrix: tuple[PETSc.Mat, int] | None = None  # of the last system, with the state of its values
         self._families: dict[str, _Family] = {}
 
     def reset(self) -> None:
         """Forget all earlier systems. `num_retried`, `setup_seconds` and `decisions` stay."""
         self._known = {decision.family: decision for decision in self.decisions}
         self._families.clear()
+        self._matrix = None
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -128,6 +132,8 @@ class LinearSolver:
         """
         start = time.perf_counter()
         given = system
+        matrix = (system.A, system.A.stateGet())
+        self.repeats_matrix, self._matrix = matrix == self._matrix, matrix
         family = self._family(system.family)
         try:
             system = family.form.of(with_nullspaces(system))

@@ -4,24 +4,34 @@ The measured figures are not tested.
 """
 
 import importlib.util
+import io
+import json
+import os
+import pickle
 import re
+import subprocess
+import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from benchmarks.learner import cases
-from benchmarks.learner.allocator import allocator
+from benchmarks.learner.allocator import KEYS, PROGRAM, allocator
 from benchmarks.learner.ingest import ingest
 from benchmarks.learner.neuraloperator import against_neuraloperator
 from benchmarks.learner.padding import padding
 from benchmarks.learner.page import page, run
 from penstock.errors import PenstockError
+from penstock.learner.allocator import KEEP_FREED_MEMORY
 from penstock.learner.ladder.ladder import ITEMS, L1, Batches, Items, Producer, ladder
-from penstock.learner.ladder.samples import CHUNK_BYTES, chunks
+from penstock.learner.ladder.samples import chunks
 from penstock.learner.ladder.section import Section, Target, summary
 from penstock.learner.ladder.timing import Rounds, Spread, measure
+from penstock.messages import CHUNK_BYTES
 
 CPU = torch.device("cpu")
 FNO = cases.fno(16, width=4, modes=4, batch_size=4, num_slots=32)
@@ -91,7 +101,7 @@ def test_a_case_is_what_its_title_says():
 def test_chunks_are_of_the_size_that_travels_and_their_simulations_are_new():
     stream = chunks(cases.fno().layout)
     first, second = next(stream), next(stream)
-    assert first.num_bytes == CHUNK_BYTES
+    assert CHUNK_BYTES - cases.fno().layout.sample_bytes < first.num_bytes <= CHUNK_BYTES
     assert not set(first.simulations) & set(second.simulations)
     assert set(first.finished) == set(first.simulations)
     assert not first.arrays["fields"].flags.writeable
@@ -148,12 +158,30 @@ def test_padding_is_what_slots_hold_beside_their_data():
     assert target.measured.median > 0
 
 
-@pytest.mark.slow  # a process for each arm, which imports torch, warms up and steps
-def test_the_step_is_measured_with_and_without_the_allocator_s_settings():
+def test_the_step_is_measured_with_and_without_the_allocator_s_settings(monkeypatch):
+    """A step takes twice as long in the environment without the settings."""
+
+    def process(command, *, input, env, **options):
+        assert command == [sys.executable, "-c", PROGRAM] and pickle.loads(input)[:3] == (MLP, CPU, 0.0)
+        settings = {name: env.get(name) for name in KEEP_FREED_MEMORY}
+        assert settings in (KEEP_FREED_MEMORY, dict.fromkeys(KEEP_FREED_MEMORY))
+        figures = dict.fromkeys(KEYS, 7.0 if settings == KEEP_FREED_MEMORY else 14.0)
+        return SimpleNamespace(stdout=json.dumps(figures))
+
+    monkeypatch.setattr(subprocess, "run", process)
     section = allocator({"MLP": MLP}, CPU, 0.0, num_pairs=1)
-    assert [row.split("|")[2].strip() for row in section.text.splitlines()[-2:]] == ["kept", "given back"]
+    rows = [[cell.strip() for cell in row.split("|")[2:4]] for row in section.text.splitlines()[-2:]]
+    assert rows == [["kept", "7.0"], ["given back", "14.0"]]
     (target,) = section.targets
-    assert target.what == "MLP: memory kept against given back" and target.measured.median > 0
+    assert target.what == "MLP: memory kept against given back" and target.measured.median == 2
+
+
+def test_what_the_allocator_s_processes_run_measures_a_step(monkeypatch, capsys):
+    arguments = pickle.dumps((MLP, CPU, 0.0, torch.get_num_threads()))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(arguments)))
+    exec(PROGRAM, {})
+    figures = json.loads(capsys.readouterr().out)
+    assert figures.keys() == {*KEYS} and figures["ms"] > 0 and figures["peak_mb"] > 50
 
 
 def test_neuraloperator_is_compared_where_it_is_installed():
@@ -198,8 +226,11 @@ def test_bad_options_are_one_line(arguments, message):
     assert str(error.value) == message
 
 
-def test_the_command_reaches_it(bench, tmp_path):
-    result = bench("learner", "--seconds", "-1")
+def test_the_command_reaches_it(tmp_path):
+    """In a process, which starts again with the allocator's settings before it imports torch."""
+    command = [sys.executable, "-m", "benchmarks", "learner", "--seconds", "-1"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=tmp_path, env=environment)
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1].endswith("--seconds -1: must be above 0")
     assert not list(tmp_path.iterdir())

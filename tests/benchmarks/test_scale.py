@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from benchmarks import consumer, transport
 from benchmarks.canned import SIDES, Canned
+from benchmarks.scale import calibration, page
 from benchmarks.scale.driver import tick_of
 from benchmarks.scale.fleet import Fleet, rows_per_chunk
 from benchmarks.scale.measure import measure, rate_of
@@ -20,9 +22,9 @@ def test_a_rate_goes_from_chunk_to_chunk_where_each_worker_sent_a_few():
 
 def test_a_chunk_is_full_or_a_second_old():
     sizes = {size: Canned(side).layout.sample_bytes for size, side in SIDES.items()}
-    assert rows_per_chunk(sizes["16 kB"], 0.001) == 62  # the first that is not below 1 MB
+    assert rows_per_chunk(sizes["16 kB"], 0.001) == 247  # the first that is not below 4 MB
     assert rows_per_chunk(sizes["16 kB"], 0.05) == 20
-    assert rows_per_chunk(sizes["256 kB"], 0.1) == 4
+    assert rows_per_chunk(sizes["256 kB"], 0.01) == 16
     assert rows_per_chunk(sizes["256 kB"], 2.0) == 1
     assert rows_per_chunk(sizes["4 MB"], 0.0) == 1
 
@@ -49,7 +51,12 @@ def test_the_drivers_books_are_kept_for_every_sample():
 
 
 @pytest.mark.slow  # eight processes are started, and the calibration measures in thirteen ways
-def test_the_commands_write_their_tables(bench, tmp_path):
+def test_the_commands_write_their_tables(bench, tmp_path, monkeypatch):
+    """On memory for few chunks, and with the driver's books of few workers, which are fitted as those of many."""
+    for module in (consumer, transport):
+        monkeypatch.setattr(module, "BUFFER_BYTES", 1 << 24)
+    monkeypatch.setattr(calibration, "TICK_ARMS", ((1, 0), (16, 0), (16, 10), (16, 32), (64, 1)))
+    monkeypatch.setattr(page, "WORKERS", (1, 4, 16))
     tables = tmp_path / "benchmarks" / "tables"
     ran = bench("model", "--seconds", "0.1", "--workers", "100")
     assert ran.returncode == 2 and "run `python -m benchmarks scale` here first" in ran.stderr

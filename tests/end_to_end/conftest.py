@@ -72,6 +72,10 @@ KINDS = {
 }
 
 
+LONGEST = ("test_slurm.py", "test_deterministic.py", "test_endings.py", "test_faults.py")
+"""Begun first, so that none is left alone at the end where several run at once."""
+
+
 class Cli:
     """`penstock` in a folder, with every run started in the background and waited for."""
 
@@ -82,6 +86,7 @@ class Cli:
         # Learners of two threads and solvers share two cores: threads that wait by spinning would take others' time.
         self.environment = os.environ | {"HOME": str(folder), "COLUMNS": "200", "OMP_WAIT_POLICY": "passive"}
         self.environment.pop("RAY_ADDRESS", None)
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)  # nobody has it who waits for a run
 
     def use(self, kind: Kind, template: str = TINY) -> None:
         """Write the configuration: a template in which PROBLEM and MODEL stand for those of the kind."""
@@ -162,6 +167,7 @@ class Cli:
 
 
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.ray)

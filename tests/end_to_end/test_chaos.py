@@ -8,11 +8,11 @@ from benchmarks.chaos.faults import KINDS, SIMULATIONS_PER_FAULT, bear, plan
 from benchmarks.chaos.run import Run
 
 NUM_FAULTS = 6
-SEED = 7  # draws faults of workers, of the learner and of the driver
+SEED = 17  # draws faults of workers, of the learner and of the driver
 
 
 @pytest.mark.darcy
-@pytest.mark.slow  # two starts of Ray and two of the learner, six of workers, and two silences of 10 s
+@pytest.mark.slow  # two starts of Ray, three of the learner, five of workers, and a silence of 10 s
 @pytest.mark.timeout(600)  # on a machine with many times as much to do as it has cores
 def test_a_run_bears_six_faults_and_nothing_is_lost_or_left(tmp_path):
     random = Random(SEED)

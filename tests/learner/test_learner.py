@@ -1,6 +1,8 @@
 """A learner as notebooks use it: no Ray, no solver; its validation set, its order, its checkpoints, what it says."""
 
+import errno
 import itertools
+import os
 import threading
 from contextlib import closing
 
@@ -8,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from penstock.errors import PenstockError
+from penstock.errors import DiskFault, PenstockError
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.buffers.policies import Reservoir
+from penstock.learner.checkpoints import checkpoint
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import RelativeL2, TotalLoss
@@ -277,3 +280,62 @@ def test_orders_say_what_they_refuse(order):
         order.require_continues(DETERMINISTIC)
     order.require_possible([])
     order.require_continues(order)
+
+
+class Disk:
+    """Refuses the last part of each checkpoint while it is full."""
+
+    def __init__(self, monkeypatch):
+        self.is_full, self.num_refused, self._write = False, 0, checkpoint.write_tensors
+        monkeypatch.setattr(checkpoint, "write_tensors", self.write)
+
+    def write(self, folder, part, contents):
+        if self.is_full and part == "optimizer":
+            self.num_refused += 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._write(folder, part, contents)
+
+
+def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(tmp_path, monkeypatch):
+    """Training goes on meanwhile, the newest checkpoint stays, and the last one waits for the disk."""
+    disk, steps = Disk(monkeypatch), []
+    limits = {"stop_after": StopAfter(simulations=60), "checkpoint_every_s": 0.02}
+    with closing(InProcessStream()) as stream:
+        submit_all(stream, Doubling())
+        trained = learner(stream, PlainStore(tmp_path, validation_set()), **limits)
+        state_of = trained.trainer.checkpoint_state
+
+        def fill_and_free(**options):
+            """Full from the third save on; freed when the last one has been refused."""
+            steps.append(trained.trainer.step)
+            disk.is_full = len(steps) >= 3 and not (trained.cause and disk.num_refused > 3)
+            return state_of(**options)
+
+        monkeypatch.setattr(trained.trainer, "checkpoint_state", fill_and_free)
+        assert trained.run() == "stream ended"
+    assert trained.account.training == Ended([[0, 7], [8, 60]], {7: "it is seven"})
+    assert checkpoint.load(tmp_path).step == trained.trainer.step > steps[2] and disk.num_refused > 3
+    refused, again = trained.status().news.notes
+    assert "No space left on device" in refused and "still valid; it is tried again for 120 s" in refused
+    assert again.startswith("the disk takes what is written again, after ")
+    assert all(path.name.isdecimal() for path in tmp_path.iterdir())
+
+
+def test_a_disk_that_stays_full_ends_training_with_its_fault_and_the_newest_checkpoint_is_whole(tmp_path, monkeypatch):
+    disk = Disk(monkeypatch)
+    with closing(InProcessStream()) as stream:
+        submit_all(stream, Doubling())
+        store = PlainStore(tmp_path, validation_set())
+        trained = learner(stream, store, stop_after=StopAfter(simulations=60), checkpoint_every_s=0.0)
+        trained._patience._within_s = 0.3
+        state_of, steps = trained.trainer.checkpoint_state, []
+
+        def fill(**options):
+            steps.append(trained.trainer.step)
+            disk.is_full = len(steps) >= 3
+            return state_of(**options)
+
+        monkeypatch.setattr(trained.trainer, "checkpoint_state", fill)
+        with pytest.raises(DiskFault, match=r"step \d+ .*No space left on device; the last one written is still valid"):
+            trained.run()
+    assert checkpoint.load(tmp_path).step == steps[1] and disk.num_refused > 1

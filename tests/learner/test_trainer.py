@@ -107,6 +107,9 @@ class Noted:
 
     is_writing = False
 
+    def owes(self):
+        return False
+
     def __init__(self, trainer, checkpoint):
         self.trainer, self.checkpoint = trainer, checkpoint
 

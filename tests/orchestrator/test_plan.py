@@ -58,7 +58,11 @@ if changes == "changed":
         section.model_rebuild(force=True)
 
 for path in paths:
-    plan = resolve(config.load_config(Path(path)))
+    try:
+        plan = resolve(config.load_config(Path(path)))
+    except Exception as error:  # of whatever kind: some defaults are of the wrong type now
+        print(json.dumps(str(error)))
+        continue
     (loss,) = plan.loss().losses.values()
     print(json.dumps({
         "config": plan.config.model_dump(mode="json"),
@@ -89,23 +93,24 @@ def written(tmp_path, monkeypatch, choice):
     return RunFolder.create(resolve(load_config(tmp_path / "mine.yaml")).config)
 
 
-def described(defaults: str, *paths) -> list[dict]:
-    command = [sys.executable, "-c", DESCRIBE, defaults, *map(str, paths)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert result.returncode == 0, result.stderr
-    return [json.loads(line) for line in result.stdout.splitlines()]
-
-
-@pytest.mark.slow  # three processes import torch and all registries
-def test_the_record_builds_the_same_parts_after_every_default_has_changed(tmp_path, monkeypatch):
+@pytest.mark.slow  # a process imports torch and all registries
+def test_the_record_builds_the_same_parts_after_every_default_has_changed(tmp_path, monkeypatch, capsys):
     records, given = [], []
     for number, choice in enumerate(CHOICES):
         records.append(written(tmp_path, monkeypatch, choice).path / "config.yaml")
         given.append((tmp_path / "mine.yaml").rename(tmp_path / f"{number}.yaml"))
-    for built, wanted in zip(described("changed", *records), described("kept", *given), strict=True):
-        assert built == wanted
-    with pytest.raises(AssertionError):  # what is left out would show
-        described("changed", given[2])
+    command = ["-c", DESCRIBE, "changed", *map(str, records), str(given[2])]
+    result = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=200)
+    assert result.returncode == 0, result.stderr
+    *built, from_little = map(json.loads, result.stdout.splitlines())
+
+    monkeypatch.setattr(sys, "argv", ["-c", "kept", *map(str, given)])
+    exec(DESCRIBE, {})
+    wanted = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(built) == len(CHOICES)
+    for each, other in zip(built, wanted, strict=True):
+        assert each == other
+    assert from_little != wanted[2]  # what is left out would show
 
 
 MINE = """

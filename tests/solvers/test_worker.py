@@ -9,8 +9,7 @@ import pytest
 
 from penstock.geometry import Grid, Points
 from penstock.layout import FieldSpec, Sample
-from penstock.messages import Lease
-from penstock.solvers.chunk_builder import CHUNK_BYTES
+from penstock.messages import CHUNK_BYTES, Lease
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.iterative.gcrodr import GCRODR

@@ -62,6 +62,15 @@ def triangulate(loops: Sequence[np.ndarray], spacing: float) -> tuple[np.ndarray
     return points, cells
 
 
+def missing_gmsh() -> str | None:
+    """Why gmsh can't be imported, and what to install; None where it can."""
+    try:
+        import gmsh  # noqa: F401
+    except (ImportError, OSError) as error:  # the latter where a library is missing that gmsh is linked to
+        return f"this problem's meshes are made by gmsh: pip install 'penstock[geometry]' ({error})"
+    return None
+
+
 def boundary_points(cells: np.ndarray) -> np.ndarray:
     """Whether each point lies on the boundary, bool [P].
 
@@ -95,12 +104,10 @@ def _area(loop: np.ndarray) -> float:
 
 @cache
 def _gmsh() -> ModuleType:
-    try:
-        import gmsh
-    except (ImportError, OSError) as error:  # the latter where a library is missing that gmsh is linked to
-        raise ImportError(
-            f"this problem's meshes are made by gmsh: pip install 'penstock[geometry]' ({error})"
-        ) from error
+    if missing := missing_gmsh():
+        raise ImportError(missing)
+    import gmsh
+
     gmsh.initialize(readConfigFiles=False, interruptible=False)  # keeps its hands off the process's signals
     for name, value in OPTIONS.items():
         gmsh.option.setNumber(name, value)

@@ -32,9 +32,10 @@ class VortexStreet(Problem):
     has come to rest, and vortices are shed from then on, about 3 pairs per unit of time.
 
     At Re = 100 this is the benchmark 2D-2 of Schäfer and Turek (1996, "Benchmark computations of laminar flow around a
-    cylinder"): once the flow is periodic, drag is 3.22 to 3.24 and lift 0.99 to 1.01 at most, and D times the frequency
-    0.295 to 0.305. With n = 16 and steps of 0.0025 ours are 3.234, 1.004 and 0.301; steps of 0.005 add 1 % to drag and
-    6 % to lift.
+    cylinder"): once the flow is periodic, drag is 3.22 to 3.24 and lift 0.99 to 1.01 at most, D times the frequency
+    0.295 to 0.305, and pressure falls by 2.46 to 2.50 along the cylinder half a period after the largest lift. With
+    n = 16 and steps of 0.0025 ours are 3.231, 0.991, 0.301 and 2.493 at t = 2.4; steps of 0.005 add 1 % to drag and 6 %
+    to lift.
 
     Taylor-Hood elements on the mesh of `Cylinder`, and steps of order 2 by pressure correction (see `Splitting`): three
     systems per step, for the components of u with one nonsymmetric matrix that changes, and for p with one that is

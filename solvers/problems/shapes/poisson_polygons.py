@@ -15,7 +15,7 @@ from penstock.arrays.simplices import lumped_mass
 from penstock.geometry import Points
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.elements.remeshed import diffusion
-from penstock.solvers.discretisation.elements.triangulate import boundary_points, triangulate
+from penstock.solvers.discretisation.elements.triangulate import boundary_points, missing_gmsh, triangulate
 from penstock.solvers.parameters.fields import GaussianField
 from penstock.solvers.parameters.polygons import StarPolygon
 from penstock.solvers.parameters.space import ParameterSpace
@@ -64,6 +64,10 @@ class PoissonPolygons(Problem):
         points = Points(ceil(1.1 * inside + along / 2) + num_corners, 2)
         self.inputs = (FieldSpec(name="source", on=points),)
         self.outputs = (FieldSpec(name="solution", on=points),)
+
+    @property
+    def lacks(self) -> str | None:
+        return (missing := missing_gmsh()) and f"name: {missing}"
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         points, cells = triangulate([parameters["polygon"]], 1 / self.resolution)

@@ -14,7 +14,7 @@ from penstock.arrays.simplices import lumped_mass
 from penstock.geometry import Points
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.elements.remeshed import diffusion
-from penstock.solvers.discretisation.elements.triangulate import boundary_points, triangulate
+from penstock.solvers.discretisation.elements.triangulate import boundary_points, missing_gmsh, triangulate
 from penstock.solvers.parameters.polygons import Discs
 from penstock.solvers.parameters.space import Normal, ParameterSpace
 from penstock.solvers.problem import Parameters, Problem, Solve
@@ -63,6 +63,10 @@ class SquareWithHoles(Problem):
         points = Points(ceil(1.1 * inside) + 2 * resolution + 2 * LEAST_ON_RIM * max_holes, 2)
         self.inputs = (FieldSpec(name="boundary_value", on=points),)
         self.outputs = (FieldSpec(name="potential", on=points),)
+
+    @property
+    def lacks(self) -> str | None:
+        return (missing := missing_gmsh()) and f"name: {missing}"
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         holes = parameters["holes"]

@@ -53,6 +53,8 @@ class Cantilever(Problem):
         length: L > 0. Good values: 4 to 20.
     """
 
+    is_parallel = True
+
     def __init__(self, *, resolution: int = 8, length: float = 8.0):
         if resolution < 2 or resolution % 2:
             raise ValueError(f"resolution = {resolution} must be an even number from 2 on: the tip is a vertex")
@@ -85,7 +87,7 @@ class Cantilever(Problem):
 
     @cached_property
     def elements(self) -> MeshElements:
-        return MeshElements(self.mesh.arrays, degree=2, components=2, fixed=plane(0, 0.0))
+        return MeshElements(self.mesh.arrays, degree=2, components=2, fixed=plane(0, 0.0), comm=self.comm)
 
     @cached_property
     def equation(self) -> WeakForm:

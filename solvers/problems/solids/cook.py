@@ -50,6 +50,8 @@ class Cook(Problem):
         law: "plane_stress" or "plane_strain".
     """
 
+    is_parallel = True
+
     def __init__(self, *, resolution: int = 32, degree: int = 2, law: str = "plane_stress"):
         if resolution < 2 or resolution % 2:
             raise ValueError(f"resolution = {resolution} must be an even number from 2 on: the tip is a vertex")
@@ -78,7 +80,7 @@ class Cook(Problem):
 
     @cached_property
     def elements(self) -> MeshElements:
-        return MeshElements(self.mesh.arrays, degree=self.degree, components=2, fixed=plane(0, 0.0))
+        return MeshElements(self.mesh.arrays, degree=self.degree, components=2, fixed=plane(0, 0.0), comm=self.comm)
 
     @cached_property
     def equation(self) -> WeakForm:

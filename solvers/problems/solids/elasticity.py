@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from penstock.geometry import Grid, Mesh
 from penstock.layout import FieldSpec, Sample
+from penstock.solvers.discretisation.elements.compiled import form
 from penstock.solvers.discretisation.elements.mesh_fem import MeshElements, WeakForm, plane
 from penstock.solvers.discretisation.elements.triangulation import box
 from penstock.solvers.parameters.fields import GaussianField, LogNormalField
@@ -120,11 +121,10 @@ class Elasticity(Problem):
     @cached_property
     def _derivative_load(self) -> dolfinx.fem.Form:
         """-∫ σ'(u) : ∇v dx, with the stress σ' by the change of E, in which σ is linear."""
-        import dolfinx
         from ufl import dx, grad, inner
 
         material = lame(self._change, self._constants["poisson_ratio"])
-        return dolfinx.fem.form(-inner(stress(self._displacement, material), grad(self.elements.test)) * dx)
+        return form(-inner(stress(self._displacement, material), grad(self.elements.test)) * dx)
 
     @cached_property
     def _youngs_modulus(self) -> dolfinx.fem.Function:

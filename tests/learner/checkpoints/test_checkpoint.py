@@ -19,7 +19,7 @@ from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.buffers.policies import POLICIES
-from penstock.learner.checkpoints import checkpoint
+from penstock.learner.checkpoints import checkpoint, staging
 from penstock.learner.checkpoints.rows import Rows
 from penstock.learner.checkpoints.tensors import DTYPE_NAMES
 
@@ -65,17 +65,19 @@ def test_as_many_stay_as_are_to_be_kept(tmp_path):
         assert len(list(tmp_path.iterdir())) == min(step, 5)
 
 
-def test_a_step_that_was_saved_before_is_replaced(tmp_path):
+@pytest.mark.parametrize("put_back", [staging.recover, staging.grant])
+def test_a_step_that_was_saved_before_is_replaced(tmp_path, put_back):
     """Samples may have come since, without a step: as in a long warm-up."""
     path = checkpoint.save(tmp_path, 0, **parts(1), keep=1)
     assert checkpoint.save(tmp_path, 0, **parts(2), keep=1) == path
     assert checkpoint.load(tmp_path).weights["layer.weight"][0, 0] == 2
-    path.rename(tmp_path / ".replaced-0")  # a writer between its two renames: who only reads leaves that alone
+    granted = staging.grant(tmp_path)
+    path.rename(granted / "replaced-0")  # a writer between its two renames: who only reads leaves that alone
     assert checkpoint.latest(tmp_path) is None and checkpoint.best(tmp_path) is None
-    assert [path.name for path in tmp_path.iterdir()] == [".replaced-0"]
-    checkpoint.recover(tmp_path)  # it was killed there
+    assert [path.name for path in tmp_path.iterdir()] == [granted.name]
+    put_back(tmp_path)  # it was killed there
     assert checkpoint.load(tmp_path).weights["layer.weight"][0, 0] == 2
-    assert [path.name for path in tmp_path.iterdir()] == ["0"]
+    assert not granted.exists() or not list(granted.iterdir())
 
 
 def test_leftovers_are_removed(tmp_path):
@@ -143,10 +145,11 @@ class MetaThatDamages(Mapping):
 @pytest.mark.parametrize("name", ["weights.safetensors", "optimizer.safetensors", "buffer.safetensors"])
 def test_the_last_checkpoint_can_be_resumed_from_until_the_new_one_is_read_back(tmp_path, name, damage):
     checkpoint.save(tmp_path, 1, **parts(1, 0.5), keep=1)
-    meta = MetaThatDamages(damage, tmp_path / ".writing-2" / name)
+    granted = staging.grant(tmp_path)
+    meta = MetaThatDamages(damage, granted / "2" / name)
     with pytest.raises(PenstockError, match=f"can't write the checkpoint of step 2 .*: {name} .*still valid"):
-        checkpoint.save(tmp_path, 2, **parts(2) | {"meta": meta}, keep=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+        checkpoint.save(tmp_path, 2, **parts(2) | {"meta": meta}, keep=1, staging=granted)
+    assert {path.name for path in tmp_path.iterdir()} == {"1", granted.name} and not list(granted.iterdir())
     assert checkpoint.load(tmp_path).buffer["samples"][0, 0] == 1
     checkpoint.save(tmp_path, 3, **parts(3), keep=1)
     assert checkpoint.load(tmp_path).step == 3

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,9 +21,11 @@ from penstock.learner.stream.stream import InProcessStream
 from penstock.messages import Lease
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.cli.generate import generate
+from penstock.orchestrator.cli.show import show_problem
 from penstock.orchestrator.config.config import load_config
 from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.run import without_learner
+from penstock.orchestrator.run.checks import require_startable
 from penstock.orchestrator.solving import Solving
 from penstock.solvers.linear.iterative import petsc
 from penstock.solvers.stored.samples import SampleStore
@@ -268,3 +271,28 @@ def test_a_preconditioner_that_petsc_lacks_is_refused_before_anything_is_solved(
 def test_ranks_that_a_problem_does_not_take_are_refused_before_they_are_started(bump, monkeypatch):
     monkeypatch.setattr(without_learner, "make_worker", lambda solving: pytest.fail("it was started"))
     assert "solves on one rank: give 1" in refusal(generate, bump("solver.ranks=2"), 3, None)
+
+
+@pytest.mark.parametrize("derivatives", [0, 2])
+def test_a_derivative_s_cost_is_printed_against_a_solve(tmp_path, capfd, derivatives):
+    problem = f"{{name: darcy, resolution: 6, medium: log_normal, derivatives: {derivatives}}}"
+    (tmp_path / "mine.yaml").write_text(f"problem: {problem}\n{STOP}")
+    generate(load_config(tmp_path / "mine.yaml", ("solver.strategy=direct",)), 6, None)
+    line = r"^darcy: a further right-hand side of a matrix takes \d+ % of the first one's time$"
+    assert bool(re.search(line, capfd.readouterr().out, re.M)) == (derivatives > 0)
+
+
+@pytest.mark.parametrize("name", ["poisson_polygons", "square_with_holes"])
+def test_meshes_by_gmsh_are_refused_where_it_is_missing_before_anything_is_solved(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "gmsh", None)
+    (tmp_path / "mine.yaml").write_text(f"problem: {{name: {name}}}\n{STOP}")
+    config = load_config(tmp_path / "mine.yaml")
+    shown = tmp_path / "picture.png"
+    for command in (
+        partial(generate, config, 3, None),
+        partial(require_startable, resolve(config)),
+        partial(show_problem, name, (), shown),
+    ):
+        with pytest.raises(PenstockError, match=r"^problem\.name: .* pip install 'penstock\[geometry\]'") as caught:
+            command()
+        assert caught.value.exit_code == 2

@@ -62,6 +62,27 @@ def test_measured_rows_have_systems_and_seconds_and_a_failure_its_reason(capsys,
     assert "ZeroDivisionError" in printed
 
 
+def test_a_row_is_printed_once_it_is_measured_and_stands_under_the_header(capsys, monkeypatch):
+    printed = []
+
+    def measured(cls):
+        printed.append(capsys.readouterr().out)
+        return "0.1", f"{cls.__name__} with a system"
+
+    monkeypatch.setattr(listing, "_measured", measured)
+    names = ["darcy", "heat_l_shape", "burgers"]
+    monkeypatch.setattr(listing, "PROBLEMS", {name: PROBLEMS[name] for name in names})
+    listing.show_problems(measures=True)
+    printed.append(capsys.readouterr().out)
+    first, *others = printed[1].splitlines()[-1], *printed[2:]
+    assert not printed[0] and first.startswith("darcy")
+    assert [row.split()[0] for row in others] == names[1:]
+    header = printed[1].splitlines()
+    at = next(line.index("systems") for line in header if "systems" in line)
+    rows = [first, *(row.splitlines()[0] for row in others)]
+    assert {re.search(r"\w+ with a system", row).start() for row in rows} == {at}
+
+
 class Fails(Poisson):
     """A problem that can't be solved."""
 

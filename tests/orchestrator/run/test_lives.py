@@ -35,12 +35,15 @@ def made(monkeypatch):
         solving=None, strategy=lambda: SimpleNamespace(name="direct"), order=SimpleNamespace(must_repeat=False)
     )
     run.folder = SimpleNamespace(
-        checkpoints=None, event=lambda name, **_: events.append(name), update_run=lambda **_: None
+        checkpoints=None,
+        event=lambda name, **_: events.append(name),
+        update_run=lambda **_: None,
+        patience=SimpleNamespace(write=lambda write: write()),
     )
     run._tell, run._announce = said.append, lambda prepared: said.append("announced")
     for name in ("WorkerPool", "Scaling", "Reports"):
         monkeypatch.setattr(driver, name, lambda *_, **__: None)
-    monkeypatch.setattr(driver.checkpoint, "recover", lambda folder: None)
+    monkeypatch.setattr(driver.staging, "revoke", lambda folder: None)
     monkeypatch.setattr(driver.checkpoint, "latest", lambda folder: next(newest))
     newest = iter(range(1000, 100_000, 5000))  # a checkpoint between any two deaths, far apart
 

@@ -5,10 +5,10 @@ import os
 import subprocess
 import sys
 
-import psutil
 import pytest
 
 from penstock.errors import PenstockError
+from penstock.machine import identity_of
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.run.driver import resume
 from penstock.orchestrator.store.run_folder import RunFolder
@@ -108,7 +108,7 @@ def test_a_checkpoint_that_can_not_be_read_is_told_at_once(stopped):
 
 def test_a_run_that_goes_on_is_not_resumed(stopped):
     folder = stopped()
-    folder.update_run(state="running", driver_pid=os.getpid(), driver_created=psutil.Process().create_time())
+    folder.update_run(state="running", driver_pid=os.getpid(), driver_identity=identity_of(os.getpid()))
     assert "is running: stop it first" in refusal(folder)
 
 
@@ -125,7 +125,7 @@ with RunFolder(Path(sys.argv[1])).hold():
 def test_a_run_of_another_host_or_process_namespace_is_not_resumed(stopped):
     """Its pid says nothing here; its lock does, until its process dies."""
     folder = stopped()
-    folder.update_run(state="running", driver_pid=2**22 + 1, driver_created=0.0)
+    folder.update_run(state="running", driver_pid=2**22 + 1, driver_identity="none")
     command = [sys.executable, "-c", HOLDER, folder.path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as driver:
         driver.stdout.readline()

@@ -3,10 +3,10 @@
 import os
 from types import SimpleNamespace
 
-import psutil
 import pytest
 
 from penstock.errors import PenstockError
+from penstock.machine import identity_of
 from penstock.messages import LeaseEnd
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.ledger.designs import InOrder
@@ -38,8 +38,7 @@ def running(tmp_path, monkeypatch):
 
     def make(config: Config) -> RunFolder:
         folder = RunFolder.create(config)
-        created = psutil.Process().create_time()
-        folder.update_run(state="running", driver_pid=os.getpid(), driver_created=created)
+        folder.update_run(state="running", driver_pid=os.getpid(), driver_identity=identity_of(os.getpid()))
         return folder
 
     return make

@@ -159,6 +159,26 @@ def test_a_dead_worker_ends_its_lease_alone_behind_what_had_come(receiver, start
     assert next(items).finished == (7,) and next(items) == LeaseEnd(2)
 
 
+def test_a_worker_that_was_taken_for_dead_and_lives_brings_nothing_more(receiver, start):
+    """Stopped past its replacement: what it then sends of its leases is dropped, whatever the new one does."""
+    process, _ = start("out of reach")
+    receiver.submit(Lease(number=0, simulations=tuple(range(100)), lane=0), "out of reach")
+    items = items_of(receiver, 0)
+    assert next(items).finished == (0,)
+    os.kill(process.pid, signal.SIGSTOP)
+    receiver.bury("out of reach", "not heard of")
+    before = []
+    while not isinstance(item := next(items), LeaseEnd):
+        before.append(item.finished[0])
+    assert item == LeaseEnd(0, "not heard of") and before == [*range(1, 1 + len(before))]
+    start("another")
+    receiver.submit(Lease(number=1, simulations=tuple(range(1 + len(before), 100)), lane=0), "another")
+    os.kill(process.pid, signal.SIGCONT)
+    after = [next(items).finished[0] for _ in range(99 - len(before))]
+    assert after == [*range(1 + len(before), 100)] and next(items) == LeaseEnd(1)
+    assert receiver.next(0.2) is None and receiver.silences() == {}
+
+
 def test_any_number_of_leases_may_wait_while_nobody_takes(receiver, start):
     start("one")
     receiver.submit(Lease(number=0, simulations=()), "one")

@@ -1,8 +1,10 @@
 """Programs that crash, hang, write garbage, send no numbers, fork, or outlive their worker."""
 
 import gc
+import mmap
 import os
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from penstock.messages import Lease
 from penstock.solvers.external.process import ProgramFault
+from penstock.solvers.external.protocol import SharedMemory
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.problem import SolveError
@@ -36,7 +39,15 @@ FAULTS = {
     "nothing written": (SEND, "sample of step 0 lacks 'u', which was not written"),
     "NaN": (
         WRITE + "mapped[64:128] = struct.pack('8d', 1, 1, 1, float('nan'), 1, 1, 1, 1); " + SEND,
-        r"step 0 has 'u' not finite at 1 places, first at \[3\]",
+        r"step 0 has 'u' not finite at 1 places, first nan at \[3\]",
+    ),
+    "all NaN": (
+        WRITE + "mapped[64:128] = struct.pack('8d', *8 * [float('nan')]); " + SEND,
+        r"step 0 has 'u' not finite at 8 places, first nan at \[0\]",
+    ),
+    "half written": (
+        WRITE + "mapped[64:96] = struct.pack('4d', *range(4)); " + SEND,
+        r"step 0 has 'u' not written at 4 places, first at \[4\]",
     ),
     "infinite": (WRITE + "mapped[64:128] = struct.pack('8d', *8 * [1e999]); " + SEND, "not finite at 8"),
     "twice": (ALL + SEND + "; next(lines)\n" + ALL + SEND, "sent step 0 twice: a wrong counter, or a fork"),
@@ -48,6 +59,16 @@ FAULTS = {
         "forked and ended with exit code 0, leaving 1 process",
     ),
 }
+
+
+def test_a_number_that_is_nan_is_told_from_one_that_was_not_written():
+    memory = SharedMemory({}, {"v": ()})
+    memory.clear()
+    with pytest.raises(ValueError, match="lacks 'v', which was not written"):
+        memory.read({})
+    mmap.mmap(memory.descriptor, 8)[:] = struct.pack("d", float("nan"))
+    with pytest.raises(ValueError, match="has 'v' not finite: nan"):
+        memory.read({})
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -22,6 +22,7 @@ from penstock.solvers.parameters.space import (
     TruncatedNormal,
     Uniform,
     generator_of,
+    seeds_of,
 )
 from penstock.solvers.problems import PROBLEMS
 
@@ -136,3 +137,19 @@ def test_what_is_no_part_of_a_distribution_is_refused(given, message):
     with pytest.raises(ValueError) as caught:
         SPACE.narrowed(given)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1, 2**32, 2**97 + 1])
+def test_seeds_of_a_lease_give_the_generators_of_its_simulations(seed):
+    """The reference is NumPy's SeedSequence, with one, two and four words of the run's seed."""
+    for simulations in ((), (0,), (0, 1, 5, 2**32 - 1), (3, 2**32), tuple(range(64))):
+        seeds = seeds_of(seed, "training", simulations)
+        assert len(seeds) == len(simulations)
+        for simulation, each in zip(simulations, seeds, strict=True):
+            generator, expected = each.generator(), generator_of(seed, "training", simulation)
+            assert generator.bit_generator.state == expected.bit_generator.state
+            assert each.generator().random() == generator.random()  # each is fresh
+    for _ in range(2):
+        children, others = generator.spawn(2), each.generator().spawn(1)
+        assert [child.random() for child in children] == [child.random() for child in expected.spawn(2)]
+        assert others[0].random() == generator_of(seed, "training", 63).spawn(1)[0].random()

@@ -11,11 +11,21 @@ from penstock.solvers.problem import SolveError
 from penstock.solvers.problems.flow.cavity import Cavity
 from tests.support.systems import to_scipy
 
-# Ghia, Ghia and Shin (1982) at Re = 400. Their v at x = 0.9063, -0.23827, is a misprint and left out.
-GHIA_U = """.0547 -.08186  .0625 -.09266  .0703 -.10338  .1016 -.14612  .1719 -.24299  .2813 -.32726  .4531 -.17119
-    .5 -.11477  .6172 .02135  .7344 .16256  .8516 .29093  .9531 .55892  .9609 .61756  .9688 .68439  .9766 .75837"""
-GHIA_V = """.0625 .18360  .0703 .19713  .0781 .20920  .0938 .22965  .1563 .28124  .2266 .30203  .2344 .30174
-    .5 .05186  .8047 -.38598  .8594 -.44993  .9453 -.22847  .9531 -.19254  .9609 -.15663  .9688 -.12146"""
+REYNOLDS = (100, 400, 1000)
+
+# Ghia, Ghia and Shin (1982): y and u at these Re, x and v. Their v at x = 0.9063 and Re = 400 is a misprint: left out.
+GHIA_U = """
+    .0547 -.03717 -.08186 -.18109  .0625 -.04192 -.09266 -.20196  .0703 -.04775 -.10338 -.22220
+    .1016 -.06434 -.14612 -.29730  .1719 -.10150 -.24299 -.38289  .2813 -.15662 -.32726 -.27805
+    .4531 -.21090 -.17119 -.10648  .5    -.20581 -.11477 -.06080  .6172 -.13641  .02135  .05702
+    .7344  .00332  .16256  .18719  .8516  .23151  .29093  .33304  .9531  .68717  .55892  .46604
+    .9609  .73722  .61756  .51117  .9688  .78871  .68439  .57492  .9766  .84123  .75837  .65928"""
+GHIA_V = """
+    .0625  .09233  .18360  .27485  .0703  .10091  .19713  .29012  .0781  .10890  .20920  .30353
+    .0938  .12317  .22965  .32627  .1563  .16077  .28124  .37095  .2266  .17507  .30203  .33075
+    .2344  .17527  .30174  .32235  .5     .05454  .05186  .02526  .8047 -.24533 -.38598 -.31966
+    .8594 -.22445 -.44993 -.42665  .9063 -.16914    nan   -.51550  .9453 -.10313 -.22847 -.39188
+    .9531 -.08864 -.19254 -.33714  .9609 -.07391 -.15663 -.27669  .9688 -.05906 -.12146 -.21388"""
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +39,9 @@ def classical(solve):
 
     Its corners belong to the walls: u = 1 there would let fluid out.
     """
-    problem = Cavity(resolution=32)
-    unknowns, lines = problem.at_rest(np.r_[0, np.ones(63), 0]), {}
-    for reynolds in (100, 400):
+    problem = Cavity(resolution=48)
+    unknowns, lines = problem.at_rest(np.r_[0, np.ones(95), 0]), {}
+    for reynolds in REYNOLDS:
         unknowns = problem.flow.solve(unknowns, 1 / reynolds, solve, name="classical")
         (u, v), _ = problem.elements.parts(unknowns)
         x, y = problem.elements.nodes.T
@@ -43,18 +53,28 @@ def classical(solve):
     return lines
 
 
-def test_extremes_on_the_centre_lines_are_those_published(classical):
-    """Marchi, Suero and Araki (2009), by finite volumes on 1024 x 1024 cells."""
-    u, v = classical[100]
+@pytest.mark.parametrize(
+    ("reynolds", "extremes", "tolerance"),
+    [(100, [-0.2140417, 0.1795728, -0.2538030], 1e-4), (1000, [-0.3885698, 0.3769447, -0.5270771], 3e-3)],
+)
+def test_extremes_on_the_centre_lines_are_those_published(classical, reynolds, extremes, tolerance):
+    """u_min, v_max and v_min of Marchi, Suero and Araki (2009), and of Botella and Peyret (1998).
+
+    On 64 x 64 squares those at Re = 1000 are met to 6e-4.
+    """
+    u, v = classical[reynolds]
     s = np.linspace(0, 1, 2001)
-    assert [u(s).min(), v(s).max(), v(s).min()] == pytest.approx([-0.2140417, 0.1795728, -0.2538030], abs=2e-4)
+    assert [u(s).min(), v(s).max(), v(s).min()] == pytest.approx(extremes, abs=tolerance)
 
 
-def test_profiles_are_those_of_ghia(classical):
-    """Ghia's values are off by up to 0.003 and 0.006 themselves."""
-    for line, table in zip(classical[400], (GHIA_U, GHIA_V), strict=True):
-        places, values = np.array(table.split(), float).reshape(-1, 2).T
-        np.testing.assert_allclose(line(places), values, atol=0.01)
+@pytest.mark.parametrize(("reynolds", "tolerance"), zip(REYNOLDS, (0.01, 0.01, 0.022), strict=True))
+def test_profiles_are_those_of_ghia(classical, reynolds, tolerance):
+    """Ghia's values themselves are off by up to 0.006 in u and 0.019 in v, most at Re = 1000."""
+    column = 1 + REYNOLDS.index(reynolds)
+    for line, table in zip(classical[reynolds], (GHIA_U, GHIA_V), strict=True):
+        places, values = np.array(table.split(), float).reshape(-1, 4).T[[0, column]]
+        is_given = np.isfinite(values)
+        np.testing.assert_allclose(line(places[is_given]), values[is_given], atol=tolerance)
 
 
 def test_a_flow_of_kovasznay_is_met_with_orders_three_and_two(solve):

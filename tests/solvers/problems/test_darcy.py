@@ -106,6 +106,28 @@ def test_sample_against_scipy():
     np.testing.assert_array_equal(sample.inputs["coefficient"], parameters["coefficient"])
 
 
+def test_samples_have_the_statistics_of_their_law():
+    """Of Li et al.'s law by finite volumes on 64 x 64 cells: 400 draws, which give the mean of u to 0.5 %.
+
+    Theirs and ours are within three of these errors together, and elements at 64 x 64 are low by about 0.5 %.
+    """
+    problem, solve = Darcy(resolution=64), LinearSolver(Direct(), rtol=1e-8)
+    means, squares, maxima, shares = [], [], [], []
+    for i in range(400):
+        parameters = problem.draw(generator_of(0, "training", i))
+        (sample,) = problem.simulate(parameters, solve)
+        u = sample.outputs["solution"]
+        means.append(u.mean())
+        squares.append((u**2).mean())
+        maxima.append(u.max())
+        shares.append((parameters["coefficient"] == 12.0).mean())
+    assert np.mean(means) == pytest.approx(0.005752, rel=0.015)
+    assert np.sqrt(np.mean(squares) - np.mean(means) ** 2) == pytest.approx(0.003839, rel=0.015)
+    assert np.std(means) == pytest.approx(0.00052, rel=0.1)
+    assert np.mean(maxima) == pytest.approx(0.01334, rel=0.015)
+    assert [np.mean(shares), np.std(shares)] == pytest.approx([0.5, 0.056], abs=0.01)
+
+
 def test_coefficients_lie_where_the_grid_says():
     """The solution is smallest where the coefficient is large, at the right [x, y]."""
     problem = Darcy(resolution=16)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
+from penstock.solvers.discretisation.elements.mesh_fem import plane
 from penstock.solvers.discretisation.newton import newton
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problem import SolveError
@@ -45,6 +46,30 @@ def test_uniaxial_stretch_is_exact(scipy_solve, degree):
     )
     u = newton(problem.residual, problem.assemble, start, scipy_solve, name="stretch")
     np.testing.assert_allclose(u, exact, atol=1e-9)
+
+
+def test_the_corner_goes_where_it_does_in_the_demo_of_fenics(scipy_solve):
+    """There the traction acts on all free sides. By quadratic elements on 6³ cubes: (0.08152, -0.14370, -0.00870)."""
+    from dolfinx.fem import assemble_vector, form
+    from ufl import as_vector, inner
+
+    problem = block_of({**DEMO, "weight_y": -0.5, "traction_x": 0.1}, resolution=6, degree=2)
+    elements = problem.elements
+    work = inner(as_vector([0.1, 0.0, 0.0]), elements.test)
+    sides = [plane(axis, at) for axis in (1, 2) for at in (0.0, 1.0)]
+    on_sides = sum(assemble_vector(form(work * elements.on(side))).array for side in sides)
+    on_sides[elements.conditions[0].dof_indices()[0]] = 0.0
+
+    def linearise(u):
+        system = problem.assemble(u)
+        system.b.array += on_sides
+        return system
+
+    start = np.zeros_like(on_sides)
+    newton(lambda u: problem.residual(u) + on_sides, linearise, start, scipy_solve, name="demo")
+    corner = np.argmin(abs(problem.mesh.arrays.points - 1).sum(axis=1))
+    displacement = elements.at_points(problem._displacement.x.petsc_vec)[:, corner]
+    assert displacement == pytest.approx([0.08152, -0.14370, -0.00870], abs=2e-4)
 
 
 def test_a_rotated_body_has_no_stress():

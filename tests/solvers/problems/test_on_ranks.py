@@ -10,12 +10,16 @@ import numpy as np
 from mpi4py import MPI
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
+from penstock.solvers.problems.solids.cantilever import Cantilever
+from penstock.solvers.problems.solids.cook import Cook
 from penstock.solvers.problems.solids.elasticity import Elasticity
 from penstock.solvers.problems.steady.darcy import Darcy
 from penstock.solvers.problems.steady.thermal import Thermal
 from penstock.solvers.problems.transient.heat_l_shape import HeatLShape
 
 cases = [
+    (Cantilever, {"resolution": 2, "length": 6.0}),
+    (Cook, {"resolution": 4}),
     (Darcy, {"resolution": 12, "medium": "log_normal", "derivatives": 2}),
     (Elasticity, {"resolution": 3, "dimension": 3, "derivatives": 1}),
     (HeatLShape, {"resolution": 8, "num_steps": 3}),
@@ -40,7 +44,7 @@ for cls, options in cases:
 
 def test_two_ranks_give_the_samples_of_one_and_every_rank_has_them(run_on_ranks):
     """Scalar and vector fields in two and three dimensions, degree 1 and 2, values that are given, and derivatives."""
-    assert run_on_ranks(2, ON_RANKS).split() == ["Darcy", "Elasticity", "HeatLShape", "Thermal"]
+    assert run_on_ranks(2, ON_RANKS).split() == ["Cantilever", "Cook", "Darcy", "Elasticity", "HeatLShape", "Thermal"]
 
 
 @pytest.mark.parametrize("problem", [Darcy(resolution=4, dimension=3), Poisson()], ids=["darcy in 3D", "poisson"])

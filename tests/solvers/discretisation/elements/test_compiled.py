@@ -1,7 +1,9 @@
 """Processes that compile forms at the same time, and one that is killed while it does."""
 
+import ast
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import wait_until
+
+SOLVERS = Path(__file__).parents[4] / "solvers"
+COMPILERS = {  # what of DOLFINx compiles what it is given
+    *("form", "mixed_topology_form", "compile_form", "Expression", "LinearProblem", "NonlinearProblem", "ffcx_jit"),
+}
+MODULE = re.compile(r"(dolfinx\.)?(fem|fem\.\w+|jit)")
 
 COMPILE = """
 import sys
@@ -82,3 +90,23 @@ def test_what_a_killed_process_was_compiling_is_compiled_by_the_next_one(start, 
     killed.communicate()
     assert start("").communicate("go\n")[0] == "1.000\n"
     assert sources(tmp_path) == 2
+
+
+def compilers(source: str) -> set[str]:
+    """The names of DOLFINx that compile, as a module uses them."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dolfinx"):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Attribute) and MODULE.fullmatch(ast.unparse(node.value)):
+            found.add(ast.unparse(node))
+    return {name for name in found if name.rpartition(".")[2] in COMPILERS}
+
+
+def test_nothing_compiles_beside_the_lock():
+    for use in ("from dolfinx.fem import form", "dolfinx.fem.Expression(u, p)", "fem.petsc.LinearProblem(a, L)"):
+        assert compilers(use)
+    found = {str(path.relative_to(SOLVERS)): compilers(path.read_text()) for path in SOLVERS.rglob("*.py")}
+    assert {path: names for path, names in found.items() if names} == {
+        "discretisation/elements/compiled.py": {"dolfinx.fem.form", "dolfinx.fem.Expression"}
+    }

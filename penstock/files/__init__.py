@@ -1,0 +1,1 @@
+"""Files: YAML as people mean it, and writes to a disk that refuses for a while."""
