@@ -20,7 +20,7 @@ ID = 10**6  # of a simulation in metadata
 TICKS = 4
 TICK_ARMS = ((1, 0), (256, 0), (256, 10), (256, WINDOW), (1000, 1))
 """Workers, and samples of each per tick."""
-CHUNKS = (("16 kB", 1), ("16 kB", 61), ("256 kB", 1), ("256 kB", 4), ("4 MB", 1))
+CHUNKS = (("16 kB", 1), ("16 kB", 64), ("256 kB", 1), ("256 kB", 16), ("4 MB", 1))
 """Ready chunks: the size of a sample, and samples per chunk."""
 PAUSE_S = 0.005
 

@@ -5,9 +5,10 @@ import pytest
 
 from benchmarks.scale.calibration import fitted
 from benchmarks.scale.model import Constants, Cost, DriverCost, Metadata, Scenario, Simulation
-from penstock.messages import CHUNKS_UNDER_WAY
+from penstock.messages import CHUNK_BYTES, CHUNKS_UNDER_WAY
 
-CHUNK = 1_000_000  # bytes of a sample that fills a chunk
+CHUNK = CHUNK_BYTES  # bytes of a sample that fills a chunk
+MEGABYTES = CHUNK / 1e6
 
 
 def simulated(constants=None, **scenario):
@@ -16,7 +17,7 @@ def simulated(constants=None, **scenario):
 
 
 def test_one_worker_brings_a_sample_per_pause_and_cost():
-    constants = Constants(worker=Cost(chunk=0.02, sample=0.01, megabyte=0.07), take=Cost(chunk=0.05))
+    constants = Constants(worker=Cost(chunk=0.02, sample=0.01, megabyte=0.07 / MEGABYTES), take=Cost(chunk=0.05))
     assert simulated(constants, num_workers=1).rate == pytest.approx(1 / (0.1 + 0.1), rel=0.02)
 
 
@@ -29,7 +30,7 @@ def test_small_samples_share_a_chunk_of_one_second():
 
 @pytest.mark.parametrize("thread", ["take", "carry"])
 def test_a_receiver_that_is_full_brings_what_it_can(thread):
-    constants = Constants(**{thread: Cost(chunk=0.005, sample=0.01, megabyte=0.005)})
+    constants = Constants(**{thread: Cost(chunk=0.005, sample=0.01, megabyte=0.005 / MEGABYTES)})
     outcome = simulated(constants, num_workers=8)
     assert outcome.rate == pytest.approx(1 / 0.02, rel=0.02)
     assert getattr(outcome, f"{thread}_load") == pytest.approx(1.0, abs=0.02)
