@@ -348,7 +348,10 @@ def _with_model_as_taken(plan: Plan) -> Plan:
     open_options = [name for name, value in choice.options.items() if value is None]
     if choice.name not in MODELS or not open_options:
         return plan
-    model = plan.model_without_memory()
+    try:
+        model = plan.model_without_memory()
+    except PenstockError:  # it is refused once it is asked for, with the names of models that suit
+        return plan
     taken = {name: getattr(model, name, None) for name in open_options}
     options = choice.options | {name: plain(value) for name, value in taken.items() if is_plain(value)}
     return replace(plan, config=plan.config.model_copy(update={"model": Named(name=choice.name, **options)}))

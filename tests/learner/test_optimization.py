@@ -226,7 +226,7 @@ def test_bfloat16_is_that_of_the_linear_layers_alone():
         if isinstance(module, nn.Linear):
             module.register_forward_hook(lambda _, inputs, output: dtypes.add(output.dtype))
     model = step.surrogate.model
-    model.spectral[0].weight.register_hook(lambda gradient: spectral_dtypes.add(gradient.dtype))
+    model.layers[0].spectral.weight.values.register_hook(lambda gradient: spectral_dtypes.add(gradient.dtype))
     losses = [step(batch, 1e-2) for batch in batches(100)]
     assert dtypes == {torch.bfloat16} and spectral_dtypes == {torch.float32}
     assert losses[0].dtype == torch.float32
