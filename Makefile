@@ -14,7 +14,7 @@ demo: .venv/installed
 # Runs from end to end have processes of their own, with as many threads as a user's. They wait for much: three at once.
 test: .venv/installed-test
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --ignore=tests/end_to_end
-	.venv/bin/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder tests/end_to_end
+	.venv/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests/end_to_end
 
 # While you work: what needs neither Ray nor patience.
 test-fast: .venv/installed-test

@@ -22,8 +22,6 @@ from penstock.arrays import zarr_store
 from penstock.learner.checkpoints import checkpoint
 from penstock.orchestrator.views.numbers import digits
 
-pytestmark = pytest.mark.xdist_group("run")
-
 METRICS = {
     "penstock_samples_unique_total",
     "penstock_samples_trained_total",

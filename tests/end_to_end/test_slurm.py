@@ -13,7 +13,7 @@ from tests.support.slurm import require_slurm, slurm_nodes
 from tests.support.waiting import wait_until
 
 LONG_S = 400.0  # what a run may take on a busy machine
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("slurm")]
+pytestmark = pytest.mark.timeout(600)
 
 PROBLEM = """
 import json
