@@ -21,7 +21,7 @@ LONG = "training.stop_after={steps: 100000}"
 @pytest.mark.slow  # four starts of Ray
 @pytest.mark.timeout(480)  # on a machine with many times as much to do as it has cores
 def test_a_run_goes_on_without_gap_or_repeat_whatever_ended_it(cli):
-    """SIGKILL, a full disk, SIGHUP without a saved buffer. SIGTERM and SIGINT are in test_checkpoints.py."""
+    """SIGKILL, a full disk that left no buffer, SIGHUP. SIGTERM and SIGINT are in test_checkpoints.py."""
     # Killed before its first checkpoint, it begins again with the validation set that it had solved.
     process = cli.start("train", "tiny.yaml", LONG, "checkpoint.every_s=1000", "solver.strategy=auto")
     cli.wait_until(process, lambda record: record["step"] >= 10)
@@ -47,7 +47,7 @@ def test_a_run_goes_on_without_gap_or_repeat_whatever_ended_it(cli):
     # was closed.
     newest = checkpoint.latest(folder / "checkpoints")
     assert not (folder / "checkpoints" / str(newest) / "buffer.safetensors").exists()
-    began, process = time.time(), cli.start("resume")
+    began, process = time.time(), cli.start("resume", "checkpoint.buffer=true")
     cli.wait_until(process, lambda record: record["time"] > began and record["step"] >= newest + 20)
     before = time.monotonic()
     process.send_signal(signal.SIGHUP)
@@ -60,7 +60,7 @@ def test_a_run_goes_on_without_gap_or_repeat_whatever_ended_it(cli):
     assert stopped["step"] >= newest + 20 and cli.read("run.json")["state"] == "stopped"
     cli.assert_every_simulation_once()
 
-    result = cli.run("resume", f"training.stop_after={{steps: {stopped['step'] + 20}}}", "checkpoint.buffer=true")
+    result = cli.run("resume", f"training.stop_after={{steps: {stopped['step'] + 20}}}")
     assert result.returncode == 0, result.stderr
     assert cli.latest == folder and f"resumed at step {stopped['step']}" in result.stdout
     resumed = cli.read("summary.json")

@@ -89,7 +89,7 @@ def wait_for_end(slurm, job: str, folder: Path) -> dict[str, str]:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    return any((folder / "checkpoints").glob("*/"))
+    return any((folder / "checkpoints").glob("[0-9]*/"))
 
 
 @pytest.mark.slow  # Ray on three nodes, one after the other, and an export
