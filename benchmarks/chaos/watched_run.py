@@ -1,4 +1,4 @@
-"""`penstock train` in a folder of its own, watched from outside."""
+"""`penstock train` in a separate folder, watched from outside."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def run(seconds: float, processes: int) -> None:
                 are_sleepers = num in sleepers
                 pause_s = PAUSES_S[size]
                 measured = None
-                if num * worker_bytes(Canned(side)) < psutil.virtual_memory().available / 2:
+                if num * worker_bytes(Canned(side)) < psutil.virtual_memory().available:
                     measured = measure(fleet, side, num, pause_s=pause_s, seconds=seconds, are_sleepers=are_sleepers)
                     rates[size][num] = measured.rate
                 rows.append([size, f"{num:,}", *_columns(side, num, measured, rates[size], limits[size][1])])
@@ -118,7 +118,7 @@ def _page(limits, rows, ticks: list[dict[str, Any]], seconds: float, processes: 
         per process, that send ready chunks as often and as large as a worker would. Linear is as many times what one
         worker brings, the limit what ready chunks bring without a pause. Times are of CPU per sample: of the thread
         that takes, of ZeroMQ's thread beside it, of a worker's process. Shared memory is what the workers had written
-        to at the end, and in brackets the bound on it; what would take more than half of the free memory is not run.
+        to at the end, and in brackets the bound on it; what would take more than the free memory is not run.
         Each measurement took {seconds:g} s. All {processes} processes together took {fleet.start_s:.0f} s to start."""
     )
     limit_rows = [

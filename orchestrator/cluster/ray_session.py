@@ -181,7 +181,7 @@ QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 def _start(ray, num_workers: int, folder: Path) -> None:
     """Start Ray on this machine, with processes that wait for solvers.
 
-    The learner, which has an environment of its own, would get none of those.
+    The learner, whose environment differs, would get none of those.
     """
     try:
         with _patience(), _without_helpers():

@@ -20,7 +20,7 @@ class GNOT(nn.Module):
     """A transformer with linear attention, and a mixture of nets by place.
 
     Its queries are lifted from the places x of the outputs and the scalars s. Each geometry with input fields, or with
-    points that vary, is an input function: its places and fields are lifted by a net of its own. Each of `layers`
+    points that vary, is an input function: its places and fields are lifted by a separate net. Each of `layers`
     blocks adds to the queries
 
         1. attention to the input functions,   2. N(Σ_e g_e(x) F_e),   3. attention to themselves,   4. as 2.
