@@ -59,10 +59,10 @@ def of_run(name: str, num_workers: int, seconds: float) -> float:
     with (
         tempfile.TemporaryDirectory() as folder,
         chdir(folder),  # of the workers' logs
-        gathered(solving, ledger, num_workers=num_workers, tell=lambda line: None) as chunks,
-        closing(chunks),
+        gathered(solving, ledger, tell=lambda line: None) as chunks,
+        closing(chunks.stream),
     ):
-        return rate(chunks, seconds)
+        return rate(chunks.stream, seconds)
 
 
 def of_processes(name: str, num: int, seconds: float) -> float:

@@ -10,12 +10,13 @@ from benchmarks.scale.calibration import calibrate
 from benchmarks.scale.model import OVER_S, Constants, Outcome, Scenario, Simulation
 from benchmarks.scale.page import machine, measured_rates, versions
 from penstock.report import markdown
+from penstock.transport.sender import LOST_AFTER_MS
 
 WANTED = 0.15
 WORKERS, RANKS = (100, 1000, 10_000), (1, 8, 64)
 SIZES = ("16 kB", "256 kB")
 PAUSE_S = 1.0
-LOST, NOTICE_S = 0.1, 30.0
+LOST, NOTICE_S = 0.1, LOST_AFTER_MS / 1000
 CROWDED = 0.9  # cores: what is busier than this limits
 NAMES = {
     "worker": "a worker, beside the pause",
@@ -138,7 +139,7 @@ def _page(constants: dict[bool, Constants], checks, off, rows, largest, seconds:
         a rank, chunks, answers, leases and their ends, and at the driver, leases and statuses. Metadata are open leases
         and headers of chunks under way, at most; bytes under way those of samples that were sent and not taken. Then
         {100 * LOST:.0f} % of the workers die at once without a word, and the driver hears of it after {NOTICE_S:g} s,
-        which is assumed: that is how long the network's heartbeat takes. The rate is back when it is what it was before
+        which is assumed: that is how long the network's heartbeat waits. The rate is back when it is what it was before
         within 2 %, over {OVER_S} s; 0 where the workers that were left filled the receiver."""
     )
     cost_heads = ["time, us", "per chunk", "per sample", "per MB"]

@@ -1,4 +1,4 @@
-"""`penstock generate` with several workers, one of which is killed."""
+"""Samples of workers that Ray starts without a learner: kept by `penstock generate`, and counted by a bench."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import signal
 
 import numpy as np
 
+from benchmarks import scaling
 from penstock.solvers.stored.samples import SampleStore
 from tests.support.waiting import wait_until
 
@@ -55,3 +56,8 @@ def test_a_store_of_two_workers_is_that_of_one_although_one_is_killed(cli):
     assert two.keys() == one.keys()
     for name, array in two.items():
         np.testing.assert_allclose(array, one[name], rtol=1e-5, atol=1e-6 * np.abs(one[name]).max())
+
+
+def test_the_bench_of_two_workers_takes_what_they_send(monkeypatch):
+    monkeypatch.setattr(scaling, "WARM_UP_S", 0.0)
+    assert scaling.of_run("darcy", 1, seconds=0.2) > 0
