@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import chdir, closing, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -35,7 +36,7 @@ measurements were made one after the other, while {load:.1f} processes ran on av
 """
 
 
-def rate(chunks: Iterable[Chunk], seconds: float) -> float:
+def rate(chunks: Iterable[Chunk], seconds: float, warm_up_s: float = WARM_UP_S) -> float:
     """Samples per second, from the first chunk after the warm-up to the last one in time."""
     began, first, num = None, None, 0
     for chunk in chunks:
@@ -44,7 +45,7 @@ def rate(chunks: Iterable[Chunk], seconds: float) -> float:
             began = now
         if first is not None:
             num += len(chunk)
-        elif now - began >= WARM_UP_S:
+        elif now - began >= warm_up_s:
             first = now
         if first is not None and now - first >= seconds:
             break
@@ -52,7 +53,15 @@ def rate(chunks: Iterable[Chunk], seconds: float) -> float:
 
 
 def of_run(name: str, num_workers: int, seconds: float) -> float:
-    """Samples per second of workers that Ray starts."""
+    """Samples per second of workers that Ray starts.
+
+    In a separate process: Ray keeps the token of the first cluster that a process starts.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(_of_run, name, num_workers, seconds, WARM_UP_S).result()
+
+
+def _of_run(name: str, num_workers: int, seconds: float, warm_up_s: float) -> float:
     solving = Solving.of(config_of(name, workers=num_workers))
     ledger = Ledger(InOrder("training"), ENDLESS)
     set_environment(None)
@@ -62,7 +71,7 @@ def of_run(name: str, num_workers: int, seconds: float) -> float:
         gathered(solving, ledger, tell=lambda line: None) as chunks,
         closing(chunks.stream),
     ):
-        return rate(chunks.stream, seconds)
+        return rate(chunks.stream, seconds, warm_up_s)
 
 
 def of_processes(name: str, num: int, seconds: float) -> float:
