@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from penstock.geometry import Grid
 from penstock.layout import Layout
-from penstock.learner.models.grids.inputs import GridLayout, channels_first, channels_last, with_coordinates
+from penstock.learner.models.grids.inputs import GridLayout
+from penstock.learner.models.grids.lifted import LiftedModel
 from penstock.learner.models.grids.spectral import (
     Bases,
     SpectralConvolution,
@@ -24,7 +24,7 @@ from penstock.learner.models.grids.spectral import (
 from penstock.learner.models.options import require_positive
 
 
-class FFNO(nn.Module):
+class FFNO(LiftedModel):
     """The factorised Fourier neural operator on a grid of 1 to 3 axes.
 
     It lifts the inputs to `width` channels, applies `layers` times a sum of convolutions K_a along one axis each, and
@@ -47,8 +47,6 @@ class FFNO(nn.Module):
         ValueError: the layout or its grid does not allow these options.
     """
 
-    accepts = (Grid,)
-
     def __init__(self, layout: Layout, *, width: int = 32, modes: int | Sequence[int] | None = None, layers: int = 4):
         super().__init__()
         require_positive("ffno", width=width, layers=layers)
@@ -58,27 +56,14 @@ class FFNO(nn.Module):
         self.layers = nn.ModuleList(FactorisedLayer(width, self.modes) for _ in range(layers))
         self.project = nn.Sequential(nn.Linear(width, 128), nn.GELU(), nn.Linear(128, of.num_outputs))
 
-    def forward(self, fields: Tensor, scalars: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
-        """Predict the outputs on the grid.
-
-        Args:
-            fields: input fields [B, C, *grid].
-            scalars: input scalars [B, S], if there are any.
-            weights: quadrature weights [B, *grid] of a masked grid; 0 is outside the domain.
-
-        Returns:
-            The outputs, [B, C, *grid].
-
-        Raises:
-            ValueError: an axis has fewer than 2 * modes points.
-        """
-        grid = fields.shape[2:]
+    def on_grid(self, x_GBC: Tensor, like: Tensor) -> Tensor:
+        """See `LiftedModel.on_grid`."""
+        grid = x_GBC.shape[:-2]
         require_points("ffno", grid, self.modes)
-        bases = [fourier_bases(*sizes, fields) for sizes in zip(grid, self.modes, strict=True)]
-        x_GBC = self.lift(channels_last(with_coordinates(fields, scalars, weights)))
+        bases = [fourier_bases(*sizes, like) for sizes in zip(grid, self.modes, strict=True)]
         for layer in self.layers:
             x_GBC = x_GBC + layer(x_GBC, bases)
-        return channels_first(self.project(x_GBC))
+        return x_GBC
 
 
 class FactorisedLayer(nn.Module):

@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from penstock.geometry import Grid
 from penstock.layout import Layout
-from penstock.learner.models.grids.inputs import GridLayout, channels_first, channels_last, with_coordinates
+from penstock.learner.models.grids.inputs import GridLayout
+from penstock.learner.models.grids.lifted import LiftedModel
 from penstock.learner.models.grids.spectral import (
     Bases,
     SpectralConvolution,
@@ -27,7 +27,7 @@ from penstock.learner.models.grids.spectral_weights import FACTORED
 from penstock.learner.models.options import require_one_of, require_positive
 
 
-class FNO(nn.Module):
+class FNO(LiftedModel):
     """The Fourier neural operator on a grid of 1 to 3 axes.
 
     It lifts the inputs to `width` channels, applies `layers` times a spectral convolution K plus a pointwise linear map
@@ -58,8 +58,6 @@ class FNO(nn.Module):
     Raises:
         ValueError: the layout or its grid does not allow these options.
     """
-
-    accepts = (Grid,)
 
     def __init__(
         self,
@@ -97,28 +95,15 @@ class FNO(nn.Module):
         )
         self.project = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, of.num_outputs))
 
-    def forward(self, fields: Tensor, scalars: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
-        """Predict the outputs on the grid.
-
-        Args:
-            fields: input fields [B, C, *grid].
-            scalars: input scalars [B, S], if there are any.
-            weights: quadrature weights [B, *grid] of a masked grid; 0 is outside the domain.
-
-        Returns:
-            The outputs, [B, C, *grid].
-
-        Raises:
-            ValueError: an axis has fewer than 2 * modes points.
-        """
-        grid = fields.shape[2:]
+    def on_grid(self, x_GBC: Tensor, like: Tensor) -> Tensor:
+        """See `LiftedModel.on_grid`."""
+        grid = x_GBC.shape[:-2]
         require_points("fno", grid, self.modes)
         axes = zip(grid, self.modes, self.padding, strict=True)
-        bases = [fourier_bases(num_points, modes, fields, padding) for num_points, modes, padding in axes]
-        x_GBC = self.lift(channels_last(with_coordinates(fields, scalars, weights)))
+        bases = [fourier_bases(num_points, modes, like, padding) for num_points, modes, padding in axes]
         for layer in self.layers:
             x_GBC = layer(x_GBC, bases)
-        return channels_first(self.project(x_GBC))
+        return x_GBC
 
 
 class FourierLayer(nn.Module):

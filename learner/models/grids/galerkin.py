@@ -15,15 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from penstock.geometry import Grid
 from penstock.layout import Layout
 from penstock.learner.models.grids.inputs import (
     GridLayout,
     cell_centres,
-    channels_first,
-    channels_last,
-    with_coordinates,
 )
+from penstock.learner.models.grids.lifted import LiftedModel
 from penstock.learner.models.grids.spectral import (
     SpectralConvolution,
     checked_modes,
@@ -37,7 +34,7 @@ Attention = Literal["galerkin", "fourier"]
 DECODER_LAYERS = 2
 
 
-class Galerkin(nn.Module):
+class Galerkin(LiftedModel):
     """The Galerkin or Fourier transformer on a grid of 1 to 3 axes.
 
     The inputs are lifted and averaged to a grid of ⌈n / `coarsen`⌉ cells along each axis, whose n_t cells are the
@@ -69,8 +66,6 @@ class Galerkin(nn.Module):
         ValueError: the layout or its grid does not allow these options.
     """
 
-    accepts = (Grid,)
-
     def __init__(
         self,
         layout: Layout,
@@ -101,35 +96,22 @@ class Galerkin(nn.Module):
         self.pointwise = nn.ModuleList(nn.Linear(outer, outer) for _ in range(DECODER_LAYERS))
         self.project = nn.Sequential(nn.Linear(outer, 2 * outer), nn.SiLU(), nn.Linear(2 * outer, of.num_outputs))
 
-    def forward(self, fields: Tensor, scalars: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
-        """Predict the outputs on the grid.
-
-        Args:
-            fields: input fields [B, C, *grid].
-            scalars: input scalars [B, S], if there are any.
-            weights: quadrature weights [B, *grid] of a masked grid; 0 is outside the domain.
-
-        Returns:
-            The outputs, [B, C, *grid].
-
-        Raises:
-            ValueError: an axis has fewer than 2 * modes points.
-        """
-        grid = fields.shape[2:]
+    def on_grid(self, x_GBC: Tensor, like: Tensor) -> Tensor:
+        """See `LiftedModel.on_grid`."""
+        *grid, batch_size, _ = x_GBC.shape
         require_points("galerkin", grid, self.modes)
-        lifted_GBC = self.lift(channels_last(with_coordinates(fields, scalars, weights)))
         coarse = [(num_points + self.coarsen - 1) // self.coarsen for num_points in grid]
-        tokens_GBC = self.tokens(resampled(lifted_GBC, coarse))
+        tokens_GBC = self.tokens(resampled(x_GBC, coarse))
         z_BNC = tokens_GBC.flatten(0, -3).transpose(0, 1)
-        centres_NA = torch.stack([c.expand(*coarse).flatten() for c in cell_centres(coarse, fields)], dim=1)
+        centres_NA = torch.stack([c.expand(*coarse).flatten() for c in cell_centres(coarse, like)], dim=1)
         for layer in self.layers:
             z_BNC = layer(z_BNC, centres_NA)
-        z_GBC = self.back(z_BNC).transpose(0, 1).reshape(*coarse, fields.shape[0], -1)
-        x_GBC = lifted_GBC + resampled(z_GBC, grid)
-        bases = [fourier_bases(*sizes, fields) for sizes in zip(grid, self.modes, strict=True)]
+        z_GBC = self.back(z_BNC).transpose(0, 1).reshape(*coarse, batch_size, -1)
+        x_GBC = x_GBC + resampled(z_GBC, grid)
+        bases = [fourier_bases(*sizes, like) for sizes in zip(grid, self.modes, strict=True)]
         for spectral, pointwise in zip(self.spectral, self.pointwise, strict=True):
             x_GBC = F.silu(pointwise(x_GBC).add_(spectral(x_GBC, bases)))
-        return channels_first(self.project(x_GBC))
+        return x_GBC
 
 
 class TransformerLayer(nn.Module):

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from penstock.geometry import Grid
 from penstock.layout import Layout
-from penstock.learner.models.grids.inputs import GridLayout, channels_first, channels_last, with_coordinates
+from penstock.learner.models.grids.inputs import GridLayout
+from penstock.learner.models.grids.lifted import LiftedModel
 from penstock.learner.models.grids.spectral import (
     SpectralConvolution,
     checked_modes,
@@ -29,7 +29,7 @@ from penstock.learner.models.options import require_positive
 LEVELS = (0, 1, 2, 2, 1, 0)  # how often the grid is halved before the first layer and after each
 
 
-class UNO(nn.Module):
+class UNO(LiftedModel):
     """The U-shaped neural operator on a grid of 1 to 3 axes.
 
     Five layers take `width` channels on the whole grid to 4 `width` on a quarter of the points along each axis, and
@@ -53,8 +53,6 @@ class UNO(nn.Module):
         ValueError: the layout or its grid does not allow these options.
     """
 
-    accepts = (Grid,)
-
     def __init__(self, layout: Layout, *, width: int = 24, modes: int | Sequence[int] | None = None):
         super().__init__()
         require_positive("uno", width=width)
@@ -73,22 +71,9 @@ class UNO(nn.Module):
             self.layers.append(ResamplingLayer(*sizes, kept))
         self.project = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, of.num_outputs))
 
-    def forward(self, fields: Tensor, scalars: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
-        """Predict the outputs on the grid.
-
-        Args:
-            fields: input fields [B, C, *grid].
-            scalars: input scalars [B, S], if there are any.
-            weights: quadrature weights [B, *grid] of a masked grid; 0 is outside the domain.
-
-        Returns:
-            The outputs, [B, C, *grid].
-
-        Raises:
-            ValueError: an axis has too few points for the modes.
-        """
-        grids = [[halved(num_points, level) for num_points in fields.shape[2:]] for level in LEVELS]
-        x_GBC = self.lift(channels_last(with_coordinates(fields, scalars, weights)))
+    def on_grid(self, x_GBC: Tensor, like: Tensor) -> Tensor:
+        """See `LiftedModel.on_grid`."""
+        grids = [[halved(num_points, level) for num_points in x_GBC.shape[:-2]] for level in LEVELS]
         passed = [x_GBC]  # on the way to the coarsest grid
         for number, layer in enumerate(self.layers):
             x_GBC = layer(x_GBC, grids[number + 1])
@@ -98,7 +83,7 @@ class UNO(nn.Module):
                 passed.append(x_GBC)
             else:
                 x_GBC = torch.cat([x_GBC, passed.pop()], dim=-1)
-        return channels_first(self.project(x_GBC))
+        return x_GBC
 
 
 def halved(num_points: int, times: int) -> int:
