@@ -37,10 +37,16 @@ LAYOUTS = {
     "scalars": layout_of(fields=False),
 }
 
-pytestmark = [
-    pytest.mark.parametrize("name", TAKE_POINTS),
-    pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS),
-]
+on_layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+
+
+def of_all_but(left_out):
+    """Parametrises a test by the models that are not left out, on all layouts."""
+    names = [name for name in TAKE_POINTS if name not in left_out]
+    return lambda test: pytest.mark.parametrize("name", names)(on_layouts(test))
+
+
+of_all = of_all_but(())
 
 
 def samples(layout, counts, seed=0):
@@ -106,6 +112,7 @@ def on_points(layout):
     return [block.name for block in layout.blocks.values() if block.is_ragged and block.name != "edges"]
 
 
+@of_all
 def test_points_in_another_order_have_the_same_values(name, layout):
     surrogate, arrays = trained(name, layout), samples(layout, [25, 25])
     order = torch.randperm(25, generator=torch.Generator().manual_seed(1))
@@ -115,10 +122,9 @@ def test_points_in_another_order_have_the_same_values(name, layout):
     assert_close(predicted(surrogate, shuffled), predicted(surrogate, arrays)[..., order])
 
 
+@of_all_but(BY_EDGES)
 def test_each_point_twice_with_half_the_weight_changes_nothing(name, layout):
     """The sharp test that sums are taken by quadrature weights, and that nothing counts points."""
-    if name in BY_EDGES:
-        pytest.skip("it counts edges by design")
     surrogate, arrays = trained(name, layout), samples(layout, [25, 25])
     twice = arrays | {each: torch.cat([arrays[each]] * 2, dim=-1) for each in on_points(layout)}
     twice["weights"] = twice["weights"] / 2
@@ -130,9 +136,8 @@ def test_each_point_twice_with_half_the_weight_changes_nothing(name, layout):
     assert (expected[0] - expected[1]).norm() > 0.1 * expected.norm()  # samples differ, so there is something to see
 
 
+@of_all_but(UNWEIGHTED)
 def test_weights_count(name, layout):
-    if name in UNWEIGHTED:
-        pytest.skip(UNWEIGHTED[name])
     surrogate, arrays = trained(name, layout), samples(layout, [25])
     other = arrays | {"weights": arrays["weights"] * torch.linspace(0.1, 2, 25)}
     expected = predicted(surrogate, arrays)
@@ -157,10 +162,9 @@ def lattice(layout, num):
     return arrays | {"edges": torch.tensor(ends, dtype=torch.int32)}
 
 
+@of_all_but(BY_EDGES)
 def test_as_points_are_refined_values_converge(name, layout):
     """Inputs are smooth, so by the trapezoidal rule each refinement divides the change by about 4."""
-    if name in BY_EDGES:
-        pytest.skip("finer edges are another function by design")
     surrogate = trained(name, layout)
     coarse, medium, fine = (
         predicted(surrogate, lattice(layout, num)).unflatten(2, (num, num))[..., :: (num - 1) // 4, :: (num - 1) // 4]
@@ -170,6 +174,7 @@ def test_as_points_are_refined_values_converge(name, layout):
     assert changes[0] < 0.1 and changes[1] < 0.5 * changes[0], changes
 
 
+@of_all
 def test_what_lies_at_weight_0_changes_neither_values_nor_gradients(name, layout):
     surrogate, counts = trained(name, layout), [25, 9, 17]
     arrays, loss = samples(layout, counts), TotalLoss(layout, RelativeL2)
@@ -195,6 +200,7 @@ def test_what_lies_at_weight_0_changes_neither_values_nor_gradients(name, layout
             assert_close(theirs, mine)
 
 
+@of_all
 def test_a_batch_of_different_geometries_is_the_batches_of_one(name, layout):
     surrogate, counts = trained(name, layout), [25, 9]
     arrays = samples(layout, counts)
@@ -206,9 +212,9 @@ def test_a_batch_of_different_geometries_is_the_batches_of_one(name, layout):
         assert_close(predicted(surrogate, alone)[0], together[row, :, :count])
 
 
+@pytest.mark.parametrize("name", TAKE_POINTS)
+@pytest.mark.parametrize("layout", [LAYOUTS["fields and scalars"]], ids=["fields and scalars"])  # it takes seconds
 def test_the_exported_file_takes_any_number_of_samples_and_of_points(name, layout):
-    if layout is not LAYOUTS["fields and scalars"]:
-        pytest.skip("an export takes seconds")
     surrogate = trained(name, layout)
     contents, card = contents_of(surrogate, {}, samples(layout, [40, 40]))
     module = torch.export.load(io.BytesIO(contents)).module()
@@ -231,6 +237,7 @@ def by_name(layout, arrays):
     return {each: values for block in blocks for each, values in block.by_name(arrays[block.name]).items()}
 
 
+@of_all
 def test_it_learns_what_depends_on_place_and_on_the_whole(name, layout):
     _, losses = training(name, layout)
     assert np.mean(losses[-10:]) < 0.6 * losses[0]
