@@ -38,7 +38,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.validation = path / "validation.zarr"
         self.patience = Patience(lambda line: None, 0.0)
-        """With a disk that refuses: none, but for the driver of the run."""
+        """For how long refused writes are tried again: not at all, except by the run's driver."""
         self.metrics = path / "metrics.jsonl"
         self.events = path / "events.jsonl"
 

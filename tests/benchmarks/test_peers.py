@@ -59,7 +59,7 @@ def test_a_row_says_the_quotient_of_the_rates_beside_it():
 
 
 def test_the_command_prints_a_table(bench):
-    """Of the cheapest problems: peers and ours are compared for all of them in tests of their own."""
+    """With the cheapest problem; for all of them, ours and the peers are compared in the tests beside it."""
     ran = bench("peers", "spectral", "wave_1d", "--resolution", "32", "--seconds", "0.01")
     assert ran.returncode == 0, ran.stderr
     assert "NumPy, exact by FFT" in ran.stdout and "wave_1d" in ran.stdout

@@ -38,9 +38,9 @@ class UNO(LiftedModel):
         v ← σ(K v + P W v),
 
     where K takes the low Fourier modes of the n points and sums their images at the N points, W is a pointwise map and
-    P linear interpolation, which averages where the grid coarsens; σ = GELU, but for the last layer. On the way back
-    each layer also sees the channels of the same grid on the way there. Input channels are those of the FNO. Once
-    built, a model takes any resolution whose quarter has 2 points for each mode kept there.
+    P linear interpolation, which averages where the grid coarsens; σ = GELU, except after the last layer. In the
+    second half each layer also takes the channels that the first half had on the same grid. Input channels are those of
+    the FNO. Once built, a model takes any resolution whose quarter has 2 points for each mode kept there.
 
     Args:
         layout: layout of batches.

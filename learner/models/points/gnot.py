@@ -139,7 +139,7 @@ class LinearAttention(nn.Module):
     Args:
         width: number C of channels.
         heads: number of heads.
-        num_sources: number of input functions, with keys and values of their own.
+        num_sources: number of input functions, each with separate keys and values.
     """
 
     def __init__(self, width: int, heads: int, num_sources: int):
