@@ -138,5 +138,5 @@ def run(names: list[str], seconds: float) -> None:
     header += ["run 1 / plain 1", "run 2 / plain 2"]
     load = sum(loads) / len(loads)
     introduction = INTRODUCTION.format(seconds=seconds, warm_up=WARM_UP_S, least=LEAST, load=load)
-    command, place = " ".join(["scaling", *names]), f"{os.cpu_count()} cores"
+    command, place = " ".join(["scaling", *names, f"--seconds {seconds:g}"]), f"{os.cpu_count()} cores"
     report("scaling.md", "Two workers against one, without a learner", introduction, header, rows, command, place)
