@@ -1,4 +1,4 @@
-"""Models that lift their inputs at each point, act on them as functions, and project them to the outputs.
+"""Models that lift inputs at each point, act on them, and project the result.
 
 Axes:  B batch, C channels, S scalars, *grid = X, Y, Z the axes of the fields' grid.
 """

@@ -64,8 +64,10 @@ def test_where_none_of_ours_will_do_a_model_of_ones_own_is_asked_for():
     assert refused_geometry("mine", nn.Identity, layout) is None  # it is taken to know what it does
 
 
+SLOW_TO_TRACE = {"uno"}  # its layers on five pairs of grids take torch.export 20 to 40 s
+
 ACCEPTED = [
-    (name, geometry)
+    pytest.param(name, geometry, marks=[pytest.mark.slow] if name in SLOW_TO_TRACE else [])
     for name, cls in MODELS.items()
     for geometry, where in GEOMETRIES.items()
     if isinstance(where, getattr(cls, "accepts", (Geometry,)))
