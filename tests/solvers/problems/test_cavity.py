@@ -67,7 +67,7 @@ def test_extremes_on_the_centre_lines_are_those_published(classical, reynolds, e
     assert [u(s).min(), v(s).max(), v(s).min()] == pytest.approx(extremes, abs=tolerance)
 
 
-@pytest.mark.parametrize(("reynolds", "tolerance"), zip(REYNOLDS, (0.01, 0.01, 0.022), strict=True))
+@pytest.mark.parametrize(("reynolds", "tolerance"), [*zip(REYNOLDS, (0.01, 0.01, 0.022), strict=True)])
 def test_profiles_are_those_of_ghia(classical, reynolds, tolerance):
     """Ghia's values themselves are off by up to 0.006 in u and 0.019 in v, most at Re = 1000."""
     column = 1 + REYNOLDS.index(reynolds)
