@@ -13,9 +13,12 @@ OFTEN = ("training.stop_after={steps: 100000}", "checkpoint.every_s=0.2")
 
 
 def stop_within_a_write(cli, process, delay_s: float) -> tuple[psutil.Process, int]:
-    """The learner, stopped (SIGSTOP) at least delay_s after a write began and before its end; the newest step."""
+    """The learner, stopped (SIGSTOP) at least delay_s after a write began and before its end; the newest step.
+
+    Called as soon as the process was started.
+    """
     folder = cli.latest / "checkpoints"
-    began = psutil.Process(process.pid).create_time()
+    began = time.time()  # no record of an earlier process is newer; what psutil says of a start may be a second off
     cli.wait_until(process, lambda record: record["time"] > began and record["step"] and checkpoint.latest(folder))
     learner = psutil.Process(cli.read("run.json")["learner_pid"])
     deadline = time.monotonic() + 30.0
