@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from penstock.learner.buffers.units import UNITS
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
+from penstock.learner.optimizers import OPTIMIZERS
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.config.sections import AsksClock, Named, OnResume, marked
 from penstock.registry import load_class
@@ -31,6 +32,7 @@ REGISTRIES: dict[str, Mapping[str, Any]] = {
     "strategy": STRATEGIES,
     "model": MODELS,
     "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
     "draw": UNITS,
 }
 KINDS = {int: "integer", float: "number", bool: "true or false", str: "text", NoneType: "`null`"}
@@ -138,7 +140,7 @@ def _kind(kind: Any, metadata: list[Any] = []) -> str:  # noqa: B006  never chan
         return KINDS.get(kind, "mapping") + _bounds(kind, metadata)
     if (name := getattr(get_origin(kind), "__name__", "")) in ("Sequence", "tuple", "list"):
         return f"list of {_kind(get_args(kind)[0])}s"
-    if name == "Mapping":
+    if name in ("Mapping", "dict"):
         return "mapping"
     return _alternatives([_kind(member, metadata if member in (int, float) else []) for member in get_args(kind)])
 

@@ -1,32 +1,33 @@
 """One optimisation step, from a batch to changed weights.
 
-It consists of forward, loss, backward, clipping, AdamW, and the running average of the weights.
+It consists of forward, loss, backward, clipping, the optimizer, and the running average of the weights.
 
 Axes:  B batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from penstock.errors import PenstockError
 from penstock.learner.copies import copied, follow
 from penstock.learner.losses.losses import TotalLoss
 from penstock.learner.losses.norms import mark_constants
+from penstock.learner.optimizers.adamw import AdamW
 from penstock.learner.surrogate import Surrogate
 
 PRECISIONS = ("float32", "bfloat16")
-WEIGHT_DECAY = 1e-4
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # what AdamW keeps for a parameter
+KERNELS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)  # their weights are [C out, C in, *kernel]
 
 
 class Optimization:
-    """A step of AdamW on the mean loss of a batch.
+    """A step of an optimizer on the mean loss of a batch.
 
-    AdamW is from Loshchilov and Hutter, ICLR 2019, arXiv 1711.05101. Nothing in a step waits for the device.
+    Nothing in a step waits for the device, if nothing in the optimizer does.
 
     With `ema_decay` d, an exponential moving average of the weights is kept: after step n = 0, 1, ...,
 
@@ -43,6 +44,7 @@ class Optimization:
         loss: the loss of all outputs. Where a batch's rows have weights w_i, its mean loss is Σ w_i loss_i / B: they
             should have mean 1, or they scale the gradient too.
         learning_rate: the highest learning rate, which schedules scale; each step is given the one that it takes.
+        optimizer: makes the optimizer of groups of parameters, as the classes of OPTIMIZERS do.
         precision: "bfloat16" is autocast: linear layers compute in bfloat16, while weights, moments, normalisation and
             loss stay in float32, and so do layers that ask for it (the FNO's spectral ones). With "float32" TF32 is
             left as torch has it, which is off for matrix products. On a CPU core with AVX512-BF16, bfloat16 makes a
@@ -68,6 +70,7 @@ class Optimization:
         *,
         loss: TotalLoss,
         learning_rate: float,
+        optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] = AdamW,
         precision: str = "float32",
         compile: bool = False,
         micro_batch_size: int | None = None,
@@ -94,7 +97,7 @@ class Optimization:
             name: p for name, p in surrogate.named_parameters() if torch.is_floating_point(p) or p.is_complex()
         }
         self._reals = {name: _as_real(parameter) for name, parameter in self._parameters.items()}
-        self._optimizer = torch.optim.AdamW(self._reals.values(), learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
+        self._optimizer = optimizer(self._groups())
         self._averaged = surrogate if ema_decay is None else copied(surrogate).requires_grad_(False)
         averaged = dict(self._averaged.named_parameters())
         self._averaged_reals = {name: _as_real(averaged[name]) for name in self._parameters}
@@ -131,8 +134,16 @@ class Optimization:
         self.num_steps += 1
         return mean_loss
 
+    def _groups(self) -> list[dict[str, Any]]:
+        """The parameters in groups: weights of convolutions, and the others."""
+        kernels = {id(each.weight) for each in self.surrogate.modules() if isinstance(each, KERNELS)}
+        groups: dict[bool, list[Tensor]] = {False: [], True: []}
+        for name, parameter in self._parameters.items():
+            groups[id(parameter) in kernels].append(self._reals[name])
+        return [{"params": group, "kernels": is_kernel} for is_kernel, group in groups.items() if group]
+
     def _hand_over_gradients(self) -> None:
-        """Make the gradients real and dense, as AdamW needs them.
+        """Make the gradients real and dense, as optimizers need them.
 
         Those of an nn.Embedding may be sparse.
         """
@@ -150,7 +161,7 @@ class Optimization:
             torch._foreach_lerp_(*map(list, zip(*pairs, strict=True)), weight=1 - decay)
 
     def _trained_names(self) -> list[str]:
-        """Names of the parameters that AdamW has changed."""
+        """Names of the parameters that the optimizer has changed."""
         return [name for name, parameter in self._reals.items() if parameter in self._optimizer.state]
 
     @property
@@ -182,8 +193,24 @@ class Optimization:
 
         Frozen parameters and buffers may hold anything: a mask is made of infinities.
         """
-        states = [torch.stack([t.isfinite().all() for t in (p, *s.values())]) for p, s in self._optimizer.state.items()]
-        return not states or bool(torch.cat(states).all())
+        changed = [self._reals[name] for name in self._trained_names()]
+        tensors = [*changed, *(tensor for _, _, tensor in self._kept())]
+        return not tensors or bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
+
+    def _kept(self) -> Iterator[tuple[str, str, Tensor]]:
+        """Parameter's name, kind and value of all that the optimizer keeps.
+
+        Raises:
+            PenstockError: it keeps something else than tensors.
+        """
+        for name in self._trained_names():
+            for kind, value in self._optimizer.state[self._reals[name]].items():
+                if not isinstance(value, Tensor):
+                    raise PenstockError(
+                        f"training.optimizer: {type(self._optimizer).__name__} keeps {kind} as a "
+                        f"{type(value).__name__}, and a checkpoint holds tensors: take another optimizer"
+                    )
+                yield name, kind, value
 
     def _parts(
         self, arrays: Mapping[str, Tensor], weights: Tensor | None
@@ -203,12 +230,9 @@ class Optimization:
             use: the next step changes them.
         """
         state = {"num_steps": torch.tensor(self.num_steps)}
-        for name, parameter in self._reals.items():
-            if self.ema_decay is not None:
-                state[f"weights.{name}"] = parameter.detach()
-            for key, value in self._optimizer.state.get(parameter, {}).items():
-                state[f"{key}.{name}"] = value
-        return state
+        if self.ema_decay is not None:
+            state |= {f"weights.{name}": parameter.detach() for name, parameter in self._reals.items()}
+        return state | {f"{kind}.{name}": value for name, kind, value in self._kept()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Continue from a `state()`.
@@ -228,13 +252,16 @@ class Optimization:
         self.num_steps = int(state["num_steps"])
         if was_averaged:
             follow(self.surrogate, self._averaged)
-        for name, parameter in self._reals.items():
-            if self.ema_decay is not None:
+        for key, value in state.items():
+            kind, _, name = key.partition(".")
+            if name not in self._reals:
+                continue
+            parameter = self._reals[name]
+            if kind == "weights":
                 with torch.no_grad():
-                    parameter.copy_(state[f"weights.{name}"])
-            if f"step.{name}" in state:  # absent while a parameter has had no gradient
-                moments = {key: state[f"{key}.{name}"] for key in MOMENTS}
-                self._optimizer.state[parameter] = {key: _laid_out_as(parameter, v) for key, v in moments.items()}
+                    parameter.copy_(value)
+            else:
+                self._optimizer.state[parameter][kind] = _laid_out_as(parameter, value)
 
 
 def _size(arrays: Mapping[str, Tensor]) -> int:

@@ -23,6 +23,7 @@ from penstock.learner.losses.losses import LOSSES, TotalLoss
 from penstock.learner.models import MODELS, refused_geometry
 from penstock.learner.normalization import Normalization
 from penstock.learner.optimization import Optimization
+from penstock.learner.optimizers import OPTIMIZERS
 from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.learner.rehearsal.rehearsal import rehearse, try_out
 from penstock.learner.schedules import Schedule
@@ -157,13 +158,30 @@ class Plan(Solving):
         choice = self.config.training.loss
         cls = load_class(choice.name, LOSSES, "training.loss", takes_files=False)
         layout = self.batch_layout
-        loss = TotalLoss(layout, lambda geometry: build(cls, choice.options, "training.loss", geometry))
+        try:
+            loss = TotalLoss(
+                layout,
+                lambda geometry: build(cls, choice.options, "training.loss", geometry),
+                self.config.training.output_weights,
+            )
+        except ValueError as error:
+            raise PenstockError(f"training.output_weights: {error}") from error
         arrays = free_samples(layout, 1, torch.device("cpu"))
         try:
             loss(arrays, arrays, Normalization.identity(layout))
         except (TypeError, ValueError) as error:
             raise PenstockError(f"training.loss: {error}") from error
         return loss
+
+    def _optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimizer of groups of parameters.
+
+        Raises:
+            PenstockError: it does not exist, or refuses its options.
+        """
+        choice = self.config.training.optimizer
+        cls = load_class(choice.name, OPTIMIZERS, "training.optimizer", takes_files=False)
+        return build(cls, choice.options, "training.optimizer", groups)
 
     def step(self, surrogate: Surrogate) -> Optimization:
         """The optimisation step.
@@ -182,6 +200,7 @@ class Plan(Solving):
             surrogate,
             loss=self.loss(),
             learning_rate=training.learning_rate,
+            optimizer=self._optimizer,
             precision=training.precision,
             compile=training.compile,
             micro_batch_size=training.micro_batch_size,
@@ -322,6 +341,7 @@ def resolve(config: Config) -> Plan:
     model = load_class(config.model.name, MODELS, "model.name", sources["model_source"])
     strategy = load_class(solver.strategy.name, STRATEGIES, "solver.strategy", sources["strategy_source"])
     loss = load_class(training.loss.name, LOSSES, "training.loss", takes_files=False)
+    optimizer = load_class(training.optimizer.name, OPTIMIZERS, "training.optimizer", takes_files=False)
     changes = {
         "problem": spelt_out(config.problem, problem),
         "model": spelt_out(config.model, model, given=1),
@@ -332,7 +352,12 @@ def resolve(config: Config) -> Plan:
                 "draw": spelt_out(buffer.draw, draw, given=draw is not Samples),
             }
         ),
-        "training": training.model_copy(update={"loss": spelt_out(training.loss, loss, given=1)}),
+        "training": training.model_copy(
+            update={
+                "loss": spelt_out(training.loss, loss, given=1),
+                "optimizer": spelt_out(training.optimizer, optimizer, given=1),
+            }
+        ),
     }
     plan = Plan(config=config.model_copy(update=changes), **sources)
     plan.order.require_possible(plan.asks_clock())

@@ -19,14 +19,17 @@ Axes:  B batch, C channels, * the shape of a geometry.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
 from penstock.geometry import Geometry
 from penstock.layout import Layout
 from penstock.learner.losses.norms import norm_of
-from penstock.learner.normalization import Normalization
+from penstock.learner.normalization import Normalization, along
+from penstock.registry import nearest
 
 SMALLEST_NORM = 1e-12  # of an error: gives a perfect prediction the gradient 0, where that of the root is infinite
 SMALLEST_SHARE = 0.1  # of a typical target's norm: errors of smaller targets, zero included, are divided by this
@@ -121,20 +124,48 @@ LOSSES: dict[str, type] = {"relative_l2": RelativeL2, "mse": MSE, "h1": H1, "sob
 class TotalLoss:
     """The loss over all outputs, each measured in the norm of its geometry.
 
-    Outputs on the same geometry are measured together. The total is the mean over the geometries, weighted by their
-    numbers of channels.
+    Outputs on the same geometry are measured together. The total is the mean over the geometries, each weighted by the
+    sum of the weights of its channels.
+
+    The losses see each channel times the root of its weight, by which they count its squared norm w times, in the error
+    as in the target; the weights of a geometry's channels are scaled to a mean of 1.
 
     Args:
         layout: layout of batches.
         make: returns the loss of fields on a geometry, or of scalars if that is None, as the classes of LOSSES do. The
             loss is called with prediction, target and `typical`, and with weights= if they travel with the samples.
+        weights: weight of outputs by name, above 0; that of others is 1.
+
+    Raises:
+        ValueError: a weight is not above 0, or belongs to no output.
     """
 
-    def __init__(self, layout: Layout, make: Callable[[Geometry | None], Callable[..., Tensor]]):
+    def __init__(
+        self,
+        layout: Layout,
+        make: Callable[[Geometry | None], Callable[..., Tensor]],
+        weights: Mapping[str, float] | None = None,
+    ):
         self.layout = layout
         self.losses = {block.name: make(block.on) for block in layout.output_blocks}
-        num_channels = sum(block.shape[0] for block in layout.output_blocks)
-        self._shares = {block.name: block.shape[0] / num_channels for block in layout.output_blocks}
+        weights = weights or {}
+        outputs = [spec.name for block in layout.output_blocks for spec in block.specs]
+        for name, weight in weights.items():
+            if name not in outputs:
+                raise ValueError(f"no output is called {name!r}; {nearest(name, outputs)}")
+            if not 0 < weight < math.inf:
+                raise ValueError(f"the weight of {name} must be above 0, not {weight}")
+        of_channels = {
+            block.name: [weights.get(spec.name, 1.0) for spec in block.specs for _ in range(spec.components)]
+            for block in layout.output_blocks
+        }
+        total = sum(map(sum, of_channels.values()))
+        self._shares = {name: sum(each) / total for name, each in of_channels.items()}
+        self._roots = {
+            name: torch.tensor([math.sqrt(weight * len(each) / sum(each)) for weight in each])
+            for name, each in of_channels.items()
+            if len(set(each)) > 1
+        }
 
     def __call__(
         self, prediction: Mapping[str, Tensor], arrays: Mapping[str, Tensor], normalization: Normalization
@@ -152,11 +183,16 @@ class TotalLoss:
         total = None
         for block in self.layout.output_blocks:
             name = block.name
-            target = normalization.in_stds(name, arrays[name])
-            typical = normalization.typical(name).square().mean().sqrt()
+            predicted, target = prediction[name], normalization.in_stds(name, arrays[name])
+            of_channels = normalization.typical(name)
+            if name in self._roots:
+                roots = self._roots[name] = self._roots[name].to(target.device)
+                predicted, target = predicted * along(roots, target), target * along(roots, target)
+                of_channels = of_channels * roots
+            typical = of_channels.square().mean().sqrt()
             weights = self.layout.weights_of(block, arrays) if block.on is not None and block.on.travelling else None
             options = {} if weights is None else {"weights": weights}
-            loss = self.losses[name](prediction[name], target, typical, **options)
+            loss = self.losses[name](predicted, target, typical, **options)
             if len(self.losses) == 1:
                 return loss
             total = loss * self._shares[name] if total is None else total + loss * self._shares[name]

@@ -118,13 +118,18 @@ class StopAfterSection(Section):
 class ScheduleSection(Section):
     """How the learning rate runs."""
 
-    shape: Literal["cosine", "constant", "step"] = "cosine"
+    shape: Literal["cosine", "constant", "step", "plateau", "one_cycle"] = "cosine"
     """Learning rate after the warm-up.
 
-    Half a cosine down to zero, the peak, or the peak halved at each quarter of the schedule's length.
+    Half a cosine down to zero, the peak, the peak halved at each quarter of the schedule's length, the peak and in the
+    last fifth a straight line down to zero, or the one-cycle policy.
     """
-    warm_up: float = Field(0.04, ge=0, lt=1)
-    """The part of the schedule in which the learning rate rises linearly from a tenth of its peak."""
+    warm_up: float | None = Field(None, ge=0, lt=1)
+    """The part of the schedule in which the learning rate rises.
+
+    It rises linearly from a tenth of its peak; with `one_cycle` by half a cosine from 1/25. Absent, the part is 0.04;
+    with `one_cycle` 0.3.
+    """
     minutes: Annotated[float | None, AsksClock(lambda value: value is not None, ": give steps or samples")] = Field(
         None, gt=0
     )
@@ -158,11 +163,21 @@ class TrainingSection(Section):
     """
     learning_rate: float = Field(4e-3, gt=0)
     """Peak of the schedule."""
+    optimizer: Annotated[Choice, OnResume.FIXED] = Named(name="adamw")
+    """What changes the weights by their gradients: one of the optimizers below.
+
+    Or a class as `package.module:Class`, of torch.optim or like those; no `./file.py`.
+    """
     schedule: ScheduleSection = ScheduleSection()
     loss: Choice = Named(name="relative_l2")
     """What a step reduces: the mean over the batch, in multiples of the target channels' standard deviations.
 
     One of the losses below, or your own class as `package.module:Class`; no `./file.py`.
+    """
+    output_weights: dict[str, Annotated[float, Field(gt=0)]] = Field({})
+    """How much outputs count in the loss, by name; those that are left out count 1.
+
+    A squared norm counts that often, in the error as in the target it is divided by.
     """
     clip_norm: float | None = Field(None, gt=0)
     """Largest norm of a step's gradient; absent, gradients are taken as they are."""

@@ -18,6 +18,7 @@ from penstock.learner.losses.losses import MSE, TotalLoss
 from penstock.learner.models.grids.fno import FNO
 from penstock.learner.normalization import Normalization, RunningMoments
 from penstock.learner.optimization import Optimization
+from penstock.learner.optimizers.muon import Muon
 from penstock.learner.surrogate import Surrogate
 
 LAYOUT = Layout((FieldSpec(name="a", on=Grid((12, 12))),), (FieldSpec(name="u", on=Grid((12, 12))),))
@@ -238,7 +239,7 @@ def test_bfloat16_is_that_of_the_linear_layers_alone():
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}, ALL_OPTIONS])
+@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9}, ALL_OPTIONS, {"optimizer": Muon}])
 def test_a_continued_training_is_the_uninterrupted_one_bit_for_bit(precision, options):
     stream = list(zip(batches(len(RATES)), RATES, strict=True))
     whole, first = (new_step(precision=precision, **options) for _ in range(2))
@@ -267,6 +268,19 @@ def test_a_state_of_averaged_weights_is_not_taken_for_one_of_plain_weights(befor
     first, second = new_step(ema_decay=before), new_step(ema_decay=now)
     with pytest.raises(PenstockError, match=f"was trained {how} training.ema_decay: use the configuration"):
         second.load_state(first.state())
+
+
+def test_an_optimizer_whose_state_a_checkpoint_cant_hold_is_refused():
+    class Counts(torch.optim.SGD):
+        def step(self):
+            super().step()
+            for parameter in self.param_groups[0]["params"]:
+                self.state[parameter]["count"] = 1
+
+    step = new_step(optimizer=Counts)
+    step(next(batches(1)), 1e-3)
+    with pytest.raises(PenstockError, match="Counts keeps count as a int, and a checkpoint holds tensors: take anoth"):
+        step.is_finite()
 
 
 def test_a_state_from_before_the_first_step_has_no_moments_and_can_be_loaded():

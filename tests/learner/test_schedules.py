@@ -49,6 +49,27 @@ def test_step_is_that_of_the_published_configuration():
     np.testing.assert_array_equal(factors, expected)
 
 
+def test_plateau_is_that_of_torch():
+    def make(optimizer):
+        warm_up = lr_scheduler.LinearLR(optimizer, start_factor=0.1, total_iters=10)
+        level = lr_scheduler.ConstantLR(optimizer, factor=1.0)
+        decay = lr_scheduler.LinearLR(optimizer, start_factor=1.0, end_factor=0.0, total_iters=20)
+        return lr_scheduler.SequentialLR(optimizer, [warm_up, level, decay], milestones=[10, 80])
+
+    schedule = Schedule(shape="plateau", warm_up=0.1)
+    np.testing.assert_allclose([schedule(n / 100) for n in range(101)], torch_factors(make, 101), atol=1e-12)
+
+
+def test_one_cycle_is_that_of_torch():
+    def make(optimizer):
+        return lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=1001, pct_start=0.3, cycle_momentum=False)
+
+    schedule, expected = Schedule(shape="one_cycle"), torch_factors(make, 1000)
+    # torch's rise is a step shorter: it ends at step 0.3 * 1001 - 1
+    np.testing.assert_allclose([schedule(n / 1000) for n in range(1000)], expected, atol=0.006)
+    assert schedule(1.0) == pytest.approx(4e-6)
+
+
 def test_progress_is_that_of_the_length_or_else_of_the_run():
     done = {"steps": 50, "samples": 30, "minutes": 2, "of_run": 0.7}
     assert Schedule().progress(**done) == 0.7

@@ -12,9 +12,11 @@ import torch
 
 from penstock.errors import PenstockError
 from penstock.geometry import Grid, Mesh
-from penstock.learner.losses.losses import H1, LOSSES, MSE, RelativeL2, Sobolev
+from penstock.layout import FieldSpec, Layout
+from penstock.learner.losses.losses import H1, LOSSES, MSE, RelativeL2, Sobolev, TotalLoss
 from penstock.learner.losses.norms import MAX_DENSE_POINTS, GridNorm, MeshNorm, mark_constants
 from penstock.learner.losses.transforms import LARGEST_MATRIX
+from penstock.learner.normalization import Normalization
 from penstock.registry import build
 
 ORDERS = (-1, -0.5, 0, 0.5, 1, 2)
@@ -210,6 +212,44 @@ def test_a_compiled_loss_is_the_same_and_is_compiled_once():
         value = compiled(prediction, target)
     torch.testing.assert_close(value, loss(prediction, target).sum())
     assert len(graphs) == 1
+
+
+@pytest.mark.parametrize("loss", [MSE, RelativeL2])
+def test_outputs_count_by_their_weights(loss):
+    """Two fields and a scalar with deviations 2, 1, 4: the errors' squares in stds, written out in NumPy."""
+    grid = Grid((3, 4))
+    outputs = FieldSpec(name="u", on=grid), FieldSpec(name="p", on=grid), FieldSpec(name="drag")
+    layout = Layout((FieldSpec(name="a"),), outputs)
+    random = np.random.default_rng(0)
+    shapes = {"targets": (5, 2, 3, 4), "target_scalars": (5, 1)}
+    # targets far from 0, by which relative errors are never divided
+    prediction, target = ({name: random.normal(8, size=shape) for name, shape in shapes.items()} for _ in range(2))
+    std = {"targets": np.array([2.0, 1.0]), "target_scalars": np.array([4.0])}
+    normalization = Normalization(
+        {"scalars": torch.zeros(1), **{name: torch.zeros(len(each)) for name, each in std.items()}},
+        {"scalars": torch.ones(1), **{name: torch.tensor(each, dtype=torch.float32) for name, each in std.items()}},
+    )
+    weights = np.array([6.0, 2.0]), np.array([0.5])
+    expected = 0.0
+    for (name, each), weight in zip(std.items(), weights, strict=True):
+        scale = each.reshape(-1, *[1] * (target[name].ndim - 2))
+        over_points = tuple(range(2, target[name].ndim))
+        error = ((prediction[name] - target[name] / scale) ** 2).mean(axis=over_points) @ weight / weight.sum()
+        norm = ((target[name] / scale) ** 2).mean(axis=over_points) @ weight / weight.sum()
+        expected += weight.sum() / 8.5 * (error if loss is MSE else np.sqrt(error / norm))
+    tensors = [
+        {name: torch.tensor(a, dtype=torch.float32) for name, a in each.items()} for each in (prediction, target)
+    ]
+    result = TotalLoss(layout, loss, {"u": 6.0, "p": 2.0, "drag": 0.5})(*tensors, normalization)
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+def test_weights_of_no_output_are_refused():
+    layout = Layout((FieldSpec(name="a"),), (FieldSpec(name="drag"),))
+    with pytest.raises(ValueError, match=r"no output is called 'darg'; did you mean 'drag'\?"):
+        TotalLoss(layout, MSE, {"darg": 1.0})
+    with pytest.raises(ValueError, match="the weight of drag must be above 0, not 0"):
+        TotalLoss(layout, MSE, {"drag": 0.0})
 
 
 def test_losses_are_built_from_a_configuration_and_name_the_option_that_is_wrong():

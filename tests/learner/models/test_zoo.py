@@ -18,7 +18,8 @@ from penstock.learner.checkpoints import checkpoint
 from penstock.learner.checkpoints.weights import load_weights, weights_of
 from penstock.learner.losses.losses import MSE, TotalLoss
 from penstock.learner.normalization import Normalization
-from penstock.learner.optimization import WEIGHT_DECAY, Optimization
+from penstock.learner.optimization import Optimization
+from penstock.learner.optimizers.adamw import WEIGHT_DECAY
 from penstock.learner.rehearsal.rehearsal import rehearse, try_export, try_out
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation

@@ -1,0 +1,11 @@
+"""Optimizers by name, which change the weights by their gradients.
+
+An optimizer is called as `Optimizer(groups, **options)` with torch's parameter groups, as those of torch.optim are. The
+learning rate is given to its groups before each step. A group of the weights of convolutions has `kernels=True`: they
+are [C out, C in, *kernel]. What it keeps for a parameter must be tensors in `state`, so that checkpoints can hold it.
+"""
+
+from penstock.learner.optimizers.adamw import AdamW
+from penstock.learner.optimizers.muon import Muon
+
+OPTIMIZERS: dict[str, type] = {"adamw": AdamW, "muon": Muon}
