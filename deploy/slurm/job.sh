@@ -137,6 +137,9 @@ RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
 export RAY_gcs_server_port_wait_time_s=300 RAY_agent_register_timeout_ms=300000
 export RAY_worker_register_timeout_seconds=300
+# Ray's logs are in /tmp; by default each may take 3 GB.
+export RAY_ROTATION_MAX_BYTES="${RAY_ROTATION_MAX_BYTES:-16000000}"
+export RAY_ROTATION_BACKUP_COUNT="${RAY_ROTATION_BACKUP_COUNT:-1}"
 start_ray
 "$python" -m penstock resume "$folder" "cluster.address=${address:?}" &
 driver=$!

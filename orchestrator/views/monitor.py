@@ -174,7 +174,7 @@ def monitor(folder: RunFolder, console: Screen) -> int:
             run = folder.read("run.json")
             if not run:
                 raise PenstockError(f"{folder.path} holds no run: it ended before it began")
-            record = _last_record(folder)
+            record = last_record(folder)
             if record:
                 view.show(record)
             if run["state"] in ("ended", "failed", "stopped"):
@@ -200,7 +200,7 @@ def monitor(folder: RunFolder, console: Screen) -> int:
     return 0
 
 
-def _last_record(folder: RunFolder) -> Record | None:
+def last_record(folder: RunFolder) -> Record | None:
     """The last whole line of metrics.jsonl; 64 kB always hold one."""
     try:
         with folder.metrics.open("rb") as file:
