@@ -139,6 +139,15 @@ class Slurm(Launcher):
         if self.state(job, folder) is State.RUNNING:  # perhaps since a moment ago
             _slurm("scancel", "--batch", "--signal=USR2", job.id)
 
+    @classmethod
+    def resume_command(cls, job: Job, folder: RunFolder) -> str:
+        """As the job itself says it: see deploy/slurm/job.sh. And see `Launcher.resume_command`."""
+        first, options = folder.path, ""
+        for link in folder.path.parent.glob(f"*/{SEEDS}/*"):
+            if link.resolve() == folder.path:  # a task of an array, whose script is in the first folder
+                first, options = link.parent.parent, f"--array={link.name} "
+        return f"sbatch {options}{shlex.quote(os.path.relpath(first / cls.FILE))}"
+
 
 def _options_of(nodes: SlurmNodesSection) -> Iterator[str]:
     """One task on each node, with its CPUs and memory."""
