@@ -1,4 +1,4 @@
-"""Commands shown to users: how penstock is called here, and how a run is gone on with."""
+"""Commands shown to users: how to call penstock, and how to go on with a run."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from prometheus_client.utils import floatToGoString
 
 
 class BulkHistogram(Collector):
-    """A histogram by the value of one label, with the series of `prometheus_client.Histogram`.
+    """A histogram by one label, with the series of `prometheus_client.Histogram`.
 
     That one takes a lock and searches the bounds in Python for each value, which was most of what a driver did for a
     solve. Here an array is counted at once, and text is made when it is asked for, in another thread: the counts of a
