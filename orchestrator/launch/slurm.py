@@ -141,7 +141,10 @@ class Slurm(Launcher):
 
     @classmethod
     def resume_command(cls, job: Job, folder: RunFolder) -> str:
-        """As the job itself says it: see deploy/slurm/job.sh. And see `Launcher.resume_command`."""
+        """See `Launcher.resume_command`.
+
+        The job says the same itself, see deploy/slurm/job.sh.
+        """
         first, options = folder.path, ""
         for link in folder.path.parent.glob(f"*/{SEEDS}/*"):
             if link.resolve() == folder.path:  # a task of an array, whose script is in the first folder

@@ -34,7 +34,7 @@ def bound_records(folder: RunFolder, most_bytes: int = MOST_BYTES) -> None:
 
 
 def thinned(lines: Sequence[bytes]) -> list[bytes]:
-    """All records of the newer half of the bytes, and of the older half at most every second one.
+    """All newer records, and at most every second one of the older half of the bytes.
 
     Those of the older half come to lie evenly in time, however often they have been thinned before: so a run of any
     length keeps its course from the beginning. A pause before a resume counts for nothing.
