@@ -41,10 +41,11 @@ def _keep_bounded(path: Path) -> None:
 
 
 def bound_log(path: Path, most_bytes: int = MOST_BYTES) -> None:
-    """Move the end of a log that is too long to `<name>.1`, in place of what was there.
+    """Move the end of a log that is too long to `<name>.1`.
 
-    The log is emptied and not replaced: the process's children, such as MPI ranks and external programs, have it open
-    too. All append, so they go on at its beginning. What is written between copy and emptying is lost.
+    It takes the place of what was there. The log is emptied and not replaced, because the process's children, such as
+    MPI ranks and external programs, have it open too. All append, so they go on at its beginning. What is written
+    between copy and emptying is lost.
 
     Args:
         path: the log, which only this process and its children write.

@@ -35,9 +35,9 @@ class Journal:
         self._num_failed = 0
 
     def record(self, status: LearnerStatus, ledger: Ledger, num_workers: int, silent: Iterable[Silence]) -> Record:
-        """Append one line to metrics.jsonl, which is bounded, and rewrite ledger.json if that is due.
+        """Append one line to metrics.jsonl, and rewrite ledger.json if that is due.
 
-        It is due every few seconds, and when simulations have failed.
+        The first is kept within its bound. The second is due every few seconds, and when simulations have failed.
 
         Args:
             status: the learner's status.
