@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 MOST_BYTES = 8_000_000  # of a log, and of what is kept of it beside it
-LOOK_EVERY_S = 10.0
+LOOK_EVERY_S = 2.0
 
 
 def log_to(path: Path, *, redirect: bool = True) -> None:
@@ -57,7 +57,7 @@ def bound_log(path: Path, most_bytes: int = MOST_BYTES) -> None:
                 return
             log.seek(size - most_bytes)
             log.readline()  # the rest of a line
-            path.with_name(f"{path.name}.1").write_bytes(log.read())
+            path.with_name(f"{path.name}.1").write_bytes(log.read(most_bytes))
         os.truncate(path, 0)
 
 
