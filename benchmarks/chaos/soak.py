@@ -79,7 +79,7 @@ def run(minutes: float) -> int:
     growing = """
         Files that were larger in the last quarter than in the first, in the run folder, Ray's (`ray/`) and /dev/shm.
         metrics.jsonl has a line per second, and logs have what happens: both grow with the length of a run and not
-        with its rate. What else grows is a fault."""
+        with its rate, up to 16 MB and twice 8 MB. What else grows is a fault."""
     made_by = footer(
         f"python -m benchmarks soak --minutes {minutes:g}",
         f"{processor()}, {os.cpu_count()} cores, load {load:.1f} at the start",

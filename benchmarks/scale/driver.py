@@ -111,7 +111,10 @@ class _Workers:
         return ends
 
     def status(self, ends: Sequence[LeaseEnd], num_new: int) -> LearnerStatus:
-        solve = SolveRecord(strategy="direct", seconds=0.01, iterations=0, relative_residual=1e-12)
+        solves = (
+            SolveRecord(strategy="direct", seconds=0.001 * (1 + number % 50), iterations=0, relative_residual=1e-12)
+            for number in range(num_new)  # each an object, because pickle writes a repeated one only once
+        )
         return LearnerStatus(
             training=TrainingStatus(
                 state="training",
@@ -134,7 +137,7 @@ class _Workers:
                 solver_blocked_seconds=0.0,
             ),
             buffer=BufferStatus(samples=1, capacity=1, bias=None),
-            news=News(solves=(solve,) * num_new, lease_ends=tuple(ends)),
+            news=News(solves=tuple(solves), lease_ends=tuple(ends)),
             silences={leases[0].number: 0.1 for leases in self._leases.values() if leases},
         )
 

@@ -137,6 +137,14 @@ RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=0
 export RAY_gcs_server_port_wait_time_s=300 RAY_agent_register_timeout_ms=300000
 export RAY_worker_register_timeout_seconds=300
+# TCP tries again 51 s after a cable was cut, the latest if it is back by then; Ray's nodes heard each other 54 s after.
+# The head checks a node every 3 s, and gives an answer 10 s: n failures in a row come 13 n - 3 s after a cut, or 3 s
+# sooner or later. Ray's default of 5 is 59 to 65 s, too close on a busy head; 7 are 85 to 91 s. A node that is lost
+# without a word, with its power, is given up as late.
+export RAY_health_check_failure_threshold="${RAY_health_check_failure_threshold:-7}"
+# Ray's logs are in /tmp; by default each may take 3 GB.
+export RAY_ROTATION_MAX_BYTES="${RAY_ROTATION_MAX_BYTES:-16000000}"
+export RAY_ROTATION_BACKUP_COUNT="${RAY_ROTATION_BACKUP_COUNT:-1}"
 start_ray
 "$python" -m penstock resume "$folder" "cluster.address=${address:?}" &
 driver=$!

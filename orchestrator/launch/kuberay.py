@@ -99,6 +99,15 @@ class KubeRay(Launcher):
         """
         self._kubectl("delete", "rayjob", job.id, "--ignore-not-found", "--wait=false")
 
+    @classmethod
+    def resume_command(cls, job: Job, folder: RunFolder) -> str:
+        """See `Launcher.resume_command`.
+
+        What there is of the old RayJob stands in the way of another life.
+        """
+        manifest = shlex.quote(os.path.relpath(folder.path / cls.FILE))
+        return f"kubectl delete --ignore-not-found -f {manifest} && kubectl create -f {manifest}"
+
     def output(self, job: Job, folder: RunFolder) -> str:
         """See `Launcher.output`.
 

@@ -101,6 +101,19 @@ class Launcher(ABC):
             PenstockError: what runs it does not answer.
         """
 
+    @classmethod
+    def resume_command(cls, job: Job, folder: RunFolder) -> str | None:
+        """What a person types to go on with a run whose job has ended.
+
+        Args:
+            job: the job.
+            folder: the run folder.
+
+        Returns:
+            The command; None where `penstock resume` does it.
+        """
+        return None
+
     def output(self, job: Job, folder: RunFolder) -> str:
         """What a job has printed so far.
 

@@ -139,6 +139,18 @@ class Slurm(Launcher):
         if self.state(job, folder) is State.RUNNING:  # perhaps since a moment ago
             _slurm("scancel", "--batch", "--signal=USR2", job.id)
 
+    @classmethod
+    def resume_command(cls, job: Job, folder: RunFolder) -> str:
+        """See `Launcher.resume_command`.
+
+        The job says the same itself, see deploy/slurm/job.sh.
+        """
+        first, options = folder.path, ""
+        for link in folder.path.parent.glob(f"*/{SEEDS}/*"):
+            if link.resolve() == folder.path:  # a task of an array, whose script is in the first folder
+                first, options = link.parent.parent, f"--array={link.name} "
+        return f"sbatch {options}{shlex.quote(os.path.relpath(first / cls.FILE))}"
+
 
 def _options_of(nodes: SlurmNodesSection) -> Iterator[str]:
     """One task on each node, with its CPUs and memory."""

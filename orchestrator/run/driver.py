@@ -23,6 +23,7 @@ from penstock.orchestrator.cluster.nodes import PLACE_WITHIN_S, renewed
 from penstock.orchestrator.cluster.ray_session import set_environment
 from penstock.orchestrator.cluster.walltime import seconds_left
 from penstock.orchestrator.config.config import Config
+from penstock.orchestrator.launch.commands import program, resume_command
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import Ledger
@@ -44,7 +45,7 @@ from penstock.orchestrator.run.workers import WorkerPool
 from penstock.orchestrator.store.requests import asked_for_workers
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices
-from penstock.orchestrator.views.monitor import Screen, View, program, summary_lines
+from penstock.orchestrator.views.monitor import Screen, View, summary_lines
 from penstock.orchestrator.views.prometheus import Metrics
 from penstock.orchestrator.views.reports import Reports
 from penstock.status import LearnerStatus, Prepared, Record
@@ -178,7 +179,7 @@ class _Driver:
     def _stopped(self, cause: str) -> None:
         self.folder.update_run(state="stopped", cause=cause)
         self.folder.event("ended", cause=cause)
-        self._tell(f"{cause}; go on with: {program()} resume {self._relative()}")
+        self._tell(f"{cause}; go on with: {resume_command(self.folder)}")
 
     def _run_watched(self) -> str:
         """`_run`, where the death of the learner or of Ray is reported as such.
@@ -195,11 +196,11 @@ class _Driver:
             if fault:
                 self._tell(f"{fault}: the run ends")  # now, because Ray's shutdown may take 5 s
                 logs = f"Ray's logs are in {self.folder.logs / 'ray'}; " if self.session.folder is not None else ""
-                cause = f"{fault}, and the run with it; {logs}go on with: {program()} resume {self._relative()}"
+                cause = f"{fault}, and the run with it; {logs}go on with: {resume_command(self.folder)}"
                 with suppress(PenstockError):  # a full disk is reported when the run ends
                     self.folder.update_run(state="failed", cause=cause)
                 raise PenstockError(cause, exit_code=1) from error
-            resume = f"go on with: {program()} resume {self._relative()}"
+            resume = f"go on with: {resume_command(self.folder)}"
             if isinstance(error, LearnerDied):
                 log = self.folder.logs / "learner.log"
                 raise PenstockError(f"{error}; see {log}, then {resume}", exit_code=1) from error
@@ -344,7 +345,7 @@ class _Driver:
         return (
             f"training.stop_after.minutes: for {self.config.training.stop_after.minutes:g} minutes nothing was solved, "
             f"and {record.unique} samples were too few to begin training (buffer.watermark: "
-            f"{self.config.buffer.watermark}){silent}; go on with: {program()} resume {self._relative()}"
+            f"{self.config.buffer.watermark}){silent}; go on with: {resume_command(self.folder)}"
         )
 
     def _stop(self, life: _Life, cause: str, within_s: float) -> str:
@@ -438,6 +439,3 @@ class _Driver:
         self.console.print(f"disk: the newest checkpoint takes about {size(checkpoint_bytes)}", soft_wrap=True)
         if prepared.step or prepared.training.delivered:  # all may have gone with a buffer that was not saved
             self.console.print(f"resumed at step {prepared.step}")
-
-    def _relative(self) -> str:
-        return os.path.relpath(self.folder.path)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+MOST_BYTES = 8_000_000  # of a log, and of what is kept of it beside it
+LOOK_EVERY_S = 2.0
+
 
 def log_to(path: Path, *, redirect: bool = True) -> None:
-    """Log this process to a file.
+    """Log this process to a file, which is kept below MOST_BYTES.
 
     Args:
         path: the file, which is appended to.
@@ -26,6 +31,34 @@ def log_to(path: Path, *, redirect: bool = True) -> None:
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, 1)
         os.dup2(file, 2)
+    threading.Thread(target=_keep_bounded, args=(path,), name="log's bound", daemon=True).start()
+
+
+def _keep_bounded(path: Path) -> None:
+    while path.exists():
+        bound_log(path)
+        time.sleep(LOOK_EVERY_S)
+
+
+def bound_log(path: Path, most_bytes: int = MOST_BYTES) -> None:
+    """Move the end of a log that is too long to `<name>.1`.
+
+    It takes the place of what was there. The log is emptied and not replaced, because the process's children, such as
+    MPI ranks and external programs, have it open too. All append, so they go on at its beginning. What is written
+    between copy and emptying is lost.
+
+    Args:
+        path: the log, which only this process and its children write.
+        most_bytes: largest size of either file.
+    """
+    with suppress(OSError):  # of a disk that is full; it is tried again
+        with path.open("rb") as log:
+            if (size := os.fstat(log.fileno()).st_size) <= most_bytes:
+                return
+            log.seek(size - most_bytes)
+            log.readline()  # the rest of a line
+            path.with_name(f"{path.name}.1").write_bytes(log.read(most_bytes))
+        os.truncate(path, 0)
 
 
 @contextmanager

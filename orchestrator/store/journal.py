@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.orchestrator.store.thinning import bound_records
 from penstock.status import LearnerStatus, Record, Silence, Summary
 
 RATES_OVER_S = 5.0
@@ -36,7 +37,7 @@ class Journal:
     def record(self, status: LearnerStatus, ledger: Ledger, num_workers: int, silent: Iterable[Silence]) -> Record:
         """Append one line to metrics.jsonl, and rewrite ledger.json if that is due.
 
-        It is due every few seconds, and when simulations have failed.
+        The first is kept within its bound. The second is due every few seconds, and when simulations have failed.
 
         Args:
             status: the learner's status.
@@ -93,6 +94,7 @@ class Journal:
             silent=tuple(silent),
         )
         self._folder.append("metrics.jsonl", record.to_json())
+        bound_records(self._folder)
         num_failed = len(account.training.failed) + len(account.validation.failed)
         # A line on the console names ledger.json for the reasons, and too many failures end the run at once.
         if num_failed != self._num_failed or now - self._ledger_at >= LEDGER_EVERY_S:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -20,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.errors import PenstockError, shortened
+from penstock.orchestrator.launch.commands import program, resume_command
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.card import systems_solved
 from penstock.orchestrator.views.numbers import digits, share_but
@@ -42,14 +41,6 @@ class Screen(Console):
     def drain(self) -> None:
         """Wait until what was printed is written, as long as somebody reads it."""
         self._output.drain()
-
-
-def program() -> str:
-    """How to call penstock here, for commands shown to the user."""
-    if shutil.which("penstock"):
-        return "penstock"
-    name = Path(sys.argv[0])
-    return "python -m penstock" if name.name == "__main__.py" else os.path.relpath(name)
 
 
 class View:
@@ -101,7 +92,7 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
     """
     summary = Summary.from_json(written) if (written := folder.read("summary.json")) else None
     if summary is None:
-        return [f"stopped before there was anything to sum up; go on with: {program()} resume{arguments}"]
+        return [f"stopped before there was anything to sum up; go on with: {resume_command(folder)}"]
     elapsed, of_training = _duration(summary.elapsed_seconds), _duration(summary.train_seconds)
     lines = [f"ended: {summary.cause}, {elapsed} after its start or last resume; {of_training} of training in all"]
     if summary.validation:
@@ -174,7 +165,7 @@ def monitor(folder: RunFolder, console: Screen) -> int:
             run = folder.read("run.json")
             if not run:
                 raise PenstockError(f"{folder.path} holds no run: it ended before it began")
-            record = _last_record(folder)
+            record = last_record(folder)
             if record:
                 view.show(record)
             if run["state"] in ("ended", "failed", "stopped"):
@@ -188,7 +179,7 @@ def monitor(folder: RunFolder, console: Screen) -> int:
             if not folder.is_running():
                 raise PenstockError(
                     f"the run's driver (pid {run['driver_pid']}) is gone without a word; go on with: "
-                    f"{program()} resume {os.path.relpath(folder.path)}",
+                    f"{resume_command(folder)}",
                     exit_code=1,
                 )
             time.sleep(1.0)
@@ -200,7 +191,7 @@ def monitor(folder: RunFolder, console: Screen) -> int:
     return 0
 
 
-def _last_record(folder: RunFolder) -> Record | None:
+def last_record(folder: RunFolder) -> Record | None:
     """The last whole line of metrics.jsonl; 64 kB always hold one."""
     try:
         with folder.metrics.open("rb") as file:

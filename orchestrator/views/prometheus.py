@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+from collections import defaultdict
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, start_http_server
 
 from penstock.errors import PenstockError
 from penstock.messages import Decision, SolveRecord
+from penstock.orchestrator.views.histograms import BulkHistogram
 from penstock.status import Record
 
 SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
@@ -78,20 +80,12 @@ class Metrics:
         self._age = Gauge(
             "penstock_buffer_age_samples", "Samples that arrived after 95 % of those in the buffer", registry=registry
         )
-        self._seconds = Histogram(
-            "penstock_solve_seconds",
-            "Time of one linear solve",
-            ["strategy"],
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
+        self._seconds = BulkHistogram("penstock_solve_seconds", "Time of one linear solve", "strategy", SECONDS_BUCKETS)
+        self._iterations = BulkHistogram(
+            "penstock_solve_iterations", "Products with A of one linear solve", "strategy", ITERATIONS_BUCKETS
         )
-        self._iterations = Histogram(
-            "penstock_solve_iterations",
-            "Products with A of one linear solve",
-            ["strategy"],
-            buckets=ITERATIONS_BUCKETS,
-            registry=registry,
-        )
+        registry.register(self._seconds)
+        registry.register(self._iterations)
         self._trials = Gauge(
             "penstock_strategy_trial_seconds",
             "Median time of a solve when strategy auto tried it",
@@ -156,6 +150,9 @@ class Metrics:
                 gauge.labels(name).set(stats[stat])
         if bias["age_p95"] is not None:
             self._age.set(bias["age_p95"])
+        by_strategy: defaultdict[str, list[SolveRecord]] = defaultdict(list)
         for solve in solves:
-            self._seconds.labels(solve.strategy).observe(solve.seconds)
-            self._iterations.labels(solve.strategy).observe(solve.iterations)
+            by_strategy[solve.strategy].append(solve)
+        for strategy, some in by_strategy.items():
+            self._seconds.observe(strategy, [solve.seconds for solve in some])
+            self._iterations.observe(strategy, [solve.iterations for solve in some])

@@ -1,10 +1,12 @@
-"""The container file: rules that linters of such files have, and what the package needs of the checkout."""
+"""The container file, by rules that linters of such files have, and Ray's settings in the templates."""
 
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
+from penstock.orchestrator.cluster.ray_session import LOG_BOUNDS
 from tests.orchestrator.test_packaging import PARTS, PROJECT
 
 ROOT = Path(__file__).parents[2]
@@ -73,3 +75,30 @@ def test_the_image_gets_what_the_package_is_built_from():
     assert let_in == copied
     (extras,) = re.findall(r'"\.\[([a-z,]+)\]"', TEXT)
     assert set(extras.split(",")) <= PROJECT["project"]["optional-dependencies"].keys()
+
+
+def settings_of_slurm():
+    """Ray's settings that a user's environment may change, with their defaults."""
+    text = (ROOT / "deploy" / "slurm" / "job.sh").read_text()
+    return dict(re.findall(r'^export (RAY_\w+)="\${\1:-(\w+)}"$', text, re.M))
+
+
+def settings_of_kuberay():
+    """The environment of the head, and of the other pods."""
+    cluster = yaml.safe_load((ROOT / "deploy" / "kuberay" / "rayjob.yaml").read_text())["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    containers = [group["template"]["spec"]["containers"][0] for group in groups]
+    return [{variable["name"]: variable["value"] for variable in container["env"]} for container in containers]
+
+
+def test_rays_logs_are_bounded_wherever_it_is_started():
+    for settings in (settings_of_slurm(), *settings_of_kuberay()):
+        assert LOG_BOUNDS.items() <= settings.items()
+
+
+def test_a_node_is_given_up_after_tcp_has_tried_again():
+    """Ray's checks come every 3 s and fail after 10 s; TCP tries again 51 s after a cut, and 54 s were measured."""
+    name = "RAY_health_check_failure_threshold"
+    threshold = settings_of_slurm()[name]
+    assert settings_of_kuberay()[0][name] == threshold
+    assert 54 + 30 < (int(threshold) - 1) * 13 + 10 < 120

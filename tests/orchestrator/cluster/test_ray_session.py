@@ -35,6 +35,12 @@ def test_a_signal_is_noted_whatever_its_handler_does(number):
     assert signal.set_wakeup_fd(-1) == -1
 
 
+def test_rays_logs_are_bounded_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"RAY_ROTATION_BACKUP_COUNT": "7"})
+    cluster.set_environment(None)
+    assert os.environ["RAY_ROTATION_MAX_BYTES"] == "16000000" and os.environ["RAY_ROTATION_BACKUP_COUNT"] == "7"
+
+
 OWNER = """
 import os, sys
 from penstock.orchestrator.cluster import ray_session as cluster

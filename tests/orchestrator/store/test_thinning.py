@@ -1,0 +1,81 @@
+"""The bound on metrics.jsonl, and what its readers see meanwhile."""
+
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.orchestrator.store.thinning import bound_records, thinned
+from penstock.orchestrator.views.monitor import last_record
+
+MOST_BYTES = 20_000
+
+
+def line(time: float) -> bytes:
+    return json.dumps({"time": time, "step": int(time), "state": "training"}).encode() + b"\n"
+
+
+def times_of(lines) -> np.ndarray:
+    return np.array([json.loads(each)["time"] for each in lines])
+
+
+def run_of(times, most_bytes: int = MOST_BYTES) -> np.ndarray:
+    """The times that are left of a run's records."""
+    lines = []
+    for time in times:
+        lines.append(line(float(time)))
+        if sum(map(len, lines)) > most_bytes:
+            lines = thinned(lines)
+            assert sum(map(len, lines)) <= 0.8 * most_bytes
+    return times_of(lines)
+
+
+def test_the_newer_half_stays_and_the_older_one_lies_evenly_in_time():
+    times = run_of(1e9 + 1.001 * np.arange(30_000))
+    assert times[0] == 1e9 and times[-1] == 1e9 + 1.001 * 29_999
+    gaps = np.diff(times)
+    assert np.all(gaps[-100:] < 1.01)
+    old = gaps[times[1:] < times[-1] - 2000]
+    assert old.max() < 4 * np.median(old) and len(old) > 50  # from the beginning to the end
+
+
+def test_a_pause_of_a_week_costs_no_records_of_the_time_before():
+    seconds = np.arange(3000.0)
+    times = run_of(np.concatenate([seconds, seconds + 7 * 86400]))
+    assert np.sum(times < 3000) > 40 and np.diff(times[times < 3000]).max() < 128
+
+
+@pytest.mark.parametrize("step", [0.0, -1.0])
+def test_a_clock_that_stands_or_goes_back_still_leaves_a_bounded_file(step):
+    times = run_of(1e6 + step * np.arange(3000))
+    assert times[0] == 1e6 and times[-1] == 1e6 + step * 2999
+
+
+def test_what_is_no_record_is_left_out():
+    lines = [line(0.0), b'{"time": 1.0, "st\n', *map(line, np.arange(2.0, 8.0))]
+    assert times_of(thinned(lines))[0] == 0.0 and lines[1] not in thinned(lines)
+
+
+def test_a_reader_sees_whole_records_while_they_are_thinned(tmp_path):
+    folder, is_over, faults = RunFolder(tmp_path), threading.Event(), []
+
+    def read() -> None:
+        newest = 0
+        while not is_over.is_set():
+            record = last_record(folder)
+            if record is not None and record.step < newest:
+                faults.append((record.step, newest))
+            newest = record.step if record else newest
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for step in range(3000):
+        folder.append("metrics.jsonl", {"time": 1e9 + step, "step": step})
+        bound_records(folder, MOST_BYTES)
+        assert folder.metrics.stat().st_size <= MOST_BYTES
+    is_over.set()
+    reader.join()
+    assert not faults and last_record(folder).step == 2999
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
