@@ -44,6 +44,11 @@ def main() -> None:
     options = add(training, "every problem trained by the command line, exported and used")
     options.add_argument("names", nargs="*", help="problems; all of them when left out")
     options.add_argument("--seconds", type=float, default=30.0, help="time of each training (30)")
+    options = add(zoo, "every model on the problem of its kind, for equal times")
+    options.add_argument("problems", nargs="*", help="problems of the table; all of them when left out")
+    options.add_argument("--models", nargs="*", help="models; all that take the problem's fields when left out")
+    options.add_argument("--minutes", type=float, default=4.0, help="time of each training (4)")
+    options.add_argument("--seeds", type=_positive, default=3, help="trainings of the best three of a problem (3)")
     options = add(memory, "whether a worker's memory is flat, for every problem", systems=2000)
     options.add_argument("names", nargs="*", help="problems; all of them when left out")
     options = add(scaling, "how many more samples two workers make than one")
@@ -141,9 +146,15 @@ def problems(arguments: argparse.Namespace) -> None:
 
 
 def training(arguments: argparse.Namespace) -> None:
-    from benchmarks.training import run
+    from benchmarks.surrogates.training import run
 
     run(arguments.names, arguments.seconds)
+
+
+def zoo(arguments: argparse.Namespace) -> None:
+    from benchmarks.surrogates.zoo import run
+
+    run(arguments.problems, arguments.models, arguments.minutes, arguments.seeds)
 
 
 def memory(arguments: argparse.Namespace) -> int:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
-
-import yaml
 
 from benchmarks.problems import names_of
 from benchmarks.solvers.report import report
+from benchmarks.surrogates.by_command_line import trained
 from penstock.errors import PenstockError
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import resolve
@@ -58,21 +53,15 @@ def measure(name: str, seconds: float) -> list[str]:
         seconds: time of training.
     """
     values = configuration(name, seconds)
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "run.yaml").write_text(yaml.safe_dump(values))
-        for command in (["train", "run.yaml"], ["export"], ["predict", "--num", "2"]):
-            done = subprocess.run(
-                [sys.executable, "-m", "penstock", *command], cwd=folder, capture_output=True, text=True
-            )
-            if done.returncode:
-                fault = (done.stderr.strip() or "no word").splitlines()[-1].removeprefix("penstock: ")
-                return [name, values["model"], *["-"] * 4, f"`{command[0]}` failed: {fault}"]
-        summary = json.loads((Path(folder) / "runs" / "latest" / "summary.json").read_text())
-        error = summary["validation"]["relative_l2"]["mean"]
-        return [
-            *(name, values["model"], str(summary["delivered"]), str(summary["unique"]), str(summary["step"])),
-            *(f"{error:.3g}", "exported, predicted"),
-        ]
+    try:
+        summary = trained(values, ["export"], ["predict", "--num", "2"])
+    except PenstockError as error:
+        return [name, values["model"], *["-"] * 4, str(error)]
+    error = summary["validation"]["relative_l2"]["mean"]
+    return [
+        *(name, values["model"], str(summary["delivered"]), str(summary["unique"]), str(summary["step"])),
+        *(f"{error:.3g}", "exported, predicted"),
+    ]
 
 
 def run(names: list[str], seconds: float) -> None:

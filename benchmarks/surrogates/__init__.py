@@ -1,0 +1,1 @@
+"""Benches of what is trained: every problem, and every model, by the command line."""

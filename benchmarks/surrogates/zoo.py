@@ -1,0 +1,161 @@
+"""Every model on the problem of its kind, trained for equal times by the command line."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from benchmarks.report import FOLDER, paragraph, write
+from benchmarks.solvers.report import footer
+from benchmarks.surrogates.by_command_line import trained
+from penstock.errors import PenstockError
+from penstock.learner.models import MODELS
+from penstock.orchestrator.config.config import Config
+from penstock.orchestrator.plan import resolve
+from penstock.registry import nearest
+from penstock.report import markdown
+
+PROBLEMS: dict[str, dict[str, Any]] = {
+    "darcy": {"resolution": 64},
+    "heat": {},
+    "kdv_burgers": {"case": "E2"},
+    "navier_stokes": {},
+    "heat_l_shape": {},
+    "void_cell": {},
+    "poisson_with_hole": {},
+}
+"""Options by problem: one of each kind of geometry, with and without time."""
+NUM_BEST = 3  # models of a problem that are trained with several seeds
+RECORD = FOLDER / "zoo.json"
+INTRODUCTION = """
+Each model that takes the fields of a problem, with its default options and those of `penstock train`, one solver worker
+and two cores, trained for {minutes:g} minutes from the watermark on. The first {best} of each problem were trained with
+{seeds} seeds: their error is the mean, with the lowest and the highest. A step's time has waits in it. Errors are
+relative L2, over {rows} simulations of the validation set.
+"""
+HEADER = ["model", "error, mean", "lowest to highest", "p99", "parameters", "steps", "ms per step", "samples"]
+ROWS = 100
+
+
+@dataclass(frozen=True)
+class Training:
+    """What came of one training."""
+
+    problem: str
+    model: str
+    seed: int
+    minutes: float
+    error: float
+    p99: float
+    parameters: int
+    steps: int
+    step_ms: float
+    samples: int
+
+
+def run(problems: Sequence[str], models: Sequence[str] | None, minutes: float, seeds: int) -> None:
+    """Train models, and write the table of all trainings there are.
+
+    A training that the record has is not done again, so that a table can be made in parts: remove benchmarks/tables/
+    zoo.json to begin afresh.
+
+    Args:
+        problems: names of PROBLEMS; all of them where there are none.
+        models: names of models; all where there are none.
+        minutes: time of each training.
+        seeds: trainings of the best models of each problem.
+
+    Raises:
+        PenstockError: there is no such problem or model.
+    """
+    for name, known in [(name, PROBLEMS) for name in problems] + [(name, MODELS) for name in models or ()]:
+        if name not in known:
+            raise PenstockError(f"{name!r} is not in the table; {nearest(name, known)}")
+    record = [Training(**each) for each in json.loads(RECORD.read_text())] if RECORD.exists() else []
+    done = {(each.problem, each.model, each.seed): each for each in record if each.minutes == minutes}
+
+    def train(problem: str, model: str, seed: int) -> None:
+        if (problem, model, seed) in done or (values := _configuration(problem, model, minutes, seed)) is None:
+            return
+        print(f"{problem}, {model}, seed {seed}", file=sys.stderr, flush=True)
+        done[problem, model, seed] = training = _training(values, minutes)
+        print(f"  {training.error:.4f} in {training.steps} steps", file=sys.stderr, flush=True)
+        write(RECORD.name, json.dumps([asdict(each) for each in done.values()], indent=1) + "\n")
+
+    for problem in problems or PROBLEMS:
+        for model in models or MODELS:
+            train(problem, model, 0)
+        for model in _in_order(problem, done.values())[:NUM_BEST]:
+            for seed in range(1, seeds):
+                train(problem, model, seed)
+    text = INTRODUCTION.format(minutes=minutes, best=NUM_BEST, seeds=seeds, rows=ROWS)
+    page = [f"# The models, compared\n\n{paragraph(text)}\n", *_sections(done.values()), footer("zoo"), ""]
+    write("zoo.md", "\n".join(page))
+
+
+def _configuration(problem: str, model: str, minutes: float, seed: int) -> dict[str, Any] | None:
+    """The configuration of a training; None where the model does not take the problem's fields."""
+    values = {
+        "name": f"{problem}-{model}",
+        "seed": seed,
+        "problem": {"name": problem, **PROBLEMS[problem]},
+        "solver": {"workers": 1},
+        "model": model,
+        "training": {"stop_after": {"minutes": minutes}, "device": "cpu"},
+        "validation": {"simulations": ROWS},
+    }
+    with suppress(PenstockError):
+        resolve(Config.model_validate(values)).surrogate()
+        return values
+    return None
+
+
+def _training(values: Mapping[str, Any], minutes: float) -> Training:
+    surrogate = resolve(Config.model_validate(values)).surrogate()
+    with torch.no_grad():
+        parameters = sum(each.numel() for each in surrogate.parameters())
+    summary = trained(values)
+    errors = summary["validation"]["relative_l2"]
+    return Training(
+        problem=values["problem"]["name"],
+        model=values["model"],
+        seed=values["seed"],
+        minutes=minutes,
+        error=errors["mean"],
+        p99=errors["p99"],
+        parameters=parameters,
+        steps=summary["step"],
+        step_ms=1e3 * summary["train_seconds"] / max(1, summary["step"]),
+        samples=summary["unique"],
+    )
+
+
+def _in_order(problem: str, trainings: Sequence[Training]) -> list[str]:
+    """The models of a problem, by their errors with the first seed."""
+    first = sorted((each.error, each.model) for each in trainings if each.problem == problem and each.seed == 0)
+    return [model for _, model in first]
+
+
+def _sections(trainings: Sequence[Training]) -> Iterator[str]:
+    for problem in PROBLEMS:
+        rows = []
+        for model in _in_order(problem, trainings):
+            each = [training for training in trainings if (training.problem, training.model) == (problem, model)]
+            errors = [training.error for training in each]
+            spread = f"{min(errors):.4f} to {max(errors):.4f}" if len(each) > 1 else ""
+            first = min(each, key=lambda training: training.seed)
+            rows.append(
+                [
+                    *(model, f"{statistics.mean(errors):.4f}", spread, f"{first.p99:.4f}", f"{first.parameters:,}"),
+                    *(f"{first.steps:,}", f"{first.step_ms:.1f}", f"{first.samples:,}"),
+                ]
+            )
+        if rows:
+            yield f"## {problem}\n\n{markdown(rows, HEADER)}\n"
