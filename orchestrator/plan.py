@@ -15,8 +15,9 @@ from torch import nn
 
 from penstock.errors import PenstockError
 from penstock.layout import Layout
+from penstock.learner.buffers import UNITS
 from penstock.learner.buffers.policies import POLICIES, Policy
-from penstock.learner.buffers.units import UNITS, Samples, Unit
+from penstock.learner.buffers.units import Samples, Unit
 from penstock.learner.checkpoints.store import Store
 from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import LOSSES, TotalLoss
@@ -66,7 +67,11 @@ class Plan(Solving):
         choice = self.config.buffer.draw
         cls = load_class(choice.name, UNITS, "buffer.draw", takes_files=False)
         arguments = () if cls is Samples else (self.problem.num_steps,)
-        return build(cls, choice.options, "buffer.draw", *arguments)
+        unit = build(cls, choice.options, "buffer.draw", *arguments)
+        try:
+            return unit.fitted(self.problem.layout)
+        except ValueError as error:
+            raise PenstockError(f"buffer.draw: {error}") from error
 
     def policy(self) -> Policy:
         """A new one of `buffer.kind`, for one buffer. Raises PenstockError."""

@@ -11,7 +11,8 @@ import torch
 import yaml
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers.units import Pairs, Samples, Trajectories
+from penstock.learner.buffers.units import Samples, Trajectories
+from penstock.learner.buffers.windows import Pairs
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.stream.lanes import Lanes
 from penstock.learner.stream.lockstep import Lockstep
