@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
@@ -31,6 +31,7 @@ from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.stream.order import OVERRIDE
 from penstock.learner.stream.stream import Stream
 from penstock.learner.surrogate import Surrogate, argument, geometry_arguments
+from penstock.learner.validation.rollouts import rollouts_along
 from penstock.learner.validation.validation import BATCH_SIZE, Validation
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.config.sections import AsksClock, Named, OnResume, marked
@@ -195,20 +196,26 @@ class Plan(Solving):
         )
 
     def validation(
-        self, arrays: Mapping[str, np.ndarray], device: torch.device | str, steps: np.ndarray | None = None
+        self,
+        arrays: Mapping[str, np.ndarray],
+        device: torch.device | str,
+        origins: Sequence[np.ndarray] | None = None,
     ) -> Validation:
         """Validation on rows of a validation set.
 
         Args:
             arrays: the rows, as batches have them.
             device: the device to validate on.
-            steps: step of each row; None if rows have none.
+            origins: simulation and step of each row; None if rows have none, and then there are no rollouts.
 
         Returns:
             The validation.
         """
+        steps = rollouts = None
+        if origins is not None:
+            steps, rollouts = origins[1], rollouts_along(self.unit, self.problem.layout, *origins)
         size = self.settings.validation_batch_size
-        return Validation(arrays, self.batch_layout, steps=steps, batch_size=size, device=device)
+        return Validation(arrays, self.batch_layout, steps=steps, rollouts=rollouts, batch_size=size, device=device)
 
     def learner(self, stream: Stream, store: Store | None = None) -> Learner:
         """The learner of a run.

@@ -86,7 +86,9 @@ class Unit(ABC):
         return self
 
     def unrolled(self, num: int) -> Unit:
-        """Return the unit that gives this many rows at a time, each where the one before ends.
+        """Return the unit that gives several rows at a time.
+
+        Each begins where the one before ends.
 
         Args:
             num: number of rows, from 1 on.
@@ -110,7 +112,7 @@ class Unit(ABC):
         Returns:
             The frames.
         """
-        return Frames((tuple(spec.name for spec in layout.outputs),), 1, bool(layout.feeds))
+        return Frames((tuple(spec.name for spec in self.layout(layout).outputs),), 1, False)
 
     @abstractmethod
     def layout(self, layout: Layout) -> Layout:
@@ -282,6 +284,9 @@ class Samples(Unit):
 
     def layout(self, layout: Layout) -> Layout:
         return layout
+
+    def frames(self, layout: Layout) -> Frames:
+        return replace(super().frames(layout), repeats=bool(layout.feeds))
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     samples = {name: padded(values) for name, values in rows.items()}
     arrays, simulations, steps = unit.all_rows(samples, layout, simulations, steps)
     layout = surrogate.layout
-    validation = plan.validation(arrays, "cpu", steps)
+    validation = plan.validation(arrays, "cpu", (simulations, steps))
     named = zarr_store.by_name(arrays, layout)
     predictions = []
     with torch.no_grad():
