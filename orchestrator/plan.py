@@ -26,6 +26,7 @@ from penstock.learner.normalization import Normalization
 from penstock.learner.optimization import Optimization
 from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.learner.rehearsal.rehearsal import rehearse, try_out
+from penstock.learner.rollout.unrolling import Unrolling
 from penstock.learner.schedules import Schedule
 from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.stream.order import OVERRIDE
@@ -70,9 +71,13 @@ class Plan(Solving):
         arguments = () if cls is Samples else (self.problem.num_steps,)
         unit = build(cls, choice.options, "buffer.draw", *arguments)
         try:
-            return unit.fitted(self.problem.layout)
+            unit = unit.fitted(self.problem.layout)
         except ValueError as error:
             raise PenstockError(f"buffer.draw: {error}") from error
+        try:
+            return unit.unrolled(1 + self.config.training.rollout.pushforward)
+        except ValueError as error:
+            raise PenstockError(f"training.rollout.pushforward: {error}") from error
 
     def policy(self) -> Policy:
         """A new one of `buffer.kind`, for one buffer. Raises PenstockError."""
@@ -181,7 +186,7 @@ class Plan(Solving):
             The step.
 
         Raises:
-            PenstockError: see `loss`.
+            PenstockError: see `loss`; or no input is fed, for a rollout.
         """
         training = self.config.training
         return Optimization(
@@ -193,7 +198,17 @@ class Plan(Solving):
             micro_batch_size=training.micro_batch_size,
             clip_norm=training.clip_norm,
             ema_decay=training.ema_decay,
+            unrolling=self._unrolling(),
         )
+
+    def _unrolling(self) -> Unrolling | None:
+        rollout = self.config.training.rollout
+        if not (rollout.pushforward or rollout.noise):
+            return None
+        try:
+            return Unrolling(self.batch_layout, pushforward=rollout.pushforward, noise=rollout.noise)
+        except ValueError as error:
+            raise PenstockError(f"training.rollout: {error}") from error
 
     def validation(
         self,

@@ -185,7 +185,10 @@ def _numbered(name: str, number: int, count: int) -> str:
 
 
 def _part_of(name: str, layout: Layout, steps_after: int, stored_as: str | None = None) -> Part:
-    """The part that is one quantity of samples; `stored_as` is the output that holds it one step before."""
+    """The part that is one quantity of samples.
+
+    `stored_as` is the output that holds it one step before.
+    """
     role = "input" if any(spec.name == name for spec in layout.inputs) else "output"
     (block,) = (b for b in layout.blocks.values() if b.role == role and name in b.channels)
     channels = block.channels[name]
@@ -195,7 +198,7 @@ def _part_of(name: str, layout: Layout, steps_after: int, stored_as: str | None 
 
 
 def _joined(parts: list[Part]) -> list[Part]:
-    """The parts, with neighbours of one array and step as one: each is gathered by itself."""
+    """The parts, with neighbours of one array and step as one."""
     joined = parts[:1]
     for part in parts[1:]:
         last = joined[-1]

@@ -1,4 +1,4 @@
-"""Errors of rollouts over time: how far a surrogate of a step can be applied to what it predicted.
+"""Errors of rollouts over time, where a surrogate is given what it predicted.
 
 Axes:  S simulations, B simulations of a slice, A applications of the surrogate, F frames, m frames of an application,
 C channels of all outputs, P points, * the shape of a geometry.
@@ -193,7 +193,7 @@ class _Measures:
         self._frames = [[channel for name in names for channel in places[name]] for names in frames.names]
 
     def counts(self, inverse_std_C: Tensor) -> Tensor:
-        """1 for each channel whose correlation counts, [C]: those of fields that vary; else 0."""
+        """1 for each channel of a field that varies, whose correlation counts, [C]."""
         return (self._is_field_C.to(inverse_std_C.device) & (inverse_std_C > 0)).float()
 
     def __call__(

@@ -142,6 +142,21 @@ class ScheduleSection(Section):
         return self
 
 
+class RolloutSection(Section):
+    """What a surrogate of a step in time is given in training, so that it can be [rolled out](../training.md#rollouts).
+
+    It needs inputs that are outputs of the step before.
+    """
+
+    pushforward: int = Field(0, ge=0)
+    """Most applications of the surrogate, without a gradient, whose outcome is the input that a step trains on.
+
+    Their number is drawn from 0 to this for each step. Not with `buffer.draw: samples`.
+    """
+    noise: float = Field(0.0, ge=0)
+    """Standard deviation of normal noise on those inputs, in multiples of their own."""
+
+
 class TrainingSection(Section):
     """The optimisation."""
 
@@ -171,6 +186,7 @@ class TrainingSection(Section):
 
     Absent, there is no average.
     """
+    rollout: RolloutSection = RolloutSection()
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` computes everything in bfloat16 except spectral layers, normalisation and loss.
 
