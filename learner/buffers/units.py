@@ -42,8 +42,6 @@ class Frames:
     """Outputs of each frame, in the order of time."""
     spacing: int
     """Number of steps from one to the next."""
-    repeats: bool
-    """Whether the row after the last frame can be given what was predicted, by `Layout.feeds`."""
 
     @property
     def advance(self) -> int:
@@ -112,7 +110,7 @@ class Unit(ABC):
         Returns:
             The frames.
         """
-        return Frames((tuple(spec.name for spec in self.layout(layout).outputs),), 1, False)
+        return Frames((tuple(spec.name for spec in self.layout(layout).outputs),), 1)
 
     @abstractmethod
     def layout(self, layout: Layout) -> Layout:
@@ -285,9 +283,6 @@ class Samples(Unit):
     def layout(self, layout: Layout) -> Layout:
         return layout
 
-    def frames(self, layout: Layout) -> Frames:
-        return replace(super().frames(layout), repeats=bool(layout.feeds))
-
 
 @dataclass(frozen=True)
 class Trajectories(Unit):
@@ -323,7 +318,7 @@ class Trajectories(Unit):
 
     def frames(self, layout: Layout) -> Frames:
         names = [[f"{spec.name}_{step}" for spec in layout.outputs] for step in range(self.num_steps)]
-        return Frames(tuple(map(tuple, names)), 1, False)
+        return Frames(tuple(map(tuple, names)), 1)
 
     def sources(self, layout: Layout) -> dict[str, list[tuple[str, slice, slice]]]:
         """Return where the statistics of a batch's channels come from.

@@ -83,7 +83,7 @@ class Windows(Unit):
 
     def frames(self, layout: Layout) -> Frames:
         names = [[_numbered(spec.name, j, self.outputs) for spec in layout.outputs] for j in range(self.outputs)]
-        return Frames(tuple(map(tuple, names)), self.stride, True)
+        return Frames(tuple(map(tuple, names)), self.stride)
 
     def layout(self, layout: Layout) -> Layout:
         fed, k, m = self._fed(layout), self.inputs, self.outputs

@@ -19,6 +19,7 @@ from penstock.learner.losses.losses import ratio
 from penstock.learner.losses.norms import norm_of
 from penstock.learner.normalization import along
 from penstock.learner.rollout.feedback import roll_out
+from penstock.learner.rollout.trajectories import rollout_rows
 from penstock.learner.surrogate import Surrogate
 
 LOSS = 0.2  # of correlation, at which a prediction counts as lost
@@ -154,27 +155,8 @@ def rollouts_along(unit: Unit, layout: Layout, simulations: np.ndarray, steps: n
         The rollouts, as long as the shortest simulation; None where they would have one frame alone.
     """
     frames, batch_layout = unit.frames(layout), unit.layout(layout)
-    rows = rollout_rows(frames, simulations, steps)
-    return None if rows.size == 0 or rows.shape[1] * len(frames.names) == 1 else Rollouts(batch_layout, frames, rows)
-
-
-def rollout_rows(frames: Frames, simulations: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Return the rows that the rollout of each simulation goes along.
-
-    Each begins where the one before ends.
-
-    Args:
-        frames: the frames that a row leads to.
-        simulations: simulation of each row, int64 [N].
-        steps: step of each row's inputs, int64 [N].
-
-    Returns:
-        int64 [S, A], in the order of the simulations, as many as the shortest has; A = 1 where rows can't be repeated.
-    """
-    order = np.lexsort((steps, simulations))
-    _, first, counts = np.unique(simulations[order], return_index=True, return_counts=True)
-    num = (counts.min() - 1) // frames.advance + 1 if frames.repeats else 1
-    return order[first[:, None] + frames.advance * np.arange(num)]
+    rows = rollout_rows(frames, batch_layout, simulations, steps)
+    return None if rows is None else Rollouts(batch_layout, frames, rows)
 
 
 class _Measures:

@@ -319,8 +319,12 @@ def _of_rollouts(rollout: Mapping[str, Any]) -> str:
     line = f"rollouts: relative L2 error {first}, {last} steps"
     if rollout["correlation_time"] is None:
         return line
-    lost = f"{100 * rollout['lost']:.0f} % of them" if rollout["lost"] < 1 else "all"
-    return f"{line}; 0.2 of the correlation is lost after {digits(rollout['correlation_time'])} steps ({lost} lose it)"
+    if rollout["lost"] == 0:
+        return f"{line}; the correlation stays above 0.8"
+    return (
+        f"{line}; the correlation is above 0.8 for {digits(rollout['correlation_time'])} steps, and "
+        f"{100 * rollout['lost']:.0f} % of them lose it"
+    )
 
 
 def _constants(validation: Mapping[str, Any]) -> str:
