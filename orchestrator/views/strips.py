@@ -18,6 +18,7 @@ from penstock.orchestrator.views.pictures import DRAWN, HEIGHT, WIDTH, Panel, fi
 MAX_COLUMNS, MAX_FIELDS, MAX_FRAMES = 8, 3, 60
 FRAMES_PER_SECOND = 8
 BAR_WIDTH = 0.9  # in inches, for the colour bars at the end of the rows
+FAR, SMALLEST = 10.0, float(np.finfo(np.float32).tiny)
 SMALL = 0.65  # a strip's panels, in those of other pictures
 
 
@@ -116,32 +117,31 @@ def _rows(course: Course) -> list[tuple[str, list[Panel]]]:
 
 
 def _of_field(course: Course, spec: FieldSpec) -> Iterator[tuple[str, list[Panel]]]:
-    where, true, predicted = shown(spec.on, course.geometry, 0), course.true[spec.name], course.predicted[spec.name]
+    where, true = shown(spec.on, course.geometry, 0), course.true[spec.name]
+    lowest, highest = _limits(true, spec, where)
+    # a rollout may blow up: it is drawn in the colours of the truth, far beyond them
+    largest = FAR * max(abs(lowest), abs(highest), SMALLEST)
+    predicted = np.nan_to_num(course.predicted[spec.name], nan=largest).clip(-largest, largest)
     errors = predicted - true
-    if spec.components == 1 or spec.on.dimension == 1:
+    if spec.components == 1:
         errors = np.abs(errors)  # of vectors the length is drawn
     error = replace(spec, name="error")
-    # a rollout may blow up: colours are those of the truth
-    lowest, highest = _limits(true, spec, where)
-    largest = max(_limits(errors, error, where)[1], np.finfo(np.float32).tiny)
+    least_error, largest_error = _limits(errors, error, where)
+    most = max(highest - lowest, SMALLEST)
+    colours = {"vmin": lowest, "vmax": max(highest, lowest + SMALLEST)}
+    of_errors = {"vmin": max(min(0.0, least_error), -most), "vmax": max(SMALLEST, min(largest_error, most))}
     for label, of, values, style in (
-        (f"{spec.name} [{spec.unit}]\nsolver", spec, true, {"vmin": lowest, "vmax": highest}),
-        ("surrogate", spec, predicted, {"vmin": lowest, "vmax": highest}),
-        (
-            "absolute error",
-            error,
-            errors,
-            {"vmin": 0.0, "vmax": min(largest, max(highest - lowest, np.finfo(np.float32).tiny)), "cmap": "magma"},
-        ),
+        (f"{spec.name} [{spec.unit}]\nsolver", spec, true, colours),
+        ("surrogate", spec, predicted, colours),
+        ("absolute error", error, errors, {**of_errors, "cmap": "magma"}),
     ):
-        yield label, [Panel("", np.nan_to_num(each), of, style, has_bar=False) for each in values]
+        yield label, [Panel("", each, of, style, has_bar=False) for each in values]
 
 
 def _limits(values: np.ndarray, spec: FieldSpec, where: slice | np.ndarray) -> tuple[float, float]:
     """The least and the largest value, of components if they are drawn as lines, else of lengths."""
     is_lines = spec.on.dimension == 1
-    finite = [each if is_lines else length_of(each, spec) for each in values]
-    visible = np.nan_to_num(np.stack(finite)[..., where])
+    visible = np.stack([each if is_lines else length_of(each, spec) for each in values])[..., where]
     return float(visible.min()), float(visible.max())
 
 

@@ -149,6 +149,7 @@ def test_a_problem_trains_exports_and_predicts(name, tmp_path, monkeypatch, caps
     if KINDS[kind_of(plan.config.model.name, plan.problem.layout)] != name:
         monkeypatch.setattr(export, "export_file", untraced)
         monkeypatch.setattr(predict, "draw_comparison", lambda *arguments: None)
+        monkeypatch.setattr(predict, "draw_strip", lambda *arguments: None)
     folder = run_folder.RunFolder.create(plan.config)
     with closing(InProcessStream()) as stream:
         learner, worker, numbers = plan.learner(stream, RunStore(folder)), make_worker(plan.solving), itertools.count()

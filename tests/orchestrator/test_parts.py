@@ -346,7 +346,10 @@ def test_a_buffer_on_the_device_leaves_training_what_it_needs():
     assert not fits_beside_training(1, 4 * GB, weights, is_averaged=False)  # nor where training itself barely fits
 
 
-@pytest.mark.parametrize("draw", ["samples", "pairs", {"name": "pairs", "stride": 3}, "trajectories"])
+WINDOWS = {"name": "windows", "inputs": 2, "outputs": 3}
+
+
+@pytest.mark.parametrize("draw", ["samples", "pairs", {"name": "pairs", "stride": 3}, "trajectories", WINDOWS])
 def test_the_size_of_a_validation_set_is_that_of_its_arrays(plan, draw):
     chosen = plan(buffer={"draw": draw}, validation={"simulations": 7})
     layout = chosen.problem.layout
