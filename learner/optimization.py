@@ -287,7 +287,7 @@ class _BatchLoss:
         return (self._compiled if shapes == self._compiled_shapes else self._compute)(arrays, weights)
 
     def predict(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Predict in physical units, in the precision of the losses and without a gradient."""
+        """Predict in physical units, in the losses' precision, without a gradient."""
         with torch.no_grad(), torch.autocast(self._surrogate.device.type, torch.bfloat16, enabled=self._autocasts):
             return self._surrogate.predict(arrays)
 

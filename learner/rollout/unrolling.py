@@ -1,4 +1,4 @@
-"""Inputs with errors such as a rollout makes, in place of the true ones of a training step.
+"""Training on inputs with errors such as a rollout makes.
 
 Axes:  n applications before the one that is trained, B rows, C channels, * the shape of a geometry.
 """

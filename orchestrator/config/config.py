@@ -143,7 +143,7 @@ class ScheduleSection(Section):
 
 
 class RolloutSection(Section):
-    """What a surrogate of a step in time is given in training, so that it can be [rolled out](../training.md#rollouts).
+    """Training for [rollouts](../training.md#rollouts).
 
     It needs inputs that are outputs of the step before.
     """
@@ -161,7 +161,7 @@ class TrainingSection(Section):
     """The optimisation."""
 
     batch_size: int = Field(8, gt=0)
-    """Rows of a batch, at most the watermark: [samples, pairs or trajectories](../training.md#what-is-drawn).
+    """Rows of a batch, at most the watermark: [samples, windows or trajectories](../training.md#what-is-drawn).
 
     On a CPU an FNO learns most per second from small batches; an MLP, and a GPU, take more rows in the same time: raise
     it there.

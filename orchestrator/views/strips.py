@@ -65,9 +65,9 @@ class Course:
 
 
 def draw_strip(path: Path, course: Course) -> None:
-    """Draw a PNG with a column for each of some frames, spread from the first to the last.
+    """Draw a PNG with a column for each of some frames.
 
-    For every field there are a row of the truth, one of the prediction and one of the absolute error, each in the same
+    They are spread from the first to the last. For every field there are a row of the truth, one of the prediction and one of the absolute error, each in the same
     colours at all times.
 
     Args:
@@ -112,7 +112,7 @@ def animate(path: Path, course: Course) -> None:
 
 
 def _rows(course: Course) -> list[tuple[str, list[Panel]]]:
-    """For each row its label and the panels of all frames, with limits that hold at all times."""
+    """For each row its label, and the panels of all frames with the same limits."""
     return [row for spec in course.fields[:MAX_FIELDS] for row in _of_field(course, spec)]
 
 
@@ -139,7 +139,10 @@ def _of_field(course: Course, spec: FieldSpec) -> Iterator[tuple[str, list[Panel
 
 
 def _limits(values: np.ndarray, spec: FieldSpec, where: slice | np.ndarray) -> tuple[float, float]:
-    """The least and the largest value, of components if they are drawn as lines, else of lengths."""
+    """The least and the largest value that is drawn.
+
+    Of vectors lengths are drawn, on an interval components.
+    """
     is_lines = spec.on.dimension == 1
     visible = np.stack([each if is_lines else length_of(each, spec) for each in values])[..., where]
     return float(visible.min()), float(visible.max())
