@@ -67,8 +67,8 @@ class Course:
 def draw_strip(path: Path, course: Course) -> None:
     """Draw a PNG with a column for each of some frames.
 
-    They are spread from the first to the last. For every field there are a row of the truth, one of the prediction and one of the absolute error, each in the same
-    colours at all times.
+    They are spread from the first to the last. For every field there are a row of the truth, one of the prediction and
+    one of the absolute error, each in the same colours at all times.
 
     Args:
         path: the file.
