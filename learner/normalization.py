@@ -21,8 +21,8 @@ from penstock.layout import Layout
 # Relative to the mean: float32 has 17 values within it, and a channel that varies by less is taken as constant.
 ROUNDING = 1e-6
 
-Sources = Mapping[str, list[tuple[str, slice]]]
-"""For each array of a batch: the arrays of samples that its channels come from, and the steps of each."""
+Sources = Mapping[str, list[tuple[str, slice, slice]]]
+"""For each array of a batch: the arrays of samples that its channels come from, and the channels and steps of each."""
 
 
 @dataclass(frozen=True)
@@ -379,8 +379,12 @@ def _describe(name: str, mean: float, std: float, *, is_output: bool) -> str:
 def _statistics(moments: RunningMoments, sources: Sources | None, layout: Layout) -> tuple[dict[str, np.ndarray], ...]:
     """Means and standard deviations of batches' inputs and outputs, [C] by array."""
     names = [block.name for block in (*layout.input_blocks, *layout.output_blocks)]
-    sources = sources or {name: [(name, slice(None))] for name in names}
-    parts = {name: [moments.over(*source) for source in sources[name]] for name in names}
+    everything = slice(None)
+    sources = sources or {name: [(name, everything, everything)] for name in names}
+    parts = {
+        name: [[values[channels] for values in moments.over(array, steps)] for array, channels, steps in sources[name]]
+        for name in names
+    }
     return tuple({name: np.concatenate([part[i] for part in parts[name]]) for name in parts} for i in range(2))
 
 

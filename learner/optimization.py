@@ -18,6 +18,7 @@ from penstock.learner.copies import copied, follow
 from penstock.learner.losses.losses import TotalLoss
 from penstock.learner.losses.norms import mark_constants
 from penstock.learner.optimizers.adamw import AdamW
+from penstock.learner.rollout.unrolling import Unrolling
 from penstock.learner.surrogate import Surrogate
 
 PRECISIONS = ("float32", "bfloat16")
@@ -59,6 +60,7 @@ class Optimization:
         clip_norm: largest L2 norm of the gradient over all parameters; a longer gradient is scaled down. None leaves
             it as it is.
         ema_decay: d of the average. Good values: 0.99 to 0.9999. None keeps no average.
+        unrolling: makes the inputs those of a rollout. None trains on batches as they are.
 
     Raises:
         ValueError: an option is out of bounds.
@@ -76,6 +78,7 @@ class Optimization:
         micro_batch_size: int | None = None,
         clip_norm: float | None = None,
         ema_decay: float | None = None,
+        unrolling: Unrolling | None = None,
     ):
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
@@ -90,6 +93,7 @@ class Optimization:
         self.micro_batch_size = micro_batch_size
         self.clip_norm = clip_norm
         self.ema_decay = ema_decay
+        self.unrolling = unrolling
         self.num_steps = 0
         self._total_loss = _BatchLoss(surrogate, loss, autocasts=precision == "bfloat16", compiles=compile)
         self._row_losses: list[Tensor] = []  # one tensor per part of the last batch
@@ -106,7 +110,8 @@ class Optimization:
         """Do one step on a batch.
 
         Args:
-            arrays: the batch's arrays as `Layout.pack` makes them, on the device.
+            arrays: the batch's arrays as `Layout.pack` makes them, on the device. With unrolling they have
+                `num_unrolled` B rows, as they are drawn.
             learning_rate: learning rate of this step.
             weights: weights of the rows, float32 [B], on the device; without them all rows count alike.
 
@@ -116,7 +121,7 @@ class Optimization:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self.surrogate.zero_grad()
-        batch_size = _size(arrays)
+        batch_size = _size(arrays) // self.num_unrolled
         mean_loss = torch.zeros((), device=self.surrogate.device)
         self._row_losses = []
         for part, part_weights in self._parts(arrays, weights):
@@ -163,6 +168,11 @@ class Optimization:
     def _trained_names(self) -> list[str]:
         """Names of the parameters that the optimizer has changed."""
         return [name for name, parameter in self._reals.items() if parameter in self._optimizer.state]
+
+    @property
+    def num_unrolled(self) -> int:
+        """Number of rows that belong together in a batch, of which one is trained."""
+        return 1 if self.unrolling is None else self.unrolling.num_unrolled
 
     @property
     def compiles_next(self) -> bool:
@@ -215,10 +225,17 @@ class Optimization:
     def _parts(
         self, arrays: Mapping[str, Tensor], weights: Tensor | None
     ) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
-        size = self.micro_batch_size or _size(arrays)
-        for start in range(0, _size(arrays), size):
+        arrays = {name: array.unflatten(0, (self.num_unrolled, -1)) for name, array in arrays.items()}
+        batch_size = next(iter(arrays.values())).shape[1]
+        size = self.micro_batch_size or batch_size
+        for start in range(0, batch_size, size):
             part = slice(start, start + size)
-            yield {name: array[part] for name, array in arrays.items()}, None if weights is None else weights[part]
+            rows = {name: array[:, part] for name, array in arrays.items()}
+            if self.unrolling is None:
+                rows = {name: array[0] for name, array in rows.items()}
+            else:
+                rows = self.unrolling(self._total_loss.predict, self.surrogate.normalization, rows)
+            yield rows, None if weights is None else weights[part]
 
     # Checkpoints
 
@@ -295,6 +312,11 @@ class _BatchLoss:
         if self._compiled_shapes is None:
             self._compiled_shapes = shapes
         return (self._compiled if shapes == self._compiled_shapes else self._compute)(arrays, weights)
+
+    def predict(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Predict in physical units, in the losses' precision, without a gradient."""
+        with torch.no_grad(), torch.autocast(self._surrogate.device.type, torch.bfloat16, enabled=self._autocasts):
+            return self._surrogate.predict(arrays)
 
     def _compute(self, arrays: dict[str, Tensor], weights: Tensor | None) -> tuple[Tensor, Tensor]:
         with torch.autocast(self._surrogate.device.type, torch.bfloat16, enabled=self._autocasts):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import attrgetter
@@ -15,8 +15,9 @@ from torch import nn
 
 from penstock.errors import PenstockError
 from penstock.layout import Layout
+from penstock.learner.buffers import UNITS
 from penstock.learner.buffers.policies import POLICIES, Policy
-from penstock.learner.buffers.units import UNITS, Samples, Unit
+from penstock.learner.buffers.units import Samples, Unit
 from penstock.learner.checkpoints.store import Store
 from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import LOSSES, TotalLoss
@@ -26,11 +27,13 @@ from penstock.learner.optimization import Optimization
 from penstock.learner.optimizers import OPTIMIZERS
 from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.learner.rehearsal.rehearsal import rehearse, try_out
+from penstock.learner.rollout.unrolling import Unrolling
 from penstock.learner.schedules import Schedule
 from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.stream.order import OVERRIDE
 from penstock.learner.stream.stream import Stream
 from penstock.learner.surrogate import Surrogate, argument, geometry_arguments
+from penstock.learner.validation.rollouts import rollouts_along
 from penstock.learner.validation.validation import BATCH_SIZE, Validation
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.config.sections import AsksClock, Named, OnResume, marked
@@ -67,7 +70,15 @@ class Plan(Solving):
         choice = self.config.buffer.draw
         cls = load_class(choice.name, UNITS, "buffer.draw", takes_files=False)
         arguments = () if cls is Samples else (self.problem.num_steps,)
-        return build(cls, choice.options, "buffer.draw", *arguments)
+        unit = build(cls, choice.options, "buffer.draw", *arguments)
+        try:
+            unit = unit.fitted(self.problem.layout)
+        except ValueError as error:
+            raise PenstockError(f"buffer.draw: {error}") from error
+        try:
+            return unit.unrolled(1 + self.config.training.rollout.pushforward)
+        except ValueError as error:
+            raise PenstockError(f"training.rollout.pushforward: {error}") from error
 
     def policy(self) -> Policy:
         """A new one of `buffer.kind`, for one buffer. Raises PenstockError."""
@@ -193,7 +204,7 @@ class Plan(Solving):
             The step.
 
         Raises:
-            PenstockError: see `loss`.
+            PenstockError: see `loss`; or no input is fed, for a rollout.
         """
         training = self.config.training
         return Optimization(
@@ -206,23 +217,39 @@ class Plan(Solving):
             micro_batch_size=training.micro_batch_size,
             clip_norm=training.clip_norm,
             ema_decay=training.ema_decay,
+            unrolling=self._unrolling(),
         )
 
+    def _unrolling(self) -> Unrolling | None:
+        rollout = self.config.training.rollout
+        if not (rollout.pushforward or rollout.noise):
+            return None
+        try:
+            return Unrolling(self.batch_layout, pushforward=rollout.pushforward, noise=rollout.noise)
+        except ValueError as error:
+            raise PenstockError(f"training.rollout: {error}") from error
+
     def validation(
-        self, arrays: Mapping[str, np.ndarray], device: torch.device | str, steps: np.ndarray | None = None
+        self,
+        arrays: Mapping[str, np.ndarray],
+        device: torch.device | str,
+        origins: Sequence[np.ndarray] | None = None,
     ) -> Validation:
         """Validation on rows of a validation set.
 
         Args:
             arrays: the rows, as batches have them.
             device: the device to validate on.
-            steps: step of each row; None if rows have none.
+            origins: simulation and step of each row; None if rows have none, and then there are no rollouts.
 
         Returns:
             The validation.
         """
+        steps = rollouts = None
+        if origins is not None:
+            steps, rollouts = origins[1], rollouts_along(self.unit, self.problem.layout, *origins)
         size = self.settings.validation_batch_size
-        return Validation(arrays, self.batch_layout, steps=steps, batch_size=size, device=device)
+        return Validation(arrays, self.batch_layout, steps=steps, rollouts=rollouts, batch_size=size, device=device)
 
     def learner(self, stream: Stream, store: Store | None = None) -> Learner:
         """The learner of a run.

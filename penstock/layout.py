@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from keyword import iskeyword
 from math import prod
@@ -122,6 +122,8 @@ class Block:
     shape: tuple[int, ...]
     """[C, *] or, of scalars, [C]; the largest where points vary."""
     dtype: np.dtype = DTYPE
+    is_fed: bool = False
+    """Whether all its quantities are outputs of the step before, see `Layout.feeds`."""
 
     @property
     def is_ragged(self) -> bool:
@@ -193,13 +195,19 @@ class Layout:
     mapping.
 
     Raises:
-        ValueError: there is no output, a name is not valid or occurs twice, or two geometries' arrays share a name.
+        ValueError: there is no output, a name is not valid or occurs twice, two geometries' arrays share a name, or an
+            input is fed by what it can't hold.
     """
 
     inputs: tuple[FieldSpec, ...]
     """Quantities that the network is given, in channel order."""
     outputs: tuple[FieldSpec, ...]
     """Quantities that the network predicts, in channel order."""
+    feeds: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """For inputs of the next step that are quantities of this one, the quantity's name by the input's.
+
+    With them a surrogate is rolled out: what it predicts becomes what it is given next.
+    """
 
     def __post_init__(self):
         for what, specs in (("inputs", self.inputs), ("outputs", self.outputs)):
@@ -213,6 +221,7 @@ class Layout:
             raise ValueError(f"{', '.join(map(repr, twice))} occurs twice among the FieldSpecs: rename one")
         if not self.outputs:
             raise ValueError("there must be an output")
+        self._check_feeds()
         arrays = [block.name for block in self._all_blocks()]
         if twice := {name for name in arrays if arrays.count(name) > 1}:
             raise ValueError(
@@ -227,6 +236,15 @@ class Layout:
             )
         if twice := set(names) & {name for geometry in self.geometries for name in geometry.travelling}:
             raise ValueError(f"{', '.join(sorted(twice))} names a quantity and an array of a geometry: rename one")
+
+    def _check_feeds(self) -> None:
+        inputs = {spec.name: spec for spec in self.inputs}
+        both = inputs | {spec.name: spec for spec in self.outputs}
+        for name, source in self.feeds.items():
+            if name not in inputs or source not in both:
+                raise ValueError(f"feeds: {source!r} can't become {name!r}: give outputs by the names of inputs")
+            if (inputs[name].on, inputs[name].components) != (both[source].on, both[source].components):
+                raise ValueError(f"feeds: {name!r} can't hold {source!r}, which has another geometry or components")
 
     @cached_property
     def geometries(self) -> tuple[Geometry, ...]:
@@ -253,6 +271,7 @@ class Layout:
             for name, shape in geometry.travelling.items()
         ]
         inputs = _grouped("input", self.inputs, fields="fields", scalars="scalars")
+        inputs = [replace(block, is_fed=all(spec.name in self.feeds for spec in block.specs)) for block in inputs]
         return [*inputs, *travelling, *_grouped("output", self.outputs, fields="targets", scalars="target_scalars")]
 
     @cached_property

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -153,6 +154,12 @@ class Problem(ABC):
     because single samples do not depend on one another.
     """
 
+    feeds: Mapping[str, str] = MappingProxyType({})
+    """For inputs that hold an output of the step before, the output's name by the input's.
+
+    Such as {"before": "solution"}. With it windows share the frames, and surrogates are rolled out in validation.
+    """
+
     is_transient: bool = False
     """Whether it evolves in time, as `penstock problems` says."""
 
@@ -277,7 +284,7 @@ class Problem(ABC):
                 f"{' and '.join(missing)} must be set by __init__: a problem has a ParameterSpace `space`, and tuples "
                 "of FieldSpecs `inputs` and `outputs`"
             )
-        return Layout(self.inputs, self.outputs)
+        return Layout(self.inputs, self.outputs, dict(self.feeds))
 
 
 class InterleavedProblem(Problem):

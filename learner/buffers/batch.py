@@ -20,7 +20,10 @@ class Batch:
     """
 
     arrays: dict[str, Tensor]
-    """[N, C, *grid] and [N, S] by name, in the shapes of the buffer's `layout`."""
+    """[N, C, *grid] and [N, S] by name, in the shapes of the buffer's `layout`.
+
+    If several rows of a unit are drawn together, the first of all units, then the second of all, and so on.
+    """
     slots: np.ndarray
     """int64 [N]: slots of the rows' units when they were drawn."""
     simulations: np.ndarray

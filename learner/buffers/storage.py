@@ -111,18 +111,20 @@ class Storage:
             out: tensors to gather into, as for `Buffer.draw`; None for new ones.
 
         Returns:
-            The batch's arrays by name, [N, C, *] and [N, S].
+            The batch's arrays by name, [N, C, *] and [N, S]; with N times `num_unrolled` rows if several of a
+            unit are drawn together.
         """
+        num_rows = len(units) * self.unit.num_unrolled
         drawn_from, shapes = self._drawn_from, self._batch_layout.shapes
         if self._counts:
             drawn_from, shapes = self._trimmed(units)
         arrays = {}
         for name, shape in shapes.items():
             if out is None:
-                arrays[name] = torch.empty(len(units), *shape, dtype=self._dtypes[name], device=self.device)
+                arrays[name] = torch.empty(num_rows, *shape, dtype=self._dtypes[name], device=self.device)
             else:  # the first values of its memory, so that the rows lie without gaps
-                arrays[name] = out[name].view(-1)[: len(units) * prod(shape)].view(len(units), *shape)
-        rows = to_device(self.unit.rows(units, choices), self.device)
+                arrays[name] = out[name].view(-1)[: num_rows * prod(shape)].view(num_rows, *shape)
+        rows = to_device(self.unit.drawn_rows(units, choices), self.device)
         with self._after_what_was_queued():
             self.unit.gather(drawn_from, self._layout, rows, arrays)
         return arrays

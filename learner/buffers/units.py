@@ -1,4 +1,4 @@
-"""What a row of a batch is: a sample, a trajectory, or a pair of samples.
+"""What a row of a batch is: a sample, a trajectory, or a window of one.
 
 Axes:  N samples, U units, B rows of a batch, T steps, C channels (S for scalars), * the shape of a geometry.
 
@@ -21,6 +21,34 @@ from penstock.errors import PenstockError
 from penstock.layout import Block, Layout
 
 
+@dataclass(frozen=True)
+class Part:
+    """Channels of an array of samples that become channels of an array of a batch."""
+
+    array: str
+    """Name of the array in the layout of samples."""
+    channels: slice = slice(None)
+    steps_after: int = 0
+    """Number of steps after the row's step."""
+    earlier: Part | None = None
+    """Where the values are that are stored as outputs of the step before; None if all are in `array`."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """The frames, states at one time each, that a row leads to."""
+
+    names: tuple[tuple[str, ...], ...]
+    """Outputs of each frame, in the order of time."""
+    spacing: int
+    """Number of steps from one to the next."""
+
+    @property
+    def advance(self) -> int:
+        """Number of steps of a row."""
+        return self.spacing * len(self.names)
+
+
 class Unit(ABC):
     """How the units of a buffer become rows of batches.
 
@@ -29,10 +57,60 @@ class Unit(ABC):
 
     num_steps: int
     """Number T of samples in a unit."""
-    num_choices: int = 1
-    """Number of rows that a unit can give, one at a time."""
+    num_windows: int = 1
+    """Number of rows that there are of a unit, each a step after the one before."""
+    num_unrolled: int = 1
+    """Number of rows that are drawn together, each where the one before ends."""
     samples_per_row: int = 1
     """Number of samples that a drawn row counts as, in `num_drawn` and the reuse."""
+
+    @property
+    def num_choices(self) -> int:
+        """Number of rows that a unit can give, one at a time."""
+        return self.num_windows
+
+    def fitted(self, layout: Layout) -> Unit:
+        """Return the unit for samples of a layout.
+
+        Args:
+            layout: layout of the problem's samples.
+
+        Returns:
+            The unit.
+
+        Raises:
+            ValueError: such samples can't be drawn so.
+        """
+        return self
+
+    def unrolled(self, num: int) -> Unit:
+        """Return the unit that gives several rows at a time.
+
+        Each begins where the one before ends.
+
+        Args:
+            num: number of rows, from 1 on.
+
+        Returns:
+            The unit.
+
+        Raises:
+            ValueError: there are no such rows.
+        """
+        if num > 1:
+            raise ValueError("it takes several steps of a simulation: draw windows or pairs")
+        return self
+
+    def frames(self, layout: Layout) -> Frames:
+        """Return the frames that a row leads to.
+
+        Args:
+            layout: layout of the problem's samples.
+
+        Returns:
+            The frames.
+        """
+        return Frames((tuple(spec.name for spec in self.layout(layout).outputs),), 1)
 
     @abstractmethod
     def layout(self, layout: Layout) -> Layout:
@@ -45,17 +123,16 @@ class Unit(ABC):
             The layout.
         """
 
-    def parts(self, layout: Layout) -> dict[str, list[tuple[str, int]]]:
-        """Return the stored arrays that each array of a batch is concatenated from.
+    def parts(self, layout: Layout) -> dict[str, list[Part]]:
+        """Return what each array of a batch is concatenated from.
 
         Args:
             layout: layout of the problem's samples.
 
         Returns:
-            Name and time offset of each part, in the order of the channels, by name of the batch's array. The offset is
-            the number of steps after the row's step.
+            The parts, in the order of the channels, by name of the batch's array.
         """
-        return {name: [(name, 0)] for name in layout.blocks}
+        return {name: [Part(name)] for name in layout.blocks}
 
     def num_kept(self, block: Block) -> int:
         """Return how many of a unit's steps are stored of an array.
@@ -93,18 +170,29 @@ class Unit(ABC):
         """
         return units
 
-    def rows_of(self, block: Block, rows: Tensor, steps_after: int) -> Tensor:
-        """Return the rows of one `merged` array, a number of steps later.
+    def drawn_rows(self, units: np.ndarray, choices: np.ndarray) -> np.ndarray:
+        """Return the rows of `merged` arrays that make up a drawn batch.
 
         Args:
-            block: the array's block of the problem's layout.
-            rows: what `rows` returned, int64 [B].
-            steps_after: number of steps.
+            units: as for `rows`.
+            choices: as for `rows`, the first of the rows that are drawn together.
 
         Returns:
-            The rows, int64 [B].
+            The rows, int64 [num_unrolled B]: the first of all units, then the second of all, and so on.
         """
-        return rows
+        return self.rows(units, choices)
+
+    def gather_part(self, part: Part, merged: Mapping[str, Tensor], layout: Layout, rows: Tensor, out: Tensor) -> None:
+        """Gather one part of an array.
+
+        Args:
+            part: the part.
+            merged: stored arrays by name, as `merged` returns them.
+            layout: layout of the problem's samples.
+            rows: what `rows` returned, int64 [B] on the arrays' device.
+            out: where it goes, [B, C, *].
+        """
+        torch.index_select(merged[part.array][:, part.channels], 0, rows, out=out)
 
     def gather(self, merged: Mapping[str, Tensor], layout: Layout, rows: Tensor, out: Mapping[str, Tensor]) -> None:
         """Gather the arrays of a batch.
@@ -116,12 +204,12 @@ class Unit(ABC):
             out: arrays of the batch by name, [B, C, *], to be filled.
         """
         for name, parts in self.parts(layout).items():
-            channel = 0
-            for part, steps_after in parts:
-                source = merged[part]
-                target = out[name] if len(parts) == 1 else out[name].narrow(1, channel, source.shape[1])
-                torch.index_select(source, 0, self.rows_of(layout.blocks[part], rows, steps_after), out=target)
-                channel += source.shape[1]
+            start = 0
+            for part in parts:
+                # as many channels as there are in the array: a row of a trajectory has those of all steps
+                size = len(range(*part.channels.indices(merged[part.array].shape[1])))
+                self.gather_part(part, merged, layout, rows, out[name].narrow(1, start, size))
+                start += size
 
     def all_rows(
         self, arrays: Mapping[str, np.ndarray], layout: Layout, simulations: np.ndarray, steps: np.ndarray
@@ -155,29 +243,33 @@ class Unit(ABC):
                 _check_stays(name, units, simulations[order[::num_steps]])
             units = units[:, :num_kept]
             merged[name] = self.merged(torch.from_numpy(np.ascontiguousarray(units)))
-        units, choices = np.divmod(np.arange(num_units * self.num_choices), self.num_choices)
+        units, choices = np.divmod(np.arange(num_units * self.num_windows), self.num_windows)
         rows = torch.from_numpy(self.rows(units, choices))
         batch, parts = self.layout(layout), self.parts(layout)
         out = {
             # if points vary, the arrays may have fewer than the layout
-            name: torch.empty(len(rows), block.shape[0], *arrays[parts[name][0][0]].shape[2:], dtype=dtype_of(block))
+            name: torch.empty(len(rows), block.shape[0], *arrays[parts[name][0].array].shape[2:], dtype=dtype_of(block))
             for name, block in batch.blocks.items()
         }
         self.gather(merged, layout, rows, out)
         first = order[units * num_steps]
         return {name: array.numpy() for name, array in out.items()}, simulations[first], steps[first] + choices
 
-    def sources(self, layout: Layout) -> dict[str, list[tuple[str, slice]]]:
+    def sources(self, layout: Layout) -> dict[str, list[tuple[str, slice, slice]]]:
         """Return where the statistics of a batch's channels come from.
 
         Args:
             layout: layout of the problem's samples.
 
         Returns:
-            Stored arrays and the steps of each, in the order of the channels, by name of the batch's array.
+            Arrays of samples, with the channels and the steps of each, in the order of the channels, by name of the
+            batch's array.
         """
         return {
-            name: [(part, slice(after, after + self.num_choices)) for part, after in parts]
+            name: [
+                (part.array, part.channels, slice(part.steps_after, part.steps_after + self.num_windows))
+                for part in parts
+            ]
             for name, parts in self.parts(layout).items()
         }
 
@@ -209,7 +301,7 @@ class Trajectories(Unit):
     num_steps: int
 
     def __post_init__(self):
-        _check_num_steps("trajectories", self.num_steps)
+        check_num_steps("trajectories", self.num_steps)
 
     @property
     def samples_per_row(self) -> int:
@@ -224,64 +316,20 @@ class Trajectories(Unit):
     def num_kept(self, block: Block) -> int:
         return self.num_steps if block.role == "output" else 1
 
-    def sources(self, layout: Layout) -> dict[str, list[tuple[str, slice]]]:
+    def frames(self, layout: Layout) -> Frames:
+        names = [[f"{spec.name}_{step}" for spec in layout.outputs] for step in range(self.num_steps)]
+        return Frames(tuple(map(tuple, names)), 1)
+
+    def sources(self, layout: Layout) -> dict[str, list[tuple[str, slice, slice]]]:
         """Return where the statistics of a batch's channels come from.
 
         Each step's targets have separate statistics. Otherwise the late steps of a decaying field would hardly count.
         """
         steps = [slice(step, step + 1) for step in range(self.num_steps)]
-        return {name: [(name, step) for step in steps[: self.num_kept(block)]] for name, block in layout.blocks.items()}
-
-
-@dataclass(frozen=True)
-class Pairs(Unit):
-    """Two samples of a simulation, k steps apart.
-
-    They lead from the inputs and outputs at step t to the outputs at step t + k. An output u is the input u_before at
-    step t. A unit gives its T - k pairs one after another, starting with a random one.
-
-    Args:
-        num_steps: number T > 1 of samples in a simulation, given by the problem.
-        stride: number of steps k between the two samples, at least 1 and less than the number of samples in a
-            simulation.
-
-    Raises:
-        ValueError: a simulation has only one sample, or k is out of range.
-    """
-
-    num_steps: int
-    stride: int = 1
-
-    def __post_init__(self):
-        _check_num_steps("pairs", self.num_steps)
-        if not 1 <= self.stride < self.num_steps:
-            raise ValueError(f"the stride of pairs must be between 1 and {self.num_steps - 1}, not {self.stride}")
-
-    @property
-    def num_choices(self) -> int:
-        return self.num_steps - self.stride
-
-    def layout(self, layout: Layout) -> Layout:
-        before = [replace(spec, name=f"{spec.name}_before") for spec in layout.outputs]
-        return Layout((*layout.inputs, *before), layout.outputs)
-
-    def parts(self, layout: Layout) -> dict[str, list[tuple[str, int]]]:
-        stored = (*layout.input_blocks, *layout.output_blocks)  # inputs come before outputs of the earlier step
-        inputs = self.layout(layout).input_blocks
         return {
-            **{block.name: [(other.name, 0) for other in stored if other.on == block.on] for block in inputs},
-            **{block.name: [(block.name, 0)] for block in layout.geometry_blocks},
-            **{block.name: [(block.name, self.stride)] for block in layout.output_blocks},
+            name: [(name, slice(None), step) for step in steps[: self.num_kept(block)]]
+            for name, block in layout.blocks.items()
         }
-
-    def merged(self, stored: Tensor) -> Tensor:
-        return stored.flatten(0, 1)
-
-    def rows(self, units: np.ndarray, choices: np.ndarray) -> np.ndarray:
-        return units * self.num_steps + choices
-
-    def rows_of(self, block: Block, rows: Tensor, steps_after: int) -> Tensor:
-        return rows + steps_after if self.num_kept(block) > 1 else rows // self.num_steps
 
 
 def dtype_of(block: Block) -> torch.dtype:
@@ -289,7 +337,8 @@ def dtype_of(block: Block) -> torch.dtype:
     return getattr(torch, block.dtype.name)
 
 
-def _check_num_steps(what: str, num_steps: int) -> None:
+def check_num_steps(what: str, num_steps: int) -> None:
+    """Raise ValueError unless a simulation has several samples, which a unit needs."""
     if num_steps <= 1:
         raise ValueError(f"{what} need a problem whose num_steps is above 1, not {num_steps}")
 
@@ -302,6 +351,3 @@ def _check_stays(name: str, units: np.ndarray, simulations: np.ndarray) -> None:
             f"buffer.draw: {name} of simulation {simulations[moves][0]} change from step to step, but only those of "
             "step 0 are kept: take samples"
         )
-
-
-UNITS: dict[str, type[Unit]] = {"samples": Samples, "trajectories": Trajectories, "pairs": Pairs}

@@ -312,7 +312,9 @@ class _Upload:
     def __init__(self, buffer: Buffer, device: torch.device, batch_size: int, num_sets: int):
         self._device = device
         self._stream = torch.cuda.Stream(device)
-        self._staging = deque((_pinned(buffer.layout, batch_size), _event()) for _ in range(num_sets))
+        self._staging = deque(
+            (_pinned(buffer.layout, batch_size * buffer.unit.num_unrolled), _event()) for _ in range(num_sets)
+        )
         self._copied: deque[torch.cuda.Event] = deque()  # of the batches on their way
 
     def staging(self) -> dict[str, Tensor]:
@@ -360,10 +362,10 @@ class _Pace:
             self._taken.popleft().synchronize()
 
 
-def _pinned(layout: Layout, batch_size: int) -> dict[str, Tensor]:
+def _pinned(layout: Layout, num_rows: int) -> dict[str, Tensor]:
     """Arrays for a batch with the most points that there may be."""
     return {
-        name: torch.empty(batch_size, *block.shape, dtype=dtype_of(block), pin_memory=True)
+        name: torch.empty(num_rows, *block.shape, dtype=dtype_of(block), pin_memory=True)
         for name, block in layout.blocks.items()
     }
 

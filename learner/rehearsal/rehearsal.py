@@ -204,7 +204,7 @@ def _train(step: Optimization, batch_sizes: tuple[int, ...], begun: Callable[[],
 
 
 def _step_on_samples(step: Optimization, size: int, layout: Layout | None = None) -> float:
-    samples = free_samples(layout or step.surrogate.layout, size, step.surrogate.device)
+    samples = free_samples(layout or step.surrogate.layout, size * step.num_unrolled, step.surrogate.device)
     return step(samples, step.learning_rate).item()
 
 

@@ -16,6 +16,7 @@ from penstock.learner.buffers.units import Unit
 from penstock.learner.stream.deliveries import Deliveries
 from penstock.learner.stream.ingest import STREAM_TIMEOUT_S
 from penstock.learner.stream.stream import Stream
+from penstock.learner.validation.rollouts import rollouts_along
 from penstock.learner.validation.validation import Validation
 from penstock.messages import Chunk, LeaseEnd
 from penstock.status import Ended
@@ -53,8 +54,11 @@ class Collected:
             ValueError: a simulation does not have each step once.
             PenstockError: a simulation's geometry changes from step to step.
         """
-        rows, _, steps = unit.all_rows(self.arrays, layout, self.simulations, self.steps)
-        return Validation(rows, unit.layout(layout), steps=steps, batch_size=batch_size, device=device)
+        rows, simulations, steps = unit.all_rows(self.arrays, layout, self.simulations, self.steps)
+        rollouts = rollouts_along(unit, layout, simulations, steps)
+        return Validation(
+            rows, unit.layout(layout), steps=steps, rollouts=rollouts, batch_size=batch_size, device=device
+        )
 
 
 class Collector:

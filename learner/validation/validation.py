@@ -24,6 +24,7 @@ from penstock.learner.losses.losses import ratio
 from penstock.learner.losses.norms import has_gradients, norm_of
 from penstock.learner.normalization import RunningMoments, along, inverse, is_constant
 from penstock.learner.surrogate import Surrogate
+from penstock.learner.validation.rollouts import RolloutErrors, Rollouts
 
 BATCH_SIZE = 16  # rows of a slice, which delays the next step
 
@@ -86,12 +87,14 @@ class Errors:
     """Errors of each output by its name."""
     constants: dict[str, float]
     """Predicted value of each output that never varies, or of each such component of a vector, by name."""
+    rollout: RolloutErrors | None = None
+    """Errors over time, where rows lead to several frames or can be repeated; else None."""
 
     def as_dict(self) -> dict:
         """Return the errors as JSON.
 
         It is {"relative_l2": {"mean", "median", "p99", "max"}, "h1": likewise, "vrmse", "fields": {name: all three},
-        "constants": {name: value}}.
+        "constants": {name: value}, "rollout": RolloutErrors or null}.
         """
         return asdict(self)
 
@@ -114,6 +117,7 @@ class Validation:
         arrays: arrays of the samples, [N, C, *]. They are not copied, and must not change.
         layout: layout of the arrays, which is that of batches.
         steps: step of each row's inputs in its simulation, int64 [N]; None if all rows are alike.
+        rollouts: the rollouts along the rows, which are evaluated after them; None for none.
         batch_size: number of rows in a slice, at least 1.
         device: where the rows are evaluated.
 
@@ -127,6 +131,7 @@ class Validation:
         layout: Layout,
         *,
         steps: np.ndarray | None = None,
+        rollouts: Rollouts | None = None,
         batch_size: int = BATCH_SIZE,
         device: torch.device | str = "cpu",
     ):
@@ -156,6 +161,7 @@ class Validation:
         self._std = self._on_device(np.concatenate(stds))  # [C]
         self._sizes = self._on_device(np.concatenate(sizes, axis=1))  # [N, C] targets' root mean square at a row's step
         self._num_done = len(self)
+        self._rollouts = rollouts
         self._surrogate: Surrogate | None = None
         self._snapshot: Surrogate | None = None
 
@@ -165,7 +171,7 @@ class Validation:
     @property
     def is_running(self) -> bool:
         """Whether slices are left to evaluate."""
-        return self._num_done < len(self)
+        return self._num_done < len(self) or (self._rollouts is not None and self._rollouts.is_running)
 
     def begin(self, surrogate: Surrogate) -> None:
         """Copy a surrogate to the device and begin to evaluate it.
@@ -185,6 +191,14 @@ class Validation:
         stds = [getattr(self._snapshot.normalization, f"{block.name}_std") for block in self.layout.output_blocks]
         std = torch.cat(stds)
         self._inverse_std = inverse(torch.where(std > 0, std, self._std))
+        if self._rollouts is not None:
+            self._rollouts.begin(
+                self._snapshot,
+                self._batch,
+                inverse_std_C=self._inverse_std,
+                sizes_NC=self._sizes,
+                batch_size=self.batch_size,
+            )
 
     def advance(self) -> Errors | None:
         """Evaluate the next slice. The host waits for the device only after the last one.
@@ -192,15 +206,23 @@ class Validation:
         Returns:
             The errors if it was the last slice, else None.
         """
-        rows = slice(self._num_done, min(self._num_done + self.batch_size, len(self)))
-        batch = {name: to_device(array[rows], self.device) for name, array in self.arrays.items()}
+        if self._num_done < len(self):
+            self._evaluate(slice(self._num_done, min(self._num_done + self.batch_size, len(self))))
+        else:
+            self._rollouts.advance()
+        return None if self.is_running else self._summary()
+
+    def _batch(self, rows: slice | np.ndarray) -> dict[str, Tensor]:
+        return {name: to_device(array[rows], self.device) for name, array in self.arrays.items()}
+
+    def _evaluate(self, rows: slice) -> None:
+        batch = self._batch(rows)
         with torch.no_grad():
             prediction = self._snapshot.predict(batch)
             typical_BC = self._sizes[rows] * self._inverse_std
             errors = self._columns.errors(prediction, batch, self._inverse_std, typical_BC)
             torch.nan_to_num(errors, nan=torch.inf, posinf=torch.inf, out=self._errors[rows])
         self._num_done = rows.stop
-        return None if self.is_running else self._summary()
 
     def finish(self) -> Errors:
         """Evaluate all slices that are left, and return the errors."""
@@ -258,6 +280,7 @@ class Validation:
             vrmse=float(np.sqrt(np.mean(vrmse[varies] ** 2))),
             fields=fields,
             constants=constants,
+            rollout=None if self._rollouts is None else self._rollouts.errors(),
         )
 
 

@@ -34,9 +34,9 @@ def export(folder: RunFolder, output: Path | None) -> None:
     surrogate, step = load_surrogate(folder, plan)
     layout = plan.problem.layout
     stored = RunStore(folder).read_validation(layout)
-    arrays, _, steps = plan.unit.all_rows(stored.arrays, layout, stored.simulations, stored.steps)
+    arrays, *origins = plan.unit.all_rows(stored.arrays, layout, stored.simulations, stored.steps)
     num_simulations = len(set(stored.simulations.tolist()))
-    card = _card(folder, plan, num_simulations, plan.validation(arrays, "cpu", steps).errors(surrogate).as_dict())
+    card = _card(folder, plan, num_simulations, plan.validation(arrays, "cpu", origins).errors(surrogate).as_dict())
     card["step"] = step
     example = {name: array[:2] for name, array in arrays.items()}
     path = export_file(surrogate, card, output or folder.path / f"{folder.path.name}.pt2", example)

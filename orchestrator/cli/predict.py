@@ -9,29 +9,31 @@ import numpy as np
 import torch
 
 from penstock.arrays import zarr_store
-from penstock.arrays.ragged import padded
 from penstock.errors import PenstockError
-from penstock.messages import Lease, whole_simulations
-from penstock.orchestrator.actors.solver_actor import make_worker
+from penstock.learner.rollout.trajectories import trajectories
 from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.resources.bounds import require_memory_for_draws
 from penstock.orchestrator.resources.memory import least_memory
+from penstock.orchestrator.run.without_learner import new_samples
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.trained import load_surrogate
 from penstock.orchestrator.views.monitor import explained_lines, statistics
 from penstock.orchestrator.views.pictures import draw_comparison
+from penstock.orchestrator.views.strips import Course, animate, draw_strip
 
 
-def predict(folder: RunFolder, num: int, output: Path | None) -> None:
-    """Solve new draws, predict them, and write a Zarr store and a PNG.
+def predict(folder: RunFolder, num: int, output: Path | None, *, animates: bool = False) -> None:
+    """Solve new draws, predict them, and write a Zarr store and PNGs.
 
     Args:
         folder: the run.
         num: number of draws.
         output: the folder to write; None for predictions/ in the run folder.
+        animates: whether to write a GIF of the first trajectory too.
 
     Raises:
-        PenstockError: there is no checkpoint, nothing could be solved, or nothing can be written.
+        PenstockError: there is no checkpoint, nothing could be solved, nothing can be written, or there is no
+            trajectory to animate.
     """
     plan = resolve(folder.config())
     require_memory_for_draws(plan, num, least_memory())
@@ -42,17 +44,10 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     except OSError as error:
         raise PenstockError(f"can't write to {target}: {error.strerror}: give another --output") from error
     unit, layout = plan.unit, plan.problem.layout
-    worker = make_worker(plan)
-    chunks = list(worker.stream(Lease(number=0, simulations=tuple(range(num)), design="prediction")))
-    for simulation, reason in ((i, r) for chunk in chunks for i, r in chunk.failed.items()):
-        print(f"draw {simulation} failed: {reason}")
-    rows, simulations, steps = whole_simulations(chunks)
-    if not len(simulations):
-        raise PenstockError("every solve failed, there is nothing to compare with", exit_code=3)
-    samples = {name: padded(values) for name, values in rows.items()}
-    arrays, simulations, steps = unit.all_rows(samples, layout, simulations, steps)
+    samples, *origins = new_samples(plan, num, print)
+    arrays, simulations, steps = unit.all_rows(samples, layout, *origins)
     layout = surrogate.layout
-    validation = plan.validation(arrays, "cpu", steps)
+    validation = plan.validation(arrays, "cpu", (simulations, steps))
     named = zarr_store.by_name(arrays, layout)
     predictions = []
     with torch.no_grad():
@@ -84,6 +79,14 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
         names = [f"simulation {simulation}" + f", step {step}" * has_steps for simulation, step in rows]
         draw_comparison(picture, named, predicted, of_outputs, layout, names)
         wrote.append(os.path.relpath(picture))
+    first = simulations == simulations.min()
+    own = {name: array[first] for name, array in arrays.items()}
+    rolled = trajectories(surrogate, unit, plan.problem.layout, own, simulations[first], steps[first])
+    if rolled is not None and any(spec.on is not None for spec in plan.problem.outputs):
+        course = Course.of(rolled, 0, plan.problem.layout, own)
+        for draw, name in ((draw_strip, "rollout.png"), *(((animate, "rollout.gif"),) if animates else ())):
+            draw(target / name, course)
+            wrote.append(os.path.relpath(target / name))
     print(f"relative L2 error of {len(of_samples)} samples: {statistics(errors['relative_l2'])}")
     if len(layout.outputs) > 1:
         for name, own in errors["fields"].items():
@@ -91,3 +94,7 @@ def predict(folder: RunFolder, num: int, output: Path | None) -> None:
     for line in explained_lines(errors):
         print(line)
     print(f"wrote {' and '.join(wrote)}")
+    if animates and rolled is None:
+        raise PenstockError(
+            "--animate: this surrogate leads to one state alone: train one with buffer.draw: windows or trajectories"
+        )

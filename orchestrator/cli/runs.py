@@ -56,16 +56,17 @@ def predict(
     output: Annotated[
         Path | None, typer.Option(help="Folder to write; <run>/predictions when left out.", show_default=False)
     ] = None,
+    animate: Annotated[bool, typer.Option("--animate", help="Write a GIF of the first trajectory too.")] = False,
 ) -> None:
-    """Solve new draws and predict them, for a store, errors and a picture.
+    """Solve new draws and predict them, for a store, errors and pictures.
 
     The picture has up to 8 rows, spread evenly from the first sample to the last, with truth, prediction and error of
-    every output.
+    every output. Of a surrogate that leads to several states in time, another has the first trajectory's.
     """
     folder = opened(run)
     from penstock.orchestrator.cli.predict import predict as write
 
-    write(folder, num, output)
+    write(folder, num, output, animates=animate)
 
 
 def _split(run: Path | None, overrides: list[str] | None) -> tuple[Path | None, tuple[str, ...]]:

@@ -147,11 +147,26 @@ class ScheduleSection(Section):
         return self
 
 
+class RolloutSection(Section):
+    """Training for [rollouts](../training.md#rollouts).
+
+    It needs inputs that are outputs of the step before.
+    """
+
+    pushforward: int = Field(0, ge=0)
+    """Most applications of the surrogate, without a gradient, whose outcome is the input that a step trains on.
+
+    Their number is drawn from 0 to this for each step. Not with `buffer.draw: samples`.
+    """
+    noise: float = Field(0.0, ge=0)
+    """Standard deviation of normal noise on those inputs, in multiples of their own."""
+
+
 class TrainingSection(Section):
     """The optimisation."""
 
     batch_size: int = Field(8, gt=0)
-    """Rows of a batch, at most the watermark: [samples, pairs or trajectories](../training.md#what-is-drawn).
+    """Rows of a batch, at most the watermark: [samples, windows or trajectories](../training.md#what-is-drawn).
 
     On a CPU an FNO learns most per second from small batches; an MLP, and a GPU, take more rows in the same time: raise
     it there.
@@ -186,6 +201,7 @@ class TrainingSection(Section):
 
     Absent, there is no average.
     """
+    rollout: RolloutSection = RolloutSection()
     precision: Literal["float32", "bfloat16"] = "float32"
     """`bfloat16` computes everything in bfloat16 except spectral layers, normalisation and loss.
 

@@ -201,5 +201,5 @@ def few_simulations(plan: Plan) -> str | None:
 def validation_size(plan: Plan) -> tuple[int, int]:
     """Rows of the validation set if no simulation fails, and bytes of a row."""
     unit = plan.unit
-    rows_each = unit.num_choices if unit.num_steps > 1 else plan.problem.num_steps
+    rows_each = unit.num_windows if unit.num_steps > 1 else plan.problem.num_steps
     return plan.config.validation.simulations * rows_each, plan.batch_layout.sample_bytes

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from penstock.arrays.ragged import padded
+from penstock.errors import PenstockError
 from penstock.id_set import IdSet
-from penstock.messages import Chunk
+from penstock.messages import Chunk, Lease, whole_simulations
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import FIRST, Ledger
@@ -50,6 +52,32 @@ def solved(solving: Solving, num: int, done: Collection[int], tell: Callable[[st
         split_here(solving.config).require_cores(solving.config.solver)
     with gathered(solving, ledger, tell=tell) as chunks:
         yield chunks
+
+
+def new_samples(
+    solving: Solving, num: int, tell: Callable[[str], None]
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Solve draws that no surrogate was trained or validated on, in this process.
+
+    Args:
+        solving: the problem, and how it is solved.
+        num: number of simulations.
+        tell: prints a line for the user about each that failed.
+
+    Returns:
+        The packed samples of the others, padded where points vary, with the simulation and the step of each.
+
+    Raises:
+        PenstockError: the problem can't be solved, or every simulation failed.
+    """
+    lease = Lease(number=0, simulations=tuple(range(num)), design="prediction")
+    chunks = list(make_worker(solving).stream(lease))
+    for simulation, reason in ((i, r) for chunk in chunks for i, r in chunk.failed.items()):
+        tell(f"draw {simulation} failed: {reason}")
+    rows, simulations, steps = whole_simulations(chunks)
+    if not len(simulations):
+        raise PenstockError("every solve failed, there is nothing to compare with", exit_code=3)
+    return {name: padded(values) for name, values in rows.items()}, simulations, steps
 
 
 def _here(solving: Solving, ledger: Ledger) -> Iterator[Chunk]:

@@ -139,6 +139,8 @@ def explained_lines(validation: Mapping[str, Any]) -> list[str]:
         left = validation["vrmse"] ** 2
         explained = f"{share_but(left)} of the variance is explained"
         lines.append(f"VRMSE {_vrmse(validation)}: {explained if left < 1 else 'no better than predicting the mean'}")
+    if rollout := validation.get("rollout"):
+        lines.append(_of_rollouts(rollout))
     if validation.get("constants"):
         lines.append(f"constant outputs, left out of all errors: {_constants(validation)}")
     return lines
@@ -255,6 +257,7 @@ def _table(title: str, record: Record) -> Panel:
         ("", f"{digits(errors['p99'])} p99, {digits(errors['max'])} max" if errors else ""),
         ("", f"{digits(h1['mean'])} mean in H1" if h1 else ""),
         ("VRMSE", _vrmse(validation) if "vrmse" in validation else "-"),
+        *([("rollouts", _last_of_rollouts(validation["rollout"]))] if validation.get("rollout") else []),
         *([("constant", _constants(validation))] if validation.get("constants") else []),
         ("learner wait", f"{digits(record.learner_wait_seconds)} s"),
     ):
@@ -293,6 +296,26 @@ def _vrmse(validation: Mapping[str, Any]) -> str:
     fields = {name: errors["vrmse"] for name, errors in validation["fields"].items()}
     worst = max(fields, key=fields.__getitem__)
     return digits(validation["vrmse"]) + (f", worst {digits(fields[worst])} of {worst}" if len(fields) > 1 else "")
+
+
+def _last_of_rollouts(rollout: Mapping[str, Any]) -> str:
+    line = f"{digits(rollout['relative_l2'][-1])} after {rollout['steps'][-1]} steps"
+    time = rollout["correlation_time"]
+    return line if time is None else f"{line}, correlated for {digits(time)}"
+
+
+def _of_rollouts(rollout: Mapping[str, Any]) -> str:
+    steps, errors = rollout["steps"], rollout["relative_l2"]
+    first, last = (f"{digits(errors[i])} after {steps[i]}" for i in (0, -1))
+    line = f"rollouts: relative L2 error {first}, {last} steps"
+    if rollout["correlation_time"] is None:
+        return line
+    if rollout["lost"] == 0:
+        return f"{line}; the correlation stays above 0.8"
+    return (
+        f"{line}; the correlation is above 0.8 for {digits(rollout['correlation_time'])} steps, and "
+        f"{100 * rollout['lost']:.0f} % of them lose it"
+    )
 
 
 def _constants(validation: Mapping[str, Any]) -> str:

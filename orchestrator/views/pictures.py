@@ -5,7 +5,8 @@ Axes:  N samples, * the shape of a geometry: *grid of a grid, P points of others
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -28,11 +29,17 @@ POINT_AREA = 2e4  # of all points of a cloud together, in square points of print
 
 
 @dataclass(frozen=True)
-class _Panel:
+class Panel:
+    """A field of one sample, as it is drawn."""
+
     title: str
     values: np.ndarray
+    """[*] or [components, *]."""
     spec: FieldSpec
     style: dict[str, Any]
+    """Arguments for matplotlib: a colour map, limits."""
+    has_bar: bool = True
+    """Whether it has a colour bar beside it."""
 
 
 def draw_comparison(
@@ -60,20 +67,20 @@ def draw_comparison(
         names: what each sample is called beside its row, N of them.
     """
 
-    def panels(row: int) -> list[_Panel]:
+    def panels(row: int) -> list[Panel]:
         inputs = _panels(_fields(layout.inputs), arrays, row, {"cmap": "cividis"})
         return [*inputs, *(panel for output in _fields(layout.outputs) for panel in compared(output, row))]
 
-    def compared(output: FieldSpec, row: int) -> list[_Panel]:
+    def compared(output: FieldSpec, row: int) -> list[Panel]:
         truth, predicted = arrays[output.name][row], predictions[output.name][row]
         error = predicted - truth
-        where = _shown(output.on, arrays, row)
-        sizes = [_length(values, output)[..., where] for values in (truth, predicted)]
+        where = shown(output.on, arrays, row)
+        sizes = [length_of(values, output)[..., where] for values in (truth, predicted)]
         limits = {"vmin": min(map(np.min, sizes)), "vmax": max(map(np.max, sizes))}
         return [
-            _Panel(f"{output.name} [{output.unit}], solver", truth, output, limits),
-            _Panel(f"{output.name}, surrogate", predicted, output, limits),
-            _Panel(
+            Panel(f"{output.name} [{output.unit}], solver", truth, output, limits),
+            Panel(f"{output.name}, surrogate", predicted, output, limits),
+            Panel(
                 f"{output.name}, absolute error: {digits(100 * errors[output.name][row])} % in L2",
                 error if output.components > 1 and output.on.dimension > 1 else np.abs(error),  # the length is drawn
                 FieldSpec(name="error", on=output.on, components=output.components),
@@ -96,7 +103,7 @@ def draw_samples(path: Path, arrays: Mapping[str, np.ndarray], rows: Sequence[in
         layout: layout of the samples, which have a field.
     """
 
-    def panels(row: int) -> list[_Panel]:
+    def panels(row: int) -> list[Panel]:
         inputs = _panels(_fields(layout.inputs), arrays, row, {"cmap": "cividis"})
         return [*inputs, *_panels(_fields(layout.outputs), arrays, row, {})]
 
@@ -107,33 +114,48 @@ def _draw(
     path: Path,
     arrays: Mapping[str, np.ndarray],
     rows: Sequence[int],
-    panels: Callable[[int], list[_Panel]],
+    panels: Callable[[int], list[Panel]],
     scalars: Sequence[FieldSpec],
     names: Sequence[str] = (),
 ) -> None:
+    are_wide = [_is_wide(panel.spec.on) for panel in panels(rows[0])]
+    widths = [2 * WIDTH if is_wide else WIDTH for is_wide in are_wide]
+    size = (sum(widths), (WIDE_HEIGHT if any(are_wide) else HEIGHT) * len(rows))
+    with figures(size) as figure:
+        axes = figure.subplots(len(rows), len(widths), width_ratios=widths, squeeze=False)
+        for row, of_row in zip(rows, axes, strict=True):
+            for axis, panel in zip(of_row, panels(row), strict=True):
+                geometry = panel.spec.on
+                DRAWN[type(geometry)](figure, axis, panel, geometry, arrays, row)
+                axis.set_title(panel.title, fontsize=9)
+            if names:
+                of_row[0].set_ylabel(names[row], fontsize=9)
+            if scalars:
+                text = ", ".join(_scalar_text(spec, arrays[spec.name][row]) for spec in scalars)
+                of_row[0].set_xlabel(fill(text, TEXT_WIDTH, max_lines=MAX_LINES, placeholder=" ..."), fontsize=8)
+        figure.savefig(path, dpi=120, format="png")  # whatever the name ends in
+
+
+@contextmanager
+def figures(size: tuple[float, float]) -> Iterator[Any]:
+    """Give a new figure without a window, and close it.
+
+    Args:
+        size: width and height in inches.
+
+    Yields:
+        The figure.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    are_wide = [_is_wide(panel.spec.on) for panel in panels(rows[0])]
-    widths = [2 * WIDTH if is_wide else WIDTH for is_wide in are_wide]
-    size = (sum(widths), (WIDE_HEIGHT if any(are_wide) else HEIGHT) * len(rows))
-    figure, axes = plt.subplots(
-        len(rows), len(widths), figsize=size, width_ratios=widths, squeeze=False, layout="constrained"
-    )
-    for row, of_row in zip(rows, axes, strict=True):
-        for axis, panel in zip(of_row, panels(row), strict=True):
-            geometry = panel.spec.on
-            DRAWN[type(geometry)](figure, axis, panel, geometry, arrays, row)
-            axis.set_title(panel.title, fontsize=9)
-        if names:
-            of_row[0].set_ylabel(names[row], fontsize=9)
-        if scalars:
-            text = ", ".join(_scalar_text(spec, arrays[spec.name][row]) for spec in scalars)
-            of_row[0].set_xlabel(fill(text, TEXT_WIDTH, max_lines=MAX_LINES, placeholder=" ..."), fontsize=8)
-    figure.savefig(path, dpi=120, format="png")  # whatever the name ends in
-    plt.close(figure)
+    figure = plt.figure(figsize=size, layout="constrained")
+    try:
+        yield figure
+    finally:
+        plt.close(figure)
 
 
 def _aspect(geometry: Geometry) -> float:
@@ -161,8 +183,8 @@ def _scalars(specs: Sequence[FieldSpec]) -> list[FieldSpec]:
 
 def _panels(
     specs: Sequence[FieldSpec], arrays: Mapping[str, np.ndarray], row: int, style: dict[str, Any]
-) -> list[_Panel]:
-    return [_Panel(f"{spec.name} [{spec.unit}]", arrays[spec.name][row], spec, style) for spec in specs]
+) -> list[Panel]:
+    return [Panel(f"{spec.name} [{spec.unit}]", arrays[spec.name][row], spec, style) for spec in specs]
 
 
 def _scalar_text(spec: FieldSpec, value: np.ndarray) -> str:
@@ -170,25 +192,33 @@ def _scalar_text(spec: FieldSpec, value: np.ndarray) -> str:
     return f"{spec.name} = {numbers}" + (f" {spec.unit}" if spec.unit != "1" else "")
 
 
-def _length(values: np.ndarray, spec: FieldSpec) -> np.ndarray:
-    """Values [*] as they are, vectors [components, *] as their lengths [*]."""
+def length_of(values: np.ndarray, spec: FieldSpec) -> np.ndarray:
+    """Return values [*] as they are, vectors [components, *] as their lengths [*]."""
     return np.linalg.norm(values, axis=0) if spec.components > 1 else values
 
 
-def _shown(geometry: Geometry, arrays: Mapping[str, np.ndarray], row: int) -> slice | np.ndarray:
-    """Index of the places where a field has values, for the last axes of an array."""
+def shown(geometry: Geometry, arrays: Mapping[str, np.ndarray], row: int) -> slice | np.ndarray:
+    """Return the index of the places where a field has values.
+
+    Args:
+        geometry: geometry of the field.
+        arrays: what samples bring along of their geometries.
+        row: the sample.
+
+    Returns:
+        An index for the last axes of the field's array.
+    """
     name = geometry.named("weights")
     return arrays[name][row] > 0 if name in geometry.travelling else slice(None)
 
 
-def _draw_grid(figure, axis, panel: _Panel, grid: Grid, arrays: Mapping[str, np.ndarray], row: int) -> None:
+def _draw_grid(figure, axis, panel: Panel, grid: Grid, arrays: Mapping[str, np.ndarray], row: int) -> Any:
     vectors = panel.values
     if grid.is_masked:
-        vectors = np.where(_shown(grid, arrays, row), vectors, np.nan)
+        vectors = np.where(shown(grid, arrays, row), vectors, np.nan)
     if grid.dimension == 1:
-        _draw_lines(axis, *grid.axes(), vectors)
-        return
-    values = _length(vectors, panel.spec)
+        return _draw_lines(axis, *grid.axes(), vectors)
+    values = length_of(vectors, panel.spec)
     while values.ndim > 2:
         middle = values.shape[-1] // 2
         values, vectors = values[..., middle], vectors[..., middle]
@@ -199,7 +229,7 @@ def _draw_grid(figure, axis, panel: _Panel, grid: Grid, arrays: Mapping[str, np.
         step = max(1, int(np.sqrt(values.size / MAX_ARROWS)))
         x, y = (coordinates[::step] for coordinates in grid.axes())
         axis.quiver(x, y, *(component[::step, ::step].T for component in vectors), color="white", **ARROWS)
-    _finish(figure, axis, image, panel.spec.on)
+    return _finish(figure, axis, image, panel)
 
 
 def _draw_lines(axis, x: np.ndarray, values: np.ndarray) -> None:
@@ -214,35 +244,33 @@ def _pixel_edges(coordinates: np.ndarray) -> tuple[float, float]:
     return coordinates[0] - half, coordinates[-1] + half
 
 
-def _draw_mesh(figure, axis, panel: _Panel, mesh: Mesh, arrays: Mapping[str, np.ndarray], row: int) -> None:
+def _draw_mesh(figure, axis, panel: Panel, mesh: Mesh, arrays: Mapping[str, np.ndarray], row: int) -> Any:
     points, cells = mesh.arrays.points, mesh.arrays.cells
     if mesh.dimension != 2:
-        _draw_cloud(figure, axis, panel, points, panel.values)
-        return
-    image = axis.tripcolor(*points.T, cells, _length(panel.values, panel.spec), shading="gouraud", **panel.style)
+        return _draw_cloud(figure, axis, panel, points, panel.values)
+    image = axis.tripcolor(*points.T, cells, length_of(panel.values, panel.spec), shading="gouraud", **panel.style)
     _draw_arrows(axis, panel, points, panel.values, "white")
-    _finish(figure, axis, image, panel.spec.on)
+    return _finish(figure, axis, image, panel)
 
 
-def _draw_points(figure, axis, panel: _Panel, geometry: Points, arrays: Mapping[str, np.ndarray], row: int) -> None:
-    is_there = _shown(geometry, arrays, row)
+def _draw_points(figure, axis, panel: Panel, geometry: Points, arrays: Mapping[str, np.ndarray], row: int) -> Any:
+    is_there = shown(geometry, arrays, row)
     points = arrays[geometry.named("points")][row][is_there]
-    _draw_cloud(figure, axis, panel, points, panel.values[..., is_there])
+    return _draw_cloud(figure, axis, panel, points, panel.values[..., is_there])
 
 
-def _draw_cloud(figure, axis, panel: _Panel, points: np.ndarray, values: np.ndarray) -> None:
+def _draw_cloud(figure, axis, panel: Panel, points: np.ndarray, values: np.ndarray) -> Any:
     """One dot per point, seen along the last axis in 3D; lines in 1D."""
     if points.shape[1] == 1:
         order = np.argsort(points[:, 0])
-        _draw_lines(axis, points[order, 0], values[..., order])
-        return
-    lengths = _length(values, panel.spec)
+        return _draw_lines(axis, points[order, 0], values[..., order])
+    lengths = length_of(values, panel.spec)
     image = axis.scatter(*points[:, :2].T, c=lengths, s=POINT_AREA / len(points), linewidths=0, **panel.style)
     _draw_arrows(axis, panel, points, values, "black")
-    _finish(figure, axis, image, panel.spec.on)
+    return _finish(figure, axis, image, panel)
 
 
-def _draw_arrows(axis, panel: _Panel, points: np.ndarray, values: np.ndarray, color: str) -> None:
+def _draw_arrows(axis, panel: Panel, points: np.ndarray, values: np.ndarray, color: str) -> None:
     if not panel.spec.components == points.shape[1] == 2:
         return
     places = np.flatnonzero(values.any(axis=0))  # where many vectors are 0, the others would be drawn too long
@@ -251,12 +279,16 @@ def _draw_arrows(axis, panel: _Panel, points: np.ndarray, values: np.ndarray, co
         axis.quiver(*points[places].T, *values[:, places], color=color, **ARROWS)
 
 
-def _finish(figure, axis, image, geometry: Geometry) -> None:
+def _finish(figure, axis, image, panel: Panel) -> Any:
+    geometry = panel.spec.on
     axis.set_aspect("equal" if 1 / MAX_ASPECT <= _aspect(geometry) <= MAX_ASPECT else "auto")
     axis.set_xticks([])
     axis.set_yticks([])
-    below = {"location": "bottom", "aspect": 40} if _is_wide(geometry) else {}
-    figure.colorbar(image, ax=axis, shrink=0.8, **below)
+    if panel.has_bar:
+        below = {"location": "bottom", "aspect": 40} if _is_wide(geometry) else {}
+        figure.colorbar(image, ax=axis, shrink=0.8, **below)
+    return image
 
 
 DRAWN: dict[type[Geometry], Callable] = {Grid: _draw_grid, Mesh: _draw_mesh, Points: _draw_points}
+"""What draws a panel: from figure, axis, panel, geometry, arrays and row to the coloured image, or None for lines."""

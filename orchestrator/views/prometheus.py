@@ -69,6 +69,14 @@ class Metrics:
         self._vrmse = Gauge(
             "penstock_validation_vrmse", "Root of mean squared error over variance", ["output"], registry=registry
         )
+        self._rollout = {
+            "relative_l2": Gauge(
+                "penstock_rollout_error", "Mean relative L2 error at the end of rollouts", registry=registry
+            ),
+            "correlation_time": Gauge(
+                "penstock_rollout_correlation_time", "Mean steps until a rollout loses correlation", registry=registry
+            ),
+        }
         self._bias = {
             stat: Gauge(f"penstock_buffer_parameter_{stat}", text, ["parameter"], registry=registry)
             for stat, text in (
@@ -144,6 +152,10 @@ class Metrics:
             for name, errors in record.validation.get("fields", {}).items():
                 if "vrmse" in errors:  # absent from a checkpoint of an earlier penstock
                     self._vrmse.labels(name).set(errors["vrmse"])
+            if rollout := record.validation.get("rollout"):
+                self._rollout["relative_l2"].set(rollout["relative_l2"][-1])
+                if rollout["correlation_time"] is not None:
+                    self._rollout["correlation_time"].set(rollout["correlation_time"])
         bias = record.bias or {"parameters": {}, "age_p95": None}
         for name, stats in bias["parameters"].items():
             for stat, gauge in self._bias.items():

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from penstock.layout import Sample
+
+FEEDS = MappingProxyType({"before": "solution"})
+"""The `Problem.feeds` of samples from one frame before."""
 
 
 def check_frames(num_steps: int, interval: float, history: int) -> None:

@@ -55,7 +55,8 @@ class Stored(Problem):
         self.held_out = finished[:held_out]
         self.num_steps = self.store.num_steps
         self.space = ParameterSpace()
-        self.inputs, self.outputs = self.store.layout.inputs, self.store.layout.outputs
+        layout = self.store.layout
+        self.inputs, self.outputs, self.feeds = layout.inputs, layout.outputs, layout.feeds
         self._order = lru_cache(2)(self._new_order)  # a lease may span two epochs
         self._read = lru_cache(1)(self.store.read)  # an epoch goes through the shards one after another
 

@@ -29,6 +29,7 @@ def as_json(layout: Layout) -> dict[str, Any]:
         "geometries": [_of_geometry(geometry) for geometry in layout.geometries],
         "inputs": [_of_spec(spec, layout) for spec in layout.inputs],
         "outputs": [_of_spec(spec, layout) for spec in layout.outputs],
+        **({"feeds": dict(layout.feeds)} if layout.feeds else {}),
     }
 
 
@@ -55,7 +56,7 @@ def from_json(described: Mapping[str, Any], build: Callable[[int], Build]) -> La
         places = (None if entry["on"] is None else geometries[entry["on"]] for entry in entries)
         return tuple(FieldSpec(**{**entry, "on": place}) for entry, place in zip(entries, places, strict=True))
 
-    return Layout(specs(described["inputs"]), specs(described["outputs"]))
+    return Layout(specs(described["inputs"]), specs(described["outputs"]), described.get("feeds", {}))
 
 
 def mesh_arrays(layout: Layout) -> dict[str, np.ndarray]:

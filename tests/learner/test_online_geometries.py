@@ -12,7 +12,8 @@ from penstock.geometry import Mesh, Points
 from penstock.layout import FieldSpec, Layout, Sample
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.buffers.policies import Fifo, Reservoir
-from penstock.learner.buffers.units import Pairs, Samples, Trajectories
+from penstock.learner.buffers.units import Samples, Trajectories
+from penstock.learner.buffers.windows import Pairs
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.feed.feed import Feed
 from penstock.learner.ladder.samples import chunks, full_reservoir

@@ -12,7 +12,8 @@ from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.buffers.policies import Fifo, Firo, Reservoir
-from penstock.learner.buffers.units import Pairs, Trajectories
+from penstock.learner.buffers.units import Trajectories
+from penstock.learner.buffers.windows import Pairs
 from penstock.learner.checkpoints import checkpoint
 from penstock.learner.feed.feed import Feed
 from penstock.learner.losses.losses import LOSSES, TotalLoss

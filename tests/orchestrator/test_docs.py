@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from penstock.learner.buffers import UNITS
 from penstock.learner.buffers.policies import POLICIES
-from penstock.learner.buffers.units import UNITS
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
 from penstock.orchestrator.views.prometheus import Metrics

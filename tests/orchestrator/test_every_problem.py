@@ -117,6 +117,16 @@ def untraced(surrogate, card, path, example):
     return path
 
 
+def assert_fed(validation, num_steps):
+    """An input that is said to be fed holds the output of the step before."""
+    blocks = validation.layout.blocks.values()
+    values = {name: v for b in blocks for name, v in b.by_name(validation.arrays[b.name]).items()}
+    for name, source in validation.layout.feeds.items():
+        for first in range(0, len(validation), num_steps):
+            for row in range(first, first + num_steps - 1):
+                np.testing.assert_array_equal(values[name][row + 1], values[source][row])
+
+
 @pytest.mark.usefixtures("torch_threads", "few_samples")
 @pytest.mark.parametrize("name", SMALL)
 def test_a_problem_trains_exports_and_predicts(name, tmp_path, monkeypatch, capsys):
@@ -139,6 +149,7 @@ def test_a_problem_trains_exports_and_predicts(name, tmp_path, monkeypatch, caps
     if KINDS[kind_of(plan.config.model.name, plan.problem.layout)] != name:
         monkeypatch.setattr(export, "export_file", untraced)
         monkeypatch.setattr(predict, "draw_comparison", lambda *arguments: None)
+        monkeypatch.setattr(predict, "draw_strip", lambda *arguments: None)
     folder = run_folder.RunFolder.create(plan.config)
     with closing(InProcessStream()) as stream:
         learner, worker, numbers = plan.learner(stream, RunStore(folder)), make_worker(plan.solving), itertools.count()
@@ -148,6 +159,7 @@ def test_a_problem_trains_exports_and_predicts(name, tmp_path, monkeypatch, caps
                 stream.submit(lease, worker)
         learner.run()
     assert np.isfinite(learner.status().training.validation["relative_l2"]["mean"])
+    assert_fed(learner.trainer.course.validation, plan.problem.num_steps)
     export.export(folder, None)
     predict.predict(folder, 1, None)
     printed = capsys.readouterr().out

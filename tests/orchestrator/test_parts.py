@@ -11,7 +11,8 @@ import torch
 import yaml
 
 from penstock.errors import PenstockError
-from penstock.learner.buffers.units import Pairs, Samples, Trajectories
+from penstock.learner.buffers.units import Samples, Trajectories
+from penstock.learner.buffers.windows import Pairs, Windows
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.stream.lanes import Lanes
 from penstock.learner.stream.lockstep import Lockstep
@@ -67,6 +68,10 @@ def plan(tmp_path):
     return make
 
 
+WINDOWS = {"name": "windows", "inputs": 2, "outputs": 3}
+VORTICITY = {"name": "navier_stokes", "resolution": 16, "num_steps": 10}
+
+
 @pytest.mark.parametrize(
     ("draw", "expected", "inputs", "outputs"),
     [
@@ -75,6 +80,7 @@ def plan(tmp_path):
         ("trajectories", Trajectories(10), ["a", "t"], [f"u_{step}" for step in range(10)]),
         ("pairs", Pairs(10, 1), ["a", "t", "u_before"], ["u"]),
         ({"name": "pairs", "stride": 3}, Pairs(10, 3), ["a", "t", "u_before"], ["u"]),
+        (WINDOWS, Windows(10, 2, 3), ["a", "t", "u_before_0", "u_before_1"], ["u_0", "u_1", "u_2"]),
     ],
 )
 def test_what_is_drawn_is_what_model_and_buffer_are_made_for(plan, draw, expected, inputs, outputs):
@@ -94,11 +100,47 @@ def test_what_is_drawn_is_what_model_and_buffer_are_made_for(plan, draw, expecte
         ({"name": "pairs", "strid": 2}, "buffer.draw.strid: unknown key; did you mean 'stride'?"),
         ({"name": "pairs", "stride": 10}, "buffer.draw: the stride of pairs must be between 1 and 9, not 10"),
         ({"name": "pairs", "stride": "two"}, "buffer.draw.stride = 'two': must be an integer"),
+        ({"name": "windows", "inputs": 0}, "buffer.draw: inputs of windows must be at least 1, not 0"),
+        (
+            {"name": "windows", "outputs": 10},
+            "buffer.draw: 11 frames 1 apart are more than a simulation has, which is 10",
+        ),
         ({"name": "trajectories", "stride": 2}, "buffer.draw.stride: unknown key; known: none"),
     ],
 )
 def test_a_draw_that_cannot_be_is_one_line(plan, draw, expected):
     assert refusal(lambda: plan(buffer={"draw": draw}).unit).startswith(expected)
+
+
+def test_windows_of_a_problem_with_feeds_begin_with_its_input_and_may_be_unrolled(plan):
+    rollout = {"rollout": {"pushforward": 2, "noise": 0.1}, "device": "cpu"}
+    chosen = plan(problem=VORTICITY, buffer={"draw": WINDOWS}, training=rollout)
+    assert [spec.name for spec in chosen.batch_layout.inputs] == ["time", "before_0", "before_1"]
+    assert chosen.unit.num_windows == 11 - 4 and chosen.unit.num_choices == 11 - 4 - 2 * 3
+    learner = chosen.learner(NoStream(), PlainStore())
+    assert learner.trainer._step.num_unrolled == learner.buffer.unit.num_unrolled == 3
+
+
+@pytest.mark.parametrize(
+    ("problem", "draw", "rollout", "expected"),
+    [
+        (VORTICITY, "samples", {"pushforward": 1}, "training.rollout.pushforward: it takes several steps of a"),
+        (VORTICITY, WINDOWS, {"pushforward": 3}, "training.rollout.pushforward: 14 frames 1 apart are more than a"),
+        (VORTICITY, "trajectories", {"noise": 0.1}, "training.rollout: no input is an output of the step before"),
+        (
+            {"name": "darcy", "resolution": 16},
+            "samples",
+            {"noise": 0.1},
+            "training.rollout: no input is an output of the step before",
+        ),
+    ],
+)
+def test_a_rollout_that_cannot_be_trained_is_one_line(plan, problem, draw, rollout, expected):
+    def choose():
+        chosen = plan(problem=problem, buffer={"draw": draw}, training={"rollout": rollout})
+        chosen.step(chosen.surrogate())
+
+    assert refusal(choose).startswith(expected)
 
 
 @pytest.mark.parametrize("num_steps", [10.0, 0, -3, "10", None])
@@ -345,7 +387,7 @@ def test_a_buffer_on_the_device_leaves_training_what_it_needs():
     assert not fits_beside_training(1, 4 * GB, weights, is_averaged=False)  # nor where training itself barely fits
 
 
-@pytest.mark.parametrize("draw", ["samples", "pairs", {"name": "pairs", "stride": 3}, "trajectories"])
+@pytest.mark.parametrize("draw", ["samples", "pairs", {"name": "pairs", "stride": 3}, "trajectories", WINDOWS])
 def test_the_size_of_a_validation_set_is_that_of_its_arrays(plan, draw):
     chosen = plan(buffer={"draw": draw}, validation={"simulations": 7})
     layout = chosen.problem.layout

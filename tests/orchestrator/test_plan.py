@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pydantic_core import PydanticUndefined
 
-from penstock.learner.buffers.units import UNITS
+from penstock.learner.buffers import UNITS
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
 from penstock.orchestrator.config import config, solver

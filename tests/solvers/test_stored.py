@@ -12,7 +12,7 @@ import pytest
 from penstock.arrays.ragged import padded
 from penstock.errors import PenstockError
 from penstock.geometry import Grid, Mesh, Points
-from penstock.layout import FieldSpec, Sample
+from penstock.layout import FieldSpec, Layout, Sample
 from penstock.messages import Lease
 from penstock.orchestrator.config.config import load_config
 from penstock.registry import build
@@ -117,6 +117,10 @@ def test_a_layout_comes_back_from_json():
     described = json.loads(json.dumps(layouts.as_json(layout)))
     again = layouts.from_json(described, lambda number: PLATE.build)
     assert again == layout
+    before = replace(layout.outputs[0], name="before")
+    fed = Layout((*layout.inputs, before), layout.outputs, {"before": layout.outputs[0].name})
+    again = layouts.from_json(json.loads(json.dumps(layouts.as_json(fed))), lambda number: PLATE.build)
+    assert again == fed and again.feeds == fed.feeds
 
 
 def test_samples_come_back_bit_for_bit_whatever_they_sit_on(tmp_path):

@@ -7,7 +7,7 @@ from penstock.layout import FieldSpec
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.parameters.waves import RandomWaves
 from penstock.solvers.problem import Problem
-from penstock.solvers.problems.frames import check_frames
+from penstock.solvers.problems.frames import FEEDS, check_frames
 
 
 class OnCircle(Problem):
@@ -22,6 +22,7 @@ class OnCircle(Problem):
     """
 
     is_transient = True
+    feeds = FEEDS
 
     def __init__(self, *, resolution: int, num_steps: int, interval: float):
         if resolution < 8:

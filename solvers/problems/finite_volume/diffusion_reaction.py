@@ -15,7 +15,7 @@ from penstock.solvers.discretisation.explicit.cell_diffusion import CellDiffusio
 from penstock.solvers.discretisation.explicit.time_steps import midpoint, strang
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import Parameters, Problem, Solve
-from penstock.solvers.problems.frames import check_frames, samples
+from penstock.solvers.problems.frames import FEEDS, check_frames, samples
 
 EXTENT = 2.0  # of the square, whose middle is the origin
 DIFFUSIVITIES = (1e-3, 5e-3)  # of u and v
@@ -46,6 +46,7 @@ class DiffusionReaction(Problem):
     """
 
     is_transient = True
+    feeds = FEEDS
 
     def __init__(self, *, resolution: int = 128, num_steps: int = 20, interval: float = 0.25):
         if resolution < 2:

@@ -12,7 +12,7 @@ from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.explicit.finite_volume import FiniteVolumes, hll, march
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Parameters, Problem, Solve
-from penstock.solvers.problems.frames import check_frames, samples
+from penstock.solvers.problems.frames import FEEDS, check_frames, samples
 
 EXTENT = 5.0  # of the square, whose middle is the origin
 INSIDE, OUTSIDE = 2.0, 1.0  # depths at first
@@ -45,6 +45,7 @@ class ShallowWater(Problem):
     """
 
     is_transient = True
+    feeds = FEEDS
 
     def __init__(self, *, resolution: int = 128, num_steps: int = 20, interval: float = 0.05):
         if resolution < 16:

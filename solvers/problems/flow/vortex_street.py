@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 
@@ -54,6 +55,7 @@ class VortexStreet(Problem):
     """
 
     is_transient = True
+    feeds = MappingProxyType({"before": "velocity"})
 
     def __init__(
         self, *, resolution: int = 12, num_steps: int = 20, interval: float = 0.05, steps_per_interval: int = 10

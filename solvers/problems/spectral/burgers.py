@@ -20,7 +20,7 @@ from penstock.solvers.discretisation.explicit.spectral import (
 from penstock.solvers.parameters.fields import PeriodicField
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import Parameters, Problem, Solve
-from penstock.solvers.problems.frames import check_frames, samples
+from penstock.solvers.problems.frames import FEEDS, check_frames, samples
 
 LAWS = {  # of u at first: scale, exponent and inverse length of its covariance
     "paper": {"scale": 625.0, "exponent": 2.0, "inverse_length": 5.0},
@@ -55,6 +55,7 @@ class Burgers(Problem):
     """
 
     is_transient = True
+    feeds = FEEDS
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ from penstock.solvers.discretisation.explicit.spectral import Torus, check_resol
 from penstock.solvers.discretisation.explicit.time_steps import rk4, strang
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
-from penstock.solvers.problems.frames import check_frames, samples
+from penstock.solvers.problems.frames import FEEDS, check_frames, samples
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -67,6 +67,7 @@ class GrayScott(Problem):
     """
 
     is_transient = True
+    feeds = FEEDS
 
     def __init__(
         self,

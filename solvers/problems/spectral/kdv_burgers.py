@@ -20,7 +20,7 @@ from penstock.solvers.discretisation.explicit.weno import WenoFlux
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.parameters.waves import TravellingWaves
 from penstock.solvers.problem import Parameters, Problem, Solve
-from penstock.solvers.problems.frames import check_frames, samples
+from penstock.solvers.problems.frames import FEEDS, check_frames, samples
 
 EXTENT = 16.0  # length of the circle
 CONSTANTS = {"convection": 1.0, "viscosity": 0.0, "dispersion": 0.0}  # where a case draws nothing
@@ -62,6 +62,7 @@ class KdVBurgers(Problem):
     """
 
     is_transient = True
+    feeds = FEEDS
 
     def __init__(self, *, case: str = "E2", resolution: int = 256, num_steps: int = 25, interval: float = 0.16):
         if case not in CASES:

@@ -19,7 +19,7 @@ from penstock.solvers.discretisation.explicit.spectral import (
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.parameters.waves import SineSeries
 from penstock.solvers.problem import Parameters, Problem, Solve
-from penstock.solvers.problems.frames import check_frames, samples
+from penstock.solvers.problems.frames import FEEDS, check_frames, samples
 
 EXTENT = 50.0  # length of the circle
 LARGEST_STEP = 0.005
@@ -47,6 +47,7 @@ class KortewegDeVries(Problem):
     """
 
     is_transient = True
+    feeds = FEEDS
 
     def __init__(
         self, *, resolution: int = 256, hyperviscosity: float = 0.0, num_steps: int = 50, interval: float = 0.1

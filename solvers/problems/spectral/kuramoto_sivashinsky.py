@@ -20,7 +20,7 @@ from penstock.solvers.discretisation.explicit.spectral import (
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.parameters.waves import SineSeries
 from penstock.solvers.problem import Parameters, Problem, Solve
-from penstock.solvers.problems.frames import check_frames, samples
+from penstock.solvers.problems.frames import FEEDS, check_frames, samples
 
 EXTENT = 60.0  # length of the circle
 LARGEST_STEP = 0.1
@@ -55,6 +55,7 @@ class KuramotoSivashinsky(Problem):
     """
 
     is_transient = True
+    feeds = FEEDS
 
     def __init__(self, *, resolution: int = 128, num_steps: int = 50, interval: float = 0.5, warm_up: int = 200):
         check_resolution(resolution, smallest=64)

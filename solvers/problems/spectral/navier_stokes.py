@@ -13,7 +13,7 @@ from penstock.solvers.discretisation.explicit.spectral import IntegratingFactorR
 from penstock.solvers.parameters.fields import PeriodicField
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import Parameters, Problem, Solve
-from penstock.solvers.problems.frames import check_frames, samples
+from penstock.solvers.problems.frames import FEEDS, check_frames, samples
 
 LAWS = {"paper": 7**1.5, "code": 7**3}  # scale of the covariance of w at first
 COURANT = 0.5  # of a step: |u| Δt / h
@@ -69,6 +69,7 @@ class NavierStokes(Problem):
         self.num_steps = num_steps
         self.interval = interval
         self.history = history
+        self.feeds = FEEDS if history == 1 else {}
         self.space = ParameterSpace(
             vorticity=PeriodicField(
                 resolution, dimension=2, scale=LAWS[law], exponent=2.5, inverse_length=7.0, num_modes=32

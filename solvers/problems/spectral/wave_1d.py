@@ -10,7 +10,7 @@ from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.parameters.space import Discrete, ParameterSpace, Uniform
 from penstock.solvers.problem import Parameters, Problem, Solve
-from penstock.solvers.problems.frames import check_frames, samples
+from penstock.solvers.problems.frames import FEEDS, check_frames, samples
 
 HALF = 8.0  # the interval is (-HALF, HALF)
 SPEED = 2.0
@@ -78,6 +78,7 @@ class Wave1D(Problem):
         self.num_steps = num_steps
         self.interval = interval
         self.history = history
+        self.feeds = FEEDS if history == 1 else {}
         self.drawn_ends = () if ENDS[ends] else ("left_end", "right_end")
         self.space = ParameterSpace(start=Uniform(-4.0, 4.0), **dict.fromkeys(self.drawn_ends, EITHER))
         grid = Grid((resolution,), extent=(2 * HALF,), origin=(-HALF,), centring="vertices")

@@ -14,6 +14,7 @@ from penstock.solvers.discretisation.differences.five_point import OFFSETS, Five
 from penstock.solvers.parameters.fields import GaussianField
 from penstock.solvers.parameters.space import ParameterSpace
 from penstock.solvers.problem import LinearSystem, Parameters, Problem, Solve
+from penstock.solvers.problems.frames import FEEDS
 
 
 class DriftingDiffusion(Problem):
@@ -42,6 +43,7 @@ class DriftingDiffusion(Problem):
     """
 
     is_transient = True
+    feeds = FEEDS
 
     def __init__(self, *, resolution: int = 64, num_steps: int = 100, time_step: float = 0.01):
         if resolution < 1:

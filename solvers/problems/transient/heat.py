@@ -12,6 +12,7 @@ from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.differences.structured import StructuredDiffusion
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import InterleavedProblem, LinearSystem, Parameters, Turns
+from penstock.solvers.problems.frames import FEEDS
 
 WIDTH = 0.05  # standard deviation of the hump
 
@@ -47,6 +48,7 @@ class Heat(InterleavedProblem):
     """
 
     is_transient = True
+    feeds = FEEDS
 
     def __init__(self, *, resolution: int = 64, num_steps: int = 100, time_step: float = 0.01, derivatives: int = 0):
         if resolution < 2:

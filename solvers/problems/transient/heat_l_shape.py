@@ -17,6 +17,7 @@ from penstock.solvers.discretisation.elements.compiled import form
 from penstock.solvers.discretisation.elements.mesh_fem import MeshElements
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import InterleavedProblem, LinearSystem, Parameters, Turns
+from penstock.solvers.problems.frames import FEEDS
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -56,6 +57,7 @@ class HeatLShape(InterleavedProblem):
     """
 
     is_transient = True
+    feeds = FEEDS
     is_parallel = True
 
     def __init__(self, *, resolution: int = 32, num_steps: int = 20, time_step: float = 0.01):

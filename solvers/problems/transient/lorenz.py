@@ -11,7 +11,7 @@ from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.explicit.time_steps import rk4
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Parameters, Problem, Solve
-from penstock.solvers.problems.frames import check_frames, samples
+from penstock.solvers.problems.frames import FEEDS, check_frames, samples
 
 COEFFICIENTS = ("sigma", "rho", "beta")
 LARGEST_STEP = 0.01
@@ -38,6 +38,7 @@ class Lorenz(Problem):
     """
 
     is_transient = True
+    feeds = FEEDS
 
     def __init__(self, *, num_steps: int = 100, interval: float = 0.1):
         check_frames(num_steps, interval, 1)

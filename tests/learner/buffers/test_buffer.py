@@ -20,7 +20,8 @@ from penstock.learner.buffers import watermark
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.buffers.policies import POLICIES, Fifo, Firo, Reservoir
 from penstock.learner.buffers.slots import FEW, SlotSet
-from penstock.learner.buffers.units import Pairs, Samples, Trajectories
+from penstock.learner.buffers.units import Samples, Trajectories
+from penstock.learner.buffers.windows import Pairs
 from penstock.learner.checkpoints import checkpoint
 from tests.support.waiting import wait_until
 

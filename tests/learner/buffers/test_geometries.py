@@ -13,7 +13,8 @@ from penstock.layout import FieldSpec, Layout, Sample
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.buffers.policies import Fifo, Reservoir
 from penstock.learner.buffers.storage import TRIM, Storage
-from penstock.learner.buffers.units import Pairs, Samples, Trajectories
+from penstock.learner.buffers.units import Samples, Trajectories
+from penstock.learner.buffers.windows import Pairs
 from penstock.learner.checkpoints.rows import Rows
 
 pytestmark = pytest.mark.usefixtures("watermark_of_samples")

@@ -9,7 +9,8 @@ from penstock.layout import FieldSpec, Layout
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.buffers.policies import POLICIES, Fifo, Policy, Reservoir
 from penstock.learner.buffers.slots import SlotQueue, SlotSet
-from penstock.learner.buffers.units import Pairs, Samples, Trajectories
+from penstock.learner.buffers.units import Samples, Trajectories
+from penstock.learner.buffers.windows import Pairs
 from penstock.learner.checkpoints import checkpoint
 
 pytestmark = pytest.mark.usefixtures("watermark_of_samples")

@@ -7,7 +7,8 @@ import pytest
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.buffers.units import Pairs, Samples, Trajectories
+from penstock.learner.buffers.units import Samples, Trajectories
+from penstock.learner.buffers.windows import Pairs
 from penstock.learner.normalization import Normalization, RunningMoments
 
 GRID = (2, 2)

@@ -100,6 +100,25 @@ def test_lines_of_the_end_say_what_is_explained():
     assert line == "VRMSE 1.11: no better than predicting the mean"  # and no share of -0.23
 
 
+@pytest.mark.parametrize(
+    ("correlation", "expected"),
+    [
+        ({"correlation_time": None, "lost": None}, ""),
+        ({"correlation_time": 4.0, "lost": 0.0}, "; the correlation stays above 0.8"),
+        (
+            {"correlation_time": 2.25, "lost": 0.6},
+            "; the correlation is above 0.8 for 2.25 steps, and 60 % of them lose it",
+        ),
+    ],
+)
+def test_what_is_said_of_rollouts(correlation, expected):
+    rollout = {"steps": [1, 2, 4], "relative_l2": [0.01, 0.02, 0.5], **correlation}
+    errors = "rollouts: relative L2 error 0.01 after 1, 0.5 after 4 steps"
+    assert explained_lines(FIELD | {"rollout": rollout}) == [errors + expected]
+    text = shown(replace(RECORD, validation=VALIDATION | {"rollout": rollout}), is_terminal=True)
+    assert "rollouts" in text and "0.5 after 4 steps" in text
+
+
 def test_a_record_comes_back_from_its_line_whatever_version_wrote_it():
     record = replace(RECORD, silent=(Silence("solver-1", 12.0, 3),), validation=VALIDATION)
     line = json.loads(json.dumps(record.to_json()))

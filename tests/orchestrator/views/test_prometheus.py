@@ -30,6 +30,7 @@ RECORD = Record.from_json(
         "validation": {
             "relative_l2": {"mean": 0.1, "median": 0.09, "p99": 0.2, "max": 0.3},
             "fields": {"u": {"vrmse": 0.4}},
+            "rollout": {"steps": [1, 2], "relative_l2": [0.1, 0.5], "correlation_time": 1.5},
         },
         "bias": None,
     }
@@ -57,6 +58,7 @@ def test_the_endpoint_tells_a_record_and_its_solves():
     assert values["penstock_simulations_total[('outcome', 'failed')]"] == 1
     assert values["penstock_validation_error[('stat', 'p99')]"] == 0.2
     assert values["penstock_validation_vrmse[('output', 'u')]"] == 0.4
+    assert values["penstock_rollout_error[]"] == 0.5 and values["penstock_rollout_correlation_time[]"] == 1.5
     assert values["penstock_solve_seconds_count[('strategy', 'direct')]"] == 1
     assert values["penstock_buffer_capacity_samples[]"] == 8
     assert values["penstock_workers[]"] == 4 and values["penstock_worker_silent_seconds[]"] == 41
