@@ -8,14 +8,18 @@ Axes:  B batch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from penstock.errors import PenstockError
+from penstock.learner.checkpoints.weights import weights_of
 from penstock.learner.copies import copied, follow
 from penstock.learner.losses.losses import TotalLoss
 from penstock.learner.losses.norms import mark_constants
+from penstock.learner.ranks.gradients import SharedGradients
+from penstock.learner.ranks.group import ALONE, Group
 from penstock.learner.surrogate import Surrogate
 
 PRECISIONS = ("float32", "bfloat16")
@@ -57,6 +61,8 @@ class Optimization:
         clip_norm: largest L2 norm of the gradient over all parameters; a longer gradient is scaled down. None leaves
             it as it is.
         ema_decay: d of the average. Good values: 0.99 to 0.9999. None keeps no average.
+        group: the ranks that do each step together, on the mean loss of the rows of all. They begin with the weights of
+            rank 0, and have equal ones after every step.
 
     Raises:
         ValueError: an option is out of bounds.
@@ -73,6 +79,7 @@ class Optimization:
         micro_batch_size: int | None = None,
         clip_norm: float | None = None,
         ema_decay: float | None = None,
+        group: Group = ALONE,
     ):
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
@@ -87,6 +94,7 @@ class Optimization:
         self.micro_batch_size = micro_batch_size
         self.clip_norm = clip_norm
         self.ema_decay = ema_decay
+        self.group = group
         self.num_steps = 0
         self._total_loss = _BatchLoss(surrogate, loss, autocasts=precision == "bfloat16", compiles=compile)
         self._row_losses: list[Tensor] = []  # one tensor per part of the last batch
@@ -94,25 +102,30 @@ class Optimization:
             name: p for name, p in surrogate.named_parameters() if torch.is_floating_point(p) or p.is_complex()
         }
         self._reals = {name: _as_real(parameter) for name, parameter in self._parameters.items()}
+        self._gradients = SharedGradients(group, self._reals, surrogate)
         self._optimizer = torch.optim.AdamW(self._reals.values(), learning_rate, weight_decay=WEIGHT_DECAY, fused=True)
         self._averaged = surrogate if ema_decay is None else copied(surrogate).requires_grad_(False)
         averaged = dict(self._averaged.named_parameters())
         self._averaged_reals = {name: _as_real(averaged[name]) for name in self._parameters}
 
     def __call__(self, arrays: Mapping[str, Tensor], learning_rate: float, weights: Tensor | None = None) -> Tensor:
-        """Do one step on a batch.
+        """Do one step on a batch, together with the other ranks.
 
         Args:
-            arrays: the batch's arrays as `Layout.pack` makes them, on the device.
+            arrays: the batch's arrays as `Layout.pack` makes them, on the device; empty if this rank has no rows.
             learning_rate: learning rate of this step.
             weights: weights of the rows, float32 [B], on the device; without them all rows count alike.
 
         Returns:
-            The batch's mean loss before the step, a scalar on the device.
+            The mean loss of all ranks' rows before the step, a scalar on the device.
+
+        Raises:
+            RankLost: another rank is gone.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self.surrogate.zero_grad()
+        self._gradients.begin()
         batch_size = _size(arrays)
         mean_loss = torch.zeros((), device=self.surrogate.device)
         self._row_losses = []
@@ -123,6 +136,7 @@ class Optimization:
             mean_loss += loss.detach()
             self._row_losses.append(row_losses)
         self._hand_over_gradients()
+        self._gradients.unite(batch_size, mean_loss)
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._reals.values(), self.clip_norm)
         self._optimizer.step()
@@ -160,7 +174,7 @@ class Optimization:
 
     @property
     def row_losses(self) -> Tensor:
-        """Loss of each row of the last batch, before its step, [B] on the device.
+        """Loss of each of this rank's rows of the last batch, before its step, [B] on the device.
 
         The rows' weights are not in it.
         """
@@ -188,15 +202,19 @@ class Optimization:
     def _parts(
         self, arrays: Mapping[str, Tensor], weights: Tensor | None
     ) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
-        size = self.micro_batch_size or _size(arrays)
+        size = self.micro_batch_size or max(1, _size(arrays))
         for start in range(0, _size(arrays), size):
             part = slice(start, start + size)
             yield {name: array[part] for name, array in arrays.items()}, None if weights is None else weights[part]
 
     # Checkpoints
 
+    def saved_weights(self) -> dict[str, Any]:
+        """Return the state of `averaged` for a checkpoint, see `weights_of`."""
+        return weights_of(self.averaged)
+
     def state(self) -> dict[str, Tensor]:
-        """Return all that the next steps depend on besides `weights_of(averaged)`.
+        """Return all that the next steps depend on besides `saved_weights`.
 
         Returns:
             Moments and counts by name, and the weights if averaged ones are kept beside them. The tensors are those in
@@ -238,7 +256,7 @@ class Optimization:
 
 
 def _size(arrays: Mapping[str, Tensor]) -> int:
-    return len(next(iter(arrays.values())))
+    return len(next(iter(arrays.values()), ()))
 
 
 class _BatchLoss:
