@@ -126,7 +126,10 @@ class Learner:
         return self.cause
 
     def _gather_validation(self) -> bool:
-        """Return False if a rank was stopped before the set is whole, or if all of it failed."""
+        """Return False if stopped before the set is whole, or if all of it failed.
+
+        A rank that has nothing to gather waits for the one that has.
+        """
         layout, settings = self.ingest.layout, self.trainer.settings
         collected, self._validation_set = self._validation_set, None
         stops = failed = False

@@ -174,9 +174,9 @@ class Optimization:
 
     @property
     def row_losses(self) -> Tensor:
-        """Loss of each of this rank's rows of the last batch, before its step, [B] on the device.
+        """Loss of each row of the last batch, before its step, [B] on the device.
 
-        The rows' weights are not in it.
+        They are this rank's rows. The rows' weights are not in it.
         """
         return torch.cat(self._row_losses)
 

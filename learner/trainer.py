@@ -116,7 +116,7 @@ class Trainer:
 
     @property
     def train_seconds(self) -> float:
-        """Wall time since the watermark was reached, without the time that compiling the step took."""
+        """Wall time since the watermark was reached, without that of compiling."""
         return self._turns.seconds
 
     @property
@@ -178,7 +178,10 @@ class Trainer:
         return target is not None and errors is not None and errors["relative_l2"]["mean"] <= target
 
     def _wait_for_population(self, should_stop: Callable[[], bool]) -> None:
-        """Wait for the watermark of every rank; the samples so far then fix the normalisation."""
+        """Wait for the watermark of every rank.
+
+        The samples so far then fix the normalisation.
+        """
         last = time.monotonic()
         while True:
             is_due = time.monotonic() - last >= self.settings.checkpoint_every_s
@@ -284,7 +287,10 @@ class Trainer:
         self._save()
 
     def _may_save(self, is_due: bool) -> bool:
-        """Whether a checkpoint is due or owed, and none is being written; rank 0 says what is due."""
+        """Whether a checkpoint is due or owed, and none is being written.
+
+        Rank 0 says what is due.
+        """
         is_due = is_due or self._step.group.rank > 0
         if self.saver is None:
             return is_due

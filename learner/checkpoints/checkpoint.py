@@ -308,7 +308,7 @@ def _validation_error(contents: dict) -> float | None:
 
 
 def _thin(folder: Path, staging: Path, keep: int) -> None:
-    """Keep the newest `keep` and the best, and of all but the newest the weights alone."""
+    """Keep the newest `keep` and the best; of all but the newest the weights."""
     *older, newest = _steps(folder)
     staying = {newest, *older[max(0, len(older) + 1 - keep) :], best(folder)}
     for step in older:

@@ -11,7 +11,7 @@ from penstock.learner.ranks.group import Group
 
 
 class SharedGradients:
-    """Makes the gradients of each rank's rows those of the mean loss over all ranks' rows.
+    """Makes each rank's gradients those of the mean loss over all ranks' rows.
 
     With B_r rows on rank r, whose mean loss has the gradient g_r, that is Σ B_r g_r / Σ B_r. A rank may have no rows.
     A parameter that the loss of no rank depends on keeps no gradient, and AdamW leaves it as it is.
@@ -70,7 +70,10 @@ class SharedGradients:
             buffer.copy_(before + change)
 
     def _changeable(self) -> Iterator[tuple[str, Tensor]]:
-        """The floating-point buffers that a checkpoint holds, by name; a version counter misses BatchNorm's writes."""
+        """The floating-point buffers that a checkpoint holds, by name.
+
+        All are looked at, because torch's version counter misses what BatchNorm writes.
+        """
         for prefix, module in self._module.named_modules():
             for name, buffer in module.named_buffers(recurse=False):
                 if buffer.is_floating_point() and name not in module._non_persistent_buffers_set:

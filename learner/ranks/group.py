@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 def keep_to_this_machine() -> None:
-    """Have groups that this process joins connect through the loopback interface alone.
+    """Have groups that this process joins connect through the loopback alone.
 
     Neither gloo nor NCCL authenticates who connects.
     """
@@ -41,7 +41,9 @@ class RankLost(PenstockError):
 
 
 class Group:
-    """The ranks of a learner. Alone, with `size` 1, nothing is sent and no process group exists.
+    """The ranks of a learner.
+
+    Alone, with `size` 1, nothing is sent and no process group exists.
 
     Every rank calls the same methods in the same order. What a method returns is the same on all ranks to the bit,
     because it is put together from the same values in the order of the ranks. Values for decisions travel by gloo, from
@@ -101,7 +103,10 @@ class Group:
         return group
 
     def branch(self) -> Group:
-        """Return a group of the same ranks for another thread, which waits for WRITE_TIMEOUT_S."""
+        """Return a group of the same ranks for another thread.
+
+        It waits for WRITE_TIMEOUT_S.
+        """
         if self.size == 1:
             return self
         with self._watched():

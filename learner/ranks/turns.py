@@ -1,4 +1,4 @@
-"""The turns of a training loop: whose batches come next, and where the run stands, on all ranks."""
+"""The turns of a training loop: what all ranks do next, by where they stand."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ class Turns:
         return agreed
 
     def take(self) -> Batch | None:
-        """Return the batch in hand, which is then in hand no longer; None if this rank has none."""
+        """Return the batch in hand, to step on; None if this rank has none."""
         batch, self._batch, self._is_held = self._batch, None, False
         return batch
 
@@ -209,7 +209,10 @@ class Turns:
         return "stream ended" if view.breaks or not (view.waits or view.has_batch) else None
 
     def now(self) -> View:
-        """Return where all ranks stand: this one now, the others at the last turn. Any thread may ask."""
+        """Return where all ranks stand: this one now, the others at the last turn.
+
+        Any thread may ask.
+        """
         own, views = self._view(), self._views.copy()
         if not len(views):
             return own
@@ -234,7 +237,10 @@ class Turns:
         )
 
     def _agreed(self, view: View) -> View:
-        """The view of all ranks, each of which gives its own; the streams end with the last simulation of all."""
+        """The view of all ranks, each of which gives its own.
+
+        Their streams end with the last simulation of all.
+        """
         self._views = self._group.gather(astuple(view))
         agreed = View.of_all(self._views)
         self._is_held = agreed.has_batch
