@@ -31,8 +31,12 @@ class Learner:
     `run` may be called once, in any thread. Everything else may be called meanwhile, by one thread, and returns at
     once; only `give_up` and `status` may take 0.2 s, if simulations were given up while a checkpoint is being written.
 
+    If the step has a group of several ranks, each rank has a learner with a separate stream, buffer and `settings`
+    alike, and all must run at once. Rank 0 gathers the validation set, from its stream. The ranks share one folder of
+    checkpoints. Whatever ends one of them ends the others.
+
     Args:
-        step: optimisation step of a surrogate that is on its device already.
+        step: optimisation step of a surrogate that is on its device already. Its group is the learner's.
         buffer: the buffer, empty. Its `unit` says what a row of a batch is.
         stream: source of the chunks.
         layout: layout of the problem, and so of the samples in the chunks.
@@ -45,7 +49,8 @@ class Learner:
         tries_export: whether to try an export before training, and to note why it fails, if it does.
 
     Raises:
-        PenstockError: the newest checkpoint is damaged or belongs to another model, or the validation set is lost.
+        PenstockError: the newest checkpoint is damaged or belongs to another model or number of ranks, or the
+            validation set is lost.
         ValueError: the buffer has fewer slots than a batch has rows.
     """
 
@@ -62,7 +67,8 @@ class Learner:
         quantile_names: Sequence[str] = (),
         tries_export: bool = False,
     ):
-        limit = settings.stop_after.simulations
+        self._group = step.group
+        limit = settings.stop_after.simulations if self._group.size == 1 else None  # ranks count together, see `Turns`
         ingest = Ingest(order.source(stream), buffer, layout, settings.rate_limiter(), limit)
         feed = order.batches(ingest, step.surrogate.device, settings.batch_size)
         self._store = store or PlainStore()
@@ -76,13 +82,16 @@ class Learner:
                 with_buffer=settings.saves_buffer,
                 staging=self._store.staging,
                 patience=self._patience,
+                group=self._group.branch(),
             )
         self.trainer = Trainer(step, feed, ingest, settings, saver=self._saver)
         self.ingest = ingest
         self._order = order
-        self._validation_set = self._store.read_validation(layout)  # until a Validation is made of it
+        # until a Validation is made of it
+        self._validation_set = self._store.read_validation(layout) if self._group.rank == 0 else None
         ended = [] if self._validation_set is None else [self._validation_set.ended]
-        self._collector = Collector(stream, layout, settings.validation_simulations, *ended)
+        self._num_to_collect = settings.validation_simulations if self._group.rank == 0 else 0
+        self._collector = Collector(stream, layout, self._num_to_collect, *ended)
         self._standing = Standing(self.trainer, self._collector, quantile_names)
         self._export_trial = threading.Thread(target=self._try_export, name="export trial", daemon=True)
         self._tries_export = tries_export
@@ -99,6 +108,9 @@ class Learner:
 
         Returns:
             The cause of the end, as `Trainer.run` names it; None if the validation set was not completed.
+
+        Raises:
+            RankLost: another rank is gone.
         """
         try:
             if self._tries_export:
@@ -106,19 +118,39 @@ class Learner:
             if self._gather_validation():
                 self._train()
         finally:
-            if self._saver is not None:
-                self._saver.wait()  # a checkpoint that was begun is finished, whatever ended training
+            try:
+                if self._saver is not None:
+                    self._saver.wait()  # a checkpoint that was begun is finished, whatever ended training
+            finally:
+                self._group.close()
         return self.cause
 
     def _gather_validation(self) -> bool:
-        """Return False if stopped before the set is whole, or if all of it failed."""
+        """Return False if stopped before the set is whole, or if all of it failed.
+
+        A rank that has nothing to gather waits for the one that has.
+        """
         layout, settings = self.ingest.layout, self.trainer.settings
         collected, self._validation_set = self._validation_set, None
-        if collected is None and settings.validation_simulations:
-            collected = self._collector.run(self._stop.is_set)
-            if collected is None:
+        stops = failed = False
+
+        def stopped() -> bool:
+            nonlocal stops
+            _, stops = self._agree(waits=True)
+            return stops
+
+        if collected is None and self._num_to_collect:
+            collected = self._collector.run(stopped)
+            if stops:
                 return False
-            self._patience.write(lambda: self._store.write_validation(collected, layout))
+            failed = collected is None
+            if not failed:
+                self._patience.write(lambda: self._store.write_validation(collected, layout))
+        waits, stops = self._agree(waits=failed, stops=failed)
+        while waits and not stops:
+            waits, stops = self._agree(waits=False)
+        if waits:
+            return False
         if self._tries_export and self._order.must_repeat:
             self._export_trial.join()  # both may draw random numbers
         if collected is not None:
@@ -126,6 +158,11 @@ class Learner:
             validation = collected.validation(self.buffer.unit, layout, batch_size=size, device=device)
             self.trainer.course.validation = validation
         return True
+
+    def _agree(self, *, waits: bool, stops: bool = False) -> tuple[bool, bool]:
+        """Whether any rank waits for the validation set, and whether any is to stop."""
+        said = self._group.gather([waits, stops or self._stop.is_set()]).any(axis=0)
+        return bool(said[0]), bool(said[1])
 
     def _train(self) -> None:
         self._standing.is_training = True

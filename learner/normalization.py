@@ -9,7 +9,7 @@ whose weight is 0, does not count, and a finer mesh gives the same statistics.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -86,6 +86,9 @@ class _Moments:
             before.mean + shift * share,
             before.squares + self.squares + shift**2 * before.count[:, None] * share,
         )
+
+    def relative_to(self, origin: np.ndarray) -> _Moments:
+        return replace(self, origin=origin, mean=self.mean + (self.origin - origin))
 
     def over(self, steps: slice) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation over some of the steps, [C] each."""
@@ -173,6 +176,18 @@ class RunningMoments:
             name: {key: values.tolist() for key, values in vars(moments).items()}
             for name, moments in self._moments.items()
         }
+
+    def join(self, state: Mapping[str, Mapping]) -> None:
+        """Take in the samples that other moments have taken in.
+
+        Args:
+            state: their `state()`, with the same number of steps.
+        """
+        other = RunningMoments(self.num_steps)
+        other.load_state(state)
+        for name, moments in other._moments.items():
+            before = self._moments.get(name)
+            self._moments[name] = moments if before is None else moments.relative_to(before.origin).joined_to(before)
 
     def load_state(self, state: Mapping[str, Mapping]) -> None:
         """Continue from a `state()`.

@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from penstock.errors import PenstockError
+from penstock.learner.checkpoints.weights import weights_of
 from penstock.learner.copies import copied, follow
 from penstock.learner.losses.losses import TotalLoss
 from penstock.learner.losses.norms import mark_constants
 from penstock.learner.optimizers.adamw import AdamW
+from penstock.learner.ranks.gradients import SharedGradients
+from penstock.learner.ranks.group import ALONE, Group
 from penstock.learner.rollout.unrolling import Unrolling
 from penstock.learner.surrogate import Surrogate
 
@@ -61,6 +64,8 @@ class Optimization:
             it as it is.
         ema_decay: d of the average. Good values: 0.99 to 0.9999. None keeps no average.
         unrolling: makes the inputs those of a rollout. None trains on batches as they are.
+        group: the ranks that do each step together, on the mean loss of the rows of all. They begin with the weights of
+            rank 0, and have equal ones after every step.
 
     Raises:
         ValueError: an option is out of bounds.
@@ -79,6 +84,7 @@ class Optimization:
         clip_norm: float | None = None,
         ema_decay: float | None = None,
         unrolling: Unrolling | None = None,
+        group: Group = ALONE,
     ):
         if precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
@@ -101,26 +107,31 @@ class Optimization:
             name: p for name, p in surrogate.named_parameters() if torch.is_floating_point(p) or p.is_complex()
         }
         self._reals = {name: _as_real(parameter) for name, parameter in self._parameters.items()}
+        self._gradients = SharedGradients(group, self._reals, surrogate)
         self._optimizer = optimizer(self._groups())
         self._averaged = surrogate if ema_decay is None else copied(surrogate).requires_grad_(False)
         averaged = dict(self._averaged.named_parameters())
         self._averaged_reals = {name: _as_real(averaged[name]) for name in self._parameters}
 
     def __call__(self, arrays: Mapping[str, Tensor], learning_rate: float, weights: Tensor | None = None) -> Tensor:
-        """Do one step on a batch.
+        """Do one step on a batch, together with the other ranks.
 
         Args:
-            arrays: the batch's arrays as `Layout.pack` makes them, on the device. With unrolling they have
-                `num_unrolled` B rows, as they are drawn.
+            arrays: the batch's arrays as `Layout.pack` makes them, on the device; empty if this rank has no rows. With
+                unrolling they have `num_unrolled` B rows, as they are drawn.
             learning_rate: learning rate of this step.
             weights: weights of the rows, float32 [B], on the device; without them all rows count alike.
 
         Returns:
-            The batch's mean loss before the step, a scalar on the device.
+            The mean loss of all ranks' rows before the step, a scalar on the device.
+
+        Raises:
+            RankLost: another rank is gone.
         """
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self.surrogate.zero_grad()
+        self._gradients.begin()
         batch_size = _size(arrays) // self.num_unrolled
         mean_loss = torch.zeros((), device=self.surrogate.device)
         self._row_losses = []
@@ -131,6 +142,7 @@ class Optimization:
             mean_loss += loss.detach()
             self._row_losses.append(row_losses)
         self._hand_over_gradients()
+        self._gradients.unite(batch_size, mean_loss)
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._reals.values(), self.clip_norm)
         self._optimizer.step()
@@ -138,6 +150,11 @@ class Optimization:
             self._average()
         self.num_steps += 1
         return mean_loss
+
+    @property
+    def group(self) -> Group:
+        """The ranks that do each step together."""
+        return self._gradients.group
 
     def _groups(self) -> list[dict[str, Any]]:
         """The parameters in groups: weights of convolutions, and the others."""
@@ -183,7 +200,7 @@ class Optimization:
     def row_losses(self) -> Tensor:
         """Loss of each row of the last batch, before its step, [B] on the device.
 
-        The rows' weights are not in it.
+        They are this rank's rows. The rows' weights are not in it.
         """
         return torch.cat(self._row_losses)
 
@@ -226,8 +243,8 @@ class Optimization:
         self, arrays: Mapping[str, Tensor], weights: Tensor | None
     ) -> Iterator[tuple[dict[str, Tensor], Tensor | None]]:
         arrays = {name: array.unflatten(0, (self.num_unrolled, -1)) for name, array in arrays.items()}
-        batch_size = next(iter(arrays.values())).shape[1]
-        size = self.micro_batch_size or batch_size
+        batch_size = next(iter(arrays.values())).shape[1] if arrays else 0
+        size = self.micro_batch_size or max(1, batch_size)
         for start in range(0, batch_size, size):
             part = slice(start, start + size)
             rows = {name: array[:, part] for name, array in arrays.items()}
@@ -239,8 +256,12 @@ class Optimization:
 
     # Checkpoints
 
+    def saved_weights(self) -> dict[str, Any]:
+        """Return the state of `averaged` for a checkpoint, see `weights_of`."""
+        return weights_of(self.averaged)
+
     def state(self) -> dict[str, Tensor]:
-        """Return all that the next steps depend on besides `weights_of(averaged)`.
+        """Return all that the next steps depend on besides `saved_weights`.
 
         Returns:
             Moments and counts by name, and the weights if averaged ones are kept beside them. The tensors are those in
@@ -282,7 +303,7 @@ class Optimization:
 
 
 def _size(arrays: Mapping[str, Tensor]) -> int:
-    return len(next(iter(arrays.values())))
+    return len(next(iter(arrays.values()), ()))
 
 
 class _BatchLoss:

@@ -15,10 +15,10 @@ from penstock.errors import PenstockError
 from penstock.learner.buffers.buffer import Batch, Buffer
 from penstock.learner.checkpoints.checkpoint import Checkpoint
 from penstock.learner.checkpoints.saver import Saver
-from penstock.learner.checkpoints.weights import weights_of
 from penstock.learner.feed.feed import BatchSource
 from penstock.learner.loss_watch import RunningLoss
 from penstock.learner.optimization import Optimization
+from penstock.learner.ranks.turns import Turns, View
 from penstock.learner.settings import Settings
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.surrogate import Surrogate
@@ -34,6 +34,10 @@ class Trainer:
     are saved at their interval and at the end: first every batch that was drawn is trained on and, unless the run is
     being stopped, the errors of the weights to be saved are measured. While a checkpoint is being written the next is
     put off, so that training does not wait for a slow disk.
+
+    Where the step is shared by several ranks, each has a trainer, and all run at once. They do the same steps, save at
+    the same ones and end after the same one; a limit counts the samples and simulations of all. Rank 0 alone validates,
+    and its clock says when; the other ranks wait meanwhile.
 
     The attributes may be read from other threads at any time.
 
@@ -66,15 +70,14 @@ class Trainer:
         self.state = "waiting for samples"
         """What training does at the moment, for people."""
         self.num_trained = 0
-        """Samples trained on, with repetition."""
+        """Samples of this rank trained on, with repetition."""
         self.warning: str | None = None
         """What is wrong although training goes on, with advice; None if nothing is."""
         self.learning_rate = step.learning_rate
         """Learning rate of the last step; before the first one, that which the schedule's factors multiply."""
         self.remarks: list[str] = []
         """Lines for people on odd statistics that the normalisation was fixed from. Whoever shows them removes them."""
-        self.train_seconds = 0.0
-        """Wall time since the watermark was reached, without the time that compiling the step took."""
+        self._turns = Turns(feed, ingest, settings.stop_after, step.group)
         self._compile_seconds = 0.0  # since `run` began
         self._loss = RunningLoss()
         self._normalization_is_fixed = False
@@ -109,7 +112,12 @@ class Trainer:
     @property
     def progress(self) -> float:
         """The fraction of the run that is done, in [0, 1]."""
-        return self.settings.stop_after.progress(**self._done())
+        return self.settings.stop_after.progress(**self._turns.now().done(self.step))
+
+    @property
+    def train_seconds(self) -> float:
+        """Wall time since the watermark was reached, without that of compiling."""
+        return self._turns.seconds
 
     @property
     def learner_wait_seconds(self) -> float:
@@ -134,17 +142,22 @@ class Trainer:
         last_reading, last_validation, last_checkpoint = -math.inf, started, started
 
         with closing(self.feed):
-            limit = self.settings.stop_after.steps
-            self.feed.start(None if limit is None else limit - self.step)
-            while (cause := self._cause_to_end(should_stop)) is None:
-                self._train_next(should_stop)
+            self.feed.start(self._num_steps_left())
+            while True:
+                is_due = time.monotonic() - last_checkpoint >= self.settings.checkpoint_every_s
+                view = self._turns.next(
+                    self.step, should_stop, reached=self._is_good_enough(), saves=self._may_save(is_due)
+                )
+                if (cause := self._turns.cause_to_end(view, self.step)) is not None:
+                    break
+                self._train_on(view)
                 now = time.monotonic()
-                self.train_seconds = seconds_before + now - started - self._compile_seconds
+                self._turns.seconds = seconds_before + now - started - self._compile_seconds
                 if now - last_reading >= LOSS_READ_EVERY_S and self._read_loss():
                     last_reading = now
-                if self._may_save(now - last_checkpoint >= self.settings.checkpoint_every_s):
+                if view.saves:
                     self._complete_and_save(should_stop)
-                    self.feed.release()
+                    self.feed.release(self._num_steps_left())
                     last_validation = last_checkpoint = time.monotonic()
                 elif self.course.is_running:
                     self._validate_a_slice()
@@ -155,21 +168,34 @@ class Trainer:
         self.state = "ended"
         return cause
 
+    def _num_steps_left(self) -> int | None:
+        limit = self.settings.stop_after.steps
+        return None if limit is None else limit - self.step
+
+    def _is_good_enough(self) -> bool:
+        """Whether the validation error is as low as it need be."""
+        target, errors = self.settings.stop_after.error, self.validation_errors
+        return target is not None and errors is not None and errors["relative_l2"]["mean"] <= target
+
     def _wait_for_population(self, should_stop: Callable[[], bool]) -> None:
-        """Wait for the watermark; the samples so far then fix the normalisation."""
-        due = time.monotonic() + self.settings.checkpoint_every_s
+        """Wait for the watermark of every rank.
 
-        def stop_or_save() -> bool:
-            return should_stop() or self._may_save(time.monotonic() >= due)
-
-        while not self.feed.wait_for_population(stop_or_save):
-            if should_stop():
+        The samples so far then fix the normalisation.
+        """
+        last = time.monotonic()
+        while True:
+            is_due = time.monotonic() - last >= self.settings.checkpoint_every_s
+            view = self._turns.before_training(should_stop, self._may_save(is_due))
+            if not view.waits:
+                break
+            if view.stops:
                 return
-            self._save()  # samples of expensive simulations must survive a long warm-up
-            self.state = "waiting for samples"
-            due = time.monotonic() + self.settings.checkpoint_every_s
+            if view.saves:
+                self._save()  # samples of expensive simulations must survive a long warm-up
+                self.state = "waiting for samples"
+                last = time.monotonic()
         # A buffer that an error has closed is exhausted, too: a resumed run waits for the whole population again.
-        if not self._normalization_is_fixed and not self.buffer.exhausted:
+        if not self._normalization_is_fixed and view.has_batch and not view.breaks:
             self._fix_normalization()
 
     def _fix_normalization(self) -> None:
@@ -178,39 +204,37 @@ class Trainer:
         Raises:
             PenstockError: no output varies.
         """
-        normalization, remarks = self.ingest.normalization()
+        normalization, remarks = self.ingest.normalization(self._step.group)
         self._step.surrogate.normalization = normalization.to(self.feed.device)
         self.remarks += remarks
         self._normalization_is_fixed = True
 
-    def _train_next(self, should_stop: Callable[[], bool]) -> None:
-        """Do a step on the feed's next batch, if it has one."""
-        num_samples = self._num_samples_done()  # before the draw, because the batch is still to be trained on
-        batch = self.feed.next(should_stop)
-        if batch is None:
+    def _train_on(self, view: View) -> None:
+        """Do a step on the batches in hand, if every rank has one or never will."""
+        if not view.may_step:
             self.state = "waiting for samples"
             return
-        # The other counters after the draw: in a deterministic run they depend on counts alone only at that point.
-        done = self._done(num_in_hand=1) | {"samples": num_samples}
+        batch, done = self._turns.take(), view.done(self.step)
         of_run = self.settings.stop_after.progress(**done)
         progress = self.settings.schedule.progress(
             steps=done["steps"], samples=done["samples"], minutes=done["minutes"], of_run=of_run
         )
         self.learning_rate = self._step.learning_rate * self.settings.schedule(progress)
-        loss = self._step_or_compile(batch)
-        self.num_trained += batch.num_samples
-        self._loss.add(loss)
-        if self.buffer.policy.observes:
-            self.buffer.observe(batch, self._step.row_losses)
+        self._loss.add(self._step_or_compile(batch))
+        if batch is not None:
+            self.num_trained += batch.num_samples
+            if self.buffer.policy.observes:
+                self.buffer.observe(batch, self._step.row_losses)
 
-    def _step_or_compile(self, batch: Batch) -> Tensor:
-        """Do the step and return its loss.
+    def _step_or_compile(self, batch: Batch | None) -> Tensor:
+        """Do the step, without rows of this rank if it has no batch, and return its loss.
 
         Compiling does not count as training time: limits and schedules in minutes leave it out.
         """
         compiles, before = self._step.compiles_next, time.monotonic()
         self.state = "compiling the step" if compiles else "training"
-        loss = self._step(batch.arrays, self.learning_rate, batch.weights)
+        arrays, weights = ({}, None) if batch is None else (batch.arrays, batch.weights)
+        loss = self._step(arrays, self.learning_rate, weights)
         if compiles:
             self._compile_seconds += time.monotonic() - before
         return loss
@@ -256,14 +280,18 @@ class Trainer:
         The feed is left held.
         """
         self.feed.hold()
-        while self.feed.num_ahead:
-            self._train_next(should_stop)
+        while (view := self._turns.next(self.step, should_stop, draws=False)).waits or view.has_batch:
+            self._train_on(view)
         self._read_loss()
         self._validate_now(should_stop)
         self._save()
 
     def _may_save(self, is_due: bool) -> bool:
-        """Whether a checkpoint is due or owed, and none is being written."""
+        """Whether a checkpoint is due or owed, and none is being written.
+
+        Rank 0 says what is due.
+        """
+        is_due = is_due or self._step.group.rank > 0
         if self.saver is None:
             return is_due
         return not self.saver.is_writing and (is_due or self.saver.owes())
@@ -279,36 +307,6 @@ class Trainer:
     def _diverged(self, what: str) -> PenstockError:
         return PenstockError(f"{what}: lower training.learning_rate (it was {self._step.learning_rate:g})", exit_code=1)
 
-    def _cause_to_end(self, should_stop: Callable[[], bool]) -> str | None:
-        if should_stop():
-            return "stopped"
-        for name, fraction in self.settings.stop_after.fractions(**self._done()).items():
-            if fraction >= 1 and name != "simulations":
-                return name
-        target, errors = self.settings.stop_after.error, self.validation_errors
-        if target is not None and errors is not None and errors["relative_l2"]["mean"] <= target:
-            return "error"
-        # in this order: once the buffer is exhausted, the batches ahead can only become fewer
-        return "stream ended" if self.buffer.exhausted and not self.feed.num_ahead else None
-
-    def _done(self, num_in_hand: int = 0) -> dict[str, float]:
-        """How much of each limit is done.
-
-        num_in_hand is the number of batches that were taken and not trained on yet.
-        """
-        # Ended simulations count by the share of their steps that is done: else batches would be left to a rate of 0.
-        num_to_drain = num_in_hand + self.feed.num_ahead + self.buffer.num_rows_left / self.feed.batch_size
-        return {
-            "minutes": self.train_seconds / 60,
-            "steps": self.step,
-            "samples": self._num_samples_done(),
-            "simulations": self.ingest.deliveries.num_ended * self.step / max(1, self.step + num_to_drain),
-        }
-
-    def _num_samples_done(self) -> int:
-        """Number of unique samples that a batch has had."""
-        return max(0, self.ingest.counts.unique - self.ingest.counts.forgotten - self.buffer.num_unseen)
-
     # Checkpoints
 
     def checkpoint_state(self, *, with_buffer: bool = True) -> dict[str, Any]:
@@ -322,11 +320,12 @@ class Trainer:
         Returns:
             "weights", "optimizer", "buffer" (None without it) and "meta".
         """
-        optimizer = {**self._step.state(), "random.cpu": torch.get_rng_state()}
+        is_first = self._step.group.rank == 0  # it saves what is the same on all ranks
+        optimizer = {**(self._step.state() if is_first else {}), "random.cpu": torch.get_rng_state()}
         if self.feed.device.type == "cuda":
             optimizer["random.cuda"] = torch.cuda.get_rng_state(self.feed.device)
         return {
-            "weights": weights_of(self.surrogate),
+            "weights": self._step.saved_weights() if is_first else {},
             "optimizer": optimizer,
             "buffer": self.buffer.state() if with_buffer else None,
             "meta": {
@@ -368,5 +367,5 @@ class Trainer:
         self._loss.restore(training["loss"], self.step, self.feed.device)
         self.course.load_state(training)
         self.feed.wait_seconds = training["learner_wait_seconds"]
-        self.train_seconds = training["train_seconds"]
+        self._turns.seconds = training["train_seconds"]
         self._normalization_is_fixed = training["normalization_is_fixed"]

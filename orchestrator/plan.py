@@ -25,6 +25,7 @@ from penstock.learner.models import MODELS, refused_geometry
 from penstock.learner.normalization import Normalization
 from penstock.learner.optimization import Optimization
 from penstock.learner.optimizers import OPTIMIZERS
+from penstock.learner.ranks.group import ALONE, Group
 from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.learner.rehearsal.rehearsal import rehearse, try_out
 from penstock.learner.rollout.unrolling import Unrolling
@@ -37,7 +38,7 @@ from penstock.learner.validation.rollouts import rollouts_along
 from penstock.learner.validation.validation import BATCH_SIZE, Validation
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.config.sections import AsksClock, Named, OnResume, marked
-from penstock.orchestrator.resources.placement import make_buffer, pick_device
+from penstock.orchestrator.resources.placement import device_of, make_buffer
 from penstock.orchestrator.solving import Solving
 from penstock.registry import build, is_plain, load_class, plain, read_source, with_defaults
 from penstock.solvers import mpi
@@ -194,11 +195,12 @@ class Plan(Solving):
         cls = load_class(choice.name, OPTIMIZERS, "training.optimizer", takes_files=False)
         return build(cls, choice.options, "training.optimizer", groups)
 
-    def step(self, surrogate: Surrogate) -> Optimization:
+    def step(self, surrogate: Surrogate, group: Group = ALONE) -> Optimization:
         """The optimisation step.
 
         Args:
             surrogate: the surrogate, on its device.
+            group: the learner ranks that share it.
 
         Returns:
             The step.
@@ -218,6 +220,7 @@ class Plan(Solving):
             clip_norm=training.clip_norm,
             ema_decay=training.ema_decay,
             unrolling=self._unrolling(),
+            group=group,
         )
 
     def _unrolling(self) -> Unrolling | None:
@@ -251,12 +254,13 @@ class Plan(Solving):
         size = self.settings.validation_batch_size
         return Validation(arrays, self.batch_layout, steps=steps, rollouts=rollouts, batch_size=size, device=device)
 
-    def learner(self, stream: Stream, store: Store | None = None) -> Learner:
+    def learner(self, stream: Stream, store: Store | None = None, group: Group = ALONE) -> Learner:
         """The learner of a run.
 
         Args:
             stream: where its chunks come from.
             store: its checkpoints and validation set, from which it is restored; None keeps nothing.
+            group: the learner ranks that train together, of which this is one.
 
         Returns:
             The learner, ready to run.
@@ -264,18 +268,20 @@ class Plan(Solving):
         Raises:
             PenstockError: a part can't be built, or does not fit into memory.
         """
-        device = pick_device(self.config.training.device)
+        device = device_of(self.config, group.rank)
         surrogate = self.surrogate().to(device)
+        if group.rank:
+            torch.manual_seed(self.config.seed + group.rank)  # a dropout should differ
         return Learner(
-            self.step(surrogate),
-            make_buffer(self, device, surrogate.weight_bytes),
+            self.step(surrogate, group),
+            make_buffer(self, device, surrogate.weight_bytes, group.rank),
             stream,
             self.problem.layout,
             self.settings,
             store=store,
             order=self.order,
             quantile_names=self.problem.quantile_names,
-            tries_export=self.config.model.name not in MODELS,  # ours are known to export
+            tries_export=self.config.model.name not in MODELS and not group.rank,  # ours are known to export
         )
 
     def rehearse(self, folder: Path) -> list[str]:
@@ -291,7 +297,7 @@ class Plan(Solving):
             PenstockError: a run of this model would fail or be wrong.
         """
         training = self.config.training
-        device = pick_device(training.device)
+        device = device_of(self.config)
         drains = training.stop_after.simulations is not None  # then the last batch may be of any size
         notes = rehearse(
             lambda: self.surrogate().to(device),

@@ -76,6 +76,8 @@ class Prepared(Ready):
     validation: Ended
     endpoint: Endpoint | None
     """Where it receives samples of other processes; None where none send any."""
+    pids: tuple[int, ...] = ()
+    """Process ids of all ranks by number, where there are several; `pid` is that of rank 0."""
 
 
 @dataclass(frozen=True, kw_only=True)

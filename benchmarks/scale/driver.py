@@ -164,7 +164,7 @@ def tick_of(num_workers: int, samples_each: int, num_ticks: int) -> Tick:
             memory_kills=MemoryKills(),
             tell=lambda line: None,
         )
-        pool.connect(Taker(workers.submit, lambda *arguments: None, lambda *arguments: None, 1, Endpoint("")))
+        pool.connect(Taker(workers.submit, lambda *arguments: None, lambda *arguments: None, 1, lambda _: Endpoint("")))
         ray.are_ready = True
         ledger, journal, metrics = Ledger(InOrder("training")), Journal(folder, "direct"), Metrics("auto")
         pool.look_after_starting()

@@ -95,7 +95,8 @@ class Buffer:
         self._num_reading = 0
         self._is_copying_in = False
         self._stream_ended = False
-        self._closed = False
+        self.is_closed = False
+        """Whether it was closed, as by an error of what fills it."""
         self._changed = threading.Condition()
 
     # Numbers
@@ -153,7 +154,7 @@ class Buffer:
     @property
     def exhausted(self) -> bool:
         """Whether no batch will come: it is closed, or drained after the stream's end."""
-        return self._closed or (self._stream_ended and not self.table.num_whole and not self._is_copying_in)
+        return self.is_closed or (self._stream_ended and not self.table.num_whole and not self._is_copying_in)
 
     # Arrivals
 
@@ -185,7 +186,7 @@ class Buffer:
         if num_steps > 1 and len(steps) and not 0 <= steps.min() <= steps.max() < num_steps:
             raise ValueError(f"steps {steps.min()} to {steps.max()} arrived, but a simulation has 0 to {num_steps - 1}")
         with self._changed:
-            slots = np.empty(0, np.int64) if self._closed else self.table.slots_for(simulations, self._take)
+            slots = np.empty(0, np.int64) if self.is_closed else self.table.slots_for(simulations, self._take)
             count = len(slots)
             self._is_copying_in = count > 0
         if not count:
@@ -252,7 +253,7 @@ class Buffer:
         with self._changed:
             self.put_is_waiting = True
             try:
-                while not self._closed and not (should_stop is not None and should_stop()):
+                while not self.is_closed and not (should_stop is not None and should_stop()):
                     if self._num_slots():
                         return True
                     self._changed.wait(POLL_S)
@@ -332,7 +333,7 @@ class Buffer:
             self.draw_is_waiting = True
             self._changed.wait_for(lambda: self._is_batch_ready(batch_size) or self.exhausted, timeout_s)
             self.draw_is_waiting = False
-        return not self._closed and self._is_batch_ready(batch_size)
+        return not self.is_closed and self._is_batch_ready(batch_size)
 
     def _is_batch_ready(self, batch_size: int) -> bool:
         if self._stream_ended:
@@ -369,7 +370,7 @@ class Buffer:
         """
         with self._changed:
             return self._changed.wait_for(
-                lambda: self.reached_watermark or self._stream_ended or self._closed, timeout_s
+                lambda: self.reached_watermark or self._stream_ended or self.is_closed, timeout_s
             )
 
     # The end
@@ -383,7 +384,7 @@ class Buffer:
     def close(self) -> None:
         """Wake all waiting threads; later puts and draws give nothing."""
         with self._changed:
-            self._closed = True
+            self.is_closed = True
             self._changed.notify_all()
 
     # Checkpoints

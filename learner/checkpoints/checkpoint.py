@@ -3,6 +3,7 @@
     <folder>/<step>/weights.safetensors      the surrogate's state: weights and normalisation
                     optimizer.safetensors    newest only: moments and random states
                     buffer.safetensors       newest only: samples
+                    optimizer-<r>, buffer-<r>.safetensors    newest only: random state and samples of ranks r >= 1
                     meta.json                everything that is JSON, and size and CRC-32 of each file
 
 Nothing is pickled. Only the newest checkpoint can be resumed from, so a new one is read back from the disk before the
@@ -17,26 +18,22 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from penstock.errors import PenstockError
-from penstock.learner.checkpoints.rows import Rows
 from penstock.learner.checkpoints.staging import DOOMED, REPLACED, clear, grant, revoke, taken_over
 from penstock.learner.checkpoints.tensors import checksum_of, is_tensor, write_tensors
 from penstock.learner.checkpoints.weights import load_weights
+from penstock.learner.ranks.group import ALONE, Group
 
 FORMAT = 2
 META = "meta.json"
-RESUME_PARTS = ("optimizer", "buffer")  # parts that only the newest checkpoint holds
 
 
 class _Damaged(PenstockError):
@@ -88,68 +85,94 @@ def save(
     keep: int,
     staging: Path | None = None,
     release: Callable[[], None] = lambda: None,
+    group: Group = ALONE,
 ) -> Path:
     """Write a checkpoint, read it back, make it the newest, and thin the older ones.
 
-    A step that was saved before is replaced, because samples may have arrived since.
+    A step that was saved before is replaced, because samples may have arrived since. Several ranks save together, each
+    into the same folder: it holds all of them or none.
 
     Args:
         folder: folder of the checkpoints.
         step: number of the step.
-        weights: tensors, `Rows` and JSON values by name.
-        optimizer: the same, of the optimizer.
-        buffer: the same, of the buffer; None to save none.
-        meta: JSON. Its `validation.relative_l2.mean`, if any, decides which checkpoint is the best.
+        weights: tensors, `Rows` and JSON values by name; those of rank 0 are saved.
+        optimizer: the same, of the optimizer. What other ranks give replaces for them what rank 0 gives by that name.
+        buffer: the same, of this rank's buffer; None to save none.
+        meta: JSON of this rank. `validation.relative_l2.mean` of rank 0, if any, decides which checkpoint is the best.
         keep: number of newest checkpoints that stay, besides the best.
         staging: what `grant` has given to the writer; None takes the right to write for this call.
         release: called once, as soon as the buffer may change again.
+        group: the ranks that save.
 
     Returns:
         The folder of the checkpoint, <folder>/<step>.
 
     Raises:
-        PenstockError: the disk refuses or returns something else, or another writer has the right to write. The older
-            checkpoints are then as they were.
+        PenstockError: the disk refuses or returns something else, on this rank or another, or another writer has the
+            right to write. The older checkpoints are then as they were.
     """
-    folder, path = Path(folder), Path(folder) / str(step)
-    parts = {"weights": weights, "optimizer": optimizer, **({"buffer": buffer} if buffer is not None else {})}
-    values = {
-        part: {name: value for name, value in contents.items() if not is_tensor(value)}
-        for part, contents in parts.items()
-    }
-    try:
+    folder, path, is_first = Path(folder), Path(folder) / str(step), group.rank == 0
+    granted = staging
+
+    def begin() -> str | None:
+        nonlocal granted
+        if not is_first:
+            return None
+        granted = staging or grant(folder)
+        clear(granted, folder)  # of a write that failed
+        (granted / str(step)).mkdir()
+        return str(granted / str(step))
+
+    def write() -> dict:
+        parts = {"weights": weights, "optimizer": optimizer} if is_first else {"optimizer": optimizer}
+        parts = {_name(part, group.rank): contents for part, contents in parts.items()}
         try:
-            granted = staging or grant(folder)
-            clear(granted, folder)  # of a write that failed
-            temporary = granted / str(step)
-            temporary.mkdir()
-            files = {"buffer": write_tensors(temporary, "buffer", buffer)} if buffer is not None else {}
+            files = {} if buffer is None else _written(temporary, {_name("buffer", group.rank): buffer})
         finally:
             release()
-        for part in ("weights", "optimizer"):
-            files[part] = write_tensors(temporary, part, parts[part])
+        files |= _written(temporary, parts)
+        if buffer is not None:
+            parts[_name("buffer", group.rank)] = buffer
+        values = {
+            part: {name: value for name, value in contents.items() if not is_tensor(value)}
+            for part, contents in parts.items()
+        }
         for part in files:
             _flush(temporary / f"{part}.safetensors")
-        contents = {"step": step, "files": files, "values": values, "meta": dict(meta)}
-        text = json.dumps({"format": FORMAT, "crc32": _crc32_of(contents), "contents": contents})
+        answer = {"files": files, "values": values, "meta": dict(meta)}
+        for part, expected in files.items():
+            if what := _fault(temporary / f"{part}.safetensors", expected):
+                raise OSError(what)
+        return answer
+
+    def publish() -> None:
+        if not is_first:
+            return
+        text = _text_of(step, said)
         (temporary / META).write_text(text)
         _flush(temporary / META)
         _flush(temporary)
-        faults = [_fault(temporary / f"{part}.safetensors", expected) for part, expected in files.items()]
         if (temporary / META).read_text() != text:
-            faults.append(f"{META} was changed")
-        if what := next(filter(None, faults), None):
-            raise OSError(what)
+            raise OSError(f"{META} was changed")
         if path.exists():
             path.rename(granted / f"{REPLACED}{step}")
         temporary.rename(path)
         _flush(folder)
         shutil.rmtree(granted / f"{REPLACED}{step}", ignore_errors=True)
         _thin(folder, granted, keep)
+
+    try:
+        try:
+            temporary = Path(group.together(begin)[0])
+        except BaseException:
+            release()
+            raise
+        said = group.together(write)
+        group.together(publish)
     except OSError as error:
         if staging is not None and not staging.is_dir():
             raise taken_over(folder) from error
-        if staging is not None:
+        if staging is not None and is_first:
             with suppress(OSError):
                 clear(staging, folder)
         reason = error.strerror or error
@@ -158,126 +181,47 @@ def save(
             exit_code=1,
         ) from error
     finally:
-        if staging is None:
+        if staging is None and is_first:
             with suppress(OSError):
                 revoke(folder)
     return path
 
 
-class Writer:
-    """Saves checkpoints in a separate thread, one at a time, while training goes on.
-
-    Args:
-        staging: see `save`.
-    """
-
-    def __init__(self, staging: Path | None = None):
-        self._staging = staging
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._writing: Future[Path] | None = None
-
-    def save(
-        self,
-        folder: Path,
-        step: int,
-        *,
-        weights: Mapping,
-        optimizer: Mapping,
-        buffer: Mapping | None,
-        meta: Mapping,
-        keep: int,
-        release: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Do what the function `save` does, but return once all that may change is copied.
-
-        The arguments are those of the function. `Rows` are not copied: the tensors they refer to must stay as they are
-        until release(), which the thread calls. A save that is under way is waited for.
-
-        Raises:
-            PenstockError: the save that was waited for has failed. release() was called then too.
-        """
-        try:
-            self.wait()
-            parts = {"weights": weights, "optimizer": optimizer, "buffer": buffer}
-            parts = {part: contents if contents is None else _copied(contents) for part, contents in parts.items()}
-            stream = _side_stream(buffer or {})
-            self._writing = self._thread.submit(
-                _save_on,
-                *(stream, folder, step),
-                **parts,
-                meta=deepcopy(meta),
-                keep=keep,
-                staging=self._staging,
-                release=release,
-            )
-        except BaseException:
-            release()
-            raise
-
-    @property
-    def is_writing(self) -> bool:
-        """Whether a save would have to wait."""
-        return self._writing is not None and not self._writing.done()
-
-    def wait(self) -> Path | None:
-        """Wait until nothing is being written.
-
-        Returns:
-            The checkpoint that was waited for; None if there was none.
-
-        Raises:
-            PenstockError: the last save has failed; it is raised only once.
-        """
-        if self._writing is None:
-            return None
-        writing, self._writing = self._writing, None
-        return writing.result()
+def _name(part: str, rank: int) -> str:
+    """The name of a rank's part, and of its file."""
+    return part if rank == 0 else f"{part}-{rank}"
 
 
-def _save_on(stream: torch.cuda.Stream | None, folder: Path, step: int, **arguments) -> Path:
-    with torch.cuda.stream(stream):
-        return save(folder, step, **arguments)
+def _written(folder: Path, parts: Mapping[str, Mapping]) -> dict[str, dict]:
+    return {part: write_tensors(folder, part, contents) for part, contents in parts.items()}
 
 
-def _side_stream(buffer: Mapping) -> torch.cuda.Stream | None:
-    """A stream to copy the buffer from a GPU; None if it is on the host.
-
-    On the default stream every block would wait for the training steps that are queued there.
-    """
-    devices = [value.tensor.device for value in buffer.values() if isinstance(value, Rows) and value.tensor.is_cuda]
-    if not devices:
-        return None
-    torch.cuda.synchronize(devices[0])  # puts that are still queued come first
-    return torch.cuda.Stream(devices[0])
-
-
-def _copied(contents: Mapping) -> dict:
-    """Copies of the tensors in host memory and of the JSON values; `Rows` as they are."""
-    copies = {}
-    for name, value in contents.items():
-        if isinstance(value, Tensor):
-            copy = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda, requires_grad=False)
-            copies[name] = copy.copy_(value.detach(), non_blocking=True)
-        else:
-            copies[name] = value if isinstance(value, Rows) else deepcopy(value)
-    for device in {value.device for value in contents.values() if isinstance(value, Tensor) and value.is_cuda}:
-        torch.cuda.synchronize(device)
-    return copies
+def _text_of(step: int, said: list[dict]) -> str:
+    """The JSON of a checkpoint, of what each rank has written."""
+    contents = {
+        "step": step,
+        **{key: {part: value for each in said for part, value in each[key].items()} for key in ("files", "values")},
+        "meta": said[0]["meta"],
+        "other_ranks": [each["meta"] for each in said[1:]],
+    }
+    return json.dumps({"format": FORMAT, "crc32": _crc32_of(contents), "contents": contents})
 
 
-def load(folder: Path, step: int | None = None, *, weights_only: bool = False) -> Checkpoint:
+def load(folder: Path, step: int | None = None, *, weights_only: bool = False, group: Group = ALONE) -> Checkpoint:
     """Read a checkpoint and check it against its recorded sizes and checksums.
 
     Args:
         folder: folder of the checkpoints.
         step: number of the step; None for the newest checkpoint.
         weights_only: whether to leave out optimizer and buffer, which older checkpoints lack.
+        group: the ranks that resume, unless it is for the weights only.
 
     Returns:
-        The checkpoint.
+        The checkpoint, as it is for this rank.
 
     Raises:
-        PenstockError: there is no such checkpoint, it is damaged, has another format, or holds weights alone.
+        PenstockError: there is no such checkpoint, it is damaged, has another format, is of another number of ranks, or
+            holds weights alone.
     """
     folder = Path(folder)
     if step is None:
@@ -288,13 +232,33 @@ def load(folder: Path, step: int | None = None, *, weights_only: bool = False) -
     if not path.is_dir():
         raise PenstockError(f"there is no checkpoint of step {step} in {folder}; there are {_steps(folder)}")
     contents = _read_meta(path)
-    resume_files = [path / f"{part}.safetensors" for part in RESUME_PARTS if part in contents["files"]]
-    if not weights_only and not any(file.exists() for file in resume_files):
+    if weights_only:
+        weights = _read_part(path, "weights", contents)
+        return Checkpoint(path=path, step=step, weights=weights, optimizer=None, buffer=None, meta=contents["meta"])
+    metas = [contents["meta"], *contents.get("other_ranks", ())]
+    if len(metas) != group.size:
+        raise PenstockError(
+            f"the checkpoint {path} is of {len(metas)} learner ranks and can't be resumed by {group.size}: resume with "
+            "as many"
+        )
+    if not any((path / f"{part}.safetensors").exists() for part in ("optimizer", "buffer")):
         raise PenstockError(f"the checkpoint {path} holds weights alone: export and predict work, resuming does not")
-    parts = {"optimizer": None, "buffer": None}
-    for part in ["weights"] if weights_only else contents["files"]:
-        parts[part] = _read_tensors(path, part, contents["files"][part]) | contents["values"][part]
-    return Checkpoint(path=path, step=step, meta=contents["meta"], **parts)
+    optimizer = _read_part(path, "optimizer", contents)
+    if group.rank:
+        optimizer |= _read_part(path, _name("optimizer", group.rank), contents)
+    buffer = _name("buffer", group.rank)
+    return Checkpoint(
+        path=path,
+        step=step,
+        weights=_read_part(path, "weights", contents),
+        optimizer=optimizer,
+        buffer=_read_part(path, buffer, contents) if buffer in contents["files"] else None,
+        meta=metas[group.rank],
+    )
+
+
+def _read_part(path: Path, part: str, contents: dict) -> dict:
+    return _read_tensors(path, part, contents["files"][part]) | contents["values"][part]
 
 
 def latest(folder: Path) -> int | None:
@@ -344,7 +308,7 @@ def _validation_error(contents: dict) -> float | None:
 
 
 def _thin(folder: Path, staging: Path, keep: int) -> None:
-    """Keep the newest `keep` and the best, and RESUME_PARTS of the newest alone."""
+    """Keep the newest `keep` and the best; of all but the newest the weights."""
     *older, newest = _steps(folder)
     staying = {newest, *older[max(0, len(older) + 1 - keep) :], best(folder)}
     for step in older:
@@ -354,8 +318,9 @@ def _thin(folder: Path, staging: Path, keep: int) -> None:
             (folder / str(step)).rename(doomed)
             shutil.rmtree(doomed)
         else:
-            for part in RESUME_PARTS:
-                (folder / str(step) / f"{part}.safetensors").unlink(missing_ok=True)
+            for file in (folder / str(step)).glob("*.safetensors"):
+                if file.stem != "weights":
+                    file.unlink()
 
 
 def _read_meta(path: Path) -> dict:

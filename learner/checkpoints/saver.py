@@ -10,6 +10,8 @@ from typing import Any
 from penstock.errors import PenstockError
 from penstock.files.patience import Patience
 from penstock.learner.checkpoints import checkpoint
+from penstock.learner.checkpoints.writer import Writer
+from penstock.learner.ranks.group import ALONE, Group
 from penstock.learner.stream.ingest import Ingest
 
 
@@ -25,6 +27,7 @@ class Saver:
         with_buffer: whether the newest checkpoint holds the buffer too.
         staging: see `checkpoint.save`.
         patience: with a disk that refuses. What could not be written is owed, and training goes on meanwhile.
+        group: the ranks that save together, for the thread that writes.
     """
 
     def __init__(
@@ -36,13 +39,15 @@ class Saver:
         with_buffer: bool,
         staging: Path | None = None,
         patience: Patience,
+        group: Group = ALONE,
     ):
         self._folder = folder
         self._ingest = ingest
         self._keep = keep
         self._with_buffer = with_buffer
         self._patience = patience
-        self._writer = checkpoint.Writer(staging)
+        self._group = group
+        self._writer = Writer(staging, group)
 
     @property
     def is_writing(self) -> bool:
@@ -87,9 +92,13 @@ class Saver:
             The newest checkpoint; None if there is none.
 
         Raises:
-            PenstockError: the newest checkpoint is damaged or can't be read.
+            PenstockError: the newest checkpoint is damaged or can't be read, or is of another number of ranks; or the
+                ranks see different ones.
         """
-        return None if checkpoint.latest(self._folder) is None else checkpoint.load(self._folder)
+        step = checkpoint.latest(self._folder)
+        if len(set(self._group.gather([-1 if step is None else step])[:, 0])) > 1:
+            raise PenstockError(f"the learner ranks see different checkpoints in {self._folder}: they need one folder")
+        return None if step is None else checkpoint.load(self._folder, step, group=self._group)
 
     def wait(self) -> None:
         """Wait until nothing is being written.

@@ -71,8 +71,12 @@ class BatchSource(Protocol):
     def hold(self) -> None:
         """Stop drawing, after a batch in hand; those drawn ahead can still be taken."""
 
-    def release(self) -> None:
-        """End a `hold`."""
+    def release(self, num_batches: int | None = None) -> None:
+        """End a `hold`.
+
+        Args:
+            num_batches: see `start`.
+        """
 
     def close(self) -> None:
         """Stop drawing for good."""
@@ -199,10 +203,16 @@ class Feed:
             self._order = "hold"
             self._changed.notify_all()
 
-    def release(self) -> None:
-        """End a `hold`."""
+    def release(self, num_batches: int | None = None) -> None:
+        """End a `hold`.
+
+        Args:
+            num_batches: see `start`; steps may have been done since that took no batch from here.
+        """
         with self._changed:
             self._order = "draw"
+            if num_batches is not None:
+                self._num_left = num_batches
             self._changed.notify_all()
 
     @property

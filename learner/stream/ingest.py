@@ -17,6 +17,7 @@ from penstock.layout import Layout
 from penstock.learner.buffers.buffer import Buffer
 from penstock.learner.buffers.watermark import MIN_SIMULATIONS
 from penstock.learner.normalization import Normalization, RunningMoments, constants
+from penstock.learner.ranks.group import ALONE, Group
 from penstock.learner.stream.deliveries import Deliveries
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.stream.stream import Stream
@@ -219,8 +220,11 @@ class Ingest:
         weights = {block.name: self.layout.weights_of(block, dense) for block in blocks}
         self.moments.update(values, steps, weights)
 
-    def normalization(self) -> tuple[Normalization, list[str]]:
+    def normalization(self, group: Group = ALONE) -> tuple[Normalization, list[str]]:
         """Return the normalisation by the samples up to the watermark, with remarks.
+
+        Args:
+            group: the ranks whose samples count, each of which calls this.
 
         Returns:
             The normalisation, and lines for people about constants and about too few simulations.
@@ -229,14 +233,17 @@ class Ingest:
             PenstockError: no output varies.
         """
         buffer, sources = self.buffer, self.buffer.unit.sources(self.layout)
-        remarks = constants(self.moments, sources, buffer.layout)
-        num_simulations = len(buffer.simulations_in())
+        moments = RunningMoments(buffer.unit.num_steps)
+        for state in group.gather_json(self.moments.state()):
+            moments.join(state)
+        remarks = constants(moments, sources, buffer.layout)
+        num_simulations = int(group.gather([len(buffer.simulations_in())]).sum())
         if num_simulations < MIN_SIMULATIONS:
             remarks.append(
                 f"means and deviations are of {num_simulations} simulations, all that came or that buffer.capacity "
                 f"{buffer.capacity} has room for: give at least {MIN_SIMULATIONS} of them"
             )
-        return Normalization.from_moments(self.moments, buffer.layout, sources), remarks
+        return Normalization.from_moments(moments, buffer.layout, sources), remarks
 
     def _write_ends(self, chunk: Chunk) -> None:
         num_delivered = self.deliveries.finish(chunk.finished)

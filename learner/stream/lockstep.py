@@ -119,7 +119,7 @@ class Lockstep:
     def hold(self) -> None:
         """Do nothing: no batch is drawn ahead."""
 
-    def release(self) -> None:
+    def release(self, num_batches: int | None = None) -> None:
         """Do nothing: `hold` changed nothing."""
 
     num_ahead = 0

@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,39 @@ import torch
 
 from penstock.errors import PenstockError, describe, file_of, raised_by_signal, text_of
 from penstock.learner.learner import Learner
+from penstock.learner.ranks.group import ALONE, Group, keep_to_this_machine
 from penstock.messages import Lease
 from penstock.orchestrator.cluster.receiving import receiver_on
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.plan import Plan
+from penstock.orchestrator.resources.placement import device_of
 from penstock.orchestrator.run.logs import log_to
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.run_store import RunStore
 from penstock.status import LearnerStatus, News, Prepared, Word
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seat:
+    """The place of a learner's process among the run's learner ranks."""
+
+    rank: int = 0
+    """Its number."""
+    size: int = 1
+    """Number of ranks."""
+    address: str | None = None
+    """Where they meet, see `Group.join`; None for one that is alone."""
+
+    @property
+    def log(self) -> str:
+        """Name of its log."""
+        return f"learner-{self.rank}.log" if self.rank else "learner.log"
+
+    def group(self, device: torch.device) -> Group:
+        """Meet the other ranks."""
+        return ALONE if self.address is None else Group.join(self.address, self.rank, self.size, device)
 
 
 class LearnerActor:
@@ -38,6 +61,7 @@ class LearnerActor:
         num_threads: torch's threads.
         staging: where it writes checkpoints; once this folder is gone, another learner has taken over.
         session_folder: where it receives samples, see `receiver_on`.
+        seat: its place among the learner ranks.
         stream: where chunks come from instead, with the methods of a `Receiver`; then nothing is logged.
     """
 
@@ -48,15 +72,19 @@ class LearnerActor:
         num_threads: int,
         staging: Path | None = None,
         session_folder: Path | None = None,
+        seat: Seat = Seat(),
         stream: Any = None,
     ):
         if stream is None:
-            log_to(folder / "logs" / "learner.log")
+            log_to(folder / "logs" / seat.log)
             stream = receiver_on(session_folder)
+        if seat.size > 1 and session_folder is not None:
+            keep_to_this_machine()
         self._plan = plan
         self._folder = RunFolder(folder)
         self._num_threads = num_threads
         self._staging = staging
+        self._seat = seat
         self._stream = stream
         self._heard = 0
         self._num_statuses = 0
@@ -87,8 +115,9 @@ class LearnerActor:
         self._plan.order.set_up_torch()
         torch.set_num_threads(self._num_threads)  # Ray starts a 1-CPU actor with OMP_NUM_THREADS=1
         torch.manual_seed(self._plan.config.seed)
-        notes = self._plan.rehearse(self._folder.path)
-        self._learner = learner = self._plan.learner(self._stream, RunStore(self._folder, self._staging))
+        notes = self._plan.rehearse(self._folder.path) if not self._seat.rank else []
+        group = self._seat.group(device_of(self._plan.config, self._seat.rank))
+        self._learner = learner = self._plan.learner(self._stream, RunStore(self._folder, self._staging), group)
         for note in notes:
             learner.note(note)
         device, storage, account = learner.trainer.feed.device, learner.buffer.storage, learner.account
@@ -198,7 +227,7 @@ class LearnerActor:
         logger.error("the learner ends", exc_info=error)
         if isinstance(error, PenstockError):
             return error
-        log = self._folder.logs / "learner.log"
+        log = self._folder.logs / self._seat.log
         if self._plan.config.training.compile and isinstance(error, torch._dynamo.exc.TorchDynamoException):
             reason = text_of(error)
             return PenstockError(

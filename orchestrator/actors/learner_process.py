@@ -11,8 +11,7 @@ from typing import Any
 
 from penstock.errors import PenstockError
 from penstock.learner.allocator import KEEP_FREED_MEMORY
-from penstock.learner.checkpoints.staging import grant
-from penstock.orchestrator.actors.learner_actor import LearnerActor
+from penstock.orchestrator.actors.learner_actor import LearnerActor, Seat
 from penstock.orchestrator.cluster.nodes import is_placed, learner_options, waits_for
 from penstock.orchestrator.plan import Plan
 from penstock.orchestrator.resources.cores import Split
@@ -39,14 +38,16 @@ class LearnerDied(PenstockError):
 class LearnerProcess:
     """A learner in a separate process, as Ray places it.
 
-    What its own code raises is raised here as it is. It alone may write checkpoints from here on. While it can't be
-    reached it is asked again; what got lost on the way is then said again, and what came twice is passed over.
+    What its own code raises is raised here as it is. While it can't be reached it is asked again; what got lost on the
+    way is then said again, and what came twice is passed over.
 
     Args:
         ray: the module, imported.
         plan: the plan of the run.
         folder: the run folder.
-        split: its share of the CPUs, and where it is to be.
+        split: the learner's share of the CPUs, and where it is to be.
+        staging: where it may write checkpoints, see `grant`.
+        seat: its place among the learner ranks, which share the CPUs.
         session_folder: Ray's session folder if the run started Ray, else None.
         memory_kills: watches for kills by the kernel.
 
@@ -61,16 +62,18 @@ class LearnerProcess:
         folder: RunFolder,
         split: Split,
         *,
+        staging: Path,
+        seat: Seat = Seat(),  # noqa: B008 (frozen)
         session_folder: Path | None,
         memory_kills: MemoryKills,
     ):
         self._ray = ray
         self._memory_kills = memory_kills
-        self._options = learner_options(split)
+        self._options = learner_options(split, seat.size)
         environment = {"env_vars": KEEP_FREED_MEMORY}
         actor = ray.remote(max_restarts=0, runtime_env=environment, **self._options)(LearnerActor)
-        staging = folder.patience.write(lambda: grant(folder.checkpoints))
-        self._actor = actor.remote(plan, folder.path, split.learner_threads, staging, session_folder)
+        num_threads = max(1, split.learner_threads // seat.size)
+        self._actor = actor.remote(plan, folder.path, num_threads, staging, session_folder, seat)
         self._ask = self._actor.prepare.remote  # what is to be answered next
         self._answer = self._ask()
         self._numbers = count(1)
@@ -102,7 +105,7 @@ class LearnerProcess:
             The taker.
         """
         lease, bury, give_up = (partial(self._say, method) for method in ("lease", "bury", "give_up"))
-        return Taker(lease, bury, give_up, worker_bytes, endpoint)
+        return Taker(lease, bury, give_up, worker_bytes, lambda _: endpoint)
 
     def start(self) -> None:
         """Begin training; leases may be given from here on."""

@@ -69,12 +69,20 @@ def on(node_id: str, *, soft: bool = False) -> Any:
     return NodeAffinitySchedulingStrategy(node_id, soft=soft)
 
 
-def learner_options(split: Split) -> dict[str, Any]:
-    """What Ray is asked for the learner's process."""
+def learner_options(split: Split, num_ranks: int = 1) -> dict[str, Any]:
+    """What Ray is asked for a learner's process.
+
+    Args:
+        split: the learner's share.
+        num_ranks: number of processes that share it.
+    """
     if split.learner.node_id is None:  # Ray's CPUs on this machine are asked for by nobody
         return {"num_cpus": 0}
     gpus = {"num_gpus": 1} if split.needs_gpu else {}
-    return gpus | {"num_cpus": split.learner_cpus, "scheduling_strategy": on(split.learner.node_id, soft=True)}
+    return gpus | {
+        "num_cpus": max(1, split.learner_cpus // num_ranks),
+        "scheduling_strategy": on(split.learner.node_id, soft=True),
+    }
 
 
 def solver_options(ranks: int, *, is_joined: bool) -> dict[str, Any]:

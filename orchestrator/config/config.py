@@ -214,6 +214,14 @@ class TrainingSection(Section):
     stop_after: StopAfterSection
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`. `auto` takes a GPU if torch sees one."""
+    ranks: Annotated[
+        int,
+        OnResume.FIXED,
+        AsksClock(lambda value: value > 1, ", whose buffers depend on which worker was free: give 1"),
+    ] = Field(1, gt=0)
+    """Learner processes that [train together](../training.md#several-learner-ranks), each with a GPU or a share of the
+    cores, and with a buffer and workers for itself. A step takes `batch_size` rows of each.
+    """
 
     @model_validator(mode="after")
     def _micro_batches_fit(self):

@@ -63,12 +63,13 @@ def require_memory(plan: Plan, memory: Memory, *, num_workers: int, holds_buffer
             f"solver.workers: {num_workers} of them take {size(num_workers * worker_bytes)} and more, and "
             f"{memory.name} has {size(room)} free"
         )
-    taken = LEARNER_BYTES + num_workers * worker_bytes + bytes_in_flight(plan, num_workers)
+    taken = config.training.ranks * LEARNER_BYTES + num_workers * worker_bytes + bytes_in_flight(plan, num_workers)
     room = max(room - taken, int(DATA_SHARE * room))
     where = f"{memory.name} has {size(room)} free for a run's data, beside its programs"
-    buffer_bytes = config.buffer.capacity * sample_bytes(plan) if holds_buffer else 0
+    ranks = config.training.ranks
+    buffer_bytes = ranks * config.buffer.capacity * sample_bytes(plan) if holds_buffer else 0
     validation_bytes = VALIDATION_COPIES * prod(validation_size(plan))
-    weight_bytes = num_weights(config) * _weight_bytes(plan)
+    weight_bytes = ranks * num_weights(config) * _weight_bytes(plan)
     if buffer_bytes + validation_bytes + weight_bytes <= room:
         return
     if weight_bytes > max(buffer_bytes, validation_bytes):

@@ -99,12 +99,20 @@ class Split:
             asked = "1 CPU and 1 GPU (training.device: cuda)" if needs_gpu else "1 CPU"
             raise PenstockError(f"the learner asks for {asked}, which no node of the cluster has: {listed(nodes)}")
         learner = max(candidates, key=lambda node: (node.free_gpus > 0, node.free_cpus, node.is_here))
-        ranks, workers = config.solver.ranks, config.solver.workers
+        ranks, workers, learners = config.solver.ranks, config.solver.workers, config.training.ranks
         elsewhere = sum(node.cpus // ranks for node in nodes if node is not learner)
         if workers == "auto":
-            least = most = max(1, elsewhere + (learner.cpus - 1) // ranks)
+            least = most = max(learners, elsewhere + (learner.cpus - 1) // ranks)
+        elif isinstance(workers, Steered):
+            least, most = workers.min, workers.max
+            if has_learner and learners > 1:
+                raise PenstockError(f"solver.workers: with training.ranks {learners} their number is fixed: give it")
         else:
-            least, most = (workers.min, workers.max) if isinstance(workers, Steered) else (workers, workers)
+            least = most = workers
+            if has_learner and workers < learners:
+                raise PenstockError(
+                    f"solver.workers: {workers} can't serve {learners} learner ranks (training.ranks): give {learners}"
+                )
         left = learner.cpus - ranks * max(0, most - elsewhere)
         learner_cpus = max(1, min(left, learner.free_cpus))
         return cls(tuple(nodes), least, most, learner, learner_cpus, needs_gpu)

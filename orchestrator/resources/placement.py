@@ -12,6 +12,7 @@ from penstock.orchestrator.resources.bounds import require_memory, sample_bytes,
 from penstock.orchestrator.resources.memory import least_memory, size
 
 if TYPE_CHECKING:
+    from penstock.orchestrator.config.config import Config
     from penstock.orchestrator.plan import Plan
 
 DEVICE_SHARE = 0.5  # of what training leaves free on a GPU; the rest is for a step's activations
@@ -43,6 +44,37 @@ def pick_device(name: str) -> torch.device:
             "give cpu or auto, or install a torch built for your GPU"
         )
     return device
+
+
+def device_of(config: Config, rank: int = 0) -> torch.device:
+    """The device of a learner rank.
+
+    Args:
+        config: the configuration.
+        rank: number of the rank.
+
+    Returns:
+        The device; on a machine with several GPUs each rank has one, while in a cluster Ray shows it only its own.
+
+    Raises:
+        PenstockError: there is no such device, or not one for each rank.
+    """
+    training, num_ranks = config.training, config.training.ranks
+    device = pick_device(training.device)
+    if num_ranks == 1 or device.type == "cpu":
+        return device
+    if device.index is not None:
+        raise PenstockError(
+            f"training.device: {training.device!r} is one GPU, and training.ranks {num_ranks}: give cuda"
+        )
+    if config.cluster.address is not None:
+        return torch.device("cuda", 0)
+    if (num_gpus := torch.cuda.device_count()) < num_ranks:
+        raise PenstockError(
+            f"training.ranks: {num_ranks} ranks take a GPU each, and torch sees {num_gpus} here: give {num_gpus}, or "
+            "training.device: cpu"
+        )
+    return torch.device("cuda", rank)
 
 
 def require_placement(plan: Plan, device: torch.device) -> None:
@@ -78,7 +110,7 @@ def fits_beside_training(num_bytes: int, num_free: int, weight_bytes: int, *, is
     return num_bytes <= DEVICE_SHARE * (num_free - num_weights * weight_bytes)
 
 
-def make_buffer(plan: Plan, device: torch.device, weight_bytes: int) -> Buffer:
+def make_buffer(plan: Plan, device: torch.device, weight_bytes: int, rank: int = 0) -> Buffer:
     """The buffer of a run, in the device's memory or the host's.
 
     Host memory is page-locked if training is on a GPU.
@@ -87,6 +119,7 @@ def make_buffer(plan: Plan, device: torch.device, weight_bytes: int) -> Buffer:
         plan: the plan of the run.
         device: the device of training.
         weight_bytes: size of the model's weights.
+        rank: number of the learner rank that fills it.
 
     Returns:
         The empty buffer.
@@ -117,7 +150,7 @@ def make_buffer(plan: Plan, device: torch.device, weight_bytes: int) -> Buffer:
             policy,
             capacity=config.capacity,
             watermark=config.watermark,
-            seed=plan.config.seed,
+            seed=plan.config.seed + rank,
             device=device if placement == "device" else "cpu",
             pin_memory=is_gpu and placement == "host",
             unit=plan.unit,

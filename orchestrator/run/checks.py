@@ -6,7 +6,7 @@ from penstock.orchestrator.plan import Plan
 from penstock.orchestrator.resources.bounds import require_memory, require_room
 from penstock.orchestrator.resources.cores import split_here
 from penstock.orchestrator.resources.memory import least_memory
-from penstock.orchestrator.resources.placement import pick_device, require_placement
+from penstock.orchestrator.resources.placement import device_of, require_placement
 
 
 def require_startable(plan: Plan) -> None:
@@ -26,7 +26,7 @@ def require_startable(plan: Plan) -> None:
         split = split_here(config)
         require_room(plan, split.most)
         split.require_cores(config.solver)
-        device = pick_device(config.training.device)
+        device = device_of(config)
         require_placement(plan, device)
         holds_buffer = device.type == "cpu" or config.buffer.placement == "host"
         require_memory(plan, least_memory(), num_workers=split.most, holds_buffer=holds_buffer)

@@ -18,7 +18,9 @@ from penstock.errors import DiskFault, PenstockError, describe
 from penstock.files.patience import Patience
 from penstock.learner.checkpoints import checkpoint, staging
 from penstock.machine import identity_of
+from penstock.orchestrator.actors.learner_placing import place_learner
 from penstock.orchestrator.actors.learner_process import LearnerDied, LearnerProcess
+from penstock.orchestrator.actors.learner_ranks import LearnerRanks
 from penstock.orchestrator.cluster.nodes import PLACE_WITHIN_S, renewed
 from penstock.orchestrator.cluster.ray_session import set_environment
 from penstock.orchestrator.cluster.walltime import seconds_left
@@ -248,8 +250,8 @@ class _Driver:
                 learner.kill()
                 learner = self._successor(death)
 
-    def _placed_learner(self) -> LearnerProcess:
-        return LearnerProcess(
+    def _placed_learner(self) -> LearnerProcess | LearnerRanks:
+        return place_learner(
             *(self.ray, self.plan, self.folder, self.split),
             session_folder=self.session.folder,
             memory_kills=self.memory_kills,
@@ -399,7 +401,7 @@ class _Driver:
             return None
         if self.plan.order.must_repeat:
             conditions.require_same(self.folder, "learner", prepared.conditions)
-        self.folder.update_run(learner_pid=prepared.pid)
+        self.folder.update_run(learner_pid=prepared.pid, learner_pids=prepared.pids or (prepared.pid,))
         return prepared
 
     def _announce(self, prepared: Prepared) -> None:

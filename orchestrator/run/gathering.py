@@ -100,7 +100,7 @@ class _Gathering:
             memory_kills=MemoryKills(),
             tell=tell,
         )
-        self._workers.connect(Taker(stream.submit, stream.bury, self._give_up, worker_bytes, stream.endpoint))
+        self._workers.connect(Taker(stream.submit, stream.bury, self._give_up, worker_bytes, lambda _: stream.endpoint))
         self._choices = Choices(folder)
         self._account = Deliveries(ledger.ended)
         self._num_before = ledger.num_ended

@@ -41,8 +41,10 @@ class Taker:
     """Takes a design, and the reasons by id of its simulations that have failed because their workers died."""
     worker_bytes: int
     """Bound on the bytes of each worker's chunks under way."""
-    endpoint: Endpoint
-    """Where the workers connect."""
+    endpoint_of: Callable[[str], Endpoint]
+    """Gives the place where the worker of a name connects."""
+    takes: Callable[[str, str], bool] = lambda worker, design: True
+    """Whether it takes simulations of a design from the worker of a name."""
 
 
 class WorkerPool:
@@ -134,7 +136,8 @@ class WorkerPool:
             self._empty(worker, 0.0)
 
     def _serve(self, worker: Worker) -> None:
-        worker.serving = worker.actor.serve.remote(worker.name, self._taker.endpoint, self._taker.worker_bytes)
+        endpoint = self._taker.endpoint_of(worker.name)
+        worker.serving = worker.actor.serve.remote(worker.name, endpoint, self._taker.worker_bytes)
 
     @property
     def num_workers(self) -> int:
@@ -255,6 +258,7 @@ class WorkerPool:
             decisions: what is known of strategies. The first worker alone may try out others: one decision serves all.
         """
         ready = [worker for worker in self._workers if worker.takes_leases and worker.place.is_open]
+        ready = [worker for worker in ready if self._taker.takes(worker.name, ledger.design.name)]
         wanted = {
             worker: LEASES_AHEAD + worker.ended * (1 if worker.leases else 2) - len(worker.leases) for worker in ready
         }

@@ -299,7 +299,7 @@ class Disk:
 def test_a_disk_that_is_full_for_a_while_costs_checkpoints_and_nothing_else(tmp_path, monkeypatch):
     """Training goes on meanwhile, the newest checkpoint stays, and the last one waits for the disk."""
     disk, steps = Disk(monkeypatch), []
-    limits = {"stop_after": StopAfter(simulations=60), "checkpoint_every_s": 0.02}
+    limits = {"stop_after": StopAfter(simulations=60), "checkpoint_every_s": 0.0}
     with closing(InProcessStream()) as stream:
         submit_all(stream, Doubling())
         trained = learner(stream, PlainStore(tmp_path, validation_set()), **limits)

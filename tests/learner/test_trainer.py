@@ -15,6 +15,7 @@ from penstock.learner.buffers.policies import Fifo, Firo, Reservoir
 from penstock.learner.buffers.units import Trajectories
 from penstock.learner.buffers.windows import Pairs
 from penstock.learner.checkpoints import checkpoint
+from penstock.learner.checkpoints.writer import Writer
 from penstock.learner.feed.feed import Feed
 from penstock.learner.losses.losses import LOSSES, TotalLoss
 from penstock.learner.models.grids.fno import FNO
@@ -603,7 +604,7 @@ def test_from_a_gpu_s_memory_a_checkpoint_is_written_and_restored(tmp_path):
         new_trainer(StopAfter(steps=steps), seed=seed, ema_decay=0.9, device="cuda") for seed, steps in ((0, 7), (1, 9))
     )
     first.run(never)
-    saved, writer = first.checkpoint_state(), checkpoint.Writer()
+    saved, writer = first.checkpoint_state(), Writer()
     writer.save(tmp_path, 7, **saved, keep=1)
     writer.wait()
     second.load_checkpoint(checkpoint.load(tmp_path))
@@ -684,8 +685,8 @@ def test_a_checkpoint_that_is_due_waits_for_the_one_being_written_and_training_d
     class Slow(Noted):
         @property
         def is_writing(self):
-            return 10 <= trainer.step < 20
+            return 10 <= trainer.step < 20  # asked before the step after which it is saved
 
     trainer.saver = Slow(trainer, trainer.saver.checkpoint)
     assert trainer.run(never) == "steps"
-    assert saved == [*range(1, 10), *range(20, 31), 30]
+    assert saved == [*range(1, 11), *range(21, 31), 30]

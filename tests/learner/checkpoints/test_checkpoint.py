@@ -22,6 +22,7 @@ from penstock.learner.buffers.policies import POLICIES
 from penstock.learner.checkpoints import checkpoint, staging
 from penstock.learner.checkpoints.rows import Rows
 from penstock.learner.checkpoints.tensors import DTYPE_NAMES
+from penstock.learner.checkpoints.writer import Writer
 
 
 def parts(step, error=None, size=50):
@@ -221,6 +222,7 @@ import os, random, signal, sys, threading, time
 import numpy as np, torch
 from torch import nn
 from penstock.learner.checkpoints import checkpoint
+from penstock.learner.checkpoints.writer import Writer
 from penstock.learner.buffers.buffer import Buffer
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
@@ -240,7 +242,7 @@ def put(buffer, value, count):
 
 def train_for_ever(step):
     \"\"\"Every step is saved; its number is in the weights, in rows of the buffer and in meta.\"\"\"
-    model, buffer, writer, ingest = nn.Linear(64, 64), new_buffer(), checkpoint.Writer(), threading.Lock()
+    model, buffer, writer, ingest = nn.Linear(64, 64), new_buffer(), Writer(), threading.Lock()
     if step:
         buffer.load_state(checkpoint.load(folder).buffer)
 
@@ -379,13 +381,14 @@ def test_neither_writing_nor_reading_holds_the_buffer_twice(tmp_path):
 import sys, psutil, torch
 from pathlib import Path
 from penstock.learner.checkpoints import checkpoint
+from penstock.learner.checkpoints.writer import Writer
 from benchmarks.learner.allocator import peak_mb
 from penstock.learner.checkpoints.rows import Rows
 torch.set_num_threads(1)
 samples = torch.ones(16384, 4096)
 for step, index in ((1, None), (2, torch.arange(16384 - 1, 0, -1))):
     Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    before, writer = peak_mb(), checkpoint.Writer()
+    before, writer = peak_mb(), Writer()
     writer.save(
         sys.argv[1], step, weights={}, optimizer={}, meta={}, keep=1,
         buffer={"samples": Rows(samples, index)},
@@ -404,7 +407,7 @@ print((after.rss - after.shared - memory.rss + memory.shared) / 2**20)  # memory
 
 
 def test_a_writer_saves_what_was_there_when_it_was_called(tmp_path):
-    writer, released = checkpoint.Writer(), []
+    writer, released = Writer(), []
     for step in (1, 2):
         state = parts(step, size=200_000)
         state["buffer"]["samples"] = Rows(state["buffer"]["samples"])
@@ -424,7 +427,7 @@ def test_a_writer_saves_what_was_there_when_it_was_called(tmp_path):
 
 
 def test_what_a_writer_could_not_write_is_raised_by_the_next_call_and_ingestion_goes_on(tmp_path):
-    folder, writer, released = tmp_path / "checkpoints", checkpoint.Writer(), []
+    folder, writer, released = tmp_path / "checkpoints", Writer(), []
     folder.write_text("not a folder")
     writer.save(folder, 1, **parts(1), keep=1, release=lambda: released.append(1))
     with pytest.raises(PenstockError, match=r"can't write the checkpoint of step 1 in .*still valid"):
@@ -446,7 +449,7 @@ def test_draws_while_the_buffer_is_written_leave_it_as_it_was(tmp_path, kind, de
     """The file holds the population at the moment of the save, each row with its own numbers, and none of later."""
     layout = Layout(inputs=(FieldSpec(name="a", on=Grid((32, 32))),), outputs=(FieldSpec(name="u", on=Grid((32, 32))),))
     buffer = Buffer(layout, POLICIES[kind](), capacity=6000, watermark=16, seed=0, device=device)
-    writer, ingest, done = checkpoint.Writer(), threading.Lock(), threading.Event()
+    writer, ingest, done = Writer(), threading.Lock(), threading.Event()
 
     def rows_of(simulations):
         """Every value of a row tells its simulation and its place."""

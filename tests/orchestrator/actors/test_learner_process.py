@@ -71,7 +71,7 @@ def made(tmp_path, monkeypatch):
 
     actor._learner = SimpleNamespace(status=status)
     network = MadeRay(actor)
-    monkeypatch.setattr(learner_process, "learner_options", lambda split: {})
+    monkeypatch.setattr(learner_process, "learner_options", lambda split, num_ranks: {})
     monkeypatch.setattr(learner_process.time, "monotonic", lambda: network.now)
     monkeypatch.setattr(learner_process.time, "sleep", network.sleep)
     learner = LearnerProcess(
@@ -79,6 +79,7 @@ def made(tmp_path, monkeypatch):
         None,
         RunFolder(tmp_path),
         SimpleNamespace(learner_threads=1),
+        staging=tmp_path,
         session_folder=None,
         memory_kills=SimpleNamespace(is_recent=lambda now: False),
     )

@@ -91,7 +91,7 @@ class Made:
             lambda worker, why: self.buried.append(worker),
             lambda *_: None,
             1,
-            None,
+            lambda _: None,
         )
         self.pool = WorkerPool(
             *(self.ray, plan.solving, folder, num),

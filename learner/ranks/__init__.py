@@ -1,0 +1,1 @@
+"""Learner ranks: processes that train one surrogate together."""
