@@ -1,1 +1,1 @@
-"""A trained surrogate as one file, in one of three formats, and back as a callable."""
+"""A trained surrogate as one file in one of three formats, and back."""

@@ -1,4 +1,4 @@
-"""What the card of a file says of its inputs, its outputs, and the sizes that they may have.
+"""What the card of a file says of its inputs, its outputs and their sizes.
 
 Axes:  B batch, * the shape of a geometry: *grid of a grid, P points of others.
 """
@@ -20,7 +20,7 @@ def arguments(layout: Layout) -> list[tuple[Block, FieldSpec]]:
 
 
 def varying_axes(block: Block, num_axes: int) -> range:
-    """Axes of an argument that may have another size than in training, if the model takes one.
+    """Axes of an argument that may have another size than in training.
 
     Args:
         block: the array that it is a part of.

@@ -1,4 +1,4 @@
-"""A trained surrogate as a function of arrays by name, whatever it was loaded from."""
+"""A trained surrogate as a function of arrays by name."""
 
 from __future__ import annotations
 
@@ -148,7 +148,10 @@ def _array(entry: Mapping, value: Any) -> np.ndarray:
 
 
 def _require_shapes(entries: Mapping[str, Mapping], arrays: Mapping[str, np.ndarray]) -> None:
-    """Check fixed sizes, and that arrays of one geometry, and of one batch, have the same sizes."""
+    """Check fixed sizes, and that free ones are the same in all arrays.
+
+    That is within a batch, and on a geometry.
+    """
     found: dict[str, tuple[int, str]] = {}
     for name, entry in entries.items():
         given, expected = arrays[name].shape, entry["shape"]

@@ -139,7 +139,7 @@ def _package(name: str) -> ModuleType:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what torch.onnx says of itself from people: of torchvision, of its own deprecations."""
+    """Keeps from people what torch.onnx says of torchvision and of itself."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

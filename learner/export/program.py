@@ -66,7 +66,7 @@ def contents_of(
 
 
 def meshes_of(layout: Layout) -> dict[str, dict]:
-    """Return the points and cells of each mesh that fields sit on, by the geometry's name."""
+    """Return the points and cells of each mesh, by the geometry's name."""
     meshes = [geometry for geometry in layout.geometries if isinstance(geometry, Mesh)]
     return {mesh.name: {"points": mesh.arrays.points.tolist(), "cells": mesh.arrays.cells.tolist()} for mesh in meshes}
 
@@ -103,7 +103,7 @@ def traced(surrogate: Surrogate, inputs: dict[str, Tensor]) -> torch.export.Expo
 
 
 def traced_shapes(program: torch.export.ExportedProgram, names: Iterable[str]) -> Shapes:
-    """Return the shape of every input in a program, with None for each size that is free."""
+    """Return the shape of every input in a program."""
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     shapes = {}
     for name, user_input in zip(names, program.graph_signature.user_inputs, strict=True):

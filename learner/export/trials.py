@@ -91,9 +91,9 @@ def require_agreement(
     shapes: Shapes,
     tolerance: float,
 ) -> None:
-    """Compare what was written with the surrogate: on an example, and wherever sizes are free.
+    """Compare what was written with the surrogate.
 
-    These are a batch of one, and the example at another batch size and resolution.
+    Where sizes are free, this is on the example, a batch of one, and the example at another batch size and resolution.
 
     Args:
         surrogate: the surrogate.

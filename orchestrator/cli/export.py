@@ -64,7 +64,10 @@ def export(folder: RunFolder, output: Path | None, kind: str = "pt2") -> None:
 
 
 def _with_suffix(path: Path, kind: str) -> Path:
-    """The path with the suffix of a format. Raises PenstockError if it has that of another one."""
+    """The path with the suffix of a format.
+
+    Raises PenstockError if it has that of another one.
+    """
     if kind not in FORMATS:
         raise PenstockError(f"--format {kind}: {nearest(kind, FORMATS)}")
     if path.suffix[1:] in FORMATS.keys() - {kind}:
