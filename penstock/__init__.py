@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from os import PathLike
 
-    from penstock.learner.export.loaded import Loaded
+    from penstock.orchestrator.store.trained import Loaded
 
 __version__ = "0.2.0"
 
