@@ -6,6 +6,7 @@ Axes:  B batch, * the shape of a geometry: *grid of a grid, P points of others.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from penstock.geometry import Mesh
 from penstock.layout import Block, FieldSpec, Layout
@@ -32,16 +33,17 @@ def varying_axes(block: Block, num_axes: int) -> range:
     return range(num_axes if is_fixed else num_axes - len(block.shape[1:]), num_axes)
 
 
-def described(layout: Layout, shapes: Shapes) -> dict[str, list]:
+def described(layout: Layout, shapes: Shapes, least: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, Any]:
     """The entries `inputs`, `outputs` and `free sizes` of a card.
 
     Args:
         layout: layout of batches.
         shapes: shapes of the arguments.
+        least: the least sizes that the file can have for each argument, in place of what the model checks.
 
     Returns:
         For each quantity its name, unit, shape, dtype and, of a field, geometry. In a shape free sizes are named, as in
-        "batch", or "n0 (64)" with the size that was trained on.
+        "batch", or "n0 (64)" with the size that was trained on; `free sizes` has the least of each.
     """
     inputs = [_entry(block, spec, shapes[spec.name]) for block, spec in arguments(layout)]
     outputs = [
@@ -49,8 +51,12 @@ def described(layout: Layout, shapes: Shapes) -> dict[str, list]:
         for block in layout.output_blocks
         for spec in block.specs
     ]
-    sizes = [size for entry in (*inputs, *outputs) for size in entry["shape"] if isinstance(size, str)]
-    return {"inputs": inputs, "outputs": outputs, "free sizes": list(dict.fromkeys(sizes))}
+    free = {size: 1 for entry in (*inputs, *outputs) for size in entry["shape"] if isinstance(size, str)}
+    for entry in inputs if least else ():
+        for size, known in zip(entry["shape"], least[entry["name"]], strict=True):
+            if size in free:
+                free[size] = max(free[size], known)
+    return {"inputs": inputs, "outputs": outputs, "free sizes": free}
 
 
 def _output_shape(block: Block, spec: FieldSpec, layout: Layout, shapes: Shapes) -> tuple[int | None, ...]:

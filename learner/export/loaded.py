@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from penstock.arrays.conversion import as_numbers
-from penstock.errors import PenstockError, Refused
+from penstock.errors import PenstockError, Refused, text_of
 from penstock.learner.export import onnx_file, program, weights_file
 from penstock.learner.export.card import described
 from penstock.learner.export.trials import example, tried_shapes
@@ -76,9 +76,13 @@ class Loaded:
         if missing := [name for name in entries if name not in inputs]:
             raise PenstockError(f"{missing[0]} is missing: give {', '.join(entries)} by name")
         arrays = {name: _array(entry, inputs[name]) for name, entry in entries.items()}
-        _require_shapes(entries, arrays)
-        with torch.no_grad():
-            outputs = self._predict({name: torch.from_numpy(array) for name, array in arrays.items()})
+        _require_shapes(entries, arrays, self.card["free sizes"])
+        try:
+            with torch.no_grad():
+                outputs = self._predict({name: torch.from_numpy(array) for name, array in arrays.items()})
+        except Exception as error:  # of a model, or a program, that does not take these sizes after all
+            shapes = ", ".join(f"{name} {_shape(array.shape)}" for name, array in arrays.items())
+            raise PenstockError(f"the surrogate can't predict at {shapes}: {text_of(error)}") from error
         return {entry["name"]: outputs[entry["name"]].numpy() for entry in self.card["outputs"]}
 
 
@@ -147,7 +151,7 @@ def _array(entry: Mapping, value: Any) -> np.ndarray:
     return array if array.flags.writeable else array.copy()
 
 
-def _require_shapes(entries: Mapping[str, Mapping], arrays: Mapping[str, np.ndarray]) -> None:
+def _require_shapes(entries: Mapping[str, Mapping], arrays: Mapping[str, np.ndarray], least: Mapping[str, int]) -> None:
     """Check fixed sizes, and that free ones are the same in all arrays.
 
     That is within a batch, and on a geometry.
@@ -164,6 +168,8 @@ def _require_shapes(entries: Mapping[str, Mapping], arrays: Mapping[str, np.ndar
             if size < 1 or (isinstance(known, int) and size != known):
                 raise PenstockError(what)
             if isinstance(known, str):
+                if size < least[known]:
+                    raise PenstockError(f"{what}: {known} is at least {least[known]}")
                 place = known if known == "batch" else f"{known} of {json.dumps(entry.get('on'))}"
                 before, other = found.setdefault(place, (size, name))
                 if before != size:

@@ -26,7 +26,7 @@ from torch import Tensor
 from penstock.errors import PenstockError
 from penstock.learner.copies import copied
 from penstock.learner.export.card import described
-from penstock.learner.export.program import meshes_of, traced, traced_shapes
+from penstock.learner.export.program import least_sizes, meshes_of, traced, traced_shapes
 from penstock.learner.export.trials import example, require_agreement
 from penstock.learner.surrogate import Surrogate
 
@@ -62,7 +62,7 @@ def contents_of(
     inputs = example(layout, example_arrays)
     program = traced(surrogate, inputs)
     shapes = traced_shapes(program, inputs)
-    card = {**card, **described(layout, shapes)}
+    card = {**card, **described(layout, shapes, least_sizes(program, inputs, 1))}
     names = [entry["name"] for entry in card["outputs"]]
     try:
         with _quiet():

@@ -24,7 +24,7 @@ from penstock.geometry import Mesh
 from penstock.layout import Layout
 from penstock.learner.copies import copied
 from penstock.learner.export.card import Shapes, arguments, described, varying_axes
-from penstock.learner.export.trials import example, require_agreement, takes_other_sizes
+from penstock.learner.export.trials import NUM_EXAMPLES, alone, example, require_agreement, takes_other_sizes
 from penstock.learner.surrogate import Surrogate
 
 CARD = "card.json"
@@ -56,12 +56,13 @@ def contents_of(
     inputs = example(surrogate.layout, example_arrays)
     program = traced(surrogate, inputs)
     shapes = traced_shapes(program, inputs)
-    card = {**card, **described(surrogate.layout, shapes)}
+    least_batch = 1 if _takes_one_sample(program, inputs) else NUM_EXAMPLES
+    card = {**card, **described(surrogate.layout, shapes, least_sizes(program, inputs, least_batch))}
     file = io.BytesIO()  # torch, when it writes to a path, turns a full disk into a RuntimeError
     extra_files = {CARD: json.dumps(card, indent=2), MESHES: json.dumps(meshes_of(surrogate.layout))}
     torch.export.save(program, file, extra_files=extra_files)
     module = torch.export.load(io.BytesIO(file.getvalue())).module()
-    require_agreement(surrogate, lambda trial: module(**trial), inputs, shapes, TOLERANCE)
+    require_agreement(surrogate, lambda trial: module(**trial), inputs, shapes, TOLERANCE, least_batch)
     return file.getvalue(), card
 
 
@@ -110,6 +111,35 @@ def traced_shapes(program: torch.export.ExportedProgram, names: Iterable[str]) -
         sizes = map(str, nodes[user_input].meta["val"].shape)  # even a fixed size is a symbolic integer
         shapes[name] = tuple(int(size) if size.isdecimal() else None for size in sizes)
     return shapes
+
+
+def least_sizes(
+    program: torch.export.ExportedProgram, names: Iterable[str], least_batch: int
+) -> dict[str, tuple[int, ...]]:
+    """Return the least sizes that every input can have in a program.
+
+    What a model checks before it predicts, as that a grid has two points for each mode, is such a bound.
+
+    Args:
+        program: the program.
+        names: the inputs' names.
+        least_batch: the least batch, of which the trace says 2 even where it takes 1.
+    """
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    bounds = {str(symbol): int(values.lower) for symbol, values in program.range_constraints.items()}
+    return {
+        name: (least_batch, *(bounds.get(str(size), 1) for size in nodes[user_input].meta["val"].shape[1:]))
+        for name, user_input in zip(names, program.graph_signature.user_inputs, strict=True)
+    }
+
+
+def _takes_one_sample(program: torch.export.ExportedProgram, inputs: Mapping[str, Tensor]) -> bool:
+    """Whether what a trace takes for granted of strides holds for a batch of one, too."""
+    try:
+        program.module()(**alone(inputs))
+    except Exception:  # torch's, of a guard, or of a batch size that the model has fixed
+        return False
+    return True
 
 
 def _named(surrogate: Surrogate, names: Iterable[str]) -> nn.Module:

@@ -72,7 +72,7 @@ def contents_of(
 def read(path: Path) -> tuple[Surrogate, dict]:
     """Build the surrogate of a file again.
 
-    A model from a user's file is looked for beside it, then where its name says.
+    A model of a user's must lie beside it, or in an installed package.
 
     Args:
         path: the file.
@@ -92,14 +92,13 @@ def read(path: Path) -> tuple[Surrogate, dict]:
     card, values = json.loads(metadata["card"]), json.loads(metadata["values"])
     layout = _layout_from_json(json.loads(metadata["layout"]), tensors)
     choice = card["model"]
-    beside = path.parent / choice["name"]
-    is_beside = Path(str(beside).rpartition(":")[0]).is_file()
-    model = build(
-        load_class(str(beside) if is_beside else choice["name"], MODELS, f"the model of {path}"),
-        choice["options"],
-        f"the model of {path}",
-        layout,
-    )
+    source, name = Path(choice["name"].rpartition(":")[0]), choice["name"]
+    if source.suffix == ".py":
+        name = str(path.parent / name)
+        if not (path.parent / source).is_file():
+            raise PenstockError(f"{path} needs {source}, which has the code of its model: put it beside")
+    where = f"the model of {path}"
+    model = build(load_class(name, MODELS, where), choice["options"], where, layout)
     surrogate = Surrogate(model, Normalization.identity(layout), layout)
     try_out(surrogate, choice["name"])  # gives lazy parameters their shapes
     try:

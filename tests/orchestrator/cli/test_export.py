@@ -62,7 +62,7 @@ def test_a_run_and_its_file_are_the_same_function(folder, capsys):
     truth = stored["targets"][:, 0]
     errors = np.linalg.norm((outputs - truth).reshape(3, -1), axis=1) / np.linalg.norm(truth.reshape(3, -1), axis=1)
     assert errors.mean() == pytest.approx(file.card["validation"]["relative_l2"]["mean"], rel=1e-4)
-    assert run.card["free sizes"] == file.card["free sizes"] == ["batch", "n0 (16)", "n1 (16)"]
+    assert run.card["free sizes"] == file.card["free sizes"] == {"batch": 1, "n0 (16)": 1, "n1 (16)": 1}
     assert run.card["model"] == file.card["model"] and run.card["step"] == file.card["step"]
 
 
