@@ -1,1 +1,1 @@
-"""A trained surrogate as one file that torch alone can load."""
+"""A trained surrogate as one file in one of three formats, and back."""

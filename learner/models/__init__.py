@@ -1,6 +1,8 @@
 """The neural operators by name.
 
-A model is built as `Model(layout, **options)`, and called with the arrays that its layout has.
+A model is built as `Model(layout, **options)`, and called with the arrays that its layout has. Its class attribute
+`accepts` names the kinds of geometry that it takes, `resolution_free` those on which a finer resolution is the same
+function, up to the error of the coarser one.
 """
 
 import torch
@@ -14,10 +16,11 @@ from penstock.learner.models.grids.mgno import MgNO
 from penstock.learner.models.grids.unet import UNet
 from penstock.learner.models.grids.uno import UNO
 from penstock.learner.models.mlp import MLP
+from penstock.learner.models.neuralop import NeuralOp
 from penstock.learner.models.points import AT_POINTS
 
 ON_GRIDS = {"ffno": FFNO, "fno": FNO, "galerkin": Galerkin, "mgno": MgNO, "unet": UNet, "uno": UNO}
-MODELS: dict[str, type] = dict(sorted({"mlp": MLP, **ON_GRIDS, **AT_POINTS}.items()))
+MODELS: dict[str, type] = dict(sorted({"mlp": MLP, "neuralop": NeuralOp, **ON_GRIDS, **AT_POINTS}.items()))
 
 
 def refused_geometry(name: str, model: type, layout: Layout) -> str | None:

@@ -40,6 +40,7 @@ class MLP(nn.Module):
     """
 
     accepts = (Grid, Mesh)
+    resolution_free = ()
 
     def __init__(self, layout: Layout, *, hidden: Sequence[int] = (256, 256)):
         super().__init__()

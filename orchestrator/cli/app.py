@@ -19,7 +19,7 @@ from penstock.errors import PenstockError, describe
 from penstock.orchestrator.cli import jobs, runs
 from penstock.orchestrator.cli.bench.commands import bench
 from penstock.orchestrator.cli.invocation import Invocation
-from penstock.orchestrator.cli.problems import generate, problems
+from penstock.orchestrator.cli.problems import generate, models, problems
 from penstock.orchestrator.views.output import Output
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ app = typer.Typer(
 
 app.add_typer(bench, name="bench")
 app.add_typer(problems, name="problems")
+app.add_typer(models, name="models")
 
 TRACEBACKS = "penstock.solvers.worker"  # the logger of failed simulations; importing its module takes a while
 
@@ -54,14 +55,6 @@ for command in (
     *(jobs.launch, jobs.jobs, jobs.stop, jobs.scale, jobs.logs),
 ):
     app.command()(command)
-
-
-@app.command()
-def models() -> None:
-    """List the models that come with penstock."""
-    from penstock.orchestrator.cli.listing import show_models
-
-    show_models()
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The commands that need no run: `penstock problems` and `penstock generate`."""
+"""The commands that need no run: `penstock problems`, `models` and `generate`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from penstock.orchestrator.cli.invocation import Overrides
 
+models = typer.Typer(invoke_without_command=True, help="List the models that come with penstock, or show one.")
 problems = typer.Typer(invoke_without_command=True, help="List the problems that come with penstock, or show one.")
 
 
@@ -50,6 +51,33 @@ def show(
     from penstock.orchestrator.cli.show import show_problem
 
     show_problem(name, tuple(options or ()), output)
+
+
+@models.callback()
+def models_listing(
+    context: typer.Context,
+    measure: Annotated[bool, typer.Option("--measure", help="Train each for a few steps: seconds per step.")] = False,
+) -> None:
+    """List the models that come with penstock; `show` has all about one of them."""
+    if context.invoked_subcommand is not None:
+        return
+    if measure:
+        from penstock.machine import use_one_core
+
+        use_one_core()  # before torch is imported
+    from penstock.orchestrator.cli.listing import show_models
+
+    show_models(measures=measure)
+
+
+@models.command("show")
+def show_model(
+    name: Annotated[str, typer.Argument(help="A name of the list, or your own as ./file.py:Class.")],
+) -> None:
+    """Print what a model is, with its options."""
+    from penstock.orchestrator.cli.listing import show_model as show_one
+
+    show_one(name)
 
 
 def generate(

@@ -40,14 +40,22 @@ def monitor(run: Run = None) -> None:
 def export(
     run: Run = None,
     output: Annotated[
-        Path | None, typer.Option(help="File to write; <run>.pt2 in the run folder when left out.", show_default=False)
+        Path | None,
+        typer.Option(help="File to write; <run>.<format> in the run folder when left out.", show_default=False),
     ] = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="pt2, for torch alone; onnx, for any ONNX runtime; safetensors, weights for penstock.load.",
+        ),
+    ] = "pt2",
 ) -> None:
-    """Write the surrogate as one file that torch alone can load."""
+    """Write the surrogate as one file, with a card that describes it."""
     folder = opened(run)
     from penstock.orchestrator.cli.export import export as write
 
-    write(folder, output)
+    write(folder, output, kind)
 
 
 def predict(

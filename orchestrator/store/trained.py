@@ -1,11 +1,20 @@
-"""The trained surrogate of a run, from its checkpoints."""
+"""The trained surrogate of a run, from its checkpoints, or of a file."""
 
 from __future__ import annotations
 
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from penstock import __version__
 from penstock.errors import PenstockError
 from penstock.learner.checkpoints import checkpoint, staging
+from penstock.learner.export.loaded import Loaded, load_file
 from penstock.learner.surrogate import Surrogate
-from penstock.orchestrator.plan import Plan
+from penstock.orchestrator.config.config import with_files
+from penstock.orchestrator.plan import Plan, resolve
 from penstock.orchestrator.store.run_folder import RunFolder
 
 
@@ -37,3 +46,43 @@ def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:
     surrogate = plan.surrogate()
     checkpoint.load(folder.checkpoints, step, weights_only=True).load_into(surrogate)
     return surrogate.eval(), step
+
+
+def about(folder: RunFolder, plan: Plan, step: int) -> dict[str, Any]:
+    """What a stranger must know of a surrogate: the head of its card.
+
+    Args:
+        folder: the run.
+        plan: its plan.
+        step: step of its checkpoint.
+    """
+    problem = plan.problem
+    config = with_files(plan.config, lambda _, file: Path(file).name)  # where it lay says nothing elsewhere
+    return {
+        "problem": {
+            "name": config.problem.name,
+            "options": config.problem.options,
+            "about": problem.about,
+            "swap": config.problem.swap,
+        },
+        "parameters": problem.space.describe(),
+        "model": {"name": config.model.name, "options": config.model.options},
+        "configuration": config.model_dump(mode="json", exclude={"name", "metrics", "cluster", "checkpoint"}),
+        "run": folder.path.name,
+        "seed": config.seed,
+        "step": step,
+        "versions": {"penstock": __version__, "torch": version("torch"), "python": platform.python_version()},
+    }
+
+
+def load(path: str | os.PathLike) -> Loaded:
+    """Load a surrogate; see `penstock.load`."""
+    path = Path(path)
+    if not path.exists():
+        raise PenstockError(f"there is no {path}: give a run folder, or a file of `penstock export`")
+    if not path.is_dir():
+        return load_file(path)
+    folder = RunFolder.open(path)
+    plan = resolve(folder.config())
+    surrogate, step = load_surrogate(folder, plan)
+    return Loaded.of(surrogate, about(folder, plan, step))

@@ -102,7 +102,7 @@ class Galerkin(LiftedModel):
         require_points("galerkin", grid, self.modes)
         coarse = [(num_points + self.coarsen - 1) // self.coarsen for num_points in grid]
         tokens_GBC = self.tokens(resampled(x_GBC, coarse))
-        z_BNC = tokens_GBC.flatten(0, -3).transpose(0, 1)
+        z_BNC = tokens_GBC.flatten(0, -3).transpose(0, 1).contiguous()  # else an exported file refuses a single sample
         centres_NA = torch.stack([c.expand(*coarse).flatten() for c in cell_centres(coarse, like)], dim=1)
         for layer in self.layers:
             z_BNC = layer(z_BNC, centres_NA)

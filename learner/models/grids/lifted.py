@@ -18,6 +18,7 @@ class LiftedModel(nn.Module):
     """
 
     accepts = (Grid,)
+    resolution_free = (Grid,)
     lift: nn.Module
     project: nn.Module
 

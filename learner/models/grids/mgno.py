@@ -51,6 +51,7 @@ class MgNO(nn.Module):
     """
 
     accepts = (Grid,)
+    resolution_free = ()  # its kernels reach a number of cells
 
     def __init__(self, layout: Layout, *, width: int = 24, levels: int | None = None, layers: int = 4):
         super().__init__()

@@ -176,8 +176,10 @@ def fourier_bases(num_points: int, modes: int, like: Tensor, padding: float = 0)
     wave_numbers = torch.arange(modes, dtype=like.dtype, device=like.device)
     points = torch.arange(num_points, dtype=like.dtype, device=like.device) + 0.5
     period = num_points * (1 + padding)
-    # modulo n is exact; without it float32 would lose digits of the phase
-    phases = (2 * math.pi / period) * torch.remainder(wave_numbers[:, None] * points, period)
+    # modulo n is exact; without it float32 would lose digits of the phase. As a tensor, because ONNX has no remainder
+    # of a free number
+    modulus = torch.full((), period, dtype=like.dtype, device=like.device)
+    phases = (2 * math.pi / period) * torch.remainder(wave_numbers[:, None] * points, modulus)
     waves = torch.cat([phases.cos(), phases.sin()])
     weights = torch.where(wave_numbers == 0, 1.0, 2.0)
     return waves / period, (waves * torch.cat([weights, weights])[:, None]).T.contiguous()

@@ -51,6 +51,7 @@ class UNet(nn.Module):
     """
 
     accepts = (Grid,)
+    resolution_free = ()  # its kernels reach a number of cells
 
     def __init__(self, layout: Layout, *, width: int = 32, levels: int | None = None, blocks: int = 1):
         super().__init__()

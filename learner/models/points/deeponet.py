@@ -51,6 +51,7 @@ class DeepONet(nn.Module):
     """
 
     accepts = (Grid, Mesh, Points)
+    resolution_free = (Points,)  # of a grid or mesh it reads the values in their order
 
     def __init__(self, layout: Layout, *, width: int = 128, latent: int = 128, layers: int = 3, modified: bool = False):
         super().__init__()

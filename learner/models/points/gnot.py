@@ -46,6 +46,7 @@ class GNOT(nn.Module):
     """
 
     accepts = (Grid, Mesh, Points)
+    resolution_free = (Grid, Mesh, Points)
 
     def __init__(self, layout: Layout, *, width: int = 64, heads: int = 4, layers: int = 3, experts: int = 2):
         super().__init__()

@@ -46,6 +46,7 @@ class MeshGraphNet(PointModel):
     """
 
     accepts = (Mesh, Points)
+    resolution_free = ()  # more edges of a point, or shorter ones, are another function
 
     def __init__(self, layout: Layout, *, width: int = 32, layers: int = 8, places: bool = True):
         super().__init__(layout, "mesh_graph_net")

@@ -79,6 +79,7 @@ class PointModel(nn.Module):
     """
 
     accepts = (Grid, Mesh, Points)
+    resolution_free = (Grid, Mesh, Points)
 
     def __init__(self, layout: Layout, name: str):
         super().__init__()

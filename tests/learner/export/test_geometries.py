@@ -12,7 +12,8 @@ from torch import nn
 from penstock.errors import PenstockError
 from penstock.geometry import Grid, Mesh, Points
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.export.program import contents_of, export
+from penstock.learner.export.files import export
+from penstock.learner.export.program import contents_of
 from penstock.learner.models import MODELS
 from penstock.learner.normalization import Normalization
 from penstock.learner.rehearsal.free_samples import free_samples

@@ -12,7 +12,7 @@ from torch import nn
 from penstock.errors import PenstockError
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.export.program import export
+from penstock.learner.export.files import export
 from penstock.learner.models.grids.fno import FNO
 from penstock.learner.normalization import Normalization, RunningMoments
 from penstock.learner.surrogate import Surrogate

@@ -8,7 +8,7 @@ import torch
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.export.program import export
+from penstock.learner.export.files import export
 from penstock.learner.models import MODELS
 from penstock.learner.models.mlp import MLP
 from penstock.learner.normalization import Normalization, RunningMoments

@@ -30,7 +30,7 @@ UNWEIGHTED = {  # whose values do not depend on the weights by design, and why
     "mesh_graph_net": "it goes by edges",
     "pointnet": "the supremum asks which points there are, not what they count",
 }
-BY_EDGES = {"mesh_graph_net"}  # sums over the edges of a point: more of them, or shorter ones, are another function
+BY_EDGES = {name for name in TAKE_POINTS if Points not in MODELS[name].resolution_free}
 LAYOUTS = {
     "fields and scalars": layout_of(),
     "fields": layout_of(scalars=False),

@@ -1,0 +1,77 @@
+"""The size and the step of a model with default options, for comparison."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+from penstock.geometry import Grid, Points
+from penstock.layout import FieldSpec, Layout
+from penstock.learner.losses.losses import RelativeL2, TotalLoss
+from penstock.learner.models import MODELS
+from penstock.learner.normalization import Normalization
+from penstock.learner.optimization import Optimization
+from penstock.learner.rehearsal.free_samples import free_samples
+from penstock.learner.surrogate import Surrogate
+
+GEOMETRIES = (Grid((64, 64)), Points(4096, 2, max_edges=3 * 4096))  # the first one that a model takes
+WHERE = "on 64 x 64 cells, one field in and one out; of a model that takes no grid, on 4096 points with 12288 edges"
+BATCH_SIZE = 8
+NUM_STEPS = 3
+LEARNING_RATE = 1e-3
+
+
+def num_parameters(name: str) -> int | None:
+    """Return the number of parameters of a model of MODELS.
+
+    It takes no memory for them. A complex parameter counts as two.
+
+    Args:
+        name: name of the model.
+
+    Returns:
+        The number; None if it can't be built without options, or lacks a package.
+    """
+    for layout in _layouts(name):
+        try:
+            with torch.device("meta"):
+                model = MODELS[name](layout)
+        except ValueError:
+            continue
+        return sum(parameter.numel() * (1 + parameter.is_complex()) for parameter in model.parameters())
+    return None
+
+
+def seconds_per_step(name: str) -> float | None:
+    """Return the time of a step of AdamW on BATCH_SIZE samples in float32.
+
+    It is the best of NUM_STEPS after a first one.
+
+    Args:
+        name: name of the model.
+
+    Returns:
+        Seconds; None as in `num_parameters`.
+    """
+    for layout in _layouts(name):
+        try:
+            model = MODELS[name](layout)
+        except ValueError:
+            continue
+        surrogate = Surrogate(model, Normalization.identity(layout), layout)
+        step = Optimization(surrogate, loss=TotalLoss(layout, RelativeL2), learning_rate=LEARNING_RATE)
+        samples, seconds = free_samples(layout, BATCH_SIZE, torch.device("cpu")), []
+        for _ in range(1 + NUM_STEPS):
+            start = time.perf_counter()
+            step(samples, LEARNING_RATE)
+            seconds.append(time.perf_counter() - start)
+        return min(seconds[1:])
+    return None
+
+
+def _layouts(name: str) -> Iterator[Layout]:
+    for geometry in GEOMETRIES:
+        if isinstance(geometry, MODELS[name].accepts):
+            yield Layout((FieldSpec(name="a", on=geometry),), (FieldSpec(name="u", on=geometry),))
