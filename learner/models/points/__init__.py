@@ -1,12 +1,12 @@
 """The models at points, by name: for meshes, points that vary, and grids."""
 
-from penstock.learner.models.points.branch_trunk import BranchTrunk
-from penstock.learner.models.points.deeponet import DeepONet
-from penstock.learner.models.points.gino import GINO
-from penstock.learner.models.points.gnot import GNOT
-from penstock.learner.models.points.mesh_graph_net import MeshGraphNet
-from penstock.learner.models.points.pointnet import PointNet
-from penstock.learner.models.points.transolver import Transolver
+from penstock.learner.models.points.pooled.branch_trunk import BranchTrunk
+from penstock.learner.models.points.pooled.deeponet import DeepONet
+from penstock.learner.models.points.latent.gino import GINO
+from penstock.learner.models.points.attention.gnot import GNOT
+from penstock.learner.models.points.graphs.mesh_graph_net import MeshGraphNet
+from penstock.learner.models.points.pooled.pointnet import PointNet
+from penstock.learner.models.points.attention.transolver import Transolver
 
 AT_POINTS: dict[str, type] = {
     "branch_trunk": BranchTrunk,

@@ -7,7 +7,7 @@ from torch.nn.functional import gelu
 
 from penstock.geometry import Grid, Mesh, Points
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.points.deeponet import DeepONet
+from penstock.learner.models.points.pooled.deeponet import DeepONet
 from penstock.learner.normalization import Normalization
 from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.learner.surrogate import Surrogate

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from penstock.layout import Layout
 from penstock.learner.models.grids.spectral import SpectralConvolution, fourier_bases
 from penstock.learner.models.options import require_positive
-from penstock.learner.models.points.latent_grid import GridKernel, LatentGrid
+from penstock.learner.models.points.latent.latent_grid import GridKernel, LatentGrid
 from penstock.learner.models.points.sites import PointModel, Sites, net
 
 RADIUS = 1.5  # of the kernels, in cells: the 3 cells along each axis around a point

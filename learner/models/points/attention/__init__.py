@@ -1,0 +1,1 @@
+"""Operators whose points attend."""

@@ -1,0 +1,1 @@
+"""Operators by messages along the edges of graphs."""

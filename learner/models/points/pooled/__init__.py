@@ -1,0 +1,1 @@
+"""Operators that bring their inputs to a point through one vector."""
