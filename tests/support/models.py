@@ -6,6 +6,8 @@ SMALL = {
     "ffno": {"width": 8, "modes": 3, "layers": 1},
     "fno": {"width": 8, "modes": 3, "layers": 1},
     "galerkin": {"width": 8, "layers": 1},
+    "gaot": {"width": 16, "resolution": 4, "radii": (1.75,), "hidden": 8, "channels": 16, "heads": 2, "layers": 2},
+    "geo_fno": {"width": 12, "resolution": 6, "modes": 3, "layers": 1},
     "gino": {"width": 12, "resolution": 6, "modes": 2, "layers": 1, "hidden": 8},
     "gnot": {"width": 16, "heads": 2, "layers": 1},
     "mesh_graph_net": {"width": 12, "layers": 2},
