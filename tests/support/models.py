@@ -16,5 +16,6 @@ SMALL = {
     "pointnet": {"width": 4},
     "transolver": {"width": 24, "heads": 2, "layers": 1, "slices": 6},
     "unet": {"width": 8},
+    "upt": {"width": 16, "resolution": 4, "tokens": 6, "heads": 2, "layers": 1},
     "uno": {"width": 8},
 }

@@ -2,6 +2,7 @@
 
 from penstock.learner.models.points.attention.gnot import GNOT
 from penstock.learner.models.points.attention.transolver import Transolver
+from penstock.learner.models.points.attention.upt import UPT
 from penstock.learner.models.points.graphs.mesh_graph_net import MeshGraphNet
 from penstock.learner.models.points.latent.gaot import GAOT
 from penstock.learner.models.points.latent.geo_fno import GeoFNO
@@ -20,4 +21,5 @@ AT_POINTS: dict[str, type] = {
     "mesh_graph_net": MeshGraphNet,
     "pointnet": PointNet,
     "transolver": Transolver,
+    "upt": UPT,
 }
