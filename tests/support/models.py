@@ -14,6 +14,7 @@ SMALL = {
     "mgno": {"width": 8, "layers": 1},
     "mlp": {"hidden": (16,)},
     "pointnet": {"width": 4},
+    "rigno": {"width": 12, "resolution": 4, "layers": 1},
     "transolver": {"width": 24, "heads": 2, "layers": 1, "slices": 6},
     "unet": {"width": 8},
     "upt": {"width": 16, "resolution": 4, "tokens": 6, "heads": 2, "layers": 1},

@@ -4,6 +4,7 @@ from penstock.learner.models.points.attention.gnot import GNOT
 from penstock.learner.models.points.attention.transolver import Transolver
 from penstock.learner.models.points.attention.upt import UPT
 from penstock.learner.models.points.graphs.mesh_graph_net import MeshGraphNet
+from penstock.learner.models.points.graphs.rigno import RIGNO
 from penstock.learner.models.points.latent.gaot import GAOT
 from penstock.learner.models.points.latent.geo_fno import GeoFNO
 from penstock.learner.models.points.latent.gino import GINO
@@ -20,6 +21,7 @@ AT_POINTS: dict[str, type] = {
     "gnot": GNOT,
     "mesh_graph_net": MeshGraphNet,
     "pointnet": PointNet,
+    "rigno": RIGNO,
     "transolver": Transolver,
     "upt": UPT,
 }
