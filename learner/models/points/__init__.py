@@ -10,6 +10,7 @@ from penstock.learner.models.points.latent.geo_fno import GeoFNO
 from penstock.learner.models.points.latent.gino import GINO
 from penstock.learner.models.points.pooled.branch_trunk import BranchTrunk
 from penstock.learner.models.points.pooled.deeponet import DeepONet
+from penstock.learner.models.points.pooled.multi_onet import MultiONet
 from penstock.learner.models.points.pooled.pointnet import PointNet
 
 AT_POINTS: dict[str, type] = {
@@ -20,6 +21,7 @@ AT_POINTS: dict[str, type] = {
     "gino": GINO,
     "gnot": GNOT,
     "mesh_graph_net": MeshGraphNet,
+    "multi_onet": MultiONet,
     "pointnet": PointNet,
     "rigno": RIGNO,
     "transolver": Transolver,

@@ -67,7 +67,7 @@ def test_sensors_on_a_grid_give_outputs_at_any_points():
     torch.manual_seed(0)
     layout = layout_of(SENSORS, CLOUD)
     model, arrays = DeepONet(layout, width=8, latent=4), free_samples(layout, 2, CPU)
-    model.pools.requires_grad_(False)
+    model.seen.pools.requires_grad_(False)
     assert predicted(model, layout, arrays).shape == (2, 1, 30)
     fields = [name for name in arrays if arrays[name].shape[-1] == 6]
     other = arrays | {name: 2 * arrays[name] for name in fields}
