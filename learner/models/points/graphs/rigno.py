@@ -45,8 +45,8 @@ class RIGNO(PointModel):
     Args:
         layout: layout of batches.
         width: number C of channels, at least 1. Good values: 32 to 128.
-        resolution: regions along the longest edge of the box, at least 4, and fewer than points, or regions do not reach
-            each other. Good values: 8 to 24. None for 14, or 6 in three dimensions.
+        resolution: regions along the longest edge of the box, at least 4, and fewer than points, or regions do not
+            reach each other. Good values: 8 to 24. None for 14, or 6 in three dimensions.
         layers: number of rounds among regions, at least 1. Good values: 4 to 12.
 
     Raises:

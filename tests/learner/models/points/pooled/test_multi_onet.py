@@ -42,9 +42,11 @@ def test_its_outputs_lie_in_a_space_of_as_many_dimensions_as_products():
     model = MultiONet(layout, width=2, layers=3)
     (block,) = layout.input_blocks
     with torch.no_grad():
-        values = model(**{block.name: 10 * torch.randn(40, *block.shape)})[:, 0].flatten(1).double()
+        for parameter in model.nets.parameters():
+            parameter.normal_()  # far from linear
+        values = model(**{block.name: 3 * torch.randn(40, *block.shape)})[:, 0].flatten(1).double()
     singular = torch.linalg.svdvals(values - values.mean(dim=0))
-    assert singular[6] < 1e-6 * singular[0] < 0.1 * singular[5]
+    assert singular[6] < 1e-5 * singular[0] < 0.1 * singular[5]
 
 
 def test_what_it_can_not_take_is_refused():
