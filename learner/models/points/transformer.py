@@ -108,7 +108,7 @@ def require_heads(model: str, option: str, width: int, heads: int) -> None:
 
 
 def waves(places_BPd: Tensor, number: int) -> Tensor:
-    """Return sines and cosines of coordinates, by which a net tells places apart that are close.
+    """Return sines and cosines of coordinates, so that a net tells close places apart.
 
     Args:
         places_BPd: coordinates in units of the box's longest edge.

@@ -29,7 +29,7 @@ FURTHEST = 8.0  # radius of a kernel, in cells: pairs grow as its power d
 
 
 class GAOT(PointModel):
-    """Carries the inputs to a regular grid by attention, lets patches of it attend, and goes back.
+    """Carries the inputs to a grid by attention, lets patches attend, and goes back.
 
         v(y) = Σ_r g_r(y) L[G_r f (y), e(s_r(y))],   u(x) = p(Σ_r g'_r(x) G'_r (v + T v) (x), f(x)),
 

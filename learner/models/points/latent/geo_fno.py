@@ -30,7 +30,7 @@ FLAT = 0.01  # part of its usual size that the map's last layer starts with
 
 
 class GeoFNO(PointModel):
-    """Moves points by a map that it learns, and transforms their values to a regular grid and back.
+    """Moves points on a torus by a map that it learns, and applies Fourier layers.
 
         ξ(x) = x + b tanh m(x, ∫ c(x', a(x'), s) dx'),   v̂_0(k) = ∫ f e^(-2πi k·ξ) dx,
         v_l = φ(W_l v_(l-1) + K_l v_(l-1)),              u(x) = p(Σ_k v̂_L(k) e^(2πi k·ξ(x)), f(x)),
