@@ -23,7 +23,7 @@ RATIO = 2  # gated neurons per channel
 
 
 class UPT(PointModel):
-    """Compresses the domain to T tokens, transforms these, and lets every point attend to them.
+    """Compresses the domain to T tokens, to which every point attends.
 
         h_n = ∫ n(x, y_n) m(f(x), x, y_n - x) dx / ∫ n(x, y_n) dx,      f = lift(x, a(x), s)
         z = L(P(E(h, y))),   u(x) = p(D(q(x, a(x), s), z))

@@ -1,4 +1,4 @@
-"""RIGNO (Mousavi et al., NeurIPS 2025): messages between points and regions, and among regions.
+"""RIGNO (Mousavi et al., NeurIPS 2025): messages to, among and from regions.
 
 The source is arXiv 2501.19205.
 
@@ -26,11 +26,11 @@ WAVES = 4  # frequencies by which a region knows its place
 
 
 class RIGNO(PointModel):
-    """Messages from points to regions, `layers` times among regions, and back to points.
+    """Sends messages from points to regions, among regions, and back to points.
 
         m_ij = f(v_i, v_j, e_ij),   v_j += g(v_j, Σ_i w_i m_ij / Σ_i w_i),   e_ij += m_ij
 
-    v is a net of the inputs at a point, or of the place of a region; e is one of the displacement x_i - x_j and its
+    Messages go `layers` times among the regions. v is a net of the inputs at a point, or of the place of a region; e is one of the displacement x_i - x_j and its
     length. f, g and these nets have one hidden layer of `width` neurons with SiLU, and a layer norm at their end; each
     round has others. Regions are the cells of a regular grid that the domain touches. A point sends to the regions
     within 1.5 cells, w its quadrature weight times the pair's nearness; the same edges lead back. Regions send to

@@ -1,4 +1,4 @@
-"""GAOT (Wen et al., NeurIPS 2025): a transformer of patches between two attentional kernel integrals.
+"""GAOT (Wen et al., NeurIPS 2025): patches of a grid that attend to each other.
 
 The source is arXiv 2505.18781.
 

@@ -1,4 +1,4 @@
-"""Geo-FNO (Li et al., JMLR 2023): Fourier layers on a torus that points are mapped to.
+"""Geo-FNO (Li et al., JMLR 2023): Fourier layers on points that a map moves.
 
 The source is arXiv 2207.05209.
 

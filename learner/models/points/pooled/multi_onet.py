@@ -1,4 +1,4 @@
-"""MultiONet (Zang and Koutsourelakis, 2025): a DeepONet that multiplies in every layer.
+"""MultiONet (Zang and Koutsourelakis, 2025): products in every layer.
 
 The source is arXiv 2502.06250.
 
