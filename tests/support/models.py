@@ -14,6 +14,7 @@ SMALL = {
     "mgno": {"width": 8, "layers": 1},
     "mlp": {"hidden": (16,)},
     "multi_onet": {"width": 16, "layers": 2},
+    "pod_deeponet": {"width": 16, "latent": 8, "layers": 2},
     "pointnet": {"width": 4},
     "rigno": {"width": 12, "resolution": 5, "layers": 1},
     "transolver": {"width": 24, "heads": 2, "layers": 1, "slices": 6},

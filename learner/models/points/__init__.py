@@ -11,6 +11,7 @@ from penstock.learner.models.points.latent.gino import GINO
 from penstock.learner.models.points.pooled.branch_trunk import BranchTrunk
 from penstock.learner.models.points.pooled.deeponet import DeepONet
 from penstock.learner.models.points.pooled.multi_onet import MultiONet
+from penstock.learner.models.points.pooled.pod_deeponet import PODDeepONet
 from penstock.learner.models.points.pooled.pointnet import PointNet
 
 AT_POINTS: dict[str, type] = {
@@ -22,6 +23,7 @@ AT_POINTS: dict[str, type] = {
     "gnot": GNOT,
     "mesh_graph_net": MeshGraphNet,
     "multi_onet": MultiONet,
+    "pod_deeponet": PODDeepONet,
     "pointnet": PointNet,
     "rigno": RIGNO,
     "transolver": Transolver,

@@ -30,13 +30,13 @@ class RIGNO(PointModel):
 
         m_ij = f(v_i, v_j, e_ij),   v_j += g(v_j, Σ_i w_i m_ij / Σ_i w_i),   e_ij += m_ij
 
-    Messages go `layers` times among the regions. v is a net of the inputs at a point, or of the place of a region; e is
-    one of the displacement x_i - x_j and its length. f, g and these nets have one hidden layer of `width` neurons with
-    SiLU, and a layer norm at their end; each round has others. Regions are the cells of a regular grid that the domain touches. A point sends to the regions
-    within 1.5 cells, w its quadrature weight times the pair's nearness; the same edges lead back. Regions send to
-    their neighbours 1, 2 and 4 cells away along all axes and diagonals, w the part of the domain near the sender: so a
-    cell beyond the domain sends nothing. Means by weights make it an operator: points may be refined, and what happens
-    at a point reaches 4 cells per round.
+    Messages go `layers` times among the regions. v is a net of the inputs at a point, or of the place of a region; e
+    is one of the displacement x_i - x_j and its length. f, g and these nets have one hidden layer of `width` neurons
+    with SiLU, and a layer norm at their end; each round has others. Regions are the cells of a regular grid that the
+    domain touches. A point sends to the regions within 1.5 cells, w its quadrature weight times the pair's nearness;
+    the same edges lead back. Regions send to their neighbours 1, 2 and 4 cells away along all axes and diagonals, w
+    the part of the domain near the sender: so a cell beyond the domain sends nothing. Means by weights make it an
+    operator: points may be refined, and what happens at a point reaches 4 cells per round.
 
     In the paper regions are points drawn at random, with edges by Delaunay triangulations of nested subsets of them, w
     is 1, and half of the edges are left out at random in training; for lead times τ the norms are scaled by nets of τ,
