@@ -16,7 +16,7 @@ SMALL = {
     "multi_onet": {"width": 16, "layers": 2},
     "pod_deeponet": {"width": 16, "latent": 8, "layers": 2},
     "pointnet": {"width": 4},
-    "rigno": {"width": 12, "resolution": 5, "layers": 1},
+    "rigno": {"width": 12, "resolution": 4, "layers": 1},
     "transolver": {"width": 24, "heads": 2, "layers": 1, "slices": 6},
     "unet": {"width": 8},
     "upt": {"width": 16, "resolution": 4, "tokens": 6, "heads": 2, "layers": 1},
