@@ -110,7 +110,7 @@ class Surrogate(nn.Module):
 
     @property
     def num_samples_to_fit(self) -> int:
-        """Most samples that the model takes something from before training; 0 if it takes nothing."""
+        """Most samples that the model takes something from before training, or 0."""
         return getattr(self.model, "num_samples_to_fit", 0)
 
     def fit(self, arrays: Mapping[str, Tensor]) -> None:

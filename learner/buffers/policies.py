@@ -200,7 +200,7 @@ class Policy(ABC):
 
 
 def taken_idle(policy: Policy, method: Callable[[int], np.ndarray], count: int, *, least: int = 0) -> np.ndarray:
-    """Call a method of a policy that takes idle slots, and check that they are no longer idle.
+    """Call a method of a policy that takes idle slots, and check that it took them.
 
     Args:
         policy: the policy.
