@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from penstock.geometry import Geometry, Mesh
 from penstock.layout import Layout
-from penstock.learner.normalization import Normalization
+from penstock.learner.normalization import Normalization, along
 
 ARRAYS = ("points", "weights", "edges")  # of a geometry
 
@@ -33,6 +33,10 @@ class Surrogate(nn.Module):
     If there are several geometries, the name of a geometry, where it has one, comes before the array's, as in
     `wall_points`. Coordinates are measured from the lowest corner of the geometry's box in units of its longest edge,
     and weights in that unit to the power of d.
+
+    A model may take something from the first samples, as a basis: its attribute `num_samples_to_fit` says from how many
+    at most, and its method `fit` gets their outputs in normalised units, [N, C, *] by name of the array. Training calls
+    it once, when it fixes the normalisation at the buffer's watermark. What the model keeps in buffers is saved.
 
     Args:
         model: the model, from normalised inputs to normalised outputs.
@@ -103,6 +107,24 @@ class Surrogate(nn.Module):
         """
         output = self.model_output(arrays)
         return {name: self.normalization.decode_in_stds(name, values.float()) for name, values in output.items()}
+
+    @property
+    def num_samples_to_fit(self) -> int:
+        """Most samples that the model takes something from before training, or 0."""
+        return getattr(self.model, "num_samples_to_fit", 0)
+
+    def fit(self, arrays: Mapping[str, Tensor]) -> None:
+        """Let the model take from samples what it does.
+
+        Args:
+            arrays: at most `num_samples_to_fit` samples, as in `predict`.
+        """
+        outputs = {}
+        for block in self.layout.output_blocks:
+            values = self.normalization.encode(block.name, arrays[block.name].to(self.device))
+            outputs[block.name] = torch.where(along(self.normalization.varies(block.name), values), values, 0.0)
+        with torch.no_grad():
+            self.model.fit(outputs)
 
     def model_output(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Predict from a batch, in normalised units and in the model's precision.

@@ -199,13 +199,17 @@ class Trainer:
             self._fix_normalization()
 
     def _fix_normalization(self) -> None:
-        """Fix the normalisation by the samples so far.
+        """Fix the normalisation by the samples so far, and what the model takes from them.
 
         Raises:
             PenstockError: no output varies.
         """
         normalization, remarks = self.ingest.normalization(self._step.group)
-        self._step.surrogate.normalization = normalization.to(self.feed.device)
+        surrogate = self._step.surrogate
+        surrogate.normalization = normalization.to(self.feed.device)
+        if surrogate.num_samples_to_fit:
+            surrogate.fit(self.buffer.earliest(surrogate.num_samples_to_fit))
+            self._step.group.copy_first(surrogate.buffers())  # those of the first rank's samples
         self.remarks += remarks
         self._normalization_is_fixed = True
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from penstock.layout import Layout
 from penstock.learner.buffers.batch import Batch
-from penstock.learner.buffers.policies import Policy
+from penstock.learner.buffers.policies import Policy, taken_idle
 from penstock.learner.buffers.slots import SlotQueue, SlotSet
 from penstock.learner.buffers.storage import Storage, to_device
 from penstock.learner.buffers.table import Contents, SlotTable
@@ -141,6 +141,19 @@ class Buffer:
         simulations, steps, arrivals, quantiles = (array[is_whole] for array in copies)
         return Contents(simulations, steps, num_seen[is_whole], last - arrivals, quantiles)
 
+    def earliest(self, most: int) -> dict[str, Tensor]:
+        """Return the first samples up to the watermark, without drawing them.
+
+        Args:
+            most: largest number of rows; a whole unit gives one.
+
+        Returns:
+            A batch's arrays by name, in the order of arrival; of samples that are still in.
+        """
+        with self._changed:
+            slots = self.table.whole_by_arrival()[: min(most, self._watermark.num_units)]
+            return self.storage.gather(slots, np.arange(len(slots)) % self.unit.num_choices, None)
+
     @property
     def reached_watermark(self) -> bool:
         """Whether enough samples have arrived to start drawing."""
@@ -210,20 +223,8 @@ class Buffer:
     def _take(self, count: int) -> np.ndarray:
         """Take at most `count` slots for arrivals."""
         free = self.table.free.take_last(count)
-        replaced = self._left_idle(self.policy.replace, count - len(free))
+        replaced = taken_idle(self.policy, self.policy.replace, count - len(free))
         return np.concatenate([free, replaced]) if len(free) else replaced
-
-    def _left_idle(self, method: Callable[[int], np.ndarray], count: int, *, least: int = 0) -> np.ndarray:
-        """Call a method of the policy, and check that its slots are no longer idle."""
-        before = self.policy.num_idle
-        slots = method(count)
-        num_left = before - self.policy.num_idle
-        if not (least <= len(slots) <= count and len(slots) == num_left):
-            raise RuntimeError(
-                f"{method.__qualname__}({count}) returned {len(slots)} slots, and {num_left} are idle no longer: it "
-                f"must return {least} to {count} idle slots and remove() exactly those"
-            )
-        return slots
 
     def forget(self, simulation: int) -> int:
         """Free the slot of a simulation that failed before all its steps were in.
@@ -288,7 +289,7 @@ class Buffer:
         with self._changed:
             if not self._wait_for_batch(batch_size, timeout_s):
                 return None
-            slots = self._left_idle(self.policy.choose, batch_size, least=1)
+            slots = taken_idle(self.policy, self.policy.choose, batch_size, least=1)
             weights = self._weights(slots)
             self._num_reading += len(slots)
             choices = self.table.choices(slots)

@@ -6,7 +6,7 @@ The three are the training buffers of Meyer et al. (ICML 2023, arXiv 2306.16133)
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -197,6 +197,32 @@ class Policy(ABC):
         Args:
             state: what `state` returned.
         """
+
+
+def taken_idle(policy: Policy, method: Callable[[int], np.ndarray], count: int, *, least: int = 0) -> np.ndarray:
+    """Call a method of a policy that takes idle slots, and check that it took them.
+
+    Args:
+        policy: the policy.
+        method: its `choose` or `replace`.
+        count: what the method is called with.
+        least: least number of slots.
+
+    Returns:
+        What the method returns.
+
+    Raises:
+        RuntimeError: the method breaks the rules.
+    """
+    before = policy.num_idle
+    slots = method(count)
+    num_left = before - policy.num_idle
+    if not (least <= len(slots) <= count and len(slots) == num_left):
+        raise RuntimeError(
+            f"{method.__qualname__}({count}) returned {len(slots)} slots, and {num_left} are idle no longer: it "
+            f"must return {least} to {count} idle slots and remove() exactly those"
+        )
+    return slots
 
 
 class Fifo(Policy):

@@ -179,6 +179,11 @@ class SlotTable:
             return np.zeros(len(slots), np.int64)
         return (self._first_choices[slots] + self.num_seen[slots]) % self.unit.num_choices
 
+    def whole_by_arrival(self) -> np.ndarray:
+        """Return the slots of the whole units, the earliest first, int64."""
+        whole = np.flatnonzero(self.num_seen >= 0)
+        return whole[np.argsort(self.arrivals[whole], kind="stable")]
+
     def copy_of_contents(self) -> tuple[np.ndarray, ...]:
         """Return copies of the arrays that `Contents` needs, num_seen first.
 

@@ -19,7 +19,7 @@ from penstock.learner.feed.feed import Feed
 from penstock.learner.ladder.samples import chunks, full_reservoir
 from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import RelativeL2, TotalLoss
-from penstock.learner.models.points.branch_trunk import BranchTrunk
+from penstock.learner.models.points.pooled.branch_trunk import BranchTrunk
 from penstock.learner.normalization import Normalization
 from penstock.learner.optimization import Optimization
 from penstock.learner.settings import Settings, StopAfter

@@ -671,3 +671,20 @@ def test_a_stream_that_ends_before_ten_simulations_is_trained_on(monkeypatch):
     assert not buffer.wait_for_watermark(0.0)
     buffer.end_of_stream()
     assert buffer.wait_for_watermark(0.0) and buffer.draw(2, 0.0) is not None
+
+
+def test_the_earliest_samples_up_to_the_watermark_can_be_looked_at_without_a_draw():
+    buffer = Buffer(LAYOUT, Reservoir(), capacity=8, watermark=6, seed=0)
+    put(buffer, 0, 8)
+    before = buffer.contents()
+    assert buffer.earliest(4)["targets"][:, 0, 0].tolist() == [0, 1, 2, 3]
+    assert buffer.earliest(100)["scalars"][:, 0].tolist() == [0, 1, 2, 3, 4, 5]
+    assert buffer.num_drawn == 0 and np.array_equal(buffer.contents().num_seen, before.num_seen)
+
+
+def test_of_pairs_the_earliest_units_give_one_row_each_at_all_steps():
+    buffer = Buffer(LAYOUT, Reservoir(), capacity=16, watermark=12, seed=0, unit=Pairs(4))
+    for step in range(4):
+        arrays, simulations, steps = rows(0, 4)
+        buffer.put_now({name: values + 10 * step for name, values in arrays.items()}, simulations, steps + step)
+    assert buffer.earliest(9)["targets"][:, 0, 0].tolist() == [10, 21, 32]  # what comes after steps 0, 1 and 2

@@ -6,7 +6,7 @@ import torch
 
 from penstock.geometry import Mesh, Points
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.points.mesh_graph_net import MeshGraphNet
+from penstock.learner.models.points.graphs.mesh_graph_net import MeshGraphNet
 
 CLOUD = Points(40, 2, max_edges=60)
 

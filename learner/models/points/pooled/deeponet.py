@@ -8,18 +8,15 @@ Axes:  B batch (1 where all samples share it), P points, C channels, S scalars, 
 from __future__ import annotations
 
 import itertools
-from math import prod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from penstock.geometry import Geometry, Grid, Mesh, Points
-from penstock.layout import Block, Layout
+from penstock.geometry import Grid, Mesh, Points
+from penstock.layout import Layout
 from penstock.learner.models.options import require_positive
-from penstock.learner.models.points.sites import Sites, net
-
-NEEDS = "deeponet: needs all outputs on one geometry, no scalars among them, and an input"
+from penstock.learner.models.points.pooled.branch_inputs import BranchInputs, trunk_sites
 
 
 class DeepONet(nn.Module):
@@ -56,19 +53,10 @@ class DeepONet(nn.Module):
     def __init__(self, layout: Layout, *, width: int = 128, latent: int = 128, layers: int = 3, modified: bool = False):
         super().__init__()
         require_positive("deeponet", width=width, latent=latent, layers=layers)
-        if len(layout.output_blocks) != 1 or layout.output_blocks[0].on is None:
-            raise ValueError(NEEDS)
-        (outputs,) = layout.output_blocks
         self.layout, self.latent = layout, latent
-        self.sensors = [block for block in layout.input_blocks if block.on is None or not block.on.travelling]
-        self.pools = nn.ModuleDict()
-        for number, (geometry, block) in enumerate(self._brought_along()):
-            num_fields = 0 if block is None else block.shape[0]
-            self.pools[str(number)] = net(geometry.dimension + num_fields, width, width)
-        num_inputs = sum(prod(block.shape) for block in self.sensors) + width * len(self.pools)
-        if num_inputs == 0:
-            raise ValueError(NEEDS)
-        starts = num_inputs, outputs.on.dimension
+        self.seen = BranchInputs(layout, width, "deeponet")
+        (outputs,) = layout.output_blocks
+        starts = self.seen.size, outputs.on.dimension
         self.nets = nn.ModuleList(_layers(start, *[width] * layers, outputs.shape[0] * latent) for start in starts)
         self.gates = nn.ModuleList(nn.Linear(start, width) for start in starts if modified)
         self.offset = nn.Parameter(torch.zeros(outputs.shape[0]))
@@ -83,27 +71,10 @@ class DeepONet(nn.Module):
         Returns:
             The outputs, [B, C, *].
         """
-        geometry = self.layout.output_blocks[0].on
-        sites = Sites.of(geometry, self.layout, arrays)
-        seen_BC = torch.cat(self._seen(arrays), dim=1)
-        points_BPd = sites.points if geometry.travelling else sites.points[:1]  # where all share them, one trunk serves
-        branch, trunk = self._both(seen_BC[:, None], points_BPd)
+        sites, places_BPd = trunk_sites(self.layout, arrays)
+        branch, trunk = self._both(self.seen(arrays)[:, None], places_BPd)
         terms = (branch * F.gelu(trunk)).unflatten(-1, (-1, self.latent))
         return sites.fields(terms.sum(dim=-1) + self.offset)
-
-    def _seen(self, arrays: dict[str, Tensor]) -> list[Tensor]:
-        """What the branch sees, each [B, C]."""
-        seen = [arrays[block.name].flatten(1) for block in self.sensors]
-        for (geometry, block), pool in zip(self._brought_along(), self.pools.values(), strict=True):
-            sites = Sites.of(geometry, self.layout, arrays)
-            fields = [] if block is None else [sites.rows(arrays[block.name])]
-            seen.append(sites.mean(pool(torch.cat([sites.points, *fields], dim=2))))
-        return seen
-
-    def _brought_along(self) -> list[tuple[Geometry, Block | None]]:
-        """The geometries that each sample brings along, with the input fields there."""
-        inputs = {block.on: block for block in self.layout.input_blocks}
-        return [(geometry, inputs.get(geometry)) for geometry in self.layout.geometries if geometry.travelling]
 
     def _both(self, branch: Tensor, trunk: Tensor) -> tuple[Tensor, Tensor]:
         """What becomes of branch and trunk, [B, 1 or P, C K] and [B, P, C K]."""

@@ -4,7 +4,7 @@ import torch
 
 from penstock.geometry import Points
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.points.pointnet import PointNet
+from penstock.learner.models.points.pooled.pointnet import PointNet
 
 CLOUD = Points(100, 2)
 LAYOUT = Layout((FieldSpec(name="a", on=CLOUD),), (FieldSpec(name="u", on=CLOUD),))

@@ -8,7 +8,7 @@ from torch import nn
 from penstock.geometry import Grid, Points
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.models import MODELS
-from penstock.learner.models.points.transolver import PhysicsAttention, Transolver
+from penstock.learner.models.points.attention.transolver import PhysicsAttention, Transolver
 
 CLOUD = Points(1000, 2)
 

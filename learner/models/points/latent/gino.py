@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from penstock.layout import Layout
 from penstock.learner.models.grids.spectral import SpectralConvolution, fourier_bases
 from penstock.learner.models.options import require_positive
-from penstock.learner.models.points.latent_grid import GridKernel, LatentGrid
+from penstock.learner.models.points.latent.latent_grid import GridKernel, LatentGrid, checked_resolution
 from penstock.learner.models.points.sites import PointModel, Sites, net
 
+RESOLUTION = 32, 16  # in two dimensions, in three
 RADIUS = 1.5  # of the kernels, in cells: the 3 cells along each axis around a point
 
 
@@ -34,7 +35,7 @@ class GINO(PointModel):
         layout: layout of batches.
         width: number of channels inside, at least 1. Good values: 24 to 64.
         resolution: cells along the longest edge of the box, at least 4: about as many as the points' distance asks for.
-            Good values: 16 to 64.
+            Good values: 16 to 64. None for 32, or 16 in three dimensions.
         modes: number of Fourier modes kept along each axis, at least 1; half an axis' cells where there are fewer.
             Good values: 8 to 16.
         layers: number of Fourier layers, at least 1. Good value: 4.
@@ -50,7 +51,7 @@ class GINO(PointModel):
         layout: Layout,
         *,
         width: int = 32,
-        resolution: int = 32,
+        resolution: int | None = None,
         modes: int = 12,
         layers: int = 4,
         hidden: int = 32,
@@ -58,8 +59,7 @@ class GINO(PointModel):
         super().__init__(layout, "gino")
         require_positive("gino", width=width, modes=modes, layers=layers, hidden=hidden)
         (geometry,) = layout.geometries
-        if resolution < 4 or geometry.dimension > 3:
-            raise ValueError(f"gino: resolution must be at least 4, not {resolution}, in at most 3 dimensions")
+        resolution = checked_resolution("gino", resolution, geometry, RESOLUTION)
         self.lift = net(self.num_inputs, 2 * width, width)
         self.grid = LatentGrid(geometry, resolution, RADIUS)
         self.modes = tuple(max(1, min(modes, size // 2)) for size in self.grid.shape)

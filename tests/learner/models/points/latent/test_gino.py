@@ -7,8 +7,8 @@ from torch import nn
 
 from penstock.geometry import Grid, Points
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.points.gino import GINO
-from penstock.learner.models.points.latent_grid import GridKernel, LatentGrid
+from penstock.learner.models.points.latent.gino import GINO
+from penstock.learner.models.points.latent.latent_grid import GridKernel, LatentGrid
 
 CLOUD = Points(50, 2, extent=(2.0, 1.0))
 

@@ -7,7 +7,7 @@ from torch.nn.functional import gelu
 
 from penstock.geometry import Grid, Mesh, Points
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.points.deeponet import DeepONet
+from penstock.learner.models.points.pooled.deeponet import DeepONet
 from penstock.learner.normalization import Normalization
 from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.learner.surrogate import Surrogate
@@ -67,7 +67,7 @@ def test_sensors_on_a_grid_give_outputs_at_any_points():
     torch.manual_seed(0)
     layout = layout_of(SENSORS, CLOUD)
     model, arrays = DeepONet(layout, width=8, latent=4), free_samples(layout, 2, CPU)
-    model.pools.requires_grad_(False)
+    model.seen.pools.requires_grad_(False)
     assert predicted(model, layout, arrays).shape == (2, 1, 30)
     fields = [name for name in arrays if arrays[name].shape[-1] == 6]
     other = arrays | {name: 2 * arrays[name] for name in fields}

@@ -5,7 +5,7 @@ import torch
 
 from penstock.geometry import Grid, Points
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.points.gnot import GNOT, LinearAttention
+from penstock.learner.models.points.attention.gnot import GNOT, LinearAttention
 from penstock.learner.normalization import Normalization
 from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.learner.surrogate import Surrogate

@@ -1,0 +1,6 @@
+"""Operators by messages along the edges of graphs."""
+
+from penstock.learner.models.points.graphs.mesh_graph_net import MeshGraphNet
+from penstock.learner.models.points.graphs.rigno import RIGNO
+
+GRAPHS: dict[str, type] = {"mesh_graph_net": MeshGraphNet, "rigno": RIGNO}
