@@ -16,7 +16,7 @@ from penstock.learner.buffers.units import Pairs, Trajectories
 from penstock.learner.checkpoints import checkpoint
 from penstock.learner.feed.feed import Feed
 from penstock.learner.losses.losses import LOSSES, TotalLoss
-from penstock.learner.models.grids.fno import FNO
+from penstock.learner.models.grids.fourier.fno import FNO
 from penstock.learner.normalization import Normalization
 from penstock.learner.optimization import Optimization
 from penstock.learner.schedules import Schedule

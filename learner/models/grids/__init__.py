@@ -1,1 +1,17 @@
-"""Neural operators whose fields sit on one grid of one to three axes."""
+"""Neural operators whose fields sit on one grid of one to three axes, by name."""
+
+from penstock.learner.models.grids.attention.galerkin import Galerkin
+from penstock.learner.models.grids.convolutional.mgno import MgNO
+from penstock.learner.models.grids.convolutional.unet import UNet
+from penstock.learner.models.grids.fourier.ffno import FFNO
+from penstock.learner.models.grids.fourier.fno import FNO
+from penstock.learner.models.grids.fourier.uno import UNO
+
+ON_GRIDS: dict[str, type] = {
+    "ffno": FFNO,
+    "fno": FNO,
+    "galerkin": Galerkin,
+    "mgno": MgNO,
+    "unet": UNet,
+    "uno": UNO,
+}

@@ -22,7 +22,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from penstock.learner.models.grids.spectral_weights import FACTORED, Dense
+from penstock.learner.models.grids.fourier.spectral_weights import FACTORED, Dense
 
 MODES = 12  # along an axis, by default
 Bases = list[tuple[Tensor, Tensor]]
