@@ -1,6 +1,7 @@
 """Neural operators whose fields sit on one grid of one to three axes, by name."""
 
 from penstock.learner.models.grids.attention.galerkin import Galerkin
+from penstock.learner.models.grids.convolutional.lsm import LSM
 from penstock.learner.models.grids.convolutional.mgno import MgNO
 from penstock.learner.models.grids.convolutional.unet import UNet
 from penstock.learner.models.grids.fourier.ffno import FFNO
@@ -11,6 +12,7 @@ ON_GRIDS: dict[str, type] = {
     "ffno": FFNO,
     "fno": FNO,
     "galerkin": Galerkin,
+    "lsm": LSM,
     "mgno": MgNO,
     "unet": UNet,
     "uno": UNO,

@@ -10,7 +10,11 @@ from penstock.layout import FieldSpec, Layout
 from penstock.learner.models import MODELS
 
 NAMES = [name for name, cls in MODELS.items() if cls.__module__.startswith("penstock.learner.models.grids.")]
-BY_CELLS = {"mgno", "unet"}  # their kernels reach a number of cells, so a finer grid means another operator, by design
+BY_CELLS = {
+    "lsm",
+    "mgno",
+    "unet",
+}  # their kernels reach a number of cells, so a finer grid means another operator, by design
 SMALL = {"width": 8, "layers": 2}
 GRIDS = {
     "one axis": Grid((33,)),
