@@ -2,8 +2,8 @@
 
 The source is Wu et al., ICML 2023, arXiv 2301.12664.
 
-Axes:  B batch, C channels, S scalars, *grid = X, Y, Z the axes of the fields' grid, P patches, Q points of a patch,
-T tokens, H heads, D channels of a head.
+Axes:  B batch, C channels, S scalars, *grid = X, Y, Z the axes of the fields' grid, P patches of all samples, Q points
+of a patch, T tokens, H heads, D channels of a head.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from penstock.learner.models.options import require_positive
 from penstock.learner.models.parameters import normal
 
 LEVELS = 5  # by default
-POOLING = (F.max_pool1d, F.max_pool2d, F.max_pool3d)
 LINEAR = ("linear", "bilinear", "trilinear")
 
 
@@ -95,19 +94,24 @@ class LSM(LiftedModel):
     def on_grid(self, x_GBC: Tensor, like: Tensor) -> Tensor:
         """See `LiftedModel.on_grid`."""
         x = channels_first(x_GBC)
-        num_axes = x.dim() - 2
         levels = []
         for level, convolutions in enumerate(self.down):
             if level:
-                stride = self.strides[level - 1]
-                x = POOLING[num_axes - 1](x, stride, stride, ceil_mode=True)
+                x = maxima(x, self.strides[level - 1])
             x = convolutions(x)
             levels.append(x)
         *finer, x = (spectral(x) for spectral, x in zip(self.spectral, levels, strict=True))
         for skip, convolutions in reversed([*zip(finer, self.up, strict=True)]):
-            x = F.interpolate(x, size=skip.shape[2:], mode=LINEAR[num_axes - 1])
+            x = F.interpolate(x, size=skip.shape[2:], mode=LINEAR[x.dim() - 3])
             x = convolutions(torch.cat([skip, x], dim=1))
         return x.movedim((0, 1), (-2, -1))
+
+
+def maxima(x: Tensor, stride: Sequence[int]) -> Tensor:
+    """Return the maxima of blocks of `stride` points of [B, C, *grid]; the last may be smaller."""
+    if len(stride) == 1:  # an exported max_pool1d takes one size only
+        return F.max_pool2d(x[..., None], (*stride, 1), ceil_mode=True)[..., 0]
+    return (F.max_pool2d if len(stride) == 2 else F.max_pool3d)(x, stride, ceil_mode=True)
 
 
 def _convolutions(channels: Sequence[int], periodic: Sequence[bool]) -> nn.Sequential:
@@ -140,19 +144,18 @@ class SpectralBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block to [B, C, *grid]."""
         batch_size, channels, *grid = x.shape
-        into, is_inside, back = patches(grid, self.patch, x.device)
-        points_BPQC = x.flatten(2).transpose(1, 2).index_select(1, into.flatten()).unflatten(1, into.shape)
+        into, is_inside, back = patches(batch_size, grid, self.patch, x.device)
+        points_PQC = x.movedim(1, -1).reshape(-1, channels).index_select(0, into.flatten()).unflatten(0, into.shape)
 
-        k, v = (
-            each.transpose(2, 3) for each in self.keys_values(points_BPQC).unflatten(3, (2, self.heads, -1)).unbind(3)
-        )
-        scores_BPHTQ = (self.tokens @ k.transpose(3, 4)).masked_fill(~is_inside[:, None, None], -math.inf)
-        tokens_BPHTD = self.transition(self.tokens + scores_BPHTQ.softmax(dim=4) @ v)
+        keys_values = self.keys_values(points_PQC).unflatten(2, (2, self.heads, -1))
+        k_PHQD, v_PHQD = (each.transpose(1, 2) for each in keys_values.unbind(2))
+        scores_PHTQ = (self.tokens @ k_PHQD.transpose(2, 3)).masked_fill(~is_inside[:, None, None], -math.inf)
+        tokens_PHTD = self.transition(self.tokens + scores_PHTQ.softmax(dim=3) @ v_PHQD)
 
-        q = self.queries(points_BPQC).unflatten(3, (self.heads, -1)).transpose(2, 3)
-        shares_BPHQT = (q @ tokens_BPHTD.transpose(3, 4)).softmax(dim=4)
-        points_BPQC = points_BPQC + (shares_BPHQT @ tokens_BPHTD).transpose(2, 3).flatten(3)
-        return points_BPQC.flatten(1, 2).index_select(1, back).transpose(1, 2).reshape(batch_size, channels, *grid)
+        q_PHQD = self.queries(points_PQC).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        shares_PHQT = (q_PHQD @ tokens_PHTD.transpose(2, 3)).softmax(dim=3)
+        points_PQC = points_PQC + (shares_PHQT @ tokens_PHTD).transpose(1, 2).flatten(2)
+        return points_PQC.flatten(0, 1).index_select(0, back).reshape(batch_size, *grid, channels).movedim(-1, 1)
 
     def transition(self, tokens: Tensor) -> Tensor:
         """Pass each channel of tokens [..., H, T, D] through a Fourier series of one number, beside itself."""
@@ -163,30 +166,38 @@ class SpectralBlock(nn.Module):
         return tokens + (waves * coefficients_HDK[:, None]).sum(dim=-1)
 
 
-def patches(grid: Sequence[int], size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Return which points of a grid lie in which patch.
+def patches(batch_size: int, grid: Sequence[int], size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which points of samples on a grid lie in which patch.
 
-    Indices take the place of padding and slicing, which would leave a guard in an exported program.
+    Indices take the place of padding and slicing, which would leave a guard in an exported program. So would an axis
+    for the patches of a sample, where there is one patch.
 
     Args:
+        batch_size: number of samples.
         grid: points along each axis.
         size: cells of a patch along each axis.
         device: device of the result.
 
     Returns:
-        The point [P, Q] of each place in each patch, of all points in the order of the grid; whether that place is
-        inside the grid [P, Q], where a place outside repeats the last point; and the place of each point, of all
-        places.
+        The point [B P, Q] at each place of each patch, of all points in the order [B, *grid]; whether that place is
+        inside the grid [B P, Q], where a place outside repeats the last point; and the place of each point [B *grid].
     """
-    num_axes, into, inside, patch, place = len(grid), 0, True, 0, 0
-    for axis, num_points in enumerate(grid):
-        num_patches = (num_points + size - 1) // size
-        shape = [1] * (2 * num_axes)
-        shape[axis], shape[num_axes + axis] = num_patches, size
-        points = torch.arange(num_patches * size, device=device).reshape(shape)
-        into = into * num_points + points.clamp_max(num_points - 1)
-        inside = inside & (points < num_points)
-        points = torch.arange(num_points, device=device).reshape([-1 if a == axis else 1 for a in range(num_axes)])
-        patch, place = patch * num_patches + points // size, place * size + points % size
-    into, inside = (each.flatten(0, num_axes - 1).flatten(1) for each in (into, inside))
-    return into, inside, (patch * size**num_axes + place).flatten()
+    numbers = [(num_points + size - 1) // size for num_points in grid]
+    num_places = size ** len(grid)
+    place = torch.arange(batch_size * math.prod(numbers) * num_places, device=device).reshape(-1, num_places)
+    patch, place = place // num_places, place % num_places
+    into, is_inside, stride = 0, torch.ones_like(place, dtype=torch.bool), 1
+    for num_points, number in reversed([*zip(grid, numbers, strict=True)]):
+        along_axis = patch % number * size + place % size
+        patch, place = patch // number, place // size
+        is_inside = is_inside & (along_axis < num_points)
+        into, stride = into + stride * along_axis.clamp_max(num_points - 1), stride * num_points
+    into = into + stride * patch
+
+    point = torch.arange(batch_size * math.prod(grid), device=device)
+    back, patch_stride, place_stride = 0, num_places, 1
+    for num_points, number in reversed([*zip(grid, numbers, strict=True)]):
+        along_axis, point = point % num_points, point // num_points
+        back = back + patch_stride * (along_axis // size) + place_stride * (along_axis % size)
+        patch_stride, place_stride = patch_stride * number, place_stride * size
+    return into, is_inside, back + patch_stride * point

@@ -29,11 +29,11 @@ def test_the_number_of_parameters_is_that_of_wu_et_al(width, published):
 
 def test_every_point_is_in_one_patch_and_comes_back():
     grid = (5, 3, 7)
-    into, inside, back = patches(grid, 3, torch.device("cpu"))
-    points = np.arange(np.prod(grid)).reshape(grid)
+    into, inside, back = patches(2, grid, 3, torch.device("cpu"))
+    points = np.arange(2 * np.prod(grid)).reshape(2, *grid)
     expected = [
-        {*points[3 * i : 3 * i + 3, 3 * j : 3 * j + 3, 3 * k : 3 * k + 3].flat}
-        for i, j, k in itertools.product(range(2), range(1), range(3))
+        {*points[b, 3 * i : 3 * i + 3, 3 * j : 3 * j + 3, 3 * k : 3 * k + 3].flat}
+        for b, i, j, k in itertools.product(range(2), range(2), range(1), range(3))
     ]
     assert [{*patch[mask].tolist()} for patch, mask in zip(into, inside, strict=True)] == expected
     assert inside.sum() == points.size and torch.equal(into.flatten()[back], torch.arange(points.size))
