@@ -8,6 +8,7 @@ SMALL = {
     "galerkin": {"width": 8, "layers": 1},
     "gino": {"width": 12, "resolution": 6, "modes": 2, "layers": 1, "hidden": 8},
     "gnot": {"width": 16, "heads": 2, "layers": 1},
+    "localno": {"width": 8, "modes": 3, "layers": 1},
     "lsm": {"width": 8},
     "mesh_graph_net": {"width": 12, "layers": 2},
     "mgno": {"width": 8, "layers": 1},

@@ -6,12 +6,14 @@ from penstock.learner.models.grids.convolutional.mgno import MgNO
 from penstock.learner.models.grids.convolutional.unet import UNet
 from penstock.learner.models.grids.fourier.ffno import FFNO
 from penstock.learner.models.grids.fourier.fno import FNO
+from penstock.learner.models.grids.fourier.localno import LocalNO
 from penstock.learner.models.grids.fourier.uno import UNO
 
 ON_GRIDS: dict[str, type] = {
     "ffno": FFNO,
     "fno": FNO,
     "galerkin": Galerkin,
+    "localno": LocalNO,
     "lsm": LSM,
     "mgno": MgNO,
     "unet": UNet,

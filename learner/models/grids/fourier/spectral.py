@@ -85,7 +85,7 @@ class SpectralConvolution(nn.Module):
 
         coefficients = x_GBC
         for axis, num_points in enumerate(grid):
-            coefficients = _along_axis(bases[axis][0], coefficients.reshape(before[axis], num_points, -1))
+            coefficients = along_axis(bases[axis][0], coefficients.reshape(before[axis], num_points, -1))
 
         # From products of cosines and sines to complex coefficients: [2^d, M, B C], then modes first.
         cos_sin_first = [2 * a for a in range(d)] + [2 * a + 1 for a in range(d)] + [2 * d]
@@ -102,7 +102,7 @@ class SpectralConvolution(nn.Module):
         values = products.permute(interleaved)
 
         for axis in reversed(range(d)):
-            values = _along_axis(bases[axis][1], values.reshape(before[axis], 2 * modes[axis], -1))
+            values = along_axis(bases[axis][1], values.reshape(before[axis], 2 * modes[axis], -1))
         return values.reshape(*(synthesis.shape[0] for _, synthesis in bases), batch_size, -1)
 
 
@@ -209,11 +209,11 @@ def resampled(x_GBC: Tensor, grid_out: Sequence[int]) -> Tensor:
     values = x_GBC
     for axis, num_points in enumerate(grid):
         matrix = interpolation(num_points, grid_out[axis], values)
-        values = _along_axis(matrix, values.reshape(prod(grid_out[:axis]), num_points, -1))
+        values = along_axis(matrix, values.reshape(prod(grid_out[:axis]), num_points, -1))
     return values.reshape(*grid_out, batch_size, width)
 
 
-def _along_axis(matrix: Tensor, values: Tensor) -> Tensor:
+def along_axis(matrix: Tensor, values: Tensor) -> Tensor:
     """Multiply a matrix [m, n] by every [n, ...] of values [p, n, ...]."""
     return torch.bmm(matrix.expand(values.shape[0], -1, -1), values)
 
