@@ -2,6 +2,8 @@
 
 SMALL = {
     "branch_trunk": {"width": 32, "latent": 16, "layers": 2},
+    "codano": {"width": 4, "modes": 2, "layers": 1},
+    "cvit": {"width": 8, "heads": 2, "layers": 1, "patch": 3},
     "deeponet": {"width": 32, "latent": 16, "layers": 2},
     "ffno": {"width": 8, "modes": 3, "layers": 1},
     "fno": {"width": 8, "modes": 3, "layers": 1},

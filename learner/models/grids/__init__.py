@@ -1,5 +1,7 @@
 """Neural operators whose fields sit on one grid of one to three axes, by name."""
 
+from penstock.learner.models.grids.attention.codano import CoDANO
+from penstock.learner.models.grids.attention.cvit import CViT
 from penstock.learner.models.grids.attention.galerkin import Galerkin
 from penstock.learner.models.grids.convolutional.lsm import LSM
 from penstock.learner.models.grids.convolutional.mgno import MgNO
@@ -10,6 +12,8 @@ from penstock.learner.models.grids.fourier.localno import LocalNO
 from penstock.learner.models.grids.fourier.uno import UNO
 
 ON_GRIDS: dict[str, type] = {
+    "codano": CoDANO,
+    "cvit": CViT,
     "ffno": FFNO,
     "fno": FNO,
     "galerkin": Galerkin,
