@@ -16,6 +16,7 @@ SMALL = {
     "mgno": {"width": 8, "layers": 1},
     "mlp": {"hidden": (16,)},
     "pointnet": {"width": 4},
+    "t1": {"width": 8, "modes": 5, "layers": 1},
     "transolver": {"width": 24, "heads": 2, "layers": 1, "slices": 6},
     "unet": {"width": 8},
     "uno": {"width": 8},

@@ -9,6 +9,7 @@ from penstock.learner.models.grids.convolutional.unet import UNet
 from penstock.learner.models.grids.fourier.ffno import FFNO
 from penstock.learner.models.grids.fourier.fno import FNO
 from penstock.learner.models.grids.fourier.localno import LocalNO
+from penstock.learner.models.grids.fourier.t1 import T1
 from penstock.learner.models.grids.fourier.uno import UNO
 
 ON_GRIDS: dict[str, type] = {
@@ -20,6 +21,7 @@ ON_GRIDS: dict[str, type] = {
     "localno": LocalNO,
     "lsm": LSM,
     "mgno": MgNO,
+    "t1": T1,
     "unet": UNet,
     "uno": UNO,
 }

@@ -142,5 +142,5 @@ class Attention(nn.Module):
         q_BHND = self.queries(x_BNC).unflatten(2, (self.heads, -1)).transpose(1, 2)
         keys_values = self.keys_values(context_BTC).unflatten(2, (2, self.heads, -1)).transpose(1, 3)
         k_BHTD, v_BHTD = keys_values.unbind(2)
-        q_BHND = q_BHND.expand(len(k_BHTD), -1, -1, -1)
+        q_BHND = q_BHND.expand(k_BHTD.shape[0], -1, -1, -1)  # len() would fix the batch of an exported program
         return self.join(F.scaled_dot_product_attention(q_BHND, k_BHTD, v_BHTD).transpose(1, 2).flatten(2))
