@@ -64,7 +64,8 @@ def test_where_none_of_ours_will_do_a_model_of_ones_own_is_asked_for():
     assert refused_geometry("mine", nn.Identity, layout) is None  # it is taken to know what it does
 
 
-SLOW_TO_TRACE = {"uno"}  # its layers on five pairs of grids take torch.export 20 to 40 s
+# torch.export takes 20 to 40 s for layers on five pairs of grids, and 10 s for many convolutions of symbolic sizes
+SLOW_TO_TRACE = {"codano", "localno", "lsm", "uno"}
 
 ACCEPTED = [
     pytest.param(name, geometry, marks=[pytest.mark.slow] if name in SLOW_TO_TRACE else [])
