@@ -155,7 +155,14 @@ class CodomainLayer(nn.Module):
         return z_GBC + y_GBC
 
     def attended(self, qkv_GBC: Tensor) -> Tensor:
-        """Return what tokens see of each other [*grid, B T, C], from their q, k and v side by side."""
+        """Return what tokens see of each other.
+
+        Args:
+            qkv_GBC: q, k and v of every token side by side, [*grid, B T, 3 C].
+
+        Returns:
+            [*grid, B T, C].
+        """
         *grid, _, width = qkv_GBC.shape
         qkv = qkv_GBC.reshape(prod(grid), -1, self.num_tokens, 3, self.heads, width // (3 * self.heads))
         q_NBTHD, k_NBTHD, v_NBTHD = qkv.unbind(3)

@@ -108,14 +108,27 @@ class LSM(LiftedModel):
 
 
 def maxima(x: Tensor, stride: Sequence[int]) -> Tensor:
-    """Return the maxima of blocks of `stride` points of [B, C, *grid]; the last may be smaller."""
+    """Return the maxima of blocks of points; the last along an axis may be smaller.
+
+    Args:
+        x: activations [B, C, *grid].
+        stride: points of a block along each axis.
+
+    Returns:
+        [B, C, *coarse].
+    """
     if len(stride) == 1:  # an exported max_pool1d takes one size only
         return F.max_pool2d(x[..., None], (*stride, 1), ceil_mode=True)[..., 0]
     return (F.max_pool2d if len(stride) == 2 else F.max_pool3d)(x, stride, ceil_mode=True)
 
 
 def _convolutions(channels: Sequence[int], periodic: Sequence[bool]) -> nn.Sequential:
-    """Convolutions through numbers of channels, each with a norm of the sample and ReLU."""
+    """Convolutions, each with a norm of the sample and ReLU.
+
+    Args:
+        channels: numbers of channels, from the first one's inputs to the last one's outputs.
+        periodic: whether each axis is periodic.
+    """
     parts = []
     for before, after in itertools.pairwise(channels):
         parts += [Convolution(before, after, periodic, bias=False), nn.GroupNorm(1, after), nn.ReLU()]
@@ -158,7 +171,7 @@ class SpectralBlock(nn.Module):
         return points_PQC.flatten(0, 1).index_select(0, back).reshape(batch_size, *grid, channels).movedim(-1, 1)
 
     def transition(self, tokens: Tensor) -> Tensor:
-        """Pass each channel of tokens [..., H, T, D] through a Fourier series of one number, beside itself."""
+        """Add to each channel of tokens [..., H, T, D] a Fourier series of it."""
         bases = (self.coefficients.shape[1] + 1) // 2
         phases = math.pi / bases * torch.arange(bases, device=tokens.device) * tokens[..., None]
         waves = torch.cat([phases[..., 1:].sin(), phases.cos()], dim=-1)
