@@ -1,4 +1,4 @@
-"""The latent spectral model: a U-Net whose patches pass through a few latent tokens.
+"""The latent spectral model: a U-Net whose patches pass through latent tokens.
 
 The source is Wu et al., ICML 2023, arXiv 2301.12664.
 
