@@ -9,17 +9,11 @@ import torch
 
 from penstock.geometry import Geometry
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.grids.ffno import FFNO
-from penstock.learner.models.grids.fno import FNO
-from penstock.learner.models.grids.galerkin import Galerkin
-from penstock.learner.models.grids.mgno import MgNO
-from penstock.learner.models.grids.unet import UNet
-from penstock.learner.models.grids.uno import UNO
+from penstock.learner.models.grids import ON_GRIDS
 from penstock.learner.models.mlp import MLP
 from penstock.learner.models.neuralop import NeuralOp
 from penstock.learner.models.points import AT_POINTS
 
-ON_GRIDS = {"ffno": FFNO, "fno": FNO, "galerkin": Galerkin, "mgno": MgNO, "unet": UNet, "uno": UNO}
 MODELS: dict[str, type] = dict(sorted({"mlp": MLP, "neuralop": NeuralOp, **ON_GRIDS, **AT_POINTS}.items()))
 
 

@@ -15,7 +15,7 @@ from penstock.errors import PenstockError
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.losses.losses import MSE, TotalLoss
-from penstock.learner.models.grids.fno import FNO
+from penstock.learner.models.grids.fourier.fno import FNO
 from penstock.learner.normalization import Normalization, RunningMoments
 from penstock.learner.optimization import Optimization
 from penstock.learner.optimizers.muon import Muon

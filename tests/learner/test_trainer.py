@@ -18,7 +18,7 @@ from penstock.learner.checkpoints import checkpoint
 from penstock.learner.checkpoints.writer import Writer
 from penstock.learner.feed.feed import Feed
 from penstock.learner.losses.losses import LOSSES, TotalLoss
-from penstock.learner.models.grids.fno import FNO
+from penstock.learner.models.grids.fourier.fno import FNO
 from penstock.learner.normalization import Normalization
 from penstock.learner.optimization import Optimization
 from penstock.learner.schedules import Schedule

@@ -11,7 +11,7 @@ import pytest
 from penstock.errors import PenstockError
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.grids.fno import FNO
+from penstock.learner.models.grids.fourier.fno import FNO
 from penstock.registry import build, load_class, read_source, summary_of
 from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.problems import PROBLEMS

@@ -2,6 +2,8 @@
 
 SMALL = {
     "branch_trunk": {"width": 32, "latent": 16, "layers": 2},
+    "codano": {"width": 4, "modes": 2, "layers": 1},
+    "cvit": {"width": 8, "heads": 2, "layers": 1, "patch": 3},
     "deeponet": {"width": 32, "latent": 16, "layers": 2},
     "ffno": {"width": 8, "modes": 3, "layers": 1},
     "fno": {"width": 8, "modes": 3, "layers": 1},
@@ -10,6 +12,8 @@ SMALL = {
     "geo_fno": {"width": 12, "resolution": 6, "modes": 3, "layers": 1},
     "gino": {"width": 12, "resolution": 6, "modes": 2, "layers": 1, "hidden": 8},
     "gnot": {"width": 16, "heads": 2, "layers": 1},
+    "localno": {"width": 8, "modes": 3, "layers": 1},
+    "lsm": {"width": 8},
     "mesh_graph_net": {"width": 12, "layers": 2},
     "mgno": {"width": 8, "layers": 1},
     "mlp": {"hidden": (16,)},
@@ -17,6 +21,7 @@ SMALL = {
     "pod_deeponet": {"width": 16, "latent": 8, "layers": 2},
     "pointnet": {"width": 4},
     "rigno": {"width": 12, "resolution": 4, "layers": 1},
+    "t1": {"width": 8, "modes": 5, "layers": 1},
     "transolver": {"width": 24, "heads": 2, "layers": 1, "slices": 6},
     "unet": {"width": 8},
     "upt": {"width": 16, "resolution": 4, "tokens": 6, "heads": 2, "layers": 1},

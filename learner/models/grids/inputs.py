@@ -5,6 +5,7 @@ Axes:  B batch, C channels, S scalars, *grid = X, Y, Z the axes of the fields' g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -103,13 +104,17 @@ def cell_centres(grid: Sequence[int], like: Tensor) -> list[Tensor]:
     ]
 
 
-def with_coordinates(fields: Tensor, scalars: Tensor | None, weights: Tensor | None) -> list[Tensor]:
+def with_coordinates(
+    fields: Tensor, scalars: Tensor | None, weights: Tensor | None, on_circle: Sequence[bool] = ()
+) -> list[Tensor]:
     """Return the fields, scalars and mask, and the coordinates of all points.
 
     Args:
         fields: input fields [B, C, *grid].
         scalars: input scalars [B, S], if there are any.
         weights: quadrature weights [B, *grid] of a masked grid; 0 is outside the domain.
+        on_circle: for each axis, whether its coordinate is given by cosine and sine of a turn, which do not jump where
+            the axis wraps around; none where absent.
 
     Returns:
         Views and tensors [B, C, *grid], to be joined along C. Coordinates are in units of the domain's edge.
@@ -118,7 +123,11 @@ def with_coordinates(fields: Tensor, scalars: Tensor | None, weights: Tensor | N
     channels = with_mask(fields, weights)
     if scalars is not None:
         channels.insert(1, everywhere(scalars, grid))
-    return channels + [centres.expand(batch_size, 1, *grid) for centres in cell_centres(grid, fields)]
+    for axis, centres in enumerate(cell_centres(grid, fields)):
+        turn = 2 * math.pi * centres
+        coordinates = [turn.cos(), turn.sin()] if any(on_circle) and on_circle[axis] else [centres]
+        channels += [each.expand(batch_size, 1, *grid) for each in coordinates]
+    return channels
 
 
 def channels_last(channels: list[Tensor]) -> Tensor:

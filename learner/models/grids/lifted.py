@@ -21,6 +21,8 @@ class LiftedModel(nn.Module):
     resolution_free = (Grid,)
     lift: nn.Module
     project: nn.Module
+    on_circle: tuple[bool, ...] = ()
+    """Axes whose coordinate is given by cosine and sine, as `with_coordinates` has it."""
 
     def forward(self, fields: Tensor, scalars: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
         """Predict the outputs on the grid.
@@ -36,7 +38,7 @@ class LiftedModel(nn.Module):
         Raises:
             ValueError: an axis has too few points for the model's modes.
         """
-        x_GBC = self.lift(channels_last(with_coordinates(fields, scalars, weights)))
+        x_GBC = self.lift(channels_last(with_coordinates(fields, scalars, weights, self.on_circle)))
         return channels_first(self.project(self.on_grid(x_GBC, fields)))
 
     def on_grid(self, x_GBC: Tensor, like: Tensor) -> Tensor:

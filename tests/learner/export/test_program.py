@@ -13,7 +13,7 @@ from penstock.errors import PenstockError
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.export.files import export
-from penstock.learner.models.grids.fno import FNO
+from penstock.learner.models.grids.fourier.fno import FNO
 from penstock.learner.normalization import Normalization, RunningMoments
 from penstock.learner.surrogate import Surrogate
 

@@ -8,7 +8,7 @@ from torch import nn
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.losses.losses import RelativeL2, TotalLoss
-from penstock.learner.models.grids.fno import FNO
+from penstock.learner.models.grids.fourier.fno import FNO
 from penstock.learner.normalization import Normalization
 from penstock.learner.optimization import Optimization
 from penstock.learner.ranks.group import ALONE

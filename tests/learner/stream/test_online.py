@@ -14,7 +14,7 @@ from penstock.learner.buffers.policies import POLICIES
 from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import MSE, TotalLoss
-from penstock.learner.models.grids.fno import FNO
+from penstock.learner.models.grids.fourier.fno import FNO
 from penstock.learner.normalization import Normalization
 from penstock.learner.optimization import Optimization
 from penstock.learner.settings import Settings, StopAfter

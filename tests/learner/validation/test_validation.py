@@ -9,7 +9,7 @@ from torch import nn
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.grids.fno import FNO
+from penstock.learner.models.grids.fourier.fno import FNO
 from penstock.learner.normalization import Normalization
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penstock.layout import Layout
-from penstock.learner.models.grids.spectral import SpectralConvolution, fourier_bases
+from penstock.learner.models.grids.fourier.spectral import SpectralConvolution, fourier_bases
 from penstock.learner.models.options import require_positive
 from penstock.learner.models.points.latent.latent_grid import GridKernel, LatentGrid, checked_resolution
 from penstock.learner.models.points.sites import PointModel, Sites, net

@@ -31,7 +31,7 @@ def layout_on(grid, *scalars):
 def new_model(name, layout, **options):
     torch.manual_seed(0)
     known = inspect.signature(MODELS[name]).parameters
-    return MODELS[name](layout, **{key: value for key, value in SMALL.items() if key in known} | options)
+    return MODELS[name](layout, **{key: value for key, value in (SMALL | options).items() if key in known})
 
 
 def arguments(grid, batch_size, *, scalars=2, shape=None):
@@ -94,7 +94,7 @@ def test_state_is_of_plain_real_numbers_and_restores_a_model(name):
 def test_sizes_that_a_model_was_not_built_for(name):
     """All remainders of a division by 8 along either axis, in one model."""
     grid = Grid((32, 32))
-    model = new_model(name, layout_on(grid), **({"modes": 4} if name not in BY_CELLS else {}))
+    model = new_model(name, layout_on(grid), modes=4)
     for shape in ((32, 39), (33, 38), (34, 37), (35, 36), (67, 40)):
         assert model(**arguments(grid, 1, scalars=0, shape=shape)).shape == (1, 2, *shape)
 
@@ -103,7 +103,7 @@ def test_sizes_that_a_model_was_not_built_for(name):
 def test_a_finer_grid_gives_the_same_function_unless_kernels_reach_cells(name):
     """A band-limited field at the centres of 32 and of 96 cells."""
     grid = Grid((32, 32))
-    model = new_model(name, layout_on(grid), **({"modes": 4} if name not in BY_CELLS else {}))
+    model = new_model(name, layout_on(grid), modes=4)
 
     def fields(n):
         x = 2 * torch.pi * (torch.arange(n) + 0.5) / n

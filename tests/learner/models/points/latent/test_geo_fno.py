@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from penstock.geometry import Grid, Points
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.grids.spectral import fourier_bases
+from penstock.learner.models.grids.fourier.spectral import fourier_bases
 from penstock.learner.models.points.latent.geo_fno import GeoFNO, wave_products
 
 

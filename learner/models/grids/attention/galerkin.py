@@ -16,18 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penstock.layout import Layout
-from penstock.learner.models.grids.inputs import (
-    GridLayout,
-    cell_centres,
-)
-from penstock.learner.models.grids.lifted import LiftedModel
-from penstock.learner.models.grids.spectral import (
+from penstock.learner.models.grids.fourier.spectral import (
     SpectralConvolution,
     checked_modes,
     fourier_bases,
     require_points,
     resampled,
 )
+from penstock.learner.models.grids.inputs import (
+    GridLayout,
+    cell_centres,
+)
+from penstock.learner.models.grids.lifted import LiftedModel
 from penstock.learner.models.options import require_one_of, require_positive
 
 Attention = Literal["galerkin", "fourier"]

@@ -12,15 +12,15 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from penstock.layout import Layout
-from penstock.learner.models.grids.inputs import GridLayout
-from penstock.learner.models.grids.lifted import LiftedModel
-from penstock.learner.models.grids.spectral import (
+from penstock.learner.models.grids.fourier.spectral import (
     Bases,
     SpectralConvolution,
     checked_modes,
     fourier_bases,
     require_points,
 )
+from penstock.learner.models.grids.inputs import GridLayout
+from penstock.learner.models.grids.lifted import LiftedModel
 from penstock.learner.models.options import require_positive
 
 

@@ -6,7 +6,7 @@ import torch
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.grids.galerkin import Galerkin, TransformerLayer
+from penstock.learner.models.grids.attention.galerkin import Galerkin, TransformerLayer
 
 GRID = Grid((16, 12))
 LAYOUT = Layout((FieldSpec(name="a", on=GRID),), (FieldSpec(name="u", on=GRID),))

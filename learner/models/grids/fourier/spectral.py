@@ -22,7 +22,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from penstock.learner.models.grids.spectral_weights import FACTORED, Dense
+from penstock.learner.models.grids.fourier.spectral_weights import FACTORED, Dense
 
 MODES = 12  # along an axis, by default
 Bases = list[tuple[Tensor, Tensor]]
@@ -85,7 +85,7 @@ class SpectralConvolution(nn.Module):
 
         coefficients = x_GBC
         for axis, num_points in enumerate(grid):
-            coefficients = _along_axis(bases[axis][0], coefficients.reshape(before[axis], num_points, -1))
+            coefficients = along_axis(bases[axis][0], coefficients.reshape(before[axis], num_points, -1))
 
         # From products of cosines and sines to complex coefficients: [2^d, M, B C], then modes first.
         cos_sin_first = [2 * a for a in range(d)] + [2 * a + 1 for a in range(d)] + [2 * d]
@@ -102,23 +102,32 @@ class SpectralConvolution(nn.Module):
         values = products.permute(interleaved)
 
         for axis in reversed(range(d)):
-            values = _along_axis(bases[axis][1], values.reshape(before[axis], 2 * modes[axis], -1))
+            values = along_axis(bases[axis][1], values.reshape(before[axis], 2 * modes[axis], -1))
         return values.reshape(*(synthesis.shape[0] for _, synthesis in bases), batch_size, -1)
 
 
-def checked_modes(model: str, modes: int | Sequence[int] | None, grid: Sequence[int]) -> tuple[int, ...]:
+def checked_modes(
+    model: str,
+    modes: int | Sequence[int] | None,
+    grid: Sequence[int],
+    *,
+    default: int = MODES,
+    points_per_mode: int = 2,
+) -> tuple[int, ...]:
     """Return the number of modes along each axis of a grid.
 
     Args:
         model: name of the model, for messages.
-        modes: one number for all axes or one for each; None for MODES, or half the points of an axis with fewer.
+        modes: one number for all axes or one for each; None for `default`, or as many as an axis allows.
         grid: points along each axis.
+        default: number of modes along an axis.
+        points_per_mode: points of an axis that a mode needs: 2 for a Fourier mode, 1 for a cosine.
 
     Raises:
-        ValueError: they are not from 1 to half the points of their axis.
+        ValueError: an axis does not allow them.
     """
     if modes is None:
-        modes = [min(MODES, num_points // 2) for num_points in grid]
+        modes = [min(default, num_points // points_per_mode) for num_points in grid]
     given = list(modes) if isinstance(modes, Sequence) else [modes] * len(grid)
     if not all(isinstance(number, int) and not isinstance(number, bool) for number in given):
         raise ValueError(f"{model}: modes must be a whole number, or one for each axis of the grid, not {modes!r}")
@@ -130,29 +139,32 @@ def checked_modes(model: str, modes: int | Sequence[int] | None, grid: Sequence[
             raise ValueError(
                 f"{model}: axis {axis} of the grid {shape} has one point: leave it out of the fields' shapes"
             )
-        if not 1 <= number <= num_points // 2:
+        most = num_points // points_per_mode
+        if not 1 <= number <= most:
+            what = "the number of its points" if points_per_mode == 1 else "half its points"
             raise ValueError(
-                f"{model}: {number} modes along axis {axis} of the grid {shape}: choose from 1 to half its points, "
-                f"{num_points // 2}"
+                f"{model}: {number} modes along axis {axis} of the grid {shape}: choose from 1 to {what}, {most}"
             )
     return tuple(given)
 
 
-def require_points(model: str, grid: Sequence[int], modes: Sequence[int]) -> None:
-    """Raise unless a grid has two points for each mode.
+def require_points(model: str, grid: Sequence[int], modes: Sequence[int], *, points_per_mode: int = 2) -> None:
+    """Raise unless a grid has enough points for each mode.
 
     Args:
         model: name of the model, for messages.
         grid: points along each axis.
         modes: modes along each axis.
+        points_per_mode: points of an axis that a mode needs.
 
     Raises:
-        ValueError: an axis has fewer than 2 * modes points.
+        ValueError: an axis has fewer.
     """
     for axis, (num_points, number) in enumerate(zip(grid, modes, strict=True)):
-        if num_points < 2 * number:
+        least = points_per_mode * number
+        if num_points < least:
             raise ValueError(
-                f"{model}: {number} modes need at least {2 * number} points along axis {axis}, not {num_points}"
+                f"{model}: {number} modes need at least {least} points along axis {axis}, not {num_points}"
             )
 
 
@@ -211,11 +223,11 @@ def resampled(x_GBC: Tensor, grid_out: Sequence[int]) -> Tensor:
     values = x_GBC
     for axis, num_points in enumerate(grid):
         matrix = interpolation(num_points, grid_out[axis], values)
-        values = _along_axis(matrix, values.reshape(prod(grid_out[:axis]), num_points, -1))
+        values = along_axis(matrix, values.reshape(prod(grid_out[:axis]), num_points, -1))
     return values.reshape(*grid_out, batch_size, width)
 
 
-def _along_axis(matrix: Tensor, values: Tensor) -> Tensor:
+def along_axis(matrix: Tensor, values: Tensor) -> Tensor:
     """Multiply a matrix [m, n] by every [n, ...] of values [p, n, ...]."""
     return torch.bmm(matrix.expand(values.shape[0], -1, -1), values)
 

@@ -5,8 +5,8 @@ import torch
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.grids.convolution import halvings
-from penstock.learner.models.grids.unet import UNet
+from penstock.learner.models.grids.convolutional.convolution import halvings
+from penstock.learner.models.grids.convolutional.unet import UNet
 
 
 def layout_on(grid, *scalars):

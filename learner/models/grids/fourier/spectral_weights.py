@@ -12,8 +12,9 @@ import math
 from collections.abc import Sequence
 from math import prod
 
-import torch
 from torch import Tensor, nn
+
+from penstock.learner.models.parameters import normal
 
 
 class Dense(nn.Module):
@@ -26,7 +27,7 @@ class Dense(nn.Module):
 
     def __init__(self, shape: Sequence[int], deviation: float):
         super().__init__()
-        self.values = _normal([*_flat(shape)], deviation)
+        self.values = normal([*_flat(shape)], deviation)
 
     def forward(self) -> Tensor:
         return self.values
@@ -51,8 +52,8 @@ class Tucker(nn.Module):
         self.shape = tuple(_flat(shape))
         self.axes = [*range(1, len(shape) - 2), len(shape) - 1]
         ranks = self._ranks(shape, rank * prod(shape))
-        self.core = _normal(ranks, deviation)
-        self.factors = nn.ParameterList(_normal([shape[a], ranks[a]], ranks[a] ** -0.5) for a in self.axes)
+        self.core = normal(ranks, deviation)
+        self.factors = nn.ParameterList(normal([shape[a], ranks[a]], ranks[a] ** -0.5) for a in self.axes)
 
     def _ranks(self, shape: Sequence[int], most: float) -> list[int]:
         """The shape of the largest core with at most `most` parameters in all."""
@@ -85,7 +86,7 @@ class CP(nn.Module):
         self.shape = tuple(_flat(shape))
         terms = max(1, int(rank * prod(shape) / sum(shape)))
         entries = (deviation / math.sqrt(terms)) ** (1 / len(shape))
-        self.factors = nn.ParameterList(_normal([size, terms], entries) for size in shape)
+        self.factors = nn.ParameterList(normal([size, terms], entries) for size in shape)
 
     def forward(self) -> Tensor:
         wave_vectors, channels = _products([*self.factors][:-3]), _products([*self.factors][-3:])  # [K, R], [C 2 C, R]
@@ -105,10 +106,3 @@ def _products(factors: Sequence[Tensor]) -> Tensor:
     for factor in others:
         products = (products[:, None] * factor).flatten(0, 1)
     return products
-
-
-def _normal(shape: Sequence[int], deviation: float) -> nn.Parameter:
-    values = torch.empty(*shape)
-    if not values.is_meta:  # if it is, only the size counts, and drawing there makes torch import for 2 s
-        torch.randn(values.shape, out=values).mul_(deviation)
-    return nn.Parameter(values)

@@ -4,8 +4,8 @@ import torch
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.grids.ffno import FFNO, FactorisedLayer
-from penstock.learner.models.grids.spectral import fourier_bases
+from penstock.learner.models.grids.fourier.ffno import FFNO, FactorisedLayer
+from penstock.learner.models.grids.fourier.spectral import fourier_bases
 
 
 def layout_on(grid, *scalars):

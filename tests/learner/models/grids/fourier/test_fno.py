@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.grids.fno import FNO, FourierLayer
-from penstock.learner.models.grids.spectral import SpectralConvolution, fourier_bases
-from penstock.learner.models.grids.spectral_weights import CP, Tucker
+from penstock.learner.models.grids.fourier.fno import FNO, FourierLayer
+from penstock.learner.models.grids.fourier.spectral import SpectralConvolution, fourier_bases
+from penstock.learner.models.grids.fourier.spectral_weights import CP, Tucker
 from penstock.learner.normalization import Normalization
 from penstock.learner.rehearsal.rehearsal import try_export
 from penstock.learner.surrogate import Surrogate

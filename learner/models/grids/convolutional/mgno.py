@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from penstock.geometry import Grid
 from penstock.layout import Layout
-from penstock.learner.models.grids.convolution import Convolution, TransposedConvolution, halvings
+from penstock.learner.models.grids.convolutional.convolution import Convolution, TransposedConvolution, halvings
 from penstock.learner.models.grids.inputs import GridLayout, everywhere, with_mask
 from penstock.learner.models.options import require_positive
 

@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from penstock.layout import Layout
-from penstock.learner.models.grids.inputs import GridLayout
-from penstock.learner.models.grids.lifted import LiftedModel
-from penstock.learner.models.grids.spectral import (
+from penstock.learner.models.grids.fourier.spectral import (
     Bases,
     SpectralConvolution,
     checked_modes,
     fourier_bases,
     require_points,
 )
-from penstock.learner.models.grids.spectral_weights import FACTORED
+from penstock.learner.models.grids.fourier.spectral_weights import FACTORED
+from penstock.learner.models.grids.inputs import GridLayout
+from penstock.learner.models.grids.lifted import LiftedModel
 from penstock.learner.models.options import require_one_of, require_positive
 
 

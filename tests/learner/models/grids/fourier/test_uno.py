@@ -5,8 +5,8 @@ import torch
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.grids.spectral import interpolation, resampled
-from penstock.learner.models.grids.uno import UNO, ResamplingLayer
+from penstock.learner.models.grids.fourier.spectral import interpolation, resampled
+from penstock.learner.models.grids.fourier.uno import UNO, ResamplingLayer
 
 
 def layout_on(grid, *scalars):

@@ -4,8 +4,8 @@ import torch
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.grids.convolution import TransposedConvolution
-from penstock.learner.models.grids.mgno import MgNO, VCycle
+from penstock.learner.models.grids.convolutional.convolution import TransposedConvolution
+from penstock.learner.models.grids.convolutional.mgno import MgNO, VCycle
 
 
 def layout_on(grid, *scalars):

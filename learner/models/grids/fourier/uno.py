@@ -15,15 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penstock.layout import Layout
-from penstock.learner.models.grids.inputs import GridLayout
-from penstock.learner.models.grids.lifted import LiftedModel
-from penstock.learner.models.grids.spectral import (
+from penstock.learner.models.grids.fourier.spectral import (
     SpectralConvolution,
     checked_modes,
     fourier_bases,
     require_points,
     resampled,
 )
+from penstock.learner.models.grids.inputs import GridLayout
+from penstock.learner.models.grids.lifted import LiftedModel
 from penstock.learner.models.options import require_positive
 
 LEVELS = (0, 1, 2, 2, 1, 0)  # how often the grid is halved before the first layer and after each

@@ -1,0 +1,146 @@
+"""A vision transformer that is asked for values at points.
+
+The source is Wang et al., ICLR 2025, arXiv 2405.13998 (CViT).
+
+Axes:  B batch, C channels, S scalars, *grid = X, Y, Z the axes of the fields' grid, T tokens, N points, H heads, D
+channels of a head.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from penstock.layout import Layout
+from penstock.learner.models.grids.fourier.spectral import resampled
+from penstock.learner.models.grids.inputs import GridLayout
+from penstock.learner.models.grids.lifted import LiftedModel
+from penstock.learner.models.options import require_positive
+from penstock.learner.models.parameters import normal
+
+
+class CViT(LiftedModel):
+    """The continuous vision transformer on a grid of 1 to 3 axes.
+
+    The inputs are interpolated to ⌈n / p⌉ p cells along each axis of n points that the model is built for, p = `patch`,
+    and cut in patches of p cells along each axis. A patch's values, mapped linearly, plus a learned vector for its
+    place are a token z. `layers` times
+
+        z ← z + A(N z, N z),   z ← z + F(N z),
+
+    with the softmax attention A of several heads, nets F of two layers with GELU, and normalisations N of a token's
+    channels. For a point x, q(x) interpolates learned vectors that sit at the patches' centres, and the same step is
+    done once with the tokens,
+
+        q ← q + A(N q, z),   q ← q + F(N q),
+
+    before a net of two layers at each point gives the outputs. Input channels are those of the FNO. Since the tokens
+    are as many on every grid, and their number does not grow, the model takes any resolution. But what is finer than
+    the cells that it was built for is averaged.
+
+    The paper interpolates the learned vectors by narrow Gaussians in place of linearly, and fixes the places of patches
+    by sines.
+
+    Args:
+        layout: layout of batches.
+        width: number of channels of a token, a multiple of the heads. Good values: 64 to 384.
+        layers: number of attention layers among tokens, at least 1. Good values: 4 to 10.
+        heads: number of heads, at least 1. Good values: 4 to 6.
+        patch: cells of a patch along each axis, at least 1. Good values: 4 to 8 in two dimensions.
+
+    Raises:
+        ValueError: the layout or its grid does not allow these options.
+    """
+
+    def __init__(self, layout: Layout, *, width: int = 64, layers: int = 4, heads: int = 4, patch: int = 8):
+        super().__init__()
+        require_positive("cvit", width=width, layers=layers, heads=heads, patch=patch)
+        if width % heads:
+            raise ValueError(f"cvit: width must be a multiple of the {heads} heads, not {width}")
+        of = GridLayout.of(layout, "cvit")
+        self.patch = patch
+        self.patches = tuple((num_points + patch - 1) // patch for num_points in of.grid.shape)
+        self.lift = nn.Identity()
+        self.embed = nn.Linear(patch ** len(self.patches) * of.num_channels, width)
+        self.places = normal([prod(self.patches), width], 0.02)
+        self.layers = nn.ModuleList(AttentionLayer(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.queries = normal([*self.patches, 1, width], 1)
+        self.decode = AttentionLayer(width, heads)
+        self.project = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, of.num_outputs)
+        )
+
+    def on_grid(self, x_GBC: Tensor, like: Tensor) -> Tensor:
+        """See `LiftedModel.on_grid`."""
+        *grid, _, _ = x_GBC.shape
+        z_BTC = self.embed(self.cut(x_GBC)) + self.places
+        for layer in self.layers:
+            z_BTC = layer(z_BTC)
+        queries_BNC = resampled(self.queries, grid).flatten(0, -3).transpose(0, 1)
+        y_BNC = self.decode(queries_BNC, self.norm(z_BTC))
+        return y_BNC.transpose(0, 1).unflatten(0, grid)
+
+    def cut(self, x_GBC: Tensor) -> Tensor:
+        """Return the values in each patch, [B, T, p^d C]."""
+        num_axes = len(self.patches)
+        values = resampled(x_GBC, [number * self.patch for number in self.patches])
+        for axis, number in enumerate(self.patches):
+            values = values.unflatten(2 * axis, (number, self.patch))
+        patches_then_cells = [2 * num_axes, *range(0, 2 * num_axes, 2), *range(1, 2 * num_axes, 2), 2 * num_axes + 1]
+        return values.permute(patches_then_cells).flatten(1, num_axes).flatten(2)
+
+
+class AttentionLayer(nn.Module):
+    """A step of attention, and one of a net, as CViT's docstring has them.
+
+    Args:
+        width: number of channels.
+        heads: number of heads.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.attention = Attention(width, heads)
+        self.net = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x_BNC: Tensor, context_BTC: Tensor | None = None) -> Tensor:
+        """Apply the layer.
+
+        Args:
+            x_BNC: tokens or queries; one batch of queries serves all samples.
+            context_BTC: the tokens that they attend to; None for themselves.
+
+        Returns:
+            [B, N, C].
+        """
+        normalised = self.norms[0](x_BNC)
+        x_BNC = x_BNC + self.attention(normalised, normalised if context_BTC is None else context_BTC)
+        return x_BNC + self.net(self.norms[1](x_BNC))
+
+
+class Attention(nn.Module):
+    """Softmax attention of several heads.
+
+    Args:
+        width: number of channels.
+        heads: number of heads.
+    """
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.queries = nn.Linear(width, width)
+        self.keys_values = nn.Linear(width, 2 * width)
+        self.join = nn.Linear(width, width)
+
+    def forward(self, x_BNC: Tensor, context_BTC: Tensor) -> Tensor:
+        """Return what x sees of the context, [B, N, C]."""
+        q_BHND = self.queries(x_BNC).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        keys_values = self.keys_values(context_BTC).unflatten(2, (2, self.heads, -1)).transpose(1, 3)
+        k_BHTD, v_BHTD = keys_values.unbind(2)
+        q_BHND = q_BHND.expand(k_BHTD.shape[0], -1, -1, -1)  # len() would fix the batch of an exported program
+        return self.join(F.scaled_dot_product_attention(q_BHND, k_BHTD, v_BHTD).transpose(1, 2).flatten(2))
