@@ -37,6 +37,7 @@ class MultiONet(nn.Module):
     """
 
     accepts = (Grid, Mesh, Points)
+    resolution_free = (Points,)  # of a grid or mesh it reads the values in their order
 
     def __init__(self, layout: Layout, *, width: int = 128, layers: int = 4):
         super().__init__()

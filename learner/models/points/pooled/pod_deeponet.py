@@ -46,6 +46,7 @@ class PODDeepONet(nn.Module):
     """
 
     accepts = (Grid, Mesh)
+    resolution_free = ()  # its basis is at the points of one resolution
 
     def __init__(self, layout: Layout, *, width: int = 128, latent: int = 64, layers: int = 3):
         super().__init__()
