@@ -101,8 +101,8 @@ def _keys(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, ...
 
 
 def _key(key: str, field: Any) -> tuple[str, ...]:
-    if field.annotation is Named:
-        default = "needed" if field.is_required() else f"`{field.default.name}`"
+    if any(Named in (kind, *get_args(kind)) for kind in (field.annotation, *get_args(field.annotation))):
+        default = "needed" if field.is_required() else f"`{field.default.name}`" if field.default else "`null`"
         return f"`{key}.name`", "text", default, _sentence(field.description)
     default = "needed" if field.is_required() else _yaml(field.default)
     return f"`{key}`", _kind(field.annotation, field.metadata), default, _sentence(field.description)

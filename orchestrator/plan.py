@@ -24,7 +24,7 @@ from penstock.learner.losses.losses import LOSSES, TotalLoss
 from penstock.learner.models import MODELS, refused_geometry
 from penstock.learner.normalization import Normalization
 from penstock.learner.optimization import Optimization
-from penstock.learner.optimizers import OPTIMIZERS
+from penstock.learner.optimizers import OPTIMIZERS, PLAIN
 from penstock.learner.ranks.group import ALONE, Group
 from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.learner.rehearsal.rehearsal import rehearse, try_out
@@ -374,7 +374,9 @@ def resolve(config: Config) -> Plan:
     model = load_class(config.model.name, MODELS, "model.name", sources["model_source"])
     strategy = load_class(solver.strategy.name, STRATEGIES, "solver.strategy", sources["strategy_source"])
     loss = load_class(training.loss.name, LOSSES, "training.loss", takes_files=False)
-    optimizer = load_class(training.optimizer.name, OPTIMIZERS, "training.optimizer", takes_files=False)
+    recipe = getattr(model, "recipe", PLAIN)
+    optimized = training.optimizer or Named(name=recipe.optimizer)
+    optimizer = load_class(optimized.name, OPTIMIZERS, "training.optimizer", takes_files=False)
     changes = {
         "problem": spelt_out(config.problem, problem),
         "model": spelt_out(config.model, model, given=1),
@@ -388,7 +390,9 @@ def resolve(config: Config) -> Plan:
         "training": training.model_copy(
             update={
                 "loss": spelt_out(training.loss, loss, given=1),
-                "optimizer": spelt_out(training.optimizer, optimizer, given=1),
+                "optimizer": spelt_out(optimized, optimizer, given=1),
+                "learning_rate": training.learning_rate
+                or (recipe if optimized.name == recipe.optimizer else PLAIN).learning_rate,
             }
         ),
     }

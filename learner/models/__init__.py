@@ -2,7 +2,7 @@
 
 A model is built as `Model(layout, **options)`, and called with the arrays that its layout has. Its class attribute
 `accepts` names the kinds of geometry that it takes, `resolution_free` those on which a finer resolution is the same
-function, up to the error of the coarser one.
+function, up to the error of the coarser one, and `recipe` what it is trained with if the configuration does not say it.
 """
 
 import torch

@@ -5,7 +5,22 @@ learning rate is given to its groups before each step. A group of the weights of
 are [C out, C in, *kernel]. What it keeps for a parameter must be tensors in `state`, so that checkpoints can hold it.
 """
 
+from dataclasses import dataclass
+
 from penstock.learner.optimizers.adamw import AdamW
 from penstock.learner.optimizers.muon import Muon
 
 OPTIMIZERS: dict[str, type] = {"adamw": AdamW, "muon": Muon}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What trains a model well where a configuration says nothing."""
+
+    optimizer: str
+    """A key of OPTIMIZERS."""
+    learning_rate: float
+    """The highest learning rate, for this optimizer."""
+
+
+PLAIN = Recipe("adamw", 4e-3)

@@ -132,6 +132,7 @@ def show_model(name: str) -> None:
         PenstockError: there is no such model.
     """
     from penstock.learner.models import MODELS
+    from penstock.learner.optimizers import PLAIN
 
     cls = load_class(name, MODELS, "model")
     out = Console(soft_wrap=True, highlight=False, markup=False)
@@ -139,6 +140,10 @@ def show_model(name: str) -> None:
     kinds = " or ".join(geometry.label for geometry in getattr(cls, "accepts", ())) or "any geometry"
     out.print(f"{name}  ({', '.join(options)})  fields on {kinds}", style="bold")
     out.print(inspect.cleandoc(cls.__doc__ or cls.__name__))
+    recipe = getattr(cls, "recipe", PLAIN)
+    out.print(
+        f"\nTrained with {recipe.optimizer} and a learning rate of {recipe.learning_rate:g} where nothing is said."
+    )
 
 
 def _table(*columns: str, **options: bool) -> Table:

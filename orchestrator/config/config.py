@@ -176,12 +176,17 @@ class TrainingSection(Section):
 
     Gradients are summed over the batch, so only the memory of a step changes. Absent, the whole batch passes at once.
     """
-    learning_rate: float = Field(4e-3, gt=0)
-    """Peak of the schedule."""
-    optimizer: Annotated[Choice, OnResume.FIXED] = Named(name="adamw")
+    learning_rate: float | None = Field(None, gt=0)
+    """Peak of the schedule.
+
+    Absent, it is what suits the model, which `penstock models show NAME` says; for another optimizer than the model's
+    own, and for your models, 0.004.
+    """
+    optimizer: Annotated[Choice | None, OnResume.FIXED] = None
     """What changes the weights by their gradients: one of the optimizers below.
 
-    Or a class as `package.module:Class`, of torch.optim or like those; no `./file.py`.
+    Or a class as `package.module:Class`, of torch.optim or like those; no `./file.py`. Absent, it is what suits the
+    model; for your models `adamw`.
     """
     schedule: ScheduleSection = ScheduleSection()
     loss: Choice = Named(name="relative_l2")

@@ -328,3 +328,20 @@ def test_what_a_users_strategy_raises_is_placed_in_its_file(tmp_path, monkeypatc
     worker = make_worker(resolve(written(tmp_path, monkeypatch, choice).config()).solving)
     (chunk,) = worker.stream(Lease(number=0, simulations=(0,), design="training"))
     assert chunk.failed[0].startswith("AssertionError: out of order (") and "mine.py, line 14)" in chunk.failed[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "training", "expected"),
+    [
+        ("fno", {}, ("muon", 8e-3)),
+        ("fno", {"optimizer": "adamw"}, ("adamw", 4e-3)),
+        ("fno", {"optimizer": {"name": "muon", "momentum": 0.9}}, ("muon", 8e-3)),
+        ("fno", {"learning_rate": 1e-3}, ("muon", 1e-3)),
+        ("mlp", {}, ("adamw", 4e-3)),
+        ("mlp", {"optimizer": "torch.optim:NAdam"}, ("torch.optim:NAdam", 4e-3)),
+    ],
+)
+def test_a_model_says_what_trains_it_where_the_configuration_does_not(model, training, expected):
+    values = {"problem": "darcy", "model": model, "training": training | {"stop_after": {"steps": 1}}}
+    found = resolve(Config.model_validate(values)).config.training
+    assert (found.optimizer.name, found.learning_rate) == expected

@@ -25,6 +25,7 @@ from penstock.learner.models.grids.fourier.spectral_weights import FACTORED
 from penstock.learner.models.grids.inputs import GridLayout
 from penstock.learner.models.grids.lifted import LiftedModel
 from penstock.learner.models.options import require_one_of, require_positive
+from penstock.learner.optimizers import Recipe
 
 
 class FNO(LiftedModel):
@@ -58,6 +59,8 @@ class FNO(LiftedModel):
     Raises:
         ValueError: the layout or its grid does not allow these options.
     """
+
+    recipe = Recipe("muon", 8e-3)
 
     def __init__(
         self,
