@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from penstock.errors import PenstockError
 from penstock.learner.checkpoints.weights import weights_of
 from penstock.learner.copies import copied, follow
-from penstock.learner.losses.losses import TotalLoss
+from penstock.learner.losses.losses import OwnLoss, TotalLoss
 from penstock.learner.losses.norms import mark_constants
 from penstock.learner.optimizers.adamw import AdamW
 from penstock.learner.ranks.gradients import SharedGradients
@@ -45,8 +45,8 @@ class Optimization:
     Args:
         surrogate: the surrogate, on its device already; its parameters are changed in place. A complex parameter is
             trained as its real and imaginary parts, as torch's AdamW does where it isn't fused.
-        loss: the loss of all outputs. Where a batch's rows have weights w_i, its mean loss is Σ w_i loss_i / B: they
-            should have mean 1, or they scale the gradient too.
+        loss: the loss of all outputs, or that of the model. Where a batch's rows have weights w_i, its mean loss is
+            Σ w_i loss_i / B: they should have mean 1, or they scale the gradient too.
         learning_rate: the highest learning rate, which schedules scale; each step is given the one that it takes.
         optimizer: makes the optimizer of groups of parameters, as the classes of OPTIMIZERS do.
         precision: "bfloat16" is autocast: linear layers compute in bfloat16, while weights, moments, normalisation and
@@ -75,7 +75,7 @@ class Optimization:
         self,
         surrogate: Surrogate,
         *,
-        loss: TotalLoss,
+        loss: TotalLoss | OwnLoss,
         learning_rate: float,
         optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] = AdamW,
         precision: str = "float32",
@@ -312,7 +312,7 @@ class _BatchLoss:
     If it compiles, it does so for the shapes of the first batch.
     """
 
-    def __init__(self, surrogate: Surrogate, loss: TotalLoss, *, autocasts: bool, compiles: bool):
+    def __init__(self, surrogate: Surrogate, loss: TotalLoss | OwnLoss, *, autocasts: bool, compiles: bool):
         self._surrogate = surrogate
         self._loss = loss
         self._autocasts = autocasts
@@ -341,8 +341,7 @@ class _BatchLoss:
 
     def _compute(self, arrays: dict[str, Tensor], weights: Tensor | None) -> tuple[Tensor, Tensor]:
         with torch.autocast(self._surrogate.device.type, torch.bfloat16, enabled=self._autocasts):
-            prediction = self._surrogate.predict_in_stds(arrays)
-        losses = self._loss(prediction, arrays, self._surrogate.normalization)
+            losses = self._loss.of(self._surrogate, arrays)
         total = losses.sum() if weights is None else (weights * losses).sum()
         return total, losses.detach()
 

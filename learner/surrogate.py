@@ -136,6 +136,23 @@ class Surrogate(nn.Module):
             What the model returns: with several outputs' arrays, a dict by their names. A single tensor is taken as
             the only output's array.
         """
+        output = self.model(**self._inputs(arrays))
+        blocks = self.layout.output_blocks
+        return {blocks[0].name: output} if len(blocks) == 1 and not isinstance(output, dict) else output
+
+    def own_loss(self, arrays: Mapping[str, Tensor]) -> Tensor:
+        """Return what the model's `loss` gives for each sample of a batch, [B].
+
+        Args:
+            arrays: the batch's arrays as `Layout.pack` makes them.
+        """
+        targets = {
+            block.name: self.normalization.encode(block.name, arrays[block.name]) for block in self.layout.output_blocks
+        }
+        return self.model.loss(**self._inputs(arrays), **targets)
+
+    def _inputs(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the model is called with for a batch."""
         inputs = {
             block.name: self.normalization.encode(block.name, arrays[block.name]) for block in self.layout.input_blocks
         }
@@ -143,9 +160,7 @@ class Surrogate(nn.Module):
         for name, seen in self._seen.items():
             constant = None if seen.constant is None else self.get_buffer(f"_{name}")
             inputs[name] = seen.of_batch(arrays, size, constant)
-        output = self.model(**inputs)
-        blocks = self.layout.output_blocks
-        return {blocks[0].name: output} if len(blocks) == 1 and not isinstance(output, dict) else output
+        return inputs
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from penstock.learner.buffers.policies import POLICIES, Policy
 from penstock.learner.buffers.units import Samples, Unit
 from penstock.learner.checkpoints.store import Store
 from penstock.learner.learner import Learner
-from penstock.learner.losses.losses import LOSSES, TotalLoss
+from penstock.learner.losses.losses import LOSSES, OwnLoss, TotalLoss
 from penstock.learner.models import MODELS, refused_geometry
 from penstock.learner.normalization import Normalization
 from penstock.learner.optimization import Optimization
@@ -161,14 +161,19 @@ class Plan(Solving):
         with torch.device("meta"):
             return build(MODELS[choice.name], choice.options, "model", self.batch_layout)
 
-    def loss(self) -> TotalLoss:
-        """The loss over all outputs.
+    def loss(self) -> TotalLoss | OwnLoss:
+        """The loss over all outputs, or that of the model.
 
         Raises:
             PenstockError: the loss does not exist, refuses its options, or the outputs' geometries do not allow it.
         """
         choice = self.config.training.loss
         cls = load_class(choice.name, LOSSES, "training.loss", takes_files=False)
+        if cls is OwnLoss:
+            model = load_class(self.config.model.name, MODELS, "model.name", self.model_source)
+            if not hasattr(model, "loss"):
+                raise PenstockError(f"training.loss: of_model, and {self.config.model.name} has no method loss")
+            return OwnLoss()
         layout = self.batch_layout
         try:
             loss = TotalLoss(

@@ -29,6 +29,7 @@ from penstock.geometry import Geometry
 from penstock.layout import Layout
 from penstock.learner.losses.norms import norm_of
 from penstock.learner.normalization import Normalization, along
+from penstock.learner.surrogate import Surrogate
 from penstock.registry import nearest
 
 SMALLEST_NORM = 1e-12  # of an error: gives a perfect prediction the gradient 0, where that of the root is infinite
@@ -118,9 +119,6 @@ class MSE(Sobolev):
         super().__init__(geometry, order=0, relative=False)
 
 
-LOSSES: dict[str, type] = {"relative_l2": RelativeL2, "mse": MSE, "h1": H1, "sobolev": Sobolev}
-
-
 class TotalLoss:
     """The loss over all outputs, each measured in the norm of its geometry.
 
@@ -167,6 +165,17 @@ class TotalLoss:
             if len(set(each)) > 1
         }
 
+    def of(self, surrogate: Surrogate, arrays: Mapping[str, Tensor]) -> Tensor:
+        """Return the loss of each sample in a surrogate's prediction, [B], differentiable.
+
+        Args:
+            surrogate: the surrogate.
+            arrays: arrays of the batch by name, in physical units.
+        """
+        prediction = surrogate.predict_in_stds(arrays)
+        with torch.autocast(surrogate.device.type, enabled=False):  # a user's loss may have products of matrices
+            return self(prediction, arrays, surrogate.normalization)
+
     def __call__(
         self, prediction: Mapping[str, Tensor], arrays: Mapping[str, Tensor], normalization: Normalization
     ) -> Tensor:
@@ -197,6 +206,33 @@ class TotalLoss:
                 return loss
             total = loss * self._shares[name] if total is None else total + loss * self._shares[name]
         return total
+
+
+class OwnLoss:
+    """The loss that the model supplies.
+
+    It is for models that are not trained on the error of a prediction. The model's `loss` is called with what its
+    `forward` is called with, and with the outputs' arrays by name (`targets`, `target_scalars`), all normalised. It
+    returns the loss of each sample, [B].
+    """
+
+    def of(self, surrogate: Surrogate, arrays: Mapping[str, Tensor]) -> Tensor:
+        """Return the loss of each sample, [B], differentiable.
+
+        Args:
+            surrogate: the surrogate, whose model has a method `loss`.
+            arrays: arrays of the batch by name, in physical units.
+        """
+        return surrogate.own_loss(arrays).float()
+
+
+LOSSES: dict[str, type] = {
+    "relative_l2": RelativeL2,
+    "mse": MSE,
+    "h1": H1,
+    "sobolev": Sobolev,
+    "of_model": OwnLoss,
+}
 
 
 def ratio(error: Tensor, target: Tensor, typical: Tensor | float) -> Tensor:

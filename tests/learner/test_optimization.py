@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from penstock.errors import PenstockError
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.losses.losses import MSE, TotalLoss
+from penstock.learner.losses.losses import MSE, OwnLoss, TotalLoss
 from penstock.learner.models.grids.fourier.fno import FNO
 from penstock.learner.normalization import Normalization, RunningMoments
 from penstock.learner.optimization import Optimization
@@ -268,6 +268,38 @@ def test_a_state_of_averaged_weights_is_not_taken_for_one_of_plain_weights(befor
     first, second = new_step(ema_decay=before), new_step(ema_decay=now)
     with pytest.raises(PenstockError, match=f"was trained {how} training.ema_decay: use the configuration"):
         second.load_state(first.state())
+
+
+class Variational(nn.Module):
+    """Predicts the mean of a normal law, and is trained by its negative log-likelihood with a deviation of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain, self.log_std = nn.Parameter(torch.ones(())), nn.Parameter(torch.zeros(()))
+
+    def forward(self, fields):
+        return self.gain * fields
+
+    def loss(self, fields, targets):
+        error = (self(fields) - targets).flatten(1)
+        return (error.square() / 2 * torch.exp(-2 * self.log_std) + self.log_std).mean(dim=1)
+
+
+def test_a_model_can_supply_its_loss():
+    """Least squares and the deviation of what is left, in closed form, are where the likelihood is largest."""
+    (batch,) = batches(1, 64)
+    a, u = batch["fields"].double(), batch["fields"].double() * 0.7 + 0.2 * batch["targets"].double().sin()
+    batch["targets"] = u.float()
+    mean, std = ({"fields": f(a).float()[None], "targets": f(u).float()[None]} for f in (torch.mean, torch.std))
+    surrogate = Surrogate(Variational(), Normalization(mean, std), LAYOUT)
+    step = Optimization(surrogate, loss=OwnLoss(), learning_rate=0.05)
+    for n in range(300):
+        step(batch, 0.05 * 0.98**n)
+    a, u = (a - a.mean()) / a.std(), (u - u.mean()) / u.std()
+    gain = (a * u).sum() / (a * a).sum()
+    assert float(surrogate.model.gain) == pytest.approx(float(gain), abs=2e-3)
+    deviation = (u - gain * a).square().mean().sqrt()
+    assert float(surrogate.model.log_std.exp()) == pytest.approx(float(deviation), rel=2e-3)
 
 
 def test_an_optimizer_whose_state_a_checkpoint_cant_hold_is_refused():

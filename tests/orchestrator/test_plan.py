@@ -45,6 +45,8 @@ if changes == "changed":
     for registry in (PROBLEMS, STRATEGIES, UNITS, MODELS, LOSSES):
         for name in registry:
             function = load_class(name, registry, "").__init__
+            if function is object.__init__:
+                continue
             if function.__kwdefaults__:
                 function.__kwdefaults__ |= {key: other(value) for key, value in function.__kwdefaults__.items()}
             if function.__defaults__:
@@ -345,3 +347,9 @@ def test_a_model_says_what_trains_it_where_the_configuration_does_not(model, tra
     values = {"problem": "darcy", "model": model, "training": training | {"stop_after": {"steps": 1}}}
     found = resolve(Config.model_validate(values)).config.training
     assert (found.optimizer.name, found.learning_rate) == expected
+
+
+def test_a_model_without_a_loss_is_not_trained_by_it():
+    values = {"problem": "darcy", "training": {"loss": "of_model", "stop_after": {"steps": 1}}}
+    with pytest.raises(PenstockError, match=r"training\.loss: of_model, and fno has no method loss"):
+        resolve(Config.model_validate(values)).loss()
