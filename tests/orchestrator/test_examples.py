@@ -26,11 +26,11 @@ SMALL = (
 # those change its last digits. Write a new number down only where you know which of the former you changed.
 PINNED = {
     # Those that name no strategy get one, for auto asks the clock.
-    "darcy.yaml": (("solver.strategy=direct", "model.modes=4"), 0.075),
+    "darcy.yaml": (("solver.strategy=direct", "model.modes=4"), 0.046),
     "heat_l_shape.yaml": (("solver.strategy=constant", "problem.num_steps=4"), 0.14),
     "poisson_with_hole.yaml": (("solver.strategy=direct", "problem.resolution=20"), 0.71),
-    "screened_poisson.yaml": (("model.modes=4",), 0.28),
-    "vorticity.yaml": (("solver.strategy=direct", "model.modes=4", "problem.num_steps=6"), 0.015),
+    "screened_poisson.yaml": (("model.modes=4",), 0.39),
+    "vorticity.yaml": (("solver.strategy=direct", "model.modes=4", "problem.num_steps=6"), 0.0085),
 }
 
 

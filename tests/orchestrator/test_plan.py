@@ -335,9 +335,9 @@ def test_what_a_users_strategy_raises_is_placed_in_its_file(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("model", "training", "expected"),
     [
-        ("fno", {}, ("muon", 8e-3)),
+        ("fno", {}, ("muon", 2e-2)),
         ("fno", {"optimizer": "adamw"}, ("adamw", 4e-3)),
-        ("fno", {"optimizer": {"name": "muon", "momentum": 0.9}}, ("muon", 8e-3)),
+        ("fno", {"optimizer": {"name": "muon", "momentum": 0.9}}, ("muon", 2e-2)),
         ("fno", {"learning_rate": 1e-3}, ("muon", 1e-3)),
         ("mlp", {}, ("adamw", 4e-3)),
         ("mlp", {"optimizer": "torch.optim:NAdam"}, ("torch.optim:NAdam", 4e-3)),

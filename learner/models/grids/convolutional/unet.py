@@ -18,6 +18,7 @@ from penstock.layout import Layout
 from penstock.learner.models.grids.convolutional.convolution import Convolution, halvings
 from penstock.learner.models.grids.inputs import GridLayout, with_mask
 from penstock.learner.models.options import require_positive
+from penstock.learner.optimizers import Recipe
 
 LEVELS = 4  # by default
 
@@ -52,6 +53,8 @@ class UNet(nn.Module):
 
     accepts = (Grid,)
     resolution_free = ()  # its kernels reach a number of cells
+
+    recipe = Recipe("muon", 4e-3)
 
     def __init__(self, layout: Layout, *, width: int = 32, levels: int | None = None, blocks: int = 1):
         super().__init__()

@@ -60,7 +60,7 @@ class FNO(LiftedModel):
         ValueError: the layout or its grid does not allow these options.
     """
 
-    recipe = Recipe("muon", 8e-3)
+    recipe = Recipe("muon", 2e-2)
 
     def __init__(
         self,
