@@ -89,11 +89,15 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the run is over.")] = False,
     why: Annotated[bool, typer.Option("--why", help="Say instead what came first in a failure.")] = False,
 ) -> None:
-    """Print the logs of all processes of a run by time, with its events and what its job printed."""
+    """Print the logs of all processes of a run by time.
+
+    Its events and what its job printed are among them.
+    """
     from penstock.orchestrator.history.why import why as first_cause
     from penstock.orchestrator.launch import launching
+    from penstock.orchestrator.store.run_folder import RunFolder
 
-    folder = opened(run)
+    folder = RunFolder.open(run)  # an error of this command has no place in a log that it reads
     if why:
         print(first_cause(folder))
         return

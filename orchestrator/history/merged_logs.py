@@ -42,7 +42,10 @@ class Line:
 
 
 def printable(text: str) -> str:
-    """A line whose control characters, such as colours, are escaped: a terminal would take them for orders."""
+    """A line whose control characters are escaped.
+
+    A terminal would take them for orders, such as colours.
+    """
     return (
         text
         if text.isprintable()

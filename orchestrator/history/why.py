@@ -1,4 +1,4 @@
-"""The first cause of a run's failure: which process, what came first, what followed."""
+"""The first cause of a failure: which process, and what followed from it."""
 
 from __future__ import annotations
 
@@ -289,7 +289,10 @@ def _at(events: Events) -> str:
 
 
 def _last_life(folder: RunFolder) -> list[dict[str, Any]]:
-    """The events since the last start; a folder of an earlier version has no `started`, but ends."""
+    """The events since the last start.
+
+    A folder of an earlier version has no `started`, but it has ends.
+    """
     life: list[dict[str, Any]] = []
     for line in LogFile(folder.events).lines():
         try:

@@ -169,7 +169,9 @@ def _stopped(folder: RunFolder, run: dict[str, Any], state: State) -> str:
 
 
 def follow(folder: RunFolder, write: Callable[[str], None], *, to_the_end: bool) -> None:
-    """Write the logs of all processes of a run, its events and the output of its job, by time.
+    """Write the logs of all processes of a run by time.
+
+    Its events and the output of its job are among them.
 
     Args:
         folder: the run folder.

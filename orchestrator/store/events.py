@@ -1,4 +1,4 @@
-"""The vocabulary of events.jsonl: what may happen in a run, and what is recorded of it.
+"""The vocabulary of events.jsonl: what is recorded of a run.
 
 docs/events.md has the same for readers. A program may rely on these names: one that goes, or means something else, is
 a change of the format; new events and further keys are not.
