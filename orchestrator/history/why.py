@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -13,7 +14,6 @@ from datetime import datetime
 from typing import Any
 
 from penstock.errors import one_line, shortened
-from penstock.files.patience import PASSING
 from penstock.orchestrator.history.merged_logs import Line, LogFile, stamp_of
 from penstock.orchestrator.launch.commands import resume_command
 from penstock.orchestrator.resources.memory import size
@@ -23,6 +23,7 @@ from penstock.status import kind_of
 TRACEBACK = "Traceback (most recent call last):"
 RAISED = re.compile(r"[A-Za-z_][\w.]*(?:: |$)")  # the last line of a traceback
 ALIKE_CHARACTERS = 80  # of two texts, numbers left out, that are about the same fault
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 FULL_BYTES = 10**6  # a disk with less than this free is full
 ENDED = re.compile(r"penstock (train|resume) ends$")  # before the traceback of a driver
 SAID = "penstock: "  # before the cause of a failure on standard error
@@ -90,9 +91,6 @@ def why(folder: RunFolder) -> str:
 def _chain(folder: RunFolder, life: Events, cause: str) -> str:
     """The first cause of an end, and what followed from it."""
     ending, since = _sentence(f"the run ended: {shortened(cause)}"), _since(life)
-    if any(os.strerror(number) in cause for number in PASSING):
-        first = f"First, the disk refused what was written: {_sentence(cause)} {_disk(folder)}"
-        return " ".join(filter(None, (first, _place(_raised(folder, "driver", since), cause))))
     match = next((event for event in life if _is_alike(_text(event), cause)), None)
     if match is not None and (death := _death_behind(match, life)) is not None:
         match = death
@@ -100,6 +98,10 @@ def _chain(folder: RunFolder, life: Events, cause: str) -> str:
         followed = life[life.index(match) + 1 :]
         first = f"First, {_clause(match)} at {match['time']}: {_text(match)}."
         return f"{first} {_consequences(followed)}{ending} {_log_of(folder, match, since)}"
+    if any(os.strerror(number) in cause for number in DISK_FAULTS):
+        first = f"First, the disk refused what was written: {_sentence(cause)} {_disk(folder)}"
+        raised = [*_raised(folder, "learner", since), *_raised(folder, "driver", since)]
+        return " ".join(filter(None, (first, _place(raised, cause, is_needed=True))))
     for process in _processes(folder):
         raised = _raised(folder, process, since)
         if _place(raised, cause, is_needed=True):

@@ -1,12 +1,16 @@
 """Logs of several processes as one, in the order of time."""
 
 import os
+import subprocess
+import sys
 import time
 
 from typer.testing import CliRunner
 
 from penstock.orchestrator.cli.app import app
 from penstock.orchestrator.history.merged_logs import BLOCK_BYTES, LogFile, MergedLogs
+from penstock.orchestrator.launch import launching
+from penstock.orchestrator.store.locks import hold
 
 
 def texts(lines):
@@ -81,3 +85,26 @@ def test_lines_longer_than_a_block_and_control_characters(tmp_path):
     long, red = LogFile(path).lines()
     assert len(long.text) == BLOCK_BYTES + 5
     assert str(red).endswith("\\x1b[31mred\ufffd") and "\x1b" not in str(red)
+
+
+def test_a_run_is_followed_until_its_driver_is_gone(made):
+    folder = made("run", state="running", logs={"driver": "2026-11-30T21:15:01.000Z one\n"})
+    lock, said = hold(folder.path / "config.yaml"), []
+
+    def write(text):
+        said.append(text.partition("| ")[2])
+        if len(said) == 1:  # what comes meanwhile, and with the end
+            with (folder.logs / "driver.log").open("a") as log:
+                log.write("two\nand the last without an end")
+            lock.close()
+
+    launching.follow(folder, write, to_the_end=True)
+    assert said == ["one\n", "two\n", "and the last without an end\n"]
+
+
+def test_a_reader_that_has_seen_enough_gets_no_error(made):
+    text = "".join(f"2026-11-30T21:15:01.000Z line {number}\n" for number in range(20_000))  # more than a pipe holds
+    folder = made("run", logs={"driver": text})
+    command = f"{sys.executable} -m penstock logs {folder.path} | head -1"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
+    assert result.stdout.endswith("| line 0\n") and result.stderr == ""
