@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from penstock.errors import PenstockError
 from penstock.messages import Lease
 from penstock.orchestrator.actors.local_worker import conditions_here, make_local_worker, start_petsc
+from penstock.orchestrator.run.logs import Formatter
 from penstock.orchestrator.solving import Solving
 from penstock.solvers.worker import SolverWorker
 
@@ -79,8 +80,9 @@ class Rank:
         """
         job: Job = self._next()
         level = job.log_level if self._link else max(job.log_level, logging.ERROR)
-        form = f"%(asctime)s %(levelname)s rank {self._comm.rank}, %(name)s: %(message)s"
-        logging.basicConfig(level=level, format=form)
+        handler = logging.StreamHandler()
+        handler.setFormatter(Formatter(f"%(asctime)s %(levelname)s rank {self._comm.rank}, %(name)s: %(message)s"))
+        logging.basicConfig(level=level, handlers=[handler])
         # A simulation fails on all ranks, and the first one says so.
         failure_level = logging.CRITICAL if self._link is None else job.failure_level
         logging.getLogger(SolverWorker.__module__).setLevel(failure_level)

@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -52,6 +53,7 @@ def options(
 
 for command in (
     *(runs.train, runs.resume, runs.monitor, runs.export, runs.predict, generate),
+    *(runs.runs, runs.compare, runs.clean),
     *(jobs.launch, jobs.jobs, jobs.stop, jobs.scale, jobs.logs),
 ):
     app.command()(command)
@@ -103,6 +105,8 @@ def _end(error: BaseException, message: str, exit_code: int) -> None:
             suppress(OSError),
             Invocation.log.open("a", errors="backslashreplace") as log,
         ):  # on a full disk the message must still be printed
+            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+            log.write(f"{now}Z ERROR {__name__}: penstock {' '.join(sys.argv[1:2])} ends\n")
             traceback.print_exception(error, file=log)
     output = Output(sys.stderr)
     if Invocation.debug:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -84,9 +86,22 @@ def scale(
 
 def logs(
     run: Run = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job is gone.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run is over.")] = False,
+    why: Annotated[bool, typer.Option("--why", help="Say instead what came first in a failure.")] = False,
 ) -> None:
-    """Print what a launched run has printed."""
-    from penstock.orchestrator.launch import launching
+    """Print the logs of all processes of a run by time.
 
-    launching.follow(opened(run), lambda text: print(text, end="", flush=True), to_the_end=follow)
+    Its events and what its job printed are among them.
+    """
+    from penstock.orchestrator.history.why import why as first_cause
+    from penstock.orchestrator.launch import launching
+    from penstock.orchestrator.store.run_folder import RunFolder
+
+    folder = RunFolder.open(run)  # an error of this command has no place in a log that it reads
+    if why:
+        print(first_cause(folder))
+        return
+    try:
+        launching.follow(folder, lambda text: print(text, end="", flush=True), to_the_end=follow)
+    except BrokenPipeError:  # `| head` has seen enough; Python would complain when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,6 +15,7 @@ import psutil
 
 from penstock.errors import PenstockError, describe
 from penstock.orchestrator.config.config import Config
+from penstock.orchestrator.history.merged_logs import MergedLogs
 from penstock.orchestrator.launch.job import FILE, Job, State
 from penstock.orchestrator.launch.launcher import LAUNCHERS, OUTPUT, Launcher
 from penstock.orchestrator.store.run_folder import RUNS, RunFolder
@@ -168,30 +169,37 @@ def _stopped(folder: RunFolder, run: dict[str, Any], state: State) -> str:
 
 
 def follow(folder: RunFolder, write: Callable[[str], None], *, to_the_end: bool) -> None:
-    """Write the output of a run's job.
+    """Write the logs of all processes of a run by time.
+
+    Its events and the output of its job are among them.
 
     Args:
         folder: the run folder.
         write: takes text.
-        to_the_end: whether to wait for more until the job is gone.
+        to_the_end: whether to wait for more until the run, and the job if it was launched, is over.
 
     Raises:
-        PenstockError: it has no output.
+        PenstockError: there is nothing yet, or what runs the job does not answer.
     """
-    if (job := Job.of(folder)) is None:
-        raise PenstockError(f"{folder.path.name} was not launched: it printed where it was started; see {folder.logs}")
-    launcher, told, is_gone, asked_at = launcher_class(job.launcher)(folder.config()), 0, not to_the_end, -math.inf
+    job, logs, has_any = Job.of(folder), MergedLogs(folder), False
+    launcher = None if job is None else launcher_class(job.launcher)(folder.config())
+    is_over, asked_at, told = not to_the_end, -math.inf, 0
     while True:
-        if not is_gone and time.monotonic() - asked_at >= launcher.ASK_EVERY_S:
-            is_gone, asked_at = state_of(folder, job) is State.GONE, time.monotonic()  # before its last words are read
-        output = launcher.output(job, folder)
-        write(output[told:])
-        told = len(output)
-        if is_gone:
+        if not is_over and time.monotonic() - asked_at >= (launcher.ASK_EVERY_S if launcher else FOLLOW_S):
+            is_over = not folder.is_running() if job is None else state_of(folder, job) is State.GONE
+            asked_at = time.monotonic()  # before its last words are read
+        for line in logs.news(is_all=is_over):
+            has_any = True
+            write(f"{line}\n")
+        if launcher and not any(folder.logs.glob(OUTPUT)):  # what runs the job may have it
+            output = launcher.output(job, folder)
+            write(output[told:])
+            has_any, told = has_any or bool(output), len(output)
+        if is_over:
             break
         time.sleep(FOLLOW_S)
-    if not told:
-        raise PenstockError(f"{job.launcher} job {job.id} has printed nothing yet: {relative(folder.logs / OUTPUT)}")
+    if not has_any:
+        raise PenstockError(f"no process of {folder.path.name} has written anything yet to {relative(folder.logs)}")
 
 
 def relative(path: Path) -> Path:

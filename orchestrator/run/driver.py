@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import platform
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -148,6 +149,7 @@ class _Driver:
         """See the run to its end, and record how it ended."""
         self.folder.update_run(
             state="running",
+            host=socket.gethostname(),
             driver_pid=os.getpid(),
             driver_identity=identity_of(os.getpid()),
             metrics=f"http://127.0.0.1:{self.metrics.port}/metrics",
@@ -155,6 +157,8 @@ class _Driver:
             versions={"python": platform.python_version()} | {n: version(n) for n in ("ray", "torch", "numpy")},
             cause=None,
         )
+        self.folder.event("started", pid=os.getpid(), host=socket.gethostname(), penstock=__version__)
+        self.folder.keep_room()
         try:
             with on_ray(self.config, self.folder, self.requests, tell=self._tell) as self.session:
                 self.split = self.session.split
@@ -165,11 +169,10 @@ class _Driver:
             raise
         except BaseException as error:
             cause = str(error) if isinstance(error, PenstockError) else describe(error)
-            self.folder.patience.end()
-            with suppress(PenstockError):  # on a full disk the first fault is the one to report
-                self.folder.update_run(state="failed", cause=cause)
-                self.folder.event("failed", cause=cause)
+            self.folder.fail(cause)
             raise
+        finally:
+            self.folder.free_room()
         if self.requests.first:
             self._stopped(cause)
             raise SystemExit(self.requests.first.exit_code)
@@ -200,6 +203,7 @@ class _Driver:
                 logs = f"Ray's logs are in {self.folder.logs / 'ray'}; " if self.session.folder is not None else ""
                 cause = f"{fault}, and the run with it; {logs}go on with: {resume_command(self.folder)}"
                 with suppress(PenstockError):  # a full disk is reported when the run ends
+                    self.folder.event("ray died", fault=fault)
                     self.folder.update_run(state="failed", cause=cause)
                 raise PenstockError(cause, exit_code=1) from error
             resume = f"go on with: {resume_command(self.folder)}"

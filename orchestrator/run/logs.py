@@ -16,6 +16,14 @@ MOST_BYTES = 8_000_000  # of a log, and of what is kept of it beside it
 LOOK_EVERY_S = 2.0
 
 
+class Formatter(logging.Formatter):
+    """Times in UTC, in the form of the events: processes may be in several time zones."""
+
+    converter = time.gmtime
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+
 def log_to(path: Path, *, redirect: bool = True) -> None:
     """Log this process to a file, which is kept below MOST_BYTES.
 
@@ -23,9 +31,9 @@ def log_to(path: Path, *, redirect: bool = True) -> None:
         path: the file, which is appended to.
         redirect: whether standard output and standard error of the process, native libraries included, go there too.
     """
-    logging.basicConfig(
-        filename=path, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    handler = logging.FileHandler(path, errors="backslashreplace")
+    handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     if redirect:
         sys.stdout.flush()
         file = os.open(path, os.O_WRONLY | os.O_APPEND)

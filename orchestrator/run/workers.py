@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -328,7 +328,8 @@ class WorkerPool:
             self.silent.append(silence)
             if worker.name not in spoken_of:
                 self._tell(str(silence))
-                self._folder.event("worker silent", **asdict(silence))
+                details = {"seconds": silence.seconds, "simulation": silence.simulation}
+                self._folder.event("worker silent", worker=worker.name, **details)
             if silence.seconds > self._silences.timeout_s:
                 worker.hung_s = silence.seconds
                 self._ray.kill(worker.actor)  # Ray's raylet sends SIGKILL if it does not end by itself

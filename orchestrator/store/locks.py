@@ -7,6 +7,26 @@ from pathlib import Path
 from typing import IO
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process has locked a file by `hold`.
+
+    Args:
+        path: the file, which is only read.
+
+    Returns:
+        Whether it has; False where that can't be known: there is no such file, it can't be read, or the file system
+        has no locks.
+    """
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
 def hold(path: Path) -> IO[str] | None:
     """Lock a file until it is closed or the process dies.
 

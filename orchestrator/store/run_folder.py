@@ -17,9 +17,11 @@ from penstock.errors import PenstockError
 from penstock.files.patience import Patience
 from penstock.machine import identity_of
 from penstock.orchestrator.config.config import Config, load_config, with_files
-from penstock.orchestrator.store.locks import hold
+from penstock.orchestrator.store.events import require_known
+from penstock.orchestrator.store.locks import hold, is_held
 
 RUNS = Path("runs")
+ROOM_BYTES = 65536  # kept on the disk for the last words of a run: a run.json, an event and a traceback
 
 
 class RunFolder:
@@ -209,13 +211,13 @@ class RunFolder:
             return nullcontext()
 
     def is_running(self) -> bool:
-        """Whether a driver has this folder, here, in another container or on another host."""
+        """Whether a driver has this folder, here, in another container or on another host.
+
+        Nothing is written, so it may be another user's, or on a disk that is read-only.
+        """
         if self.read("run.json").get("state") != "running":
             return False
-        if (lock := self.hold()) is None:
-            return True
-        with lock:
-            return False
+        return self.driver_here() is not None or is_held(self.path / "config.yaml")
 
     def driver_here(self) -> psutil.Process | None:
         """The driver that run.json names, while it runs on this host.
@@ -234,13 +236,39 @@ class RunFolder:
         """Change entries of run.json."""
         self.write("run.json", self.read("run.json") | changes)
 
+    def keep_room(self) -> None:
+        """Take some room on the disk, for `fail` on a full one."""
+        with suppress(OSError):
+            (self.path / ".room").write_bytes(bytes(ROOM_BYTES))
+
+    def free_room(self) -> None:
+        """Give the room back."""
+        with suppress(OSError):
+            (self.path / ".room").unlink(missing_ok=True)
+
+    def fail(self, cause: str) -> None:
+        """Record that the run has failed, as well as the disk allows.
+
+        Args:
+            cause: why, in a line; it is the one to report, and not what becomes of this record.
+        """
+        self.patience.end()
+        self.free_room()
+        with suppress(PenstockError):
+            self.update_run(state="failed", cause=cause)
+            self.event("failed", cause=cause)
+
     def event(self, event: str, **details: Any) -> None:
         """Append an event to events.jsonl, with the time.
 
         Args:
-            event: what happened.
-            **details: further entries of the line.
+            event: what happened, a key of `events.EVENTS`.
+            **details: further entries of the line, as they are listed there.
+
+        Raises:
+            PenstockError: it can't be written.
         """
+        require_known(event, details)
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.append("events.jsonl", {"time": now, "event": event} | details)
 

@@ -14,6 +14,8 @@ import pytest
 
 from penstock.arrays import zarr_store
 from penstock.learner.checkpoints import checkpoint
+from penstock.orchestrator.history.why import why
+from penstock.orchestrator.store.run_folder import RunFolder
 
 LONG = "training.stop_after={steps: 100000}"
 
@@ -178,6 +180,7 @@ def test_ray_without_its_control_service_ends_the_run_with_its_name_and_leaves_n
     assert cli.read("run.json")["state"] == "failed"
     assert cli.read("run.json")["cause"] == result.stderr.removeprefix("penstock: ").rstrip()
     assert "gcs_server" in cli.events()[-1]["cause"]
+    assert "First, a process of Ray died at " in why(RunFolder(cli.latest))
     psutil.wait_procs(family, timeout=10.0)  # init may be slow to reap them
     assert [p for p in family if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     assert list(Path(gettempdir()).glob(f"penstock-{process.pid}-*")) == []

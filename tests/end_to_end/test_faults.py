@@ -2,12 +2,21 @@
 
 import json
 import os
+import re
 import signal
 
 import psutil
 import pytest
 
 from penstock.learner.checkpoints import checkpoint
+from penstock.orchestrator.history.why import why
+from penstock.orchestrator.store.run_folder import RunFolder
+
+
+def line_of(cli, cause: str) -> str:
+    """The line of a log that `penstock logs --why` names."""
+    name, number = re.search(r"Its traceback: (logs/[\w.-]+), line (\d+)\.$", cause).groups()
+    return (cli.latest / name).read_text().splitlines()[int(number) - 1]
 
 
 def test_a_killed_worker_is_replaced_and_its_simulations_are_done_again(cli):
@@ -41,6 +50,7 @@ def test_a_killed_worker_is_replaced_and_its_simulations_are_done_again(cli):
     events = (cli.latest / "events.jsonl").read_text()
     assert events.count("worker died") == 2 and events.count("worker started") == 4
     assert retried > 0
+    assert f"it ended: {cli.read('run.json')['cause']}. On the way solver-" in why(RunFolder(cli.latest))
     assert events.count("strategy chosen") == 1  # by one worker, for those too that came later
     (decision,) = cli.read("strategies.json").values()
     assert decision["reason"] in result.stdout
@@ -83,6 +93,7 @@ def test_a_killed_learner_is_replaced_while_the_solvers_wait_and_one_that_dies_a
         line = f"another one goes on from the checkpoint of step {event['step']}, and the solvers wait for it"
         assert result.stdout.count(line) == 1
     assert cli.read("run.json")["solver_pids"] == solvers  # the same processes as before
+    assert f"First, the learner died at {died[0]['time'][:23]}" in why(RunFolder(cli.latest))
     assert not {"worker died", "worker outgrown"} & {event["event"] for event in cli.events()}
     assert min(record[f"{what}_per_s"] for record in cli.records() for what in ("unique", "trained")) >= 0
     psutil.wait_procs(family, timeout=10.0)  # init may be slow to reap them
@@ -127,7 +138,9 @@ def test_an_error_in_training_of_the_users_model_names_its_line(cli):
     result = cli.run("train", "mine.yaml")
     assert result.returncode == 1
     cli.assert_one_line(result, "RuntimeError: shape '[7, -1]' is invalid", "mine.py, line 15", "learner.log")
-    assert "Traceback" in (cli.latest / "logs" / "learner.log").read_text()
+    cause = why(RunFolder(cli.latest))
+    assert "First, the learner raised an error: RuntimeError: shape '[7, -1]'" in cause
+    assert line_of(cli, cause) == "Traceback (most recent call last):"
 
 
 @pytest.mark.parametrize(
@@ -175,6 +188,9 @@ def test_a_problem_whose_every_solve_fails_ends_with_the_first_cause(cli):
     assert result.returncode == 3
     cli.assert_one_line(result, "simulation 0: ArithmeticError: the mesh is inside out", "failing.py, line 16")
     assert "Traceback" in (cli.latest / "logs" / "solver-0.log").read_text()
+    cause = why(RunFolder(cli.latest))
+    assert "First, simulation 0 of the validation set failed" in cause and "the mesh is inside out" in cause
+    assert line_of(cli, cause).endswith("simulation 0 of design 'validation' failed")
     event = next(event for event in cli.events() if event["event"] == "simulation failed")
     assert event["design"] == "validation" and event["reason"].startswith("ArithmeticError: the mesh is inside out")
     assert result.stdout.count("failed") == 1 and f": {event['reason']}; ledger.json has" in result.stdout

@@ -246,7 +246,7 @@ def test_a_job_is_submitted_asked_after_and_stopped(config, kubectl):
     kubectl.answer(out="penstock: head cannot write to it")
     assert CliRunner().invoke(app, ["logs"]).output == "penstock: head cannot write to it\n"
     (folder.logs / "job.log").write_text("step 3\n")
-    assert CliRunner().invoke(app, ["logs"]).output == "step 3\n"
+    assert CliRunner().invoke(app, ["logs"]).output.endswith(" job | step 3\n")
 
 
 def test_what_kubectl_refuses_is_one_line(config, kubectl):

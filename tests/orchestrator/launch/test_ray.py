@@ -107,7 +107,7 @@ def test_a_job_of_the_dashboard_is_submitted_asked_after_and_stopped(config, das
     assert dashboard.stopped == [f"/api/jobs/{name}/stop"]
     assert CliRunner().invoke(app, ["logs"]).output == "penstock: head cannot write to it\n"
     (folder.logs / "job.log").write_text("step 3\n")
-    assert CliRunner().invoke(app, ["logs"]).output == "step 3\n"
+    assert CliRunner().invoke(app, ["logs"]).output.endswith(" job | step 3\n")
     del dashboard.jobs[name]  # as after a restart of the cluster
     assert launching.state_of(folder, job) is State.GONE
 

@@ -61,7 +61,7 @@ def made(monkeypatch):
     return SimpleNamespace(run=run, said=said, events=events, lives=lives)
 
 
-READY = SimpleNamespace(pid=1, step=7)
+READY = SimpleNamespace(pid=1, pids=(), step=7)
 
 
 @pytest.mark.parametrize("first", [(READY, DEATH), (DEATH, None)], ids=["while it trains", "while it is prepared"])

@@ -1,0 +1,192 @@
+"""The logs of all processes of a run, and its events, merged by time."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from penstock.orchestrator.store.run_folder import RunFolder
+
+BLOCK_BYTES = 2**20  # read at once of a file, of which there may be hundreds
+MOST_HELD = 1000  # lines before the first one that has a time
+STAMP = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)[.,](\d{3})(Z?) ?")
+"""As `log_to` writes it; without Z it is the local time, as an earlier penstock wrote it."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a log."""
+
+    time: float
+    """Seconds since 1970-01-01 UTC; a line without a time has that of the one before."""
+    process: str
+    """Name of the process that wrote it, which is that of the log."""
+    text: str
+    """The line, without its time."""
+    path: Path
+    number: int
+    """Its place in the file, counted from 1."""
+    is_stamped: bool = True
+    """Whether it has a time."""
+
+    def __str__(self) -> str:
+        stamp = stamp_of(self.time) if self.is_stamped else ""
+        return f"{stamp:24} {self.process:>9} | {printable(self.text)}"
+
+
+def printable(text: str) -> str:
+    """A line whose control characters are escaped.
+
+    A terminal would take them for orders, such as colours.
+    """
+    return (
+        text
+        if text.isprintable()
+        else "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
+    )
+
+
+def stamp_of(time: float) -> str:
+    """A time as logs have it, in UTC."""
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+class LogFile:
+    """A file that is read line by line, and then what has been added to it.
+
+    It is open only while a block is read. One that a bound has emptied is read from its beginning again.
+
+    Args:
+        path: the file, which need not exist.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._process = path.name.partition(".")[0]
+        self._offset = 0
+        self._number = 0
+        self._time: float | None = None
+        self._rest = b""
+        self._is_refused = False
+
+    def lines(self, *, is_all: bool = True) -> Iterator[Line]:
+        """The lines that were not given before.
+
+        Args:
+            is_all: whether to give a last line that has no end yet, too.
+
+        Yields:
+            The lines. Those before the first time have that one; without any, the time of the file's last change.
+        """
+        held: list[Line] = []
+        for raw in self._raw_lines(is_all):
+            self._number += 1
+            line = self._line(raw.decode(errors="replace").rstrip("\r\n"))
+            if self._time is None:
+                held.append(line)
+                if len(held) < MOST_HELD:
+                    continue
+                self._time = self._changed_at()
+                line = replace(held.pop(), time=self._time)
+            yield from (replace(each, time=line.time) for each in held)
+            held.clear()
+            yield line
+        if held:
+            time = self._changed_at()
+            yield from (replace(each, time=time) for each in held)
+
+    def _line(self, text: str) -> Line:
+        if stamp := STAMP.match(text):
+            self._time = _seconds(stamp)
+        time = 0.0 if self._time is None else self._time
+        text = text[stamp.end() :] if stamp else text
+        return Line(time, self._process, text, self.path, self._number, is_stamped=stamp is not None)
+
+    def _changed_at(self) -> float:
+        try:
+            return self.path.stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def _raw_lines(self, is_all: bool) -> Iterator[bytes]:
+        while block := self._block():
+            *whole, self._rest = (self._rest + block).split(b"\n")
+            yield from whole
+        if is_all and self._rest:
+            rest, self._rest = self._rest, b""
+            yield rest
+
+    def _block(self) -> bytes:
+        try:
+            with self.path.open("rb") as file:
+                if file.seek(0, 2) < self._offset:
+                    self._offset, self._number, self._rest = 0, 0, b""
+                file.seek(self._offset)
+                block = file.read(BLOCK_BYTES)
+        except OSError as error:  # of another user, or being deleted: the others are read all the same
+            if self._is_refused or isinstance(error, FileNotFoundError):
+                return b""
+            self._is_refused = True
+            return f"{self.path} can't be read: {error.strerror}\n".encode()
+        self._offset += len(block)
+        return block
+
+
+class EventFile(LogFile):
+    """events.jsonl as a log of the driver, which wrote it. See `LogFile`."""
+
+    def _line(self, text: str) -> Line:
+        try:
+            event: dict[str, Any] = json.loads(text)
+            time = datetime.fromisoformat(event.pop("time")).timestamp()
+            name = event.pop("event")
+        except (ValueError, TypeError, KeyError, AttributeError):  # damaged: shown as it is
+            return replace(super()._line(text), process="driver")
+        self._time = time
+        details = ", ".join(f"{key}={value}" for key, value in event.items())
+        return Line(time, "driver", f"EVENT {name}" + (f": {details}" if details else ""), self.path, self._number)
+
+
+class MergedLogs:
+    """The logs of all processes of a run, and its events.
+
+    Logs of Ray, which are kept after a failure, and of nodes are not among them.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: RunFolder):
+        self._folder = folder
+        self._files: dict[Path, LogFile] = {}
+
+    def news(self, *, is_all: bool) -> Iterator[Line]:
+        """The lines that were not given before, by time.
+
+        Args:
+            is_all: see `LogFile.lines`.
+        """
+        if not self._files:
+            for path in self._folder.logs.glob("*.log.1"):  # what a bound has moved, before what came later
+                self._files[path] = LogFile(path)
+            self._files[self._folder.events] = EventFile(self._folder.events)
+        for path in sorted(self._folder.logs.glob("*.log")):
+            self._files.setdefault(path, LogFile(path))
+        files = sorted(self._files.values(), key=lambda file: (file.path.name.partition(".")[0], file.path.suffix))
+        return heapq.merge(*(file.lines(is_all=is_all) for file in files), key=attrgetter("time"))
+
+
+def _seconds(stamp: re.Match) -> float:
+    day, time, milliseconds, is_utc = stamp.groups()
+    try:
+        moment = datetime.fromisoformat(f"{day}T{time}.{milliseconds}" + ("+00:00" if is_utc else ""))
+    except ValueError:  # of a program of the user, which meant something else
+        return 0.0
+    return moment.timestamp()
