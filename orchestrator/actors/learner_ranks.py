@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from penstock.learner.ranks.group import RankLost
 from penstock.messages import Lease
 from penstock.orchestrator.actors.learner_process import LearnerDied, LearnerProcess
 from penstock.orchestrator.run.workers import Taker
-from penstock.status import Ended, LearnerStatus, News, Prepared
+from penstock.status import Ended, IntakeTimes, LearnerStatus, News, Prepared
 from penstock.transport.endpoint import Endpoint
 
 EXPLAINED_WITHIN_S = 10.0  # why a rank was lost, by the one that was
@@ -186,8 +186,14 @@ def _merged(statuses: Sequence[LearnerStatus]) -> LearnerStatus:
             training=_joined([account.training for account in accounts]),
             **{
                 name: sum(getattr(account, name) for account in accounts)
-                for name in ("unique", "dropped", "retried", "solver_blocked_seconds")
+                for name in ("unique", "dropped", "retried", "solver_blocked_seconds", "solver_seconds")
             },
+            intake=IntakeTimes(
+                **{
+                    each.name: sum(getattr(account.intake, each.name) for account in accounts) / len(accounts)
+                    for each in fields(IntakeTimes)
+                }
+            ),
         ),
         buffer=replace(
             first.buffer,

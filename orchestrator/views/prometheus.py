@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created
 from penstock.errors import PenstockError
 from penstock.messages import Decision, SolveRecord
 from penstock.orchestrator.views.histograms import BulkHistogram
-from penstock.status import Record
+from penstock.status import SIDES, Bottleneck, Record
 
 SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 ITERATIONS_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
@@ -103,6 +103,15 @@ class Metrics:
         self._chosen = Gauge(
             "penstock_strategy_chosen", "1 for the strategy that auto took", ["family", "strategy"], registry=registry
         )
+        self._capacity = Gauge(
+            "penstock_capacity_samples_per_second",
+            "What a side could do if it never waited",
+            ["side"],
+            registry=registry,
+        )
+        self._bottleneck = Gauge(
+            "penstock_bottleneck_certainty", "Certainty that a side limits the run", ["side"], registry=registry
+        )
         self._totals = dict.fromkeys(self._counters, 0.0)
 
         self.port = self._serve(port)
@@ -156,6 +165,7 @@ class Metrics:
                 self._rollout["relative_l2"].set(rollout["relative_l2"][-1])
                 if rollout["correlation_time"] is not None:
                     self._rollout["correlation_time"].set(rollout["correlation_time"])
+        self._show(record.bottleneck)
         bias = record.bias or {"parameters": {}, "age_p95": None}
         for name, stats in bias["parameters"].items():
             for stat, gauge in self._bias.items():
@@ -168,3 +178,15 @@ class Metrics:
         for strategy, some in by_strategy.items():
             self._seconds.observe(strategy, [solve.seconds for solve in some])
             self._iterations.observe(strategy, [solve.iterations for solve in some])
+
+    def _show(self, bottleneck: Bottleneck | None) -> None:
+        """Show which side limits; nothing is shown while that is not known."""
+        self._capacity.clear()
+        self._bottleneck.clear()
+        if bottleneck is None:
+            return
+        for side in ("learner", "solvers", "transport"):
+            if (rate := getattr(bottleneck, f"{side}_per_s")) is not None:
+                self._capacity.labels(side).set(rate)
+        for side in SIDES:
+            self._bottleneck.labels(side).set(bottleneck.certainty if side == bottleneck.side else 0.0)

@@ -219,6 +219,7 @@ def test_compiling_is_no_training_time(monkeypatch):
     """A step that takes a minute to compile and then 0.1 s: limits and schedule in minutes are of the latter."""
     clock = SlowClock()
     monkeypatch.setattr("penstock.learner.trainer.time", clock)
+    monkeypatch.setattr("penstock.learner.stream.timesheet.time", clock)
 
     class CompiledStep(NotingRates):
         compiles_next = True
