@@ -48,6 +48,7 @@ class Standing:
             retried=counts.retried,
             solver_blocked_seconds=counts.solver_blocked_seconds,
             solver_seconds=counts.solver_seconds,
+            solver_unleased_seconds=counts.solver_unleased_seconds,
             intake=IntakeTimes(**ingest.times.seconds()),
         )
 

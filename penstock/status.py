@@ -147,6 +147,8 @@ class Account:
     """Time that workers waited for the stream, summed over workers."""
     solver_seconds: float = 0.0
     """Time that workers took to draw, assemble, solve and pack since the learner began, summed over workers."""
+    solver_unleased_seconds: float = 0.0
+    """Time that workers waited for leases meanwhile, summed over workers."""
     intake: IntakeTimes = field(default_factory=IntakeTimes)
 
 

@@ -92,7 +92,7 @@ class ChunkBuilder:
             return True
         return not self.is_empty() and time.monotonic() - self._since >= self._max_seconds
 
-    def take(self, blocked_seconds: float, outgrown_bytes: int | None) -> Chunk:
+    def take(self, blocked_seconds: float, unleased_seconds: float, outgrown_bytes: int | None) -> Chunk:
         """The gathered samples as a chunk; the next one starts empty."""
         chunk = Chunk(
             design=self.design,
@@ -109,6 +109,7 @@ class ChunkBuilder:
             retried=self.retried,
             seconds=self.seconds,
             blocked_seconds=blocked_seconds,
+            unleased_seconds=unleased_seconds,
             outgrown_bytes=outgrown_bytes,
         )
         self._clear()

@@ -108,6 +108,8 @@ class SolverWorker:
         self._agree = agree
         self._num_at_once = num_at_once
         self._blocked_seconds = 0.0
+        self._unleased_seconds = 0.0
+        self._ended: float | None = None  # when its last lease was complete
         self._is_sending = False
         """Whether it waits at a `yield`.
 
@@ -133,6 +135,9 @@ class SolverWorker:
         """
         if self._agree(self._outgrown_bytes is not None):
             return
+        if self._ended is not None:
+            self._unleased_seconds += time.perf_counter() - self._ended
+            self._ended = None
         solver_name = lease.design if lease.design in self._solvers else "training"
         solver, sorter = self._solvers[solver_name], self._sorters[solver_name]
         chunk = ChunkBuilder(self.problem, lease.design, inf if self._must_repeat else CHUNK_SECONDS)
@@ -214,6 +219,7 @@ class SolverWorker:
         sorter.end(solve_seconds)
         if not chunk.is_empty():
             yield from self._send(chunk, lease.number)
+        self._ended = time.perf_counter()
 
     def _draw(self, design: str, simulation: int, seed: Seed) -> tuple[Parameters, np.ndarray]:
         """The parameters of a simulation, and their quantiles."""
@@ -341,7 +347,8 @@ class SolverWorker:
     def _send(self, chunk: ChunkBuilder, lease_number: int) -> Iterator[Chunk]:
         self._on_begin(lease_number, None)
         self._weigh()
-        message = chunk.take(self._blocked_seconds, self._outgrown_bytes)
+        message = chunk.take(self._blocked_seconds, self._unleased_seconds, self._outgrown_bytes)
+        self._unleased_seconds = 0.0
         before = time.perf_counter()
         self._is_sending = True
         yield message

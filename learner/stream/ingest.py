@@ -57,7 +57,9 @@ class Counts:
     solver_blocked_seconds: float = 0.0
     """Time that workers waited for the stream, summed over workers."""
     solver_seconds: float = 0.0
-    """Time that workers were at work for, summed over workers; a checkpoint does not keep it."""
+    """Time that workers were at work for, summed over workers; a checkpoint does not keep it, nor the next."""
+    solver_unleased_seconds: float = 0.0
+    """Time that workers waited for leases, summed over workers."""
 
 
 class _Unsaid:
@@ -184,6 +186,7 @@ class Ingest:
             self.counts.retried += item.retried
             self.counts.solver_blocked_seconds += item.blocked_seconds
             self.counts.solver_seconds += sum(item.seconds.values())
+            self.counts.solver_unleased_seconds += item.unleased_seconds
             rows = self.deliveries.new_rows(item)
             self.counts.dropped += len(item) - len(rows)
         return Arrival(item, rows)

@@ -21,6 +21,8 @@ from penstock.transport.endpoint import Endpoint
 
 EXPLAINED_WITHIN_S = 10.0  # why a rank was lost, by the one that was
 
+SUMS = ("unique", "dropped", "retried", "solver_blocked_seconds", "solver_seconds", "solver_unleased_seconds")
+
 
 class LearnerRanks:
     """Learner processes with the methods of one `LearnerProcess`.
@@ -184,10 +186,7 @@ def _merged(statuses: Sequence[LearnerStatus]) -> LearnerStatus:
         account=replace(
             first.account,
             training=_joined([account.training for account in accounts]),
-            **{
-                name: sum(getattr(account, name) for account in accounts)
-                for name in ("unique", "dropped", "retried", "solver_blocked_seconds", "solver_seconds")
-            },
+            **{name: sum(getattr(account, name) for account in accounts) for name in SUMS},
             intake=IntakeTimes(
                 **{
                     each.name: sum(getattr(account.intake, each.name) for account in accounts) / len(accounts)

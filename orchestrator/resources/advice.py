@@ -69,6 +69,7 @@ class Standing:
     held: float
     solving: float
     blocked: float
+    unleased: float
 
     @classmethod
     def of(cls, status: LearnerStatus, *, seconds: float, worker_seconds: float) -> Standing:
@@ -99,7 +100,13 @@ class Standing:
             held=intake.held,
             solving=account.solver_seconds,
             blocked=account.solver_blocked_seconds,
+            unleased=account.solver_unleased_seconds,
         )
+
+    @property
+    def idle(self) -> float:
+        """Time in which workers waited, summed over workers."""
+        return self.blocked + self.unleased
 
     def __sub__(self, before: Standing) -> Standing:
         return Standing(**{name: getattr(self, name) - getattr(before, name) for name in NAMES})
@@ -127,7 +134,7 @@ class Ladder:
     @property
     def blocked(self) -> float:
         """Share of the workers' time for which they wait."""
-        return self.total.blocked / (self.total.blocked + self.total.solving)
+        return self.total.idle / (self.total.idle + self.total.solving)
 
     @property
     def num_workers(self) -> float:
@@ -248,7 +255,9 @@ class Ladder:
         )
 
     def _of_transport(self) -> str:
-        if self.total.starved > self.total.taking:
+        if self.total.unleased > self.total.blocked:
+            why = "the workers wait for leases: raise solver.window"
+        elif self.total.starved > self.total.taking:
             why = "the learner has room, and the network between them is what is slow"
         else:
             why = "the learner's process is at its limit with taking them in, and needs more cores or ranks"

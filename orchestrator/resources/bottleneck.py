@@ -5,11 +5,12 @@ It reads no clock. Axes:  K blocks of time.
 Shares of time say which side waits, over a window of K blocks (k):
 
     w = Σ waiting / Σ training                 the learner's, for batches
-    x = Σ blocked / Σ (blocked + solving)      the workers', for the stream
+    x = Σ waits / Σ (waits + solving)          the workers', for the stream (blocked) and for leases (unleased)
     c = Σ (full + held) / Σ intake             the intake's, for room in the buffer or the rate limiter
 
-A side waits if its share is above WAITS. If the workers do, and c is at least x / 2, it is because the learner takes
-nothing; else the stream is slow although the learner has room.
+Workers that the learner holds up wait for room in the stream or, where leases are short, for the next lease, which they
+get once one was taken. A side waits if its share is above WAITS. If the workers do, and c is at least x / 2, it is
+because the learner takes nothing; else the stream is slow, or leases are, although the learner has room.
 
     learner waits   workers wait    because of         limits
     yes             no                                 solvers
@@ -176,7 +177,7 @@ def judged(blocks: Sequence[Standing], aims: Aims) -> Bottleneck | None:
         return None
     total = sum(blocks[1:], blocks[0])
     waits = share([block.waiting for block in blocks], [block.training for block in blocks])
-    blocked = share([block.blocked for block in blocks], [block.blocked + block.solving for block in blocks])
+    blocked = share([block.idle for block in blocks], [block.idle + block.solving for block in blocks])
     closed = share(
         [block.full + block.held for block in blocks],
         [block.starved + block.taking + block.full + block.held for block in blocks],

@@ -114,7 +114,7 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
     if summary.failed_reasons:
         lines.append(f"{_failures(summary.failed, summary.delivered, summary.failed_reasons)} the surrogate")
     if summary.bottleneck:
-        lines.append(f"over the whole run: {summary.bottleneck.sentence}")
+        lines.append(summary.bottleneck.sentence)
     if summary.warning:
         lines.append(summary.warning)
     lines.append(f"run folder: {folder.path}")

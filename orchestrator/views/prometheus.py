@@ -181,9 +181,9 @@ class Metrics:
 
     def _show(self, bottleneck: Bottleneck | None) -> None:
         """Show which side limits; nothing is shown while that is not known."""
-        self._capacity.clear()
-        self._bottleneck.clear()
         if bottleneck is None:
+            self._capacity.clear()
+            self._bottleneck.clear()
             return
         for side in ("learner", "solvers", "transport"):
             if (rate := getattr(bottleneck, f"{side}_per_s")) is not None:

@@ -41,7 +41,8 @@ LEARNER = SECOND | {  # 160 samples/s, each once, by workers that could deliver 
     "steps": 20,
     "full": 0.99,
     "solving": 2.0,
-    "blocked": 2.0,
+    "blocked": 0.5,
+    "unleased": 1.5,  # their leases are short
 }
 LIMITER = SECOND | {  # reuse 8: 20 of 40 samples/s
     "unique": 20,
@@ -151,6 +152,18 @@ def watched(seconds, aims=NO_AIMS, watch=None):
             "transport limits: it brings 200 of the 800 samples/s that the solvers could deliver; the learner's "
             "process is at its limit with taking them in, and needs more cores or ranks",
             (160, 800, 200),
+        ),
+        (
+            NETWORK
+            | {
+                "blocked": 0.5,
+                "unleased": 2.5,
+            },  # 20 simulations a second, in leases of which two are given each second
+            Aims(),
+            "transport",
+            "transport limits: it brings 20 of the 80 samples/s that the solvers could deliver; the workers wait for "
+            "leases: raise solver.window",
+            (160, 80, 20),
         ),
         (
             NONE,
@@ -282,13 +295,14 @@ def test_several_learner_ranks_are_one_side():
             retried=0,
             solver_blocked_seconds=1.0,
             solver_seconds=40.0,
+            solver_unleased_seconds=0.5,
             intake=IntakeTimes(starved=9.0, taking=0.5, full=0.25, held=0.125, paused=0.125),
         ),
         buffer=BufferStatus(samples=1, capacity=10, bias=None),
         news=News(),
     )
     standing = Standing.of(status, seconds=10.0, worker_seconds=40.0)
-    assert (standing.simulations, standing.aside, standing.solving) == (192, 0.875, 40.0)
+    assert (standing.simulations, standing.aside, standing.solving, standing.idle) == (192, 0.875, 40.0, 1.5)
     tenth = {name: getattr(standing, name) / 10 for name in ZERO}
     bottleneck = watched([tenth] * 5)[0][-1]
     assert bottleneck.side == "solvers"
