@@ -171,13 +171,13 @@ class Ladder:
             return self.unique
         return self.total.unique / self.total.taking if self.total.taking > 0 else None
 
-    def bottleneck(self, side: str, certainty: float, sentence: str) -> Bottleneck:
+    def bottleneck(self, side: str, certainty: float, reserve: str = "") -> Bottleneck:
         """The bottleneck, with what each side could do.
 
         Args:
             side: the side that limits.
             certainty: how certain that is.
-            sentence: what to say of it.
+            reserve: what the sentence begins with.
 
         Returns:
             The bottleneck.
@@ -185,21 +185,13 @@ class Ladder:
         return Bottleneck(
             side=side,
             certainty=certainty,
-            sentence=sentence,
+            sentence=reserve + self._sentence(side),
             learner_per_s=self.learner,
             solvers_per_s=self.solvers,
             transport_per_s=self.transport(side),
         )
 
-    def sentence(self, side: str) -> str:
-        """What to say of the side that limits, with what would help.
-
-        Args:
-            side: one of SIDES.
-
-        Returns:
-            The sentence.
-        """
+    def _sentence(self, side: str) -> str:
         return {
             "solvers": self._of_solvers,
             "learner": self._of_learner,
@@ -212,7 +204,7 @@ class Ladder:
     def _of_solvers(self) -> str:
         more = max(0.0, workers_for(self.num_workers, self.free_reuse, self.reuse) - self.num_workers)
         of_reuse = "" if self.aims.batches_per_simulation is None else f" at reuse {digits(self.reuse)}"
-        limiter = self._other_ratio(" or")
+        limiter = self._other_ratio("; or")
         return (
             f"solvers limit: {_few(more)} workers more would feed this learner{of_reuse}, which waits "
             f"{percent(self.waits)} of its time{limiter}"

@@ -24,14 +24,16 @@ because the learner takes nothing; else the stream is slow, or leases are, altho
 A share p = Σ a / Σ b is a ratio estimator, with the standard error √(K / (K - 1) Σ (a_k - p b_k)²) / Σ b (Cochran,
 Sampling Techniques, 1977, section 2.11). The probability that the true share is above a bound follows from Student's t
 with one degree of freedom less than there are blocks with b_k > 0. A certainty is 1 less the probabilities that one of
-the comparisons behind it is wrong. Waits that come in bursts much longer than a block make it too high.
+the comparisons behind it is wrong, and at most a half where the halves of the window name different sides. Waits that
+come in bursts much longer than a block make it too high.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +51,26 @@ FEWEST_BLOCKS = 3  # in which a side said anything
 LEAST_ERROR = 0.01  # of a share, however equal the blocks are
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What limits in a window."""
+
+    side: str
+    certainty: float
+    ladder: Ladder
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether it may be said without a reserve."""
+        return self.certainty >= CERTAIN
+
+    @property
+    def bottleneck(self) -> Bottleneck:
+        """The finding for people."""
+        reserve = "" if self.is_certain else f"not certain ({percent(self.certainty)}): "
+        return self.ladder.bottleneck(self.side, self.certainty, reserve)
+
+
 class BottleneckWatch:
     """Follows a run's standings, and says which side limits it.
 
@@ -63,7 +85,8 @@ class BottleneckWatch:
         self._last: Standing | None = None
         self._recent: deque[Standing] = deque(maxlen=WINDOWS[-1])  # with one number of workers
         self._of_run: list[Standing] = []
-        self._limited: dict[str, Standing] = {}  # the intervals in which a side was certain, summed
+        self._seconds: Counter[str] = Counter()  # for which a side was certain
+        self._limited: dict[str, Standing] = {}  # the windows in which it was, summed
 
     def pause(self) -> None:
         """Count nothing until the next standing."""
@@ -82,23 +105,26 @@ class BottleneckWatch:
         last, self._last = self._last, standing
         interval = None if last is None else standing - last
         is_counted = interval is not None and self._add(interval)
-        found = self._found()
-        if is_counted and found is not None and found.certainty >= CERTAIN:
-            before = self._limited.get(found.side)
-            self._limited[found.side] = interval if before is None else before + interval
-        return found
+        finding = self._finding()
+        if is_counted and finding is not None and finding.is_certain:
+            side, total = finding.side, finding.ladder.total
+            self._seconds[side] += interval.seconds
+            self._limited[side] = total if side not in self._limited else self._limited[side] + total
+        return finding and finding.bottleneck
 
     def overall(self) -> Bottleneck | None:
         """What limited the run for most of the time; None if there is too little to say.
 
         Its certainty is the share of the time in which that was certain, of that in which anything was.
         """
-        if not self._limited:
-            return self._of_whole_run()
-        side = max(self._limited, key=lambda side: self._limited[side].seconds)
-        certainty = self._limited[side].seconds / sum(total.seconds for total in self._limited.values())
-        ladder = Ladder(self._limited[side], self._aims)
-        return ladder.bottleneck(side, certainty, f"{percent(certainty)} of the time: {ladder.sentence(side)}")
+        if not self._seconds:
+            finding = self._of_whole_run()
+            return finding and finding.bottleneck
+        ((side, seconds),) = self._seconds.most_common(1)
+        certainty = seconds / self._seconds.total()
+        return Ladder(self._limited[side], self._aims).bottleneck(
+            side, certainty, f"{percent(certainty)} of the time: "
+        )
 
     def _add(self, interval: Standing) -> bool:
         """Count an interval, unless it says nothing of the sides."""
@@ -115,18 +141,18 @@ class BottleneckWatch:
             self._of_run = _joined(self._of_run, 2)
         return True
 
-    def _found(self) -> Bottleneck | None:
-        found, recent = None, list(self._recent)
+    def _finding(self) -> Finding | None:
+        finding, recent = None, list(self._recent)
         for window in WINDOWS:
-            found = self._judged(recent[-window:]) or found
-            if len(recent) <= window or (found is not None and found.certainty >= CERTAIN):
+            finding = self._judged(recent[-window:]) or finding
+            if len(recent) <= window or (finding is not None and finding.is_certain):
                 break
-        return found or self._of_whole_run()
+        return finding or self._of_whole_run()
 
-    def _of_whole_run(self) -> Bottleneck | None:
+    def _of_whole_run(self) -> Finding | None:
         return self._judged(self._of_run)
 
-    def _judged(self, intervals: Sequence[Standing]) -> Bottleneck | None:
+    def _judged(self, intervals: Sequence[Standing]) -> Finding | None:
         if len(intervals) < FEWEST_INTERVALS:
             return None
         return judged(_joined(intervals, math.ceil(len(intervals) / MOST_BLOCKS)), self._aims)
@@ -163,7 +189,7 @@ def share(parts: Sequence[float], wholes: Sequence[float]) -> Share | None:
     return Share(float(value), max(error, LEAST_ERROR), num - 1)
 
 
-def judged(blocks: Sequence[Standing], aims: Aims) -> Bottleneck | None:
+def judged(blocks: Sequence[Standing], aims: Aims) -> Finding | None:
     """What limits, by differences over blocks of time.
 
     Args:
@@ -171,43 +197,54 @@ def judged(blocks: Sequence[Standing], aims: Aims) -> Bottleneck | None:
         aims: what the configuration says of reuse.
 
     Returns:
-        The bottleneck; None if there is too little to say anything.
+        The finding; None if there is too little to say anything.
+    """
+    if (found := _side(blocks)) is None:
+        return None
+    side, learner_waits, certainty = found
+    half = len(blocks) // 2
+    for part in (blocks[:half], blocks[-half:]):
+        if (of_part := _side(part, fewest=1)) is not None and of_part[:2] != (side, learner_waits):
+            certainty = min(certainty, 0.5)  # one half says this, the other that: something has changed
+    return Finding(side, certainty, Ladder(sum(blocks[1:], blocks[0]), aims))
+
+
+def _side(blocks: Sequence[Standing], fewest: int = FEWEST) -> tuple[str, bool, float] | None:
+    """The side that limits, whether the learner waits, and how certain that is.
+
+    Where the stream is slow the second says nothing. None by fewer simulations and steps than the fewest.
     """
     if not blocks:
         return None
     total = sum(blocks[1:], blocks[0])
     waits = share([block.waiting for block in blocks], [block.training for block in blocks])
-    blocked = share([block.idle for block in blocks], [block.idle + block.solving for block in blocks])
+    idle = share([block.idle for block in blocks], [block.idle + block.solving for block in blocks])
     closed = share(
         [block.full + block.held for block in blocks],
         [block.starved + block.taking + block.full + block.held for block in blocks],
     )
-    if min(total.simulations, total.steps) < FEWEST or min(total.unique, total.trained, total.solving) <= 0:
+    if min(total.simulations, total.steps) < fewest or min(total.unique, total.trained, total.solving) <= 0:
         return None
-    if waits is None or blocked is None or closed is None:
+    if waits is None or idle is None or closed is None:
         return None
     closes = Share(  # c - x / 2
-        closed.value - blocked.value / 2,
-        math.hypot(closed.error, blocked.error / 2),
-        min(closed.freedom, blocked.freedom),
+        closed.value - idle.value / 2,
+        math.hypot(closed.error, idle.error / 2),
+        min(closed.freedom, idle.freedom),
     )
-    asked = [waits.above(WAITS), blocked.above(WAITS), closes.above(0.0)]
+    asked = [waits.above(WAITS), idle.above(WAITS), closes.above(0.0)]
     learner_waits, workers_wait, is_closed = (probability > 0.5 for probability in asked)
     if not workers_wait:
         side = "solvers" if learner_waits else "none"
         asked = asked[:2]
     elif not is_closed:
-        side = "transport"
+        side, learner_waits = "transport", False
         asked = asked[1:]
     elif total.held >= total.full:
         side = "rate limiter"
-        asked = asked[1:]
     else:
         side = "buffer" if learner_waits else "learner"
-    certainty = max(0.0, 1.0 - sum(min(probability, 1.0 - probability) for probability in asked))
-    ladder = Ladder(total, aims)
-    reserve = "" if certainty >= CERTAIN else f"not certain ({percent(certainty)}): "
-    return ladder.bottleneck(side, certainty, reserve + ladder.sentence(side))
+    return side, learner_waits, max(0.0, 1.0 - sum(min(probability, 1.0 - probability) for probability in asked))
 
 
 def _workers(interval: Standing) -> float:

@@ -59,7 +59,13 @@ def course(cli, stages, *overrides):
     places[0].touch()
     process = cli.start(
         *("train", "tiny.yaml", "problem.name=./paced.py:Paced", "model.name=./paced_model.py:Paced"),
-        *("training.stop_after={minutes: 10}", "checkpoint.every_s=600", "validation.every_s=600", *overrides),
+        *(
+            "training.stop_after={minutes: 10}",
+            "checkpoint.every_s=600",
+            "validation.every_s=600",
+            "validation.simulations=4",
+            *overrides,
+        ),
     )
     sentences = []
     for place, (_, side) in zip(places, stages, strict=True):

@@ -109,7 +109,7 @@ def watched(seconds, aims=NO_AIMS, watch=None):
             SOLVERS | {"trained": 320, "waiting": 0.5},  # at reuse 8 the learner could train 640
             Aims(batches_per_simulation=2.0),
             "solvers",
-            "solvers limit: 4 workers more would feed this learner at reuse 8, which waits 50 % of its time or "
+            "solvers limit: 4 workers more would feed this learner at reuse 8, which waits 50 % of its time; or "
             "buffer.batches_per_simulation 4 in place of 2 (reuse 16) suits the speed of both",
             (640, 40, 4000),
         ),
@@ -256,6 +256,7 @@ def test_validation_checkpoints_and_compiling_are_no_ones_wait():
 def test_a_change_is_followed_and_the_whole_run_is_known_however_long_it_was():
     found, watch = watched([SOLVERS] * 300 + [LEARNER] * 1200)
     assert found[300].side == "solvers" and found[310].side == "learner"
+    assert all(bottleneck.side in ("solvers", "learner") for bottleneck in found[5:] if bottleneck.certainty >= 0.95)
     overall = watch.overall()
     assert overall.side == "learner" and overall.certainty == pytest.approx(0.8, abs=0.01)
     assert overall.sentence.startswith("80 % of the time: learner limits: ")
