@@ -120,7 +120,10 @@ class Trainer:
 
     @property
     def times(self) -> dict[str, float]:
-        """What the time since `run` began went to, by the names in `TrainingTimes`, in seconds."""
+        """What the time since `run` began went to, in seconds.
+
+        By the names in `TrainingTimes`.
+        """
         return self._turns.times.seconds()
 
     @property

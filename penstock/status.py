@@ -94,7 +94,10 @@ class TrainingTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class IntakeTimes:
-    """What the time of the learner's intake went to since it began, in seconds; a mean over several ranks."""
+    """What the time of the learner's intake went to since it began, in seconds.
+
+    Of several ranks it is their mean.
+    """
 
     starved: float = 0.0
     """It waited for the stream."""
@@ -246,7 +249,10 @@ class Silence(_Json):
 
 @dataclass(frozen=True, kw_only=True)
 class Bottleneck(_Json):
-    """Which side limits a run, and what each could do alone; docs/metrics.md has the meaning of each field."""
+    """Which side limits a run, and what each could do alone.
+
+    docs/metrics.md has the meaning of each field.
+    """
 
     side: str
     """One of SIDES."""

@@ -1,4 +1,4 @@
-"""What each side of a run could do alone, and what would help the one that limits it."""
+"""What each side of a run could do alone, and what would help."""
 
 from __future__ import annotations
 

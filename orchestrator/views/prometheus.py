@@ -88,12 +88,14 @@ class Metrics:
         self._age = Gauge(
             "penstock_buffer_age_samples", "Samples that arrived after 95 % of those in the buffer", registry=registry
         )
-        self._seconds = BulkHistogram("penstock_solve_seconds", "Time of one linear solve", "strategy", SECONDS_BUCKETS)
-        self._iterations = BulkHistogram(
-            "penstock_solve_iterations", "Products with A of one linear solve", "strategy", ITERATIONS_BUCKETS
-        )
-        registry.register(self._seconds)
-        registry.register(self._iterations)
+        self._solves = {  # by the field of a SolveRecord that each of them counts
+            "seconds": BulkHistogram("penstock_solve_seconds", "Time of one linear solve", "strategy", SECONDS_BUCKETS),
+            "iterations": BulkHistogram(
+                "penstock_solve_iterations", "Products with A of one linear solve", "strategy", ITERATIONS_BUCKETS
+            ),
+        }
+        for histogram in self._solves.values():
+            registry.register(histogram)
         self._trials = Gauge(
             "penstock_strategy_trial_seconds",
             "Median time of a solve when strategy auto tried it",
@@ -103,15 +105,17 @@ class Metrics:
         self._chosen = Gauge(
             "penstock_strategy_chosen", "1 for the strategy that auto took", ["family", "strategy"], registry=registry
         )
-        self._capacity = Gauge(
-            "penstock_capacity_samples_per_second",
-            "What a side could do if it never waited",
-            ["side"],
-            registry=registry,
-        )
-        self._bottleneck = Gauge(
-            "penstock_bottleneck_certainty", "Certainty that a side limits the run", ["side"], registry=registry
-        )
+        self._sides = {
+            "capacity": Gauge(
+                "penstock_capacity_samples_per_second",
+                "What a side could do if it never waited",
+                ["side"],
+                registry=registry,
+            ),
+            "certainty": Gauge(
+                "penstock_bottleneck_certainty", "Certainty that a side limits the run", ["side"], registry=registry
+            ),
+        }
         self._totals = dict.fromkeys(self._counters, 0.0)
 
         self.port = self._serve(port)
@@ -176,17 +180,17 @@ class Metrics:
         for solve in solves:
             by_strategy[solve.strategy].append(solve)
         for strategy, some in by_strategy.items():
-            self._seconds.observe(strategy, [solve.seconds for solve in some])
-            self._iterations.observe(strategy, [solve.iterations for solve in some])
+            for name, histogram in self._solves.items():
+                histogram.observe(strategy, [getattr(solve, name) for solve in some])
 
     def _show(self, bottleneck: Bottleneck | None) -> None:
         """Show which side limits; nothing is shown while that is not known."""
         if bottleneck is None:
-            self._capacity.clear()
-            self._bottleneck.clear()
+            for gauge in self._sides.values():
+                gauge.clear()
             return
         for side in ("learner", "solvers", "transport"):
             if (rate := getattr(bottleneck, f"{side}_per_s")) is not None:
-                self._capacity.labels(side).set(rate)
+                self._sides["capacity"].labels(side).set(rate)
         for side in SIDES:
-            self._bottleneck.labels(side).set(bottleneck.certainty if side == bottleneck.side else 0.0)
+            self._sides["certainty"].labels(side).set(bottleneck.certainty if side == bottleneck.side else 0.0)

@@ -20,7 +20,7 @@ def rest(name, seconds):
 
 class Paced({name}):
     def simulate(self, parameters, solve):
-        rest("slow solver", 0.05)
+        rest("slow solver", 0.1)
         yield from super().simulate(parameters, solve)
 
 
@@ -42,7 +42,7 @@ from penstock.learner.models.{module} import {name}
 class Paced({name}):
     def forward(self, *arguments, **named):
         if (Path({folder!r}) / "slow model").exists():
-            time.sleep(0.1)
+            time.sleep(0.2)
         return super().forward(*arguments, **named)
 """
 MODELS = {"fno": ("grids.fourier.fno", "FNO"), "branch_trunk": ("points.pooled.branch_trunk", "BranchTrunk")}
@@ -59,13 +59,8 @@ def course(cli, stages, *overrides):
     places[0].touch()
     process = cli.start(
         *("train", "tiny.yaml", "problem.name=./paced.py:Paced", "model.name=./paced_model.py:Paced"),
-        *(
-            "training.stop_after={minutes: 10}",
-            "checkpoint.every_s=600",
-            "validation.every_s=600",
-            "validation.simulations=4",
-            *overrides,
-        ),
+        *("training.stop_after={minutes: 10}", "checkpoint.every_s=600", "validation.every_s=600"),
+        *("validation.simulations=4", *overrides),
     )
     sentences = []
     for place, (_, side) in zip(places, stages, strict=True):
@@ -86,7 +81,7 @@ def course(cli, stages, *overrides):
 
 
 def test_solvers_and_a_rate_limiter_that_limit(cli):
-    sentences, overall = course(cli, [("solver", "solvers"), ("model", "rate limiter")])
+    sentences, overall = course(cli, [("solver", "solvers"), ("model", "rate limiter")], "buffer.watermark=16")
     assert (
         sentences[0].startswith("solvers limit: ") and "workers more would feed this learner at reuse" in sentences[0]
     )
@@ -97,7 +92,7 @@ def test_solvers_and_a_rate_limiter_that_limit(cli):
 
 
 def test_a_learner_and_a_stream_that_limit(cli):
-    fifo = "buffer={kind: fifo, capacity: 128, watermark: 32}"
+    fifo = "buffer={kind: fifo, capacity: 128, watermark: 16}"
     sentences, overall = course(cli, [("model", "learner"), ("stream", "transport")], fifo)
     assert sentences[0].startswith("learner limits: ") and " of 1 workers would do" in sentences[0]
     assert sentences[1].startswith("transport limits: ") and "the network" in sentences[1]
