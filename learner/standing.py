@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from penstock.learner.buffers.bias import BiasWatch
 from penstock.learner.trainer import Trainer
 from penstock.learner.validation.collect import Collector
-from penstock.status import Account, BufferStatus, LearnerStatus, TrainingStatus
+from penstock.status import Account, BufferStatus, IntakeTimes, LearnerStatus, TrainingStatus, TrainingTimes
 
 
 class Standing:
@@ -47,6 +47,9 @@ class Standing:
             dropped=counts.dropped,
             retried=counts.retried,
             solver_blocked_seconds=counts.solver_blocked_seconds,
+            solver_seconds=counts.solver_seconds,
+            solver_unleased_seconds=counts.solver_unleased_seconds,
+            intake=IntakeTimes(**ingest.times.seconds()),
         )
 
     def status(self) -> LearnerStatus:
@@ -71,6 +74,7 @@ class Standing:
                 validation=trainer.validation_errors,
                 wait_seconds=trainer.learner_wait_seconds,
                 seconds=trainer.train_seconds,
+                times=TrainingTimes(**trainer.times),
             ),
             account=self.account,
             buffer=BufferStatus(samples=len(buffer), capacity=buffer.capacity, bias=self._bias.look()),

@@ -78,7 +78,6 @@ class Trainer:
         self.remarks: list[str] = []
         """Lines for people on odd statistics that the normalisation was fixed from. Whoever shows them removes them."""
         self._turns = Turns(feed, ingest, settings.stop_after, step.group)
-        self._compile_seconds = 0.0  # since `run` began
         self._loss = RunningLoss()
         self._normalization_is_fixed = False
 
@@ -120,6 +119,14 @@ class Trainer:
         return self._turns.seconds
 
     @property
+    def times(self) -> dict[str, float]:
+        """What the time since `run` began went to, in seconds.
+
+        By the names in `TrainingTimes`.
+        """
+        return self._turns.times.seconds()
+
+    @property
     def learner_wait_seconds(self) -> float:
         """Time that training waited for batches, from the watermark on."""
         return self.feed.wait_seconds
@@ -143,6 +150,7 @@ class Trainer:
 
         with closing(self.feed):
             self.feed.start(self._num_steps_left())
+            self._turns.times.begin("training")
             while True:
                 is_due = time.monotonic() - last_checkpoint >= self.settings.checkpoint_every_s
                 view = self._turns.next(
@@ -152,7 +160,7 @@ class Trainer:
                     break
                 self._train_on(view)
                 now = time.monotonic()
-                self._turns.seconds = seconds_before + now - started - self._compile_seconds
+                self._turns.seconds = seconds_before + now - started - self.times["compiling"]
                 if now - last_reading >= LOSS_READ_EVERY_S and self._read_loss():
                     last_reading = now
                 if view.saves:
@@ -165,6 +173,7 @@ class Trainer:
                 elif now - last_validation >= self.settings.validation_every_s:
                     self.course.begin(self.surrogate, self.step)
             self._complete_and_save(should_stop)
+            self._turns.times.begin(None)
         self.state = "ended"
         return cause
 
@@ -235,13 +244,11 @@ class Trainer:
 
         Compiling does not count as training time: limits and schedules in minutes leave it out.
         """
-        compiles, before = self._step.compiles_next, time.monotonic()
+        compiles = self._step.compiles_next
         self.state = "compiling the step" if compiles else "training"
         arrays, weights = ({}, None) if batch is None else (batch.arrays, batch.weights)
-        loss = self._step(arrays, self.learning_rate, weights)
-        if compiles:
-            self._compile_seconds += time.monotonic() - before
-        return loss
+        with self._turns.times.during("compiling" if compiles else "training"):
+            return self._step(arrays, self.learning_rate, weights)
 
     def _read_loss(self) -> bool:
         """Bring `loss` and `warning` up to date; False before the first step.
@@ -267,7 +274,8 @@ class Trainer:
 
     def _validate_a_slice(self) -> None:
         try:
-            self.course.advance()
+            with self._turns.times.during("aside"):
+                self.course.advance()
         except Diverged as error:
             raise self._diverged(str(error)) from error
 
@@ -306,7 +314,8 @@ class Trainer:
         self.state = "saving a checkpoint"
         if not self._step.is_finite():
             raise self._diverged(f"weights or their moments are not finite at step {self.step}")
-        self.saver.save(self.step, self.checkpoint_state)
+        with self._turns.times.during("aside"):
+            self.saver.save(self.step, self.checkpoint_state)
 
     def _diverged(self, what: str) -> PenstockError:
         return PenstockError(f"{what}: lower training.learning_rate (it was {self._step.learning_rate:g})", exit_code=1)

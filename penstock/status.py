@@ -11,6 +11,7 @@ from penstock.messages import Decision, LeaseEnd, SolveRecord
 from penstock.transport.endpoint import Endpoint
 
 NUM_REASONS = 5  # reasons of failed simulations in a summary, at most
+SIDES = ("solvers", "learner", "rate limiter", "buffer", "transport", "none")  # what may limit a run
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
@@ -81,6 +82,36 @@ class Prepared(Ready):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingTimes:
+    """What the time of the training loop went to since it began, in seconds."""
+
+    training: float = 0.0
+    """Batches and steps, waits for batches included."""
+    aside: float = 0.0
+    """Validation and the saving of checkpoints."""
+    compiling: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntakeTimes:
+    """What the time of the learner's intake went to since it began, in seconds.
+
+    Of several ranks it is their mean.
+    """
+
+    starved: float = 0.0
+    """It waited for the stream."""
+    taking: float = 0.0
+    """It took chunks in."""
+    full: float = 0.0
+    """It waited for room in the buffer."""
+    held: float = 0.0
+    """The rate limiter held it."""
+    paused: float = 0.0
+    """A checkpoint was being written."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainingStatus:
     """Where training stands."""
 
@@ -100,6 +131,7 @@ class TrainingStatus:
     """Time that training waited for batches."""
     seconds: float
     """Wall time of training."""
+    times: TrainingTimes = field(default_factory=TrainingTimes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +148,11 @@ class Account:
     """Simulations in which a system took more than one strategy."""
     solver_blocked_seconds: float
     """Time that workers waited for the stream, summed over workers."""
+    solver_seconds: float = 0.0
+    """Time that workers took to draw, assemble, solve and pack since the learner began, summed over workers."""
+    solver_unleased_seconds: float = 0.0
+    """Time that workers waited for leases meanwhile, summed over workers."""
+    intake: IntakeTimes = field(default_factory=IntakeTimes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +248,22 @@ class Silence(_Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bottleneck(_Json):
+    """Which side limits a run, and what each could do alone.
+
+    docs/metrics.md has the meaning of each field.
+    """
+
+    side: str
+    """One of SIDES."""
+    certainty: float
+    sentence: str
+    learner_per_s: float | None = None
+    solvers_per_s: float | None = None
+    transport_per_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record(_Json):
     """One line of metrics.jsonl, which is all that views show of a run.
 
@@ -244,11 +297,12 @@ class Record(_Json):
     seconds_per_system: float | None = None
     workers: int = 0
     silent: tuple[Silence, ...] = ()
+    bottleneck: Bottleneck | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Record:
         silent = tuple(Silence.from_json(silence) for silence in values.get("silent", ()))
-        return super().from_json({**values, "silent": silent})
+        return super().from_json({**values, "silent": silent, "bottleneck": _bottleneck(values)})
 
     @property
     def reuse(self) -> float | None:
@@ -282,9 +336,21 @@ class Summary(_Json):
     trained_per_train_s: float | None = None
     failed_reasons: Sequence[Mapping[str, Any]] = ()
     validation: Mapping[str, Any] | None = None
+    bottleneck: Bottleneck | None = None
 
     @classmethod
-    def of(cls, record: Record, status: LearnerStatus, cause: str, solved_by: Mapping[str, int]) -> Summary:
+    def from_json(cls, values: Mapping[str, Any]) -> Summary:
+        return super().from_json({**values, "bottleneck": _bottleneck(values)})
+
+    @classmethod
+    def of(
+        cls,
+        record: Record,
+        status: LearnerStatus,
+        cause: str,
+        solved_by: Mapping[str, int],
+        bottleneck: Bottleneck | None = None,
+    ) -> Summary:
         """The summary of a run.
 
         Args:
@@ -292,6 +358,7 @@ class Summary(_Json):
             status: its last status.
             cause: what ended it.
             solved_by: systems by strategy, that of the configuration first.
+            bottleneck: which side limited the run as a whole; None where that is not known.
 
         Returns:
             The summary.
@@ -305,6 +372,7 @@ class Summary(_Json):
         return cls.from_json(
             {each.name: getattr(record, each.name) for each in fields(record)}
             | {
+                "bottleneck": bottleneck and bottleneck.to_json(),
                 "cause": cause,
                 "solved_by": dict(solved_by),
                 "reuse": record.reuse,
@@ -318,3 +386,8 @@ class Summary(_Json):
     def to_json(self) -> dict[str, Any]:
         values = super().to_json()
         return values if self.validation else {name: value for name, value in values.items() if name != "validation"}
+
+
+def _bottleneck(values: Mapping[str, Any]) -> Bottleneck | None:
+    """The bottleneck of a record's or a summary's JSON."""
+    return Bottleneck.from_json(values["bottleneck"]) if values.get("bottleneck") else None

@@ -14,6 +14,8 @@ from penstock.learner.feed.feed import DRAW_TIMEOUT_S, BatchSource
 from penstock.learner.ranks.group import ALONE, Group
 from penstock.learner.settings import StopAfter
 from penstock.learner.stream.ingest import Ingest
+from penstock.learner.stream.timesheet import Timesheet
+from penstock.status import TrainingTimes
 
 GO_ON_AFTER_S = 5.0  # without a rank that has no batch
 
@@ -112,6 +114,8 @@ class Turns:
     def __init__(self, feed: BatchSource, ingest: Ingest, limits: StopAfter, group: Group = ALONE):
         self.seconds = 0.0
         """Wall time of training."""
+        self.times = Timesheet(*(field.name for field in fields(TrainingTimes)))
+        """What the time of this rank's loop goes to, by the names in `TrainingTimes`."""
         self._feed = feed
         self._ingest = ingest
         self._limits = limits

@@ -6,8 +6,9 @@ Second copies of samples are dropped, and the end of every simulation is recorde
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,9 @@ from penstock.learner.ranks.group import ALONE, Group
 from penstock.learner.stream.deliveries import Deliveries
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.stream.stream import Stream
+from penstock.learner.stream.timesheet import Timesheet
 from penstock.messages import Chunk, Decision, LeaseEnd, SolveRecord
-from penstock.status import News
+from penstock.status import IntakeTimes, News
 
 STREAM_TIMEOUT_S = 0.2  # how soon an idle ingest thread sees should_stop()
 GIVE_UP_TIMEOUT_S = 0.2  # a put is done by then; a pause may last as long as a checkpoint takes to write
@@ -54,6 +56,10 @@ class Counts:
     """Simulations in which a system had to be solved again by a more robust strategy."""
     solver_blocked_seconds: float = 0.0
     """Time that workers waited for the stream, summed over workers."""
+    solver_seconds: float = 0.0
+    """Time that workers were at work for, summed over workers; a checkpoint does not keep it, nor the next."""
+    solver_unleased_seconds: float = 0.0
+    """Time that workers waited for leases, summed over workers."""
 
 
 class _Unsaid:
@@ -114,6 +120,8 @@ class Ingest:
         self.limit = limit
         self.deliveries = Deliveries()
         self.counts = Counts()
+        self.times = Timesheet(*(each.name for each in fields(IntakeTimes)))
+        """What the time of the thread that takes goes to, by the names in `IntakeTimes`."""
         self.moments = RunningMoments(buffer.unit.num_steps)
         """Statistics of the samples up to the one that reached the watermark, and of those put together with it."""
         self._given_up: dict[int, str] = {}  # not recorded yet
@@ -134,10 +142,14 @@ class Ingest:
 
         while not should_stop():
             if self.rate_limiter is not None:
+                self.times.begin("held")
                 self.rate_limiter.wait_to_ingest(training_waits_or_stop)
+            self.times.begin("starved")
             item = self.stream.next(STREAM_TIMEOUT_S)
             if item is not None:
+                self.times.begin("taking")
                 self.take(item, should_stop)
+        self.times.begin(None)
 
     def take(self, item: Chunk | LeaseEnd, should_stop: Callable[[], bool] | None = None) -> bool:
         """Put a chunk's new samples into the buffer, and record its simulations' ends.
@@ -151,8 +163,9 @@ class Ingest:
         """
         arrival = self.begin(item)
         while arrival is not None and not self.put_now(arrival, should_stop):
-            if not self.buffer.wait_for_slot(should_stop):
-                return False
+            with self.times.during("full"):
+                if not self.buffer.wait_for_slot(should_stop):
+                    return False
         return True
 
     def begin(self, item: Chunk | LeaseEnd) -> Arrival | None:
@@ -169,9 +182,11 @@ class Ingest:
         self._news.add(item)
         if isinstance(item, LeaseEnd) or item.design != "training":
             return None
-        with self._lock:
+        with self._unpaused():
             self.counts.retried += item.retried
             self.counts.solver_blocked_seconds += item.blocked_seconds
+            self.counts.solver_seconds += sum(item.seconds.values())
+            self.counts.solver_unleased_seconds += item.unleased_seconds
             rows = self.deliveries.new_rows(item)
             self.counts.dropped += len(item) - len(rows)
         return Arrival(item, rows)
@@ -186,7 +201,7 @@ class Ingest:
         Returns:
             True once all rows are in and the ends of the chunk are recorded.
         """
-        with self._lock:
+        with self._unpaused():
             if should_stop is not None and should_stop():  # nothing may go in after the last checkpoint
                 return False
             simulations = arrival.chunk.simulations[arrival.rows]
@@ -196,6 +211,17 @@ class Ingest:
                 return False
             self._write_ends(arrival.chunk)
             return True
+
+    @contextmanager
+    def _unpaused(self) -> Iterator[None]:
+        """The lock, whose wait is that for the end of a pause."""
+        if not self._lock.acquire(blocking=False):
+            with self.times.during("paused"):
+                self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _put_rows(self, chunk: Chunk, rows: np.ndarray) -> int:
         if not len(rows):

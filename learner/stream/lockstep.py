@@ -76,6 +76,7 @@ class Lockstep:
         Raises:
             PenstockError: the buffer is full before its watermark is reached.
         """
+        self.ingest.times.begin("held")  # whatever is no wait and no intake: it is training's turn
         self._note_the_end()
         while not (self.buffer.reached_watermark or self.buffer.stream_ended):
             if should_stop():
@@ -145,7 +146,9 @@ class Lockstep:
             if item is None:
                 return False
             self._in_hand = self.ingest.begin(item)
-        if self._in_hand is not None and self.ingest.put_now(self._in_hand):
+        with self.ingest.times.during("taking"):
+            is_in = self._in_hand is not None and self.ingest.put_now(self._in_hand)
+        if is_in:
             self._in_hand = None
             self.stream.acknowledge()
             self._note_the_end()
@@ -153,7 +156,8 @@ class Lockstep:
 
     def _next_item(self) -> Chunk | LeaseEnd | None:
         before = time.monotonic()
-        item = self.stream.next(STREAM_TIMEOUT_S)
+        with self.ingest.times.during("starved"):
+            item = self.stream.next(STREAM_TIMEOUT_S)
         if self.buffer.reached_watermark:
             self.wait_seconds += time.monotonic() - before
         return item

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,12 @@ from penstock.learner.ranks.group import RankLost
 from penstock.messages import Lease
 from penstock.orchestrator.actors.learner_process import LearnerDied, LearnerProcess
 from penstock.orchestrator.run.workers import Taker
-from penstock.status import Ended, LearnerStatus, News, Prepared
+from penstock.status import Ended, IntakeTimes, LearnerStatus, News, Prepared
 from penstock.transport.endpoint import Endpoint
 
 EXPLAINED_WITHIN_S = 10.0  # why a rank was lost, by the one that was
+
+SUMS = ("unique", "dropped", "retried", "solver_blocked_seconds", "solver_seconds", "solver_unleased_seconds")
 
 
 class LearnerRanks:
@@ -184,10 +186,13 @@ def _merged(statuses: Sequence[LearnerStatus]) -> LearnerStatus:
         account=replace(
             first.account,
             training=_joined([account.training for account in accounts]),
-            **{
-                name: sum(getattr(account, name) for account in accounts)
-                for name in ("unique", "dropped", "retried", "solver_blocked_seconds")
-            },
+            **{name: sum(getattr(account, name) for account in accounts) for name in SUMS},
+            intake=IntakeTimes(
+                **{
+                    each.name: sum(getattr(account.intake, each.name) for account in accounts) / len(accounts)
+                    for each in fields(IntakeTimes)
+                }
+            ),
         ),
         buffer=replace(
             first.buffer,

@@ -9,6 +9,7 @@ import math
 from collections import deque
 
 from penstock.orchestrator.config.solver import Steered
+from penstock.orchestrator.resources.advice import workers_for
 
 WINDOW_S = 30.0  # reuse is taken over at least this time, which is also the least pause between two changes
 SIMULATIONS = 30  # and over as many simulations, because fewer are few to count by
@@ -22,9 +23,8 @@ STEP = 2.0  # factor by which the number changes at most
 class Steering:
     """Takes the number of workers that reuse asks for.
 
-    Reuse falls as the number of workers rises, in proportion as long as they do not hold each other or the learner up.
-    So the number follows the ratio of reuse to its target. Where they do hold each other up, the number that it came
-    from may have been nearer to the target, and is then not left again for some time.
+    The number follows the ratio of reuse to its target, see `workers_for`. Where the workers hold each other up, the
+    number that it came from may have been nearer to the target, and is then not left again for some time.
 
     Args:
         workers: the bounds of the number, and the target.
@@ -70,7 +70,7 @@ class Steering:
         ratio = max(reuse / self._workers.reuse, 1e-9)
         off = abs(math.log(ratio))
         self._seen[num] = now, off
-        wanted = num * min(max(ratio, 1.0 / STEP), STEP)
+        wanted = workers_for(num, min(max(ratio, 1.0 / STEP), STEP), 1.0)
         number = min(max(round(wanted), self._workers.min), self._workers.max)
         if number == num or off <= math.log(BAND) or abs(wanted - num) <= NEAREST:
             return None

@@ -31,6 +31,7 @@ from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.orchestrator.plan import Plan, resolve
+from penstock.orchestrator.resources.advice import Aims
 from penstock.orchestrator.resources.bounds import (
     bytes_in_flight,
     few_simulations,
@@ -236,7 +237,8 @@ class _Driver:
             tell=self._tell,
         )
         self.scaling = Scaling(self.plan, self.folder, self.workers, self.split, self._tell)
-        self.reports = Reports(self.folder, self.console, self.metrics, self.plan.strategy().name)
+        aims = Aims.of(self.config)
+        self.reports = Reports(self.folder, self.console, self.metrics, self.plan.strategy().name, aims)
         is_first = True
         while True:
             try:

@@ -7,6 +7,8 @@ from collections import Counter, deque
 from collections.abc import Iterable
 
 from penstock.orchestrator.ledger.ledger import Ledger
+from penstock.orchestrator.resources.advice import Aims, Standing
+from penstock.orchestrator.resources.bottleneck import BottleneckWatch
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.thinning import bound_records
 from penstock.status import LearnerStatus, Record, Silence, Summary
@@ -21,9 +23,10 @@ class Journal:
     Args:
         folder: the run folder.
         strategy: name of the strategy that the configuration gives.
+        aims: what the configuration says of reuse.
     """
 
-    def __init__(self, folder: RunFolder, strategy: str):
+    def __init__(self, folder: RunFolder, strategy: str, aims: Aims = Aims()):  # noqa: B008 (frozen)
         self._folder = folder
         self._started = time.monotonic()
         self._counts: deque[tuple[float, int, int]] = deque()  # time, unique, trained
@@ -33,6 +36,8 @@ class Journal:
         self._seconds = 0.0
         self._ledger_at = -LEDGER_EVERY_S
         self._num_failed = 0
+        self._watch = BottleneckWatch(aims)
+        self._worker_seconds = 0.0
 
     def record(self, status: LearnerStatus, ledger: Ledger, num_workers: int, silent: Iterable[Silence]) -> Record:
         """Append one line to metrics.jsonl, and rewrite ledger.json if that is due.
@@ -55,6 +60,7 @@ class Journal:
         training, account, solves = status.training, status.account, status.news.solves
         if self._counts and (account.unique < self._counts[-1][1] or training.trained < self._counts[-1][2]):
             self._counts.clear()  # another learner goes on from a checkpoint
+        before = self._counts[-1][0] if self._counts else now
         self._counts.append((now, account.unique, training.trained))
         while now - self._counts[0][0] > RATES_OVER_S:
             self._counts.popleft()
@@ -64,6 +70,10 @@ class Journal:
         self._num_solves += len(solves)
         self._iterations += sum(solve.iterations for solve in solves)
         self._seconds += sum(solve.seconds for solve in solves)
+        self._worker_seconds += num_workers * (now - before)
+        if not ledger.num_left:
+            self._watch.pause()  # what is left to be trained on waits for nobody
+        standing = Standing.of(status, seconds=now, worker_seconds=self._worker_seconds)
         record = Record(
             state=training.state,
             step=training.step,
@@ -92,6 +102,7 @@ class Journal:
             seconds_per_system=self._seconds / self._num_solves if self._num_solves else None,
             workers=num_workers,
             silent=tuple(silent),
+            bottleneck=self._watch.look(standing),
         )
         self._folder.append("metrics.jsonl", record.to_json())
         bound_records(self._folder)
@@ -115,7 +126,8 @@ class Journal:
             PenstockError: a file can't be written.
         """
         self._write_ledger(ledger, status)
-        self._folder.write("summary.json", Summary.of(record, status, cause, self._solved_by).to_json())
+        summary = Summary.of(record, status, cause, self._solved_by, self._watch.overall())
+        self._folder.write("summary.json", summary.to_json())
 
     def _write_ledger(self, ledger: Ledger, status: LearnerStatus) -> None:
         validation_failed = {str(i): reason for i, reason in sorted(status.account.validation.failed.items())}

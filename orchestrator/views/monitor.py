@@ -113,6 +113,8 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
         lines.append(systems_solved(summary.solved_by))
     if summary.failed_reasons:
         lines.append(f"{_failures(summary.failed, summary.delivered, summary.failed_reasons)} the surrogate")
+    if summary.bottleneck:
+        lines.append(summary.bottleneck.sentence)
     if summary.warning:
         lines.append(summary.warning)
     lines.append(f"run folder: {folder.path}")
@@ -225,6 +227,8 @@ def _line(record: Record) -> str:
             parts.append(f"VRMSE {digits(record.validation['vrmse'])}")
     parts.append(f"learner wait {digits(record.learner_wait_seconds)} s")
     parts.append(f"solver blocked {digits(record.solver_blocked_seconds)} s")
+    if record.bottleneck:
+        parts.append(record.bottleneck.sentence)
     return " | ".join([*parts, *_warnings(record)])
 
 
@@ -268,8 +272,9 @@ def _table(title: str, record: Record) -> Panel:
     columns.add_row(left, right)
     head = Text(f"{record.state}  {_duration(record.elapsed_seconds)}", style="bold")
     warnings = [Text(warning, style="yellow") for warning in _warnings(record)]
+    bottleneck = [Text(), Text(record.bottleneck.sentence)] if record.bottleneck else []
     return Panel(
-        Group(head, ProgressBar(total=1.0, completed=record.progress), *warnings, Text(), columns),
+        Group(head, ProgressBar(total=1.0, completed=record.progress), *warnings, Text(), columns, *bottleneck),
         title=title,
         title_align="left",
         width=100,

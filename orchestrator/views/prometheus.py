@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created
 from penstock.errors import PenstockError
 from penstock.messages import Decision, SolveRecord
 from penstock.orchestrator.views.histograms import BulkHistogram
-from penstock.status import Record
+from penstock.status import SIDES, Bottleneck, Record
 
 SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 ITERATIONS_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
@@ -88,12 +88,14 @@ class Metrics:
         self._age = Gauge(
             "penstock_buffer_age_samples", "Samples that arrived after 95 % of those in the buffer", registry=registry
         )
-        self._seconds = BulkHistogram("penstock_solve_seconds", "Time of one linear solve", "strategy", SECONDS_BUCKETS)
-        self._iterations = BulkHistogram(
-            "penstock_solve_iterations", "Products with A of one linear solve", "strategy", ITERATIONS_BUCKETS
-        )
-        registry.register(self._seconds)
-        registry.register(self._iterations)
+        self._solves = {  # by the field of a SolveRecord that each of them counts
+            "seconds": BulkHistogram("penstock_solve_seconds", "Time of one linear solve", "strategy", SECONDS_BUCKETS),
+            "iterations": BulkHistogram(
+                "penstock_solve_iterations", "Products with A of one linear solve", "strategy", ITERATIONS_BUCKETS
+            ),
+        }
+        for histogram in self._solves.values():
+            registry.register(histogram)
         self._trials = Gauge(
             "penstock_strategy_trial_seconds",
             "Median time of a solve when strategy auto tried it",
@@ -103,6 +105,17 @@ class Metrics:
         self._chosen = Gauge(
             "penstock_strategy_chosen", "1 for the strategy that auto took", ["family", "strategy"], registry=registry
         )
+        self._sides = {
+            "capacity": Gauge(
+                "penstock_capacity_samples_per_second",
+                "What a side could do if it never waited",
+                ["side"],
+                registry=registry,
+            ),
+            "certainty": Gauge(
+                "penstock_bottleneck_certainty", "Certainty that a side limits the run", ["side"], registry=registry
+            ),
+        }
         self._totals = dict.fromkeys(self._counters, 0.0)
 
         self.port = self._serve(port)
@@ -156,6 +169,7 @@ class Metrics:
                 self._rollout["relative_l2"].set(rollout["relative_l2"][-1])
                 if rollout["correlation_time"] is not None:
                     self._rollout["correlation_time"].set(rollout["correlation_time"])
+        self._show(record.bottleneck)
         bias = record.bias or {"parameters": {}, "age_p95": None}
         for name, stats in bias["parameters"].items():
             for stat, gauge in self._bias.items():
@@ -166,5 +180,17 @@ class Metrics:
         for solve in solves:
             by_strategy[solve.strategy].append(solve)
         for strategy, some in by_strategy.items():
-            self._seconds.observe(strategy, [solve.seconds for solve in some])
-            self._iterations.observe(strategy, [solve.iterations for solve in some])
+            for name, histogram in self._solves.items():
+                histogram.observe(strategy, [getattr(solve, name) for solve in some])
+
+    def _show(self, bottleneck: Bottleneck | None) -> None:
+        """Show which side limits; nothing is shown while that is not known."""
+        if bottleneck is None:
+            for gauge in self._sides.values():
+                gauge.clear()
+            return
+        for side in ("learner", "solvers", "transport"):
+            if (rate := getattr(bottleneck, f"{side}_per_s")) is not None:
+                self._sides["capacity"].labels(side).set(rate)
+        for side in SIDES:
+            self._sides["certainty"].labels(side).set(bottleneck.certainty if side == bottleneck.side else 0.0)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from penstock.messages import Decision
 from penstock.orchestrator.ledger.ledger import Ledger
+from penstock.orchestrator.resources.advice import Aims
 from penstock.orchestrator.store.failures import Failures
 from penstock.orchestrator.store.journal import Journal
 from penstock.orchestrator.store.run_folder import RunFolder
@@ -25,9 +26,10 @@ class Reports:
         console: where lines are printed.
         metrics: the run's metrics.
         strategy: name of the strategy that the configuration gives.
+        aims: what the configuration says of reuse.
     """
 
-    def __init__(self, folder: RunFolder, console: Screen, metrics: Metrics, strategy: str):
+    def __init__(self, folder: RunFolder, console: Screen, metrics: Metrics, strategy: str, aims: Aims):
         self._folder = folder
         self._console = console
         self._metrics = metrics
@@ -36,7 +38,7 @@ class Reports:
         self._failures = Failures(folder.event, "ledger.json has the reasons of all that fail")
         self._warning: str | None = None
         self._notes: set[str] = set()  # a learner that takes another's place finds the same
-        self.journal = Journal(folder, strategy)
+        self.journal = Journal(folder, strategy, aims)
         self._metrics.choose(self.decisions)
 
     @property

@@ -219,6 +219,7 @@ def test_compiling_is_no_training_time(monkeypatch):
     """A step that takes a minute to compile and then 0.1 s: limits and schedule in minutes are of the latter."""
     clock = SlowClock()
     monkeypatch.setattr("penstock.learner.trainer.time", clock)
+    monkeypatch.setattr("penstock.learner.stream.timesheet.time", clock)
 
     class CompiledStep(NotingRates):
         compiles_next = True
@@ -232,6 +233,7 @@ def test_compiling_is_no_training_time(monkeypatch):
     trainer = new_trainer(StopAfter(minutes=2 / 60), step=CompiledStep, schedule=Schedule(warm_up=0.0))
     assert trainer.run(never) == "minutes"
     assert trainer.step == 21 and trainer.train_seconds == pytest.approx(2.0)
+    assert trainer.times == pytest.approx({"compiling": 60.0, "training": 2.0, "aside": 0.0})
     expected = [5e-3 * 0.5 * (1 + np.cos(np.pi * 0.1 * max(0, n - 1) / 2)) for n in range(21)]
     np.testing.assert_allclose(trainer._step.rates, expected, rtol=1e-6)
 

@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,6 +30,8 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.usefixtures("watermark_of_samples")
 
 LAYOUT = Layout((FieldSpec(name="a", on=Grid((2,))),), (FieldSpec(name="u", on=Grid((2,))),))
+
+SECONDS = {"draw": 1.0, "assembly": 2.0, "solve": 4.0, "pack": 8.0}
 
 
 class QueueStream:
@@ -135,15 +138,51 @@ def test_leases_redone_in_any_order_deliver_every_sample_once(seed):
 def test_headers_are_gathered_and_drained():
     record = SolveRecord(strategy="direct", seconds=0.1, iterations=0, relative_residual=1e-12)
     ingest = new_ingest(
-        chunk((0, 0), finished=(0,), solves=(record, record), retried=1, blocked_seconds=0.5),
+        chunk((0, 0), finished=(0,), solves=(record, record), retried=1, blocked_seconds=0.5, seconds=SECONDS),
         LeaseEnd(3),
-        chunk((1, 0), finished=(1,), solves=(record,), retried=2, blocked_seconds=0.25),
+        chunk((1, 0), finished=(1,), solves=(record,), retried=2, blocked_seconds=0.25, unleased_seconds=2.0),
         LeaseEnd(4),
     )
     ingest.run(lambda: ingest.stream.items.empty())
     lease_ends = (LeaseEnd(3), LeaseEnd(4))
     assert ingest.drain_news() == News(solves=(record,) * 3, lease_ends=lease_ends) and ingest.drain_news() == News()
     assert (ingest.counts.retried, ingest.counts.solver_blocked_seconds) == (3, 0.75)
+    assert (ingest.counts.solver_seconds, ingest.counts.solver_unleased_seconds) == (15.0, 2.0)
+
+
+def test_the_time_of_the_intake_goes_to_what_it_waits_for(monkeypatch):
+    """By a clock that each wait sets forward: two chunks of one sample, for a buffer with one slot."""
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    monkeypatch.setattr("penstock.learner.stream.timesheet.time", clock)
+    ingest = new_ingest(chunk((0, 0), finished=(0,)), chunk((1, 0), finished=(1,)), capacity=1)
+
+    def takes(seconds, then=lambda: None):
+        def wait(*_, **__):
+            clock.now += seconds
+            return then()
+
+        return wait
+
+    class Paused:
+        """The lock, which a checkpoint holds whenever it is wanted."""
+
+        def acquire(self, blocking=True):
+            clock.now += 1.0 if blocking else 0.0
+            return blocking
+
+        def release(self):
+            pass
+
+    next_item = ingest.stream.next
+    ingest.stream.next = takes(10.0, lambda: next_item(0.0))
+    ingest.rate_limiter = SimpleNamespace(
+        wait_to_ingest=takes(100.0), start=lambda: None, add_simulations=lambda count: None
+    )
+    monkeypatch.setattr(ingest.buffer, "wait_for_slot", takes(1000.0, lambda: ingest.buffer.draw(1, 0.0) is not None))
+    ingest._lock = Paused()
+    ingest.run(lambda: len(ingest.deliveries.delivered) == 2)
+    # one chunk is begun and put, the other begun, put in vain and put again
+    assert ingest.times.seconds() == {"starved": 20.0, "taking": 0.0, "full": 1000.0, "held": 200.0, "paused": 5.0}
 
 
 def test_chunks_of_another_design_leave_nothing_but_their_solve_records():

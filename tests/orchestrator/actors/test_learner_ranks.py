@@ -11,7 +11,7 @@ from penstock.orchestrator.actors import learner_ranks
 from penstock.orchestrator.actors.learner_process import LearnerDied
 from penstock.orchestrator.actors.learner_ranks import LearnerRanks
 from penstock.orchestrator.run.workers import Taker
-from penstock.status import Account, BufferStatus, Ended, LearnerStatus, News, Prepared, TrainingStatus
+from penstock.status import Account, BufferStatus, Ended, IntakeTimes, LearnerStatus, News, Prepared, TrainingStatus
 from penstock.transport.endpoint import Endpoint
 
 
@@ -26,7 +26,8 @@ def status(*, trained, delivered, failed=None, is_done=False, notes=()):
         account=Account(
             training=Ended(delivered, failed or {}),
             validation=Ended([[0, 4]]),
-            **{name: trained for name in ("unique", "dropped", "retried", "solver_blocked_seconds")},
+            **{name: trained for name in learner_ranks.SUMS},
+            intake=IntakeTimes(starved=trained, held=2.0 * trained),
         ),
         buffer=BufferStatus(samples=trained, capacity=10, bias=None),
         news=News(notes=notes, lease_ends=tuple(LeaseEnd(number) for number in notes)),
@@ -94,6 +95,8 @@ def test_a_status_is_that_of_all_ranks_and_no_news_is_lost_while_one_is_slow():
     assert ranks.status(1.0) is None
     both = ranks.status(1.0)
     assert (both.training.trained, both.training.wait_seconds, both.account.unique) == (8, 4.0, 8)
+    assert both.account.solver_seconds == both.account.solver_unleased_seconds == 8
+    assert both.account.intake == IntakeTimes(starved=4.0, held=8.0)  # of threads that wait at the same time
     assert both.account.training == Ended([[0, 6]], {}) and both.account.validation == Ended([[0, 4]])
     assert (both.buffer.samples, both.buffer.capacity, both.silences) == (8, 20, {3: 1.0, 5: 1.0})
     assert both.news.notes == (1, 2) and not both.is_done

@@ -10,7 +10,7 @@ from rich.console import Console
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.monitor import _line, _table, explained_lines, summary_lines
 from penstock.orchestrator.views.numbers import digits
-from penstock.status import Record, Silence, Summary
+from penstock.status import Bottleneck, Record, Silence, Summary
 
 RECORD = Record.from_json(
     {
@@ -48,6 +48,15 @@ VALIDATION = FIELD | {
     "fields": {"u": FIELD | {"vrmse": 0.1}, "v": FIELD | {"vrmse": 0.7}},
     "constants": {"p": 101325.0},
 }
+
+BOTTLENECK = Bottleneck(
+    side="solvers",
+    certainty=0.99,
+    sentence="solvers limit: 12 workers more would feed this learner, which waits 75 % of its time",
+    learner_per_s=160.0,
+    solvers_per_s=40.0,
+    transport_per_s=None,
+)
 
 
 def shown(record, *, is_terminal):
@@ -119,8 +128,15 @@ def test_what_is_said_of_rollouts(correlation, expected):
     assert "rollouts" in text and "0.5 after 4 steps" in text
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_the_side_that_limits_is_named(is_terminal):
+    assert "limit" not in shown(RECORD, is_terminal=is_terminal)
+    record = replace(RECORD, bottleneck=BOTTLENECK)
+    assert BOTTLENECK.sentence in " ".join(shown(record, is_terminal=is_terminal).replace("│", " ").split())
+
+
 def test_a_record_comes_back_from_its_line_whatever_version_wrote_it():
-    record = replace(RECORD, silent=(Silence("solver-1", 12.0, 3),), validation=VALIDATION)
+    record = replace(RECORD, silent=(Silence("solver-1", 12.0, 3),), validation=VALIDATION, bottleneck=BOTTLENECK)
     line = json.loads(json.dumps(record.to_json()))
     assert Record.from_json(line) == record
     assert (
@@ -129,7 +145,7 @@ def test_a_record_comes_back_from_its_line_whatever_version_wrote_it():
         )
         == record
     )
-    earlier = {name: value for name, value in line.items() if name not in ("warning", "silent", "bias")}
+    earlier = {name: value for name, value in line.items() if name not in ("warning", "silent", "bias", "bottleneck")}
     assert "solver blocked" in shown(Record.from_json(earlier), is_terminal=True)
     assert Summary.from_json({"cause": "steps", "step": 7, "later": 1}).to_json()["step"] == 7
 
@@ -167,3 +183,11 @@ def test_the_end_says_why_most_of_the_failed_simulations_failed(tmp_path):
     earlier = {"delivered": 221, "failed": 4, "validation": VALIDATION | {"simulations": 17}}
     folder.write("summary.json", earlier)
     assert not any("like simulation" in line for line in summary_lines(folder))
+
+
+def test_the_end_says_in_one_line_which_side_limited_the_run(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write("summary.json", Summary(cause="steps", bottleneck=BOTTLENECK).to_json())
+    assert BOTTLENECK.sentence in summary_lines(folder)
+    folder.write("summary.json", Summary(cause="steps").to_json())  # or one of an earlier penstock
+    assert not any("limit" in line for line in summary_lines(folder))

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from penstock.errors import PenstockError
 from penstock.messages import Decision, SolveRecord
 from penstock.orchestrator.views.prometheus import Metrics
-from penstock.status import Record
+from penstock.status import SIDES, Bottleneck, Record
 
 RECORD = Record.from_json(
     {
@@ -79,6 +79,23 @@ def test_the_endpoint_tells_the_bias_of_the_stream():
         shown = {stat: values[f"penstock_buffer_parameter_{stat}[('parameter', '{name}')]"] for stat in stats}
         assert shown == stats
     assert values["penstock_buffer_age_samples[]"] == 730
+
+
+def test_the_endpoint_tells_which_side_limits():
+    metrics = Metrics("auto")
+    metrics.update(RECORD, [])
+    assert not any("bottleneck" in name or "capacity_samples_per" in name for name in scrape(metrics.port))
+    found = Bottleneck(side="solvers", certainty=0.97, sentence="", learner_per_s=160.0, solvers_per_s=40.0)
+    metrics.update(replace(RECORD, bottleneck=replace(found, side="learner")), [])
+    metrics.update(replace(RECORD, bottleneck=found), [])
+    values = scrape(metrics.port)
+    certainties = {side: values[f"penstock_bottleneck_certainty[('side', '{side}')]"] for side in SIDES}
+    assert certainties == dict.fromkeys(SIDES, 0.0) | {"solvers": 0.97}
+    prefix = "penstock_capacity_samples_per_second[('side', "
+    assert {name: value for name, value in values.items() if name.startswith(prefix)} == {
+        f"{prefix}'learner')]": 160.0,
+        f"{prefix}'solvers')]": 40.0,
+    }
 
 
 def test_the_endpoint_tells_what_auto_chose():
