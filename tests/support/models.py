@@ -5,6 +5,7 @@ SMALL = {
     "codano": {"width": 4, "modes": 2, "layers": 1},
     "cvit": {"width": 8, "heads": 2, "layers": 1, "patch": 3},
     "deeponet": {"width": 32, "latent": 16, "layers": 2},
+    "ditto": {"width": 8, "levels": 2, "heads": 1},
     "ffno": {"width": 8, "modes": 3, "layers": 1},
     "fno": {"width": 8, "modes": 3, "layers": 1},
     "galerkin": {"width": 8, "layers": 1},

@@ -3,6 +3,7 @@
 from penstock.learner.models.grids.attention.codano import CoDANO
 from penstock.learner.models.grids.attention.cvit import CViT
 from penstock.learner.models.grids.attention.galerkin import Galerkin
+from penstock.learner.models.grids.convolutional.ditto import DiTTO
 from penstock.learner.models.grids.convolutional.lsm import LSM
 from penstock.learner.models.grids.convolutional.mgno import MgNO
 from penstock.learner.models.grids.convolutional.unet import UNet
@@ -15,6 +16,7 @@ from penstock.learner.models.grids.fourier.uno import UNO
 ON_GRIDS: dict[str, type] = {
     "codano": CoDANO,
     "cvit": CViT,
+    "ditto": DiTTO,
     "ffno": FFNO,
     "fno": FNO,
     "galerkin": Galerkin,
