@@ -1,4 +1,4 @@
-"""DiTTO (Ovadia et al., 2023): a U-Net with attention, conditioned on a time that varies continuously.
+"""DiTTO (Ovadia et al., 2023): a U-Net with attention for a continuous time.
 
 The source is arXiv 2307.09072; the attention is that of Shen et al. (WACV 2021), arXiv 1812.01243.
 
