@@ -18,6 +18,7 @@ SMALL = {
     "mesh_graph_net": {"width": 12, "layers": 2},
     "mgno": {"width": 8, "layers": 1},
     "mlp": {"hidden": (16,)},
+    "mp_pde": {"width": 12, "layers": 2},
     "multi_onet": {"width": 16, "layers": 2},
     "pod_deeponet": {"width": 16, "latent": 8, "layers": 2},
     "pointnet": {"width": 4},

@@ -120,7 +120,14 @@ class DiTTO(nn.Module):
 
 
 def waves_of(scalars: Tensor) -> Tensor:
-    """Return scalars [B, S] with their sines and cosines, [B, (1 + 2 * NUM_FREQUENCIES) S]."""
+    """Return scalars with their sines and cosines.
+
+    Args:
+        scalars: [B, S].
+
+    Returns:
+        [B, (1 + 2 * NUM_FREQUENCIES) S].
+    """
     phases = [scalars * 2.0 ** (number - 1) for number in range(NUM_FREQUENCIES)]
     return torch.cat([scalars, *(wave(phase) for phase in phases for wave in (torch.sin, torch.cos))], dim=1)
 
@@ -187,7 +194,7 @@ class ResidualBlock(nn.Module):
 
 
 class LinearAttention(nn.Module):
-    """The attention of a DiTTO's docstring, of the fields' own norm and with one at its end.
+    """The attention of a DiTTO's docstring.
 
     Args:
         channels: number of channels.
