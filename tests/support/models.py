@@ -16,6 +16,7 @@ SMALL = {
     "localno": {"width": 8, "modes": 3, "layers": 1},
     "lsm": {"width": 8},
     "mesh_graph_net": {"width": 12, "layers": 2},
+    "mg_tfno": {"options": {"width": 8, "modes": 2, "layers": 1}},
     "mgno": {"width": 8, "layers": 1},
     "mlp": {"hidden": (16,)},
     "mp_pde": {"width": 12, "layers": 2},

@@ -1,4 +1,4 @@
-"""What models that go along edges share: which there are, and what lies between their ends.
+"""What models that go along edges share: which edges there are, and sums.
 
 Axes:  B batch, P points, E directed edges, d dimensions of space.
 """

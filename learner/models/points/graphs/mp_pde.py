@@ -21,7 +21,7 @@ KERNEL, SECOND_KERNEL = 16, 13  # of its convolutions, about: sizes must meet in
 
 
 class MPPDE(EdgeModel):
-    """Sends messages between points that an edge joins, then predicts several frames at once.
+    """Sends messages along edges, then predicts several frames at once.
 
         h_i = ε(u_i, x_i, θ),   m_ij = φ(h_i, h_j, u_i - u_j, x_i - x_j, θ),   h_i += ψ(h_i, mean_j m_ij, θ)
 
