@@ -24,6 +24,7 @@ SMALL = {
     "pod_deeponet": {"width": 16, "latent": 8, "layers": 2},
     "pointnet": {"width": 4},
     "rigno": {"width": 12, "resolution": 4, "layers": 1},
+    "st_fno": {"width": 8, "modes": 3, "layers": 1},
     "t1": {"width": 8, "modes": 5, "layers": 1},
     "transolver": {"width": 24, "heads": 2, "layers": 1, "slices": 6},
     "unet": {"width": 8},

@@ -163,7 +163,7 @@ class MGTFNO(nn.Module):
         return size, size + 2 * (size * round(64 * self.margin) // 64) if self.levels else size
 
     def _places(self, num_points: int, axis: int, num_cells: int, device: torch.device) -> Tensor:
-        """The points whose means by `num_cells` are the values of all windows along an axis."""
+        """The points whose means by `num_cells` are the windows along an axis."""
         size, window = self._sizes(num_points)
         patches, points = (torch.arange(num, device=device) for num in (2**self.levels, window * num_cells))
         before = (window * num_cells - size + 1) // 2

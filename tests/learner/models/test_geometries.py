@@ -67,7 +67,8 @@ def test_where_none_of_ours_will_do_a_model_of_ones_own_is_asked_for():
 ONE_RESOLUTION = {"mlp", "pod_deeponet"}  # each value has weights, or a basis
 REFUSED = {("pod_deeponet", "masked grid")}  # each sample has another domain, and a basis needs one
 HERE = {"rigno": {"resolution": 5}}  # the regions of the mesh's four points are then 4 cells apart, so they are joined
-# torch.export takes 20 to 40 s for layers on five pairs of grids, and 10 s for many convolutions or patches of symbolic sizes
+# torch.export takes 20 to 40 s for layers on five pairs of grids, and 10 s for many convolutions or patches, of
+# symbolic sizes
 SLOW_TO_TRACE = {"codano", "cvit", "ditto", "localno", "lsm", "mg_tfno", "uno"}
 
 ACCEPTED = [

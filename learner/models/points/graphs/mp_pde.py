@@ -1,4 +1,4 @@
-"""MP-PDE (Brandstetter, Worrall and Welling, ICLR 2022): messages, and frames in bundles.
+"""MP-PDE (Brandstetter et al., ICLR 2022): messages, and frames in bundles.
 
 The source is arXiv 2202.03376, section 3.2.
 
