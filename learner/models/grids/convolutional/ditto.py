@@ -27,7 +27,7 @@ GROUPS = 8  # of channels that are normalised together, or fewer where these don
 
 
 class DiTTO(nn.Module):
-    """The diffusion-inspired temporal operator on a grid of 1 to 3 axes.
+    """The diffusion-inspired temporal transformer operator on 1 to 3 axes.
 
     It maps fields and scalars s, the time t of the prediction among them, to the outputs at that time, whichever it is.
     s acts in every block,

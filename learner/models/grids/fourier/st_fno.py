@@ -1,4 +1,4 @@
-"""ST-FNO (Cao, Brarda, Li and Rosser, 2024): spectral convolutions in space and time.
+"""ST-FNO (Cao et al., 2024): spectral convolutions in space and time.
 
 The source is arXiv 2405.17211.
 
@@ -33,7 +33,7 @@ PADDING = 1.0  # of the time axis: as long as itself, so that the first frames d
 
 
 class STFNO(nn.Module):
-    """The space-time Fourier neural operator on a grid of 1 to 3 axes, and an axis of frames.
+    """The space-time FNO on a grid of 1 to 3 axes, with a further axis of frames.
 
     The k given frames and m places for those to predict, where the last given one stands at first, are T points of a
     further axis t. Channels at each point are lifted to `width`, and `layers` times
