@@ -63,6 +63,11 @@ class FrameLayout:
         return cls(given, others, len(predicted), tuple(carried))
 
 
+def numbers(channels: Sequence[int]) -> Tensor:
+    """Return channels as int64, to be kept as a buffer: a list would go to a GPU at each step."""
+    return torch.tensor(channels, dtype=torch.long, device="cpu")
+
+
 class Persistence(nn.Module):
     """The forecast that all stays as it is, to which a model adds the change: a u + b.
 
@@ -76,9 +81,9 @@ class Persistence(nn.Module):
     def __init__(self, frames: FrameLayout):
         super().__init__()
         places = [place for place, source in enumerate(frames.carried) if source is not None]
-        self.sources = [frames.carried[place] for place in places]
-        places = torch.tensor(places, dtype=torch.long, device="cpu")
-        self.register_buffer("places", torch.eye(len(frames.carried), device="cpu")[places], persistent=False)
+        self.register_buffer("sources", numbers([frames.carried[place] for place in places]), persistent=False)
+        identity = torch.eye(len(frames.carried), device="cpu")
+        self.register_buffer("places", identity.index_select(0, numbers(places)), persistent=False)
         self.weight = nn.Parameter(torch.ones(frames.num_predicted, len(places)))
         self.bias = nn.Parameter(torch.zeros(frames.num_predicted, len(places)))
 
@@ -96,7 +101,7 @@ class Persistence(nn.Module):
         Returns:
             [..., m, C], 0 for quantities that are not given.
         """
-        last = torch.stack([fields[..., source] for source in self.sources], dim=-1)
+        last = fields.index_select(-1, self.sources)
         return (last[..., None, :] * self.weight + self.bias) @ self.places
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from penstock.geometry import Grid
 from penstock.layout import Layout
-from penstock.learner.models.frames import FrameLayout, Persistence
+from penstock.learner.models.frames import FrameLayout, Persistence, numbers
 from penstock.learner.models.grids.fourier.spectral import (
     Bases,
     SpectralConvolution,
@@ -83,7 +83,7 @@ class STFNO(nn.Module):
         require_positive("st_fno", width=width, layers=layers)
         of = GridLayout.of(layout, "st_fno")
         self.modes = checked_modes("st_fno", modes, of.grid.shape)
-        self.frames = frames = FrameLayout.of(layout)
+        frames = FrameLayout.of(layout)
         num_frames = len(frames.given) + frames.num_predicted
         if time_modes is None:
             time_modes = min(TIME_MODES, num_frames)
@@ -94,9 +94,12 @@ class STFNO(nn.Module):
             )
         self.time_modes = time_modes
         num_outputs = of.num_outputs // frames.num_predicted
-        num_states = sum(map(len, frames.given))
+        self.num_given, self.num_predicted = len(frames.given), frames.num_predicted
+        states = [channel for frame in frames.given for channel in frame]
+        self.register_buffer("states", numbers(states), persistent=False)
+        self.register_buffer("others", numbers(frames.others), persistent=False)
         self.lift = nn.Linear(len(frames.given[0]), width)
-        self.lift_rest = nn.Linear(of.num_channels - num_states, width)
+        self.lift_rest = nn.Linear(of.num_channels - len(states), width)
         self.lift_time = nn.Linear(2 + 2 * NUM_WAVES, width, bias=False)
         self.layers = nn.ModuleList(
             SpaceTimeLayer(width, (*self.modes, time_modes), is_last=number == layers - 1) for number in range(layers)
@@ -121,18 +124,17 @@ class STFNO(nn.Module):
         """
         grid = fields.shape[2:]
         require_points("st_fno", grid, self.modes)
-        given, num_predicted = self.frames.given, self.frames.num_predicted
-        rest = with_coordinates(fields[:, list(self.frames.others)], scalars, weights)
-        states_GTBC = torch.stack([channels_last([fields[:, list(frame)]]) for frame in given], dim=-3)
-        lifted = self.lift(states_GTBC)
-        last = lifted.narrow(-3, len(given) - 1, 1).expand(*[-1] * len(grid), num_predicted, -1, -1)
+        rest = with_coordinates(fields.index_select(1, self.others), scalars, weights)
+        states_BTC = fields.index_select(1, self.states).unflatten(1, (self.num_given, -1))
+        lifted = self.lift(states_BTC.movedim((1, 0, 2), (-3, -2, -1)))
+        last = lifted.narrow(-3, self.num_given - 1, 1).expand(*[-1] * len(grid), self.num_predicted, -1, -1)
         x_GTBC = torch.cat([lifted, last], dim=-3) + self.lift_rest(channels_last(rest)).unsqueeze(-3)
-        x_GTBC = x_GTBC + self.lift_time(times_of(len(given), num_predicted, fields))[:, None]
+        x_GTBC = x_GTBC + self.lift_time(times_of(self.num_given, self.num_predicted, fields))[:, None]
         bases = [fourier_bases(*sizes, fields) for sizes in zip(grid, self.modes, strict=True)]
-        bases.append(fourier_bases(len(given) + num_predicted, self.time_modes, fields, PADDING))
+        bases.append(fourier_bases(self.num_given + self.num_predicted, self.time_modes, fields, PADDING))
         for layer in self.layers:
             x_GTBC = layer(x_GTBC, bases)
-        y_GBTC = self.project(x_GTBC.narrow(-3, len(given), num_predicted)).transpose(-3, -2)
+        y_GBTC = self.project(x_GTBC.narrow(-3, self.num_given, self.num_predicted)).transpose(-3, -2)
         if self.persistence is not None:
             y_GBTC = y_GBTC + self.persistence(channels_last([fields]))
         return channels_first(y_GBTC.flatten(-2))

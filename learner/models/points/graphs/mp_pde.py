@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from penstock.layout import Layout
-from penstock.learner.models.frames import FrameLayout, Persistence
+from penstock.learner.models.frames import FrameLayout, Persistence, numbers
 from penstock.learner.models.options import require_positive
 from penstock.learner.models.points.graphs.edges import EdgeModel, arriving
 from penstock.learner.models.points.sites import Sites
@@ -52,9 +52,10 @@ class MPPDE(EdgeModel):
     def __init__(self, layout: Layout, *, width: int = 32, layers: int = 6):
         super().__init__(layout, "mp_pde")
         require_positive("mp_pde", width=width, layers=layers)
-        self.frames = frames = FrameLayout.of(layout)
+        frames = FrameLayout.of(layout)
         (self.num_scalars,) = layout.shapes.get("scalars", (0,))
-        self.states = [self.dimension + channel for frame in frames.given for channel in frame]  # of the inputs
+        states = [self.dimension + channel for frame in frames.given for channel in frame]
+        self.register_buffer("states", numbers(states), persistent=False)  # of the inputs at a point
         num_frames, num_outputs = frames.num_predicted, self.num_outputs // frames.num_predicted
         kernel = min(KERNEL, max(1, width // 2))
         if width - kernel + 1 < num_frames:
@@ -64,7 +65,7 @@ class MPPDE(EdgeModel):
             )
         stride = max(1, (width - kernel) // (num_frames + SECOND_KERNEL - 1))
         second_kernel = (width - kernel) // stride + 2 - num_frames
-        differences = len(self.states) + self.dimension + self.num_scalars
+        differences = len(states) + self.dimension + self.num_scalars
         self.embed = _net(self.num_inputs, width)
         self.messages = nn.ModuleList(_net(2 * width + differences, width) for _ in range(layers))
         self.updates = nn.ModuleList(_net(2 * width + self.num_scalars, width) for _ in range(layers))
@@ -85,7 +86,7 @@ class MPPDE(EdgeModel):
         sender_E, receiver_E, is_there_E1 = self.ends(sites)
         inputs_PC = inputs_BPC.flatten(0, 1)
         scalars_PC = inputs_PC[:, num_inputs - self.num_scalars :]
-        compared_PC = torch.cat([inputs_PC[:, self.states], sites.points.flatten(0, 1)], dim=1)
+        compared_PC = torch.cat([inputs_PC.index_select(1, self.states), sites.points.flatten(0, 1)], dim=1)
         apart_EC = torch.cat([compared_PC[receiver_E] - compared_PC[sender_E], scalars_PC[receiver_E]], dim=1)
         num_PC = arriving(torch.ones_like(apart_EC[:, :1]), receiver_E, is_there_E1, batch_size * num_points)
         h_PC = self.embed(inputs_PC)
