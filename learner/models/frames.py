@@ -64,7 +64,7 @@ class FrameLayout:
 
 
 def numbers(channels: Sequence[int]) -> Tensor:
-    """Return channels as int64, to be kept as a buffer: a list would go to a GPU at each step."""
+    """Return channels as int64, for a buffer: a list would be copied at each step."""
     return torch.tensor(channels, dtype=torch.long, device="cpu")
 
 
