@@ -67,8 +67,9 @@ def test_where_none_of_ours_will_do_a_model_of_ones_own_is_asked_for():
 ONE_RESOLUTION = {"mlp", "pod_deeponet"}  # each value has weights, or a basis
 REFUSED = {("pod_deeponet", "masked grid")}  # each sample has another domain, and a basis needs one
 HERE = {"rigno": {"resolution": 5}}  # the regions of the mesh's four points are then 4 cells apart, so they are joined
-# torch.export takes 20 to 40 s for layers on five pairs of grids, and 10 s for many convolutions of symbolic sizes
-SLOW_TO_TRACE = {"codano", "cvit", "localno", "lsm", "uno"}
+# torch.export takes 20 to 40 s for layers on five pairs of grids, and 10 s for many convolutions or patches, of
+# symbolic sizes
+SLOW_TO_TRACE = {"codano", "cvit", "ditto", "localno", "lsm", "mg_tfno", "st_fno", "uno"}
 
 ACCEPTED = [
     pytest.param(name, geometry, marks=[pytest.mark.slow] if name in SLOW_TO_TRACE else [])

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from penstock.geometry import Mesh, Points
 from penstock.layout import Layout
 from penstock.learner.models.options import require_positive
-from penstock.learner.models.points.sites import PointModel, Sites
+from penstock.learner.models.points.graphs.edges import EdgeModel, arriving
+from penstock.learner.models.points.sites import Sites
 
 
-class MeshGraphNet(PointModel):
+class MeshGraphNet(EdgeModel):
     """Sends messages between points that an edge joins, `layers` times.
 
         m_ij = f(v_i, v_j, e_ij),   v_j += g(v_j, Σ_i m_ij),   e_ij += m_ij
@@ -45,55 +44,31 @@ class MeshGraphNet(PointModel):
             scalar, an option is below 1, or there is no input.
     """
 
-    accepts = (Mesh, Points)
-    resolution_free = ()  # more edges of a point, or shorter ones, are another function
-
     def __init__(self, layout: Layout, *, width: int = 32, layers: int = 8, places: bool = True):
         super().__init__(layout, "mesh_graph_net")
         require_positive("mesh_graph_net", width=width, layers=layers)
-        (geometry,) = layout.geometries
-        self.first = 0 if places else geometry.dimension  # of the inputs at a point
+        self.first = 0 if places else self.dimension  # of the inputs at a point
         if self.num_inputs == self.first:
             raise ValueError("mesh_graph_net: needs an input field or scalar, or places: true")
-        if isinstance(geometry, Mesh):
-            self.register_buffer(
-                "edges", torch.tensor(_edges_of(geometry.arrays.cells), device="cpu"), persistent=False
-            )
-        elif not getattr(geometry, "max_edges", 0):
-            raise ValueError(
-                "mesh_graph_net: needs edges, and these samples bring none: give Points(..., max_edges=...)"
-            )
         self.lift = _normed(self.num_inputs - self.first, width)
-        self.lift_edges = _normed(geometry.dimension + 1, width)
+        self.lift_edges = _normed(self.dimension + 1, width)
         self.messages = nn.ModuleList(_normed(3 * width, width) for _ in range(layers))
         self.updates = nn.ModuleList(_normed(2 * width, width) for _ in range(layers))
         self.project = nn.Sequential(*_layers(width, width, width, self.num_outputs))
 
     def at_points(self, inputs_BPC: Tensor, sites: Sites) -> Tensor:
         """Predict the outputs as rows, see `PointModel`."""
-        batch_size, num_points, _ = inputs_BPC.shape
-        pairs_BE2 = self.edges.expand(batch_size, -1, -1) if sites.edges is None else sites.edges
-        start = torch.arange(batch_size, device=inputs_BPC.device)[:, None, None] * num_points
-        pairs_E2 = (pairs_BE2 + start).flatten(0, 1)
-        sender_E, receiver_E = torch.cat([pairs_E2, pairs_E2.flip(1)]).unbind(dim=1)
-        is_there_E1 = (sender_E != receiver_E)[:, None]  # padding joins a point to itself
+        sender_E, receiver_E, is_there_E1 = self.ends(sites)
         points = sites.points.flatten(0, 1)
         apart = points[sender_E] - points[receiver_E]
         e_EC = self.lift_edges(torch.cat([apart, torch.linalg.vector_norm(apart, dim=1, keepdim=True)], dim=1))
         v_PC = self.lift(inputs_BPC[..., self.first :].flatten(0, 1))
         for message, update in zip(self.messages, self.updates, strict=True):
             m_EC = message(torch.cat([v_PC[sender_E], v_PC[receiver_E], e_EC], dim=1))
-            arriving = torch.where(is_there_E1, m_EC, 0.0).float()  # sums of bfloat16 would lose small messages
-            sums_PC = torch.zeros_like(v_PC, dtype=torch.float32).index_add(0, receiver_E, arriving)
+            sums_PC = arriving(m_EC, receiver_E, is_there_E1, v_PC.shape[0])
             v_PC = v_PC + update(torch.cat([v_PC, sums_PC.to(v_PC.dtype)], dim=1))
             e_EC = e_EC + m_EC
-        return self.project(v_PC).unflatten(0, (batch_size, num_points))
-
-
-def _edges_of(cells: np.ndarray) -> np.ndarray:
-    """The edges [E, 2] of simplices [T, d + 1], each once, i < j."""
-    pairs = [cells[:, pair] for pair in itertools.combinations(range(cells.shape[1]), 2)]
-    return np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
+        return self.project(v_PC).unflatten(0, inputs_BPC.shape[:2])
 
 
 def _layers(*sizes: int) -> list[nn.Module]:

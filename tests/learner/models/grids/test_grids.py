@@ -11,6 +11,7 @@ from penstock.learner.models import MODELS
 
 NAMES = [name for name, cls in MODELS.items() if cls.__module__.startswith("penstock.learner.models.grids.")]
 BY_CELLS = {name for name in NAMES if not MODELS[name].resolution_free}  # a finer grid is another operator, by design
+WRAPPERS = {"mg_tfno"}  # of a model with a width
 SMALL = {"width": 8, "layers": 2}
 GRIDS = {
     "one axis": Grid((33,)),
@@ -137,5 +138,6 @@ def test_fields_of_other_layouts_are_refused_in_one_line(name):
         with pytest.raises(ValueError, match=f"^{name}: .*{message}") as refusal:
             MODELS[name](layout)
         assert "\n" not in str(refusal.value)
-    with pytest.raises(ValueError, match=f"{name}: width must be at least 1, not 0"):
-        MODELS[name](layout_on(Grid((16, 16))), width=0)
+    inner, options = ("fno", {"options": {"width": 0}}) if name in WRAPPERS else (name, {"width": 0})
+    with pytest.raises(ValueError, match=f"{inner}: width must be at least 1, not 0"):
+        MODELS[name](layout_on(Grid((16, 16))), **options)

@@ -30,6 +30,9 @@ UNWEIGHTED = {  # whose values do not depend on the weights by design, and why
     "mesh_graph_net": "it goes by edges",
     "pointnet": "the supremum asks which points there are, not what they count",
 }
+ROUNDED = {
+    "mp_pde": 1e-4
+}  # norms over the domain leave little of a bias's gradient; in double precision 4e-14 are left
 BY_EDGES = {name for name in TAKE_POINTS if Points not in MODELS[name].resolution_free}
 LAYOUTS = {
     "fields and scalars": layout_of(),
@@ -197,7 +200,7 @@ def test_what_lies_at_weight_0_changes_neither_values_nor_gradients(name, layout
         found.append([values, *(parameter.grad.clone() for parameter in surrogate.parameters())])
     for other in found[1:]:
         for mine, theirs in zip(found[0], other, strict=True):
-            assert_close(theirs, mine)
+            assert_close(theirs, mine, ROUNDED.get(name, 1e-5))
 
 
 @of_all
