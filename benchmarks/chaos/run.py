@@ -23,7 +23,7 @@ problem: {name: ./disturbed.py:Disturbed, resolution: 16, orders: ORDERS}
 solver: {workers: 2, window: 4, timeout_s: 10, memory_mb: 500}
 buffer: {kind: reservoir, capacity: 256, watermark: 32, batches_per_simulation: 0.5}
 model: {name: fno, width: 8, modes: 4, layers: 2}
-training: {batch_size: 8, learning_rate: 5.0e-3, device: cpu, stop_after: {simulations: SIMULATIONS}}
+training: {batch_size: 8, device: cpu, stop_after: {simulations: SIMULATIONS}}
 validation: {simulations: 32, every_s: 2}
 checkpoint: {every_s: 1}
 """

@@ -19,7 +19,7 @@ problem: PROBLEM
 solver: {strategy: {name: gcrodr, m: 20, k: 5, pc: jacobi}, window: 16, workers: 1}
 buffer: {kind: reservoir, capacity: 128, watermark: 32, batches_per_simulation: 0.5}
 model: MODEL
-training: {batch_size: 8, learning_rate: 5.0e-3, device: cpu, stop_after: {steps: 150}}
+training: {batch_size: 8, device: cpu, stop_after: {steps: 150}}
 validation: {simulations: 16, every_s: 2}
 checkpoint: {every_s: 3}
 """

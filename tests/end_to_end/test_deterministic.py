@@ -25,7 +25,7 @@ problem: PROBLEM
 solver: {{strategy: {{name: gcrodr, m: 20, k: 5, pc: jacobi}}, rtol: 1.0e-6, sort: true, window: 10, workers: 2}}
 buffer: {{kind: reservoir, capacity: 96, watermark: 32, batches_per_simulation: 0.5}}
 model: MODEL
-training: {{batch_size: 8, learning_rate: 5.0e-3, device: cpu, stop_after: {{steps: {NUM_STEPS}}}}}
+training: {{batch_size: 8, device: cpu, stop_after: {{steps: {NUM_STEPS}}}}}
 validation: {{simulations: 16, every_s: 2}}
 checkpoint: {{every_s: 1}}
 """

@@ -14,8 +14,10 @@ from penstock.orchestrator.store.run_folder import RunFolder
 from tests.orchestrator.test_packaging import PARTS, ROOT
 
 STAMPS = {
+    "orchestrator/cli/app.py": "when a command failed, in a run's log",
     "orchestrator/cli/export.py": "when a card was written",
     "orchestrator/cluster/walltime.py": "the end of a Slurm job, which Slurm gives by the calendar",
+    "orchestrator/history/standing.py": "how long ago a run began, for people",
     "orchestrator/launch/launching.py": "when a run was launched",
     "orchestrator/run/driver.py": "when a run will end, for people",
     "orchestrator/store/journal.py": "when a record was taken",

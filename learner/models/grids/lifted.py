@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from penstock.geometry import Grid
 from penstock.learner.models.grids.inputs import channels_first, channels_last, with_coordinates
+from penstock.learner.optimizers import Recipe
 
 
 class LiftedModel(nn.Module):
@@ -19,6 +20,7 @@ class LiftedModel(nn.Module):
 
     accepts = (Grid,)
     resolution_free = (Grid,)
+    recipe = Recipe("muon", 2e-2)
     lift: nn.Module
     project: nn.Module
     on_circle: tuple[bool, ...] = ()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from penstock.geometry import Geometry, Grid, Mesh, Points
 from penstock.layout import Layout
+from penstock.learner.optimizers import Recipe
 from penstock.learner.surrogate import argument
 
 
@@ -80,6 +81,7 @@ class PointModel(nn.Module):
 
     accepts = (Grid, Mesh, Points)
     resolution_free = (Grid, Mesh, Points)
+    recipe = Recipe("muon", 2e-2)
 
     def __init__(self, layout: Layout, name: str):
         super().__init__()

@@ -28,7 +28,7 @@ def config(**changes) -> Config:
         "solver": {"strategy": {"name": "gcrodr", "m": 20, "k": 5}, "window": 16},
         "buffer": {"kind": "fifo", "capacity": 64, "watermark": 32},
         "model": {"name": "fno", "width": 8, "modes": 4, "layers": 2},
-        "training": {"batch_size": 8, "learning_rate": 5e-3, "device": "cpu", "stop_after": {"simulations": 800}},
+        "training": {"batch_size": 8, "device": "cpu", "stop_after": {"simulations": 800}},
         "validation": {"simulations": 16, "every_s": 1000},
     }
     return Config.model_validate(values | changes)

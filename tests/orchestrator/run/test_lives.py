@@ -30,7 +30,7 @@ def made(monkeypatch):
     run.requests, run.restarts, run.metrics, run.console = Requests(), Restarts(), None, None
     run.session = SimpleNamespace(folder="here", watch=SimpleNamespace(check=lambda: None))
     run.split = SimpleNamespace(workers=1, most=1)
-    run.memory_kills = None
+    run.memory_kills = run.config = None
     run.plan = SimpleNamespace(
         solving=None, strategy=lambda: SimpleNamespace(name="direct"), order=SimpleNamespace(must_repeat=False)
     )
@@ -43,6 +43,7 @@ def made(monkeypatch):
     run._tell, run._announce = said.append, lambda prepared: said.append("announced")
     for name in ("WorkerPool", "Scaling", "Reports"):
         monkeypatch.setattr(driver, name, lambda *_, **__: None)
+    monkeypatch.setattr(driver.Aims, "of", lambda config: None)
     monkeypatch.setattr(driver.staging, "revoke", lambda folder: None)
     monkeypatch.setattr(driver.checkpoint, "latest", lambda folder: next(newest))
     newest = iter(range(1000, 100_000, 5000))  # a checkpoint between any two deaths, far apart

@@ -25,7 +25,6 @@ from penstock.learner.models.grids.fourier.spectral_weights import FACTORED
 from penstock.learner.models.grids.inputs import GridLayout
 from penstock.learner.models.grids.lifted import LiftedModel
 from penstock.learner.models.options import require_one_of, require_positive
-from penstock.learner.optimizers import Recipe
 
 
 class FNO(LiftedModel):
@@ -59,8 +58,6 @@ class FNO(LiftedModel):
     Raises:
         ValueError: the layout or its grid does not allow these options.
     """
-
-    recipe = Recipe("muon", 2e-2)
 
     def __init__(
         self,

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from penstock.layout import Layout
 from penstock.learner.models.options import require_positive
 from penstock.learner.models.points.sites import PointModel, Sites, net
-from penstock.learner.optimizers import Recipe
 
 TEMPERATURES = 0.1, 5.0  # lowest and highest of a head
 COLDEST = 0.01  # temperature of a point
@@ -49,8 +48,6 @@ class Transolver(PointModel):
     Raises:
         ValueError: not all fields sit on one geometry, an output is a scalar, or an option is out of its range.
     """
-
-    recipe = Recipe("muon", 2e-2)
 
     def __init__(
         self,
