@@ -70,7 +70,7 @@ def chosen(runs: Path, named: Sequence[Path], *, failed: bool, idle_s: float | N
         runs: the folder that holds run folders.
         named: paths or names of runs; all of them if there are none.
         failed: whether to take only those that failed or died.
-        idle_s: take only those that have written nothing for so many seconds; None for any.
+        idle_s: take only those that have written nothing for this number of seconds; None for any.
 
     Returns:
         The runs. Without names, those that wait, start or run are left out.

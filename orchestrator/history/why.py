@@ -173,7 +173,7 @@ def _troubles(life: Events) -> str:
         if found := [event for event in life if event["event"] == name]:
             number = "" if len(found) == 1 else f", as the first of {len(found)} such events"
             troubles.append(f"{_clause(found[0])} at {found[0]['time']}{number}: {shortened(_text(found[0]))}")
-    return f"On the way {'; '.join(troubles)}." if troubles else "Nothing went wrong in it."
+    return f"Before that {'; '.join(troubles)}." if troubles else "Nothing went wrong in it."
 
 
 def _log_of(folder: RunFolder, event: dict[str, Any], since: float) -> str:
