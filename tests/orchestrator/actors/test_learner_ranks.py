@@ -1,4 +1,4 @@
-"""Several learner processes are one to the driver: workers shared out, accounts joined, faults told apart by their cause."""
+"""Several learner processes are one to the driver: workers shared out, accounts joined, faults by their cause."""
 
 from types import SimpleNamespace
 
