@@ -145,6 +145,8 @@ export RAY_health_check_failure_threshold="${RAY_health_check_failure_threshold:
 # Ray's logs are in /tmp; by default each may take 3 GB.
 export RAY_ROTATION_MAX_BYTES="${RAY_ROTATION_MAX_BYTES:-16000000}"
 export RAY_ROTATION_BACKUP_COUNT="${RAY_ROTATION_BACKUP_COUNT:-1}"
+# No record of each call of an actor.
+export RAY_task_events_report_interval_ms="${RAY_task_events_report_interval_ms:-0}"
 start_ray
 "$python" -m penstock resume "$folder" "cluster.address=${address:?}" &
 driver=$!

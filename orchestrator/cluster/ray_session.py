@@ -37,8 +37,13 @@ PATIENCE = {
     "RAY_agent_register_timeout_ms": f"{1000 * START_WITHIN_S}",
     "RAY_worker_register_timeout_seconds": f"{START_WITHIN_S}",
 }
-# Of each of Ray's logs, which lie in /tmp. By default Ray keeps 512 MB, and five files more of that size.
-LOG_BOUNDS = {"RAY_ROTATION_MAX_BYTES": "16000000", "RAY_ROTATION_BACKUP_COUNT": "1"}
+# Of each of its logs, which lie in /tmp, Ray by default keeps 512 MB, and five files more of that size. Its control
+# service keeps a record of each call of an actor, up to 100,000 of them.
+BOUNDS = {
+    "RAY_ROTATION_MAX_BYTES": "16000000",
+    "RAY_ROTATION_BACKUP_COUNT": "1",
+    "RAY_task_events_report_interval_ms": "0",
+}
 # The autoscaler, what copies logs to the driver, and what is left of the dashboard. Each takes more than a second of a
 # core to start, and serves nobody in a run.
 HELPERS = ("start_monitor", "start_log_monitor", "start_api_server")
@@ -90,7 +95,7 @@ def set_environment(address: str | None) -> None:
     os.environ.pop("RAY_ADDRESS", None)  # a run joins a cluster only where its configuration says so
     if address is None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    for name, value in (PATIENCE | LOG_BOUNDS if address is None else IMPATIENCE).items():
+    for name, value in (PATIENCE | BOUNDS if address is None else IMPATIENCE).items():
         os.environ.setdefault(name, value)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from penstock.orchestrator.cluster.ray_session import LOG_BOUNDS
+from penstock.orchestrator.cluster.ray_session import BOUNDS
 from tests.orchestrator.test_packaging import PARTS, PROJECT
 
 ROOT = Path(__file__).parents[2]
@@ -91,9 +91,9 @@ def settings_of_kuberay():
     return [{variable["name"]: variable["value"] for variable in container["env"]} for container in containers]
 
 
-def test_rays_logs_are_bounded_wherever_it_is_started():
+def test_what_ray_keeps_is_bounded_wherever_it_is_started():
     for settings in (settings_of_slurm(), *settings_of_kuberay()):
-        assert LOG_BOUNDS.items() <= settings.items()
+        assert BOUNDS.items() <= settings.items()
 
 
 def test_a_node_is_given_up_after_tcp_has_tried_again():
