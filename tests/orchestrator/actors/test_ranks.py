@@ -69,8 +69,15 @@ def solving(problem="darcy", **solver) -> Solving:
     return Solving.of(Config.model_validate(values))
 
 
-def ranks_below(process: psutil.Process) -> list[psutil.Process]:
-    return [child for child in process.children(recursive=True) if child.name().startswith("python")]
+@pytest.fixture
+def others() -> set[psutil.Process]:
+    """Processes that other tests have left here, such as multiprocessing's tracker of resources."""
+    return set(psutil.Process().children(recursive=True))
+
+
+def ranks_below(process: psutil.Process, others: set[psutil.Process]) -> list[psutil.Process]:
+    below = process.children(recursive=True)
+    return [child for child in below if child.name().startswith("python") and child not in others]
 
 
 def assert_solved(chunks) -> None:
@@ -82,7 +89,7 @@ def assert_solved(chunks) -> None:
         assert np.linalg.solve(A, np.ones(40)) == pytest.approx(u, rel=1e-5)  # samples are float32
 
 
-def test_two_ranks_solve_together_and_a_dead_one_is_seen_at_once_and_replaced(tmp_path, capfd):
+def test_two_ranks_solve_together_and_a_dead_one_is_seen_at_once_and_replaced(tmp_path, capfd, others):
     (tmp_path / "chain.py").write_text(CHAIN)
     begun = []
     worker = make_worker(
@@ -101,29 +108,29 @@ def test_two_ranks_solve_together_and_a_dead_one_is_seen_at_once_and_replaced(tm
         logged = capfd.readouterr().err
         assert logged.count("ValueError: the chain is cut") == 6 and "rank 1" not in logged  # once, not on each rank
 
-        first, second = ranks_below(here)
+        first, second = ranks_below(here, others)
         second.kill()
         killed_at = time.monotonic()
         with pytest.raises(WorkerDied, match=r"one of its 2 MPI ranks died.*\(mpiexec ended with 9\)"):
             list(worker.stream(LEASE))
         assert time.monotonic() - killed_at < 5
-        assert not first.is_running() and not ranks_below(here)
+        assert not first.is_running() and not ranks_below(here, others)
 
         assert_solved(list(worker.stream(LEASE)))  # by new ranks
         stream = worker.stream(LEASE)
         next(stream)
         stream.close()  # in the middle of a lease
-        assert not ranks_below(here)
+        assert not ranks_below(here, others)
     finally:
         worker.close()
-    assert not here.children(recursive=True)
+    assert set(here.children(recursive=True)) <= others
 
 
-def test_a_problem_that_one_rank_alone_refuses_ends_all(tmp_path):
+def test_a_problem_that_one_rank_alone_refuses_ends_all(tmp_path, others):
     (tmp_path / "chain.py").write_text(CHAIN)
     with pytest.raises(PenstockError, match=r"^problem: rank 1 has no chain$"):
         make_worker(solving({"name": f"{tmp_path}/chain.py:Chain", "refused_on": 1}))
-    assert not psutil.Process().children(recursive=True)
+    assert set(psutil.Process().children(recursive=True)) <= others
 
 
 def test_what_can_not_be_distributed_is_refused_by_name():
