@@ -25,7 +25,7 @@ from penstock.learner.rollout.unrolling import Unrolling
 from penstock.learner.surrogate import Surrogate
 
 PRECISIONS = ("float32", "bfloat16")
-KERNELS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)  # their weights are [C out, C in, *kernel]
+KERNELS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class Optimization:
@@ -177,14 +177,23 @@ class Optimization:
                 self._reals[name].grad = None if gradient is None else torch.view_as_real(gradient.resolve_conj())
 
     def _average(self) -> None:
+        if not self._optimizer.state:  # a resumed run could not tell trained parameters from frozen ones
+            name = type(self._optimizer).__name__
+            raise PenstockError(
+                f"training.ema_decay: {name} keeps no state, as it has no momentum: leave one of them out"
+            )
         decay = min(self.ema_decay, (1 + self.num_steps) / (10 + self.num_steps))
         pairs = [(self._averaged_reals[name], self._reals[name]) for name in self._trained_names()]
         with torch.no_grad():
             torch._foreach_lerp_(*map(list, zip(*pairs, strict=True)), weight=1 - decay)
 
     def _trained_names(self) -> list[str]:
-        """Names of the parameters that the optimizer has changed."""
-        return [name for name, parameter in self._reals.items() if parameter in self._optimizer.state]
+        """Names of the parameters that the optimizer has changed.
+
+        Some optimizers keep nothing for a parameter; then those of the last step.
+        """
+        state = self._optimizer.state
+        return [name for name, parameter in self._reals.items() if parameter in state or parameter.grad is not None]
 
     @property
     def num_unrolled(self) -> int:
@@ -220,8 +229,8 @@ class Optimization:
 
         Frozen parameters and buffers may hold anything: a mask is made of infinities.
         """
-        changed = [self._reals[name] for name in self._trained_names()]
-        tensors = [*changed, *(tensor for _, _, tensor in self._kept())]
+        trained = [self._reals[name] for name in self._trained_names()]
+        tensors = [*trained, *(tensor for _, _, tensor in self._kept())]
         return not tensors or bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
     def _kept(self) -> Iterator[tuple[str, str, Tensor]]:
@@ -230,8 +239,8 @@ class Optimization:
         Raises:
             PenstockError: it keeps something else than tensors.
         """
-        for name in self._trained_names():
-            for kind, value in self._optimizer.state[self._reals[name]].items():
+        for name, parameter in self._reals.items():
+            for kind, value in self._optimizer.state.get(parameter, {}).items():
                 if not isinstance(value, Tensor):
                     raise PenstockError(
                         f"training.optimizer: {type(self._optimizer).__name__} keeps {kind} as a "

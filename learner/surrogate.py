@@ -119,12 +119,8 @@ class Surrogate(nn.Module):
         Args:
             arrays: at most `num_samples_to_fit` samples, as in `predict`.
         """
-        outputs = {}
-        for block in self.layout.output_blocks:
-            values = self.normalization.encode(block.name, arrays[block.name].to(self.device))
-            outputs[block.name] = torch.where(along(self.normalization.varies(block.name), values), values, 0.0)
         with torch.no_grad():
-            self.model.fit(outputs)
+            self.model.fit(self._targets({name: array.to(self.device) for name, array in arrays.items()}))
 
     def model_output(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Predict from a batch, in normalised units and in the model's precision.
@@ -146,10 +142,15 @@ class Surrogate(nn.Module):
         Args:
             arrays: the batch's arrays as `Layout.pack` makes them.
         """
-        targets = {
-            block.name: self.normalization.encode(block.name, arrays[block.name]) for block in self.layout.output_blocks
-        }
-        return self.model.loss(**self._inputs(arrays), **targets)
+        return self.model.loss(**self._inputs(arrays), **self._targets(arrays))
+
+    def _targets(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs of a batch in normalised units; constants are 0."""
+        targets = {}
+        for block in self.layout.output_blocks:
+            values = self.normalization.encode(block.name, arrays[block.name])
+            targets[block.name] = torch.where(along(self.normalization.varies(block.name), values), values, 0.0)
+        return targets
 
     def _inputs(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the model is called with for a batch."""

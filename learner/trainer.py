@@ -217,7 +217,8 @@ class Trainer:
         surrogate = self._step.surrogate
         surrogate.normalization = normalization.to(self.feed.device)
         if surrogate.num_samples_to_fit:
-            surrogate.fit(self.buffer.earliest(surrogate.num_samples_to_fit))
+            if len(next(iter((samples := self.buffer.earliest(surrogate.num_samples_to_fit)).values()))):
+                surrogate.fit(samples)
             self._step.group.copy_first(surrogate.buffers())  # those of the first rank's samples
         self.remarks += remarks
         self._normalization_is_fixed = True

@@ -173,6 +173,8 @@ class Plan(Solving):
             model = load_class(self.config.model.name, MODELS, "model.name", self.model_source)
             if not hasattr(model, "loss"):
                 raise PenstockError(f"training.loss: of_model, and {self.config.model.name} has no method loss")
+            if self.config.training.output_weights:
+                raise PenstockError("training.output_weights: of_model weighs outputs itself: leave them out")
             return OwnLoss()
         layout = self.batch_layout
         try:
@@ -372,6 +374,9 @@ def resolve(config: Config) -> Plan:
         keys = {key: getattr(choice, key) for key in type(choice).model_fields}
         return type(choice)(**(with_defaults(cls, choice.options, **kinds) | keys))
 
+    def without_rate(choice: Named) -> Named:
+        return Named(name=choice.name, **{name: value for name, value in choice.options.items() if name != "lr"})
+
     solver, buffer, training = config.solver, config.buffer, config.training
     draw = load_class(buffer.draw.name, UNITS, "buffer.draw", takes_files=False)
     problem = load_class(config.problem.name, PROBLEMS, "problem.name", sources["problem_source"])
@@ -382,6 +387,8 @@ def resolve(config: Config) -> Plan:
     recipe = getattr(model, "recipe", PLAIN)
     optimized = training.optimizer or Named(name=recipe.optimizer)
     optimizer = load_class(optimized.name, OPTIMIZERS, "training.optimizer", takes_files=False)
+    if "lr" in optimized.options:
+        raise PenstockError("training.optimizer: lr goes by the schedule: give training.learning_rate")
     changes = {
         "problem": spelt_out(config.problem, problem),
         "model": spelt_out(config.model, model, given=1),
@@ -395,7 +402,7 @@ def resolve(config: Config) -> Plan:
         "training": training.model_copy(
             update={
                 "loss": spelt_out(training.loss, loss, given=1),
-                "optimizer": spelt_out(optimized, optimizer, given=1),
+                "optimizer": without_rate(spelt_out(optimized, optimizer, given=1)),
                 "learning_rate": training.learning_rate
                 or (recipe if optimized.name == recipe.optimizer else PLAIN).learning_rate,
             }

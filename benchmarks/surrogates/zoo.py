@@ -80,6 +80,7 @@ def run(problems: Sequence[str], models: Sequence[str] | None, minutes: float, s
             raise PenstockError(f"{name!r} is not in the table; {nearest(name, known)}")
     record = [Training(**each) for each in json.loads(RECORD.read_text())] if RECORD.exists() else []
     done = {(each.problem, each.model, each.seed): each for each in record if each.minutes == minutes}
+    others = [each for each in record if each.minutes != minutes]
 
     def train(problem: str, model: str, seed: int) -> None:
         if (problem, model, seed) in done or (values := _configuration(problem, model, minutes, seed)) is None:
@@ -87,7 +88,7 @@ def run(problems: Sequence[str], models: Sequence[str] | None, minutes: float, s
         print(f"{problem}, {model}, seed {seed}", file=sys.stderr, flush=True)
         done[problem, model, seed] = training = _training(values, minutes)
         print(f"  {training.error:.4f} in {training.steps} steps", file=sys.stderr, flush=True)
-        write(RECORD.name, json.dumps([asdict(each) for each in done.values()], indent=1) + "\n")
+        write(RECORD.name, json.dumps([asdict(each) for each in (*others, *done.values())], indent=1) + "\n")
 
     for problem in problems or PROBLEMS:
         for model in models or MODELS:

@@ -222,8 +222,17 @@ class OwnLoss:
         Args:
             surrogate: the surrogate, whose model has a method `loss`.
             arrays: arrays of the batch by name, in physical units.
+
+        Raises:
+            ValueError: the model gives something else than a loss per sample.
         """
-        return surrogate.own_loss(arrays).float()
+        losses = surrogate.own_loss(arrays)
+        size = next(iter(arrays.values())).shape[0]
+        if losses.shape != (size,):
+            raise ValueError(
+                f"loss() of the model gives {list(losses.shape)} and must give a loss per sample, [{size}]"
+            )
+        return losses.float()
 
 
 LOSSES: dict[str, type] = {

@@ -2,7 +2,7 @@
 
 An optimizer is called as `Optimizer(groups, **options)` with torch's parameter groups, as those of torch.optim are. The
 learning rate is given to its groups before each step. A group of the weights of convolutions has `kernels=True`: they
-are [C out, C in, *kernel]. What it keeps for a parameter must be tensors in `state`, so that checkpoints can hold it.
+are [C, C', *kernel]. What it keeps for a parameter must be tensors in `state`, so that checkpoints can hold it.
 """
 
 from dataclasses import dataclass

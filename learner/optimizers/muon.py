@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from penstock.errors import PenstockError
 from penstock.learner.optimizers.adamw import WEIGHT_DECAY, AdamW
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration, from Jordan et al.
@@ -32,7 +33,7 @@ class Muon(torch.optim.Optimizer):
     has the root mean square that one of AdamW has, is from Liu et al., arXiv 2502.16982.
 
     torch.optim.Muon takes matrices alone. This one takes the stacks of matrices [K, M, N] of spectral convolutions as
-    well, all K at once, and kernels [C out, C in, *kernel] as C out rows. Parameters that are no matrices of at least 3
+    well, all K at once, and kernels [C, C', *kernel] as C rows. Parameters that are no matrices of at least 3
     rows and columns, such as biases, are trained with AdamW at the same learning rate.
 
     Args:
@@ -71,6 +72,8 @@ class Muon(torch.optim.Optimizer):
         state, momentum, rate = self.state[parameter], group["momentum"], group["lr"]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
+        elif "momentum" not in state:
+            raise PenstockError("the checkpoint was trained with another optimizer: give it as training.optimizer")
         state["momentum"].lerp_(parameter.grad, 1 - momentum)
         blend = parameter.grad.lerp(state["momentum"], momentum)
         direction = orthogonal(blend.flatten(1) if group["kernels"] else blend)

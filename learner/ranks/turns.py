@@ -53,7 +53,7 @@ class View:
     lacks_s: float = math.inf
     """For how long it has waited for a batch; infinite for a rank that does not wait."""
     is_full: bool = False
-    """Whether its samples wait for room in its buffer, so that solvers stand still until it trains."""
+    """Whether its samples wait until it trains, for room in its buffer or by the rate limiter."""
     has_batch: bool
     """Whether it has a batch; before training, whether it has samples to draw."""
     minutes: float
@@ -163,7 +163,6 @@ class Turns:
         Returns:
             The view of all ranks.
         """
-        buffer = self._ingest.buffer
         own = replace(self._view(), stops=should_stop(), reached=reached, saves=saves)
         if self._batch is None:
             takes = self.cause_to_end(own, num_steps) is None if draws else self._may_get_one(draws)
@@ -180,7 +179,7 @@ class Turns:
             reached=reached,
             saves=saves,
             lacks_s=before - self._lacks_since if after.waits else math.inf,
-            is_full=has_batch and buffer.put_is_waiting,
+            is_full=has_batch and self._ingest.waits_for_training,
             samples=self._num_samples,
         )
         agreed = self._agreed(own)

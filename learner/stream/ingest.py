@@ -130,6 +130,11 @@ class Ingest:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
+    @property
+    def waits_for_training(self) -> bool:
+        """Whether samples wait until batches are drawn: for room in the buffer, or by the rate limiter."""
+        return self.buffer.put_is_waiting or (self.rate_limiter is not None and not self.rate_limiter.may_ingest())
+
     def run(self, should_stop: Callable[[], bool]) -> None:
         """Take from the stream until should_stop().
 

@@ -73,7 +73,8 @@ class Watch(threading.Thread):
         driver = psutil.Process(self.process.pid)
         for process in (driver, *driver.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):
-                self.look_at(process, "driver" if process == driver else kind_of(process))
+                if process == driver or process.cmdline() != driver.cmdline():  # or a fork, before its exec
+                    self.look_at(process, "driver" if process == driver else kind_of(process))
         for session in Path(gettempdir()).glob(f"penstock-{self.process.pid}-*"):
             self.session_folders.add(session)
             self.spilled += list(session.rglob("ray_spilled_objects*/*")) + list(session.glob("**/plasma*/*"))

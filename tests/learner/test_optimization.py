@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 from functools import partial
 
 import numpy as np
@@ -313,6 +314,49 @@ def test_an_optimizer_whose_state_a_checkpoint_cant_hold_is_refused():
     step(next(batches(1)), 1e-3)
     with pytest.raises(PenstockError, match="Counts keeps count as a int, and a checkpoint holds tensors: take anoth"):
         step.is_finite()
+
+
+def test_an_optimizer_without_a_state_is_seen_to_diverge_and_is_not_averaged():
+    step = new_step(optimizer=torch.optim.SGD)
+    step(next(batches(1)), 1e-3)
+    assert step.is_finite()
+    step(next(batches(1)), math.inf)
+    assert not step.is_finite()
+    averaged = new_step(optimizer=torch.optim.SGD, ema_decay=0.9)
+    with pytest.raises(PenstockError, match=r"training\.ema_decay: SGD keeps no state, as it has no momentum: leave"):
+        averaged(next(batches(1)), 1e-3)
+
+
+def test_a_state_of_another_optimizer_is_refused():
+    first, second = new_step(), new_step(optimizer=Muon)
+    first(next(batches(1)), 1e-3)
+    second.load_state(first.state())
+    with pytest.raises(PenstockError, match=r"was trained with another optimizer: give it as training\.optimizer"):
+        second(next(batches(1)), 1e-3)
+
+
+@pytest.mark.parametrize("losses", [lambda error: error.mean(), lambda error: error.flatten(2).mean(dim=2)])
+def test_a_models_loss_that_is_not_one_per_sample_is_refused(losses):
+    class Mistaken(Variational):
+        def loss(self, fields, targets):
+            return losses((self(fields) - targets).square())
+
+    step = Optimization(
+        Surrogate(Mistaken(), Normalization.identity(LAYOUT), LAYOUT), loss=OwnLoss(), learning_rate=0.1
+    )
+    with pytest.raises(ValueError, match=r"and must give a loss per sample, \[8\]"):
+        step(next(batches(1)), 0.1)
+
+
+def test_a_constant_output_is_0_to_a_models_loss():
+    mean, std = (
+        {"fields": torch.zeros(1), "targets": torch.full((1,), 3.0)},
+        {"fields": torch.ones(1), "targets": torch.zeros(1)},
+    )
+    surrogate = Surrogate(Variational(), Normalization(mean, std), LAYOUT)
+    batch = next(batches(1)) | {"targets": torch.full((8, 1, 12, 12), 3.0)}
+    expected = batch["fields"].square().flatten(1).mean(dim=1) / 2
+    torch.testing.assert_close(surrogate.own_loss(batch), expected)
 
 
 def test_a_state_from_before_the_first_step_has_no_moments_and_can_be_loaded():

@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from penstock.errors import PenstockError
+from penstock.learner.models import MODELS
+from penstock.learner.models.grids.fourier.fno import FNO
 from penstock.learner.stream.order import Deterministic, FreeRunning
 from penstock.messages import Lease
 from penstock.orchestrator.actors.solver_actor import make_worker
@@ -353,3 +355,34 @@ def test_a_model_without_a_loss_is_not_trained_by_it():
     values = {"problem": "darcy", "training": {"loss": "of_model", "stop_after": {"steps": 1}}}
     with pytest.raises(PenstockError, match=r"training\.loss: of_model, and fno has no method loss"):
         resolve(Config.model_validate(values)).loss()
+
+
+def test_weights_of_outputs_are_not_for_a_models_own_loss(monkeypatch):
+    monkeypatch.setattr(FNO, "loss", lambda self: None, raising=False)
+    training = {"loss": "of_model", "output_weights": {"solution": 2.0}, "stop_after": {"steps": 1}}
+    with pytest.raises(PenstockError, match=r"training\.output_weights: of_model weighs outputs itself"):
+        resolve(Config.model_validate({"problem": "darcy", "training": training})).loss()
+
+
+def test_a_learning_rate_among_the_options_of_an_optimizer_is_refused():
+    training = {"optimizer": {"name": "torch.optim:Adam", "lr": 0.5}, "stop_after": {"steps": 1}}
+    with pytest.raises(PenstockError, match=r"training\.optimizer: lr goes by the schedule: give training\.learning_r"):
+        resolve(Config.model_validate({"problem": "darcy", "training": training}))
+    plan = resolve(
+        Config.model_validate({"problem": "darcy", "training": training | {"optimizer": "torch.optim:Adam"}})
+    )
+    assert "lr" not in plan.config.training.optimizer.options
+    assert resolve(plan.config).config == plan.config
+
+
+@pytest.mark.parametrize("problem", ["darcy", "poisson_with_hole"])
+def test_what_every_model_takes_by_default_it_takes_from_the_record(problem):
+    for name in MODELS.keys() - {"neuralop"}:
+        values = {"problem": problem, "model": name, "training": {"stop_after": {"steps": 1}}}
+        plan = resolve(Config.model_validate(values))
+        again = resolve(plan.config)
+        assert again.config == plan.config, name
+        try:
+            plan.model_without_memory()
+        except PenstockError as refusal:
+            assert "options" not in str(refusal) and "must be" not in str(refusal), refusal

@@ -198,6 +198,22 @@ def test_a_rank_without_a_batch_makes_the_other_wait_and_one_that_is_drained_doe
     np.testing.assert_equal(second[6], first[6])
 
 
+def held_by_the_limiter(group):
+    """Rank 1 has a third of the simulations. Its limiter then holds its training, and rank 0's its samples."""
+    turns.GO_ON_AFTER_S = 1.0
+    with closing(InProcessStream()) as stream:
+        limits = {"stop_after": StopAfter(simulations=100), "batches_per_simulation": 1.0}
+        trained = new_learner(group, stream, policy=Reservoir, **limits)
+        simulations = tuple(range(65)) if group.rank == 0 else tuple(range(65, 100))
+        stream.submit(Lease(number=1, simulations=simulations), Doubling())
+        return trained.run(), trained.trainer.step, trained.ingest.deliveries.num_ended
+
+
+def test_a_rank_whose_share_is_over_does_not_stop_one_that_the_rate_limiter_holds(tmp_path):
+    first, second = on_ranks(tmp_path, held_by_the_limiter)
+    assert first[:2] == second[:2] and first[0] == "stream ended" and (first[2], second[2]) == (65, 35)
+
+
 def deterministic(group, folder, stops):
     """Lives of two learners in a deterministic order; rank 1 stops them at the given steps."""
     steps = []

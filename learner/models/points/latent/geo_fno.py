@@ -80,23 +80,24 @@ class GeoFNO(PointModel):
         self.register_buffer("edges", torch.tensor(edges, dtype=torch.float32, device="cpu"), persistent=False)
         self.period = 1 + padding
         self.shape = tuple(max(2, math.ceil(resolution * edge - 1e-6)) for edge in edges)
-        self.modes = tuple(min(modes, size // 2) for size in self.shape)
+        self.modes = modes
+        self.modes_of_axes = tuple(min(modes, size // 2) for size in self.shape)
         self.code = net(self.num_inputs, 2 * width, CODE_SIZE)
         self.map = net(d + 2 * FREQUENCIES * d + CODE_SIZE, 2 * width, width, d)
         with torch.no_grad():
             self.map[-1].weight.mul_(FLAT)
             self.map[-1].bias.zero_()
         self.lift = net(self.num_inputs, 2 * width, width)
-        self.spectral = nn.ModuleList(SpectralConvolution(width, self.modes) for _ in range(layers))
+        self.spectral = nn.ModuleList(SpectralConvolution(width, self.modes_of_axes) for _ in range(layers))
         self.pointwise = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
         self.project = net(2 * width, 2 * width, self.num_outputs)
 
     def at_points(self, inputs_BPC: Tensor, sites: Sites) -> Tensor:
         """Predict the outputs as rows, see `PointModel`."""
         f_BPC = self.lift(inputs_BPC)
-        products_BPM = wave_products(self._mapped(inputs_BPC, sites), self.modes)
+        products_BPM = wave_products(self._mapped(inputs_BPC, sites), self.modes_of_axes)
         x_GBC = _in_float32(self._to_grid, f_BPC * sites.shares[..., None], products_BPM)
-        bases = [fourier_bases(*sizes, self.edges) for sizes in zip(self.shape, self.modes, strict=True)]
+        bases = [fourier_bases(*sizes, self.edges) for sizes in zip(self.shape, self.modes_of_axes, strict=True)]
         for spectral, pointwise in zip(self.spectral, self.pointwise, strict=True):
             x_GBC = F.gelu(pointwise(x_GBC) + spectral(x_GBC.contiguous(), bases))
         return self.project(torch.cat([_in_float32(self._to_points, x_GBC, products_BPM), f_BPC], dim=2))
@@ -110,18 +111,18 @@ class GeoFNO(PointModel):
     def _to_grid(self, parts_BPC: Tensor, products_BPM: Tensor) -> Tensor:
         """The transform of values at points, summed at the cells, [*grid, B, C]."""
         v_BMC = products_BPM.transpose(1, 2) @ parts_BPC
-        v = v_BMC.transpose(0, 1).unflatten(0, [2 * number for number in self.modes])
-        for axis, (size, number) in enumerate(zip(self.shape, self.modes, strict=True)):
+        v = v_BMC.transpose(0, 1).unflatten(0, [2 * number for number in self.modes_of_axes])
+        for axis, (size, number) in enumerate(zip(self.shape, self.modes_of_axes, strict=True)):
             v = _along(fourier_bases(size, number, v)[1], v, axis)
         return v
 
     def _to_points(self, x_GBC: Tensor, products_BPM: Tensor) -> Tensor:
         """The transform of values at the cells, summed at points, [B, P, C]."""
         v = x_GBC
-        for axis, (size, number) in enumerate(zip(self.shape, self.modes, strict=True)):
+        for axis, (size, number) in enumerate(zip(self.shape, self.modes_of_axes, strict=True)):
             counts = torch.where(torch.arange(2 * number, device=v.device) % number == 0, 1.0, 2.0)  # waves k and -k
             v = _along(counts[:, None] * fourier_bases(size, number, v)[0], v, axis)
-        return products_BPM @ v.flatten(0, len(self.modes) - 1).transpose(0, 1)
+        return products_BPM @ v.flatten(0, len(self.modes_of_axes) - 1).transpose(0, 1)
 
 
 def wave_products(places_BPd: Tensor, modes: Sequence[int]) -> Tensor:
