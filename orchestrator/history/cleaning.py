@@ -14,7 +14,7 @@ import typer
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.history.ages import seconds_of
-from penstock.orchestrator.history.listing import table
+from penstock.orchestrator.history.listing import show
 from penstock.orchestrator.history.standing import MARKS, UNREADABLE, Standing, standing, standings
 from penstock.orchestrator.launch.job import Job, State
 from penstock.orchestrator.launch.launching import launcher_class, state_of
@@ -22,7 +22,6 @@ from penstock.orchestrator.launch.slurm import SEEDS
 from penstock.orchestrator.resources.memory import size
 from penstock.orchestrator.store.locks import hold, is_held
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.orchestrator.views.card import console
 
 UNFINISHED = ("submitted", "starting", "running")
 FAILED = ("failed", "dead")
@@ -50,7 +49,7 @@ def clean(runs: Path, named: Sequence[Path], *, failed: bool, older_than: str | 
         print(f"there is no such run under {runs}: nothing is removed")
         return
     sizes = {run.name: bytes_of(run.path) for run in found}
-    console().print(table(found, {name: size(num_bytes) for name, num_bytes in sizes.items()}))
+    show(found, {name: size(num_bytes) for name, num_bytes in sizes.items()})
     total = f"{len(found)} run{'s' if len(found) > 1 else ''}, {size(sum(sizes.values()))}"
     if not is_sure:
         if not sys.stdin.isatty():
