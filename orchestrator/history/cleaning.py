@@ -196,7 +196,11 @@ def _locked(run: Standing) -> AbstractContextManager:
 
 
 def _require_no_jobs(path: Path) -> None:
-    """Raises PenstockError where a job needs the folder of a run, or where that can't be known."""
+    """Check that no job needs the folder of a run.
+
+    Raises:
+        PenstockError: one does, or that can't be known.
+    """
     _require_no_job(standing(path))
     links = sorted((path / SEEDS).glob("*"))  # in the first folder of a job array, which also has its script
     for seed in (standing(link.resolve()) for link in links if link.is_dir() and link.resolve() != path.resolve()):
@@ -209,7 +213,11 @@ def _require_no_jobs(path: Path) -> None:
 
 
 def _require_no_job(run: Standing) -> None:
-    """Raises PenstockError where the job of a run waits or runs, or where that can't be known."""
+    """Check that a run's own job is gone.
+
+    Raises:
+        PenstockError: it waits or runs, or what runs it does not answer.
+    """
     if run.state == "ended":
         return
     folder = RunFolder(run.path)
