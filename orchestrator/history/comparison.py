@@ -55,11 +55,17 @@ def differing(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
         columns: the mappings.
 
     Returns:
-        By key, in the order in which the mappings have them, the value in each; "-" where it has none.
+        By key, in the order in which the mappings have them, the value in each; "-" where it has none. Numbers have
+        three digits where these tell all that differ apart, else all digits.
     """
-    keys = dict.fromkeys(key for column in columns for key in column)
-    rows = {key: [_text(column[key]) if key in column else NONE for column in columns] for key in keys}
-    return {key: row for key, row in rows.items() if len(set(row)) > 1}
+    rows = {}
+    for key in dict.fromkeys(key for column in columns for key in column):
+        exact, rounded = (
+            [text(column[key]) if key in column else NONE for column in columns] for text in (_exact_text, _text)
+        )
+        if len(set(exact)) > 1:
+            rows[key] = exact if len(set(rounded)) < len(set(exact)) else rounded
+    return rows
 
 
 def _config(folder: RunFolder) -> dict[str, Any]:
@@ -88,6 +94,10 @@ def _results(folder: RunFolder) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     """A value as YAML would have it in a line."""
+    return digits(value) if isinstance(value, float) else _exact_text(value)
+
+
+def _exact_text(value: Any) -> str:
     if isinstance(value, float):
-        return digits(value)
+        return repr(value).removesuffix(".0")  # 1 and 1.0 are the same
     return value if isinstance(value, str) else json.dumps(value)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.measure import Measurement
 from rich.table import Table
 
-from penstock.errors import PenstockError, shortened
+from penstock.errors import PenstockError
 from penstock.orchestrator.history.ages import age_of
 from penstock.orchestrator.history.standing import KEYS, Standing, standings
 from penstock.orchestrator.views.card import console
@@ -19,7 +20,10 @@ from penstock.orchestrator.views.numbers import digits
 from penstock.registry import nearest
 
 SORTED_BY = {key.removesuffix("_s"): key for key in KEYS}
-COLUMNS = ("run", "state", "age", "problem", "model", "error", "samples", "host", "remark")
+COLUMNS = ("run", "state", "age", "problem", "model", "error", "samples", "host")
+REMARK = "remark"
+"""The last column."""
+WIDEST = 10_000  # wider than any table: for a measurement that nothing bounds
 
 
 def show_runs(runs: Path, sort: str, conditions: Sequence[str], *, as_json: bool) -> None:
@@ -45,7 +49,7 @@ def show_runs(runs: Path, sort: str, conditions: Sequence[str], *, as_json: bool
     elif not found:
         print(f"there is no {'such ' if conditions else ''}run under {runs}")
     else:
-        console().print(table(found))
+        show(found)
 
 
 def matching(found: Sequence[Standing], conditions: Sequence[str]) -> list[Standing]:
@@ -62,38 +66,45 @@ def matching(found: Sequence[Standing], conditions: Sequence[str]) -> list[Stand
     Raises:
         PenstockError: a condition is not of this form, or no run has such a key.
     """
+    known, matched = {*KEYS, *(name for run in found for name in run.config)}, list(found)
     for condition in conditions:
         key, is_given, pattern = condition.partition("=")
         if not is_given:
             raise PenstockError(f"--where {condition}: give key=value, such as state=failed or model.width=32")
-        known = {*KEYS, *(name for run in found for name in run.config)}
         if found and key not in known:
             raise PenstockError(f"--where {condition}: no run has {key!r}: {nearest(key, known)}")
-        found = [run for run in found if fnmatchcase(_value(run, key), pattern)]
-    return list(found)
+        matched = [run for run in matched if fnmatchcase(_value(run, key), pattern)]
+    return matched
 
 
-def table(found: Sequence[Standing], sizes: Mapping[str, str] | None = None) -> Table:
-    """A table of runs.
+def show(found: Sequence[Standing], sizes: Mapping[str, str] | None = None) -> None:
+    """Print a table of runs.
+
+    The remarks take what the other columns leave of the width, and those are never cut: where the terminal is narrower
+    than they are, its lines break.
 
     Args:
         found: the runs.
         sizes: what each takes on the disk, by name; None for a table without.
-
-    Returns:
-        The table.
     """
+    screen = console()
+    needed = Measurement.get(screen, screen.options.update(width=WIDEST), _table(found, sizes, len(REMARK))).maximum
+    left = max(0, screen.width - needed)
+    screen.width = max(screen.width, needed)
+    screen.print(_table(found, sizes, len(REMARK) + left))
+
+
+def _table(found: Sequence[Standing], sizes: Mapping[str, str] | None, remark_width: int) -> Table:
     shown = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in ("disk", *COLUMNS) if sizes else COLUMNS:
         justify = "right" if column in ("disk", "age", "error", "samples") else "left"
         shown.add_column(column, justify=justify, no_wrap=True)
+    shown.add_column(REMARK, no_wrap=True, max_width=remark_width)
     for run in found:
         cells = (run.problem, run.model, None if run.error is None else digits(run.error), run.samples, run.host)
-        remark = shortened(run.remark) if run.remark else ""
+        texts = ("-" if cell is None else str(cell) for cell in cells)
         disk = (sizes[run.name],) if sizes else ()
-        shown.add_row(
-            *disk, run.name, run.state, age_of(run.age_s), *("-" if x is None else str(x) for x in cells), remark
-        )
+        shown.add_row(*disk, run.name, run.state, age_of(run.age_s), *texts, run.remark)
     return shown
 
 

@@ -32,6 +32,8 @@ STATES = {
     "broken": "too little of the folder can be read",
 }
 """The states of a run, and what each means."""
+UNREADABLE = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
+"""What JSON of another version, or of no version, leads to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +143,7 @@ def _tried[Result](read: Callable[[], Result], otherwise: Result, remarks: list[
         remarks.append(str(error))
     except OSError as error:
         remarks.append(f"{error.filename}: {error.strerror}")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:  # JSON of another version, or of no version
+    except UNREADABLE as error:
         remarks.append(one_line(f"a record is damaged or of another version ({type(error).__name__}: {error})"))
     return otherwise
 

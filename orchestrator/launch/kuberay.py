@@ -34,6 +34,7 @@ class KubeRay(Launcher):
     """A RayJob, made from deploy/kuberay/rayjob.yaml. See `Launcher`."""
 
     FILE = "rayjob.yaml"
+    begins_again = True  # see launch.kuberay.retries
 
     @classmethod
     def adapted(cls, config: Config) -> Config:

@@ -41,6 +41,8 @@ class Launcher(ABC):
     """Key of whether a run goes on by itself after that, where that can be."""
     ASK_EVERY_S: ClassVar[float] = 10.0
     """How often its state is asked for at the most: schedulers have better things to do."""
+    begins_again: ClassVar[bool] = False
+    """Whether a job may begin again by itself after its run has failed."""
     takes_seeds: ClassVar[bool] = False
     """Whether one job may have several runs, which differ in their seeds."""
 

@@ -22,8 +22,6 @@ from penstock.orchestrator.store.run_folder import RUNS, RunFolder
 from penstock.registry import load_class, nearest
 
 FOLLOW_S = 0.3
-ENDED = ("ended", "failed")
-"""States of a run after which its job has nothing left to do."""
 
 
 def launcher_class(where: str) -> type[Launcher]:
@@ -125,9 +123,15 @@ def state_of(folder: RunFolder, job: Job) -> State:
     """Where a job is. Raises PenstockError if what runs it does not answer."""
     if folder.driver_here() is not None:  # also of one that was gone on with by hand
         return State.RUNNING
-    if folder.read("run.json").get("state") in ENDED:
+    if _is_done(folder, job):
         return State.GONE
     return launcher_class(job.launcher)(folder.config()).state(job, folder)
+
+
+def _is_done(folder: RunFolder, job: Job) -> bool:
+    """Whether a job has nothing left to do, by its run's state alone."""
+    state = folder.read("run.json").get("state")
+    return state == "ended" or (state == "failed" and not launcher_class(job.launcher).begins_again)
 
 
 def stop(folder: RunFolder) -> str:
@@ -143,7 +147,7 @@ def stop(folder: RunFolder) -> str:
         PenstockError: nothing of it runs, or what runs it does not answer.
     """
     name, job, run = folder.path.name, Job.of(folder), folder.read("run.json")
-    if job is not None and run.get("state") not in ENDED:
+    if job is not None and not _is_done(folder, job):
         launcher = launcher_class(job.launcher)(folder.config())
         if (state := launcher.state(job, folder)) is not State.GONE:
             launcher.stop(job, folder)

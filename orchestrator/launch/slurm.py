@@ -38,6 +38,7 @@ class Slurm(Launcher):
     FILE = "job.sbatch"
     WALLTIME = "launch.slurm.time"
     REQUEUE = "launch.slurm.requeue"
+    begins_again = True  # where a node was lost, or the site requeues
     takes_seeds = True
 
     @classmethod

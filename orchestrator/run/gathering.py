@@ -61,7 +61,10 @@ def gathered(solving: Solving, ledger: Ledger, *, tell: Callable[[str], None]) -
     """
     folder = RunFolder.create(solving.config, is_latest=False)
     requests = StopRequests(folder)
-    with on_ray(solving.config, folder, requests, has_learner=False, tell=tell) as session:
+    with (
+        folder.hold(),  # so that it reads as one that is going; never None, because the folder is new
+        on_ray(solving.config, folder, requests, has_learner=False, tell=tell) as session,
+    ):
         num_workers = session.split.most  # no learner, whose pace a smaller number could follow
         tell(f"{num_workers} solver worker{'s' if num_workers > 1 else ''}, which log to {folder.logs}, tracebacks too")
         gathering = _Gathering(solving, ledger, folder, num_workers, session.folder, session.watch.check, tell)

@@ -1,6 +1,8 @@
 """What `penstock clean` removes, and what it never does."""
 
+import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from penstock.errors import PenstockError
+from penstock.machine import identity_of
 from penstock.orchestrator.cli.app import app
 from penstock.orchestrator.history import cleaning
 from penstock.orchestrator.history.standing import standing
@@ -22,7 +25,7 @@ def clean(*arguments):
 @pytest.fixture
 def four(made):
     made("fails", state="failed")
-    made("dies", state="running")
+    made("dies", state="running", host=socket.gethostname())
     made("ends", state="ended")
     made("waits", state="submitted")
     return lambda: {path.name for path in Path("runs").iterdir()}
@@ -133,3 +136,113 @@ def test_nothing_asked_for_is_refused(four):
         clean("--yes")
     with pytest.raises(PenstockError, match="'a week' is no age"):
         clean("--older-than", "a week", "--yes")
+
+
+@pytest.fixture
+def launched(made, tmp_path, monkeypatch):
+    """A function that makes the folder of a run whose Slurm job is in a state, as a stand-in of squeue says."""
+    config = {"problem": {"name": "darcy", "resolution": 16}, "training": {"stop_after": {"steps": 2}}}
+    (tmp_path / "bin").mkdir()
+    squeue = tmp_path / "bin" / "squeue"
+    monkeypatch.setenv("PATH", str(squeue.parent), prepend=os.pathsep)
+
+    def make(name, state, words, **run):
+        folder = made(name, state=state, config=config, **run)
+        folder.write("job.json", {"launcher": "slurm", "id": name, "submitted": "2026-11-30T21:15:00+00:00"})
+        old = squeue.read_text() if squeue.exists() else "#!/bin/sh\n"
+        squeue.write_text(f'{old}[ "$2" != --jobs={name} ] || {{ {words}; }}\n')
+        squeue.chmod(0o755)
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed", "running"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("echo PENDING", "its job waits: stop it first with `penstock stop"),
+        ("echo RUNNING", "its job runs: stop it first with `penstock stop"),
+        ("echo down >&2; exit 1", "stays, as its job may wait: Slurm's squeue refuses: down"),
+        ("true", None),
+    ],
+)
+def test_a_run_whose_job_waits_stays(launched, state, words, message):
+    """As after a requeue: the run is not going, and its job will go on with it."""
+    folder = launched("run", state, words, host=socket.gethostname())
+    if message is None:
+        clean("run", "--yes")
+    else:
+        with pytest.raises(PenstockError, match=f"^run.* {message}"):
+            clean("run", "--yes")
+    assert folder.path.exists() == (message is not None)
+
+
+def test_a_broken_run_whose_job_waits_stays(launched):
+    (launched("run", "failed", "echo PENDING").path / "run.json").write_text("[]")
+    with pytest.raises(PenstockError, match="run: its job waits"):
+        clean("run", "--yes")
+    Path("runs/run/job.json").write_text('{"launcher"')
+    with pytest.raises(PenstockError, match=r"run stays, as its job may wait: .*job.json is damaged"):
+        clean("run", "--yes")
+
+
+def test_the_script_of_a_job_array_stays_while_a_run_needs_it(launched):
+    folders = [launched("first", "failed", "true"), launched("second", "submitted", "echo PENDING")]
+    (folders[0].path / "seeds").mkdir()
+    for index, folder in enumerate(folders):
+        (folders[0].path / "seeds" / str(index)).symlink_to(folder.path)
+    with pytest.raises(PenstockError, match="first has the script of a job array, so it stays: second is submitted"):
+        clean("--failed", "--yes")
+    folders[1].update_run(state="stopped")
+    with pytest.raises(PenstockError, match="so it stays: second: its job waits"):
+        clean("--failed", "--yes")
+    (folders[1].path / "run.json").write_text(json.dumps({"state": "ended"}))
+    assert "removed 1 of 1" in clean("--failed", "--yes").output and folders[1].path.exists()
+
+
+def test_a_dead_run_of_another_host_stays_until_it_is_silent(made):
+    """As on NFS with locks that are local to a host, where no lock is seen."""
+    path = made("far", state="running", host="far", records=[{}]).path
+    with pytest.raises(PenstockError, match=r"far may run on far, where it wrote .* s ago: it stays"):
+        clean("--failed", "--yes")
+    for file in path.glob("*.*"):
+        os.utime(file, (1e9, 1e9))
+    assert "removed 1 of 1" in clean("--failed", "--yes").output
+
+
+def refuse(path):
+    raise OSError(38, "Function not implemented")
+
+
+@pytest.mark.parametrize(("text", "message"), [(None, "dies may run on"), ("[]", "dies may run on another host")])
+def test_where_there_are_no_locks_what_may_run_stays(four, monkeypatch, text, message):
+    monkeypatch.setattr(cleaning, "hold", refuse)
+    if text:
+        Path("runs/dies/run.json").write_text(text)
+    with pytest.raises(PenstockError, match=message):
+        clean("dies", "--yes")
+    assert "removed 1 of 1" in clean("ends", "--yes").output
+
+
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_one_that_was_resumed_since_it_was_shown_stays(made, monkeypatch, has_locks):
+    folder = made("run", state="failed")
+    run = standing(folder.path)
+    folder.update_run(state="running", driver_pid=os.getpid(), driver_identity=identity_of(os.getpid()))
+    if not has_locks:
+        monkeypatch.setattr(cleaning, "hold", refuse)
+    with pytest.raises(PenstockError, match="run is running now: it stays"):
+        cleaning.remove(run)
+    assert folder.path.exists()
+
+
+def test_names_from_a_pattern_are_filtered_first(four):
+    Path("runs/latest").symlink_to("waits")
+    names = [f"runs/{name}" for name in sorted(os.listdir("runs"))]
+    assert "removed 2 of 2" in clean("--failed", "--yes", *names, "fails").output
+    assert four() == {"ends", "waits", "latest"}
+
+
+def test_a_run_that_is_named_twice_is_one(four):
+    assert "removed 1 of 1" in clean("ends", "runs/ends", Path("runs/ends").resolve(), "--yes").output

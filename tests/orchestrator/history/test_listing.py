@@ -3,11 +3,14 @@
 import json
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.cli.app import app
+from penstock.orchestrator.history import listing
 from penstock.orchestrator.history.ages import age_of, seconds_of
+from penstock.orchestrator.history.comparison import differing
 
 
 def output(*arguments):
@@ -66,6 +69,33 @@ def test_the_table_has_a_line_per_run(three):
     assert head.split() == ["run", "state", "age", "problem", "model", "error", "samples", "host", "remark"]
     assert [row.split()[0][0] for row in rows] == ["a", "b", "c"]
     assert rows[0].split()[4:] == ["darcy", "fno", "0.02", "5", "here", "steps"]
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+@pytest.mark.parametrize("host", ["here", "node017.cluster.example.org"])
+@pytest.mark.parametrize("command", [("runs", "--sort", "name"), ("clean", "--older-than", "0s")])
+def test_a_long_remark_is_cut_and_nothing_else(made, monkeypatch, width, host, command):
+    """Whatever the width of the terminal; where the others do not fit, its lines break."""
+    monkeypatch.setattr(listing, "console", lambda: Console(highlight=False, markup=False, width=width))
+    cause = "the learner's process died (ActorDiedError); it died again before a checkpoint; " + "x" * 300
+    made("darcy-20260101-000000", cause=cause, host=host)
+    made("heat-20260102-000000", state="ended", cause="steps", records=[{"unique": 123456, "step": 3, "loss": 0.5}])
+    head, _, *lines = CliRunner().invoke(app, list(command)).output.splitlines()[:4]
+    assert head.split()[-9:] == ["run", "state", "age", "problem", "model", "error", "samples", "host", "remark"]
+    assert {"darcy-20260101-000000", "failed", "darcy", "fno", host} <= set(lines[0].split())
+    assert {"heat-20260102-000000", "ended", "darcy", "fno", "123456", "here", "steps"} <= set(lines[1].split())
+    assert len(lines[0]) == width or (len(lines[0]) > width and lines[0].endswith(" the l…"))  # all that is left
+
+
+def test_the_order_of_conditions_does_not_matter(three):
+    conditions = ["--where", "name=c*", "--where", "model.width=8"]
+    assert names(*conditions) == names(*conditions[2:], *conditions[:2]) == []
+
+
+def test_what_differs_is_found_before_it_is_rounded():
+    rows = differing([{"a": 0.004, "b": 1.0, "c": 12.56}, {"a": 0.0040001, "b": 1, "c": 12.9}])
+    assert rows == {"a": ["0.004", "0.0040001"], "c": ["12.6", "12.9"]}
+    assert differing([{"a": 0.1}, {"a": 0.1000001}, {"a": 2.0}]) == {"a": ["0.1", "0.1000001", "2"]}
 
 
 def test_compare_shows_what_differs(three):

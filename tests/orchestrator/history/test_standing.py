@@ -87,6 +87,10 @@ def oddities(made):
     yield "newer", "broken", "'paused' is no state that this version knows"
     made("pid", state="running", driver_pid="x", driver_identity=1)
     yield "pid", "broken", "of another version"
+    (made("deep").path / "run.json").write_text("[" * 100_000)
+    yield "deep", "broken", "RecursionError"
+    made("infinite", state="ended").write("summary.json", {"unique": float("inf")})
+    yield "infinite", "ended", "OverflowError"
     made("old", state="ended", records=[{"loss": 1.0, "validation": {"error": 0.1}, "unique": 5}])
     yield "old", "ended", "a record is damaged or of another version (KeyError: 'relative_l2')"
     (made("record", state="ended").path / "metrics.jsonl").write_text('{"unique": 3}\n{"un\n')

@@ -17,6 +17,7 @@ from penstock.orchestrator.config.config import load_config
 from penstock.orchestrator.launch import launching, slurm
 from penstock.orchestrator.launch.job import Job, State
 from penstock.orchestrator.launch.slurm import Slurm
+from penstock.orchestrator.store.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[3]
 BODY = ROOT / "deploy" / "slurm" / "job.sh"
@@ -151,6 +152,19 @@ def test_what_slurm_answers(config, command, monkeypatch):
     monkeypatch.setattr(slurm, "ANSWERS_WITHIN_S", 0.01)
     with pytest.raises(PenstockError, match="Slurm's squeue has not answered"):
         launcher.state(job, None)
+
+
+def test_the_job_of_a_failed_run_that_waits_again_is_withdrawn(config, command):
+    """As after the loss of a node, of which the run died first."""
+    command("scancel", f'echo "$@" >> {config.parent}/cancelled')
+    command("squeue", "echo PENDING")
+    folder = RunFolder.create(load_config(config))
+    folder.update_run(state="failed", cause="Ray died")
+    job = Job("slurm", "17", "")
+    job.save(folder)
+    assert launching.state_of(folder, job) is State.WAITING
+    assert launching.stop(folder).startswith("slurm job 17 was withdrawn")
+    assert (config.parent / "cancelled").read_text() == "--state=PENDING 17\n"
 
 
 WAIT = "while true; do sleep 0.05; done"
