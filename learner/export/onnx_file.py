@@ -31,7 +31,7 @@ from penstock.learner.export.trials import example, require_agreement
 from penstock.learner.surrogate import Surrogate
 
 CARD, MESHES = "card", "meshes"  # keys of the file's metadata
-TOLERANCE = 1e-4  # relative difference between onnxruntime and torch, whose sums of float32 are in another order
+TOLERANCE = 1e-4  # difference in deviations between onnxruntime and torch, whose sums of float32 are in another order
 NEEDS = "onnxruntime, or another ONNX runtime, without torch"
 
 

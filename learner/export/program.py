@@ -29,7 +29,7 @@ from penstock.learner.surrogate import Surrogate
 
 CARD = "card.json"
 MESHES = "meshes.json"  # points and cells of each mesh that fields sit on, by the geometry's name
-TOLERANCE = 1e-5  # relative difference between the exported file and the surrogate
+TOLERANCE = 1e-5  # difference in deviations between the exported file and the surrogate
 NEEDS = "torch: torch.export.load(file).module()"
 
 

@@ -16,8 +16,10 @@ from penstock.errors import PenstockError
 from penstock.geometry import Grid, Points
 from penstock.layout import Layout
 from penstock.learner.export.card import Shapes, arguments, varying_axes
+from penstock.learner.normalization import along
 from penstock.learner.surrogate import Surrogate
 
+ROUNDING = 4 * torch.finfo(torch.float32).eps  # of a value near a mean, relative to it, in both that are compared
 NUM_EXAMPLES = 2  # torch.export would take a batch of one for a constant of the model
 
 
@@ -100,13 +102,19 @@ def require_agreement(
     """Compare what was written with the surrogate.
 
     Where sizes are free, this is on the example, a batch of one, and the example at another batch size and resolution.
+    Each channel is compared about its mean μ, in units of its deviation σ: the root mean square of what was found less
+    what was expected, y, may be
+
+        tolerance · max(σ, rms(y − μ)) + 4 ε |μ|,
+
+    ε float32's, whose rounding about the mean is the second term. A constant has σ = 0 and y = μ.
 
     Args:
         surrogate: the surrogate.
         written: predicts by what was written.
         inputs: the example.
         shapes: the shapes that the file takes.
-        tolerance: largest relative L2 difference of an output.
+        tolerance: largest difference, but for rounding, in deviations.
         least_batch: the least batch that the file takes.
 
     Raises:
@@ -118,11 +126,18 @@ def require_agreement(
             continue
         with torch.no_grad():
             expected, found = surrogate(**trial), written(trial)
-        for name, values in expected.items():
-            difference = torch.linalg.vector_norm(found[name] - values) / torch.linalg.vector_norm(values)
-            if not (difference <= tolerance or torch.equal(found[name], values)):  # an untrained model may give zeros
+        for block in surrogate.layout.output_blocks:
+            y_BC, found_BC = (torch.cat(block.channels_of(values), dim=1).double() for values in (expected, found))
+            axes = [axis for axis in range(y_BC.dim()) if axis != 1]
+            mean, std = (getattr(surrogate.normalization, f"{block.name}_{each}").double() for each in ("mean", "std"))
+            spread = torch.maximum(std, (y_BC - along(mean, y_BC)).square().mean(axes).sqrt())
+            difference = (found_BC - y_BC).square().mean(axes).sqrt()
+            agrees = difference <= tolerance * spread + ROUNDING * mean.abs()
+            if not agrees.all():
+                worst = int(agrees.int().argmin())
                 raise PenstockError(
-                    f"the exported file disagrees with the model: {name} differs by {difference:.1e} (relative L2) at "
-                    f"shape {list(values.shape)}; nothing was written",
+                    f"the exported file disagrees with the model: {block.channel_names[worst]} differs by "
+                    f"{difference[worst]:.1e}, and varies by {spread[worst]:.1e}, at shape {list(y_BC.shape)}; nothing "
+                    "was written",
                     exit_code=1,
                 )

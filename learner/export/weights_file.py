@@ -15,15 +15,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
-from torch import Tensor
+from safetensors.torch import load, save
+from torch import Tensor, nn
 
 from penstock.errors import PenstockError
 from penstock.geometry import Geometry, Grid, Mesh, Points
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.checkpoints.weights import load_weights, weights_of
+from penstock.learner.copies import copied
 from penstock.learner.export.card import described
-from penstock.learner.export.trials import example, tried_shapes
+from penstock.learner.export.trials import example, require_agreement, tried_shapes
 from penstock.learner.models import MODELS
 from penstock.learner.normalization import Normalization
 from penstock.learner.rehearsal.rehearsal import try_out
@@ -31,6 +32,7 @@ from penstock.learner.surrogate import Surrogate
 from penstock.registry import build, load_class
 
 KINDS: dict[str, type[Geometry]] = {"grid": Grid, "mesh": Mesh, "points": Points}
+TOLERANCE = 1e-5  # difference in deviations between what is read back and the surrogate
 MESH = "mesh."  # prefix to the names of tensors of meshes
 NEEDS = "penstock and the code of the model: penstock.load(file)"
 
@@ -40,7 +42,9 @@ def contents_of(
 ) -> tuple[bytes, dict]:
     """Return the bytes of a .safetensors file, and its card.
 
-    Nothing is traced, so any model can be written; to read the file takes the code of the model.
+    Nothing is traced, so any model that is a class can be written; to read the file takes its code. What is built again
+    from the bytes is compared with the surrogate on the example, and at other batch sizes and resolutions if the model
+    takes them.
 
     Args:
         surrogate: the surrogate.
@@ -52,10 +56,13 @@ def contents_of(
         The bytes of the file and the whole card.
 
     Raises:
-        PenstockError: the surrogate's state can't be saved.
+        PenstockError: the surrogate's state can't be saved, or is not the surrogate once it is read back.
     """
+    surrogate = copied(surrogate).cpu().eval()
     layout = surrogate.layout
-    card = {**card, **described(layout, tried_shapes(surrogate, example(layout, example_arrays)))}
+    inputs = example(layout, example_arrays)
+    shapes = tried_shapes(surrogate, inputs)
+    card = {**card, **described(layout, shapes)}
     state = weights_of(surrogate)
     tensors = {
         name: value.detach().cpu().clone().contiguous() for name, value in state.items() if isinstance(value, Tensor)
@@ -65,8 +72,12 @@ def contents_of(
         if isinstance(geometry, Mesh):
             tensors[f"{MESH}{number}.points"] = torch.tensor(geometry.arrays.points)
             tensors[f"{MESH}{number}.cells"] = torch.tensor(geometry.arrays.cells)
-    metadata = {"card": card, "layout": _layout_as_json(layout), "values": values}
-    return save(tensors, {name: json.dumps(value) for name, value in metadata.items()}), card
+    content = {"card": card, "layout": _layout_as_json(layout), "values": values}
+    metadata = {name: json.dumps(value) for name, value in content.items()}
+    contents = save(tensors, metadata)
+    again = _surrogate_of(metadata, load(contents), _class_of(surrogate, card["model"]["name"]), "the exported file")
+    require_agreement(surrogate, lambda trial: again(**trial), inputs, shapes, TOLERANCE)
+    return contents, card
 
 
 def read(path: Path) -> tuple[Surrogate, dict]:
@@ -81,7 +92,8 @@ def read(path: Path) -> tuple[Surrogate, dict]:
         The surrogate, in evaluation mode, and the card.
 
     Raises:
-        PenstockError: the file is none of ours, or the model's code is missing or another one.
+        PenstockError: the file is none of ours, the model's code is missing or another one, or its name is none of a
+            model.
         Exception: the file can't be read.
     """
     with safe_open(path, "pt") as file:
@@ -89,26 +101,77 @@ def read(path: Path) -> tuple[Surrogate, dict]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
     if not {"card", "layout", "values"} <= metadata.keys():
         raise PenstockError(f"{path} holds tensors alone: give a file of `penstock export --format safetensors`")
+    card = json.loads(metadata["card"])
+    return _surrogate_of(metadata, tensors, _class_named(card["model"]["name"], path), str(path)), card
+
+
+def _surrogate_of(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], cls: type, origin: str) -> Surrogate:
+    """The surrogate of a file's metadata and tensors, in evaluation mode.
+
+    Args:
+        metadata: JSON of `card`, `layout` and `values`.
+        tensors: the tensors by name, those of meshes among them.
+        cls: class of the model.
+        origin: the file, for messages.
+
+    Raises:
+        PenstockError: the class refuses its options, or has other weights.
+    """
     card, values = json.loads(metadata["card"]), json.loads(metadata["values"])
     layout = _layout_from_json(json.loads(metadata["layout"]), tensors)
     choice = card["model"]
-    source, name = Path(choice["name"].rpartition(":")[0]), choice["name"]
-    if source.suffix == ".py":
-        name = str(path.parent / name)
-        if not (path.parent / source).is_file():
-            raise PenstockError(f"{path} needs {source}, which has the code of its model: put it beside")
-    where = f"the model of {path}"
-    model = build(load_class(name, MODELS, where), choice["options"], where, layout)
+    model = build(cls, choice["options"], f"the model of {origin}", layout)
     surrogate = Surrogate(model, Normalization.identity(layout), layout)
     try_out(surrogate, choice["name"])  # gives lazy parameters their shapes
     try:
         load_weights(surrogate, {name: value for name, value in tensors.items() if name[: len(MESH)] != MESH} | values)
     except ValueError as error:
         raise PenstockError(
-            f"{path} is from another {choice['name']}: {error}; it was written by penstock "
+            f"{origin} is from another {choice['name']}: {error}; it was written by penstock "
             f"{card.get('versions', {}).get('penstock', 'of another version')}"
         ) from error
-    return surrogate.eval(), card
+    return surrogate.eval()
+
+
+def _class_of(surrogate: Surrogate, name: str) -> type:
+    """The class that the model's name in a card will be read as.
+
+    Raises PenstockError if the name is of a function that makes the model, which `_class_named` would refuse.
+    """
+    cls = MODELS.get(name, type(surrogate.model))
+    if name not in MODELS and cls.__name__ != name.rpartition(":")[2]:
+        raise PenstockError(
+            f"model: {name} is no class of the name, it makes a {cls.__name__}: a .safetensors can hold a class of "
+            "torch.nn.Module alone; take another format",
+            exit_code=1,
+        )
+    return cls
+
+
+def _class_named(name: str, path: Path) -> type[nn.Module]:
+    """The class of a model by its name in the card of a file.
+
+    The file may be a stranger's: its card chooses among classes of models that are installed or lie beside it.
+
+    Args:
+        name: a key of MODELS, `package.module:Class` or `file.py:Class`.
+        path: the file.
+
+    Raises:
+        PenstockError: it names a file elsewhere, or nothing that is a model, or the code is missing.
+    """
+    source = name.rpartition(":")[0]
+    if source.endswith(".py"):
+        beside = Path(source).name
+        if Path(source) != Path(beside):
+            raise PenstockError(f"{path} wants its model from {source}: only a file beside it is taken, as {beside}")
+        if not (path.parent / beside).is_file():
+            raise PenstockError(f"{path} needs {beside}, which has the code of its model: put it beside")
+        name = str(path.parent / name)
+    cls = load_class(name, MODELS, f"the model of {path}")
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+        raise PenstockError(f"{path} wants {name} as its model, which is no class of torch.nn.Module: it is not built")
+    return cls
 
 
 def _layout_as_json(layout: Layout) -> dict:
@@ -126,6 +189,7 @@ def _layout_as_json(layout: Layout) -> dict:
         "geometries": geometries,
         "inputs": [as_json(spec) for spec in layout.inputs],
         "outputs": [as_json(spec) for spec in layout.outputs],
+        "feeds": dict(layout.feeds),
     }
 
 
@@ -142,4 +206,5 @@ def _layout_from_json(content: Mapping, tensors: Mapping[str, Tensor]) -> Layout
     def spec_of(given: Mapping) -> FieldSpec:
         return FieldSpec(**{**given, "on": None if given["on"] is None else geometries[given["on"]]})
 
-    return Layout(tuple(map(spec_of, content["inputs"])), tuple(map(spec_of, content["outputs"])))
+    inputs, outputs = (tuple(map(spec_of, content[role])) for role in ("inputs", "outputs"))
+    return Layout(inputs, outputs, content.get("feeds", {}))  # older files have none

@@ -114,9 +114,11 @@ def _described_model(name: str) -> tuple[str, ...]:
 
     cls, num = MODELS[name], num_parameters(name)
     free = [geometry.label for geometry in cls.resolution_free]
+    inside = inspect.signature(cls).parameters.get("model")  # of a model that is made of another one
+    everywhere = "yes" if inside is None else f"with {inside.default}"
     return (
         ", ".join(geometry.label for geometry in cls.accepts),
-        ("yes" if len(free) == len(cls.accepts) else f"on {', '.join(free)}") if free else "no",
+        (everywhere if len(free) == len(cls.accepts) else f"on {', '.join(free)}") if free else "no",
         "-" if num is None else f"{num:,}",
         ", ".join(kind for kind in FORMATS if kind not in NOT_WRITTEN.get(name, ())),
     )

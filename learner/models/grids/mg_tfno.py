@@ -31,8 +31,9 @@ class MGTFNO(nn.Module):
 
     The grid is cut into 2^L patches along each axis, which share the model inside and are stitched together again. Of
     each patch of s points along an axis it is given L + 1 windows of s + 2 p points around the patch's centre, side by
-    side as channels: level 0 is the patch with a margin of p points, and level l has cells 2^l as long, so the last one
-    spans the whole domain. What is far from a patch reaches it by means over such cells alone.
+    side as channels: level 0 is the patch with a margin of p points, and level l has cells 2^l as long. The last one
+    spans the whole domain; where the axis is not periodic it is shifted to do so, unless margins of at least
+    1/2 - 2^-(L + 1) of a patch do. What is far from a patch reaches it by means over such cells alone.
 
     Beyond the ends of an axis that is not periodic its outermost values go on; periodic axes wrap around. (The source
     wraps both, and takes every 2^l-th point in place of a mean.) The centres of the cells of the whole grid are further
@@ -54,7 +55,7 @@ class MGTFNO(nn.Module):
     """
 
     accepts = (Grid,)
-    resolution_free = (Grid,)  # as long as the model inside is, which the default is
+    resolution_free = (Grid,)  # with the default model inside; an object's own says what holds with another one
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class MGTFNO(nn.Module):
             raise ValueError(f"mg_tfno: margin must be from 0 to 1, not {margin}")
         of = GridLayout.of(layout, "mg_tfno")
         self.levels, self.margin, self.periodic = levels, margin, of.grid.periodic
+        self.resolution_free = INNER[model].resolution_free
         shape, num_patches = of.grid.shape, 2**levels
         if min(shape) < 2 * num_patches:
             sizes = "x".join(map(str, shape))
@@ -167,7 +169,10 @@ class MGTFNO(nn.Module):
         size, window = self._sizes(num_points)
         patches, points = (torch.arange(num, device=device) for num in (2**self.levels, window * num_cells))
         before = (window * num_cells - size + 1) // 2
-        places = (patches[:, None] * size + points - before).flatten()
+        starts = patches * size - before
+        if num_cells == 2**self.levels and not self.periodic[axis]:
+            starts = starts.clamp(num_points - window * num_cells, 0)
+        places = (starts[:, None] + points).flatten()
         if self.periodic[axis]:
             return torch.remainder(places, torch.full((), num_points, device=device))
         return places.clamp(0, num_points - 1)

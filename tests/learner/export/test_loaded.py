@@ -7,12 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 import penstock
 from penstock.errors import PenstockError
 from penstock.geometry import Grid, Mesh, Points
 from penstock.layout import FieldSpec, Layout
+from penstock.learner.export import weights_file
 from penstock.learner.export.files import FORMATS, export
 from penstock.learner.models import MODELS
 from penstock.learner.normalization import Normalization
@@ -205,6 +208,94 @@ def test_a_model_of_ones_own_is_looked_for_beside_the_file(tmp_path, monkeypatch
     (tmp_path / "kept" / "mine.py").unlink()
     with pytest.raises(PenstockError, match=r"it.safetensors needs mine.py, .*: put it beside"):
         penstock.load(path)
+
+
+def test_a_model_that_knows_frames_is_the_same_again(tmp_path):
+    """Two states in, two out: without `feeds` the first field would be taken for a state too."""
+    specs = [FieldSpec(name=name, on=GRID) for name in ("force", "before_0", "before_1", "after_0", "after_1")]
+    layout = Layout(tuple(specs[:3]), tuple(specs[3:]), {"before_0": "before_1", "before_1": "after_0"})
+    torch.manual_seed(0)
+    model = MODELS["st_fno"](layout, **SMALL["st_fno"])
+    surrogate = Surrogate(model, Normalization.identity(layout), layout).eval()
+    path = export(surrogate, card_of("st_fno"), tmp_path / "it.safetensors", free_samples(layout, 2, "cpu"))
+    assert_predicts(penstock.load(path), surrogate, inputs_of(surrogate, 2))
+    assert weights_file.read(path)[0].layout.feeds == layout.feeds
+
+
+def with_metadata(path, change):
+    """The file with its card and layout changed in place."""
+    with safe_open(path, "pt") as file:
+        metadata = {name: json.loads(text) for name, text in file.metadata().items()}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+    change(metadata)
+    save_file(tensors, path, {name: json.dumps(value) for name, value in metadata.items()})
+    return path
+
+
+def test_a_file_from_before_feeds_were_kept_is_read(tmp_path):
+    surrogate, path = written("fno", tmp_path, "safetensors")
+    with_metadata(path, lambda metadata: metadata["layout"].pop("feeds"))
+    assert_predicts(penstock.load(path), surrogate, inputs_of(surrogate, 1))
+
+
+class Forgetful(nn.Module):
+    """Keeps a part of what it computes with out of its state."""
+
+    def __init__(self, layout):
+        super().__init__()
+        self.mix = nn.Conv2d(2, 2, 1)
+        self.factor = 1.0
+
+    def forward(self, fields, scalars):
+        return self.factor * self.mix(fields) + scalars[..., None, None]
+
+
+def forgetful(layout):
+    return Forgetful(layout)
+
+
+def test_weights_that_are_not_the_whole_model_are_not_written(tmp_path):
+    layout = layout_on(GRID)
+    surrogate = Surrogate(Forgetful(layout), Normalization.identity(layout), layout)
+    cases = {"Forgetful": "the exported file disagrees with the model: shift", "forgetful": "it makes a Forgetful"}
+    surrogate.model.factor = 2.0
+    for name, expected in cases.items():
+        card = {"model": {"name": f"{__name__}:{name}", "options": {}}}
+        with pytest.raises(PenstockError, match=expected) as refusal:
+            export(surrogate, card, tmp_path / "it.safetensors", free_samples(layout, 2, "cpu"))
+        assert "\n" not in str(refusal.value) and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("subprocess:run", "wants subprocess:run as its model, which is no class of torch"),
+        ("pathlib:Path", "wants pathlib:Path as its model, which is no class of torch"),
+        ("beside.py:make", "beside.py:make as its model, which is no class of torch"),
+        ("{folder}/elsewhere/mine.py:Mine", "only a file beside it is taken, as mine.py"),
+        ("../elsewhere/mine.py:Mine", "only a file beside it is taken, as mine.py"),
+        ("elsewhere/mine.py:Mine", "only a file beside it is taken, as mine.py"),
+        ("{folder}/elsewhere/.py:Mine", "only a file beside it is taken, as .py"),
+        (".py:Mine", "needs .py, which has the code of its model: put it beside"),
+    ],
+)
+def test_a_card_names_a_model_that_is_installed_or_beside_the_file_and_nothing_else(
+    name, expected, tmp_path, monkeypatch
+):
+    """What it names otherwise is neither called nor, of files, run."""
+    folder = tmp_path / "kept"
+    _, path = written("fno", folder, "safetensors")
+    (folder / "beside.py").write_text(f"def make(layout): open({str(tmp_path / 'called')!r}, 'w')")
+    for place in (tmp_path, tmp_path / "elsewhere", folder / "elsewhere"):
+        place.mkdir(exist_ok=True)
+        for file in ("mine.py", ".py"):
+            (place / file).write_text(f"open({str(tmp_path / 'called')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    named = {"name": name.format(folder=tmp_path), "options": {}}
+    with_metadata(path, lambda metadata: metadata["card"].update(model=named))
+    with pytest.raises(PenstockError, match=expected) as refusal:
+        penstock.load(path)
+    assert "\n" not in str(refusal.value) and not (tmp_path / "called").exists()
 
 
 def test_what_is_no_surrogate_is_one_line(tmp_path, monkeypatch):

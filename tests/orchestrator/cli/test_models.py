@@ -20,6 +20,7 @@ def test_every_model_has_a_row_with_what_it_takes_and_its_size(capsys):
     size = f"{4097 * 256 + 257 * 256 + 257 * 4096:,}"
     assert re.match(rf"mlp +a grid, a mesh +no +{size} +pt2, onnx, safetensors +Fully connected", rows["mlp"])
     assert re.match(r"fno +a grid +yes +[\d,]+ +pt2, onnx, safetensors +The Fourier", rows["fno"])
+    assert re.match(r"mg_tfno +a grid +with fno +[\d,]+ ", rows["mg_tfno"])
     assert re.match(r"unet +a grid +no +[\d,]+ ", rows["unet"])
     assert re.match(r"deeponet +a grid, a mesh, points that vary +on points that vary +[\d,]+ ", rows["deeponet"])
     assert re.match(r"neuralop .* +pt2, safetensors ", rows["neuralop"])

@@ -66,6 +66,23 @@ def test_what_is_far_from_a_patch_reaches_it_through_coarser_levels_alone():
     assert (model(other) - model(fields))[..., :16, :16].abs().max() > 0
 
 
+@pytest.mark.parametrize("periodic", [False, True])
+@pytest.mark.parametrize(("levels", "margin"), [(1, 0.0), (1, 0.125), (2, 0.25), (3, 0.125)])
+@pytest.mark.parametrize("num_points", [32, 37])
+def test_every_cell_of_the_input_reaches_every_patch(num_points, levels, margin, periodic):
+    """By the gradient of one output of each patch."""
+    model = patches_on(num_points, periodic=periodic, levels=levels, margin=margin, options={**TINY, "modes": 1})
+    fields = torch.randn(1, 1, num_points, requires_grad=True)
+    for place in {*range(0, num_points, num_points // 2**levels), num_points - 1}:
+        (gradient,) = torch.autograd.grad(model(fields)[0, 0, place], fields)
+        assert gradient.count_nonzero() == num_points
+
+
+def test_it_is_resolution_free_where_the_model_inside_is():
+    assert patches_on(16, 16).resolution_free == FNO.resolution_free == (Grid,)
+    assert patches_on(16, 16, model="unet", options={"width": 4}).resolution_free == ()
+
+
 def test_without_levels_it_is_the_model_inside():
     model = patches_on(12, 9, periodic=(True, False), levels=0)
     fields = torch.randn(2, 1, 12, 9)
