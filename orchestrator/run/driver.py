@@ -41,6 +41,7 @@ from penstock.orchestrator.resources.bounds import (
 )
 from penstock.orchestrator.resources.memory import size
 from penstock.orchestrator.run.checks import require_startable
+from penstock.orchestrator.run.logs import log_of_death
 from penstock.orchestrator.run.on_ray import on_ray
 from penstock.orchestrator.run.scaling import Scaling
 from penstock.orchestrator.run.stopping import SIGNAL_WITHIN_S, StopRequests
@@ -207,7 +208,7 @@ class _Driver:
                 raise PenstockError(cause, exit_code=1) from error
             resume = f"go on with: {resume_command(self.folder)}"
             if isinstance(error, LearnerDied):
-                log = self.folder.logs / "learner.log"
+                log = self.folder.logs / log_of_death(str(error))
                 raise PenstockError(f"{error}; see {log}, then {resume}", exit_code=1) from error
             if isinstance(error, DiskFault):
                 raise PenstockError(f"{error}; {resume}", exit_code=1) from error
