@@ -118,4 +118,4 @@ def test_the_log_of_the_rank_that_died_is_named(made, tmp_path, where, log, monk
     monkeypatch.setattr(made.run, "_run", die)
     with pytest.raises(PenstockError) as raised:
         made.run._run_watched()
-    assert f"; see {tmp_path / log}, then go on with: " in str(raised.value)
+    assert f"; see {tmp_path / 'logs' / log}, then go on with: " in str(raised.value)
