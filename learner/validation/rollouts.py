@@ -36,7 +36,10 @@ class RolloutErrors:
     """
 
     steps: list[int]
-    """Times of frames, from the last that was given: all, or MOST_TIMES of them, spread evenly from first to last."""
+    """Times of frames, from the last that was given.
+
+    They are all, or MOST_TIMES of them, spread evenly from the first to the last.
+    """
     relative_l2: list[float]
     """Mean of ||prediction - target|| / ||target|| at each time, as in `Errors`, no error counting above LARGEST."""
     correlation: list[float] | None
