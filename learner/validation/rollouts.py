@@ -23,6 +23,7 @@ from penstock.learner.rollout.trajectories import rollout_rows
 from penstock.learner.surrogate import Surrogate
 
 LOSS = 0.2  # of correlation, at which a prediction counts as lost
+MOST_TIMES = 64  # that are recorded, with each record of the run until the next validation
 LARGEST = 1e6  # what a relative error counts at most: a rollout that blew up leaves a number
 
 
@@ -35,7 +36,10 @@ class RolloutErrors:
     """
 
     steps: list[int]
-    """Time of each frame, from the last that was given."""
+    """Times of frames, from the last that was given.
+
+    They are all, or MOST_TIMES of them, spread evenly from the first to the last.
+    """
     relative_l2: list[float]
     """Mean of ||prediction - target|| / ||target|| at each time, as in `Errors`, no error counting above LARGEST."""
     correlation: list[float] | None
@@ -124,18 +128,20 @@ class Rollouts:
     def errors(self) -> RolloutErrors:
         """Return the errors, after the last slice; waits for the device."""
         errors_SF, correlation_SF = self._errors_2SF.cpu().double().numpy()
-        steps, relative_l2 = self.steps, errors_SF.mean(axis=0).tolist()
+        num = len(self.steps)
+        told = np.linspace(0, num - 1, min(num, MOST_TIMES)).round().astype(int)
+        steps, relative_l2 = [self.steps[frame] for frame in told], errors_SF.mean(axis=0)[told].tolist()
         if not self._counts_C.any():
             return RolloutErrors(
                 steps=steps, relative_l2=relative_l2, correlation=None, correlation_time=None, lost=None
             )
         is_lost_SF = 1 - correlation_SF > LOSS
-        first_S = np.where(is_lost_SF.any(axis=1), is_lost_SF.argmax(axis=1), len(steps) - 1)
+        first_S = np.where(is_lost_SF.any(axis=1), is_lost_SF.argmax(axis=1), num - 1)
         return RolloutErrors(
             steps=steps,
             relative_l2=relative_l2,
-            correlation=correlation_SF.mean(axis=0).tolist(),
-            correlation_time=float(np.array(steps)[first_S].mean()),
+            correlation=correlation_SF.mean(axis=0)[told].tolist(),
+            correlation_time=float(np.array(self.steps)[first_S].mean()),
             lost=float(is_lost_SF.any(axis=1).mean()),
         )
 

@@ -23,7 +23,7 @@ from penstock.orchestrator.cluster.receiving import receiver_on
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.plan import Plan
 from penstock.orchestrator.resources.placement import device_of
-from penstock.orchestrator.run.logs import log_to
+from penstock.orchestrator.run.logs import learner_log, log_to
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.run_store import RunStore
 from penstock.status import LearnerStatus, News, Prepared, Word
@@ -45,7 +45,7 @@ class Seat:
     @property
     def log(self) -> str:
         """Name of its log."""
-        return f"learner-{self.rank}.log" if self.rank else "learner.log"
+        return learner_log(self.rank)
 
     def group(self, device: torch.device) -> Group:
         """Meet the other ranks."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -15,6 +14,7 @@ from penstock.id_set import IdSet
 from penstock.learner.ranks.group import RankLost
 from penstock.messages import Lease
 from penstock.orchestrator.actors.learner_process import LearnerDied, LearnerProcess
+from penstock.orchestrator.run.starting import Worker
 from penstock.orchestrator.run.workers import Taker
 from penstock.status import Ended, IntakeTimes, LearnerStatus, News, Prepared
 from penstock.transport.endpoint import Endpoint
@@ -27,7 +27,7 @@ SUMS = ("unique", "dropped", "retried", "solver_blocked_seconds", "solver_second
 class LearnerRanks:
     """Learner processes with the methods of one `LearnerProcess`.
 
-    Each worker belongs to one of them, that which has fewest. Rank 0 gathers the validation set. If one dies, the
+    Each worker belongs to one of them, by the number of its place. Rank 0 gathers the validation set. If one dies, the
     others are of no use: `status` raises LearnerDied, and the driver ends them all and places others.
 
     Args:
@@ -40,7 +40,6 @@ class LearnerRanks:
         self._statuses: list[LearnerStatus | None] = [None] * len(processes)  # of those that have answered
         self._takers: list[Taker] = []
         self._rank_of: dict[str, int] = {}  # of each worker, by its name
-        self._living: set[str] = set()
 
     def placed(self, timeout_s: float) -> bool:
         """Whether Ray has given all of them a process."""
@@ -80,11 +79,9 @@ class LearnerRanks:
         ]
         return Taker(self._submit, self._bury, self._give_up, worker_bytes, self._endpoint_of, self._takes)
 
-    def _endpoint_of(self, worker: str) -> Endpoint:
-        counts = Counter(self._rank_of[name] for name in self._living)
-        rank = min(range(len(self._processes)), key=lambda rank: counts[rank])
-        self._rank_of[worker] = rank
-        self._living.add(worker)
+    def _endpoint_of(self, worker: Worker) -> Endpoint:
+        rank = worker.place.number % len(self._processes)
+        self._rank_of[worker.name] = rank
         return self._takers[rank].endpoint_of(worker)
 
     def _takes(self, worker: str, design: str) -> bool:
@@ -94,7 +91,6 @@ class LearnerRanks:
         self._takers[self._rank_of[worker]].submit(lease, worker)
 
     def _bury(self, worker: str, error: str) -> None:
-        self._living.discard(worker)
         if worker in self._rank_of:
             self._takers[self._rank_of[worker]].bury(worker, error)
 

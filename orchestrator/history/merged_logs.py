@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from operator import attrgetter
@@ -15,6 +17,7 @@ from typing import Any
 from penstock.orchestrator.store.run_folder import RunFolder
 
 BLOCK_BYTES = 2**20  # read at once of a file, of which there may be hundreds
+LAST_BYTES = 4096
 MOST_HELD = 1000  # lines before the first one that has a time
 STAMP = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)[.,](\d{3})(Z?) ?")
 """As `log_to` writes it; without Z it is the local time, as an earlier penstock wrote it."""
@@ -61,7 +64,8 @@ def stamp_of(time: float) -> str:
 class LogFile:
     """A file that is read line by line, and then what has been added to it.
 
-    It is open only while a block is read. One that a bound has emptied is read from its beginning again.
+    It is open only while a block is read. Where a bound has emptied it, what was added before is read from the file
+    beside it, see `bound_log`, and then it from its beginning.
 
     Args:
         path: the file, which need not exist.
@@ -74,6 +78,7 @@ class LogFile:
         self._number = 0
         self._time: float | None = None
         self._rest = b""
+        self._last = b""  # bytes that were read, by which their place is found when they have been moved
         self._is_refused = False
 
     def lines(self, *, is_all: bool = True) -> Iterator[Line]:
@@ -85,6 +90,10 @@ class LogFile:
         Yields:
             The lines. Those before the first time have that one; without any, the time of the file's last change.
         """
+        if self._size() < self._offset:
+            moved = self._moved()
+            yield from moved.lines(is_all=False)
+            self._offset, self._number, self._rest, self._last = 0, 0, moved._rest, b""
         held: list[Line] = []
         for raw in self._raw_lines(is_all):
             self._number += 1
@@ -123,11 +132,26 @@ class LogFile:
             rest, self._rest = self._rest, b""
             yield rest
 
+    def _size(self) -> float:
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return math.inf
+
+    def _moved(self) -> LogFile:
+        """The file to which a bound has moved what was not given yet, from there on."""
+        moved = LogFile(self.path.with_name(f"{self.path.name}.1"))
+        moved._time = self._time
+        with suppress(OSError):
+            content = moved.path.read_bytes()
+            if (place := content.rfind(self._last)) >= 0:  # else more than it holds was added
+                moved._offset, moved._rest = place + len(self._last), self._rest
+                moved._number = content[: moved._offset].count(b"\n")
+        return moved
+
     def _block(self) -> bytes:
         try:
             with self.path.open("rb") as file:
-                if file.seek(0, 2) < self._offset:
-                    self._offset, self._number, self._rest = 0, 0, b""
                 file.seek(self._offset)
                 block = file.read(BLOCK_BYTES)
         except OSError as error:  # of another user, or being deleted: the others are read all the same
@@ -136,6 +160,7 @@ class LogFile:
             self._is_refused = True
             return f"{self.path} can't be read: {error.strerror}\n".encode()
         self._offset += len(block)
+        self._last = (self._last + block)[-LAST_BYTES:]
         return block
 
 
@@ -173,14 +198,20 @@ class MergedLogs:
         Args:
             is_all: see `LogFile.lines`.
         """
+        moved = []
         if not self._files:
-            for path in self._folder.logs.glob("*.log.1"):  # what a bound has moved, before what came later
-                self._files[path] = LogFile(path)
+            # What a bound has moved, before what came later. What it moves from here on is for `LogFile` to find.
+            moved = [LogFile(path) for path in self._folder.logs.glob("*.log.1")]
             self._files[self._folder.events] = EventFile(self._folder.events)
         for path in sorted(self._folder.logs.glob("*.log")):
             self._files.setdefault(path, LogFile(path))
-        files = sorted(self._files.values(), key=lambda file: (file.path.name.partition(".")[0], file.path.suffix))
-        return heapq.merge(*(file.lines(is_all=is_all) for file in files), key=attrgetter("time"))
+        files = sorted(
+            [*moved, *self._files.values()], key=lambda file: (file.path.name.partition(".")[0], file.path.suffix)
+        )
+        return heapq.merge(
+            *(file.lines(is_all=is_all or file in moved) for file in files),
+            key=attrgetter("time"),
+        )
 
 
 def _seconds(stamp: re.Match) -> float:

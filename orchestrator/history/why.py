@@ -17,6 +17,7 @@ from penstock.errors import one_line, shortened
 from penstock.orchestrator.history.merged_logs import Line, LogFile, stamp_of
 from penstock.orchestrator.launch.commands import resume_command
 from penstock.orchestrator.resources.memory import size
+from penstock.orchestrator.run.logs import log_of_death
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.status import kind_of
 
@@ -182,7 +183,7 @@ def _log_of(folder: RunFolder, event: dict[str, Any], since: float) -> str:
         raised = _raised(folder, str(event.get("worker")), since)
         return _place(raised, _text(event), is_needed=True) or _tail(folder, str(event.get("worker")))
     if event["event"] == "learner died":
-        return _tail(folder, "learner")
+        return _tail(folder, log_of_death(_text(event)).partition(".")[0])
     if event["event"] == "simulation failed":
         begin = f"simulation {event.get('simulation')} of design {event.get('design')!r} failed"
         for process in _processes(folder):
@@ -300,10 +301,12 @@ def _last_life(folder: RunFolder) -> list[dict[str, Any]]:
         try:
             event = json.loads(line.text)
             event["time"] = stamp_of(datetime.fromisoformat(event["time"]).timestamp())
-            is_end = bool(life) and life[-1]["event"] in ENDS
-        except (ValueError, TypeError, KeyError):  # of a line that is damaged: the others tell enough
+            is_readable = isinstance(event["event"], str)
+        except (ValueError, TypeError, KeyError):
+            is_readable = False
+        if not is_readable:  # a line that is damaged: the others tell enough
             continue
-        if event.get("event") == "started" or is_end:
+        if event["event"] == "started" or (life and life[-1]["event"] in ENDS):
             life = []
         life.append(event)
     return life

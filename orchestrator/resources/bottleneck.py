@@ -223,7 +223,9 @@ def _side(blocks: Sequence[Standing], fewest: int = FEWEST) -> tuple[str, bool, 
         [block.full + block.held for block in blocks],
         [block.starved + block.taking + block.full + block.held for block in blocks],
     )
-    if min(total.simulations, total.steps) < fewest or min(total.unique, total.trained, total.solving) <= 0:
+    if min(total.simulations, total.steps) < fewest:
+        return None
+    if min(total.unique, total.trained, total.solving, total.worker_seconds) <= 0:  # all workers may be starting
         return None
     if waits is None or idle is None or closed is None:
         return None

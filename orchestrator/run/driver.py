@@ -26,7 +26,7 @@ from penstock.orchestrator.cluster.nodes import PLACE_WITHIN_S, renewed
 from penstock.orchestrator.cluster.ray_session import set_environment
 from penstock.orchestrator.cluster.walltime import seconds_left
 from penstock.orchestrator.config.config import Config
-from penstock.orchestrator.launch.commands import program, resume_command
+from penstock.orchestrator.launch.commands import resume_command
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import Ledger
@@ -41,6 +41,7 @@ from penstock.orchestrator.resources.bounds import (
 )
 from penstock.orchestrator.resources.memory import size
 from penstock.orchestrator.run.checks import require_startable
+from penstock.orchestrator.run.logs import log_of_death
 from penstock.orchestrator.run.on_ray import on_ray
 from penstock.orchestrator.run.scaling import Scaling
 from penstock.orchestrator.run.stopping import SIGNAL_WITHIN_S, StopRequests
@@ -79,7 +80,7 @@ def start(config: Config, *, on_folder: Callable[[RunFolder], None]) -> None:
     metrics = Metrics(config.metrics.port)
     folder = RunFolder.create(plan.config)
     on_folder(folder)
-    with folder.hold():  # never None, because the folder is new
+    with folder.hold():
         _Driver(plan, folder, metrics).run()
 
 
@@ -95,9 +96,7 @@ def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable
         PenstockError: the run is running, can't go on, or has failed.
         SystemExit: it was stopped, by a signal or because its time is over.
     """
-    if (lock := folder.hold()) is None:
-        raise PenstockError(f"{folder.path} is running: stop it first, or watch it with `{program()} monitor`")
-    with lock:
+    with folder.hold():
         _resume(folder, overrides, on_folder)
 
 
@@ -209,7 +208,7 @@ class _Driver:
                 raise PenstockError(cause, exit_code=1) from error
             resume = f"go on with: {resume_command(self.folder)}"
             if isinstance(error, LearnerDied):
-                log = self.folder.logs / "learner.log"
+                log = self.folder.logs / log_of_death(str(error))
                 raise PenstockError(f"{error}; see {log}, then {resume}", exit_code=1) from error
             if isinstance(error, DiskFault):
                 raise PenstockError(f"{error}; {resume}", exit_code=1) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import IO
 
 MOST_BYTES = 8_000_000  # of a log, and of what is kept of it beside it
 LOOK_EVERY_S = 2.0
+RANK = re.compile(r": rank (\d+) of \d+")  # as `LearnerRanks` says which one died
 
 
 class Formatter(logging.Formatter):
@@ -81,6 +83,17 @@ def native_stderr_to(file: IO[str]) -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(before, 2)
         os.close(before)
+
+
+def learner_log(rank: int) -> str:
+    """Name of the log of a learner rank."""
+    return f"learner-{rank}.log" if rank else "learner.log"
+
+
+def log_of_death(death: str) -> str:
+    """Name of the log of the learner that died, by what is said of its death."""
+    rank = RANK.search(death)
+    return learner_log(int(rank[1]) if rank else 0)
 
 
 def last_line(path: Path) -> str:

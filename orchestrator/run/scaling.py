@@ -73,7 +73,9 @@ class Scaling:
                 self._change(num, f"reuse {reuse:.3g}, and solver.workers asks for {self._steering.target:g}")
 
     def _require_possible(self, num: int) -> None:
-        """Raise PenstockError if this machine has no room for that number."""
+        """Raise PenstockError if ranks need more or this machine has no room."""
+        if num < (ranks := self._plan.config.training.ranks):
+            raise PenstockError(f"{num} can't serve {ranks} learner ranks (training.ranks): give {ranks} or more")
         require_room(self._plan, num)
         if self._split.learner.node_id is None:
             self._split.require_cores(self._plan.config.solver, num)

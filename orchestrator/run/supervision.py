@@ -6,7 +6,8 @@ They read no clock and know nothing of Ray.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,31 @@ class Place:
         """Seconds before the next worker is started: 0, then 2, 4, 8."""
         count = max(self.excess, self.num_in_a_row)
         return 0.0 if count <= 1 else 2.0 ** math.ceil(count - 1)
+
+
+def in_turns(places: Sequence[Place], num: int, num_ranks: int) -> list[Place]:
+    """Order places so that the first ones serve all learner ranks alike.
+
+    A place belongs to the rank that is its number modulo their number.
+
+    Args:
+        places: the places, those to be kept first; at least one.
+        num: number of places that there have to be.
+        num_ranks: number of learner ranks.
+
+    Returns:
+        The first place of each rank, then their second ones, and so on. New ones make up the number.
+    """
+    places, first = list(places), 1 + max(place.number for place in places)
+    while len(places) < num:
+        counts = Counter(place.number % num_ranks for place in places)
+        places.append(Place(min(range(first, first + num_ranks), key=lambda number: counts[number % num_ranks])))
+        first = places[-1].number + 1
+    counts, turns = Counter(), {}
+    for place in places:
+        turns[place] = counts[place.number % num_ranks]
+        counts[place.number % num_ranks] += 1
+    return sorted(places, key=lambda place: turns[place])
 
 
 class Restarts:

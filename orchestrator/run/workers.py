@@ -17,7 +17,7 @@ from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.ledger import DEATHS, Ledger
 from penstock.orchestrator.resources.memory import size
 from penstock.orchestrator.run.starting import START_WITHIN_S, Starter, Worker
-from penstock.orchestrator.run.supervision import MemoryKills, Place, Silences, memory_bound
+from penstock.orchestrator.run.supervision import MemoryKills, Place, Silences, in_turns, memory_bound
 from penstock.orchestrator.solving import Solving
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.status import Ready, Silence
@@ -41,8 +41,8 @@ class Taker:
     """Takes a design, and the reasons by id of its simulations that have failed because their workers died."""
     worker_bytes: int
     """Bound on the bytes of each worker's chunks under way."""
-    endpoint_of: Callable[[str], Endpoint]
-    """Gives the place where the worker of a name connects."""
+    endpoint_of: Callable[[Worker], Endpoint]
+    """Gives the place where a worker connects."""
     takes: Callable[[str, str], bool] = lambda worker, design: True
     """Whether it takes simulations of a design from the worker of a name."""
 
@@ -136,7 +136,7 @@ class WorkerPool:
             self._empty(worker, 0.0)
 
     def _serve(self, worker: Worker) -> None:
-        endpoint = self._taker.endpoint_of(worker.name)
+        endpoint = self._taker.endpoint_of(worker)
         worker.serving = worker.actor.serve.remote(worker.name, endpoint, self._taker.worker_bytes)
 
     @property
@@ -156,7 +156,7 @@ class WorkerPool:
         """Change the number of workers.
 
         Those that are too many get no more leases, and end with those that they have. They are called back where the
-        number grows again meanwhile.
+        number grows again meanwhile. Each learner rank keeps some as long as there are as many as ranks.
 
         Args:
             num: the new number.
@@ -164,8 +164,7 @@ class WorkerPool:
         at_work = {worker.place for worker in self._workers if worker.takes_leases}
         places = self._places + [worker.place for worker in self._workers if not worker.place.is_open]
         places.sort(key=lambda place: (place not in at_work, not place.is_open, place.number))
-        first = 1 + max(place.number for place in places)
-        places += [Place(first + number) for number in range(num - len(places))]
+        places = in_turns(places, num, self._solving.config.training.ranks)
         self._places = sorted(places[:num], key=lambda place: place.number)
         for place in places:
             place.is_open = place in self._places

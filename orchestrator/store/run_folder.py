@@ -86,7 +86,7 @@ class RunFolder:
             The folder.
 
         Raises:
-            PenstockError: there is no run folder there.
+            PenstockError: there is no run folder there, or it can't be read.
         """
         if path is None:
             path = RUNS / "latest"
@@ -94,7 +94,11 @@ class RunFolder:
                 raise PenstockError(
                     f"there is no run under {RUNS.resolve()}: name its folder, or start one with `penstock train`"
                 )
-        if not (path / "config.yaml").is_file():
+        try:
+            is_run = (path / "config.yaml").is_file()
+        except OSError as error:  # of another user
+            raise PenstockError(f"{path} can't be read: {error.strerror}") from error
+        if not is_run:
             raise PenstockError(f"{path} is not a run folder: it has no config.yaml")
         return cls(path.resolve())
 
@@ -112,14 +116,19 @@ class RunFolder:
             Its content; {} if the file does not exist.
 
         Raises:
-            PenstockError: the file is damaged.
+            PenstockError: the file is damaged, or can't be read.
         """
         try:
-            return json.loads((self.path / name).read_text())
+            content = json.loads((self.path / name).read_text())
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise PenstockError(f"{self.path / name} can't be read: {error.strerror}") from error
         except ValueError as error:
             raise PenstockError(f"{self.path / name} is damaged: {error}") from error
+        if not isinstance(content, dict):
+            raise PenstockError(f"{self.path / name} is damaged: it holds no mapping")
+        return content
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Replace a JSON file as a whole, so that no reader sees half of it.
@@ -197,18 +206,22 @@ class RunFolder:
 
         self.patience.write(attempt)
 
-    def hold(self) -> AbstractContextManager | None:
+    def hold(self) -> AbstractContextManager:
         """Hold the folder for one driver alone.
 
         Returns:
-            A context manager that releases the folder; None if another driver has it.
+            A context manager that releases the folder.
+
+        Raises:
+            PenstockError: another driver has it.
         """
-        if self.driver_here() is not None:
-            return None
-        try:
-            return hold(self.path / "config.yaml")  # this file exists, and is never replaced by another one
+        try:  # this file exists, and is never replaced by another one
+            lock = None if self.driver_here() is not None else hold(self.path / "config.yaml")
         except OSError:  # a folder of another user, or a file system without locks
-            return nullcontext()
+            lock = nullcontext()
+        if lock is None:
+            raise PenstockError(f"{self.path} is running: stop it first, or watch it with `penstock monitor`")
+        return lock
 
     def is_running(self) -> bool:
         """Whether a driver has this folder, here, in another container or on another host.
@@ -256,6 +269,7 @@ class RunFolder:
         self.free_room()
         with suppress(PenstockError):
             self.update_run(state="failed", cause=cause)
+        with suppress(PenstockError):
             self.event("failed", cause=cause)
 
     def event(self, event: str, **details: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from contextlib import suppress
@@ -49,8 +50,9 @@ def thinned(lines: Sequence[bytes]) -> list[bytes]:
     num_old = bisect_right(ends, ends[-1] // 2)
     old = []
     for line in lines[:num_old]:
-        with suppress(ValueError):
-            old.append((json.loads(line)["time"], line))
+        with suppress(ValueError, TypeError, KeyError):
+            if math.isfinite(time := float(json.loads(line)["time"])):
+                old.append((time, line))
     spacing_s, kept = 1.0, [line for _, line in old]
     while len(kept) > max(1, num_old // 2):
         spacing_s *= 2

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console, Group
@@ -25,6 +25,7 @@ from penstock.orchestrator.views.numbers import digits, share_but
 from penstock.orchestrator.views.output import Output
 from penstock.status import Record, Summary
 
+TAIL_BYTES = 65536  # of metrics.jsonl, read first; a record takes a few kB
 PLAIN_EVERY_S = 10.0  # without a terminal the view is one line, this often
 
 
@@ -196,15 +197,32 @@ def monitor(folder: RunFolder, console: Screen) -> int:
 
 
 def last_record(folder: RunFolder) -> Record | None:
-    """The last whole line of metrics.jsonl; 64 kB always hold one."""
+    """The last record of metrics.jsonl, before lines that are none; None without any.
+
+    A crash of the machine may leave a part of one.
+
+    Args:
+        folder: the run folder.
+
+    Raises:
+        PenstockError: the file can't be read.
+    """
     try:
         with folder.metrics.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 65536))
-            lines = file.read().split(b"\n")
+            end, num_bytes = file.seek(0, os.SEEK_END), TAIL_BYTES
+            while True:
+                start = file.seek(max(0, end - num_bytes))
+                lines = file.read(end - start).split(b"\n")
+                for line in reversed(lines[1 if start else 0 : -1]):  # the first may be a part, and the last has no end
+                    with suppress(ValueError, TypeError, KeyError, AttributeError):
+                        return Record.from_json(json.loads(line))
+                if not start:
+                    return None
+                num_bytes *= 8
     except FileNotFoundError:
         return None
-    return Record.from_json(json.loads(lines[-2])) if len(lines) > 1 else None
+    except OSError as error:
+        raise PenstockError(f"{folder.metrics} can't be read: {error.strerror}") from error
 
 
 def _line(record: Record) -> str:

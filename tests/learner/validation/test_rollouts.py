@@ -200,3 +200,14 @@ def test_correlations_are_those_of_numpy_by_the_weights_of_points_that_vary():
                 of_channels.append(c[0, 1] / math.sqrt(c[0, 0] * c[1, 1]))
         expected[step] = np.mean(of_channels)
     np.testing.assert_allclose(rollout.correlation, expected, rtol=1e-4)
+
+
+def test_of_a_long_rollout_few_times_are_recorded(monkeypatch):
+    """And the correlation time is that of all times."""
+    monkeypatch.setattr("penstock.learner.validation.rollouts.MOST_TIMES", 4)
+    rollout = errors_of(Windows(NUM_STEPS, 1, 5), Shift(5, error=0.07), batch_size=NUM_SIMULATIONS).rollout
+    assert rollout.steps == [1, 11, 20, 30]  # of 30
+    phases = 0.07 * np.array(rollout.steps)
+    np.testing.assert_allclose(rollout.relative_l2, 2 * np.sin(phases / 2), atol=2e-5)
+    np.testing.assert_allclose(rollout.correlation, np.cos(phases), atol=2e-5)
+    assert (rollout.correlation_time, rollout.lost) == (10.0, 1.0)

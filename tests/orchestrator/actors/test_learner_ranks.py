@@ -10,6 +10,7 @@ from penstock.messages import LeaseEnd
 from penstock.orchestrator.actors import learner_ranks
 from penstock.orchestrator.actors.learner_process import LearnerDied
 from penstock.orchestrator.actors.learner_ranks import LearnerRanks
+from penstock.orchestrator.run.supervision import Place
 from penstock.orchestrator.run.workers import Taker
 from penstock.status import Account, BufferStatus, Ended, IntakeTimes, LearnerStatus, News, Prepared, TrainingStatus
 from penstock.transport.endpoint import Endpoint
@@ -70,22 +71,28 @@ class Process:
         return Taker(say("lease"), say("bury"), say("give up"), worker_bytes, lambda _: endpoint)
 
 
-def test_workers_go_to_the_rank_with_fewest_and_the_validation_set_to_rank_0():
+def worker(name, number):
+    return SimpleNamespace(name=name, place=Place(number))
+
+
+def test_workers_go_to_the_rank_of_their_place_and_the_validation_set_to_rank_0():
     processes = [Process(0), Process(1)]
     ranks = LearnerRanks(processes)
     prepared = ranks.prepared(1.0)
     assert prepared.pids == (100, 101) and prepared.buffer_bytes == 14 and prepared.weight_bytes == 3
     assert prepared.training.delivered == [[0, 5], [10, 15]]
     taker = ranks.taker(1, prepared.endpoint)
-    assert [taker.endpoint_of(f"solver-{n}").address for n in range(4)] == ["ipc://0", "ipc://1"] * 2
+    assert [taker.endpoint_of(worker(f"solver-{n}", n)).address for n in range(4)] == ["ipc://0", "ipc://1"] * 2
+    taker.bury("solver-0", "killed")
     taker.bury("solver-1", "killed")
-    assert taker.endpoint_of("solver-4").address == "ipc://1"
-    assert [taker.takes(f"solver-{n}", "validation") for n in (0, 2, 3, 4)] == [True, True, False, False]
-    assert all(taker.takes(f"solver-{n}", "training") for n in (0, 2, 3, 4))
+    assert taker.endpoint_of(worker("solver-4", 1)).address == "ipc://1"  # in the place of solver-1, whatever the order
+    assert taker.endpoint_of(worker("solver-5", 0)).address == "ipc://0"
+    assert [taker.takes(f"solver-{n}", "validation") for n in (2, 3, 4, 5)] == [True, False, False, True]
+    assert all(taker.takes(f"solver-{n}", "training") for n in (2, 3, 4, 5))
     taker.submit("a lease", "solver-3")
     taker.give_up("training", {3: "its worker died"})
     assert processes[1].said == [("bury", "solver-1", "killed"), ("lease", "a lease", "solver-3")]
-    assert processes[0].said == [("give up", "training", {3: "its worker died"})]
+    assert processes[0].said == [("bury", "solver-0", "killed"), ("give up", "training", {3: "its worker died"})]
 
 
 def test_a_status_is_that_of_all_ranks_and_no_news_is_lost_while_one_is_slow():

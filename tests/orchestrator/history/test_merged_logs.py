@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from penstock.orchestrator.cli.app import app
 from penstock.orchestrator.history.merged_logs import BLOCK_BYTES, LogFile, MergedLogs
 from penstock.orchestrator.launch import launching
+from penstock.orchestrator.run.logs import bound_log
 from penstock.orchestrator.store.locks import hold
 
 
@@ -68,6 +69,44 @@ def test_what_is_added_is_given_once_and_whole(made):
     assert texts(logs.news(is_all=True)) == [("driver", "anew")]
     log.unlink()
     assert list(logs.news(is_all=True)) == []
+
+
+def test_a_log_that_its_bound_empties_is_followed_without_a_gap_or_a_repeat(made):
+    """Also where lines, and a part of one, come between the last look and the move, or more than is kept of them."""
+    folder = made("run", logs={"learner": ""})
+    log, written = folder.logs / "learner.log", []
+
+    def add(num, end="\n"):
+        lines = [f"line {len(written) + number}" for number in range(num)]
+        written.extend(("learner", line) for line in lines)
+        with log.open("a") as file:
+            file.write("".join(f"2026-11-30T21:15:{len(written) % 60:02d}.000Z {line}\n" for line in lines)[:-1] + end)
+
+    add(1000)
+    bound_log(log, 20_000)
+    add(3)
+    logs = MergedLogs(folder)
+    given = texts(logs.news(is_all=False))
+    assert given == written[-len(given) :] and 200 < len(given) < 1000
+    first = len(written) - len(given)
+    for _ in range(3):
+        add(1000)
+        add(2, end="")  # as of a line that is being written
+        given += texts(logs.news(is_all=False))
+        with log.open("a") as file:
+            file.write("\n")
+        add(40)
+        bound_log(log, 20_000)
+        add(3)
+        given += texts(logs.news(is_all=False))
+        assert given == written[first:]
+    add(1)
+    given += texts(logs.news(is_all=True))
+    assert given == written[first:]
+    add(2000)
+    bound_log(log, 20_000)
+    rest = texts(logs.news(is_all=True))
+    assert rest == written[-len(rest) :] and 400 < len(rest) < 2000
 
 
 def test_a_log_without_any_time_has_that_of_its_last_change(tmp_path):

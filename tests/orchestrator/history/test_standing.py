@@ -93,7 +93,7 @@ def oddities(made):
     yield "infinite", "ended", "OverflowError"
     made("old", state="ended", records=[{"loss": 1.0, "validation": {"error": 0.1}, "unique": 5}])
     yield "old", "ended", "a record is damaged or of another version (KeyError: 'relative_l2')"
-    (made("record", state="ended").path / "metrics.jsonl").write_text('{"unique": 3}\n{"un\n')
+    (made("record", state="ended").path / "metrics.jsonl").write_text('{"unique": "x"}\n{"un\n')
     yield "record", "ended", "a record is damaged"
     (made("binary", state="ended").path / "config.yaml").write_bytes(bytes(range(256)))
     yield "binary", "ended", "config.yaml is not text"

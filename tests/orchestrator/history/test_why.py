@@ -124,6 +124,16 @@ def test_a_learner_that_is_killed(made):
     assert "another learner took its place; then the run ended" in text and "logs/learner.log, is empty" in text
 
 
+def test_the_log_is_that_of_the_rank_that_is_killed(made):
+    died = "the learner's process died (memory ran out): rank 1 of 2"
+    cause = f"{died} again before it had written another checkpoint; see learner-1.log, then go on with: x"
+    events = [STARTED, (3, "learner died", {"error": died, "checkpoint": None}), (13, "failed", {"cause": cause})]
+    stamp = "2026-11-30T21:15:02.000Z "
+    logs = {"learner": f"{stamp}the other one ends\n", "learner-1": f"{stamp}step 5\n"}
+    text = why(made("ranks", cause=cause, events=events, logs=logs))
+    assert text.endswith("its log ends (logs/learner-1.log, line 1): step 5.")
+
+
 @pytest.mark.parametrize(
     ("error", "cause", "has_warning"),
     [
@@ -196,5 +206,8 @@ def test_a_folder_of_an_earlier_version_and_damaged_lines(made):
     events = [(1, "failed", {"cause": "x"}), (2, "learner died", {"error": "it died", "checkpoint": 4})]
     folder = made("old", cause="it died again", events=events)
     with folder.events.open("a") as file:
-        file.write('{"time": "now"}\n[1]\n{"event": "no time"}\n{"ti')
+        file.write(
+            '{"time": "now"}\n[1]\n{"event": "no time"}\n{"time": "2026-11-30T21:15:03+00:00"}\n'
+            '{"time": "2026-11-30T21:15:03+00:00", "event": ["warning"]}\n{"ti'
+        )
     assert "First, the learner died at 2026-11-30T21:15:02.000Z: it died." in why(folder)

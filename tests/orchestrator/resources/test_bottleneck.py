@@ -267,6 +267,12 @@ def test_a_change_is_followed_and_the_whole_run_is_known_however_long_it_was():
     assert found[20].solvers_per_s == pytest.approx(40) and found[-1].solvers_per_s == pytest.approx(80)
 
 
+def test_nothing_is_said_of_a_time_without_workers():
+    """They may all be starting while the last samples of those before them arrive."""
+    found, watch = watched([LEARNER | {"worker_seconds": 0.0}] * 20)
+    assert set(found) == {None} and watch.overall() is None
+
+
 def test_another_learner_that_goes_on_from_a_checkpoint_begins_again():
     _, watch = watched([SOLVERS] * 10)
     before, *found = watched([LEARNER] * 5, watch=watch)[0]  # its sums begin at 0

@@ -4,10 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from penstock.errors import PenstockError
 from penstock.orchestrator.actors.learner_process import LearnerDied
 from penstock.orchestrator.run import driver
 from penstock.orchestrator.run.stopping import StopRequest
 from penstock.orchestrator.run.supervision import Restarts
+from penstock.orchestrator.store.run_folder import RunFolder
 
 DEATH = LearnerDied("the learner's process died")
 TERM = StopRequest("SIGTERM", 143, 20.0)
@@ -102,3 +104,18 @@ def test_without_a_new_checkpoint_the_second_death_is_the_end(made, monkeypatch)
     made.lives += [(READY, DEATH), (READY, DEATH)]
     with pytest.raises(LearnerDied, match="again before it had written another checkpoint"):
         made.run._run()
+
+
+@pytest.mark.parametrize(
+    ("where", "log"), [("", "learner.log"), (": rank 0 of 2", "learner.log"), (": rank 12 of 16", "learner-12.log")]
+)
+def test_the_log_of_the_rank_that_died_is_named(made, tmp_path, where, log, monkeypatch):
+    made.run.folder, made.run.session.watch.fault = RunFolder(tmp_path), None
+
+    def die():
+        raise LearnerDied(f"{DEATH}{where}")
+
+    monkeypatch.setattr(made.run, "_run", die)
+    with pytest.raises(PenstockError) as raised:
+        made.run._run_watched()
+    assert f"; see {tmp_path / 'logs' / log}, then go on with: " in str(raised.value)

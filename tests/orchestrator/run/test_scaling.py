@@ -22,11 +22,11 @@ from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.status import Ready, Record
 
 
-def config(workers=2, **changes) -> Config:
+def config(workers=2, ranks=1, **changes) -> Config:
     return Config(
         problem={"name": "darcy", "resolution": 16},
         solver={"workers": workers, "strategy": "direct", "sort": False, "window": 4},
-        training={"stop_after": {"steps": 1}, "device": "cpu"},
+        training={"stop_after": {"steps": 1}, "device": "cpu", "ranks": ranks},
         **changes,
     )
 
@@ -265,3 +265,22 @@ def test_a_damaged_request_leaves_the_run_as_it_is(running):
         (folder.path / "scale.json").write_text(text)
         scaling.look(None, is_steady=False)
     assert len(made.said) == 5 and all("2 solver workers as before" in line for line in made.said)
+
+
+def test_learner_ranks_keep_a_worker_each(running):
+    """Also where those at work are all of one rank."""
+    plan = resolve(config(workers=4, ranks=2))
+    folder = running(plan.config)
+    made = Made(folder, plan, 4)
+    made.ray.ready = {1, 5}  # in the places 0 and 2
+    made.pool.look_after_starting()
+    scaling = Scaling(plan, folder, made.pool, Split.of(plan.config, [Node("here", 8, 8)]), made.said.append)
+    ask_for_workers(folder, 2)
+    scaling.look(Record(), is_steady=False)
+    assert [place.number for place in made.pool._places] == [0, 1]
+    ask_for_workers(folder, 1)
+    scaling.look(Record(), is_steady=False)
+    assert made.pool.num_workers == 2
+    assert made.said[-1] == (
+        "penstock scale: 2 solver workers as before: 1 can't serve 2 learner ranks (training.ranks): give 2 or more"
+    )

@@ -19,6 +19,7 @@ from penstock.orchestrator.run.supervision import (
     MemoryKills,
     Place,
     Silences,
+    in_turns,
     memory_bound,
 )
 from penstock.status import Silence
@@ -189,3 +190,17 @@ def test_a_learner_is_replaced_as_long_as_that_gets_the_run_on(checkpoints, goes
     restarts = supervision.Restarts()
     *before, last = [restarts.refused(step) for step in checkpoints]
     assert not any(before) and (last is None) == goes_on
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+def test_places_serve_all_ranks_however_their_number_goes(num_ranks):
+    generator = random.Random(num_ranks)
+    places = [Place(number) for number in range(num_ranks)]
+    for _ in range(200):
+        generator.shuffle(places)
+        num = generator.randint(num_ranks, 9)
+        ordered = in_turns(places, num, num_ranks)
+        assert len(ordered) >= num and len({place.number for place in ordered}) == len(ordered)
+        assert set(places) <= set(ordered) and (num_ranks > 1 or ordered[: len(places)] == places)
+        places = ordered[:num]
+        assert {place.number % num_ranks for place in places} == set(range(num_ranks))

@@ -1,9 +1,19 @@
-"""What a driver writes into a run folder whose disk is full for a while."""
+"""What a driver writes into a run folder whose disk is full for a while, and what can't be read of one."""
 
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import pytest
+from typer.testing import CliRunner
+
+from penstock.errors import PenstockError
+from penstock.orchestrator.cli.app import app
+from penstock.orchestrator.run import driver
+from penstock.orchestrator.store.run_folder import RunFolder
+
+MADE = SimpleNamespace(cluster=SimpleNamespace(address=None), metrics=SimpleNamespace(port=0))
 FULL = """
 import json, subprocess, sys, threading, time
 from pathlib import Path
@@ -79,3 +89,59 @@ def test_a_full_disk_leaves_no_part_of_a_line_and_what_waited_is_written(tmp_pat
     assert lines[-1] == ledger == events[-1] == number and lines == sorted(set(lines)) and events == sorted(set(events))
     failed = {"state": "failed", "cause": "no space"}  # in the room that was kept for it
     assert last == [{"host": "here"} | failed, {"event": "failed", "cause": "no space"}]
+
+
+def damage(folder, run):
+    """Give a folder a record that nobody can use; None is one that can't be read, by root neither."""
+    if run is None:
+        (folder / "run.json").mkdir()
+    else:
+        (folder / "run.json").write_text(run)
+
+
+DAMAGED = [
+    (None, r"run.json can't be read: Is a directory"),
+    ('{"state": "fai', r"run.json is damaged: Unterminated string"),
+    ("[]", r"run.json is damaged: it holds no mapping"),
+]
+
+
+@pytest.mark.parametrize(("run", "expected"), DAMAGED)
+def test_a_record_that_can_not_be_read_is_told_in_a_line(tmp_path, run, expected):
+    damage(tmp_path, run)
+    (tmp_path / "config.yaml").write_text("name: a\n")
+    with pytest.raises(PenstockError, match=expected):
+        RunFolder(tmp_path).read("run.json")
+    for command in (["compare", str(tmp_path), str(tmp_path)], ["logs", "--why", str(tmp_path)]):
+        result = CliRunner().invoke(app, command)
+        assert isinstance(result.exception, PenstockError) and "\n" not in str(result.exception)
+
+
+@pytest.mark.parametrize(("run", "expected"), DAMAGED)
+def test_a_record_that_can_not_be_read_hides_no_cause(tmp_path, run, expected):
+    damage(tmp_path, run)
+    folder = RunFolder(tmp_path)
+    folder.fail("the first cause")
+    event = json.loads(folder.events.read_text())
+    assert (event["event"], event["cause"]) == ("failed", "the first cause")
+
+
+def test_a_folder_that_can_not_be_looked_into_is_told_in_a_line(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.is_file", refuse)
+    with pytest.raises(PenstockError, match="can't be read: Permission denied"):
+        RunFolder.open(tmp_path)
+
+
+def test_a_new_folder_that_another_one_holds_is_not_trained_in(tmp_path, monkeypatch):
+    (tmp_path / "config.yaml").touch()
+    folder = RunFolder(tmp_path)
+    monkeypatch.setattr(driver, "resolve", lambda config: SimpleNamespace(config=config))
+    monkeypatch.setattr(driver, "require_startable", lambda plan: None)
+    monkeypatch.setattr(driver, "set_environment", lambda address: None)
+    monkeypatch.setattr(driver, "Metrics", lambda port: None)
+    monkeypatch.setattr(driver.RunFolder, "create", lambda config: folder)
+    with folder.hold(), pytest.raises(PenstockError, match="is running: stop it first"):
+        driver.start(MADE, on_folder=lambda folder: None)

@@ -53,8 +53,12 @@ def test_a_clock_that_stands_or_goes_back_still_leaves_a_bounded_file(step):
     assert times[0] == 1e6 and times[-1] == 1e6 + step * 2999
 
 
-def test_what_is_no_record_is_left_out():
-    lines = [line(0.0), b'{"time": 1.0, "st\n', *map(line, np.arange(2.0, 8.0))]
+ODD = [b'{"time": 1.0, "st', b"{}", b"5", b"[]", b'{"time": null}', b'{"time": NaN}', b'{"time": Infinity}', b"\0\0"]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_is_no_record_is_left_out(odd):
+    lines = [line(0.0), odd + b"\n", *map(line, np.arange(2.0, 8.0))]
     assert times_of(thinned(lines))[0] == 0.0 and lines[1] not in thinned(lines)
 
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from penstock.errors import PenstockError
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.orchestrator.views.monitor import _line, _table, explained_lines, summary_lines
+from penstock.orchestrator.views.monitor import TAIL_BYTES, _line, _table, explained_lines, last_record, summary_lines
 from penstock.orchestrator.views.numbers import digits
 from penstock.status import Bottleneck, Record, Silence, Summary
 
@@ -191,3 +192,35 @@ def test_the_end_says_in_one_line_which_side_limited_the_run(tmp_path):
     assert BOTTLENECK.sentence in summary_lines(folder)
     folder.write("summary.json", Summary(cause="steps").to_json())  # or one of an earlier penstock
     assert not any("limit" in line for line in summary_lines(folder))
+
+
+def written(step, size=0):
+    return json.dumps({"step": step, "warning": "x" * size}).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "step"),
+    [
+        (b"", None),
+        (b'{"step": 1', None),
+        (written(1), 1),
+        (written(1) + b'{"step": 2', 1),
+        (written(1) + written(2, 3 * TAIL_BYTES), 2),
+        (written(1, 20 * TAIL_BYTES) + b'{"step": 2' + written(3), 1),
+        (written(1) + b"[]\n5\nnull\n\0\0\n\xff\n", 1),
+        (b'{"st\n', None),
+    ],
+    ids=["empty", "begun", "one", "the next begun", "large", "torn", "odd", "torn alone"],
+)
+def test_the_last_record_is_found_whatever_comes_after_it(tmp_path, content, step):
+    folder = RunFolder(tmp_path)
+    assert last_record(folder) is None
+    folder.metrics.write_bytes(content)
+    record = last_record(folder)
+    assert (record and record.step) == step
+
+
+def test_records_that_can_not_be_read_are_told_in_a_line(tmp_path):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(PenstockError, match=r"metrics.jsonl can't be read: Is a directory"):
+        last_record(RunFolder(tmp_path))
