@@ -132,7 +132,10 @@ class Ingest:
 
     @property
     def waits_for_training(self) -> bool:
-        """Whether samples wait until batches are drawn: for room in the buffer, or by the rate limiter."""
+        """Whether samples wait until batches are drawn.
+
+        They wait for room in the buffer, or because of the rate limiter.
+        """
         return self.buffer.put_is_waiting or (self.rate_limiter is not None and not self.rate_limiter.may_ingest())
 
     def run(self, should_stop: Callable[[], bool]) -> None:
