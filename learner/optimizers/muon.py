@@ -93,14 +93,15 @@ def orthogonal(matrices: Tensor) -> Tensor:
         not small beside their largest.
     """
     a, b, c = COEFFICIENTS
+    stack = matrices.reshape(-1, *matrices.shape[-2:])
     is_tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if is_tall else matrices
+    x = stack.mT if is_tall else stack
     # The iteration needs singular values of at most 1, which a Frobenius norm of 1 ensures.
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp_min(SMALLEST_NORM)
     for _ in range(ITERATIONS):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if is_tall else x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if is_tall else x).reshape(matrices.shape)
 
 
 def _is_matrix(parameter: Tensor, is_kernel: bool) -> bool:

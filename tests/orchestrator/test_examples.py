@@ -1,6 +1,7 @@
 """Every example, small and in an order that repeats, ends with the validation error that it ended with before."""
 
 import itertools
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -66,3 +67,10 @@ def test_an_example_ends_with_its_number(example):
     """To two digits. The bound of the free run is in .ci/run, and the last bit in end_to_end/test_deterministic.py."""
     overrides, pinned = PINNED[example]
     assert float(f"{error_of(example, overrides):.2g}") == pinned
+
+
+def test_a_change_has_to_pass_every_example():
+    script = (EXAMPLES.parent / ".ci" / "run").read_text()
+    for table in ("smaller", "largest_error"):
+        (entries,) = re.findall(rf"^declare -A {table}=\((.*?)^\)", script, re.M | re.S)
+        assert re.findall(r"^    \[(\w+)\]=", entries, re.M) == sorted(path.stem for path in EXAMPLES.glob("*.yaml"))
