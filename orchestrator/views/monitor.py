@@ -246,7 +246,7 @@ def _line(record: Record) -> str:
     parts.append(f"learner wait {digits(record.learner_wait_seconds)} s")
     parts.append(f"solver blocked {digits(record.solver_blocked_seconds)} s")
     if record.bottleneck:
-        parts.append(record.bottleneck.sentence)
+        parts.append(record.bottleneck.sentence.partition(":")[0])
     return " | ".join([*parts, *_warnings(record)])
 
 
