@@ -114,7 +114,7 @@ def require_agreement(
         written: predicts by what was written.
         inputs: the example.
         shapes: the shapes that the file takes.
-        tolerance: largest difference, but for rounding, in deviations.
+        tolerance: largest difference in deviations, beyond that of rounding.
         least_batch: the least batch that the file takes.
 
     Raises:

@@ -31,7 +31,7 @@ class NeuralOp(nn.Module):
     Args:
         layout: layout of batches.
         model: the class in neuralop.models.
-        options: its arguments, such as n_modes and hidden_channels, but for the numbers of channels in and out. FNO and
+        options: its arguments, such as n_modes and hidden_channels, without the numbers of channels in and out. FNO and
             TFNO take n_modes of 24 along each axis, or the points of an axis with fewer, and hidden_channels of 24 if
             they are not given; UNO needs uno_out_channels, uno_n_modes and uno_scalings.
 

@@ -159,7 +159,7 @@ class RolloutSection(Section):
     Their number is drawn from 0 to this for each step. Not with `buffer.draw: samples`.
     """
     noise: float = Field(0.0, ge=0)
-    """Standard deviation of normal noise on those inputs, in multiples of their own."""
+    """Standard deviation of normal noise on those inputs, divided by theirs."""
 
 
 class TrainingSection(Section):

@@ -39,7 +39,7 @@ class MGTFNO(nn.Module):
     wraps both, and takes every 2^l-th point in place of a mean.) The centres of the cells of the whole grid are further
     channels of level 0, on periodic axes by cosine and sine, so that a patch knows where it is.
 
-    On d axes a sample is 2^(L d) samples of the model inside, each on a grid 2^L times smaller but for the margins. So
+    On d axes a sample is 2^(L d) samples of the model inside, each on a grid 2^L times smaller, plus the margins. So
     its modes and kernels are that much finer at the same number of parameters.
 
     Args:

@@ -43,9 +43,9 @@ class LocalNO(LiftedModel):
     Both wrap around periodic axes. Beyond the ends of others v goes on, linearly for D and as a constant for I.
 
     The paper's D is a stencil of zero mean, which tends to the same operators under refinement, and the kernels of its
-    I are linear in polar coordinates. Input channels are those of the FNO, but for a periodic axis, whose coordinate is
-    given by cosine and sine: D would see a jump. Once built, a model takes any resolution with at least 2 * modes
-    points along each axis.
+    I are linear in polar coordinates. Input channels are those of the FNO, except that the coordinate along a periodic
+    axis is given by cosine and sine: D would see a jump. Once built, a model takes any resolution with at least
+    2 * modes points along each axis.
 
     Args:
         layout: layout of batches.

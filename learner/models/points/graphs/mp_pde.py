@@ -36,8 +36,8 @@ class MPPDE(EdgeModel):
     without frames, k = m = 1. Quantities that are predicted and not given are the d_l alone.
 
     As MeshGraphNet it is no operator: edges are those of the mesh, so refining it changes the function, and what
-    happens at a point reaches `layers` edges far, but for the norms. The paper takes width 128, 6 layers, k = m = 25,
-    and pushforward in training.
+    happens at a point reaches `layers` edges far, and through the norms everywhere. The paper takes width 128,
+    6 layers, k = m = 25, and pushforward in training.
 
     Args:
         layout: layout of batches.

@@ -23,7 +23,7 @@ class MultiONet(nn.Module):
         u_c(x) = Σ_l (w_l Σ_k b_lck(a, s) t_lck(x) + β_lc) / L,   l = 1 ... L,   k = 1 ... K
 
     b_l and t_l are the l-th of L equal layers of the branch and the trunk, fully connected nets with GELU, each behind
-    an input layer. Inputs of the branch are those of `DeepONet`, and L = 1 is one, but for the activation of its
+    an input layer. Inputs of the branch are those of `DeepONet`, and L = 1 is one, except for the activation of its
     branch. So the outputs lie in a space of dimension K L instead of K, for the same neurons, and every layer has a
     short way to the loss.
 
