@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from penstock.arrays import layout_json
 from penstock.errors import PenstockError
-from penstock.geometry import Geometry, Grid, Mesh, Points
-from penstock.layout import FieldSpec, Layout
 from penstock.learner.checkpoints.weights import load_weights, weights_of
 from penstock.learner.copies import copied
 from penstock.learner.export.card import described
@@ -31,7 +29,6 @@ from penstock.learner.rehearsal.rehearsal import try_out
 from penstock.learner.surrogate import Surrogate
 from penstock.registry import build, load_class
 
-KINDS: dict[str, type[Geometry]] = {"grid": Grid, "mesh": Mesh, "points": Points}
 TOLERANCE = 1e-5  # difference in deviations between what is read back and the surrogate
 MESH = "mesh."  # prefix to the names of tensors of meshes
 NEEDS = "penstock and the code of the model: penstock.load(file)"
@@ -68,11 +65,8 @@ def contents_of(
         name: value.detach().cpu().clone().contiguous() for name, value in state.items() if isinstance(value, Tensor)
     }
     values = {name: value for name, value in state.items() if name not in tensors}
-    for number, geometry in enumerate(layout.geometries):
-        if isinstance(geometry, Mesh):
-            tensors[f"{MESH}{number}.points"] = torch.tensor(geometry.arrays.points)
-            tensors[f"{MESH}{number}.cells"] = torch.tensor(geometry.arrays.cells)
-    content = {"card": card, "layout": _layout_as_json(layout), "values": values}
+    tensors |= {MESH + name: torch.tensor(array) for name, array in layout_json.mesh_arrays(layout).items()}
+    content = {"card": card, "layout": layout_json.as_json(layout), "values": values}
     metadata = {name: json.dumps(value) for name, value in content.items()}
     contents = save(tensors, metadata)
     again = _surrogate_of(metadata, load(contents), _class_of(surrogate, card["model"]["name"]), "the exported file")
@@ -118,7 +112,11 @@ def _surrogate_of(metadata: Mapping[str, str], tensors: Mapping[str, Tensor], cl
         PenstockError: the class refuses its options, or has other weights.
     """
     card, values = json.loads(metadata["card"]), json.loads(metadata["values"])
-    layout = _layout_from_json(json.loads(metadata["layout"]), tensors)
+
+    def mesh(number: int) -> layout_json.Build:
+        return partial(tuple, [tensors[MESH + name].numpy() for name in layout_json.mesh_names(number)])
+
+    layout = layout_json.from_json(json.loads(metadata["layout"]), mesh)
     choice = card["model"]
     model = build(cls, choice["options"], f"the model of {origin}", layout)
     surrogate = Surrogate(model, Normalization.identity(layout), layout)
@@ -172,39 +170,3 @@ def _class_named(name: str, path: Path) -> type[nn.Module]:
     if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
         raise PenstockError(f"{path} wants {name} as its model, which is no class of torch.nn.Module: it is not built")
     return cls
-
-
-def _layout_as_json(layout: Layout) -> dict:
-    geometries = []
-    for geometry in layout.geometries:
-        (kind,) = (name for name, cls in KINDS.items() if isinstance(geometry, cls))
-        geometries.append({"kind": kind, **{f.name: getattr(geometry, f.name) for f in fields(geometry) if f.repr}})
-    numbers = {geometry: number for number, geometry in enumerate(layout.geometries)}
-
-    def as_json(spec: FieldSpec) -> dict:
-        on = None if spec.on is None else numbers[spec.on]
-        return {"name": spec.name, "on": on, "components": spec.components, "unit": spec.unit}
-
-    return {
-        "geometries": geometries,
-        "inputs": [as_json(spec) for spec in layout.inputs],
-        "outputs": [as_json(spec) for spec in layout.outputs],
-        "feeds": dict(layout.feeds),
-    }
-
-
-def _layout_from_json(content: Mapping, tensors: Mapping[str, Tensor]) -> Layout:
-    geometries: list[Geometry] = []
-    for number, given in enumerate(content["geometries"]):
-        options = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-        cls = KINDS[options.pop("kind")]
-        if cls is Mesh:
-            arrays = tuple(tensors[f"{MESH}{number}.{each}"].numpy() for each in ("points", "cells"))
-            options["build"] = partial(tuple, arrays)
-        geometries.append(cls(**options))
-
-    def spec_of(given: Mapping) -> FieldSpec:
-        return FieldSpec(**{**given, "on": None if given["on"] is None else geometries[given["on"]]})
-
-    inputs, outputs = (tuple(map(spec_of, content[role])) for role in ("inputs", "outputs"))
-    return Layout(inputs, outputs, content.get("feeds", {}))  # older files have none

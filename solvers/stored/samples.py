@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from penstock import __version__
-from penstock.arrays import zarr_store
+from penstock.arrays import layout_json, zarr_store
 from penstock.arrays.ragged import padded
 from penstock.errors import PenstockError
 from penstock.layout import Layout
 from penstock.messages import Chunk, whole_simulations
-from penstock.solvers.stored import layouts
 
 KIND = "penstock samples"
 FORMAT = 1
@@ -52,7 +51,7 @@ class SampleStore:
         if about.get("format") != FORMAT:
             raise PenstockError(f"{path} has format {about.get('format')!r}, and this penstock reads {FORMAT}")
         try:
-            self.layout = layouts.from_json(about["layout"], lambda number: partial(self._mesh, number))
+            self.layout = layout_json.from_json(about["layout"], lambda number: partial(self._mesh, number))
             self.num_steps = int(about["num_steps"])
             self.origin: Mapping[str, Any] = about["origin"]
             """What the samples depend on."""
@@ -92,7 +91,7 @@ class SampleStore:
 
     def _mesh(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         arrays, _ = zarr_store.read(self.path, remedy="generate it again")
-        points, cells = layouts.mesh_names(number)
+        points, cells = layout_json.mesh_names(number)
         return arrays[points], arrays[cells]
 
 
@@ -114,10 +113,10 @@ class SampleWriter:
         self._path = path
         self._layout = layout
         if not path.exists():
-            described = layouts.as_json(layout)
+            described = layout_json.as_json(layout)
             about = {"kind": KIND, "format": FORMAT, "penstock": __version__, "origin": origin, "card": card}
             about |= {"layout": described, "num_steps": num_steps}
-            zarr_store.write(path, layouts.mesh_arrays(layout), about)
+            zarr_store.write(path, layout_json.mesh_arrays(layout), about)
         self._store = SampleStore(path)
         theirs = self._store.origin
         for key, value in json.loads(json.dumps(origin)).items():

@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from penstock.arrays import layout_json
 from penstock.arrays.ragged import padded
 from penstock.errors import PenstockError
 from penstock.geometry import Grid, Mesh, Points
@@ -21,7 +22,7 @@ from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import Problem
 from penstock.solvers.problems.stored import Stored
-from penstock.solvers.stored import layouts, samples
+from penstock.solvers.stored import samples
 from penstock.solvers.stored.samples import SampleStore, SampleWriter
 from penstock.solvers.worker import SolverWorker
 from tests.support.refusals import refusal
@@ -114,12 +115,12 @@ def write(path, problem, simulations, per_shard=4, seed=0):
 
 def test_a_layout_comes_back_from_json():
     layout = Everything().layout
-    described = json.loads(json.dumps(layouts.as_json(layout)))
-    again = layouts.from_json(described, lambda number: PLATE.build)
+    described = json.loads(json.dumps(layout_json.as_json(layout)))
+    again = layout_json.from_json(described, lambda number: PLATE.build)
     assert again == layout
     before = replace(layout.outputs[0], name="before")
     fed = Layout((*layout.inputs, before), layout.outputs, {"before": layout.outputs[0].name})
-    again = layouts.from_json(json.loads(json.dumps(layouts.as_json(fed))), lambda number: PLATE.build)
+    again = layout_json.from_json(json.loads(json.dumps(layout_json.as_json(fed))), lambda number: PLATE.build)
     assert again == fed and again.feeds == fed.feeds
 
 

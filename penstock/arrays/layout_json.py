@@ -1,4 +1,4 @@
-"""A layout as JSON and back, so that a store of samples needs no code to be read."""
+"""A layout as JSON and back: files of samples and weights need no problem."""
 
 from __future__ import annotations
 
