@@ -2,15 +2,13 @@
 
 The source is Wang et al., ICLR 2025, arXiv 2405.13998 (CViT).
 
-Axes:  B batch, C channels, S scalars, *grid = X, Y, Z the axes of the fields' grid, T tokens, N points, H heads, D
-channels of a head.
+Axes:  B batch, C channels, S scalars, *grid = X, Y, Z the axes of the fields' grid, T tokens, N points.
 """
 
 from __future__ import annotations
 
 from math import prod
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from penstock.layout import Layout
@@ -19,6 +17,7 @@ from penstock.learner.models.grids.inputs import GridLayout
 from penstock.learner.models.grids.lifted import LiftedModel
 from penstock.learner.models.options import require_positive
 from penstock.learner.models.parameters import normal
+from penstock.learner.models.transformer import Attention
 
 
 class CViT(LiftedModel):
@@ -120,27 +119,3 @@ class AttentionLayer(nn.Module):
         normalised = self.norms[0](x_BNC)
         x_BNC = x_BNC + self.attention(normalised, normalised if context_BTC is None else context_BTC)
         return x_BNC + self.net(self.norms[1](x_BNC))
-
-
-class Attention(nn.Module):
-    """Softmax attention of several heads.
-
-    Args:
-        width: number of channels.
-        heads: number of heads.
-    """
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.queries = nn.Linear(width, width)
-        self.keys_values = nn.Linear(width, 2 * width)
-        self.join = nn.Linear(width, width)
-
-    def forward(self, x_BNC: Tensor, context_BTC: Tensor) -> Tensor:
-        """Return what x sees of the context, [B, N, C]."""
-        q_BHND = self.queries(x_BNC).unflatten(2, (self.heads, -1)).transpose(1, 2)
-        keys_values = self.keys_values(context_BTC).unflatten(2, (2, self.heads, -1)).transpose(1, 3)
-        k_BHTD, v_BHTD = keys_values.unbind(2)
-        q_BHND = q_BHND.expand(k_BHTD.shape[0], -1, -1, -1)  # len() would fix the batch of an exported program
-        return self.join(F.scaled_dot_product_attention(q_BHND, k_BHTD, v_BHTD).transpose(1, 2).flatten(2))

@@ -14,7 +14,7 @@ from penstock.layout import Layout
 from penstock.learner.models.options import require_positive
 from penstock.learner.models.points.latent.latent_grid import LatentGrid, checked_resolution
 from penstock.learner.models.points.sites import PointModel, Sites, net
-from penstock.learner.models.points.transformer import Block, require_heads, waves
+from penstock.learner.models.transformer import Block, require_heads, waves
 
 RESOLUTION = 12, 6  # in two dimensions, in three
 RADIUS = 1.5  # of a supernode, in cells: the 3 cells along each axis around a point

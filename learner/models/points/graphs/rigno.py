@@ -17,7 +17,7 @@ from penstock.layout import Layout
 from penstock.learner.models.options import require_positive
 from penstock.learner.models.points.latent.latent_grid import EMPTY, LatentGrid, checked_resolution
 from penstock.learner.models.points.sites import PointModel, Sites, net
-from penstock.learner.models.points.transformer import waves
+from penstock.learner.models.transformer import waves
 
 RESOLUTION = 14, 6  # in two dimensions, in three
 RADIUS = 1.5  # of a region, in cells: the 3 cells along each axis around a point

@@ -21,7 +21,7 @@ from penstock.layout import Layout
 from penstock.learner.models.options import require_positive
 from penstock.learner.models.points.latent.latent_grid import GridKernel, LatentGrid, Near, checked_resolution
 from penstock.learner.models.points.sites import PointModel, Sites, net
-from penstock.learner.models.points.transformer import Block, require_heads, waves
+from penstock.learner.models.transformer import Block, require_heads, waves
 
 RESOLUTION = 24, 12  # in two dimensions, in three
 WAVES = 4  # frequencies by which a patch knows its place

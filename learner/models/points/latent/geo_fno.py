@@ -19,7 +19,7 @@ from penstock.learner.models.grids.fourier.spectral import SpectralConvolution, 
 from penstock.learner.models.options import require_positive
 from penstock.learner.models.points.latent.latent_grid import checked_resolution
 from penstock.learner.models.points.sites import PointModel, Sites, net
-from penstock.learner.models.points.transformer import waves
+from penstock.learner.models.transformer import waves
 
 RESOLUTION = 32, 12  # in two dimensions, in three
 MODES = 12, 5  # in two dimensions, in three, where each point has a thousand products of waves

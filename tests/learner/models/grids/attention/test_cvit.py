@@ -17,8 +17,8 @@ def in_torch_s_form(attention):
     return {
         "in_proj_weight": torch.cat([attention.queries.weight, attention.keys_values.weight]),
         "in_proj_bias": torch.cat([attention.queries.bias, attention.keys_values.bias]),
-        "out_proj.weight": attention.join.weight,
-        "out_proj.bias": attention.join.bias,
+        "out_proj.weight": attention.out.weight,
+        "out_proj.bias": attention.out.bias,
     }
 
 

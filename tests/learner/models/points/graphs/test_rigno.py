@@ -8,7 +8,7 @@ import torch
 from penstock.geometry import Grid, Points
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.models.points.graphs.rigno import RIGNO, region_edges
-from penstock.learner.models.points.transformer import waves
+from penstock.learner.models.transformer import waves
 
 CLOUD = Points(60, 2, extent=(2.0, 1.0))
 LAYOUT = Layout((FieldSpec(name="a", on=CLOUD),), (FieldSpec(name="u", on=CLOUD),))

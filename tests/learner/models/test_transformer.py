@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from penstock.learner.models.points.transformer import Attention, Block, require_heads, waves
+from penstock.learner.models.transformer import Attention, Block, require_heads, waves
 
 
 def test_attention_is_a_quotient_of_weighted_sums():

@@ -35,15 +35,15 @@ class Attention(nn.Module):
         """Attend.
 
         Args:
-            x_BQC: where queries come from.
+            x_BQC: where queries come from; one batch of queries serves all samples.
             z_BKC: where keys and values come from.
             weights_BK: what each key counts, up to a factor; None if all count alike.
 
         Returns:
             [B, Q, C].
         """
-        q_BHQc = self._by_head(self.queries(x_BQC))
         k_BHKc, v_BHKc = map(self._by_head, self.keys_values(z_BKC).chunk(2, dim=-1))
+        q_BHQc = self._by_head(self.queries(x_BQC)).expand(k_BHKc.shape[0], -1, -1, -1)
         bias = None if weights_BK is None else weights_BK.clamp_min(NOTHING).log()[:, None, None].to(q_BHQc.dtype)
         out_BHQc = F.scaled_dot_product_attention(q_BHQc, k_BHKc, v_BHKc, attn_mask=bias)
         return self.out(out_BHQc.transpose(1, 2).flatten(2))
