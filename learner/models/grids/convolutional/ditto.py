@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from penstock.geometry import Grid
 from penstock.layout import Layout
 from penstock.learner.models.grids.convolutional.convolution import Convolution, halvings
+from penstock.learner.models.grids.convolutional.ushape import UShape
 from penstock.learner.models.grids.inputs import GridLayout, with_coordinates
 from penstock.learner.models.options import require_positive
 
@@ -69,7 +70,6 @@ class DiTTO(nn.Module):
         strides = halvings("ditto", of.grid.shape, levels, LEVELS)
         self.periodic = periodic = of.grid.periodic
         num_features = 4 * width if of.num_scalars else 0
-        widths = [width * 2**level for level in range(len(strides) + 1)]
 
         def stage(channels: int, channels_out: int) -> Stage:
             return Stage(channels, channels_out, periodic, num_features, heads)
@@ -84,13 +84,7 @@ class DiTTO(nn.Module):
             )
         num_inputs = of.num_fields + len(periodic) + sum(periodic)
         self.lift = Convolution(num_inputs, width, periodic, kernel=7)
-        self.down = nn.ModuleList(stage(channels, channels) for channels in widths)
-        self.halve = nn.ModuleList(
-            Convolution(channels, 2 * channels, periodic, stride=stride)
-            for channels, stride in zip(widths[:-1], strides, strict=True)
-        )
-        self.widen = nn.ModuleList(Convolution(2 * channels, channels, periodic) for channels in widths[:-1])
-        self.up = nn.ModuleList(stage(2 * channels, channels) for channels in widths[:-1])
+        self.ushape = UShape(width, strides, periodic, stage)
         self.last = ResidualBlock(2 * width, width, periodic, num_features)
         self.project = Convolution(width, of.num_outputs, periodic, kernel=1)
 
@@ -106,16 +100,8 @@ class DiTTO(nn.Module):
             The outputs, [B, C, *grid].
         """
         features = None if self.embed is None else self.embed(waves_of(scalars))
-        first = x = self.lift(torch.cat(with_coordinates(fields, None, weights, self.periodic), dim=1))
-        finer = []
-        for level, stage in enumerate(self.down):
-            if level:
-                finer.append(x)
-                x = self.halve[level - 1](x)
-            x = stage(x, features)
-        for widen, stage, skip in reversed([*zip(self.widen, self.up, finer, strict=True)]):
-            x = torch.cat([skip, widen(F.interpolate(x, size=skip.shape[2:]))], dim=1)
-            x = stage(x, features)
+        first = self.lift(torch.cat(with_coordinates(fields, None, weights, self.periodic), dim=1))
+        x = self.ushape(first, features)
         return self.project(self.last(torch.cat([x, first], dim=1), features))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from penstock.geometry import Grid
 from penstock.layout import Layout
 from penstock.learner.models.grids.convolutional.convolution import Convolution, halvings
+from penstock.learner.models.grids.convolutional.ushape import UShape
 from penstock.learner.models.grids.inputs import GridLayout, with_mask
 from penstock.learner.models.options import require_positive
 from penstock.learner.optimizers import Recipe
@@ -62,11 +63,10 @@ class UNet(nn.Module):
         of = GridLayout.of(layout, "unet")
         strides = halvings("unet", of.grid.shape, levels, LEVELS)
         periodic, num_features = of.grid.periodic, 4 * width if of.num_scalars else 0
-        widths = [width * 2**level for level in range(len(strides) + 1)]
 
-        def stage(channels: int, channels_out: int) -> nn.ModuleList:
+        def stage(channels: int, channels_out: int) -> Stage:
             sizes = [channels] + [channels_out] * blocks
-            return nn.ModuleList(ResidualBlock(*sizes[i : i + 2], periodic, num_features) for i in range(blocks))
+            return Stage(ResidualBlock(*sizes[i : i + 2], periodic, num_features) for i in range(blocks))
 
         self.embed = None
         if of.num_scalars:
@@ -74,13 +74,7 @@ class UNet(nn.Module):
                 nn.Linear(of.num_scalars, num_features), nn.GELU(), nn.Linear(num_features, num_features), nn.GELU()
             )
         self.lift = Convolution(of.num_fields, width, periodic)
-        self.down = nn.ModuleList(stage(channels, channels) for channels in widths)
-        self.halve = nn.ModuleList(
-            Convolution(channels, 2 * channels, periodic, stride=stride)
-            for channels, stride in zip(widths[:-1], strides, strict=True)
-        )
-        self.widen = nn.ModuleList(Convolution(2 * channels, channels, periodic) for channels in widths[:-1])
-        self.up = nn.ModuleList(stage(2 * channels, channels) for channels in widths[:-1])
+        self.ushape = UShape(width, strides, periodic, stage)
         self.norm = nn.GroupNorm(1, width)
         self.project = Convolution(width, of.num_outputs, periodic)
 
@@ -97,18 +91,17 @@ class UNet(nn.Module):
         """
         features = None if self.embed is None else self.embed(scalars)
         x = self.lift(torch.cat(with_mask(fields, weights), dim=1))
-        finer = []
-        for level, stage in enumerate(self.down):
-            if level:
-                finer.append(x)
-                x = self.halve[level - 1](x)
-            for block in stage:
-                x = block(x, features)
-        for widen, stage, skip in reversed([*zip(self.widen, self.up, finer, strict=True)]):
-            x = torch.cat([skip, widen(F.interpolate(x, size=skip.shape[2:]))], dim=1)
-            for block in stage:
-                x = block(x, features)
-        return self.project(F.gelu(self.norm(x)))
+        return self.project(F.gelu(self.norm(self.ushape(x, features))))
+
+
+class Stage(nn.ModuleList):
+    """Residual blocks on one resolution, one after another."""
+
+    def forward(self, x: Tensor, features: Tensor | None) -> Tensor:
+        """Apply the blocks to [B, C, *grid], with the features of the scalars [B, F]."""
+        for block in self:
+            x = block(x, features)
+        return x
 
 
 class ResidualBlock(nn.Module):

@@ -30,7 +30,7 @@ def test_scalars_act_through_the_norms_and_not_before_training():
     plain.load_state_dict({key: value for key, value in model.state_dict().items() if key in plain.state_dict()})
     fields, t = torch.randn(2, 1, 12, 9), torch.randn(2, 1)
     assert torch.equal(model(fields, t), plain(fields)) and torch.equal(model(fields, t), model(fields, t + 1))
-    for block in (block for stage in model.down for block in stage):
+    for block in (block for stage in model.ushape.down for block in stage):
         block.modulate.weight.data.normal_()
     assert not torch.allclose(model(fields, t), model(fields, t + 1))
 
@@ -38,7 +38,7 @@ def test_scalars_act_through_the_norms_and_not_before_training():
 def test_without_its_second_convolutions_a_block_is_its_shortcut():
     torch.manual_seed(0)
     model = UNet(layout_on(Grid((10, 11))), width=4, levels=1, blocks=2)
-    for block in model.down[0]:
+    for block in model.ushape.down[0]:
         for parameter in block.second.parameters():
             parameter.data.zero_()
     fields = torch.randn(2, 1, 10, 11)
