@@ -1,4 +1,4 @@
-"""The way down to coarser grids and up again, with joins, that U-shaped models share.
+"""What U-shaped models share: the way down to coarser grids and up again.
 
 Axes:  B batch, C channels, *grid = X, Y, Z the axes of the fields' grid, F features of the scalars.
 """
