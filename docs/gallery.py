@@ -18,7 +18,7 @@ from penstock.arrays.ragged import padded
 from penstock.arrays.zarr_store import by_name
 from penstock.messages import whole_simulations
 from penstock.orchestrator.actors.local_worker import start_petsc
-from penstock.orchestrator.views.pictures import draw_samples
+from penstock.orchestrator.views.pictures.samples import draw_samples
 from penstock.registry import load_class
 from penstock.solvers.measurement import measure
 from penstock.solvers.problems import PROBLEMS

@@ -25,7 +25,7 @@ from penstock.orchestrator.run.workers import Taker, WorkerPool
 from penstock.orchestrator.solving import Solving
 from penstock.orchestrator.store.journal import Journal
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.orchestrator.views.prometheus import Metrics
+from penstock.orchestrator.views.prometheus.metrics import Metrics
 from penstock.status import Account, BufferStatus, Ended, LearnerStatus, News, Ready, TrainingStatus
 from penstock.transport.endpoint import Endpoint
 

@@ -21,7 +21,7 @@ from penstock.orchestrator.cli import jobs, runs
 from penstock.orchestrator.cli.bench.commands import bench
 from penstock.orchestrator.cli.invocation import Invocation
 from penstock.orchestrator.cli.problems import generate, models, problems
-from penstock.orchestrator.views.output import Output
+from penstock.orchestrator.views.terminal.output import Output
 
 app = typer.Typer(
     name="penstock",

@@ -14,7 +14,7 @@ from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.run_store import RunStore
 from penstock.orchestrator.store.trained import about, load_surrogate
-from penstock.orchestrator.views.monitor import explained_lines, statistics
+from penstock.orchestrator.views.terminal.monitor import explained_lines, statistics
 from penstock.registry import nearest
 
 USE = {

@@ -14,9 +14,9 @@ from penstock.orchestrator.resources.cores import solves_here
 from penstock.orchestrator.run.without_learner import solved
 from penstock.orchestrator.solving import Solving
 from penstock.orchestrator.store.samples import held_writer
-from penstock.orchestrator.views.monitor import Screen
 from penstock.orchestrator.views.numbers import digits
 from penstock.orchestrator.views.tally import Tally
+from penstock.orchestrator.views.terminal.monitor import Screen
 from penstock.solvers.stored.samples import SampleWriter
 
 

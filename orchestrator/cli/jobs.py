@@ -55,7 +55,7 @@ def launch(
 def jobs() -> None:
     """List the launched runs under runs/."""
     from penstock.orchestrator.launch.launching import launched
-    from penstock.orchestrator.views.jobs import show_jobs
+    from penstock.orchestrator.views.terminal.jobs import show_jobs
 
     show_jobs(list(launched()))
 

@@ -17,9 +17,9 @@ from penstock.orchestrator.resources.memory import least_memory
 from penstock.orchestrator.run.without_learner import new_samples
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.trained import load_surrogate
-from penstock.orchestrator.views.monitor import explained_lines, statistics
-from penstock.orchestrator.views.pictures import draw_comparison
-from penstock.orchestrator.views.strips import Course, animate, draw_strip
+from penstock.orchestrator.views.pictures.samples import draw_comparison
+from penstock.orchestrator.views.pictures.strips import Course, animate, draw_strip
+from penstock.orchestrator.views.terminal.monitor import explained_lines, statistics
 
 
 def predict(folder: RunFolder, num: int, output: Path | None, *, animates: bool = False) -> None:

@@ -34,8 +34,8 @@ def resume(run: Run = None, overrides: Overrides = None) -> None:
 
 def monitor(run: Run = None) -> None:
     """Watch a run, live or finished, from any terminal."""
-    from penstock.orchestrator.views.monitor import Screen
-    from penstock.orchestrator.views.monitor import monitor as watch
+    from penstock.orchestrator.views.terminal.monitor import Screen
+    from penstock.orchestrator.views.terminal.monitor import monitor as watch
 
     raise typer.Exit(watch(opened(run), Screen()))
 

@@ -17,7 +17,7 @@ from penstock.orchestrator.actors.local_worker import start_petsc
 from penstock.orchestrator.config.reading import lay_over
 from penstock.orchestrator.solving import build_problem, problem_class
 from penstock.orchestrator.views import card
-from penstock.orchestrator.views.pictures import draw_samples
+from penstock.orchestrator.views.pictures.samples import draw_samples
 from penstock.solvers.measurement import Measurement, measure
 
 NUM_DRAWS = 4

@@ -13,8 +13,8 @@ from penstock.orchestrator.config.reading import read_values
 from penstock.orchestrator.history.standing import flat, standing
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.card import console
-from penstock.orchestrator.views.monitor import last_record
 from penstock.orchestrator.views.numbers import digits
+from penstock.orchestrator.views.terminal.monitor import last_record
 from penstock.status import Summary
 
 VERSIONS = ("penstock", "versions", "host")

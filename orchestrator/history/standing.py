@@ -15,7 +15,7 @@ from penstock.errors import PenstockError, one_line
 from penstock.orchestrator.config.reading import read_values
 from penstock.orchestrator.store.locks import is_held
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.orchestrator.views.monitor import last_record
+from penstock.orchestrator.views.terminal.monitor import last_record
 from penstock.status import Summary
 
 MARKS = ("config.yaml", "run.json", "metrics.jsonl", "events.jsonl")

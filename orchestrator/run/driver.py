@@ -50,9 +50,9 @@ from penstock.orchestrator.run.workers import WorkerPool
 from penstock.orchestrator.store.requests import asked_for_workers
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices
-from penstock.orchestrator.views.monitor import Screen, View, summary_lines
-from penstock.orchestrator.views.prometheus import Metrics
+from penstock.orchestrator.views.prometheus.metrics import Metrics
 from penstock.orchestrator.views.reports import Reports
+from penstock.orchestrator.views.terminal.monitor import Screen, View, summary_lines
 from penstock.status import LearnerStatus, Prepared, Record
 
 logger = logging.getLogger(__name__)

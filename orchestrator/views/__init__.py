@@ -1,1 +1,1 @@
-"""What people see of a run: the terminal, Prometheus, pictures."""
+"""What people see of a run: in a terminal, as metrics, in pictures."""

@@ -11,8 +11,8 @@ from penstock.orchestrator.store.failures import Failures
 from penstock.orchestrator.store.journal import Journal
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices, Families
-from penstock.orchestrator.views.monitor import Screen
-from penstock.orchestrator.views.prometheus import Metrics
+from penstock.orchestrator.views.prometheus.metrics import Metrics
+from penstock.orchestrator.views.terminal.monitor import Screen
 from penstock.status import LearnerStatus, Record, Silence
 
 

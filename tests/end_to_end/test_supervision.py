@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(480)  # on a machine with ten times as much to 
 def test_a_run_outlives_its_terminal_and_a_full_disk_for_the_driver_is_one_line(cli):
     """Nobody reads the terminal, whose buffer is full after a second; then it is closed, and the run goes on.
 
-    A view without a reader (`penstock train ... | head -1`) is in tests/orchestrator/views/test_output.py.
+    A view without a reader (`penstock train ... | head -1`) is in tests/orchestrator/views/terminal/test_output.py.
     """
     master, slave = os.openpty()
     command = [sys.executable, "-m", "penstock", "train", "tiny.yaml"]

@@ -13,7 +13,7 @@ from penstock.learner.buffers import UNITS
 from penstock.learner.buffers.policies import POLICIES
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
-from penstock.orchestrator.views.prometheus import Metrics
+from penstock.orchestrator.views.prometheus.metrics import Metrics
 from penstock.registry import load_class
 from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.measurement import measure

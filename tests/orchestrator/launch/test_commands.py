@@ -11,7 +11,7 @@ from penstock.orchestrator.launch.commands import program, resume_command
 from penstock.orchestrator.launch.job import FILE, Job
 from penstock.orchestrator.launch.slurm import SEEDS
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.orchestrator.views.monitor import summary_lines
+from penstock.orchestrator.views.terminal.monitor import summary_lines
 
 
 @pytest.fixture

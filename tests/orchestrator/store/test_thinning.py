@@ -8,7 +8,7 @@ import pytest
 
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.thinning import bound_records, thinned
-from penstock.orchestrator.views.monitor import last_record
+from penstock.orchestrator.views.terminal.monitor import last_record
 
 MOST_BYTES = 20_000
 

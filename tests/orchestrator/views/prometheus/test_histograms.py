@@ -3,7 +3,7 @@
 import numpy as np
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
 
-from penstock.orchestrator.views.histograms import BulkHistogram
+from penstock.orchestrator.views.prometheus.histograms import BulkHistogram
 
 BOUNDS = (0, 0.002, 0.5, 1, 5000)
 

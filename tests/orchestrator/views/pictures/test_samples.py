@@ -6,7 +6,7 @@ from matplotlib import pyplot as plt
 
 from penstock.geometry import Grid, Mesh, Points
 from penstock.layout import FieldSpec, Layout
-from penstock.orchestrator.views.pictures import MAX_ROWS, draw_comparison
+from penstock.orchestrator.views.pictures.samples import MAX_ROWS, draw_comparison
 
 AXIS = np.linspace(0, 1, 13)
 

@@ -9,8 +9,15 @@ from rich.console import Console
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.orchestrator.views.monitor import TAIL_BYTES, _line, _table, explained_lines, last_record, summary_lines
 from penstock.orchestrator.views.numbers import digits
+from penstock.orchestrator.views.terminal.monitor import (
+    TAIL_BYTES,
+    _line,
+    _table,
+    explained_lines,
+    last_record,
+    summary_lines,
+)
 from penstock.status import Bottleneck, Record, Silence, Summary
 
 RECORD = Record.from_json(

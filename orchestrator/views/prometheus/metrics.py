@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created
 
 from penstock.errors import PenstockError
 from penstock.messages import Decision, SolveRecord
-from penstock.orchestrator.views.histograms import BulkHistogram
+from penstock.orchestrator.views.prometheus.histograms import BulkHistogram
 from penstock.status import SIDES, Bottleneck, Record
 
 SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)

@@ -8,8 +8,8 @@ from PIL import Image
 from penstock.geometry import Grid, Mesh, Points
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.rollout.trajectories import Trajectories
-from penstock.orchestrator.views import strips
-from penstock.orchestrator.views.strips import Course, animate, draw_strip
+from penstock.orchestrator.views.pictures import strips
+from penstock.orchestrator.views.pictures.strips import Course, animate, draw_strip
 
 
 def square():

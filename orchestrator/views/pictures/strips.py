@@ -13,7 +13,7 @@ import numpy as np
 
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.rollout.trajectories import Trajectories
-from penstock.orchestrator.views.pictures import DRAWN, HEIGHT, WIDTH, Panel, figures, length_of, shown
+from penstock.orchestrator.views.pictures.samples import DRAWN, HEIGHT, WIDTH, Panel, figures, length_of, shown
 
 MAX_COLUMNS, MAX_FIELDS, MAX_FRAMES = 8, 3, 60
 FRAMES_PER_SECOND = 8

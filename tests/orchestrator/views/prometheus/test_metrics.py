@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.errors import PenstockError
 from penstock.messages import Decision, SolveRecord
-from penstock.orchestrator.views.prometheus import Metrics
+from penstock.orchestrator.views.prometheus.metrics import Metrics
 from penstock.status import SIDES, Bottleneck, Record
 
 RECORD = Record.from_json(
@@ -121,7 +121,7 @@ def test_a_port_that_this_user_may_not_take_is_named(monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("penstock.orchestrator.views.prometheus.start_http_server", refuse)
+    monkeypatch.setattr("penstock.orchestrator.views.prometheus.metrics.start_http_server", refuse)
     with pytest.raises(
         PenstockError, match=r"metrics\.port: 80 can't be listened on \(Permission denied\) on localhost"
     ):

@@ -22,7 +22,7 @@ from penstock.orchestrator.launch.commands import program, resume_command
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.card import systems_solved
 from penstock.orchestrator.views.numbers import digits, share_but
-from penstock.orchestrator.views.output import Output
+from penstock.orchestrator.views.terminal.output import Output
 from penstock.status import Record, Summary
 
 TAIL_BYTES = 65536  # of metrics.jsonl, read first; a record takes a few kB
