@@ -101,9 +101,12 @@ def serve_ready(endpoint: Endpoint, name: str, side: int) -> None:
             sender.send(LeaseEnd(lease.number))
 
 
-def push(port: int, size: int) -> None:
-    """Send arrays of float32, all of one size, to a local port by ZeroMQ alone."""
+def push(port: int, size: int, server_key: bytes | None = None) -> None:
+    """Send arrays of float32, all of one size, to a local port by ZeroMQ alone; with a key by CURVE."""
     socket = zmq.Context().socket(zmq.PUSH)
+    if server_key is not None:
+        socket.curve_serverkey = server_key
+        socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
     socket.setsockopt(zmq.SNDHWM, 4)
     socket.connect(f"tcp://127.0.0.1:{port}")
     values = np.random.default_rng(0).standard_normal(size, np.float32)

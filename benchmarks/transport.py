@@ -18,6 +18,7 @@ from benchmarks.consumer import BUFFER_BYTES, consumer
 from benchmarks.report import footer, paragraph, write
 from penstock.machine import keep_freed_arrays
 from penstock.report import markdown
+from penstock.transport.receiver import IO_THREADS
 
 LEAST = 0.7
 
@@ -33,23 +34,24 @@ def run(seconds: float, rounds: int) -> None:
     rows = []
     for size, side in SIDES.items():
         for num_workers in (1, 2, 4):
-            rates: dict[str, list[float]] = {arm: [] for arm in ARMS}
+            rates: dict[str, list[float]] = {arm: [] for arm in (*BARE, *OURS)}
             for _ in range(rounds):
-                rates["ZeroMQ"].append(bare(side, num_workers, seconds))
+                for arm, encrypts in BARE.items():
+                    rates[arm].append(bare(side, num_workers, seconds, encrypts=encrypts))
                 for arm, (target, shares_memory) in OURS.items():
                     rates[arm].append(ours(side, num_workers, seconds, target, shares_memory=shares_memory))
             rows.append([size, str(num_workers), *_columns(rates, 8 * side**2)])
             print(" | ".join(rows[-1]), flush=True)
-    heads = ["sample", "producers", "ZeroMQ, samples/s"]
-    heads += [head for arm in OURS for head in (arm, *(["GB/s"] if arm == "ready chunks" else []), "ratio")]
+    heads = ["sample", "producers", "ZeroMQ, samples/s", "ready chunks", "GB/s", "ratio", "worker", "ratio"]
+    heads += ["ZeroMQ with CURVE", "network", "ratio"]
     text = paragraph(
         f"""Producers send samples that cost nothing to one consumer that copies them into slots of a buffer. ZeroMQ:
         PUSH to PULL over TCP on this machine, one array per message, no account. Ours: `Ingest` drops second copies and
         keeps the account of what "ready chunks", filled beforehand as ZeroMQ's messages are, bring through shared
-        memory, or, with "network", over TCP with CURVE, which encrypts, as between two machines. In "worker" the
-        chunks are made by `SolverWorker`, which draws, checks and packs every sample. Medians
-        of {rounds} measurements of {seconds:g} s in turns; ratios are of the medians, and of ready chunks in shared
-        memory {LEAST} is wanted."""
+        memory. In "worker" the chunks are made by `SolverWorker`, which draws, checks and packs every sample. "network"
+        is ready chunks over TCP with CURVE, which encrypts, as between two machines, beside ZeroMQ with the same.
+        Medians of {rounds} measurements of {seconds:g} s in turns; ratios are of the medians, and of ready chunks at
+        least {LEAST} is wanted."""
     )
     command = f"python -m benchmarks transport --seconds {seconds:g} --rounds {rounds}"
     versions = f"Python {platform.python_version()}, NumPy {np.__version__}, pyzmq {zmq.__version__}"
@@ -58,14 +60,17 @@ def run(seconds: float, rounds: int) -> None:
 
 
 def _columns(rates: dict[str, list[float]], sample_bytes: int) -> list[str]:
-    medians = {arm: statistics.median(rates[arm]) for arm in ARMS}
-    columns = [f"{medians['ZeroMQ']:.0f}"]
-    for arm in OURS:
-        columns.append(f"{medians[arm]:.0f}")
-        if arm == "ready chunks":
-            columns.append(f"{medians[arm] * sample_bytes / 1e9:.2f}")
-        columns.append(f"{medians[arm] / medians['ZeroMQ']:.2f}")
-    return columns
+    medians = {arm: statistics.median(rates[arm]) for arm in rates}
+
+    def beside(arm: str, bare: str) -> list[str]:
+        return [f"{medians[arm]:.0f}", f"{medians[arm] / medians[bare]:.2f}"]
+
+    rate, ratio = beside("ready chunks", "ZeroMQ")
+    return [
+        *(f"{medians['ZeroMQ']:.0f}", rate, f"{medians['ready chunks'] * sample_bytes / 1e9:.2f}", ratio),
+        *beside("worker", "ZeroMQ"),
+        *(f"{medians['ZeroMQ with CURVE']:.0f}", *beside("network", "ZeroMQ with CURVE")),
+    ]
 
 
 @contextmanager
@@ -82,12 +87,15 @@ def _processes(target: Callable, arguments: list[tuple]) -> Iterator[None]:
             process.join()
 
 
-def bare(side: int, num_producers: int, seconds: float) -> float:
-    """Samples per second of bare ZeroMQ; arguments are those of `ours`."""
-    size = 2 * side**2
-    context = zmq.Context()
+def bare(side: int, num_producers: int, seconds: float, *, encrypts: bool = False) -> float:
+    """Samples per second of bare ZeroMQ, encrypted or not; the other arguments are those of `ours`."""
+    size, key = 2 * side**2, None
+    context = zmq.Context(io_threads=IO_THREADS)
     socket = context.socket(zmq.PULL)
     socket.setsockopt(zmq.RCVHWM, 4)
+    if encrypts:
+        key, socket.curve_secretkey = zmq.curve_keypair()
+        socket.curve_publickey, socket.curve_server = key, True
     port = socket.bind_to_random_port("tcp://127.0.0.1")
     slots = np.ones((max(4, BUFFER_BYTES // (4 * size)), size), np.float32)
     slot = count()
@@ -97,7 +105,7 @@ def bare(side: int, num_producers: int, seconds: float) -> float:
         return 1
 
     try:
-        with _processes(push, [(port, size)] * num_producers):
+        with _processes(push, [(port, size, key)] * num_producers):
             return _rate(take, seconds)
     finally:
         context.destroy(linger=0)
@@ -133,6 +141,7 @@ def _rate(take: Callable[[], int], seconds: float) -> float:
     return num / (time.perf_counter() - since)
 
 
-OURS = {"ready chunks": (serve_ready, True), "network": (serve_ready, False), "worker": (serve, True)}
+BARE = {"ZeroMQ": False, "ZeroMQ with CURVE": True}
+"""ZeroMQ alone, and whether it encrypts."""
+OURS = {"ready chunks": (serve_ready, True), "worker": (serve, True), "network": (serve_ready, False)}
 """What sends our chunks, and whether through shared memory."""
-ARMS = ("ZeroMQ", *OURS)
