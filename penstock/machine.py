@@ -67,7 +67,7 @@ def resident_bytes(pid: int) -> int | None:
 
 
 def _memory_of(process: int | str) -> tuple[int, int]:
-    """Resident memory of a process, and the part of it that may be shared, in bytes; see proc(5)."""
+    """Bytes of a process's resident memory, and those it may share; see proc(5)."""
     _, resident, shared, *_ = map(int, Path(f"/proc/{process}/statm").read_text().split())
     return resident * resource.getpagesize(), shared * resource.getpagesize()
 

@@ -18,16 +18,15 @@ import torch
 from penstock.errors import PenstockError, describe, file_of, raised_by_signal, text_of
 from penstock.learner.learner import Learner
 from penstock.learner.ranks.group import ALONE, Group, keep_to_this_machine
-from penstock.machine import resident_bytes
 from penstock.messages import Lease
 from penstock.orchestrator.cluster.receiving import receiver_on
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.plan import Plan
-from penstock.orchestrator.resources.placement import device_of
+from penstock.orchestrator.resources.placement import device_of, rank_status
 from penstock.orchestrator.run.logs import learner_log, log_to
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.run_store import RunStore
-from penstock.status import LearnerStatus, News, Prepared, RankStatus, Word
+from penstock.status import LearnerStatus, News, Prepared, Word
 
 logger = logging.getLogger(__name__)
 
@@ -209,16 +208,11 @@ class LearnerActor:
             status,
             news=self._news,
             silences=self._stream.silences(),
-            ranks=(self._rank_status(),),
+            ranks=(rank_status(self._plan.config, self._seat.rank),),
             is_done=is_done,
             number=self._num_statuses,
             heard=self._heard,
         )
-
-    def _rank_status(self) -> RankStatus:
-        device = device_of(self._plan.config, self._seat.rank)
-        on_device = torch.cuda.memory_reserved(device) if device.type == "cuda" else None
-        return RankStatus(resident_bytes=resident_bytes(os.getpid()), device_bytes=on_device)
 
     def _work(self) -> None:
         try:

@@ -81,11 +81,11 @@ def serve(registry: CollectorRegistry, section: MetricsSection) -> str:
 
 
 def guarded(app: App, token: bytes) -> App:
-    """An app of WSGI that answers only who sends a token, as a bearer token in the header `Authorization`.
+    """An app that answers only who sends a token.
 
     Args:
-        app: the app.
-        token: the token.
+        app: the app, of WSGI.
+        token: what the header `Authorization` must hold after `Bearer`.
 
     Returns:
         The app, which answers 401 where nothing of the kind is sent, and 403 where it is another one.
