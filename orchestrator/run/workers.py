@@ -182,7 +182,7 @@ class WorkerPool:
         silent = {silence.worker: silence.seconds for silence in self.silent}
         return [
             status_of(place, worker := workers.get(place), silent.get(worker.name, 0.0) if worker else 0.0)
-            for place in {*self._places, *workers}
+            for place in sorted({*self._places, *workers}, key=lambda place: place.number)
         ]
 
     def look_after_starting(self) -> None:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.support.prometheus import prometheus, require_prometheus
+from tests.support.prometheus import free_port, prometheus, require_prometheus
 from tests.support.waiting import wait_until
 
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -16,19 +16,18 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 def test_every_panel_has_data_and_a_starved_learner_a_dead_worker_and_the_end_raise_alerts(cli, tmp_path):
     require_prometheus()
     (cli.folder / "token").write_text(TOKEN)
-    began = time.time()
+    (folder := tmp_path / "prometheus").mkdir()
+    port, began = free_port(), time.time()
     process = cli.start(
-        *("train", "tiny.yaml", f"problem.name={cli.slow_problem(0.1)}", "training.stop_after={steps: 100000}"),
+        *("train", "tiny.yaml", f"problem.name={cli.slow_problem(0.05)}", "training.stop_after={steps: 100000}"),
         *("solver.strategy=auto", "buffer.watermark=16", "validation={simulations: 4, every_s: 1}"),
-        "metrics.token_file=token",
+        *(f"metrics.port={port}", "metrics.token_file=token"),
     )
-    cli.wait_until(process, lambda record: record["step"] > 0)
-    folder = tmp_path / "prometheus"
-    folder.mkdir()
     scrape = {"authorization": {"credentials_file": str(cli.folder / "token")}}
-    with prometheus(folder, cli.read("run.json")["metrics"], **scrape) as server:
+    with prometheus(folder, f"http://127.0.0.1:{port}/metrics", **scrape) as server:  # which takes 5 s to begin
+        cli.wait_until(process, lambda record: record["step"] > 0)
         missing = {"GPU memory"}  # of a learner on the CPU
-        wait_until(lambda: server.panels_without_data(began, time.time()) == missing, 100, every_s=0.5)
+        wait_until(lambda: server.panels_without_data(began, time.time()) <= missing, 100, every_s=0.5)
         wait_until(lambda: "PenstockLearnerStarved" in server.firing(), 100, every_s=0.3)
         os.kill(cli.read("run.json")["solver_pids"]["solver-0"], signal.SIGKILL)
         wait_until(lambda: "PenstockWorkersRestart" in server.firing(), 100, every_s=0.3)

@@ -170,12 +170,3 @@ def test_alerts_fire_on_made_faults_and_every_panel_has_data(tmp_path):
             return fired == faults
 
         wait_until(all_have_fired, every_s=0.3)
-
-
-def test_a_prometheus_without_the_token_scrapes_nothing(tmp_path):
-    require_prometheus()
-    (tmp_path / "token").write_text("abcdef")
-    metrics = Metrics(MetricsSection(token_file=str(tmp_path / "token")))
-    with prometheus(tmp_path, metrics.url) as server:
-        wait_until(lambda: server.health()[0] == "down", every_s=0.1)
-        assert "401" in server.health()[1]

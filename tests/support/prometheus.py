@@ -110,7 +110,7 @@ def prometheus(folder: Path, url: str, **options: object) -> Iterator[Prometheus
 
     options: further ones of the scrape configuration.
     """
-    address, target = f"127.0.0.1:{_free_port()}", urllib.parse.urlsplit(url).netloc
+    address, target = f"127.0.0.1:{free_port()}", urllib.parse.urlsplit(url).netloc
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
     config["scrape_configs"][0] |= {"static_configs": [{"targets": [target]}], **options}
@@ -129,6 +129,7 @@ def prometheus(folder: Path, url: str, **options: object) -> Iterator[Prometheus
             process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of localhost that is free now."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return taken.getsockname()[1]
