@@ -13,7 +13,7 @@ from penstock.messages import Decision, SolveRecord
 from penstock.orchestrator.config.metrics import MetricsSection
 from penstock.orchestrator.views.prometheus.metrics import Metrics
 from penstock.status import Bottleneck, RankStatus, Record, WorkerStatus
-from tests.support.prometheus import DASHBOARD, DEPLOY, prometheus, queries, require_prometheus
+from tests.support.prometheus import DASHBOARD, DEPLOY, certificate_in, prometheus, queries, require_prometheus
 from tests.support.waiting import wait_until
 
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
@@ -133,10 +133,11 @@ SOUND = Record(
 
 @pytest.mark.timeout(120)
 def test_alerts_fire_on_made_faults_and_every_panel_has_data(tmp_path):
-    """Faults in what the driver reports, seen by a Prometheus that has to send a token; windows last seconds."""
+    """Faults in what the driver reports, by TLS seen by a Prometheus that sends a token; windows last seconds."""
     require_prometheus()
     (tmp_path / "token").write_text("abcdef\n")
-    metrics, began = Metrics(MetricsSection(token_file=str(tmp_path / "token"))), time.time()
+    token_file, (certificate, key) = str(tmp_path / "token"), certificate_in(tmp_path)
+    metrics, began = Metrics(MetricsSection(token_file=token_file, certificate=certificate, key=key)), time.time()
     metrics.choose([Decision(family="darcy", strategy="cg", seconds={"cg": 0.1}, reason="")])
     solve = SolveRecord(strategy="cg", seconds=0.01, iterations=3, relative_residual=0.0)
 
@@ -158,8 +159,8 @@ def test_alerts_fire_on_made_faults_and_every_panel_has_data(tmp_path):
 
     faults = {"PenstockLearnerStarved", "PenstockWorkersRestart", "PenstockDiskNearlyFull", "PenstockErrorRises"}
     report(is_sound=True)
-    authorization = {"authorization": {"credentials_file": str(tmp_path / "token")}}
-    with prometheus(tmp_path, metrics.url, **authorization) as server:
+    tls = {"scheme": "https", "tls_config": {"ca_file": certificate}}
+    with prometheus(tmp_path, metrics.url, authorization={"credentials_file": token_file}, **tls) as server:
         wait_until(is_shown, every_s=0.3)
         assert server.health() == ("up", "") and not server.firing()
         fired, ill_since = set(), time.time()

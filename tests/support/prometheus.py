@@ -60,6 +60,16 @@ def quick_rules() -> str:
     return re.sub(r"for: \d+m", "for: 1s", text)
 
 
+def certificate_in(folder: Path) -> tuple[str, str]:
+    """The files of a certificate for 127.0.0.1, which signs itself, and of its key."""
+    certificate, key = str(folder / "certificate.pem"), str(folder / "key.pem")
+    subject = ["-subj", "/CN=penstock", "-addext", "subjectAltName=IP:127.0.0.1"]
+    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    command = ["openssl", "req", *kind, *subject, "-keyout", key, "-out", certificate]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key
+
+
 class Prometheus:
     """A Prometheus that scrapes one endpoint."""
 

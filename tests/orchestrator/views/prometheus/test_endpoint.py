@@ -13,6 +13,7 @@ from penstock.errors import PenstockError
 from penstock.orchestrator.config.complaints import validated
 from penstock.orchestrator.config.metrics import MetricsSection
 from penstock.orchestrator.views.prometheus.metrics import Metrics
+from tests.support.prometheus import certificate_in
 
 TOKEN = "abcdefghijklmnopqrstuvwxyz012345"
 
@@ -27,13 +28,7 @@ def token_file(tmp_path):
 @pytest.fixture(scope="module")
 def pem(tmp_path_factory):
     """The files of a certificate for 127.0.0.1 and of its key."""
-    folder = tmp_path_factory.mktemp("pem")
-    certificate, key = str(folder / "certificate.pem"), str(folder / "key.pem")
-    subject = ["-subj", "/CN=penstock", "-addext", "subjectAltName=IP:127.0.0.1"]
-    kind = ["-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
-    command = ["openssl", "req", *kind, *subject, "-keyout", key, "-out", certificate]
-    subprocess.run(command, check=True, capture_output=True)
-    return certificate, key
+    return certificate_in(tmp_path_factory.mktemp("pem"))
 
 
 def scrape(url: str, authorization: str | None = None, context: ssl.SSLContext | None = None) -> tuple[int, bytes]:
