@@ -54,9 +54,22 @@ def use_one_core() -> None:
 
 def own_bytes() -> int:
     """Resident memory of this process that it shares with no other."""
-    with open("/proc/self/statm") as file:
-        _, resident, shared, *_ = map(int, file.read().split())
-    return (resident - shared) * resource.getpagesize()
+    resident, shared = _memory_of("self")
+    return resident - shared
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Resident memory of a process of this machine; None if there is none of this id."""
+    try:
+        return _memory_of(pid)[0]
+    except OSError:
+        return None
+
+
+def _memory_of(process: int | str) -> tuple[int, int]:
+    """Bytes of a process's resident memory, and those it may share; see proc(5)."""
+    _, resident, shared, *_ = map(int, Path(f"/proc/{process}/statm").read_text().split())
+    return resident * resource.getpagesize(), shared * resource.getpagesize()
 
 
 def keep_freed_arrays() -> None:

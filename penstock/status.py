@@ -193,6 +193,34 @@ class Word:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RankStatus:
+    """What a learner rank takes of its machine."""
+
+    resident_bytes: int | None
+    """Resident memory of its process; None where there is no /proc."""
+    device_bytes: int | None = None
+    """Memory of its GPU that torch holds for it; None on a CPU."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerStatus:
+    """How one of the places of a run's workers fares, whichever worker fills it."""
+
+    place: int
+    """Number of the place."""
+    is_ready: bool
+    """Whether a worker whose process is ready fills it."""
+    silent_seconds: float = 0.0
+    """Its silence; 0 while that is not longer than usual."""
+    simulations: int = 0
+    """Simulations that have ended here."""
+    restarts: int = 0
+    """Workers that died here, or had grown too large, and were replaced."""
+    resident_bytes: int | None = None
+    """Resident memory of the worker's process; None without one, or on another machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LearnerStatus:
     """What the driver asks for, once per second."""
 
@@ -202,6 +230,8 @@ class LearnerStatus:
     news: News
     silences: Mapping[int, float] = field(default_factory=dict)
     """Seconds for which a worker has given nothing, by the number of its current lease."""
+    ranks: tuple[RankStatus, ...] = ()
+    """What each learner rank takes, by number."""
     is_done: bool = False
     """Training has ended, and its last checkpoint is on the disk."""
     cause: str | None = None

@@ -166,7 +166,7 @@ def tick_of(num_workers: int, samples_each: int, num_ticks: int) -> Tick:
         )
         pool.connect(Taker(workers.submit, lambda *arguments: None, lambda *arguments: None, 1, lambda _: Endpoint("")))
         ray.are_ready = True
-        ledger, journal, metrics = Ledger(InOrder("training")), Journal(folder, "direct"), Metrics("auto")
+        ledger, journal, metrics = Ledger(InOrder("training")), Journal(folder, "direct"), Metrics()
         pool.look_after_starting()
         pool.lease_ahead(ledger, WINDOW, ())
         cpu_s, num_leases, num_bytes, num_samples = 0.0, 0, 0, 0
@@ -183,6 +183,7 @@ def tick_of(num_workers: int, samples_each: int, num_ticks: int) -> Tick:
             pool.watch(status.silences, has_progress=True)
             record = journal.record(status, ledger, pool.num_ready, pool.silent)
             metrics.update(record, status.news.solves)
+            metrics.processes.show(pool.statuses(), status.ranks, None)
             pool.lease_ahead(ledger, WINDOW, ())
             if number:
                 cpu_s += time.thread_time() - began

@@ -22,7 +22,7 @@ from penstock.messages import Lease
 from penstock.orchestrator.cluster.receiving import receiver_on
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.plan import Plan
-from penstock.orchestrator.resources.placement import device_of
+from penstock.orchestrator.resources.placement import device_of, rank_status
 from penstock.orchestrator.run.logs import learner_log, log_to
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.run_store import RunStore
@@ -208,6 +208,7 @@ class LearnerActor:
             status,
             news=self._news,
             silences=self._stream.silences(),
+            ranks=(rank_status(self._plan.config, self._seat.rank),),
             is_done=is_done,
             number=self._num_statuses,
             heard=self._heard,

@@ -197,5 +197,6 @@ def _merged(statuses: Sequence[LearnerStatus]) -> LearnerStatus:
         ),
         news=news,
         silences={number: seconds for status in statuses for number, seconds in status.silences.items()},
+        ranks=tuple(rank for status in statuses for rank in status.ranks),
         is_done=all(status.is_done for status in statuses),
     )

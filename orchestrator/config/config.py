@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from penstock.errors import PenstockError
 from penstock.orchestrator.config.complaints import validated
 from penstock.orchestrator.config.launch import ClusterSection, LaunchSection
+from penstock.orchestrator.config.metrics import MetricsSection
 from penstock.orchestrator.config.reading import laid_over, read_site, read_values
 from penstock.orchestrator.config.sections import AsksClock, ByName, Choice, Named, OnResume, Section
 from penstock.orchestrator.config.solver import SolverSection, Steered
@@ -257,16 +258,6 @@ class CheckpointSection(Section):
     """Save the buffer too. Without it a resumed run solves again what was in the buffer."""
 
 
-class MetricsSection(Section):
-    """The Prometheus endpoint."""
-
-    port: Annotated[int, Field(gt=0, lt=65536)] | Literal["auto"] = "auto"
-    """Port of the Prometheus endpoint on 127.0.0.1.
-
-    `auto` takes a free one; a port that was asked for and is in use is an error.
-    """
-
-
 class Config(Section):
     """Everything that a run is, so that its `config.yaml` alone repeats it."""
 
@@ -336,6 +327,7 @@ def load_config(path: Path, overrides: tuple[str, ...] = (), site: Path | None =
         values = laid_over(read_site(site), values)
     config = validated(Config, values, str(path))
     config = with_files(config, lambda _, file: str(path.parent / file))
+    config = config.model_copy(update={"metrics": config.metrics.beside(path.parent)})
     noting = {"external": _standing_alone, "store": _as_it_is_now}.get(config.problem.name)
     if noting is None:
         return config

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import torch
 
 from penstock.errors import PenstockError
 from penstock.learner.buffers.buffer import Buffer
+from penstock.machine import resident_bytes
 from penstock.orchestrator.resources.bounds import require_memory, sample_bytes, too_large
 from penstock.orchestrator.resources.memory import least_memory, size
+from penstock.status import RankStatus
 
 if TYPE_CHECKING:
     from penstock.orchestrator.config.config import Config
@@ -75,6 +78,21 @@ def device_of(config: Config, rank: int = 0) -> torch.device:
             "training.device: cpu"
         )
     return torch.device("cuda", rank)
+
+
+def rank_status(config: Config, rank: int) -> RankStatus:
+    """What this process takes of its machine, as a learner rank.
+
+    Args:
+        config: the configuration.
+        rank: number of the rank.
+
+    Returns:
+        The status.
+    """
+    device = device_of(config, rank)
+    on_device = torch.cuda.memory_reserved(device) if device.type == "cuda" else None
+    return RankStatus(resident_bytes=resident_bytes(os.getpid()), device_bytes=on_device)
 
 
 def require_placement(plan: Plan, device: torch.device) -> None:

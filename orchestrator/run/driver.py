@@ -77,7 +77,7 @@ def start(config: Config, *, on_folder: Callable[[RunFolder], None]) -> None:
     set_environment(config.cluster.address)  # before a user's file imports Ray
     plan = resolve(config)
     require_startable(plan)
-    metrics = Metrics(config.metrics.port)
+    metrics = Metrics(config.metrics)
     folder = RunFolder.create(plan.config)
     on_folder(folder)
     with folder.hold():
@@ -111,7 +111,7 @@ def _resume(folder: RunFolder, overrides: tuple[str, ...], on_folder: Callable[[
     staging.revoke(folder.checkpoints)
     if checkpoint.latest(folder.checkpoints) is not None:
         checkpoint.load(folder.checkpoints, weights_only=True)  # damage is reported before anything is changed
-    metrics = Metrics(config.metrics.port)
+    metrics = Metrics(config.metrics)
     if config != recorded:  # also if an earlier version recorded less
         folder.write_config(config)
     if config.solver != before.config.solver:  # the decisions were made for other options or another accuracy
@@ -152,7 +152,7 @@ class _Driver:
             host=socket.gethostname(),
             driver_pid=os.getpid(),
             driver_identity=identity_of(os.getpid()),
-            metrics=f"http://127.0.0.1:{self.metrics.port}/metrics",
+            metrics=self.metrics.url,
             penstock=__version__,
             versions={"python": platform.python_version()} | {n: version(n) for n in ("ray", "torch", "numpy")},
             cause=None,
@@ -335,7 +335,8 @@ class _Driver:
 
     def _record(self, life: _Life, status: LearnerStatus) -> Record:
         ledgers = {"validation": life.validation, "training": life.training}
-        return self.reports.take(status, **ledgers, num_workers=self.workers.num_ready, silent=self.workers.silent)
+        workers = self.workers
+        return self.reports.take(status, **ledgers, workers=workers.statuses(), silent=workers.silent)
 
     def _end(self, life: _Life, record: Record, status: LearnerStatus) -> str:
         self.reports.journal.finish(record, status, life.training, status.cause)

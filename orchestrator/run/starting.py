@@ -10,12 +10,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from penstock.machine import resident_bytes
 from penstock.orchestrator.actors.solver_actor import SolverActor
 from penstock.orchestrator.cluster.nodes import PLACE_WITHIN_S, is_placed, solver_options, waits_for
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.orchestrator.run.logs import last_line
 from penstock.orchestrator.run.supervision import Place
 from penstock.orchestrator.solving import Solving
+from penstock.status import WorkerStatus
 
 START_WITHIN_S = 300.0  # from the first line of a worker's log; 64 that start at once on two cores take 120 s
 NAMED = 3  # workers in a line
@@ -61,6 +63,29 @@ class Worker:
     def takes_leases(self) -> bool:
         """Whether it is ready and will solve what it is given."""
         return self.pid is not None and self.hung_s is None and self.outgrown_bytes is None and self.death is None
+
+
+def status_of(place: Place, worker: Worker | None, silent_seconds: float) -> WorkerStatus:
+    """How a place fares.
+
+    Args:
+        place: the place.
+        worker: the worker that fills it; None if there is none just now.
+        silent_seconds: silence of the worker; 0 if it is not reported.
+
+    Returns:
+        The status.
+    """
+    is_ready = worker is not None and worker.pid is not None
+    is_here = is_ready and worker.where is not None
+    return WorkerStatus(
+        place=place.number,
+        is_ready=is_ready,
+        silent_seconds=silent_seconds,
+        simulations=place.simulations,
+        restarts=place.restarts,
+        resident_bytes=resident_bytes(worker.pid) if is_here else None,
+    )
 
 
 class Starter:

@@ -142,9 +142,14 @@ class Place:
     """Deaths, minus one per SIMULATIONS_PER_DEATH simulations that ended since."""
     num_in_a_row: int = 0
     """Deaths since a simulation ended here."""
+    simulations: int = 0
+    """Simulations that have ended here."""
+    restarts: int = 0
+    """Workers that were replaced here."""
 
     def ended(self, num_simulations: int) -> None:
         """Count simulations that ended."""
+        self.simulations += num_simulations
         self.excess = max(0.0, self.excess - num_simulations / SIMULATIONS_PER_DEATH)
         if num_simulations:
             self.num_in_a_row = 0

@@ -16,11 +16,11 @@ from penstock.orchestrator.actors.solver_actor import read_where
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.ledger.ledger import DEATHS, Ledger
 from penstock.orchestrator.resources.memory import size
-from penstock.orchestrator.run.starting import START_WITHIN_S, Starter, Worker
+from penstock.orchestrator.run.starting import START_WITHIN_S, Starter, Worker, status_of
 from penstock.orchestrator.run.supervision import MemoryKills, Place, Silences, in_turns, memory_bound
 from penstock.orchestrator.solving import Solving
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.status import Ready, Silence
+from penstock.status import Ready, Silence, WorkerStatus
 from penstock.transport.endpoint import Endpoint
 
 logger = logging.getLogger(__name__)
@@ -175,6 +175,15 @@ class WorkerPool:
     def num_ready(self) -> int:
         """Workers that are ready for leases."""
         return sum(worker.pid is not None for worker in self._workers)
+
+    def statuses(self) -> list[WorkerStatus]:
+        """How each place fares, those included whose workers end with their leases."""
+        workers = {worker.place: worker for worker in self._workers}
+        silent = {silence.worker: silence.seconds for silence in self.silent}
+        return [
+            status_of(place, worker := workers.get(place), silent.get(worker.name, 0.0) if worker else 0.0)
+            for place in sorted({*self._places, *workers}, key=lambda place: place.number)
+        ]
 
     def look_after_starting(self) -> None:
         """Start workers in empty places, and register those that are ready.
@@ -352,6 +361,7 @@ class WorkerPool:
     def _renew(self, worker: Worker) -> None:
         """Start another worker in the place of one that has grown too large."""
         grown_to = size(worker.outgrown_bytes)
+        worker.place.restarts += 1
         self._tell(f"{worker.name} has grown to {grown_to} (solver.memory_mb): another one replaces it")
         self._folder.event("worker outgrown", worker=worker.name, pid=worker.pid, bytes=worker.outgrown_bytes)
         self._empty(worker, 0.0)
@@ -379,6 +389,7 @@ class WorkerPool:
             blamed = self._blamed(worker, number, simulation) if number == running else ()
             self._close(worker, number, blamed=blamed, reason=reason, tries=tries)
         worker.place.died(is_repeat=is_repeat)
+        worker.place.restarts += 1
         logger.warning("%s (pid %s) died%s: %s; its simulations are done again", worker.name, worker.pid, when, error)
         self._folder.event("worker died", worker=worker.name, pid=worker.pid, error=f"{when}: {error}".strip(": "))
         if worker.place.is_hopeless:

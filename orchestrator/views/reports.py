@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 
 from penstock.messages import Decision
@@ -13,7 +14,7 @@ from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices, Families
 from penstock.orchestrator.views.prometheus.metrics import Metrics
 from penstock.orchestrator.views.terminal.monitor import Screen
-from penstock.status import LearnerStatus, Record, Silence
+from penstock.status import LearnerStatus, Record, Silence, WorkerStatus
 
 
 class Reports:
@@ -52,7 +53,7 @@ class Reports:
         *,
         validation: Ledger,
         training: Ledger,
-        num_workers: int,
+        workers: Sequence[WorkerStatus],
         silent: Sequence[Silence],
     ) -> Record:
         """Record a status, and say what is new.
@@ -61,7 +62,7 @@ class Reports:
             status: the status.
             validation: ledger of the validation simulations, which knows the status.
             training: that of the training simulations.
-            num_workers: workers that are ready.
+            workers: each place of the workers.
             silent: workers that are silent for too long.
 
         Returns:
@@ -71,8 +72,9 @@ class Reports:
             PenstockError: a file can't be written.
         """
         news = status.news
-        record = self.journal.record(status, training, num_workers, silent)
+        record = self.journal.record(status, training, sum(worker.is_ready for worker in workers), silent)
         self._metrics.update(record, news.solves)
+        self._metrics.processes.show(workers, status.ranks, self._disk())
         for decision in self._choices.take(news.decisions):
             self.tell(f"{decision.family}: {decision.reason}")
         failed = self._failures.news(validation=validation.failed, training=training.failed)
@@ -88,6 +90,13 @@ class Reports:
             self.tell(f"warning: {record.warning}")
             self._folder.event("warning", warning=record.warning)
         return record
+
+    def _disk(self) -> tuple[int, int] | None:
+        try:
+            total, _, free = shutil.disk_usage(self._folder.path)
+        except OSError:  # which the next write reports
+            return None
+        return total, free
 
     def tell(self, line: str) -> None:
         """Print a line for the user."""

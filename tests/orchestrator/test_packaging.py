@@ -47,6 +47,8 @@ def test_wheel_holds_the_tree(tmp_path):
     assert {f"penstock/solvers/external/penstock.{kind}" for kind in ("h", "f90")} < names
     assert {"penstock/deploy/kuberay/rayjob.yaml", "penstock/deploy/Containerfile"} < names
     assert {"penstock/deploy/slurm/job.sh", "penstock/deploy/site.yaml"} < names
+    monitoring = {path for folder in ("prometheus", "grafana") for path in (ROOT / "deploy" / folder).rglob("*.*")}
+    assert {f"penstock/{path.relative_to(ROOT)}" for path in monitoring if path.is_file()} < names
 
 
 def test_folders_and_files_stay_small():

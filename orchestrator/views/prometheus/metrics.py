@@ -1,16 +1,17 @@
-"""The run's Prometheus endpoint, on localhost, fed from the learner's status."""
+"""The metrics of a run for Prometheus, fed from its records."""
 
 from __future__ import annotations
 
-import errno
 from collections import defaultdict
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 
-from penstock.errors import PenstockError
 from penstock.messages import Decision, SolveRecord
+from penstock.orchestrator.config.metrics import MetricsSection
+from penstock.orchestrator.views.prometheus.endpoint import serve
 from penstock.orchestrator.views.prometheus.histograms import BulkHistogram
+from penstock.orchestrator.views.prometheus.processes import Processes
 from penstock.status import SIDES, Bottleneck, Record
 
 SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
@@ -21,13 +22,13 @@ class Metrics:
     """All metrics of a run in one registry; docs/metrics.md lists them.
 
     Args:
-        port: the port to serve them on, or "auto" for a free one.
+        section: where to serve them, to whom and how; as by default on localhost, on a free port, to anyone.
 
     Raises:
-        PenstockError: the port is in use, or can't be listened on.
+        PenstockError: they can't be served so.
     """
 
-    def __init__(self, port: int | str):
+    def __init__(self, section: MetricsSection = MetricsSection()):  # noqa: B008 (frozen)
         disable_created_metrics()
         self.registry = registry = CollectorRegistry()
         self._counters = {  # by the field of a Record that each of them shows
@@ -56,13 +57,9 @@ class Metrics:
                 "penstock_buffer_capacity_samples", "Samples that the buffer holds", registry=registry
             ),
             "workers": Gauge("penstock_workers", "Solver workers that are ready", registry=registry),
+            "progress": Gauge("penstock_progress_ratio", "The part of the run that is done", registry=registry),
             "loss": Gauge("penstock_train_loss", "Training loss, mean over the last steps", registry=registry),
         }
-        self._silent = Gauge(
-            "penstock_worker_silent_seconds",
-            "Longest silence of a worker; 0 while none is longer than usual",
-            registry=registry,
-        )
         self._validation_error = Gauge(
             "penstock_validation_error", "Relative L2 error on the validation set", ["stat"], registry=registry
         )
@@ -117,18 +114,10 @@ class Metrics:
             ),
         }
         self._totals = dict.fromkeys(self._counters, 0.0)
-
-        self.port = self._serve(port)
-
-    def _serve(self, port: int | str) -> int:
-        try:
-            server, _ = start_http_server(0 if port == "auto" else port, addr="127.0.0.1", registry=self.registry)
-        except OSError as error:
-            reason = "is in use" if error.errno == errno.EADDRINUSE else f"can't be listened on ({error.strerror})"
-            raise PenstockError(
-                f"metrics.port: {port} {reason} on localhost: give another one, or auto for a free one"
-            ) from error
-        return server.server_port
+        self.processes = Processes()
+        """The series of single workers, of learner ranks and of the disk."""
+        registry.register(self.processes)
+        self.url = serve(registry, section)
 
     def choose(self, decisions: Iterable[Decision]) -> None:
         """Show what strategy auto chose, in place of what was shown before.
@@ -155,7 +144,6 @@ class Metrics:
             total = getattr(record, name)
             counter.inc(max(0.0, total - self._totals[name]))
             self._totals[name] = total
-        self._silent.set(max((silence.seconds for silence in record.silent), default=0.0))
         for name, gauge in self._gauges.items():
             if (value := getattr(record, name)) is not None:
                 gauge.set(value)

@@ -12,7 +12,17 @@ from penstock.orchestrator.actors.learner_process import LearnerDied
 from penstock.orchestrator.actors.learner_ranks import LearnerRanks
 from penstock.orchestrator.run.supervision import Place
 from penstock.orchestrator.run.workers import Taker
-from penstock.status import Account, BufferStatus, Ended, IntakeTimes, LearnerStatus, News, Prepared, TrainingStatus
+from penstock.status import (
+    Account,
+    BufferStatus,
+    Ended,
+    IntakeTimes,
+    LearnerStatus,
+    News,
+    Prepared,
+    RankStatus,
+    TrainingStatus,
+)
 from penstock.transport.endpoint import Endpoint
 
 
@@ -33,6 +43,7 @@ def status(*, trained, delivered, failed=None, is_done=False, notes=()):
         buffer=BufferStatus(samples=trained, capacity=10, bias=None),
         news=News(notes=notes, lease_ends=tuple(LeaseEnd(number) for number in notes)),
         silences={trained: 1.0},
+        ranks=(RankStatus(resident_bytes=trained),),
         is_done=is_done,
     )
 
@@ -106,6 +117,7 @@ def test_a_status_is_that_of_all_ranks_and_no_news_is_lost_while_one_is_slow():
     assert both.account.intake == IntakeTimes(starved=4.0, held=8.0)  # of threads that wait at the same time
     assert both.account.training == Ended([[0, 6]], {}) and both.account.validation == Ended([[0, 4]])
     assert (both.buffer.samples, both.buffer.capacity, both.silences) == (8, 20, {3: 1.0, 5: 1.0})
+    assert sorted(rank.resident_bytes for rank in both.ranks) == [3, 5]
     assert both.news.notes == (1, 2) and not both.is_done
 
 

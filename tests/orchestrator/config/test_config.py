@@ -1,5 +1,7 @@
 """Complaints, overrides, the resolved configuration."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -141,6 +143,18 @@ def test_an_external_program_means_the_same_in_the_runs_folder(write, tmp_path, 
     unended = load_config(write(MINIMAL | {"problem": problem | {"command": "./a 'b", "spec": {"outputs": {"u": {}}}}}))
     with pytest.raises(PenstockError, match=r"problem: command = .* can't be split into words"):
         resolve(unended).problem  # noqa: B018
+
+
+def test_files_of_the_metrics_stay_where_they_are(write, tmp_path, monkeypatch):
+    (tmp_path / "token").write_text("secret")
+    path = write(MINIMAL | {"metrics": {"token_file": "token"}})
+    config = load_config(path, ("metrics.certificate=~/c.pem", "metrics.key=/k.pem"))
+    monkeypatch.chdir(tmp_path)
+    assert config.metrics.token_file == str(path.parent / "token")
+    assert config.metrics.certificate == str(Path.home() / "c.pem") and config.metrics.key == "/k.pem"
+    folder = RunFolder.create(config)
+    assert folder.config().metrics == config.metrics
+    assert not [file for file in folder.path.rglob("*") if file.is_file() and "secret" in file.read_text()]
 
 
 def test_no_run_folder(tmp_path, monkeypatch):

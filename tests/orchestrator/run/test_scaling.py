@@ -19,7 +19,7 @@ from penstock.orchestrator.run.supervision import MemoryKills
 from penstock.orchestrator.run.workers import Taker, WorkerPool
 from penstock.orchestrator.store.requests import ask_for_workers, asked_for_workers
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.status import Ready, Record
+from penstock.status import Ended, Ready, Record, Silence
 
 
 def config(workers=2, ranks=1, **changes) -> Config:
@@ -149,6 +149,30 @@ def test_it_is_called_back_where_the_number_grows_again(made):
     made.submitted = before
     made.end_leases("solver-1")
     assert "solver-1" in made.lease() and not made.buried
+
+
+def test_what_a_place_counts_outlives_its_workers(made):
+    first, second = made.pool.statuses()
+    assert not first.is_ready and first.simulations == first.restarts == 0 and first.resident_bytes is None
+    made.get_ready()
+    made.lease()
+    (lease, _), *_ = [each for each in made.submitted if each[1] == "solver-1"]
+    made.ledger.settle(Ended([[lease.simulations[0], lease.simulations[-1] + 1]]), None)
+    made.pool.close_leases([LeaseEnd(lease.number)])
+    _, second = made.pool.statuses()
+    assert second.is_ready and second.simulations == len(lease.simulations) and second.resident_bytes > 0
+    lease, _ = next(each for each in made.submitted if each[1] == "solver-1" and each[0] is not lease)
+    made.pool.close_leases([LeaseEnd(lease.number, error="killed")])
+    first, second = made.pool.statuses()
+    assert not second.is_ready and second.restarts == 1 and second.simulations == 4
+    assert first.is_ready and first.restarts == first.simulations == 0
+    made.get_ready()
+    made.get_ready()
+    made.pool.silent.append(Silence("solver-2", 41.0))
+    _, second = made.pool.statuses()
+    assert second.is_ready and second.restarts == 1 and second.silent_seconds == 41.0
+    made.pool.resize(1)
+    assert [status.place for status in made.pool.statuses()] == [0]
 
 
 def test_those_that_wait_for_a_place_go_first(made):

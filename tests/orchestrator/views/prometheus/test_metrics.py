@@ -1,19 +1,17 @@
 """Names and values of the endpoint."""
 
-import socket
 import urllib.request
 from dataclasses import replace
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock.errors import PenstockError
 from penstock.messages import Decision, SolveRecord
 from penstock.orchestrator.views.prometheus.metrics import Metrics
 from penstock.status import SIDES, Bottleneck, Record
 
 RECORD = Record.from_json(
     {
+        "progress": 0.5,
         "unique": 10,
         "trained": 40,
         "dropped": 3,
@@ -23,7 +21,6 @@ RECORD = Record.from_json(
         "failed": 1,
         "retried": 2,
         "workers": 4,
-        "silent": [{"worker": "solver-1", "seconds": 12.0, "simulation": 3}, {"worker": "solver-2", "seconds": 41.0}],
         "buffer_samples": 5,
         "buffer_capacity": 8,
         "loss": 0.25,
@@ -37,8 +34,8 @@ RECORD = Record.from_json(
 )
 
 
-def scrape(port: int) -> dict[str, float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+def scrape(url: str) -> dict[str, float]:
+    with urllib.request.urlopen(url) as answer:
         families = text_string_to_metric_families(answer.read().decode())
     return {
         sample.name + str(sorted(sample.labels.items())): sample.value
@@ -48,10 +45,10 @@ def scrape(port: int) -> dict[str, float]:
 
 
 def test_the_endpoint_tells_a_record_and_its_solves():
-    metrics = Metrics("auto")
+    metrics = Metrics()
     metrics.update(RECORD, [SolveRecord(strategy="direct", seconds=0.003, iterations=0, relative_residual=1e-15)])
     metrics.update(replace(RECORD, unique=12), [])
-    values = scrape(metrics.port)
+    values = scrape(metrics.url)
     assert values["penstock_samples_unique_total[]"] == 12
     assert values["penstock_samples_trained_total[]"] == 40
     assert values["penstock_samples_dropped_total[]"] == 3
@@ -61,20 +58,20 @@ def test_the_endpoint_tells_a_record_and_its_solves():
     assert values["penstock_rollout_error[]"] == 0.5 and values["penstock_rollout_correlation_time[]"] == 1.5
     assert values["penstock_solve_seconds_count[('strategy', 'direct')]"] == 1
     assert values["penstock_buffer_capacity_samples[]"] == 8
-    assert values["penstock_workers[]"] == 4 and values["penstock_worker_silent_seconds[]"] == 41
+    assert values["penstock_workers[]"] == 4 and values["penstock_progress_ratio[]"] == 0.5
 
 
 def test_the_endpoint_tells_the_bias_of_the_stream():
-    metrics = Metrics("auto")
+    metrics = Metrics()
     empty = {"parameters": {}, "steps": None, "age_p95": None}
     for bias in (None, empty):  # before the first sample
         metrics.update(replace(RECORD, bias=bias), [])
-        assert not any("parameter" in name for name in scrape(metrics.port))
+        assert not any("parameter" in name for name in scrape(metrics.url))
     drawn, swept = {"mean": 0.49, "spread": 0.28, "ks": 0.03}, {"mean": 0.2, "spread": 0.1, "ks": 0.6}
     steps = {"mean": 4.5, "spread": 2.9}
     bias = {"parameters": {"wavenumber": drawn, "source": swept}, "steps": steps, "age_p95": 730.0}
     metrics.update(replace(RECORD, bias=bias), [])
-    values = scrape(metrics.port)
+    values = scrape(metrics.url)
     for name, stats in bias["parameters"].items():
         shown = {stat: values[f"penstock_buffer_parameter_{stat}[('parameter', '{name}')]"] for stat in stats}
         assert shown == stats
@@ -82,13 +79,13 @@ def test_the_endpoint_tells_the_bias_of_the_stream():
 
 
 def test_the_endpoint_tells_which_side_limits():
-    metrics = Metrics("auto")
+    metrics = Metrics()
     metrics.update(RECORD, [])
-    assert not any("bottleneck" in name or "capacity_samples_per" in name for name in scrape(metrics.port))
+    assert not any("bottleneck" in name or "capacity_samples_per" in name for name in scrape(metrics.url))
     found = Bottleneck(side="solvers", certainty=0.97, sentence="", learner_per_s=160.0, solvers_per_s=40.0)
     metrics.update(replace(RECORD, bottleneck=replace(found, side="learner")), [])
     metrics.update(replace(RECORD, bottleneck=found), [])
-    values = scrape(metrics.port)
+    values = scrape(metrics.url)
     certainties = {side: values[f"penstock_bottleneck_certainty[('side', '{side}')]"] for side in SIDES}
     assert certainties == dict.fromkeys(SIDES, 0.0) | {"solvers": 0.97}
     prefix = "penstock_capacity_samples_per_second[('side', "
@@ -99,30 +96,12 @@ def test_the_endpoint_tells_which_side_limits():
 
 
 def test_the_endpoint_tells_what_auto_chose():
-    metrics = Metrics("auto")
+    metrics = Metrics()
     tried = {"direct": 0.004, "cg + multigrid": 0.002, "gcrodr": None}
     metrics.choose([Decision(family="darcy", strategy="direct", seconds=tried, reason="")])
     metrics.choose([Decision(family="darcy", number=1, strategy="cg + multigrid", seconds=tried, reason="")])
-    values = scrape(metrics.port)
+    values = scrape(metrics.url)
     prefix = "penstock_strategy_chosen[('family', 'darcy'), ('strategy', "
     chosen = {label: values[f"{prefix}'{label}')]"] for label in tried}
     assert chosen == {"direct": 0, "cg + multigrid": 1, "gcrodr": 0}
     assert values["penstock_strategy_trial_seconds[('family', 'darcy'), ('strategy', 'direct')]"] == 0.004
-
-
-def test_a_port_in_use_is_one_line():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(PenstockError, match=f"metrics.port: {port} is in use"):
-            Metrics(port)
-
-
-def test_a_port_that_this_user_may_not_take_is_named(monkeypatch):
-    def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("penstock.orchestrator.views.prometheus.metrics.start_http_server", refuse)
-    with pytest.raises(
-        PenstockError, match=r"metrics\.port: 80 can't be listened on \(Permission denied\) on localhost"
-    ):
-        Metrics(80)
