@@ -267,6 +267,10 @@ class MetricsSection(Section):
     """
 
 
+Monitor = Literal["tensorboard", "wandb", "mlflow"]
+"""Name of a program that shows runs, a key of `views.sinks.SINKS`."""
+
+
 class Config(Section):
     """Everything that a run is, so that its `config.yaml` alone repeats it."""
 
@@ -295,6 +299,8 @@ class Config(Section):
     validation: ValidationSection = ValidationSection()
     checkpoint: CheckpointSection = CheckpointSection()
     metrics: MetricsSection = MetricsSection()
+    monitor: tuple[Monitor, ...] = ()
+    """Programs that show the run besides penstock: [what they get](../metrics.md#tensorboard-wandb-and-mlflow)."""
     cluster: ClusterSection = ClusterSection()
     launch: LaunchSection = LaunchSection()
 
