@@ -299,7 +299,7 @@ class Config(Section):
     validation: ValidationSection = ValidationSection()
     checkpoint: CheckpointSection = CheckpointSection()
     metrics: MetricsSection = MetricsSection()
-    monitor: tuple[Monitor, ...] = ()
+    monitor: list[Monitor] = Field([])
     """Programs that show the run besides penstock: [what they get](../metrics.md#tensorboard-wandb-and-mlflow)."""
     cluster: ClusterSection = ClusterSection()
     launch: LaunchSection = LaunchSection()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from io import BytesIO
 from typing import Any
@@ -31,6 +32,8 @@ class MlflowSink(Sink):
         from mlflow.entities import Param
         from mlflow.tracking import MlflowClient
 
+        for chatty in ("mlflow", "alembic"):  # on the terminal, which is the run's
+            logging.getLogger(chatty).setLevel(logging.WARNING)
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         self._client = MlflowClient(tracking_uri=uri or f"sqlite:///{self.folder / 'mlflow.db'}")
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "penstock")
