@@ -169,7 +169,7 @@ class BufferStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class WorstCase:
-    """The row of a validation set with the largest error, and what was predicted of it.
+    """The row of a validation set with the largest error, as it was predicted.
 
     Arrays are those of the batches' layout, by block: [1, C, *], and what the row brings along of its geometries.
     """

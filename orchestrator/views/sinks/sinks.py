@@ -1,4 +1,4 @@
-"""The programs that show a run besides penstock, as `monitor` in its configuration names them."""
+"""The programs that show a run besides penstock, as its `monitor` names them."""
 
 from __future__ import annotations
 
