@@ -1,1 +1,1 @@
-"""Programs that show a run besides penstock: TensorBoard, Weights & Biases, MLflow."""
+"""Programs that show a run besides penstock: TensorBoard, wandb, MLflow."""

@@ -1,4 +1,4 @@
-"""The numbers of a record by the names that programs like TensorBoard group them by."""
+"""The numbers of a record by names, as programs like TensorBoard group them."""
 
 from __future__ import annotations
 

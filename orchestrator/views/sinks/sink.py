@@ -23,7 +23,7 @@ _DRAWING = threading.Lock()  # matplotlib's pyplot is for one thread at a time
 
 
 class Picture:
-    """The worst case of a validation beside what was predicted, drawn when it is first asked for.
+    """The worst case of a validation beside its prediction, drawn when asked for.
 
     Args:
         worst: the worst case.

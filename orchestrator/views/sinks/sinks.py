@@ -23,7 +23,7 @@ from penstock.status import Record, WorstCase
 SINKS: dict[str, type[Sink]] = {"tensorboard": TensorBoardSink, "wandb": WandbSink, "mlflow": MlflowSink}
 ELSEWHERE = {"cluster", "launch", "metrics", "monitor"}  # sections that say where a run is, not what it is
 # Points lie as far apart as a part of the time that was trained, so their number grows by its logarithm: after a day
-# there are about 5,500, and 200 pictures of 100 kB.
+# there are about 5,500, and some 200 pictures of 50 to 150 kB.
 POINTS, PICTURES = 1000, 25
 END_WITHIN_S = 10.0
 
