@@ -139,7 +139,8 @@ def _kind(kind: Any, metadata: list[Any] = []) -> str:  # noqa: B006  never chan
     if isinstance(kind, type) and get_origin(kind) is None:
         return KINDS.get(kind, "mapping") + _bounds(kind, metadata)
     if (name := getattr(get_origin(kind), "__name__", "")) in ("Sequence", "tuple", "list"):
-        return f"list of {_kind(get_args(kind)[0])}s"
+        member = get_args(kind)[0]
+        return f"list of {_kind(member)}{'s' if get_origin(member) is not Literal else ''}"
     if name in ("Mapping", "dict"):
         return "mapping"
     return _alternatives([_kind(member, metadata if member in (int, float) else []) for member in get_args(kind)])

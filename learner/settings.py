@@ -88,6 +88,8 @@ class Settings:
     """Rows of a slice of the validation, which delays the next step."""
     validation_every_s: float = 30.0
     """Seconds between validations."""
+    keeps_worst: bool = False
+    """Whether a status brings the worst case of each validation, for a picture of it."""
     checkpoint_every_s: float = 120.0
     """Seconds between checkpoints."""
     checkpoints_kept: int = 2

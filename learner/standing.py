@@ -85,6 +85,7 @@ class Standing:
                     *(self._notes.get_nowait() for _ in range(self._notes.qsize())),
                     *(trainer.remarks.pop(0) for _ in range(len(trainer.remarks))),
                 ),
+                worst_cases=trainer.course.take_worst(),
             ),
             cause=self.cause,
         )

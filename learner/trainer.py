@@ -63,7 +63,7 @@ class Trainer:
         self.feed = feed
         self.ingest = ingest
         self.settings = settings
-        self.course = course or ValidationCourse()
+        self.course = course or ValidationCourse(keeps_worst=settings.keeps_worst)
         self.saver = saver
         self._step = step
 

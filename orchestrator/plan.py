@@ -117,6 +117,7 @@ class Plan(Solving):
             # No more at once than a forward pass of training takes.
             validation_batch_size=min(BATCH_SIZE, training.micro_batch_size or training.batch_size),
             validation_every_s=validation.every_s,
+            keeps_worst=bool(self.config.monitor) and any(spec.on is not None for spec in self.problem.outputs),
             checkpoint_every_s=checkpoint.every_s,
             checkpoints_kept=checkpoint.keep,
             saves_buffer=checkpoint.buffer,

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
+import numpy as np
+
 from penstock.messages import Decision, LeaseEnd, SolveRecord
 from penstock.transport.endpoint import Endpoint
 
@@ -166,6 +168,24 @@ class BufferStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorstCase:
+    """The row of a validation set with the largest error, as it was predicted.
+
+    Arrays are those of the batches' layout, by block: [1, C, *], and what the row brings along of its geometries.
+    """
+
+    step: int
+    """Optimizer steps that the weights had had."""
+    row: int
+    """Its number in the validation set, which is that of a sample in validation.zarr where rows are samples."""
+    arrays: Mapping[str, np.ndarray]
+    predictions: Mapping[str, np.ndarray]
+    """Predicted outputs in physical units, by block."""
+    errors: Mapping[str, float]
+    """Relative L2 error by output."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class News:
     """What is reported once."""
 
@@ -174,6 +194,8 @@ class News:
     lease_ends: tuple[LeaseEnd, ...] = ()
     notes: tuple[str, ...] = ()
     """Lines for people."""
+    worst_cases: tuple[WorstCase, ...] = ()
+    """Those of the validations since, where a view wants them."""
 
     def __add__(self, later: News) -> News:
         return News(**{each.name: getattr(self, each.name) + getattr(later, each.name) for each in fields(self)})

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import deque
+from contextlib import suppress
 from typing import Any
 
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.validation import Validation
+from penstock.status import WorstCase
 
 
 class Diverged(Exception):
@@ -20,9 +23,10 @@ class ValidationCourse:
 
     Args:
         validation: the set, if it is known.
+        keeps_worst: whether to keep the row with the largest error of each validation for `take_worst`.
     """
 
-    def __init__(self, validation: Validation | None = None):
+    def __init__(self, validation: Validation | None = None, *, keeps_worst: bool = False):
         self.validation = validation
         """The set; None while it is not known, or if there is none."""
         self.errors: dict | None = None
@@ -30,6 +34,8 @@ class ValidationCourse:
         self.step = 0
         """Training step of the weights whose errors are in `errors`."""
         self._running_step = 0
+        self._keeps_worst = keeps_worst
+        self._worst: deque[WorstCase] = deque(maxlen=1)
 
     @property
     def is_running(self) -> bool:
@@ -59,6 +65,14 @@ class ValidationCourse:
         if not math.isfinite(errors.relative_l2.max):
             raise Diverged(f"the validation error is not finite at step {self._running_step}")
         self.errors, self.step = errors.as_dict(), self._running_step
+        if self._keeps_worst and (worst := self.validation.worst_case(self.step)) is not None:
+            self._worst.append(worst)
+
+    def take_worst(self) -> tuple[WorstCase, ...]:
+        """The worst case of the last validation, once; empty if there is no new one."""
+        with suppress(IndexError):
+            return (self._worst.popleft(),)
+        return ()
 
     def errors_at(self, step: int) -> dict | None:
         """Return the errors of the weights of a step.

@@ -25,8 +25,10 @@ from penstock.learner.losses.norms import has_gradients, norm_of
 from penstock.learner.normalization import RunningMoments, along, inverse, is_constant
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.rollouts import RolloutErrors, Rollouts
+from penstock.status import WorstCase
 
 BATCH_SIZE = 16  # rows of a slice, which delays the next step
+MOST_WORST_BYTES = 8 << 20  # of a row that is reported, which travels to the driver
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +246,30 @@ class Validation:
         """
         errors = self._errors.cpu().double().numpy()
         return errors[:, 0], {name: errors[:, 1 + number] for number, name in enumerate(self._columns.quantities)}
+
+    def worst_case(self, step: int) -> WorstCase | None:
+        """The row with the largest error of the surrogate that was evaluated last.
+
+        Args:
+            step: number of training steps that the surrogate has had.
+
+        Returns:
+            The row, predicted again alone; None if its arrays are larger than MOST_WORST_BYTES.
+        """
+        of_rows, of_outputs = self.sample_errors()
+        row = int(of_rows.argmax())
+        arrays = {name: array[row : row + 1] for name, array in self.arrays.items()}
+        if sum(array.nbytes for array in arrays.values()) > MOST_WORST_BYTES:
+            return None
+        with torch.no_grad():
+            predicted = self._snapshot.predict(self._batch(slice(row, row + 1)))
+        return WorstCase(
+            step=step,
+            row=row,
+            arrays={name: array.copy() for name, array in arrays.items()},  # not a view, which keeps the whole set
+            predictions={name: values.cpu().numpy() for name, values in predicted.items()},
+            errors={name: float(errors[row]) for name, errors in of_outputs.items()},
+        )
 
     def _on_device(self, values: np.ndarray) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self.device)

@@ -258,6 +258,10 @@ class CheckpointSection(Section):
     """Save the buffer too. Without it a resumed run solves again what was in the buffer."""
 
 
+Monitor = Literal["tensorboard", "wandb", "mlflow"]
+"""Name of a program that shows runs, a key of `views.sinks.SINKS`."""
+
+
 class Config(Section):
     """Everything that a run is, so that its `config.yaml` alone repeats it."""
 
@@ -286,6 +290,8 @@ class Config(Section):
     validation: ValidationSection = ValidationSection()
     checkpoint: CheckpointSection = CheckpointSection()
     metrics: MetricsSection = MetricsSection()
+    monitor: list[Monitor] = Field([])
+    """Programs that show the run besides penstock: [what they get](../metrics.md#tensorboard-wandb-and-mlflow)."""
     cluster: ClusterSection = ClusterSection()
     launch: LaunchSection = LaunchSection()
 

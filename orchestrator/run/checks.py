@@ -7,6 +7,7 @@ from penstock.orchestrator.resources.bounds import require_memory, require_room
 from penstock.orchestrator.resources.cores import split_here
 from penstock.orchestrator.resources.memory import least_memory
 from penstock.orchestrator.resources.placement import device_of, require_placement
+from penstock.orchestrator.views.sinks.sinks import require_packages
 
 
 def require_startable(plan: Plan) -> None:
@@ -22,6 +23,7 @@ def require_startable(plan: Plan) -> None:
     plan.require_ready()
     plan.strategy()
     plan.policy()
+    require_packages(config.monitor)
     if config.cluster.address is None:  # a cluster's nodes are known, and what they have, once it is joined
         split = split_here(config)
         require_room(plan, split.most)

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import platform
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from importlib.metadata import version
 
-from penstock import __version__
 from penstock.errors import DiskFault, PenstockError, describe
 from penstock.files.patience import Patience
 from penstock.learner.checkpoints import checkpoint, staging
-from penstock.machine import identity_of
 from penstock.orchestrator.actors.learner_placing import place_learner
 from penstock.orchestrator.actors.learner_process import LearnerDied, LearnerProcess
 from penstock.orchestrator.actors.learner_ranks import LearnerRanks
@@ -52,6 +46,7 @@ from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices
 from penstock.orchestrator.views.prometheus.metrics import Metrics
 from penstock.orchestrator.views.reports import Reports
+from penstock.orchestrator.views.sinks.sinks import Sinks
 from penstock.orchestrator.views.terminal.monitor import Screen, View, summary_lines
 from penstock.status import LearnerStatus, Prepared, Record
 
@@ -144,20 +139,15 @@ class _Driver:
         self.memory_kills = MemoryKills()
         self.restarts = Restarts()
         self.metrics = metrics
+        self.sinks = Sinks(plan.config, folder, plan.batch_layout, self._tell)
 
     def run(self) -> None:
         """See the run to its end, and record how it ended."""
-        self.folder.update_run(
-            state="running",
-            host=socket.gethostname(),
-            driver_pid=os.getpid(),
-            driver_identity=identity_of(os.getpid()),
-            metrics=self.metrics.url,
-            penstock=__version__,
-            versions={"python": platform.python_version()} | {n: version(n) for n in ("ray", "torch", "numpy")},
-            cause=None,
-        )
-        self.folder.event("started", pid=os.getpid(), host=socket.gethostname(), penstock=__version__)
+        with self.sinks:  # closed last: what asked for the end may not wait for them
+            self._see_to_end()
+
+    def _see_to_end(self) -> None:
+        self.folder.begin(self.metrics.url)
         self.folder.keep_room()
         try:
             with on_ray(self.config, self.folder, self.requests, tell=self._tell) as self.session:
@@ -237,7 +227,9 @@ class _Driver:
         )
         self.scaling = Scaling(self.plan, self.folder, self.workers, self.split, self._tell)
         aims = Aims.of(self.config)
-        self.reports = Reports(self.folder, self.console, self.metrics, self.plan.strategy().name, aims)
+        self.reports = Reports(
+            *(self.folder, self.console, self.metrics, self.sinks), strategy=self.plan.strategy().name, aims=aims
+        )
         is_first = True
         while True:
             try:

@@ -29,6 +29,7 @@ KEYS = {
     "reason": "why, in a line",
     "seconds": "for how long the worker has been silent",
     "simulation": "id of the simulation; null if it is not known",
+    "sink": "its name in `monitor`",
     "step": "optimizer steps of the learner at its beginning",
     "strategy": "name of the strategy",
     "warning": "what is wrong although training goes on, and what to do",
@@ -75,6 +76,9 @@ EVENTS = {
     ),
     "note": Event("The learner has something to say, once.", ("note",)),
     "warning": Event("Training goes on, but something is wrong with it, such as its loss.", ("warning",)),
+    "sink failed": Event(
+        "A program of `monitor` failed or did not answer; the run goes on, and it gets no more.", ("sink", "reason")
+    ),
     "terminal closed": Event("The terminal of the run was closed; the run goes on."),
     "ray died": Event("A process of Ray on the driver's machine died, and the run with it.", ("fault",)),
     "ended": Event("The run has ended as it should, or was asked to end.", ("cause",)),

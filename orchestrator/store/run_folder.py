@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
 
+from penstock import __version__
 from penstock.errors import PenstockError
 from penstock.files.patience import Patience
 from penstock.machine import identity_of
@@ -244,6 +248,24 @@ class RunFolder:
             return driver if is_same and driver.status() != psutil.STATUS_ZOMBIE else None
         except (KeyError, psutil.NoSuchProcess):
             return None
+
+    def begin(self, metrics: str) -> None:
+        """Record that this process drives the run from now on.
+
+        Args:
+            metrics: address of the run's metrics.
+        """
+        self.update_run(
+            state="running",
+            host=socket.gethostname(),
+            driver_pid=os.getpid(),
+            driver_identity=identity_of(os.getpid()),
+            metrics=metrics,
+            penstock=__version__,
+            versions={"python": platform.python_version()} | {n: version(n) for n in ("ray", "torch", "numpy")},
+            cause=None,
+        )
+        self.event("started", pid=os.getpid(), host=socket.gethostname(), penstock=__version__)
 
     def update_run(self, **changes: Any) -> None:
         """Change entries of run.json."""

@@ -13,6 +13,7 @@ from penstock.orchestrator.store.journal import Journal
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices, Families
 from penstock.orchestrator.views.prometheus.metrics import Metrics
+from penstock.orchestrator.views.sinks.sinks import Sinks
 from penstock.orchestrator.views.terminal.monitor import Screen
 from penstock.status import LearnerStatus, Record, Silence, WorkerStatus
 
@@ -26,14 +27,18 @@ class Reports:
         folder: the run folder.
         console: where lines are printed.
         metrics: the run's metrics.
+        sinks: the programs that show it besides.
         strategy: name of the strategy that the configuration gives.
         aims: what the configuration says of reuse.
     """
 
-    def __init__(self, folder: RunFolder, console: Screen, metrics: Metrics, strategy: str, aims: Aims):
+    def __init__(
+        self, folder: RunFolder, console: Screen, metrics: Metrics, sinks: Sinks, *, strategy: str, aims: Aims
+    ):
         self._folder = folder
         self._console = console
         self._metrics = metrics
+        self._sinks = sinks
         self._choices = Choices(folder)
         self._families = Families(folder.event)
         self._failures = Failures(folder.event, "ledger.json has the reasons of all that fail")
@@ -75,6 +80,7 @@ class Reports:
         record = self.journal.record(status, training, sum(worker.is_ready for worker in workers), silent)
         self._metrics.update(record, news.solves)
         self._metrics.processes.show(workers, status.ranks, self._disk())
+        self._sinks.take(record, news.worst_cases)
         for decision in self._choices.take(news.decisions):
             self.tell(f"{decision.family}: {decision.reason}")
         failed = self._failures.news(validation=validation.failed, training=training.failed)

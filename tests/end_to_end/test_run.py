@@ -17,6 +17,7 @@ import psutil
 import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from penstock.arrays import zarr_store
 from penstock.learner.checkpoints import checkpoint
@@ -120,7 +121,7 @@ def documented():
 @pytest.fixture(scope="module")
 def watched(shared_cli):
     """The finished run, the watch that was kept on it, and the command's result."""
-    process = shared_cli.start("train", "tiny.yaml", "validation.every_s=0.2")
+    process = shared_cli.start("train", "tiny.yaml", "validation.every_s=0.2", "monitor=[tensorboard]")
     watch = Watch(shared_cli, process)
     watch.start()
     result = shared_cli.finish(process)
@@ -170,6 +171,19 @@ def test_metrics_hold_the_names_and_counters_rise(watched):
         assert values == sorted(values) and values[-1] > values[0]
     outcomes = {key[1][1] for key in watch.scrapes[-1] if key[0] == "penstock_simulations_total"}
     assert outcomes == {"delivered", "failed", "retried"}
+
+
+def test_tensorboard_has_the_records(watched):
+    cli, _, result = watched
+    assert "gets no more" not in result.stdout
+    reader = EventAccumulator(str(cli.latest / "tensorboard"), {"scalars": 0, "images": 0}).Reload()
+    for name, key in (("training/loss", "loss"), ("stream/samples", "unique"), ("buffer/samples", "buffer_samples")):
+        values = {event.step: event.value for event in reader.Scalars(name)}
+        last_at = {record["step"]: record[key] for record in cli.records() if record[key] is not None}
+        assert values == pytest.approx({step: last_at[step] for step in values}, rel=1e-6) and max(values) == 150
+    errors, summary = reader.Scalars("errors/relative_l2/mean"), cli.read("summary.json")
+    assert errors[-1].value == pytest.approx(summary["validation"]["relative_l2"]["mean"], rel=1e-6)
+    assert reader.Images("worst case")[-1].step == 150
 
 
 def test_penstock_listens_on_localhost_alone(watched):

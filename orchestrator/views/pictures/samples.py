@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class Panel:
 
 
 def draw_comparison(
-    path: Path,
+    path: Path | BinaryIO,
     arrays: Mapping[str, np.ndarray],
     predictions: Mapping[str, np.ndarray],
     errors: Mapping[str, np.ndarray],
@@ -58,7 +58,7 @@ def draw_comparison(
     Domains keep their proportions up to 10 : 1.
 
     Args:
-        path: the file.
+        path: the file, or an open one.
         arrays: arrays by quantity, [N, *] or [N, components, *] for fields, [N] for scalars, and what samples bring
             along of their geometries.
         predictions: predictions by output, as `arrays`.
@@ -111,7 +111,7 @@ def draw_samples(path: Path, arrays: Mapping[str, np.ndarray], rows: Sequence[in
 
 
 def _draw(
-    path: Path,
+    path: Path | BinaryIO,
     arrays: Mapping[str, np.ndarray],
     rows: Sequence[int],
     panels: Callable[[int], list[Panel]],

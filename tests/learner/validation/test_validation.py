@@ -12,6 +12,8 @@ from penstock.layout import FieldSpec, Layout
 from penstock.learner.models.grids.fourier.fno import FNO
 from penstock.learner.normalization import Normalization
 from penstock.learner.surrogate import Surrogate
+from penstock.learner.validation import validation
+from penstock.learner.validation.course import ValidationCourse
 from penstock.learner.validation.validation import Validation
 from tests.support.statistics import statistics
 
@@ -65,6 +67,34 @@ def test_relative_l2_errors_are_those_of_numpy_in_stds_and_by_field(batch_size):
         of_field = slice(channel, channel + 1)
         physical = (error * stds)[:, of_field], arrays["targets"][:, of_field]
         assert errors["fields"][name]["relative_l2"] == statistics(relative_l2(*physical))
+
+
+def test_the_worst_case_is_numpys_and_is_given_once(monkeypatch):
+    arrays = held_out()
+    stds = np.array([1, 1000])[:, None, None]
+    target = arrays["targets"] / stds
+    errors = relative_l2(2 * arrays["fields"] - target, target)
+    row = int(errors.argmax())
+    course = ValidationCourse(Validation(arrays, LAYOUT, batch_size=8), keeps_worst=True)
+    course.begin(surrogate_of(arrays), step=7)
+    while course.is_running:
+        assert course.take_worst() == ()
+        course.advance()
+    (worst,) = course.take_worst()
+    assert (worst.step, worst.row) == (7, row) and course.take_worst() == ()
+    for name, values in worst.arrays.items():
+        np.testing.assert_array_equal(values, arrays[name][row : row + 1])
+        assert not np.shares_memory(values, arrays[name])
+    np.testing.assert_allclose(worst.predictions["targets"], 2 * stds * arrays["fields"][row : row + 1], rtol=1e-6)
+    for channel, name in enumerate(("u", "v")):
+        of_field = slice(channel, channel + 1)
+        expected = relative_l2((2 * arrays["fields"] - target)[:, of_field], target[:, of_field])[row]
+        assert worst.errors[name] == pytest.approx(expected, rel=1e-5)
+    monkeypatch.setattr(validation, "MOST_WORST_BYTES", 100)
+    course.begin(surrogate_of(arrays), step=8)
+    while course.is_running:
+        course.advance()
+    assert course.step == 8 and course.take_worst() == ()
 
 
 def test_vrmse_is_numpys_and_counts_every_output_alike():

@@ -29,7 +29,7 @@ def made(monkeypatch):
     """A driver whose parts are made, and whose learners do what `lives` says: what `prepared` and `_live` give."""
     run = driver._Driver.__new__(driver._Driver)
     said, events, lives = [], [], []
-    run.requests, run.restarts, run.metrics, run.console = Requests(), Restarts(), None, None
+    run.requests, run.restarts, run.metrics, run.console, run.sinks = Requests(), Restarts(), None, None, None
     run.session = SimpleNamespace(folder="here", watch=SimpleNamespace(check=lambda: None))
     run.split = SimpleNamespace(workers=1, most=1)
     run.memory_kills = run.config = None
