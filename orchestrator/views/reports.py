@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from penstock.messages import Decision
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.orchestrator.resources.advice import Aims
+from penstock.orchestrator.resources.forecast import Forecast
 from penstock.orchestrator.store.failures import Failures
 from penstock.orchestrator.store.journal import Journal
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices, Families
 from penstock.orchestrator.views.prometheus.metrics import Metrics
-from penstock.orchestrator.views.terminal.monitor import Screen
+from penstock.orchestrator.views.terminal.screen import Screen
 from penstock.status import LearnerStatus, Record, Silence
 
 
@@ -27,12 +29,16 @@ class Reports:
         metrics: the run's metrics.
         strategy: name of the strategy that the configuration gives.
         aims: what the configuration says of reuse.
+        forecast: predicts the run's end.
     """
 
-    def __init__(self, folder: RunFolder, console: Screen, metrics: Metrics, strategy: str, aims: Aims):
+    def __init__(
+        self, folder: RunFolder, console: Screen, metrics: Metrics, strategy: str, aims: Aims, forecast: Forecast
+    ):
         self._folder = folder
         self._console = console
         self._metrics = metrics
+        self._forecast = forecast
         self._choices = Choices(folder)
         self._families = Families(folder.event)
         self._failures = Failures(folder.event, "ledger.json has the reasons of all that fail")
@@ -71,7 +77,8 @@ class Reports:
             PenstockError: a file can't be written.
         """
         news = status.news
-        record = self.journal.record(status, training, num_workers, silent)
+        ahead = self._forecast.look(status, time.monotonic())
+        record = self.journal.record(status, training, num_workers, silent, ahead)
         self._metrics.update(record, news.solves)
         for decision in self._choices.take(news.decisions):
             self.tell(f"{decision.family}: {decision.reason}")
@@ -91,4 +98,4 @@ class Reports:
 
     def tell(self, line: str) -> None:
         """Print a line for the user."""
-        self._console.print(line, soft_wrap=True)
+        self._console.tell(line)

@@ -1,0 +1,68 @@
+"""How far a command has come, and the time that is left, in words and as a bar."""
+
+from __future__ import annotations
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from penstock.orchestrator.views.numbers import digits
+from penstock.status import Ahead
+
+BAR_WIDTHS = 10, 40
+COUNTED = {
+    "validation set": "simulations of the validation set",
+    "watermark": "samples up to the watermark",
+    "walltime": "minutes of cluster.walltime",
+}
+"""What is counted, where a limit of `training.stop_after` is not named after it."""
+
+
+def duration(seconds: float) -> str:
+    """A time as minutes and seconds, with hours from the first one on."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def time_left(seconds: float | None, prefix: str = "") -> str:
+    """The time left in words; "-" where it is not known."""
+    return "time left -" if seconds is None else f"{prefix}{duration(seconds)} left"
+
+
+def words(ahead: Ahead) -> str:
+    """How far a run has come, and the time left, which is "-" where it is not known."""
+    what = COUNTED.get(ahead.until, ahead.until)
+    left = time_left(ahead.seconds, "at most " if ahead.at_most else "")
+    return f"{int(100 * _share(ahead.done, ahead.total))} % of {digits(ahead.total)} {what}, {left}"
+
+
+class Bar:
+    """A bar with words beside it, or below where the terminal is narrow.
+
+    Args:
+        done: what is done.
+        total: what there is to do.
+        text: the words.
+    """
+
+    def __init__(self, done: float, total: float, text: str):
+        self._share = _share(done, total)
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        least, most = BAR_WIDTHS
+        width, text = options.max_width - cell_len(self._text) - 1, Text(self._text)
+        if width < least:
+            yield ProgressBar(total=1.0, completed=self._share, width=min(most, options.max_width))
+            yield text
+            return
+        grid = Table.grid(padding=(0, 1))
+        grid.add_row(ProgressBar(total=1.0, completed=self._share, width=min(most, width)), text)
+        yield grid
+
+
+def _share(done: float, total: float) -> float:
+    return min(1.0, done / total) if total else 1.0
