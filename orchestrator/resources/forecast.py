@@ -50,7 +50,7 @@ class Pace:
 
     @property
     def per_s(self) -> float | None:
-        """Counts per second; None while the count has risen too seldom, or for too short a time."""
+        """Counts per second; None where the count has risen too seldom or just now."""
         if not self._times or (whole := self._times[-1] - self._times[0]) < MIN_SPAN_S:
             return None
         now, span = self._times[-1], max(PACE_OVER_S, PACE_OVER_SHARE * whole)

@@ -133,7 +133,7 @@ class Tally:
         }
 
     def _times_of(self, total: float) -> tuple[dict[str, float], dict[str, float]]:
-        """What the time of the workers went to, `total` seconds of each, and that of this process meanwhile."""
+        """What the workers' time went to, `total` seconds of each, and ours meanwhile."""
         worked = {name: self._seconds[name] for name in ACTIVITIES}
         writes = {} if self._writer is None else {"write": self._seconds["write"]}
         if self._num_workers is None:
