@@ -49,9 +49,14 @@ class Pace:
                 self._times, self._counts = self._times[::-2][::-1], self._counts[::-2][::-1]
 
     @property
+    def has_risen(self) -> bool:
+        """Whether the count has risen."""
+        return bool(self._times)
+
+    @property
     def per_s(self) -> float | None:
         """Counts per second; None where the count has risen too seldom or just now."""
-        if not self._times or (whole := self._times[-1] - self._times[0]) < MIN_SPAN_S:
+        if not self.has_risen or (whole := self._times[-1] - self._times[0]) < MIN_SPAN_S:
             return None
         now, span = self._times[-1], max(PACE_OVER_S, PACE_OVER_SHARE * whole)
         while True:
@@ -107,7 +112,6 @@ class Forecast:
             self._begin()
         self._number, self._began = status.number, now if self._began is None else self._began
         training, account = status.training, status.account
-        self._is_training |= training.state in WORKING
         counts = {
             "validation set": account.validation.num_delivered + len(account.validation.failed),
             "watermark": status.buffer.samples,
@@ -117,6 +121,7 @@ class Forecast:
         }
         for name, count in counts.items():
             self._paces[name].add(now, count)
+        self._is_training |= training.state in WORKING or self._paces["steps"].has_risen
         if training.state == "solving the validation set":
             return self._before("validation set", counts, self._num_validation)
         if not self._is_training:

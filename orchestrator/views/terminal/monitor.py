@@ -19,7 +19,7 @@ from penstock.orchestrator.launch.commands import program, resume_command
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.card import systems_solved
 from penstock.orchestrator.views.numbers import digits, share_but
-from penstock.orchestrator.views.terminal.progress import Bar, duration, words
+from penstock.orchestrator.views.terminal.progress import Bar, Beside, duration, words
 from penstock.orchestrator.views.terminal.screen import Form, Screen, Spot
 from penstock.status import Record, Summary
 
@@ -274,10 +274,7 @@ def _table(title: str, record: Record) -> Panel:
         ("learner wait", f"{digits(record.learner_wait_seconds)} s"),
     ):
         right.add_row(Text(label, style="dim"), value)
-    columns = Table.grid(expand=True)
-    columns.add_column(ratio=1)
-    columns.add_column(ratio=1)
-    columns.add_row(left, right)
+    columns = Beside(left, right)
     head = Text(f"{record.state}  {duration(record.elapsed_seconds)}", style="bold")
     ahead = record.ahead
     bar = Bar(ahead.done, ahead.total, words(ahead)) if ahead else Bar(record.progress, 1.0, "")

@@ -1,9 +1,9 @@
-"""How far a command has come, and the time that is left, in words and as a bar."""
+"""How far a command has come, in words and as a bar, on terminals of any width."""
 
 from __future__ import annotations
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +12,7 @@ from penstock.orchestrator.views.numbers import digits
 from penstock.status import Ahead
 
 BAR_WIDTHS = 10, 40
+TWO_COLUMNS = 76  # of a terminal of 80, in a frame
 COUNTED = {
     "validation set": "simulations of the validation set",
     "watermark": "samples up to the watermark",
@@ -35,6 +36,7 @@ def time_left(seconds: float | None, prefix: str = "") -> str:
 def words(ahead: Ahead) -> str:
     """How far a run has come, and the time left, which is "-" where it is not known."""
     what = COUNTED.get(ahead.until, ahead.until)
+    what = what.removesuffix("s") if ahead.total == 1 else what
     left = time_left(ahead.seconds, "at most " if ahead.at_most else "")
     return f"{int(100 * _share(ahead.done, ahead.total))} % of {digits(ahead.total)} {what}, {left}"
 
@@ -54,13 +56,34 @@ class Bar:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         least, most = BAR_WIDTHS
-        width, text = options.max_width - cell_len(self._text) - 1, Text(self._text)
-        if width < least:
-            yield ProgressBar(total=1.0, completed=self._share, width=min(most, options.max_width))
-            yield text
+        width = options.max_width - cell_len(self._text) - 1
+        is_narrow = width < least
+        bar = ProgressBar(total=1.0, completed=self._share, width=min(most, options.max_width if is_narrow else width))
+        grid, text = Table.grid(padding=(0, 1, 0, 0)), Text(self._text)
+        for row in ((bar,), (text,)) if is_narrow else ((bar, text),):
+            grid.add_row(*row)
+        yield grid
+
+
+class Beside:
+    """Two things beside one another, or the second below where the terminal is narrow.
+
+    Args:
+        left: the first.
+        right: the second.
+    """
+
+    def __init__(self, left: RenderableType, right: RenderableType):
+        self._both = left, right
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width < TWO_COLUMNS:
+            yield from self._both
             return
-        grid = Table.grid(padding=(0, 1))
-        grid.add_row(ProgressBar(total=1.0, completed=self._share, width=min(most, width)), text)
+        grid = Table.grid(padding=(0, 2, 0, 0), expand=True)
+        for _ in self._both:
+            grid.add_column(ratio=1)
+        grid.add_row(*self._both)
         yield grid
 
 
