@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.constrain import Constrain
 from rich.live import Live
 
 from penstock.orchestrator.resources.forecast import Pace
@@ -18,6 +19,7 @@ from penstock.orchestrator.views.terminal.output import Output
 from penstock.orchestrator.views.terminal.progress import Bar, time_left
 
 FRAME_EVERY_S = 0.25  # on a terminal
+ECHO = "^C"  # what a terminal adds to a frame when it is interrupted; one line more, and rich could not take it away
 PLAIN_EVERY_S = 10.0  # elsewhere there is one line, this often
 
 
@@ -143,7 +145,7 @@ class Spot:
             return
         if self._live is not None:
             self._next = now + FRAME_EVERY_S
-            self._live.update(frame(), refresh=True)
+            self._live.update(Constrain(frame(), self._screen.width - len(ECHO)), refresh=True)
         else:
             self._next = now + PLAIN_EVERY_S
             self._screen.say(line())
