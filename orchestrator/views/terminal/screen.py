@@ -134,14 +134,17 @@ class Spot:
             self._live = None
             self._screen.drain()  # before the line on standard error that may be the cause of the end
 
-    def put(self, frame: Callable[[], RenderableType], line: Callable[[], str]) -> None:
+    def put(self, frame: Callable[[], RenderableType], line: Callable[[], str], *, is_rare: bool = False) -> None:
         """Replace the content, unless it is too new.
 
         Args:
             frame: makes what a terminal shows.
             line: makes the line that is printed elsewhere.
+            is_rare: whether a terminal shows it in any case, because the next may be long in coming.
         """
-        if self._screen.form is not Form.PEOPLE or (now := time.monotonic()) < self._next:
+        now = time.monotonic()
+        is_due = now >= self._next or (is_rare and self._live is not None)
+        if self._screen.form is not Form.PEOPLE or not is_due:
             return
         if self._live is not None:
             self._next = now + FRAME_EVERY_S
@@ -177,4 +180,4 @@ class Progress:
             self._pace.add(time.monotonic(), done)
         left = "" if self._pace is None else time_left(self._pace.seconds(total - done))
         text = ", ".join(filter(None, (f"{done} of {total} {self._what}", left, remark)))
-        self._spot.put(lambda: Bar(done, total, text), lambda: text)
+        self._spot.put(lambda: Bar(done, total, text), lambda: text, is_rare=self._pace is None)
