@@ -61,12 +61,12 @@ class Standing:
         trainer.ingest.give_up({})  # records those given up while a checkpoint was being written
         # Read before the ids: the status that reports the end of a lease must have all its deliveries.
         lease_ends, news = self._collector.drain_lease_ends(), trainer.ingest.drain_news()
-        buffer, step, view = trainer.buffer, trainer.step, trainer.view
+        buffer, view = trainer.buffer, trainer.view
         return LearnerStatus(
             training=TrainingStatus(
                 state=trainer.state if self.is_training else "solving the validation set",
-                step=step,
-                progress=trainer.settings.stop_after.progress(**view.done(step)),
+                step=trainer.step,
+                progress=trainer.progress,
                 trained=trainer.num_trained,
                 loss=trainer.loss,
                 learning_rate=trainer.learning_rate,

@@ -114,6 +114,11 @@ class Trainer:
         return self._turns.now()
 
     @property
+    def progress(self) -> float:
+        """The fraction of the run that is done, in [0, 1]."""
+        return self.settings.stop_after.progress(**self.view.done(self.step))
+
+    @property
     def train_seconds(self) -> float:
         """Wall time since the watermark was reached, without that of compiling."""
         return self._turns.seconds

@@ -33,18 +33,18 @@ class Pace:
         self._counts: list[float] = []
 
     def add(self, now: float, count: float) -> None:
-        """Note a count; where it has fallen, the pace begins again.
+        """Note a count.
 
         Args:
             now: monotonic time, in seconds.
-            count: the count at that time.
+            count: the count at that time. One below an earlier one, as of several numbers that were not read in the
+                same instant, stands for that.
         """
-        last, self._last = self._last, count
-        if last is None or count < last:
-            self._times, self._counts = [], []
-        elif self._times or count > last:
+        last = count if self._last is None else self._last
+        self._last = max(count, last)
+        if self._times or count > last:
             self._times.append(now)
-            self._counts.append(count)
+            self._counts.append(self._last)
             if len(self._times) > MAX_POINTS:  # every second one, with the newest
                 self._times, self._counts = self._times[::-2][::-1], self._counts[::-2][::-1]
 

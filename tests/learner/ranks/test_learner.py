@@ -182,7 +182,7 @@ def uneven(group):
         cause,
         trainer.step,
         trainer.num_trained,
-        trainer.settings.stop_after.progress(**trainer.view.done(trainer.step)),
+        trainer.progress,
         trainer.learner_wait_seconds,
         errors,
         weights(trained),

@@ -121,7 +121,7 @@ def test_what_comes_before_training_is_predicted_by_itself():
 def test_a_learner_in_the_place_of_another_begins_again():
     forecast = forecast_of(steps=1000)
     trained(forecast, 40)
-    ahead = forecast.look(status("waiting for samples", 1, step=300, buffer=20), 1060.0)
+    ahead = forecast.look(status("waiting for samples", 1, buffer=20), 1060.0)
     assert ahead.until == "watermark" and ahead.seconds is None
     ahead = trained(forecast, 20, first=2)
     assert ahead.until == "steps" and ahead.seconds == pytest.approx(80.0)
@@ -142,6 +142,14 @@ def test_the_pace_of_a_count_that_rises_seldom_is_that_of_several_rises():
         pace.add(float(second), second // 40)
         assert pace.per_s is None or second >= 120
     assert pace.per_s == pytest.approx(1 / 40, rel=0.15)
+
+
+def test_a_count_that_dips_as_it_is_read_is_no_other_count():
+    """The samples that a batch has had are what came in but what no batch has had, read one after the other."""
+    pace = Pace()
+    for second in range(100):
+        pace.add(float(second), 20.0 * second - (50.0 if second % 3 == 1 else 0.0))
+    assert pace.per_s == pytest.approx(20.0, rel=0.05)
 
 
 def test_a_pace_of_days_takes_little_memory():
