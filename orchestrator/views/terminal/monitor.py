@@ -61,9 +61,9 @@ def tell_end(screen: Screen, folder: RunFolder, arguments: str = "") -> None:
         folder: the run folder.
         arguments: what follows the names of the commands to type next.
     """
-    if screen.form is Form.JSON:
-        screen.give("summary", folder.read("summary.json"))
-    else:
+    if summary := folder.read("summary.json"):
+        screen.give("summary", summary)
+    if screen.form is Form.PEOPLE:
         for line in summary_lines(folder, arguments):
             screen.say(line)
 
