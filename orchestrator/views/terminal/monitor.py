@@ -218,7 +218,7 @@ def _line(record: Record) -> str:
     troubles = _troubles(record)
     parts = [
         f"{duration(record.elapsed_seconds)} {record.state}",
-        *([words(record.ahead)] if record.ahead else []),
+        *([_words(record)] if record.ahead else []),
         f"simulations {record.delivered}" + (f" ({troubles})" if troubles else ""),
         f"samples/s {_rates(record)}",
         f"buffer {record.buffer_samples}/{record.buffer_capacity}",
@@ -276,8 +276,8 @@ def _table(title: str, record: Record) -> Panel:
         right.add_row(Text(label, style="dim"), value)
     columns = Beside(left, right)
     head = Text(f"{record.state}  {duration(record.elapsed_seconds)}", style="bold")
-    ahead = record.ahead
-    bar = Bar(ahead.done, ahead.total, words(ahead)) if ahead else Bar(record.progress, 1.0, "")
+    ahead = record.ahead  # absent from records of an earlier penstock
+    bar = Bar(ahead.done, ahead.total, _words(record)) if ahead else Bar(record.progress, 1.0, "")
     warnings = [Text(warning, style="yellow") for warning in _warnings(record)]
     bottleneck = [Text(), Text(record.bottleneck.sentence)] if record.bottleneck else []
     return Panel(
@@ -286,6 +286,10 @@ def _table(title: str, record: Record) -> Panel:
         title_align="left",
         width=100,
     )
+
+
+def _words(record: Record) -> str:
+    return words(record.ahead, is_over=record.state == "ended")
 
 
 def _troubles(record: Record) -> str:

@@ -33,12 +33,17 @@ def time_left(seconds: float | None, prefix: str = "") -> str:
     return "time left -" if seconds is None else f"{prefix}{duration(seconds)} left"
 
 
-def words(ahead: Ahead) -> str:
-    """How far a run has come, and the time left, which is "-" where it is not known."""
+def words(ahead: Ahead, *, is_over: bool) -> str:
+    """How far a run has come, and the time left.
+
+    Args:
+        ahead: what lies ahead of it.
+        is_over: whether it has ended, or was stopped: then no time is left, however far it has come.
+    """
     what = COUNTED.get(ahead.until, ahead.until)
     what = what.removesuffix("s") if ahead.total == 1 else what
-    left = time_left(ahead.seconds, "at most " if ahead.at_most else "")
-    return f"{int(100 * _share(ahead.done, ahead.total))} % of {digits(ahead.total)} {what}, {left}"
+    come = f"{int(100 * _share(ahead.done, ahead.total))} % of {digits(ahead.total)} {what}"
+    return come if is_over else f"{come}, {time_left(ahead.seconds, 'at most ' if ahead.at_most else '')}"
 
 
 class Bar:

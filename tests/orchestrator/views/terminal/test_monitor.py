@@ -165,6 +165,12 @@ def test_the_time_left_is_shown_and_a_dash_where_it_is_not_known(ahead, expected
     assert expected in shown(replace(RECORD, ahead=ahead), is_terminal=is_terminal)
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_no_time_is_left_of_a_run_that_is_over_however_far_it_has_come(is_terminal):
+    text = shown(replace(RECORD, state="ended", ahead=AHEAD), is_terminal=is_terminal)
+    assert "35 % of 2000 steps" in text and "left" not in text
+
+
 @pytest.mark.parametrize("width", [20, 40, 79, 80, 120])
 def test_no_line_is_wider_than_the_terminal_and_no_figure_is_cut_off(width):
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
