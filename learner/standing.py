@@ -61,7 +61,7 @@ class Standing:
         trainer.ingest.give_up({})  # records those given up while a checkpoint was being written
         # Read before the ids: the status that reports the end of a lease must have all its deliveries.
         lease_ends, news = self._collector.drain_lease_ends(), trainer.ingest.drain_news()
-        buffer = trainer.buffer
+        buffer, view = trainer.buffer, trainer.view
         return LearnerStatus(
             training=TrainingStatus(
                 state=trainer.state if self.is_training else "solving the validation set",
@@ -75,6 +75,8 @@ class Standing:
                 wait_seconds=trainer.learner_wait_seconds,
                 seconds=trainer.train_seconds,
                 times=TrainingTimes(**trainer.times),
+                samples=view.samples,
+                steps_left=view.left,
             ),
             account=self.account,
             buffer=BufferStatus(samples=len(buffer), capacity=buffer.capacity, bias=self._bias.look()),

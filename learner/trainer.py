@@ -109,9 +109,14 @@ class Trainer:
         return self._step.averaged
 
     @property
+    def view(self) -> View:
+        """Where all ranks stand: this one now, the others at the last turn."""
+        return self._turns.now()
+
+    @property
     def progress(self) -> float:
         """The fraction of the run that is done, in [0, 1]."""
-        return self.settings.stop_after.progress(**self._turns.now().done(self.step))
+        return self.settings.stop_after.progress(**self.view.done(self.step))
 
     @property
     def train_seconds(self) -> float:

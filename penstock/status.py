@@ -134,6 +134,10 @@ class TrainingStatus:
     seconds: float
     """Wall time of training."""
     times: TrainingTimes = field(default_factory=TrainingTimes)
+    samples: float = 0
+    """Unique samples that a batch has had."""
+    steps_left: float = 0.0
+    """Steps that are left if no more samples arrive."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,6 +320,20 @@ class Bottleneck(_Json):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ahead(_Json):
+    """What lies ahead of a run in its phase: how far it has come, and the time left.
+
+    docs/metrics.md has the meaning of each field.
+    """
+
+    until: str = ""
+    done: float = 0.0
+    total: float = 0.0
+    seconds: float | None = None
+    at_most: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record(_Json):
     """One line of metrics.jsonl, which is all that views show of a run.
 
@@ -350,11 +368,13 @@ class Record(_Json):
     workers: int = 0
     silent: tuple[Silence, ...] = ()
     bottleneck: Bottleneck | None = None
+    ahead: Ahead | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Record:
         silent = tuple(Silence.from_json(silence) for silence in values.get("silent", ()))
-        return super().from_json({**values, "silent": silent, "bottleneck": _bottleneck(values)})
+        ahead = Ahead.from_json(values["ahead"]) if values.get("ahead") else None
+        return super().from_json({**values, "silent": silent, "bottleneck": _bottleneck(values), "ahead": ahead})
 
     @property
     def reuse(self) -> float | None:

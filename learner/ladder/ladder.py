@@ -15,7 +15,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from typing import Any, Protocol
 
@@ -72,13 +72,16 @@ class Case(Protocol):
         ...
 
 
-def ladder(case: Case, device: torch.device, seconds: float) -> Section:
+def ladder(
+    case: Case, device: torch.device, seconds: float, show: Callable[[int, int], None] = lambda *_: None
+) -> Section:
     """Measure all arms of a case in one run.
 
     Args:
         case: the case.
         device: the training device.
         seconds: how long each arm runs, about.
+        show: shows how many turns of arms are done, and how many there are.
 
     Returns:
         The section, in which ratios of arms are medians over rounds, with quartiles.
@@ -104,7 +107,7 @@ def ladder(case: Case, device: torch.device, seconds: float) -> Section:
             arms[f"{name}, alone"] = _loading(loader, device)
         if case.counts_bytes:
             arms[COPY] = _copying(COPY_BYTES[device.type], device)
-        rounds = measure(arms, seconds, device)
+        rounds = measure(arms, seconds, device, show)
     return _section(case, device, step, rounds, producers)
 
 

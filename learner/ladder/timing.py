@@ -79,7 +79,9 @@ class Rounds:
         return spread([seconds_of_other / seconds for seconds, seconds_of_other in pairs])
 
 
-def measure(arms: Mapping[str, Arm], seconds: float, device: torch.device) -> Rounds:
+def measure(
+    arms: Mapping[str, Arm], seconds: float, device: torch.device, show: Callable[[int, int], None] = lambda *_: None
+) -> Rounds:
     """Time arms in rounds, each of which runs all of them.
 
     Another arm begins each round.
@@ -88,17 +90,20 @@ def measure(arms: Mapping[str, Arm], seconds: float, device: torch.device) -> Ro
         arms: the arms by name.
         seconds: how long each arm runs in all, about.
         device: the device that they run on.
+        show: shows how many turns of arms are done, and how many there are.
 
     Returns:
         Their times.
     """
     round_s = min(ROUND_S, seconds / MIN_ROUNDS)
+    num_rounds = max(MIN_ROUNDS, round(seconds / round_s))
     counts = {name: _repetitions(arm, round_s, device) for name, arm in arms.items()}
     names = list(arms)
     times: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(max(MIN_ROUNDS, round(seconds / round_s))):
+    for number in range(num_rounds):
         first = number % len(names)
-        for name in names[first:] + names[:first]:
+        for turn, name in enumerate(names[first:] + names[:first]):
+            show(number * len(names) + turn, num_rounds * len(names))
             times[name].append(seconds_of(partial(arms[name], counts[name]), device) / counts[name])
     return Rounds(times)
 

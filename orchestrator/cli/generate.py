@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-
-from rich.live import Live
+from typing import Any
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.cluster.ray_session import set_environment
@@ -16,11 +14,11 @@ from penstock.orchestrator.solving import Solving
 from penstock.orchestrator.store.samples import held_writer
 from penstock.orchestrator.views.numbers import digits
 from penstock.orchestrator.views.tally import Tally
-from penstock.orchestrator.views.terminal.monitor import Screen
+from penstock.orchestrator.views.terminal.screen import Form, Screen
 from penstock.solvers.stored.samples import SampleWriter
 
 
-def generate(config: Config, num: int, output: Path | None) -> None:
+def generate(config: Config, num: int, output: Path | None, form: Form = Form.PEOPLE) -> None:
     """Solve simulations with the workers of a run.
 
     A single one solves in this process, several are started by Ray.
@@ -29,6 +27,7 @@ def generate(config: Config, num: int, output: Path | None) -> None:
         config: the configuration of a run.
         num: number of simulations, from 0 on; those that the store has are not solved again.
         output: the store to write; None to drop the samples.
+        form: what is printed.
 
     Raises:
         PenstockError: the problem can't be solved, or the store can't be written or holds other samples.
@@ -41,38 +40,41 @@ def generate(config: Config, num: int, output: Path | None) -> None:
         )
     if not solves_here(config):
         set_environment(config.cluster.address)  # before a user's file imports Ray
-    solving, console = Solving.of(config), Screen()
+    solving, screen = Solving.of(config), Screen(form)
     solving.problem  # noqa: B018  refused before a process is started
     strategy = solving.strategy().name
-    tell = partial(console.print, soft_wrap=True)
     for note in solving.notes:
-        tell(note)
+        screen.tell(note)
     with held_writer(solving, output) as writer:
         done = set() if writer is None else {simulation for simulation in writer.ended if simulation < num}
+        result = {"simulations": num, "solved": 0}
         if len(done) == num:
-            tell(f"{output} has all of {num} simulations: raise --num for more")
+            screen.tell(f"{output} has all of {num} simulations: raise --num for more")
         else:
             if done:
-                tell(f"{len(done)} of {num} simulations are in {output}")
-            _solve(solving, strategy, num, done, writer, console)
+                screen.tell(f"{len(done)} of {num} simulations are in {output}")
+            result |= _solve(solving, strategy, num, done, writer, screen)
             if output is not None:
-                tell(f"wrote {output}; train on it with {_use_of(output, num, config.validation.simulations)}")
-    console.drain()
+                screen.tell(f"wrote {output}; train on it with {_use_of(output, num, config.validation.simulations)}")
+    screen.give("result", result | {"output": None if output is None else str(output)})
+    screen.drain()
 
 
 def _solve(
-    solving: Solving, strategy: str, num: int, done: set[int], writer: SampleWriter | None, console: Screen
-) -> None:
-    """Solve what is not done, print rates and shares, and write what comes."""
-    tell = partial(console.print, soft_wrap=True)
-    with solved(solving, num, done, tell) as chunks:
-        tally = Tally(writer, tell, strategy, chunks.num_workers, is_external=solving.problem.is_external)
-        # Standard output goes to a log meanwhile, where rich would redirect it to the console again.
-        with Live(console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as live:
+    solving: Solving, strategy: str, num: int, done: set[int], writer: SampleWriter | None, screen: Screen
+) -> dict[str, Any]:
+    """Solve what is not done, print rates and shares, and write what comes.
+
+    Returns what was counted.
+    """
+    with solved(solving, num, done, screen.tell) as chunks:
+        tally = Tally(writer, screen.tell, strategy, chunks.num_workers, is_external=solving.problem.is_external)
+        with screen.progress("simulations") as progress:
+            progress.show(0, num - len(done))
             for chunk in chunks.stream:
                 tally.add(chunk)
-                live.update(f"{tally.num_ended} of {num - len(done)} simulations, {digits(tally.rate)} samples/s")
-        tally.end()
+                progress.show(tally.num_ended, num - len(done), f"{digits(tally.rate)} samples/s")
+        return tally.end(screen.say)
 
 
 def _use_of(output: Path, num: int, num_validation: int) -> str:

@@ -13,30 +13,33 @@ from penstock.errors import PenstockError
 from penstock.learner.rollout.trajectories import trajectories
 from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.resources.bounds import require_memory_for_draws
-from penstock.orchestrator.resources.memory import least_memory
 from penstock.orchestrator.run.without_learner import new_samples
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.trained import load_surrogate
 from penstock.orchestrator.views.pictures.samples import draw_comparison
 from penstock.orchestrator.views.pictures.strips import Course, animate, draw_strip
 from penstock.orchestrator.views.terminal.monitor import explained_lines, statistics
+from penstock.orchestrator.views.terminal.screen import Form, Screen
 
 
-def predict(folder: RunFolder, num: int, output: Path | None, *, animates: bool = False) -> None:
+def predict(
+    folder: RunFolder, num: int, output: Path | None, form: Form = Form.PEOPLE, *, animates: bool = False
+) -> None:
     """Solve new draws, predict them, and write a Zarr store and PNGs.
 
     Args:
         folder: the run.
         num: number of draws.
         output: the folder to write; None for predictions/ in the run folder.
+        form: what is printed.
         animates: whether to write a GIF of the first trajectory too.
 
     Raises:
         PenstockError: there is no checkpoint, nothing could be solved, nothing can be written, or there is no
             trajectory to animate.
     """
-    plan = resolve(folder.config())
-    require_memory_for_draws(plan, num, least_memory())
+    screen, plan = Screen(form), resolve(folder.config())
+    require_memory_for_draws(plan, num)
     surrogate, _ = load_surrogate(folder, plan)
     target = output or folder.path / "predictions"
     try:  # before anything is solved
@@ -44,7 +47,8 @@ def predict(folder: RunFolder, num: int, output: Path | None, *, animates: bool 
     except OSError as error:
         raise PenstockError(f"can't write to {target}: {error.strerror}: give another --output") from error
     unit, layout = plan.unit, plan.problem.layout
-    samples, *origins = new_samples(plan, num, print)
+    with screen.progress("draws") as progress:
+        samples, *origins = new_samples(plan, num, screen.tell, progress.show)
     arrays, simulations, steps = unit.all_rows(samples, layout, *origins)
     layout = surrogate.layout
     validation = plan.validation(arrays, "cpu", (simulations, steps))
@@ -87,13 +91,15 @@ def predict(folder: RunFolder, num: int, output: Path | None, *, animates: bool 
         for draw, name in ((draw_strip, "rollout.png"), *(((animate, "rollout.gif"),) if animates else ())):
             draw(target / name, course)
             wrote.append(os.path.relpath(target / name))
-    print(f"relative L2 error of {len(of_samples)} samples: {statistics(errors['relative_l2'])}")
+    screen.say(f"relative L2 error of {len(of_samples)} samples: {statistics(errors['relative_l2'])}")
     if len(layout.outputs) > 1:
         for name, own in errors["fields"].items():
-            print(f"    {name}: {statistics(own['relative_l2'])}")
+            screen.say(f"    {name}: {statistics(own['relative_l2'])}")
     for line in explained_lines(errors):
-        print(line)
-    print(f"wrote {' and '.join(wrote)}")
+        screen.say(line)
+    screen.say(f"wrote {' and '.join(wrote)}")
+    screen.give("result", {"samples": len(of_samples), "errors": errors, "wrote": wrote})
+    screen.drain()
     if animates and rolled is None:
         raise PenstockError(
             "--animate: this surrogate leads to one state alone: train one with buffer.draw: windows or trajectories"

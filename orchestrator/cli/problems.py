@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.orchestrator.cli.invocation import Overrides
+from penstock.orchestrator.cli.invocation import Json, Overrides, Quiet, form_of
 
 models = typer.Typer(invoke_without_command=True, help="List the models that come with penstock, or show one.")
 problems = typer.Typer(invoke_without_command=True, help="List the problems that come with penstock, or show one.")
@@ -87,8 +87,11 @@ def generate(
     output: Annotated[
         Path | None, typer.Option(help="Zarr store of samples to write or go on with.", show_default=False)
     ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Solve without training: print samples per second, and keep them if asked."""
+    form = form_of(quiet, as_json)
     from penstock.machine import use_one_core
     from penstock.orchestrator.config.config import load_config
     from penstock.orchestrator.resources.cores import solves_here
@@ -99,4 +102,4 @@ def generate(
     from penstock.orchestrator.cli.generate import generate as solve
 
     logging.getLogger("penstock.solvers.linear.linear_solver").setLevel(logging.ERROR)  # what it warns of is printed
-    solve(loaded, num, output)
+    solve(loaded, num, output, form)

@@ -45,7 +45,7 @@ def show_runs(runs: Path, sort: str, conditions: Sequence[str], *, as_json: bool
     found.sort(key=lambda run: (getattr(run, key) is None, getattr(run, key)))
     if as_json:
         for run in found:
-            print(json.dumps(run.to_json()))
+            print(json.dumps({"kind": "run", **run.to_json()}))
     elif not found:
         print(f"there is no {'such ' if conditions else ''}run under {runs}")
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from penstock.errors import PenstockError
 from penstock.learner.buffers.watermark import MIN_SIMULATIONS
 from penstock.messages import CHUNK_BYTES, CHUNKS_UNDER_WAY
-from penstock.orchestrator.resources.memory import Memory, size
+from penstock.orchestrator.resources.memory import Memory, least_memory, size
 
 if TYPE_CHECKING:
     from penstock.orchestrator.config.config import Config
@@ -135,17 +135,18 @@ def sample_bytes(plan: Plan) -> int:
     return -(-(num_bytes + SLOT_BYTES) // unit.num_steps)
 
 
-def require_memory_for_draws(plan: Plan, num: int, memory: Memory) -> None:
+def require_memory_for_draws(plan: Plan, num: int, memory: Memory | None = None) -> None:
     """Check that draws fit into memory that are solved, predicted and written at once.
 
     Args:
         plan: the plan of the run.
         num: number of draws.
-        memory: the memory.
+        memory: the memory; None for what this process may take.
 
     Raises:
         PenstockError: they do not; the message says how many fit.
     """
+    memory = memory or least_memory()
     each = PREDICTION_COPIES * prod(validation_size(plan)) // plan.config.validation.simulations
     if num * each > memory.room:
         raise PenstockError(

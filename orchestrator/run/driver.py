@@ -33,6 +33,7 @@ from penstock.orchestrator.resources.bounds import (
     require_room,
     validation_size,
 )
+from penstock.orchestrator.resources.forecast import Forecast
 from penstock.orchestrator.resources.memory import size
 from penstock.orchestrator.run.checks import require_startable
 from penstock.orchestrator.run.logs import log_of_death
@@ -47,7 +48,8 @@ from penstock.orchestrator.store.strategies import Choices
 from penstock.orchestrator.views.prometheus.metrics import Metrics
 from penstock.orchestrator.views.reports import Reports
 from penstock.orchestrator.views.sinks.sinks import Sinks
-from penstock.orchestrator.views.terminal.monitor import Screen, View, summary_lines
+from penstock.orchestrator.views.terminal.monitor import View, tell_end
+from penstock.orchestrator.views.terminal.screen import Form, Screen
 from penstock.status import LearnerStatus, Prepared, Record
 
 logger = logging.getLogger(__name__)
@@ -55,14 +57,16 @@ logger = logging.getLogger(__name__)
 TICK_S = 1.0
 END_RAY_WITHIN_S = 5.0
 PLACE_SUCCESSOR_WITHIN_S = 60.0  # of a learner that died; a launcher may start the run again, in other places
+OnFolder = Callable[[RunFolder], None]
 WAITING = ("solving the validation set", "waiting for samples")  # states of a learner that waits for the solvers
 
 
-def start(config: Config, *, on_folder: Callable[[RunFolder], None]) -> None:
+def start(config: Config, form: Form = Form.PEOPLE, *, on_folder: OnFolder) -> None:
     """Begin a run in a new folder and see it to its end.
 
     Args:
         config: the configuration.
+        form: what is printed.
         on_folder: called with the run folder once it exists.
 
     Raises:
@@ -76,15 +80,16 @@ def start(config: Config, *, on_folder: Callable[[RunFolder], None]) -> None:
     folder = RunFolder.create(plan.config)
     on_folder(folder)
     with folder.hold():
-        _Driver(plan, folder, metrics).run()
+        _Driver(plan, folder, metrics, form).run()
 
 
-def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable[[RunFolder], None]) -> None:
+def resume(folder: RunFolder, overrides: tuple[str, ...], form: Form = Form.PEOPLE, *, on_folder: OnFolder) -> None:
     """Go on with a run from its newest checkpoint and see it to its end.
 
     Args:
         folder: the run folder.
         overrides: `key=value`, changes of its configuration from here on.
+        form: what is printed.
         on_folder: called with the run folder once its configuration has been accepted.
 
     Raises:
@@ -92,10 +97,10 @@ def resume(folder: RunFolder, overrides: tuple[str, ...], *, on_folder: Callable
         SystemExit: it was stopped, by a signal or because its time is over.
     """
     with folder.hold():
-        _resume(folder, overrides, on_folder)
+        _resume(folder, overrides, form, on_folder)
 
 
-def _resume(folder: RunFolder, overrides: tuple[str, ...], on_folder: Callable[[RunFolder], None]) -> None:
+def _resume(folder: RunFolder, overrides: tuple[str, ...], form: Form, on_folder: OnFolder) -> None:
     recorded = folder.config()
     set_environment(recorded.cluster.address)  # before a user's file imports Ray
     before, plan = resolve(recorded), resolve(folder.config(overrides))
@@ -114,7 +119,7 @@ def _resume(folder: RunFolder, overrides: tuple[str, ...], on_folder: Callable[[
     (folder.path / "summary.json").unlink(missing_ok=True)  # it described an end that is none now
     asked_for_workers(folder)  # by someone who saw other workers
     on_folder(folder)
-    _Driver(plan, folder, metrics).run()
+    _Driver(plan, folder, metrics, form).run()
 
 
 @dataclass(frozen=True)
@@ -129,11 +134,12 @@ class _Life:
 class _Driver:
     """Owns every actor and the ledger; draws nothing and touches no sample."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, metrics: Metrics):
+    def __init__(self, plan: Plan, folder: RunFolder, metrics: Metrics, form: Form):
         self.plan = plan
         self.config = plan.config
         self.folder = folder
-        self.console = Screen()  # made here, because `on_ray` redirects sys.stdout
+        self.console = Screen(form)  # made here, because `on_ray` redirects sys.stdout
+        self._tell = self.console.tell
         folder.patience = Patience(self._tell)
         self.requests = StopRequests(folder, seconds_left(plan.config.cluster.walltime))
         self.memory_kills = MemoryKills()
@@ -168,13 +174,14 @@ class _Driver:
             raise SystemExit(self.requests.first.exit_code)
         self.folder.update_run(state="ended", cause=cause)
         self.folder.event("ended", cause=cause)
-        for line in summary_lines(self.folder):
-            self._tell(line)
+        tell_end(self.console, self.folder)
 
     def _stopped(self, cause: str) -> None:
         self.folder.update_run(state="stopped", cause=cause)
         self.folder.event("ended", cause=cause)
         self._tell(f"{cause}; go on with: {resume_command(self.folder)}")
+        if summary := self.folder.read("summary.json"):
+            self.console.give("summary", summary)
 
     def _run_watched(self) -> str:
         """`_run`, where the death of the learner or of Ray is reported as such.
@@ -226,9 +233,11 @@ class _Driver:
             tell=self._tell,
         )
         self.scaling = Scaling(self.plan, self.folder, self.workers, self.split, self._tell)
-        aims = Aims.of(self.config)
         self.reports = Reports(
-            *(self.folder, self.console, self.metrics, self.sinks), strategy=self.plan.strategy().name, aims=aims
+            *(self.folder, self.console, self.metrics, self.sinks),
+            strategy=self.plan.strategy().name,
+            aims=Aims.of(self.config),
+            forecast=Forecast(self.config, lambda: self.requests.due_in_s),
         )
         is_first = True
         while True:
@@ -367,9 +376,6 @@ class _Driver:
             return f"{cause}, but {death} before its checkpoint: the last one is valid"
         return f"{cause}, but the learner wrote no checkpoint within {within_s:.0f} s: the last one is valid"
 
-    def _tell(self, line: str) -> None:
-        self.console.print(line, soft_wrap=True)
-
     def _wait_for[Answer](
         self, learner: LearnerProcess, ask: Callable[[float], Answer], within_s: float = math.inf
     ) -> Answer | None:
@@ -416,26 +422,23 @@ class _Driver:
         ranks, least, most = self.config.solver.ranks, self.split.workers, self.split.most
         number, plural = f"{least} to {most}" if most > least else most, "s" if most > 1 else ""
         on_ranks = f" of {ranks} MPI ranks" if ranks > 1 else ""
-        self.console.print(f"run folder: {self.folder.path}", soft_wrap=True)
-        self.console.print(
+        self._tell(f"run folder: {self.folder.path}")
+        self._tell(
             f"{self.split}: {number} solver worker{plural}{on_ranks}, "
             f"{self.split.learner_threads} learner threads on {prepared.device}"
         )
-        self.console.print(
+        self._tell(
             f"memory: the run's data take at most {size(data_bytes)} ("
             + ", ".join(f"{name} {size(num_bytes)}" for name, num_bytes in parts.items())
-            + "); the programs and a training step need more",
-            soft_wrap=True,
+            + "); the programs and a training step need more"
         )
         checkpoint_bytes = (3 if self.config.training.ema_decay is None else 4) * prepared.weight_bytes
         checkpoint_bytes += prepared.buffer_bytes if self.config.checkpoint.buffer else 0
         if (seconds := self.requests.due_in_s) is not None:
             end = datetime.now() + timedelta(seconds=seconds)
             self._tell(f"walltime: the run writes a checkpoint and ends at {end:%H:%M:%S on %d %B}")
-        if remark := few_simulations(self.plan):
-            self.console.print(remark, soft_wrap=True)
-        for note in self.plan.notes:
-            self.console.print(note, soft_wrap=True)
-        self.console.print(f"disk: the newest checkpoint takes about {size(checkpoint_bytes)}", soft_wrap=True)
+        for note in filter(None, (few_simulations(self.plan), *self.plan.notes)):
+            self._tell(note)
+        self._tell(f"disk: the newest checkpoint takes about {size(checkpoint_bytes)}")
         if prepared.step or prepared.training.delivered:  # all may have gone with a buffer that was not saved
-            self.console.print(f"resumed at step {prepared.step}")
+            self._tell(f"resumed at step {prepared.step}")

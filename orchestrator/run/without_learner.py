@@ -55,7 +55,7 @@ def solved(solving: Solving, num: int, done: Collection[int], tell: Callable[[st
 
 
 def new_samples(
-    solving: Solving, num: int, tell: Callable[[str], None]
+    solving: Solving, num: int, tell: Callable[[str], None], show: Callable[[int, int], None]
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Solve draws that no surrogate was trained or validated on, in this process.
 
@@ -63,6 +63,7 @@ def new_samples(
         solving: the problem, and how it is solved.
         num: number of simulations.
         tell: prints a line for the user about each that failed.
+        show: shows how many have ended, and how many there are.
 
     Returns:
         The packed samples of the others, padded where points vary, with the simulation and the step of each.
@@ -71,9 +72,15 @@ def new_samples(
         PenstockError: the problem can't be solved, or every simulation failed.
     """
     lease = Lease(number=0, simulations=tuple(range(num)), design="prediction")
-    chunks = list(make_worker(solving).stream(lease))
-    for simulation, reason in ((i, r) for chunk in chunks for i, r in chunk.failed.items()):
-        tell(f"draw {simulation} failed: {reason}")
+    chunks: list[Chunk] = []
+    num_ended = 0
+    show(num_ended, num)
+    for chunk in make_worker(solving).stream(lease):
+        chunks.append(chunk)
+        for simulation, reason in chunk.failed.items():
+            tell(f"draw {simulation} failed: {reason}")
+        num_ended += len(chunk.finished) + len(chunk.failed)
+        show(num_ended, num)
     rows, simulations, steps = whole_simulations(chunks)
     if not len(simulations):
         raise PenstockError("every solve failed, there is nothing to compare with", exit_code=3)

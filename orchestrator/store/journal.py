@@ -11,7 +11,7 @@ from penstock.orchestrator.resources.advice import Aims, Standing
 from penstock.orchestrator.resources.bottleneck import BottleneckWatch
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.thinning import bound_records
-from penstock.status import LearnerStatus, Record, Silence, Summary
+from penstock.status import Ahead, LearnerStatus, Record, Silence, Summary
 
 RATES_OVER_S = 5.0
 LEDGER_EVERY_S = 5.0
@@ -39,7 +39,14 @@ class Journal:
         self._watch = BottleneckWatch(aims)
         self._worker_seconds = 0.0
 
-    def record(self, status: LearnerStatus, ledger: Ledger, num_workers: int, silent: Iterable[Silence]) -> Record:
+    def record(
+        self,
+        status: LearnerStatus,
+        ledger: Ledger,
+        num_workers: int,
+        silent: Iterable[Silence],
+        ahead: Ahead | None = None,
+    ) -> Record:
         """Append one line to metrics.jsonl, and rewrite ledger.json if that is due.
 
         The first is kept within its bound. The second is due every few seconds, and when simulations have failed.
@@ -49,6 +56,7 @@ class Journal:
             ledger: ledger of the training simulations.
             num_workers: workers that are ready.
             silent: workers that are silent for too long.
+            ahead: what lies ahead; None where it is not known.
 
         Returns:
             The line: everything that views and metrics show.
@@ -103,6 +111,7 @@ class Journal:
             workers=num_workers,
             silent=tuple(silent),
             bottleneck=self._watch.look(standing),
+            ahead=ahead,
         )
         self._folder.append("metrics.jsonl", record.to_json())
         bound_records(self._folder)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Sequence
 
 from penstock.messages import Decision
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.orchestrator.resources.advice import Aims
+from penstock.orchestrator.resources.forecast import Forecast
 from penstock.orchestrator.store.failures import Failures
 from penstock.orchestrator.store.journal import Journal
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices, Families
 from penstock.orchestrator.views.prometheus.metrics import Metrics
 from penstock.orchestrator.views.sinks.sinks import Sinks
-from penstock.orchestrator.views.terminal.monitor import Screen
+from penstock.orchestrator.views.terminal.screen import Screen
 from penstock.status import LearnerStatus, Record, Silence, WorkerStatus
 
 
@@ -30,15 +32,25 @@ class Reports:
         sinks: the programs that show it besides.
         strategy: name of the strategy that the configuration gives.
         aims: what the configuration says of reuse.
+        forecast: predicts the run's end.
     """
 
     def __init__(
-        self, folder: RunFolder, console: Screen, metrics: Metrics, sinks: Sinks, *, strategy: str, aims: Aims
+        self,
+        folder: RunFolder,
+        console: Screen,
+        metrics: Metrics,
+        sinks: Sinks,
+        *,
+        strategy: str,
+        aims: Aims,
+        forecast: Forecast,
     ):
         self._folder = folder
         self._console = console
         self._metrics = metrics
         self._sinks = sinks
+        self._forecast = forecast
         self._choices = Choices(folder)
         self._families = Families(folder.event)
         self._failures = Failures(folder.event, "ledger.json has the reasons of all that fail")
@@ -77,7 +89,9 @@ class Reports:
             PenstockError: a file can't be written.
         """
         news = status.news
-        record = self.journal.record(status, training, sum(worker.is_ready for worker in workers), silent)
+        ahead = self._forecast.look(status, time.monotonic())
+        num_workers = sum(worker.is_ready for worker in workers)
+        record = self.journal.record(status, training, num_workers, silent, ahead)
         self._metrics.update(record, news.solves)
         self._metrics.processes.show(workers, status.ranks, self._disk())
         self._sinks.take(record, news.worst_cases)
@@ -106,4 +120,4 @@ class Reports:
 
     def tell(self, line: str) -> None:
         """Print a line for the user."""
-        self._console.print(line, soft_wrap=True)
+        self._console.tell(line)

@@ -89,39 +89,57 @@ class Tally:
             now = time.perf_counter()
             self._first_seconds, self._since = now - self._since, now
 
-    def end(self) -> None:
+    def end(self, say: Callable[[str], None]) -> dict[str, Any]:
         """Write what is left, and print rates, shares and failures.
 
-        Raises PenstockError where all simulations failed, or where it can't be written.
+        Args:
+            say: prints a line for people.
+
+        Returns:
+            The same for scripts: `solved` and `failed` simulations, `first_seconds` of the first of them, `samples`,
+            `bytes` and `seconds` of the others, what the time went to (`seconds_of`, summed over workers), and systems
+            `solved_by` each strategy.
+
+        Raises:
+            PenstockError: all simulations failed, or the store can't be written.
         """
         if len(self._failed) == self.num_ended:
             raise PenstockError(f"all of {self.num_ended} simulations failed: {self._reason()}", exit_code=3)
         self._write(SampleWriter.flush)
         total = time.perf_counter() - self._since
-        self._tell(f"{digits(self._first_seconds or 0.0)} s for the first of {self.num_ended} simulations")
+        say(f"{digits(self._first_seconds or 0.0)} s for the first of {self.num_ended} simulations")
+        worked, meanwhile = self._times_of(total)
         if num := self._came["samples"]:
-            self._tell(
+            say(
                 f"{num} samples of the others in {digits(total)} s: {digits(num / total)} samples/s, "
                 f"{digits(self._came['bytes'] / 1e6 / total)} MB/s"
             )
-            self._tell(self._shares(total))
+            line = shares(worked, is_external=self._is_external)
+            say(line + "".join(f"; meanwhile {n} {100 * each / total:.0f} %" for n, each in meanwhile.items()))
         if self._solved_by.total():
-            self._tell(systems_solved(self._solved_by))
+            say(systems_solved(self._solved_by))
             for line in further_lines(self._times):
-                self._tell(line)
+                say(line)
         if self._failed:
-            self._tell(f"{len(self._failed)} of {self.num_ended} simulations failed")
+            say(f"{len(self._failed)} of {self.num_ended} simulations failed")
+        return {
+            "solved": self.num_ended - len(self._failed),
+            "failed": len(self._failed),
+            "first_seconds": self._first_seconds,
+            **self._came,
+            "seconds": total,
+            "seconds_of": worked | meanwhile,
+            "solved_by": dict(self._solved_by),
+        }
 
-    def _shares(self, total: float) -> str:
-        """What the time of the workers went to, `total` seconds of each."""
+    def _times_of(self, total: float) -> tuple[dict[str, float], dict[str, float]]:
+        """What the workers' time went to, `total` seconds of each, and ours meanwhile."""
         worked = {name: self._seconds[name] for name in ACTIVITIES}
         writes = {} if self._writer is None else {"write": self._seconds["write"]}
         if self._num_workers is None:
             left = total - sum(worked.values()) - sum(writes.values())
-            return shares(worked | writes | {"other": max(0.0, left)}, is_external=self._is_external)
-        transport = max(0.0, self._num_workers * total - sum(worked.values()))
-        line = shares(worked | {"transport": transport}, is_external=self._is_external)
-        return line + "".join(f"; meanwhile {name} {100 * each / total:.0f} %" for name, each in writes.items())
+            return worked | writes | {"other": max(0.0, left)}, {}
+        return worked | {"transport": max(0.0, self._num_workers * total - sum(worked.values()))}, writes
 
     def _write(self, do: Callable[[SampleWriter], None]) -> None:
         if self._writer is None:

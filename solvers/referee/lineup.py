@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from penstock.solvers.linear.auto.calibration import can_factor
 from penstock.solvers.linear.auto.candidates import candidates
 from penstock.solvers.linear.direct.constant import Constant
@@ -9,8 +12,9 @@ from penstock.solvers.linear.direct.lagged import Lagged
 from penstock.solvers.linear.iterative.cg import CG
 from penstock.solvers.linear.iterative.gcrodr import GCRODR
 from penstock.solvers.linear.iterative.petsc import Krylov
+from penstock.solvers.linear.strategy import Strategy
 from penstock.solvers.problem import LinearSystem
-from penstock.solvers.referee.arms import Arm, KeptKSP, Role, StrategyArm, Structure
+from penstock.solvers.referee.arms import Arm, AutoArm, KeptKSP, Role, StrategyArm, Structure
 
 # GCRO-DR that has not converged by then never does: SKR's systems take it 150 iterations.
 MAX_GCRODR_ITERATIONS = 2_000
@@ -19,6 +23,26 @@ MAX_GAMG_ITERATIONS = 500
 # Unknowns above which PETSc's factorisation is left out, because 64^3 take it a minute and 3 GB. MUMPS, which takes
 # half a minute there, is run once.
 FACTOR_LIMIT = 200_000
+
+
+def lineup(
+    structure: Structure, system: LinearSystem, target: Mapping[str, Any], others: Mapping[str, Callable[[], Strategy]]
+) -> list[Arm]:
+    """All who compete on a configuration's systems.
+
+    Args:
+        structure: the structure of the systems.
+        system: the first of them.
+        target: `rtol`, or `accuracy` and `of_deviation`, of `auto`.
+        others: further strategies, made by what each title has.
+    """
+    return [
+        *user_arms(structure),
+        *own_arms(structure, system),
+        *skr_arms(structure),
+        AutoArm(**target),
+        *(StrategyArm(title, Role.OURS, make) for title, make in others.items()),
+    ]
 
 
 def skr_arms(structure: Structure) -> tuple[Arm, Arm]:

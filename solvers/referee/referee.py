@@ -189,6 +189,7 @@ def compare(
     num_systems: int,
     new_goal: Callable[[range], Goal],
     arm_seconds: float = ARM_SECONDS,
+    show: Callable[[int, int], None] = lambda *_: None,
 ) -> Comparison:
     """Let every arm solve the same systems of a case.
 
@@ -201,10 +202,13 @@ def compare(
         num_systems: number of systems that are compared.
         new_goal: makes the goal, given systems that are free for calibration.
         arm_seconds: seconds of solving after which an arm takes no more turns.
+        show: shows how many turns of arms are over, and how many there are.
     """
     begin = time.process_time()
     records = [Record(arm) for arm in arms]
     trials, settling = [], []
+    num_over, num_turns = 0, num_systems * len(arms)
+    show(num_over, num_turns)
     for record in records:
         if record.arm.role is Role.AUTO:
             trials, settling = decide(record, case)
@@ -228,11 +232,14 @@ def compare(
     random = np.random.default_rng(0)
 
     def take_turns(i: int, system: LinearSystem, among: Sequence[Record] = records) -> None:
+        nonlocal num_over
         case.prepare(i, system)
         for record in random.permutation(among):  # an arm's time depends on what the one before left in the caches
             if not record.is_out:
                 record.take_turn(goal, case, system, i)
                 record.leave_if_late(arm_seconds)
+            num_over += 1
+            show(num_over, num_turns)
 
     sort_s = 0.0
     if case.is_sequence:

@@ -1,5 +1,6 @@
 """Runs that are ended or held up from outside."""
 
+import json
 import os
 import resource
 import signal
@@ -62,10 +63,15 @@ def test_a_run_goes_on_without_gap_or_repeat_whatever_ended_it(cli):
     assert stopped["step"] >= newest + 20 and cli.read("run.json")["state"] == "stopped"
     cli.assert_every_simulation_once()
 
-    result = cli.run("resume", f"training.stop_after={{steps: {stopped['step'] + 20}}}")
+    num_before = len(cli.records())
+    result = cli.run("resume", f"training.stop_after={{steps: {stopped['step'] + 20}}}", "--json")
     assert result.returncode == 0, result.stderr
     assert cli.latest == folder and f"resumed at step {stopped['step']}" in result.stdout
     resumed = cli.read("summary.json")
+    printed = [json.loads(line) for line in result.stdout.splitlines()]
+    records = [line for line in printed if line.pop("kind") == "record"]
+    assert records == cli.records()[num_before:] and printed[-1] == resumed
+    assert records[-1]["ahead"]["until"] == "steps" and records[-1]["ahead"]["seconds"] == 0
     assert resumed["step"] == stopped["step"] + 20
     assert resumed["trained"] == stopped["trained"] + 20 * 8
     assert resumed["unique"] == len(cli.delivered_ids())

@@ -49,8 +49,12 @@ def test_a_store_of_two_workers_is_that_of_one_although_one_is_killed(cli):
 
     again = cli.run("generate", "tiny.yaml", "--num", NUM, "--output", "two.zarr", *arguments)
     assert again.stdout == f"two.zarr has all of {NUM} simulations: raise --num for more\n"
-    alone = cli.run("generate", "tiny.yaml", "--num", NUM, "--output", "one.zarr", "solver.strategy=direct", accuracy)
+    arguments = ("--num", NUM, "--output", "one.zarr", "solver.strategy=direct", accuracy, "--json")
+    alone = cli.run("generate", "tiny.yaml", *arguments)
     assert alone.returncode == 0, alone.stderr
+    counted = json.loads(alone.stdout.splitlines()[-1])
+    assert counted["kind"] == "result" and counted["output"] == "one.zarr"
+    assert counted["solved"] == NUM and counted["samples"] == NUM - 1 and counted["solved_by"]["direct"] == NUM - 1
     (ids, two), (_, one) = rows_of(cli.folder / "two.zarr"), rows_of(cli.folder / "one.zarr")
     np.testing.assert_array_equal(ids, np.arange(NUM))
     assert two.keys() == one.keys()

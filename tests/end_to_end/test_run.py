@@ -277,9 +277,15 @@ print(extra["card.json"] if isinstance(extra["card.json"], str) else extra["card
 def test_the_exported_file_needs_torch_alone(watched, tmp_path):
     """It gives the validation's numbers at a batch that was not exported, and the model's fields at a finer grid."""
     cli = watched[0]
-    result = cli.run("export", "--output", tmp_path / "tiny.pt2")
+    result = cli.run("export", "--output", tmp_path / "tiny.pt2", "--json")
     assert result.returncode == 0, result.stderr
     card = json.loads((tmp_path / "tiny.card.json").read_text())
+    (written,) = map(json.loads, result.stdout.splitlines())
+    assert written["kind"] == "result" and written["validation"] == card["validation"]
+    assert [(cli.folder / name).resolve() for name in written["wrote"]] == [
+        tmp_path / "tiny.pt2",
+        tmp_path / "tiny.card.json",
+    ]
     arrays, _ = zarr_store.read(cli.latest / "validation.zarr")
     rng = np.random.default_rng(0)
     tensors = {name: torch.from_numpy(arrays[name]) for name in ("coefficient", "solution")}
@@ -318,8 +324,8 @@ def test_the_exported_file_needs_torch_alone(watched, tmp_path):
 def test_predict_solves_new_draws_and_draws_them(watched, tmp_path):
     """More of them than a batch holds."""
     cli, output = watched[0], tmp_path / "elsewhere"
-    result = cli.run("predict", "--num", "11", "--output", output)
-    assert result.returncode == 0, result.stderr
+    result = cli.run("predict", "--num", "11", "--output", output, "--quiet")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     arrays, _ = zarr_store.read(output / "predictions.zarr")
     difference = (arrays["solution_predicted"] - arrays["solution"]).reshape(11, -1)
     errors = np.linalg.norm(difference, axis=1) / np.linalg.norm(arrays["solution"].reshape(11, -1), axis=1)

@@ -129,7 +129,7 @@ def assert_fed(validation, num_steps):
 
 @pytest.mark.usefixtures("torch_threads", "few_samples")
 @pytest.mark.parametrize("name", SMALL)
-def test_a_problem_trains_exports_and_predicts(name, tmp_path, monkeypatch, capsys):
+def test_a_problem_trains_exports_and_predicts(name, tmp_path, monkeypatch, capfd):
     if name in ("poisson_polygons", "square_with_holes"):
         pytest.importorskip("gmsh", exc_type=ImportError)
     options, *model = SMALL[name]
@@ -162,5 +162,5 @@ def test_a_problem_trains_exports_and_predicts(name, tmp_path, monkeypatch, caps
     assert_fed(learner.trainer.course.validation, plan.problem.num_steps)
     export.export(folder, None)
     predict.predict(folder, 1, None)
-    printed = capsys.readouterr().out
+    printed = capfd.readouterr().out
     assert "wrote " in printed and "relative L2 error of" in printed and "failed" not in printed

@@ -64,7 +64,7 @@ def test_a_swapped_problem_has_the_same_samples_with_other_roles():
     np.testing.assert_array_equal(swapped["targets"], plain["fields"])
 
 
-def test_a_swapped_darcy_is_trained_exported_and_predicted(tmp_path, monkeypatch, capsys):
+def test_a_swapped_darcy_is_trained_exported_and_predicted(tmp_path, monkeypatch, capfd):
     """`config.yaml` and the card say so, and inputs and outputs are named as the run had them."""
     monkeypatch.chdir(tmp_path)
     folder = RunFolder.create(resolve(config_of({"name": "darcy", "resolution": 8, "swap": True})).config)
@@ -103,7 +103,7 @@ def test_calderon_is_learnt_in_both_directions():
         assert samples_of(plan.config)["targets"].shape == (2, *shape)
 
 
-def test_a_store_is_swapped_where_it_is_trained_on(tmp_path, capsys):
+def test_a_store_is_swapped_where_it_is_trained_on(tmp_path, capfd):
     options = {"name": "darcy", "resolution": 8}
     generate(config_of(options), 5, tmp_path / "store")
     store = {"name": "store", "path": str(tmp_path / "store"), "held_out": 2}

@@ -15,6 +15,7 @@ from penstock.learner.optimization import Optimization
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import Plan, resolve
 from penstock.orchestrator.resources.placement import pick_device
+from penstock.orchestrator.views.terminal.screen import Form, Screen
 
 LEGEND = """L1 is the step on one batch that stays on the device, L2 the step fed from a full buffer, L2p the
 same while a thread puts samples into the buffer as fast as the buffer accepts them, "feed" the batches without a step.
@@ -49,16 +50,22 @@ class _OwnRun:
         return full_reservoir(self.layout, self.plan.config.buffer.capacity, **placement)
 
 
-def bench_learner(config: Config, seconds: float) -> None:
+def bench_learner(config: Config, seconds: float, form: Form = Form.PEOPLE) -> None:
     """Measure a training step alone, fed from a full buffer, and beside ingestion.
 
     Args:
         config: the run's configuration.
         seconds: time for each measurement.
+        form: what is printed.
 
     Raises:
         PenstockError: the configuration can't be resolved.
     """
     device = pick_device(config.training.device)
-    section = ladder(_OwnRun(resolve(config)), device, seconds)
-    print(f"## {section.title}\n\n{section.text}\n\n{LEGEND}")
+    screen, run = Screen(form), _OwnRun(resolve(config))
+    with screen.progress("measurements") as progress:
+        section = ladder(run, device, seconds, progress.show)
+    screen.say(f"## {section.title}\n\n{section.text}\n\n{LEGEND}")
+    ratios = {target.what: target.measured._asdict() for target in section.targets}
+    screen.give("result", {"title": section.title, "ratios": ratios, "text": section.text})
+    screen.drain()

@@ -9,12 +9,12 @@ from penstock.errors import PenstockError, describe, text_of
 from penstock.orchestrator.actors.local_worker import reference_solver
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.solving import Solving
+from penstock.orchestrator.views.terminal.screen import Form, Screen
 from penstock.solvers import mpi
 from penstock.solvers.problem import SolveError
-from penstock.solvers.referee.arms import Arm, AutoArm, Role, StrategyArm
 from penstock.solvers.referee.case import Case, systems_of
 from penstock.solvers.referee.goals import AccuracyGoal, Goal, ResidualGoal
-from penstock.solvers.referee.lineup import own_arms, skr_arms, user_arms
+from penstock.solvers.referee.lineup import lineup
 from penstock.solvers.referee.referee import compare, structure_of
 from penstock.solvers.referee.table import section_of
 
@@ -25,7 +25,7 @@ as solved. A ratio is the time of an arm over that of auto, for the sum of all s
 above 1, auto is faster."""
 
 
-def bench_solvers(config: Config, num_systems: int) -> None:
+def bench_solvers(config: Config, num_systems: int, form: Form = Form.PEOPLE) -> None:
     """Compare all ways to solve on the systems of the configuration's problem.
 
     These are penstock's strategies, and loops as an experienced PETSc user writes them. A table is printed for each
@@ -34,11 +34,13 @@ def bench_solvers(config: Config, num_systems: int) -> None:
     Args:
         config: the run's configuration.
         num_systems: number of systems of each family to compare on.
+        form: what is printed.
 
     Raises:
         PenstockError: the problem solves no system, or can't be solved.
     """
     name = config.problem.name
+    screen = Screen(form)
     solving = Solving.of(config)  # not a Plan: the model may be anything
     problem = solving.problem
     solving.strategy()  # refused before anything is solved
@@ -62,8 +64,9 @@ def bench_solvers(config: Config, num_systems: int) -> None:
             of_deviation=config.solver.accuracy_of == "deviation",
         )
         with _in_one_line(config):
-            _compare(case, solving, num_systems, num_first=len(sizes))
-    print(LEGEND)
+            _compare(case, solving, num_systems, len(sizes), screen)
+    screen.say(LEGEND)
+    screen.drain()
 
 
 @contextmanager
@@ -78,25 +81,20 @@ def _in_one_line(config: Config) -> Iterator[None]:
         raise PenstockError(f"problem {config.problem.name!r}: {describe(error, file)}", exit_code=3) from error
 
 
-def _compare(case: Case, solving: Solving, num_systems: int, num_first: int) -> None:
+def _compare(case: Case, solving: Solving, num_systems: int, num_first: int, screen: Screen) -> None:
     """Print the table of one family, with `num_first` systems per simulation."""
     solver = solving.config.solver
     accuracy, rtol = solver.accuracy, solver.rtol
     structure = structure_of(case, later=num_first if case.is_sequence else None)
     target = {"rtol": rtol} if accuracy is None else {"accuracy": accuracy, "of_deviation": case.of_deviation}
-    arms: list[Arm] = [
-        *user_arms(structure),
-        *own_arms(structure, case.first()),
-        *skr_arms(structure),
-        AutoArm(**target),
-    ]
-    if solver.strategy.name != "auto":
-        arms.append(StrategyArm(f"yours: {solver.strategy.name}", Role.OURS, solving.strategy))
-    print(
-        f"{case.name}: {len(arms)} ways to solve, {num_systems} systems of {case.num_unknowns:,} unknowns", flush=True
-    )
+    yours = {} if solver.strategy.name == "auto" else {f"yours: {solver.strategy.name}": solving.strategy}
+    arms = lineup(structure, case.first(), target, yours)
+    screen.say(f"{case.name}: {len(arms)} ways to solve, {num_systems} systems of {case.num_unknowns:,} unknowns")
 
     def goal(calibrations: range) -> Goal:
         return ResidualGoal(rtol) if accuracy is None else AccuracyGoal(accuracy, case, calibrations)
 
-    print(section_of(compare(case, arms, num_systems, goal))["text"])
+    with screen.progress("turns") as progress:
+        section = section_of(compare(case, arms, num_systems, goal, show=progress.show))
+    screen.say(section["text"])
+    screen.give("result", section)

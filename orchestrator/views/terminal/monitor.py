@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -22,63 +19,53 @@ from penstock.orchestrator.launch.commands import program, resume_command
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.card import systems_solved
 from penstock.orchestrator.views.numbers import digits, share_but
-from penstock.orchestrator.views.terminal.output import Output
+from penstock.orchestrator.views.terminal.progress import Bar, Beside, duration, words
+from penstock.orchestrator.views.terminal.screen import Form, Screen, Spot
 from penstock.status import Record, Summary
 
 TAIL_BYTES = 65536  # of metrics.jsonl, read first; a record takes a few kB
-PLAIN_EVERY_S = 10.0  # without a terminal the view is one line, this often
-
-
-class Screen(Console):
-    """The console of a command that lasts.
-
-    It goes quiet when nobody reads it any more, where rich would end the program.
-    """
-
-    def __init__(self):
-        self._output = Output(sys.stdout)
-        super().__init__(file=self._output, highlight=False, markup=False)
-
-    def drain(self) -> None:
-        """Wait until what was printed is written, as long as somebody reads it."""
-        self._output.drain()
 
 
 class View:
     """Shows records as they come.
 
-    On a terminal one table stays in place; elsewhere there is one line every 10 s.
+    On a terminal one table stays in place; elsewhere there is one line every 10 s. Scripts get every record.
 
     Args:
-        console: where to print.
+        screen: where to print.
         title: title of the table.
     """
 
-    def __init__(self, console: Screen, title: str):
-        self._console = console
+    def __init__(self, screen: Screen, title: str):
+        self._screen = screen
         self._title = title
-        self._live: Live | None = None
-        self._plain_at = -PLAIN_EVERY_S
+        self._spot = Spot(screen)
 
     @contextmanager
     def shown(self):
         """Within the block the view is shown; yields itself."""
-        try:
-            if not self._console.is_terminal:
-                yield self
-                return
-            with Live(console=self._console, redirect_stdout=False, redirect_stderr=False) as self._live:
-                yield self
-        finally:
-            self._console.drain()  # before the line on standard error that may be the cause of the end
+        with self._spot.shown():
+            yield self
 
     def show(self, record: Record) -> None:
         """Show a record."""
-        if self._live is not None:
-            self._live.update(_table(self._title, record))
-        elif time.monotonic() - self._plain_at >= PLAIN_EVERY_S:
-            self._plain_at = time.monotonic()
-            self._console.print(_line(record), highlight=False, soft_wrap=True)
+        self._screen.give("record", record.to_json())
+        self._spot.put(lambda: _table(self._title, record), lambda: _line(record))
+
+
+def tell_end(screen: Screen, folder: RunFolder, arguments: str = "") -> None:
+    """Print how a run has ended; for scripts, its summary.
+
+    Args:
+        screen: where to print.
+        folder: the run folder.
+        arguments: what follows the names of the commands to type next.
+    """
+    if summary := folder.read("summary.json"):
+        screen.give("summary", summary)
+    if screen.form is Form.PEOPLE:
+        for line in summary_lines(folder, arguments):
+            screen.say(line)
 
 
 def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
@@ -94,7 +81,7 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
     summary = Summary.from_json(written) if (written := folder.read("summary.json")) else None
     if summary is None:
         return [f"stopped before there was anything to sum up; go on with: {resume_command(folder)}"]
-    elapsed, of_training = _duration(summary.elapsed_seconds), _duration(summary.train_seconds)
+    elapsed, of_training = duration(summary.elapsed_seconds), duration(summary.train_seconds)
     lines = [f"ended: {summary.cause}, {elapsed} after its start or last resume; {of_training} of training in all"]
     if summary.validation:
         lines.append(
@@ -149,14 +136,14 @@ def explained_lines(validation: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def monitor(folder: RunFolder, console: Screen) -> int:
+def monitor(folder: RunFolder, screen: Screen) -> int:
     """Follow a run until it ends, by its folder alone.
 
     A finished run is shown as it ended.
 
     Args:
         folder: the run folder.
-        console: where to print.
+        screen: where to print.
 
     Returns:
         The exit code.
@@ -164,21 +151,22 @@ def monitor(folder: RunFolder, console: Screen) -> int:
     Raises:
         PenstockError: there is no run, or its driver has died.
     """
-    view, is_told = View(console, folder.path.name), False
+    view, shown, is_told = View(screen, folder.path.name), None, False
     with view.shown():
         while True:
             run = folder.read("run.json")
             if not run:
                 raise PenstockError(f"{folder.path} holds no run: it ended before it began")
             record = last_record(folder)
-            if record:
+            if record and record != shown:
                 view.show(record)
+                shown = record
             if run["state"] in ("ended", "failed", "stopped"):
                 break
             if run["state"] == "submitted":
                 if not is_told:
                     is_told = True
-                    console.print("the run was submitted and waits to begin: see `penstock jobs`", soft_wrap=True)
+                    screen.tell("the run was submitted and waits to begin: see `penstock jobs`")
                 time.sleep(1.0)
                 continue
             if not folder.is_running():
@@ -189,10 +177,11 @@ def monitor(folder: RunFolder, console: Screen) -> int:
                 )
             time.sleep(1.0)
     if run["state"] == "failed":
-        console.print(f"the run failed: {run['cause']}", soft_wrap=True, highlight=False)
+        screen.fail(f"the run failed: {run['cause']}")
+        screen.drain()
         return 1
-    for line in summary_lines(folder, f" {os.path.relpath(folder.path)}"):
-        console.print(line, highlight=False, soft_wrap=True)
+    tell_end(screen, folder, f" {os.path.relpath(folder.path)}")
+    screen.drain()
     return 0
 
 
@@ -228,7 +217,8 @@ def last_record(folder: RunFolder) -> Record | None:
 def _line(record: Record) -> str:
     troubles = _troubles(record)
     parts = [
-        f"{_duration(record.elapsed_seconds)} {record.state}",
+        f"{duration(record.elapsed_seconds)} {record.state}",
+        *([_words(record)] if record.ahead else []),
         f"simulations {record.delivered}" + (f" ({troubles})" if troubles else ""),
         f"samples/s {_rates(record)}",
         f"buffer {record.buffer_samples}/{record.buffer_capacity}",
@@ -284,19 +274,22 @@ def _table(title: str, record: Record) -> Panel:
         ("learner wait", f"{digits(record.learner_wait_seconds)} s"),
     ):
         right.add_row(Text(label, style="dim"), value)
-    columns = Table.grid(expand=True)
-    columns.add_column(ratio=1)
-    columns.add_column(ratio=1)
-    columns.add_row(left, right)
-    head = Text(f"{record.state}  {_duration(record.elapsed_seconds)}", style="bold")
+    columns = Beside(left, right)
+    head = Text(f"{record.state}  {duration(record.elapsed_seconds)}", style="bold")
+    ahead = record.ahead  # absent from records of an earlier penstock
+    bar = Bar(ahead.done, ahead.total, _words(record)) if ahead else Bar(record.progress, 1.0, "")
     warnings = [Text(warning, style="yellow") for warning in _warnings(record)]
     bottleneck = [Text(), Text(record.bottleneck.sentence)] if record.bottleneck else []
     return Panel(
-        Group(head, ProgressBar(total=1.0, completed=record.progress), *warnings, Text(), columns, *bottleneck),
+        Group(head, bar, *warnings, Text(), columns, *bottleneck),
         title=title,
         title_align="left",
         width=100,
     )
+
+
+def _words(record: Record) -> str:
+    return words(record.ahead, is_over=record.state == "ended")
 
 
 def _troubles(record: Record) -> str:
@@ -369,8 +362,3 @@ def _bias(record: Record) -> str:
 
 def _reuse(reuse: float | None) -> str:
     return "-" if reuse is None else digits(reuse)
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes}:{seconds:02d}"

@@ -92,6 +92,16 @@ def test_a_misused_command_says_how_to_use_it(penstock, arguments, expected):
     assert expected in result.stderr and "Usage: " in result.stderr
 
 
+@pytest.mark.parametrize("command", ["monitor", "export", "predict", "resume", "train tiny.yaml", "generate tiny.yaml"])
+def test_quiet_and_json_exclude_each_other_and_leave_errors_as_they_are(penstock, command):
+    more = ("--num", "2") if command.startswith("generate") else ()
+    assert_one_line(penstock(*command.split(), *more, "--quiet", "--json"), "--quiet and --json: give one of them")
+    for form in ("--quiet", "--json"):
+        problem = ("problem=darci",) if "tiny" in command else ()
+        expected = "there is no 'darci'" if problem else "there is no run under"
+        assert_one_line(penstock(*command.split(), *problem, *more, form), expected)
+
+
 @pytest.mark.parametrize("command", ["monitor", "export", "predict", "resume"])
 def test_commands_without_a_run_are_one_line(penstock, command):
     assert_one_line(penstock(command), "there is no run under")

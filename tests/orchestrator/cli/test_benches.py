@@ -41,10 +41,10 @@ class Steps(Problem):
 STOP = "training: {stop_after: {steps: 10}, device: cpu, batch_size: 4}\nbuffer: {capacity: 40, watermark: 20}\n"
 
 
-def test_all_ways_to_solve_are_compared_on_the_systems_of_a_run(tmp_path, capsys):
+def test_all_ways_to_solve_are_compared_on_the_systems_of_a_run(tmp_path, capfd):
     (tmp_path / "mine.yaml").write_text("problem: {name: darcy, resolution: 12}\n" + STOP)
     bench_solvers(load_config(tmp_path / "mine.yaml", ("solver.strategy={name: krylov, pc: jacobi}",)), 2)
-    printed = capsys.readouterr().out
+    printed = capfd.readouterr().out
     assert "## darcy, error against the exact solution at most 0.0001" in printed
     for arm in (
         "user: CG + GAMG",
@@ -58,11 +58,11 @@ def test_all_ways_to_solve_are_compared_on_the_systems_of_a_run(tmp_path, capsys
     assert "`auto` chose: " in printed
 
 
-def test_each_family_of_a_sequence_has_its_table(tmp_path, capsys):
+def test_each_family_of_a_sequence_has_its_table(tmp_path, capfd):
     (tmp_path / "mine.py").write_text(TWO_FAMILIES)
     (tmp_path / "mine.yaml").write_text(f"problem: ./mine.py:Steps\nsolver: {{rtol: 1.0e-8}}\n{STOP}")
     bench_solvers(load_config(tmp_path / "mine.yaml"), 3)
-    printed = capsys.readouterr().out
+    printed = capfd.readouterr().out
     assert "n = 81, 3 systems" in printed and "n = 25, 3 systems" in printed
     assert "GCRO-DR(40, 20) + ICC, in order" in printed and "failures of" not in printed
 
@@ -159,11 +159,11 @@ class Mine(Problem):
 
 
 @pytest.mark.parametrize("varies", [True, False])
-def test_a_matrix_that_stays_within_a_simulation_alone_is_not_constant(tmp_path, capsys, varies):
+def test_a_matrix_that_stays_within_a_simulation_alone_is_not_constant(tmp_path, capfd, varies):
     (tmp_path / "mine.py").write_text(CONSTANT_BY_DRAW)
     (tmp_path / "mine.yaml").write_text(f"problem: {{name: ./mine.py:Mine, varies: {str(varies).lower()}}}\n{STOP}")
     bench_solvers(load_config(tmp_path / "mine.yaml"), 4)
-    assert ("factor kept" in capsys.readouterr().out) is not varies
+    assert ("factor kept" in capfd.readouterr().out) is not varies
 
 
 OFFSET = """
@@ -191,33 +191,33 @@ class Mine(Problem):
 """
 
 
-def test_errors_are_relative_to_what_the_configuration_says(tmp_path, capsys):
+def test_errors_are_relative_to_what_the_configuration_says(tmp_path, capfd):
     """The solutions are 1000 with a deviation of 1: what is within 1e-2 of their size may be ten deviations off."""
     (tmp_path / "mine.py").write_text(OFFSET)
     solver = "solver: {accuracy: 1.0e-2, accuracy_of: deviation}\n"
     (tmp_path / "mine.yaml").write_text("problem: ./mine.py:Mine\n" + solver + STOP)
     config = load_config(tmp_path / "mine.yaml")
     bench_solvers(config, 3)
-    printed = capsys.readouterr().out
+    printed = capfd.readouterr().out
     assert "error against the exact solution at most 0.01 of its deviation from its mean" in printed
     (row,) = [line for line in printed.splitlines() if line.startswith("| cg + icc ")]
     iterations = float(row.split("|")[3])
     bench_solvers(load_config(tmp_path / "mine.yaml", ("solver.accuracy_of=value",)), 3)
-    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| cg + icc ")]
+    (row,) = [line for line in capfd.readouterr().out.splitlines() if line.startswith("| cg + icc ")]
     assert float(row.split("|")[3]) < iterations
 
 
-def test_a_model_that_the_problem_does_not_suit_is_no_matter_to_its_solvers(tmp_path, capsys):
+def test_a_model_that_the_problem_does_not_suit_is_no_matter_to_its_solvers(tmp_path, capfd):
     (tmp_path / "mine.yaml").write_text("problem: {name: poisson, resolution: 8}\nmodel: fno\n" + STOP)
     bench_solvers(load_config(tmp_path / "mine.yaml"), 1)
-    assert "## poisson, error against" in capsys.readouterr().out
+    assert "## poisson, error against" in capfd.readouterr().out
 
 
-def test_the_ladder_is_that_of_the_runs_own_step(tmp_path, capsys):
+def test_the_ladder_is_that_of_the_runs_own_step(tmp_path, capfd):
     model = "model: {name: fno, width: 4, modes: 3, layers: 2}\n"
     (tmp_path / "mine.yaml").write_text("problem: {name: darcy, resolution: 12}\n" + model + STOP)
     bench_learner(load_config(tmp_path / "mine.yaml"), 0.2)
-    printed = capsys.readouterr().out
+    printed = capfd.readouterr().out
     assert "## fno on darcy, batch 4" in printed and "the cost of feeding" in printed
     for rung in ("L1: the step alone", "L2", "L2p", "DataLoader, batched"):
         assert f"\n| {rung} " in printed

@@ -49,11 +49,11 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_a_run_and_its_file_are_the_same_function(folder, capsys):
+def test_a_run_and_its_file_are_the_same_function(folder, capfd):
     """The validation's fields give the error that the card says."""
     export(folder, None, "safetensors")
     (path,) = folder.path.glob("*.safetensors")
-    printed = capsys.readouterr().out
+    printed = capfd.readouterr().out
     assert f"{path.name}')\n    outputs = model(coefficient=...)  # arrays by name" in printed
     run, file = penstock.load(folder.path), penstock.load(path)
     stored = RunStore(folder).read_validation(resolve(folder.config()).problem.layout).arrays

@@ -18,7 +18,9 @@ from penstock.orchestrator.views.terminal.monitor import (
     last_record,
     summary_lines,
 )
-from penstock.status import Bottleneck, Record, Silence, Summary
+from penstock.orchestrator.views.terminal.monitor import monitor as watch
+from penstock.orchestrator.views.terminal.screen import Form, Screen
+from penstock.status import Ahead, Bottleneck, Record, Silence, Summary
 
 RECORD = Record.from_json(
     {
@@ -65,6 +67,8 @@ BOTTLENECK = Bottleneck(
     solvers_per_s=40.0,
     transport_per_s=None,
 )
+
+AHEAD = Ahead(until="steps", done=700, total=2000, seconds=130.0)
 
 
 def shown(record, *, is_terminal):
@@ -144,8 +148,65 @@ def test_the_side_that_limits_is_named(is_terminal):
     assert expected in " ".join(shown(record, is_terminal=is_terminal).replace("│", " ").split())
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize(
+    ("ahead", "expected"),
+    [
+        (AHEAD, "35 % of 2000 steps, 2:10 left"),
+        (replace(AHEAD, at_most=True), "35 % of 2000 steps, at most 2:10 left"),
+        (replace(AHEAD, seconds=None), "35 % of 2000 steps, time left -"),
+        (replace(AHEAD, until="minutes", done=9.99, total=10, seconds=3725), "99 % of 10 minutes, 1:02:05 left"),
+        (replace(AHEAD, until="walltime", seconds=0.0), "35 % of 2000 minutes of cluster.walltime, 0:00 left"),
+        (replace(AHEAD, until="validation set"), "35 % of 2000 simulations of the validation set, 2:10 left"),
+        (replace(AHEAD, until="validation set", done=0, total=0), "100 % of 0 simulations of the validation set"),
+    ],
+)
+def test_the_time_left_is_shown_and_a_dash_where_it_is_not_known(ahead, expected, is_terminal):
+    assert expected in shown(replace(RECORD, ahead=ahead), is_terminal=is_terminal)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_no_time_is_left_of_a_run_that_is_over_however_far_it_has_come(is_terminal):
+    text = shown(replace(RECORD, state="ended", ahead=AHEAD), is_terminal=is_terminal)
+    assert "35 % of 2000 steps" in text and "left" not in text
+
+
+@pytest.mark.parametrize("width", [20, 40, 79, 80, 120])
+def test_no_line_is_wider_than_the_terminal_and_no_figure_is_cut_off(width):
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(_table("run", replace(RECORD, validation=VALIDATION, ahead=AHEAD, bottleneck=BOTTLENECK)))
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    if width >= 40:
+        flat = " ".join(text.replace("│", " ").split())
+        for part in ("35 % of 2000 steps, 2:10 left", "0.2 unique,", "3.2e-05 mean", "p = 101325"):
+            assert part in flat
+
+
+def test_scripts_get_each_record_once_and_the_summary(tmp_path, capfd):
+    folder = RunFolder(tmp_path)
+    folder.write("run.json", {"state": "ended", "cause": "steps"})
+    folder.append("metrics.jsonl", replace(RECORD, ahead=AHEAD).to_json())
+    folder.write("summary.json", Summary(cause="steps", step=7).to_json())
+    assert watch(folder, Screen(Form.JSON)) == 0
+    record, summary = (json.loads(line) for line in capfd.readouterr().out.splitlines())
+    assert record.pop("kind") == "record" and Record.from_json(record) == replace(RECORD, ahead=AHEAD)
+    assert summary["kind"] == "summary" and summary["step"] == 7
+
+
+def test_quiet_prints_what_failed_alone(tmp_path, capfd):
+    folder = RunFolder(tmp_path)
+    folder.append("metrics.jsonl", RECORD.to_json())
+    folder.write("summary.json", Summary(cause="steps", step=7).to_json())
+    for state, code, said in (("ended", 0, ""), ("failed", 1, "penstock: the run failed: torn\n")):
+        folder.write("run.json", {"state": state, "cause": "torn"})
+        assert watch(folder, Screen(Form.QUIET)) == code
+        assert capfd.readouterr() == ("", said)
+
+
 def test_a_record_comes_back_from_its_line_whatever_version_wrote_it():
     record = replace(RECORD, silent=(Silence("solver-1", 12.0, 3),), validation=VALIDATION, bottleneck=BOTTLENECK)
+    record = replace(record, ahead=AHEAD)
     line = json.loads(json.dumps(record.to_json()))
     assert Record.from_json(line) == record
     assert (
@@ -154,7 +215,8 @@ def test_a_record_comes_back_from_its_line_whatever_version_wrote_it():
         )
         == record
     )
-    earlier = {name: value for name, value in line.items() if name not in ("warning", "silent", "bias", "bottleneck")}
+    later = ("warning", "silent", "bias", "bottleneck", "ahead")
+    earlier = {name: value for name, value in line.items() if name not in later}
     assert "solver blocked" in shown(Record.from_json(earlier), is_terminal=True)
     assert Summary.from_json({"cause": "steps", "step": 7, "later": 1}).to_json()["step"] == 7
 

@@ -9,8 +9,8 @@ import threading
 import pytest
 from rich.live import Live
 
-from penstock.orchestrator.views.terminal.monitor import Screen
 from penstock.orchestrator.views.terminal.output import HELD_TEXTS, Output
+from penstock.orchestrator.views.terminal.screen import Screen
 
 
 @pytest.fixture
