@@ -224,7 +224,7 @@ def wrappers() -> Card:
 
 def outline(axes: Axes, middle: np.ndarray, size: float, colour: str) -> None:
     """Draw the outline of a square in a panel."""
-    axes.add_patch(Rectangle(middle - size / 2, size, size, edgecolor=colour, fill=False, linewidth=2))
+    axes.add_patch(Rectangle(middle - size / 2, size, size, edgecolor=colour, fill=False, linewidth=2, zorder=3))
 
 
 def deeponets() -> Card:
@@ -299,7 +299,8 @@ def attention_at_points() -> Card:
         card.text(slice_of.x - 0.06, slice_of.centre[1], f"p{name}", ha="right", va="center")
         card.arrow(slice_of, tokens, color=FAINT)
     card.line((first.x + first.width + GAP, 1.45), (2.3, 1.45))
-    card.mesh(last, mesh, predicted.numpy(), "u")
+    lowest, highest = np.quantile(predicted, [0.03, 0.97])  # the rim has extremes
+    card.mesh(last, mesh, predicted.numpy(), "u", vmin=lowest, vmax=highest)
     card.arrow(tokens, last, "Σ p t′, then\nfurther layers")
     return card
 
