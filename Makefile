@@ -24,11 +24,13 @@ lint: .venv/installed-test
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 
-# The pages that are written by programs: the tree of the files, the configuration with all of its keys, the gallery.
+# What is written by programs: the tree of the files, the configuration with all of its keys, the gallery, and the
+# pictures of the models.
 docs: .venv/installed
 	.venv/bin/python docs/tree.py
 	.venv/bin/python docs/configuration.py
 	.venv/bin/python docs/gallery.py
+	.venv/bin/python docs/models.py
 
 clean:
 	rm -rf .venv build *.egg-info

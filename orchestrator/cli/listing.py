@@ -102,7 +102,7 @@ def show_models(*, measures: bool) -> None:
     print("Resolution-free: a finer grid, or more points, is the same function up to the error of the coarser one.")
     if measures:
         print("A step is one of AdamW on 8 samples in float32, on one core; the best of 3.")
-    print("`penstock models show NAME` has all about one of them; see docs/models.md and docs/models-at-points.md.")
+    print("`penstock models show NAME` has all about one of them; see docs/models/index.md.")
     print(f"your own: `model: {{name: {OWN}}}`; see docs/custom-problem.md")
 
 

@@ -63,7 +63,8 @@ def test_every_file_of_the_tree_has_a_docstring():
 
 
 RUN_ELSEWHERE = {"training.md", "export.md"}  # the first below, the second in cli/test_export.py on a run
-PAGES = {page for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")) if page.name not in RUN_ELSEWHERE}
+WRITTEN = (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "models").glob("*.md"))
+PAGES = {page for page in WRITTEN if page.name not in RUN_ELSEWHERE}
 
 
 @pytest.mark.parametrize("page", sorted(PAGES), ids=lambda page: page.name)
@@ -101,6 +102,27 @@ def test_what_trains_from_python_does():
 
 
 def test_links_between_pages_lead_somewhere():
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").rglob("*.md")):
-        for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    for page in (*WRITTEN, *(ROOT / "benchmarks").rglob("*.md")):
+        for target, _, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#([^)]+))?\)", page.read_text()):
+            found = page.parent / target if target else page
+            assert found.exists(), f"{page.name}: {target}"
+            assert not anchor or anchor in anchors(found), f"{page.name}: {target}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """What links can say after # to lead to a heading of a page."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_model_is_in_one_family_which_has_a_page_and_a_picture(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    families, folder = importlib.import_module("models").FAMILIES, ROOT / "docs" / "models"
+    assert {page.stem for page in folder.glob("*.md")} == {*families, "index"}
+    assert {picture.stem for picture in folder.glob("*.png")} == {*families}
+    pages = {family: (folder / f"{family}.md").read_text() for family in families}
+    assert all(f"]({family}.png)" in text for family, text in pages.items())
+    index = (folder / "index.md").read_text()
+    for name in {*MODELS} - {"mlp"}:
+        (family,) = (each for each in families if re.search(rf"^\|.*\({each}\.md\).*`{name}`", index, re.M))
+        assert re.search(rf"\b{name}\b", pages[family]), f"{family}.md has nothing on {name}"
