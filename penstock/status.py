@@ -298,6 +298,13 @@ class Record(_Json):
     workers: int = 0
     silent: tuple[Silence, ...] = ()
     bottleneck: Bottleneck | None = None
+    solved_by: Mapping[str, int] = field(default_factory=dict)
+    worker_seconds: float = 0.0
+    solver_seconds: float = 0.0
+    solver_unleased_seconds: float = 0.0
+    aside_seconds: float = 0.0
+    compiling_seconds: float = 0.0
+    energy_joules: float | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Record:

@@ -103,6 +103,12 @@ class Journal:
             workers=num_workers,
             silent=tuple(silent),
             bottleneck=self._watch.look(standing),
+            solved_by=dict(self._solved_by),
+            worker_seconds=self._worker_seconds,
+            solver_seconds=account.solver_seconds,
+            solver_unleased_seconds=account.solver_unleased_seconds,
+            aside_seconds=training.times.aside,
+            compiling_seconds=training.times.compiling,
         )
         self._folder.append("metrics.jsonl", record.to_json())
         bound_records(self._folder)
