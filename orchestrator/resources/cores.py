@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from penstock.errors import PenstockError
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.config.solver import SolverSection, Steered
+from penstock.status import Prepared
 
 NODES_LISTED = 8  # in a line for people
 
@@ -124,6 +125,19 @@ class Split:
             return self.learner.kept
         # Solvers wait whenever the stream is ahead, and a learner with a single thread would then leave a core idle.
         return min(self.learner.cpus, max(2, self.learner_cpus))
+
+    def learner_part(self, prepared: Prepared) -> dict[str, str | int]:
+        """What the learner has, for the record: its device, the cores that it asked for, and its GPUs.
+
+        Args:
+            prepared: what it has reported, by all of its ranks.
+        """
+        on_cpu = prepared.device.startswith("the CPU")
+        return {
+            "device": prepared.device,
+            "cores": self.learner_cpus,
+            "gpus": 0 if on_cpu else max(1, len(prepared.pids)),
+        }
 
     def __str__(self) -> str:
         if self.learner.node_id is None:

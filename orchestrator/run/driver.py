@@ -18,7 +18,7 @@ from penstock import __version__
 from penstock.errors import DiskFault, PenstockError, describe
 from penstock.files.patience import Patience
 from penstock.learner.checkpoints import checkpoint, staging
-from penstock.machine import identity_of
+from penstock.machine import description, identity_of
 from penstock.orchestrator.actors.learner_placing import place_learner
 from penstock.orchestrator.actors.learner_process import LearnerDied, LearnerProcess
 from penstock.orchestrator.actors.learner_ranks import LearnerRanks
@@ -419,7 +419,7 @@ class _Driver:
             "weights, gradients, optimizer and their copies": num_weights(self.config) * prepared.weight_bytes,
         }
         data_bytes = sum(parts.values())
-        self.folder.update_run(data_bytes=data_bytes)
+        self.folder.update_run(data_bytes=data_bytes, machine=description(), learner=self.split.learner_part(prepared))
         ranks, least, most = self.config.solver.ranks, self.split.workers, self.split.most
         number, plural = f"{least} to {most}" if most > least else most, "s" if most > 1 else ""
         on_ranks = f" of {ranks} MPI ranks" if ranks > 1 else ""

@@ -16,7 +16,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -26,6 +25,7 @@ VARIABLES = {INK: "ink", FAINT: "faint", PAPER: "paper"} | {color: f"line{n}" fo
 """The variable of the page's style in place of each stand-in."""
 SIZE = (5.0, 3.1)  # of a chart, in inches: as wide as a phone's page, so that its letters are as large as the text's
 MOST_POINTS = 500  # of a line
+RASTER_DPI = 120  # of what is no line
 _RC = {
     "svg.fonttype": "none",
     "svg.hashsalt": "penstock",
@@ -96,7 +96,7 @@ def svg(figure: Figure, key: str) -> str:
         The element.
     """
     buffer = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(buffer, format="svg", dpi=RASTER_DPI, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
@@ -136,6 +136,7 @@ def duration_axis(axis: Axes, seconds: np.ndarray, what: str = "time of the run"
         each for each in (("h", 3600.0), ("min", 60.0), ("s", 1.0)) if longest >= 3 * each[1] or each[1] == 1
     )
     axis.set_xlabel(f"{what} [{name}]")
+    axis.set_xlim(0, longest / unit or 1)
     return seconds / unit
 
 
@@ -167,6 +168,6 @@ def whole_numbers(axis: Axes) -> None:
 def short(value: float) -> str:
     """A count in a few letters, such as 20k."""
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= 10 * unit or (abs(value) >= unit and value % unit == 0):
+        if abs(value) >= 10 * unit:
             return f"{value / unit:g}{letter}"
     return f"{value:g}"

@@ -203,7 +203,8 @@ def buffer(past: Past) -> str:
                 x, [each["parameters"].get(name, {}).get("ks", np.nan) for each in biases], color=color, label=name
             )
         axis.plot(x, 0.87 / np.sqrt(np.maximum(samples[kept], 1)), ":", color=LINES[-1], label="by chance", lw=1.2)
-        axis.set_ylim(bottom=0)
+        largest = max(each["parameters"].get(name, {}).get("ks", 0.0) for each in biases for name in names)
+        axis.set_ylim(0, 1.5 * largest or 1)
         axis.set_ylabel("KS distance [-]")
         legend(axis, 2)
 
@@ -240,33 +241,28 @@ def solving(past: Past) -> str:
         total = sum(solved_by.values()) or 1
         rows = [(name, str(num), f"{100 * num / total:.1f} %") for name, num in solved_by.items()]
         parts.append(table("Training systems by the strategy that solved them", ("strategy", "systems", "share"), rows))
-    solved = np.flatnonzero(np.isfinite(past.column("seconds_per_system")))
-    if not len(solved):
+    if not np.isfinite(past.column("seconds_per_system")).any():
         return "".join(parts) + absent("No linear system was solved for training yet, or the problem has none.")
-    kept = solved[thinned(len(solved))]
-    seconds = past.seconds[kept]
+    per_system = {name: _recent(past, name) for name in ("seconds_per_system", "iterations_per_system")}
+    x = past.seconds
 
     def times(axis: Axes) -> None:
-        axis.plot(duration_axis(axis, seconds), 1e3 * past.column("seconds_per_system")[kept], color=LINES[0])
+        at, values = per_system["seconds_per_system"]
+        axis.plot(duration_axis(axis, x[at]), 1e3 * values, color=LINES[0])
         axis.set_ylim(bottom=0)
         axis.set_ylabel("time per system [ms]")
 
     def iterations(axis: Axes) -> None:
-        axis.plot(duration_axis(axis, seconds), past.column("iterations_per_system")[kept], color=LINES[2])
+        at, values = per_system["iterations_per_system"]
+        axis.plot(duration_axis(axis, x[at]), values, color=LINES[2])
         axis.set_ylim(bottom=0)
         axis.set_ylabel("iterations per system")
 
-    mean = "Mean over the training systems since this life of the run began"
-    drawn = [chart("solving-times", "Time of a solve.", f"{mean}, all attempts included.", times)]
+    over = "Mean over the training systems that were solved since the point before"
+    drawn = [chart("solving-times", "Time of a solve.", f"{over}, all attempts included.", times)]
     if np.nanmax(past.column("iterations_per_system")) > 0:
-        drawn.append(
-            chart(
-                "solving-iterations",
-                "Iterations.",
-                f"{mean}: products with the matrix; 0 of a direct solve.",
-                iterations,
-            )
-        )
+        text = f"{over}: products with the matrix; 0 of a direct solve."
+        drawn.append(chart("solving-iterations", "Iterations.", text, iterations))
     return "".join(parts) + charts(drawn)
 
 
@@ -313,6 +309,23 @@ def rollout(past: Past) -> str:
             )
         )
     return charts(drawn)
+
+
+def _recent(past: Past, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of records, and the mean of a column over the systems that were solved between them.
+
+    The column holds means since a life of the run began. Records that do not count systems have the column as it is.
+    """
+    means, counts = past.column(name), np.array([sum(record.solved_by.values()) for record in past.records])
+    numbers = np.flatnonzero(np.isfinite(means))
+    numbers = numbers[thinned(len(numbers), BINS)]
+    if not counts[numbers].any():
+        return numbers, means[numbers]
+    sums = means[numbers] * counts[numbers]
+    gained, solved = np.diff(sums, prepend=0.0), np.diff(counts[numbers], prepend=0)
+    is_new = solved < 0  # another life of the run
+    gained, solved = np.where(is_new, sums, gained), np.where(is_new, counts[numbers], solved)
+    return numbers[solved > 0], np.maximum(gained[solved > 0], 0.0) / solved[solved > 0]
 
 
 def _milliseconds(seconds: float | None) -> str:

@@ -30,7 +30,7 @@ def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 def facts(caption: str, values: Mapping[str, str | None]) -> str:
     """A table of names and values, without those that are None."""
-    return table(caption, ("", "value"), [(name, value) for name, value in values.items() if value is not None])
+    return table(caption, ("fact", "value"), [(name, value) for name, value in values.items() if value is not None])
 
 
 def scrollable(content: str, label: str, kind: str = "") -> str:

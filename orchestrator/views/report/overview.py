@@ -58,7 +58,7 @@ def configuration(past: Past) -> str:
         "processor": machine.get("processor"),
         "cores": _text(machine.get("cores")),
         "memory": f"{machine['memory_bytes'] / 2**30:.1f} GiB" if "memory_bytes" in machine else None,
-        "learner's device": machine.get("device"),
+        "learner's device": run.get("learner", {}).get("device"),
     }
     parts = [facts("Versions and machine", {name: _text(value) for name, value in ran.items()})]
     config = past.standing.config

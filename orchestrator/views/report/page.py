@@ -8,7 +8,7 @@ from html import escape
 
 from penstock import __version__
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.orchestrator.views.report import course, overview
+from penstock.orchestrator.views.report import cases, cost, course, overview
 from penstock.orchestrator.views.report.past import Past
 from penstock.orchestrator.views.report.style import STYLE
 
@@ -30,7 +30,10 @@ SECTIONS: Mapping[str, tuple[str, Callable[[Past], str]]] = {
     "throughput": ("Throughput and waits", course.throughput),
     "buffer": ("Buffer", course.buffer),
     "solving": ("Strategies and solves", course.solving),
+    "parameters": ("Error against parameters", cases.parameters),
     "rollout": ("Rollouts", course.rollout),
+    "cases": ("Best, median and worst case", cases.cases),
+    "cost": ("Cost and break-even", cost.cost),
     "configuration": ("Configuration, versions, machine", overview.configuration),
     "events": ("Events", overview.events),
 }

@@ -20,6 +20,9 @@ from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices
 from penstock.status import Record, Summary
 
+CARRIED = ("learner_wait_seconds", "solver_blocked_seconds", "train_seconds")
+"""Columns that a checkpoint carries into the next life of a run."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
@@ -94,11 +97,14 @@ class Past:
         return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
     def total(self, name: str) -> np.ndarray:
-        """The running sum of a column that begins at zero with each life of the run, float64 [R].
+        """The running sum of a column that counts seconds or joules, float64 [R].
 
-        What it was when a life began goes on into the next life.
+        Most begin at zero with each life of the run: what came before goes on into the next life. Those of CARRIED do
+        not, and may go back to a checkpoint: what is done again then counts from there.
         """
-        return np.cumsum(_gains(self.column(name)))
+        values = np.nan_to_num(self.column(name))
+        gains = np.diff(values, prepend=0.0)
+        return np.cumsum(np.where(gains < 0, 0.0 if name in CARRIED else values, gains))
 
     @property
     def seconds(self) -> np.ndarray:
@@ -112,13 +118,6 @@ class Past:
             if record.validation and record.validation != before:
                 before = record.validation
                 yield number, before
-
-
-def _gains(values: np.ndarray) -> np.ndarray:
-    """By how much a counter grew from record to record, where it may start again from zero."""
-    values = np.nan_to_num(values)
-    gains = np.diff(values, prepend=0.0)
-    return np.where(gains < 0, values, gains)
 
 
 def _records(folder: RunFolder) -> Iterator[Record]:
