@@ -83,7 +83,7 @@ def parameters(past: Past) -> str:
 
 
 def _scatter(axis: Axes, *, name: str, values: np.ndarray, errors: np.ndarray) -> None:
-    axis.plot(values, errors, ".", ms=5, alpha=0.6, color=LINES[0], mew=0)
+    axis.plot(values, errors, "o", ms=4, alpha=0.75, color=LINES[0], mew=0)
     chunks = np.array_split(np.argsort(values), min(BINS, max(1, len(values) // 3)))
     medians = [(np.median(values[chunk]), np.median(errors[chunk])) for chunk in chunks]
     axis.plot(*zip(*medians, strict=True), color=LINES[1])
@@ -108,7 +108,7 @@ def _of_scalars(trial: Trial) -> str:
     def draw(axis: Axes, name: str, unit: str) -> None:
         true = trial.named[name]
         axis.plot([true.min(), true.max()], [true.min(), true.max()], color=LINES[1], lw=1)
-        axis.plot(true, trial.predicted[name], ".", ms=5, alpha=0.6, color=LINES[0], mew=0)
+        axis.plot(true, trial.predicted[name], "o", ms=4, alpha=0.75, color=LINES[0], mew=0)
         axis.set_xlabel(f"{name} [{unit}], solver")
         axis.set_ylabel("surrogate")
 
