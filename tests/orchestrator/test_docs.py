@@ -4,6 +4,7 @@ import importlib
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.measurement import measure
 from penstock.solvers.problem import Problem
 from penstock.solvers.problems import PROBLEMS
+from penstock.status import Record
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +53,12 @@ def test_metrics_page_lists_every_metric():
     text = (ROOT / "docs" / "metrics.md").read_text()
     for family in Metrics("auto").registry.collect():
         assert f"`{family.name}{'_total' if family.type == 'counter' else ''}" in text
+
+
+def test_metrics_page_lists_every_column():
+    table = (ROOT / "docs" / "metrics.md").read_text().partition("## metrics.jsonl")[2].partition("## summary.json")[0]
+    columns = {name for first in re.findall(r"^\| (`.*?) \|", table, re.M) for name in re.findall(r"`(\w+)`", first)}
+    assert columns == {each.name for each in fields(Record)}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,8 @@ from penstock.orchestrator.views.report.html import absent, charts, paragraph, t
 from penstock.orchestrator.views.report.past import Past
 
 NOTHING = "There is no record yet: the run has not begun, or metrics.jsonl is gone."
-BINS = 80  # of time, in which seconds are summed up
+BINS = 80  # of time, in which seconds are summed up, at most
+BIN_S = 4.0  # of such a bin at least: workers report their waits a chunk or a lease at a time
 MOST_PARAMETERS = 6  # whose bias is drawn
 
 
@@ -140,7 +141,8 @@ def _shares(
     key: str, title: str, caption: str, seconds: np.ndarray, whole: np.ndarray, parts: Mapping[str, np.ndarray]
 ) -> str:
     """A chart of shares of a time that grows, from running sums [R], in bins of the run's time."""
-    edges = np.linspace(0.0, seconds[-1], min(BINS, len(seconds)) + 1)
+    num_bins = int(np.clip(seconds[-1] / BIN_S, 1, BINS))
+    edges = np.linspace(0.0, seconds[-1], num_bins + 1)
     gained = {name: np.diff(np.interp(edges, seconds, values, left=0.0)) for name, values in parts.items()}
     available = np.maximum(np.diff(np.interp(edges, seconds, whole, left=0.0)), sum(gained.values()))
     shares = [
@@ -152,7 +154,8 @@ def _shares(
         return ""
 
     def draw(axis: Axes) -> None:
-        stacked(axis, duration_axis(axis, (edges[1:] + edges[:-1]) / 2), shares)
+        x = duration_axis(axis, np.repeat(edges, 2)[1:-1])
+        stacked(axis, x, [(name, np.repeat(values, 2)) for name, values in shares])
         axis.set_ylim(0, 100)
         axis.set_ylabel("share of the time [%]")
 
@@ -233,7 +236,11 @@ def solving(past: Past) -> str:
             for label, seconds in decision.seconds.items()
         ]
         parts.append(
-            table("Strategies that were tried", ("family of systems", "strategy", "median time of a solve", ""), rows)
+            table(
+                "Strategies that were tried",
+                ("family of systems", "strategy", "median time of a solve", "choice"),
+                rows,
+            )
         )
         parts += [paragraph(f"{decision.family}: {decision.reason}.") for decision in past.decisions]
     solved_by = past.summary.solved_by if past.summary and past.summary.solved_by else past.last.solved_by

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 
 from penstock import __version__
+from penstock.orchestrator.history.standing import UNREADABLE
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.report import cases, cost, course, overview
+from penstock.orchestrator.views.report.html import paragraph
 from penstock.orchestrator.views.report.past import Past
 from penstock.orchestrator.views.report.style import STYLE
 
@@ -54,7 +57,24 @@ def sections_of(folder: RunFolder, keys: Collection[str] = tuple(SECTIONS)) -> l
         PenstockError: the records are there and can't be read.
     """
     past = Past.of(folder)
-    return [Section(key, title, write(past)) for key, (title, write) in SECTIONS.items() if key in keys]
+    return [section(key, title, partial(write, past)) for key, (title, write) in SECTIONS.items() if key in keys]
+
+
+def section(key: str, title: str, write: Callable[[], str]) -> Section:
+    """A section, which says so where records of another version can't be shown.
+
+    Args:
+        key: its key.
+        title: its title.
+        write: writes what is in it.
+    """
+    try:
+        return Section(key, title, write())
+    except UNREADABLE as error:
+        name = type(error).__name__
+        return Section(
+            key, title, paragraph(f"A record is damaged or of another version ({name}: {error}).", "warning")
+        )
 
 
 def page(title: str, sections: Sequence[Section]) -> str:

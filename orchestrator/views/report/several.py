@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ from penstock.orchestrator.views.report.charts import LINES, chart, duration_axi
 from penstock.orchestrator.views.report.cost import Cost, break_even
 from penstock.orchestrator.views.report.html import absent, charts, paragraph, table
 from penstock.orchestrator.views.report.overview import duration
-from penstock.orchestrator.views.report.page import Section
+from penstock.orchestrator.views.report.page import Section, section
 from penstock.orchestrator.views.report.past import Past
 from penstock.orchestrator.views.report.trial import try_out
 
@@ -36,10 +37,10 @@ def compared_sections(folders: Sequence[RunFolder]) -> list[Section]:
     """
     pasts = [Past.of(folder) for folder in folders]
     return [
-        Section("overview", "Runs", _overview(pasts)),
-        Section("losses", "Losses and errors", _losses(pasts)),
-        Section("throughput", "Throughput", _throughput(pasts)),
-        Section("cost", "Cost and break-even", _costs(pasts)),
+        section("overview", "Runs", partial(_overview, pasts)),
+        section("losses", "Losses and errors", partial(_losses, pasts)),
+        section("throughput", "Throughput", partial(_throughput, pasts)),
+        section("cost", "Cost and break-even", partial(_costs, pasts)),
         *(
             Section(f"differences-{title}", f"In what they differ: {title}", _table(title, rows, pasts))
             for title, rows in differences(folders)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from penstock.layout import Layout
     from penstock.orchestrator.plan import Plan
 
-MOST_ROWS = 256  # that are tried
+MOST_ROWS, FEWEST_ROWS = 256, 3  # that are tried
+MOST_SECONDS = 20.0  # for which the surrogate may predict, unless the fewest rows take longer
 MOST_BYTES = 2e9  # of a validation set that is read
 
 
@@ -88,9 +89,14 @@ def _tried(path, step: int | None) -> Trial:
     surrogate, step = load_surrogate(folder, plan)
     stored = RunStore(folder).read_validation(plan.problem.layout)
     rows, simulations, steps = plan.unit.all_rows(stored.arrays, plan.problem.layout, stored.simulations, stored.steps)
-    kept = np.unique(np.linspace(0, len(simulations) - 1, min(len(simulations), MOST_ROWS)).round().astype(int))
-    rows, simulations, steps = {name: array[kept] for name, array in rows.items()}, simulations[kept], steps[kept]
     layout = surrogate.layout
+    first = zarr_store.by_name({name: array[:1] for name, array in rows.items()}, layout)
+    predictions(surrogate, first, 1)  # what is built on first use is not in the time of a row
+    began = time.perf_counter()
+    predictions(surrogate, first, 1)
+    num = int(np.clip(MOST_SECONDS / (time.perf_counter() - began), FEWEST_ROWS, MOST_ROWS))
+    kept = np.unique(np.linspace(0, len(simulations) - 1, min(len(simulations), num)).round().astype(int))
+    rows, simulations, steps = {name: array[kept] for name, array in rows.items()}, simulations[kept], steps[kept]
     named = zarr_store.by_name(rows, layout)
     validation = plan.validation(rows, "cpu")
     began = time.process_time()
