@@ -22,18 +22,14 @@ from penstock.orchestrator.plan import Plan, resolve
 from penstock.orchestrator.store.run_folder import RunFolder
 
 
-def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:
-    """The surrogate of the best checkpoint, or of the newest if none was validated.
+def best_step(folder: RunFolder) -> int:
+    """The step of the best checkpoint, or of the newest if none was validated.
 
     Args:
         folder: the run.
-        plan: its plan.
-
-    Returns:
-        The surrogate, in evaluation mode, and the checkpoint's step.
 
     Raises:
-        PenstockError: the run has no checkpoint, which the message explains, or it is damaged.
+        PenstockError: the run has no checkpoint, which the message explains, or all are damaged.
     """
     if not folder.is_running():
         staging.recover(folder.checkpoints)
@@ -47,6 +43,23 @@ def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:
                 f"{folder.path} has no checkpoint: the run {run['state']} before its first one: {cause}"
             )
         raise PenstockError(f"{folder.path} has no checkpoint yet: let it run longer, or resume it if it was killed")
+    return step
+
+
+def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:
+    """The surrogate of the checkpoint of `best_step`.
+
+    Args:
+        folder: the run.
+        plan: its plan.
+
+    Returns:
+        The surrogate, in evaluation mode, and the checkpoint's step.
+
+    Raises:
+        PenstockError: the run has no checkpoint, which the message explains, or it is damaged.
+    """
+    step = best_step(folder)
     surrogate = plan.surrogate()
     checkpoint.load(folder.checkpoints, step, weights_only=True).load_into(surrogate)
     return surrogate.eval(), step

@@ -109,13 +109,12 @@ def _break_even(found: Cost, trial: Trial | None, why_not: str) -> str:
 def _spent(past: Past, found: Cost) -> list[Row]:
     recorded = "not recorded by the version that ran it"
     cores = "each worker's cores for as long as it was ready, and the learner's for as long as the run went on"
-    gpus = past.run.get("learner", {}).get("gpus")
     return [
         ("core-seconds", recorded if found.core_seconds is None else digits(found.core_seconds), cores),
         (
             "GPU-seconds",
             recorded if found.gpu_seconds is None else digits(found.gpu_seconds),
-            "the learner's GPUs for as long as the run went on" if gpus else "the learner had no GPU",
+            "the learner had no GPU" if found.gpu_seconds == 0 else "the learner's GPUs for as long as the run went on",
         ),
         (
             "energy",

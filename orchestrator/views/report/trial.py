@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,13 +59,12 @@ def try_out(folder: RunFolder) -> Trial:
         PenstockError: it can't be tried, and why: nothing is trained yet, the set is too large or damaged, or the code
             of the problem or of the model is not what it was.
     """
+    if not folder.validation.exists():  # before torch is imported
+        raise PenstockError("there is no validation set yet")
     try:
-        from penstock.learner.checkpoints import checkpoint
+        from penstock.orchestrator.store.trained import best_step
 
-        step = checkpoint.best(folder.checkpoints)
-        if step is None:
-            step = checkpoint.latest(folder.checkpoints)
-        return _tried(folder.path, step)
+        return _tried(folder.path, best_step(folder))
     except PenstockError:
         raise
     except Exception as error:  # code of the user, or of another version, may raise anything
@@ -72,16 +72,14 @@ def try_out(folder: RunFolder) -> Trial:
 
 
 @lru_cache(maxsize=4)
-def _tried(path, step: int | None) -> Trial:
-    """The trial of a checkpoint, once for each that a page in a browser asks for."""
+def _tried(path: Path, step: int) -> Trial:
+    """The trial of a checkpoint, once for all that is written about it."""
     from penstock.arrays import zarr_store
     from penstock.orchestrator.plan import resolve
     from penstock.orchestrator.store.run_store import RunStore
     from penstock.orchestrator.store.trained import load_surrogate, predictions
 
     folder = RunFolder(path)
-    if not folder.validation.exists():
-        raise PenstockError("there is no validation set yet")
     num_bytes = sum(file.stat().st_size for file in folder.validation.rglob("*") if file.is_file())
     if num_bytes > MOST_BYTES:
         raise PenstockError(f"the validation set takes {num_bytes / 1e9:.1f} GB: use `penstock predict`")

@@ -37,9 +37,8 @@ def test_every_picture_is_drawn_and_nothing_sticks_out(browser, pages, name, num
         assert pictures.count() == num_figures
         for number in range(num_figures):
             assert drawn_share(pictures.nth(number)) > 0.01
-        background, ink = page.evaluate(
-            "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.querySelector('svg text')).fill]"
-        )
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        ink = page.evaluate("getComputedStyle(document.querySelector('svg text')).fill")
         assert (background, ink) == {
             "light": ("rgb(255, 255, 255)", "rgb(28, 32, 36)"),
             "dark": ("rgb(20, 23, 26)", "rgb(228, 231, 234)"),
