@@ -39,7 +39,8 @@ def cases(past: Past) -> str:
         for axis in figure.axes:
             for artist in (*axis.collections, *axis.images):  # as paths, a mesh would take megabytes
                 artist.set_rasterized(True)
-        drawn.append(svg(figure, "cases"))
+        width = f"min-width: {72 * figure.get_figwidth():.0f}px"  # its letters would be too small on a phone
+        drawn.append(svg(figure, "cases").replace("<svg", f'<svg style="{width}"', 1))
 
     with style():
         compared(save, trial.named, trial.predicted, trial.errors_by_output, trial.layout, names, rows)

@@ -23,7 +23,7 @@ figure svg { display: block; width: 100%; height: auto; max-width: 560px; fill: 
 figcaption { font-size: .875rem; color: var(--soft); max-width: 75ch; }
 figcaption strong { color: var(--ink); }
 .wide { overflow-x: auto; }
-.wide.cases svg { min-width: 720px; max-width: none; }
+.wide.cases svg { max-width: none; }
 table { border-collapse: collapse; font-size: .9rem; margin: .5rem 0; min-width: min(100%, 24rem); }
 caption { text-align: left; color: var(--soft); font-size: .875rem; }
 th, td { text-align: left; vertical-align: top; padding: .2rem .9rem .2rem 0; border-bottom: 1px solid var(--faint);

@@ -92,9 +92,9 @@ def test_a_folder_that_is_being_deleted(left):
         write([left], None)
 
 
-def test_the_command(folder, tmp_path, monkeypatch):
+def test_the_command(left, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    runs = [str(folder.path), str(folder.path)]
+    runs = [str(left.path), str(left.path)]
     result = CliRunner().invoke(app, ["report", *runs])
     assert result.exit_code == 0 and result.output.startswith("wrote report.html (")
     assert "2 runs compared" in (tmp_path / "report.html").read_text()
