@@ -24,7 +24,7 @@ def processor() -> str:
 
 
 def description() -> dict[str, str | int]:
-    """This machine in a record: its processor, the cores that this process may use, its memory in bytes."""
+    """This machine in a record: processor, cores that the process may use, bytes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {"processor": processor(), "cores": cores, "memory_bytes": memory}

@@ -49,13 +49,13 @@ def show_differences(folders: Sequence[RunFolder]) -> None:
 
 
 def differences(folders: Sequence[RunFolder]) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    """The entries in which runs differ, see `differing`, of their configuration, versions and results.
+    """The entries in which configuration, versions and results differ.
 
     Args:
         folders: their folders, two at least.
 
     Yields:
-        A title, and the entries.
+        A title, and the entries, see `differing`.
 
     Raises:
         PenstockError: a file of one can't be read.

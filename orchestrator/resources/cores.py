@@ -127,7 +127,7 @@ class Split:
         return min(self.learner.cpus, max(2, self.learner_cpus))
 
     def learner_part(self, prepared: Prepared) -> dict[str, str | int]:
-        """What the learner has, for the record: its device, the cores that it asked for, and its GPUs.
+        """What the learner has, for the record: device, cores asked for, GPUs.
 
         Args:
             prepared: what it has reported, by all of its ranks.

@@ -13,9 +13,9 @@ DOMAINS = ("package", "dram")  # of RAPL that do not hold each other
 
 
 class EnergyMeter:
-    """Counts joules from its making on: of RAPL's packages and memory, and of the GPUs that NVML shows.
+    """Counts joules from its making on, of this machine.
 
-    RAPL's counters (Linux's powercap) may be read by root alone; NVML's exist from Volta on. What can't be read counts
+    They are those of RAPL's packages and memory, and of the GPUs that NVML shows. RAPL's counters (Linux's powercap) may be read by root alone; NVML's exist from Volta on. What can't be read counts
     nothing. Both count the whole machine, whatever runs on it.
 
     Args:

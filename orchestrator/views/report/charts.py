@@ -52,7 +52,7 @@ _LOCK = Lock()  # matplotlib's settings are those of the process
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Within the block figures are made in the page's stand-in colours, by one thread at a time."""
+    """Within the block figures are made in stand-in colours, by a thread at a time."""
     with _LOCK, matplotlib.rc_context(_RC):
         yield
 
@@ -136,7 +136,8 @@ def duration_axis(axis: Axes, seconds: np.ndarray, what: str = "time of the run"
         each for each in (("h", 3600.0), ("min", 60.0), ("s", 1.0)) if longest >= 3 * each[1] or each[1] == 1
     )
     axis.set_xlabel(f"{what} [{name}]")
-    axis.set_xlim(0, longest / unit or 1)
+    if len(seconds) > 1 and longest > np.min(seconds):
+        axis.set_xlim(np.min(seconds) / unit, longest / unit)
     return seconds / unit
 
 

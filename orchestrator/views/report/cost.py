@@ -42,7 +42,7 @@ class Cost:
 
 
 def cost(past: Past) -> str:
-    """Core- and GPU-seconds, energy, bytes that were never written, and the break-even."""
+    """Core- and GPU-seconds, energy, bytes never written, and the break-even."""
     if not past.records:
         return absent("There is no record yet.")
     found = Cost.of(past)
@@ -129,9 +129,8 @@ def _spent(past: Past, found: Cost) -> list[Row]:
 def _spared(past: Past, trial: Trial | None) -> list[Row]:
     if trial is None:
         return []
-    row_bytes = sum(array[0].nbytes for array in trial.named.values())
-    never = size(past.last.unique * row_bytes)
-    return [("never written to disk", never, f"{past.last.unique} unique samples of {size(row_bytes)} each")]
+    never = size(past.last.unique * trial.sample_bytes)
+    return [("never written to disk", never, f"{past.last.unique} unique samples of {size(trial.sample_bytes)} each")]
 
 
 def _ranks(past: Past) -> int:

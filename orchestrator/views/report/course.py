@@ -1,4 +1,4 @@
-"""The course of a run in charts: errors, rates, waits, the buffer, the solves, rollouts.
+"""The course of a run in charts: errors, rates, waits, buffer, solves, rollouts.
 
 Axes:  R records, V validations.
 """
@@ -140,7 +140,7 @@ def throughput(past: Past) -> str:
 def _shares(
     key: str, title: str, caption: str, seconds: np.ndarray, whole: np.ndarray, parts: Mapping[str, np.ndarray]
 ) -> str:
-    """A chart of shares of a time that grows, from running sums [R], in bins of the run's time."""
+    """A chart of shares of a time, from running sums [R], in bins of the run's time."""
     num_bins = int(np.clip(seconds[-1] / BIN_S, 1, BINS))
     edges = np.linspace(0.0, seconds[-1], num_bins + 1)
     gained = {name: np.diff(np.interp(edges, seconds, values, left=0.0)) for name, values in parts.items()}
@@ -244,8 +244,7 @@ def solving(past: Past) -> str:
         )
         parts += [paragraph(f"{decision.family}: {decision.reason}.") for decision in past.decisions]
     solved_by = past.summary.solved_by if past.summary and past.summary.solved_by else past.last.solved_by
-    if solved_by:
-        total = sum(solved_by.values()) or 1
+    if total := sum(solved_by.values()):
         rows = [(name, str(num), f"{100 * num / total:.1f} %") for name, num in solved_by.items()]
         parts.append(table("Training systems by the strategy that solved them", ("strategy", "systems", "share"), rows))
     if not np.isfinite(past.column("seconds_per_system")).any():
@@ -319,7 +318,7 @@ def rollout(past: Past) -> str:
 
 
 def _recent(past: Past, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of records, and the mean of a column over the systems that were solved between them.
+    """Numbers of records, and the mean of a column over the systems between them.
 
     The column holds means since a life of the run began. Records that do not count systems have the column as it is.
     """

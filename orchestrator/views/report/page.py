@@ -11,9 +11,8 @@ from penstock import __version__
 from penstock.orchestrator.history.standing import UNREADABLE
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.report import cases, cost, course, overview
-from penstock.orchestrator.views.report.html import paragraph
+from penstock.orchestrator.views.report.html import STYLE, paragraph
 from penstock.orchestrator.views.report.past import Past
-from penstock.orchestrator.views.report.style import STYLE
 
 
 @dataclass(frozen=True)

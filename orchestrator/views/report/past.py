@@ -26,7 +26,10 @@ CARRIED = ("learner_wait_seconds", "solver_blocked_seconds", "train_seconds")
 
 @dataclass(frozen=True, kw_only=True)
 class Past:
-    """The past of a run; what can't be read of it is missing, and named in `standing.remark` or `damage`."""
+    """The past of a run.
+
+    What can't be read of it is missing, and named in `standing.remark` or `damage`.
+    """
 
     folder: RunFolder
     standing: Standing
@@ -108,7 +111,10 @@ class Past:
 
     @property
     def seconds(self) -> np.ndarray:
-        """Seconds for which the run had been going at each record, float64 [R]; pauses before a resume are left out."""
+        """Seconds for which the run had been going at each record, float64 [R].
+
+        Pauses before a resume are left out.
+        """
         return self.total("elapsed_seconds")
 
     def validations(self) -> Iterator[tuple[int, Mapping[str, Any]]]:

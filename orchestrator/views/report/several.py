@@ -1,4 +1,4 @@
-"""Several runs on one page: their courses in the same charts, and in what they differ."""
+"""Several runs on one page: in the same charts, and in what they differ."""
 
 from __future__ import annotations
 

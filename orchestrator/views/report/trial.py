@@ -46,7 +46,9 @@ class Trial:
     parameters: Mapping[str, np.ndarray]
     """[N] by parameter, named with its unit: scalars as they are, of others the quantiles."""
     call_seconds: float
-    """Core-seconds that a row takes on this machine's CPU, in batches."""
+    """Core-seconds per sample that a row stands for, on this machine's CPU, in batches."""
+    sample_bytes: int
+    """Size of a sample, as a store would hold it."""
 
 
 def try_out(folder: RunFolder) -> Trial:
@@ -115,14 +117,15 @@ def _tried(path: Path, step: int) -> Trial:
             for simulation, step in zip(simulations, steps, strict=True)
         ],
         parameters=_parameters(plan, named, layout, simulations),
-        call_seconds=seconds / len(simulations),
+        call_seconds=seconds / len(simulations) / plan.unit.frames(plan.problem.layout).advance,
+        sample_bytes=sum(array[0].nbytes for array in stored.arrays.values()),
     )
 
 
 def _parameters(
     plan: Plan, named: Mapping[str, np.ndarray], layout: Layout, simulations: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """What the rows' draws differ in: scalars among the inputs, and quantiles of the other parameters."""
+    """What rows differ in: scalars among the inputs, quantiles of other parameters."""
     from penstock.solvers.parameters.space import generator_of
 
     scalars = {

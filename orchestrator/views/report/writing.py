@@ -37,7 +37,7 @@ def write(folders: Sequence[RunFolder], output: Path | None) -> None:
 
 
 def _require_writable(path: Path) -> None:
-    """Refuse a file that can't be written before a minute goes into what would be in it."""
+    """Refuse a file that can't be written, before anything is drawn for it."""
     if path.is_dir():
         raise PenstockError(f"{path} is a folder: give --output a file")
     if path.parent.is_dir() and os.access(path.parent, os.W_OK):

@@ -52,6 +52,7 @@ def test_the_trial_has_the_errors_of_its_predictions(folder):
     errors = np.linalg.norm(predicted - true, axis=1) / np.linalg.norm(true, axis=1)
     np.testing.assert_allclose(trial.errors, errors, rtol=1e-4)
     assert all(values.shape == (5,) and ((values > 0) & (values < 1)).all() for values in trial.parameters.values())
+    assert trial.sample_bytes == 2 * 4 * 16**2  # a coefficient and a solution, in float32
     assert try_out(folder) is trial  # a page that is open asks again and again
 
 
