@@ -15,7 +15,7 @@ DOMAINS = ("package", "dram")  # of RAPL that do not hold each other
 class EnergyMeter:
     """Counts joules from its making on, of this machine.
 
-    They are those of RAPL's packages and memory, and of the GPUs that NVML shows, whatever runs on them. RAPL's counters
+    They are those of RAPL's packages and memory, and of the GPUs that NVML shows, whatever runs there. RAPL's counters
     (Linux's powercap) may be read by root alone; NVML's exist from Volta on. What can't be read counts nothing.
 
     Args:
