@@ -141,8 +141,8 @@ def _shares(
     key: str, title: str, caption: str, seconds: np.ndarray, whole: np.ndarray, parts: Mapping[str, np.ndarray]
 ) -> str:
     """A chart of shares of a time, from running sums [R], in bins of the run's time."""
-    num_bins = int(np.clip(seconds[-1] / BIN_S, 1, BINS))
-    edges = np.linspace(0.0, seconds[-1], num_bins + 1)
+    num_bins = int(np.clip((seconds[-1] - seconds[0]) / BIN_S, 1, BINS))
+    edges = np.linspace(seconds[0] if len(seconds) > 1 else 0.0, seconds[-1], num_bins + 1)
     gained = {name: np.diff(np.interp(edges, seconds, values, left=0.0)) for name, values in parts.items()}
     available = np.maximum(np.diff(np.interp(edges, seconds, whole, left=0.0)), sum(gained.values()))
     shares = [
