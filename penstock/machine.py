@@ -23,6 +23,13 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def description() -> dict[str, str | int]:
+    """This machine in a record: processor, cores that the process may use, bytes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {"processor": processor(), "cores": cores, "memory_bytes": memory}
+
+
 def identity_of(pid: int) -> str | None:
     """What no other process of any machine has; None if there is none of this id.
 

@@ -369,6 +369,13 @@ class Record(_Json):
     silent: tuple[Silence, ...] = ()
     bottleneck: Bottleneck | None = None
     ahead: Ahead | None = None
+    solved_by: Mapping[str, int] = field(default_factory=dict)
+    worker_seconds: float = 0.0
+    solver_seconds: float = 0.0
+    solver_unleased_seconds: float = 0.0
+    aside_seconds: float = 0.0
+    compiling_seconds: float = 0.0
+    energy_joules: float | None = None
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Record:

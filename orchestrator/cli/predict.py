@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from penstock.arrays import zarr_store
 from penstock.errors import PenstockError
 from penstock.learner.rollout.trajectories import trajectories
@@ -15,7 +12,7 @@ from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.resources.bounds import require_memory_for_draws
 from penstock.orchestrator.run.without_learner import new_samples
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.orchestrator.store.trained import load_surrogate
+from penstock.orchestrator.store.trained import load_surrogate, predictions
 from penstock.orchestrator.views.pictures.samples import draw_comparison
 from penstock.orchestrator.views.pictures.strips import Course, animate, draw_strip
 from penstock.orchestrator.views.terminal.monitor import explained_lines, statistics
@@ -53,18 +50,7 @@ def predict(
     layout = surrogate.layout
     validation = plan.validation(arrays, "cpu", (simulations, steps))
     named = zarr_store.by_name(arrays, layout)
-    predictions = []
-    with torch.no_grad():
-        for start in range(0, len(validation), validation.batch_size):
-            rows = slice(start, start + validation.batch_size)
-            predictions.append(surrogate(**{name: torch.from_numpy(values[rows]) for name, values in named.items()}))
-    predicted = {}
-    for spec in layout.outputs:
-        values = torch.cat([each[spec.name] for each in predictions]).numpy()
-        if spec.on is not None and spec.on.travelling:  # what is predicted beside the domain means nothing
-            is_point = named[spec.on.named("weights")] > 0
-            values = np.where(is_point if spec.components == 1 else is_point[:, None], values, 0)
-        predicted[spec.name] = values
+    predicted = predictions(surrogate, named, validation.batch_size)
     errors = validation.errors(surrogate).as_dict()
     of_samples, of_outputs = validation.sample_errors()
 

@@ -1,6 +1,7 @@
 """The commands of runs.
 
-Of one: `train`, `resume`, `monitor`, `export` and `predict`; of several: `runs`, `compare` and `clean`.
+Of one: `train`, `resume`, `monitor`, `export` and `predict`; of several: `runs`, `compare` and `clean`; `report` is
+of either.
 """
 
 from __future__ import annotations
@@ -92,6 +93,35 @@ def predict(
     from penstock.orchestrator.cli.predict import predict as write
 
     write(folder, num, output, form, animates=animate)
+
+
+def report(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Run folders; the latest under runs/ when left out. Several are compared.",
+            metavar="[RUN]...",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="File to write; report.html in the run folder when left out, of several runs in the current folder.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Write one HTML page about a run as it stands, or about several.
+
+    It holds all that it shows, asks for nothing from a network, and can be written at any time.
+    """
+    from penstock.orchestrator.store.run_folder import RunFolder
+
+    folders = [RunFolder.open(run) for run in runs or [None]]
+    from penstock.orchestrator.views.report.writing import write
+
+    write(folders, output)
 
 
 def runs(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -38,14 +38,30 @@ def show_differences(folders: Sequence[RunFolder]) -> None:
         PenstockError: a file of one can't be read.
     """
     names = [folder.path.name for folder in folders]
-    for title, read in (("configuration", _config), ("versions", _versions), ("results", _results)):
-        if rows := differing([read(folder) for folder in folders]):
+    for title, rows in differences(folders):
+        if rows:
             shown = Table(title, *names, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
             for key, values in rows.items():
                 shown.add_row(key, *values)
             console().print(shown)
         else:
             print(f"{title}: no difference")
+
+
+def differences(folders: Sequence[RunFolder]) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    """The entries in which configuration, versions and results differ.
+
+    Args:
+        folders: their folders, two at least.
+
+    Yields:
+        A title, and the entries, see `differing`.
+
+    Raises:
+        PenstockError: a file of one can't be read.
+    """
+    for title, read in (("configuration", _config), ("versions", _versions), ("results", _results)):
+        yield title, differing([read(folder) for folder in folders])
 
 
 def differing(columns: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

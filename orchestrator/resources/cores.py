@@ -125,6 +125,17 @@ class Split:
         # Solvers wait whenever the stream is ahead, and a learner with a single thread would then leave a core idle.
         return min(self.learner.cpus, max(2, self.learner_cpus))
 
+    def learner_part(self, device: str, num_ranks: int) -> dict[str, str | int]:
+        """What the learner has, for the record: device, cores, GPUs.
+
+        Args:
+            device: name of its device.
+            num_ranks: number of its ranks, each on one device.
+        """
+        on_gpus = not device.startswith("the CPU")
+        cores = self.learner.kept or self.learner_cpus
+        return {"device": device, "cores": cores, "gpus": num_ranks if on_gpus else 0}
+
     def __str__(self) -> str:
         if self.learner.node_id is None:
             return f"{self.learner.cpus} cores"

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.orchestrator.resources.advice import Aims, Standing
 from penstock.orchestrator.resources.bottleneck import BottleneckWatch
+from penstock.orchestrator.resources.energy import EnergyMeter
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.thinning import bound_records
 from penstock.status import Ahead, LearnerStatus, Record, Silence, Summary
@@ -38,6 +39,7 @@ class Journal:
         self._num_failed = 0
         self._watch = BottleneckWatch(aims)
         self._worker_seconds = 0.0
+        self._energy = EnergyMeter()
 
     def record(
         self,
@@ -112,6 +114,13 @@ class Journal:
             silent=tuple(silent),
             bottleneck=self._watch.look(standing),
             ahead=ahead,
+            solved_by=dict(self._solved_by),
+            worker_seconds=self._worker_seconds,
+            solver_seconds=account.solver_seconds,
+            solver_unleased_seconds=account.solver_unleased_seconds,
+            aside_seconds=training.times.aside,
+            compiling_seconds=training.times.compiling,
+            energy_joules=self._energy.joules(),
         )
         self._folder.append("metrics.jsonl", record.to_json())
         bound_records(self._folder)

@@ -19,7 +19,7 @@ import yaml
 from penstock import __version__
 from penstock.errors import PenstockError
 from penstock.files.patience import Patience
-from penstock.machine import identity_of
+from penstock.machine import description, identity_of
 from penstock.orchestrator.config.config import Config, load_config, with_files
 from penstock.orchestrator.store.events import require_known
 from penstock.orchestrator.store.locks import hold, is_held
@@ -260,6 +260,7 @@ class RunFolder:
             host=socket.gethostname(),
             driver_pid=os.getpid(),
             driver_identity=identity_of(os.getpid()),
+            machine=description(),
             metrics=metrics,
             penstock=__version__,
             versions={"python": platform.python_version()} | {n: version(n) for n in ("ray", "torch", "numpy")},

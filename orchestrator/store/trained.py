@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from penstock import __version__
 from penstock.errors import PenstockError
@@ -18,18 +22,14 @@ from penstock.orchestrator.plan import Plan, resolve
 from penstock.orchestrator.store.run_folder import RunFolder
 
 
-def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:
-    """The surrogate of the best checkpoint, or of the newest if none was validated.
+def best_step(folder: RunFolder) -> int:
+    """The step of the best checkpoint, or of the newest if none was validated.
 
     Args:
         folder: the run.
-        plan: its plan.
-
-    Returns:
-        The surrogate, in evaluation mode, and the checkpoint's step.
 
     Raises:
-        PenstockError: the run has no checkpoint, which the message explains, or it is damaged.
+        PenstockError: the run has no checkpoint, which the message explains, or all are damaged.
     """
     if not folder.is_running():
         staging.recover(folder.checkpoints)
@@ -43,9 +43,53 @@ def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:
                 f"{folder.path} has no checkpoint: the run {run['state']} before its first one: {cause}"
             )
         raise PenstockError(f"{folder.path} has no checkpoint yet: let it run longer, or resume it if it was killed")
+    return step
+
+
+def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:
+    """The surrogate of the checkpoint of `best_step`.
+
+    Args:
+        folder: the run.
+        plan: its plan.
+
+    Returns:
+        The surrogate, in evaluation mode, and the checkpoint's step.
+
+    Raises:
+        PenstockError: the run has no checkpoint, which the message explains, or it is damaged.
+    """
+    step = best_step(folder)
     surrogate = plan.surrogate()
     checkpoint.load(folder.checkpoints, step, weights_only=True).load_into(surrogate)
     return surrogate.eval(), step
+
+
+def predictions(surrogate: Surrogate, named: Mapping[str, np.ndarray], batch_size: int) -> dict[str, np.ndarray]:
+    """What a surrogate predicts for rows.
+
+    Args:
+        surrogate: the surrogate.
+        named: arrays [N, *] by quantity, the inputs and what samples bring along of their geometries among them.
+        batch_size: rows that are predicted at a time.
+
+    Returns:
+        Arrays [N, *] by output; 0 beside the domain of a sample, where a prediction means nothing.
+    """
+    num_rows = len(next(iter(named.values())))
+    batches = []
+    with torch.no_grad():
+        for start in range(0, num_rows, batch_size):
+            rows = slice(start, start + batch_size)
+            batches.append(surrogate(**{name: torch.from_numpy(values[rows]) for name, values in named.items()}))
+    predicted = {}
+    for spec in surrogate.layout.outputs:
+        values = torch.cat([each[spec.name] for each in batches]).numpy()
+        if spec.on is not None and spec.on.travelling:
+            is_point = named[spec.on.named("weights")] > 0
+            values = np.where(is_point if spec.components == 1 else is_point[:, None], values, 0)
+        predicted[spec.name] = values
+    return predicted
 
 
 def about(folder: RunFolder, plan: Plan, step: int) -> dict[str, Any]:

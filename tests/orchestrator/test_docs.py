@@ -4,6 +4,7 @@ import importlib
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.measurement import measure
 from penstock.solvers.problem import Problem
 from penstock.solvers.problems import PROBLEMS
+from penstock.status import Record
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,6 +46,12 @@ def test_the_reference_has_every_part_that_is_chosen_by_name():
         assert modules >= {load_class(name, registry, "").__module__ for name in registry}
     for module in modules:
         importlib.import_module(module)
+
+
+def test_metrics_page_lists_every_column():
+    table = (ROOT / "docs" / "metrics.md").read_text().partition("## metrics.jsonl")[2].partition("## summary.json")[0]
+    columns = {name for first in re.findall(r"^\| (`.*?) \|", table, re.M) for name in re.findall(r"`(\w+)`", first)}
+    assert columns == {each.name for each in fields(Record)}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import Any, BinaryIO
@@ -52,26 +53,51 @@ def draw_comparison(
 ) -> None:
     """Draw a PNG with one row per sample.
 
-    At most MAX_ROWS are drawn, spread from the first to the last. A row shows the input fields, and of every output
-    field the truth, the prediction and the absolute error. Fields on an interval are drawn as a line per component,
-    those on grids of three axes as the middle slice along the last. Vectors are drawn by their length, with arrows.
-    Domains keep their proportions up to 10 : 1.
+    At most MAX_ROWS are drawn, spread from the first to the last, as by `compared`.
 
     Args:
         path: the file, or an open one.
+        arrays: as for `compared`.
+        predictions: likewise.
+        errors: likewise.
+        layout: likewise.
+        names: likewise.
+    """
+    save = partial(_save_png, path)
+    compared(save, arrays, predictions, errors, layout, names, _spread(len(names)))
+
+
+def compared(
+    save: Callable[[Any], None],
+    arrays: Mapping[str, np.ndarray],
+    predictions: Mapping[str, np.ndarray],
+    errors: Mapping[str, np.ndarray],
+    layout: Layout,
+    names: Sequence[str],
+    rows: Sequence[int],
+) -> None:
+    """Draw some samples beside their predictions, a row for each.
+
+    A row shows the input fields, and of every output field the truth, the prediction and the absolute error. Fields on
+    an interval are drawn as a line per component, those on grids of three axes as the middle slice along the last.
+    Vectors are drawn by their length, with arrows. Domains keep their proportions up to 10 : 1.
+
+    Args:
+        save: is given the figure.
         arrays: arrays by quantity, [N, *] or [N, components, *] for fields, [N] for scalars, and what samples bring
             along of their geometries.
         predictions: predictions by output, as `arrays`.
         errors: relative L2 errors by output, [N].
         layout: layout of the samples, of which an output is a field.
         names: what each sample is called beside its row, N of them.
+        rows: the samples to draw.
     """
 
     def panels(row: int) -> list[Panel]:
         inputs = _panels(_fields(layout.inputs), arrays, row, {"cmap": "cividis"})
-        return [*inputs, *(panel for output in _fields(layout.outputs) for panel in compared(output, row))]
+        return [*inputs, *(panel for output in _fields(layout.outputs) for panel in of_output(output, row))]
 
-    def compared(output: FieldSpec, row: int) -> list[Panel]:
+    def of_output(output: FieldSpec, row: int) -> list[Panel]:
         truth, predicted = arrays[output.name][row], predictions[output.name][row]
         error = predicted - truth
         where = shown(output.on, arrays, row)
@@ -88,17 +114,17 @@ def draw_comparison(
             ),
         ]
 
-    _draw(path, arrays, _spread(len(names)), panels, _scalars(layout.inputs), names)
+    _draw(save, arrays, rows, panels, _scalars(layout.inputs), names)
 
 
 def draw_samples(path: Path, arrays: Mapping[str, np.ndarray], rows: Sequence[int], layout: Layout) -> None:
     """Draw a PNG with one row for each of some samples.
 
-    A row shows all fields, inputs first, and the scalars as text. Fields are drawn as by `draw_comparison`.
+    A row shows all fields, inputs first, and the scalars as text. Fields are drawn as by `compared`.
 
     Args:
         path: the file.
-        arrays: arrays by quantity, as for `draw_comparison`.
+        arrays: arrays by quantity, as for `compared`.
         rows: the samples to draw.
         layout: layout of the samples, which have a field.
     """
@@ -107,11 +133,15 @@ def draw_samples(path: Path, arrays: Mapping[str, np.ndarray], rows: Sequence[in
         inputs = _panels(_fields(layout.inputs), arrays, row, {"cmap": "cividis"})
         return [*inputs, *_panels(_fields(layout.outputs), arrays, row, {})]
 
-    _draw(path, arrays, rows, panels, _scalars((*layout.inputs, *layout.outputs)))
+    _draw(partial(_save_png, path), arrays, rows, panels, _scalars((*layout.inputs, *layout.outputs)))
+
+
+def _save_png(path: Path | BinaryIO, figure: Any) -> None:
+    figure.savefig(path, dpi=120, format="png")  # whatever the name ends in
 
 
 def _draw(
-    path: Path | BinaryIO,
+    save: Callable[[Any], None],
     arrays: Mapping[str, np.ndarray],
     rows: Sequence[int],
     panels: Callable[[int], list[Panel]],
@@ -133,7 +163,7 @@ def _draw(
             if scalars:
                 text = ", ".join(_scalar_text(spec, arrays[spec.name][row]) for spec in scalars)
                 of_row[0].set_xlabel(fill(text, TEXT_WIDTH, max_lines=MAX_LINES, placeholder=" ..."), fontsize=8)
-        figure.savefig(path, dpi=120, format="png")  # whatever the name ends in
+        save(figure)
 
 
 @contextmanager
