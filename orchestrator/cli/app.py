@@ -17,10 +17,10 @@ from typing import Annotated, Any
 import typer
 
 from penstock.errors import PenstockError, describe
-from penstock.orchestrator.cli import jobs, runs
+from penstock.orchestrator.cli import history, jobs, runs
 from penstock.orchestrator.cli.bench.commands import bench
+from penstock.orchestrator.cli.catalogue.commands import generate, models, problems
 from penstock.orchestrator.cli.invocation import Invocation
-from penstock.orchestrator.cli.problems import generate, models, problems
 from penstock.orchestrator.views.terminal.output import Output
 
 app = typer.Typer(
@@ -53,7 +53,7 @@ def options(
 
 for command in (
     *(runs.train, runs.resume, runs.monitor, runs.export, runs.predict, generate),
-    *(runs.report, runs.runs, runs.compare, runs.clean),
+    *(history.report, history.runs, history.compare, history.clean),
     *(jobs.launch, jobs.jobs, jobs.stop, jobs.scale, jobs.logs),
 ):
     app.command()(command)

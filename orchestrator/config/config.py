@@ -259,7 +259,7 @@ class CheckpointSection(Section):
 
 
 Monitor = Literal["tensorboard", "wandb", "mlflow"]
-"""Name of a program that shows runs, a key of `views.sinks.SINKS`."""
+"""Name of a program that shows runs, a key of `views.sinks.by_name.SINKS`."""
 
 
 class Config(Section):

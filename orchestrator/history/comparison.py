@@ -15,7 +15,7 @@ from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.card import console
 from penstock.orchestrator.views.numbers import digits
 from penstock.orchestrator.views.terminal.monitor import last_record
-from penstock.status import Summary
+from penstock.record import Summary
 
 VERSIONS = ("penstock", "versions", "host")
 RESULTS = (

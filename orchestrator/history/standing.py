@@ -16,7 +16,7 @@ from penstock.orchestrator.config.reading import read_values
 from penstock.orchestrator.store.locks import is_held
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.terminal.monitor import last_record
-from penstock.status import Summary
+from penstock.record import Summary
 
 MARKS = ("config.yaml", "run.json", "metrics.jsonl", "events.jsonl")
 """Files of which a run folder has one at least, however little was written or is left of it."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.config.solver import Steered
 from penstock.orchestrator.views.numbers import digits
-from penstock.status import Bottleneck, LearnerStatus
+from penstock.record import Bottleneck
+from penstock.status import LearnerStatus
 
 WAITS = 0.1  # share of its time above which a side waits
 CERTAIN = 0.95  # probability from which on a bottleneck is said without a reserve

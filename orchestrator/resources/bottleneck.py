@@ -40,7 +40,7 @@ import numpy as np
 from scipy.special import stdtr
 
 from penstock.orchestrator.resources.advice import CERTAIN, NAMES, WAITS, Aims, Ladder, Standing, percent
-from penstock.status import Bottleneck
+from penstock.record import Bottleneck
 
 WINDOWS = (10, 20, 40, 80)  # intervals, of which the shortest that is certain counts
 FEWEST_INTERVALS = 5

@@ -8,7 +8,8 @@ from dataclasses import replace
 from operator import attrgetter
 
 from penstock.orchestrator.config.config import Config
-from penstock.status import Ahead, LearnerStatus
+from penstock.record import Ahead
+from penstock.status import LearnerStatus
 
 PACE_OVER_S = 30.0  # several validations and the steps between them
 PACE_OVER_SHARE = 0.1  # of the time so far: a run of hours is not judged by half a minute

@@ -7,7 +7,7 @@ from penstock.orchestrator.resources.bounds import require_memory, require_room
 from penstock.orchestrator.resources.cores import split_here
 from penstock.orchestrator.resources.memory import least_memory
 from penstock.orchestrator.resources.placement import device_of, require_placement
-from penstock.orchestrator.views.sinks.sinks import require_packages
+from penstock.orchestrator.views.sinks.by_name import require_packages
 
 
 def require_startable(plan: Plan) -> None:

@@ -42,6 +42,7 @@ from penstock.orchestrator.run.scaling import Scaling
 from penstock.orchestrator.run.stopping import SIGNAL_WITHIN_S, StopRequests
 from penstock.orchestrator.run.supervision import Idle, MemoryKills, Restarts
 from penstock.orchestrator.run.workers import WorkerPool
+from penstock.orchestrator.store.journal import Journal
 from penstock.orchestrator.store.requests import asked_for_workers
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices
@@ -50,7 +51,8 @@ from penstock.orchestrator.views.reports import Reports
 from penstock.orchestrator.views.sinks.sinks import Sinks
 from penstock.orchestrator.views.terminal.monitor import View, tell_end
 from penstock.orchestrator.views.terminal.screen import Form, Screen
-from penstock.status import LearnerStatus, Prepared, Record
+from penstock.record import Record
+from penstock.status import LearnerStatus, Prepared
 
 logger = logging.getLogger(__name__)
 
@@ -235,8 +237,7 @@ class _Driver:
         self.scaling = Scaling(self.plan, self.folder, self.workers, self.split, self._tell)
         self.reports = Reports(
             *(self.folder, self.console, self.metrics, self.sinks),
-            strategy=self.plan.strategy().name,
-            aims=Aims.of(self.config),
+            journal=Journal(self.folder, self.plan.strategy().name, Aims.of(self.config)),
             forecast=Forecast(self.config, lambda: self.requests.due_in_s),
         )
         is_first = True

@@ -15,7 +15,7 @@ from penstock.orchestrator.resources.steering import Steering
 from penstock.orchestrator.run.workers import WorkerPool
 from penstock.orchestrator.store.requests import asked_for_workers
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.status import Record
+from penstock.record import Record
 
 
 class Scaling:

@@ -12,7 +12,8 @@ from penstock.orchestrator.resources.bottleneck import BottleneckWatch
 from penstock.orchestrator.resources.energy import EnergyMeter
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.thinning import bound_records
-from penstock.status import Ahead, LearnerStatus, Record, Silence, Summary
+from penstock.record import Ahead, Record, Summary
+from penstock.status import LearnerStatus, Silence
 
 RATES_OVER_S = 5.0
 LEDGER_EVERY_S = 5.0

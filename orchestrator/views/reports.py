@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from penstock.messages import Decision
 from penstock.orchestrator.ledger.ledger import Ledger
-from penstock.orchestrator.resources.advice import Aims
 from penstock.orchestrator.resources.forecast import Forecast
 from penstock.orchestrator.store.failures import Failures
 from penstock.orchestrator.store.journal import Journal
@@ -17,7 +16,8 @@ from penstock.orchestrator.store.strategies import Choices, Families
 from penstock.orchestrator.views.prometheus.metrics import Metrics
 from penstock.orchestrator.views.sinks.sinks import Sinks
 from penstock.orchestrator.views.terminal.screen import Screen
-from penstock.status import LearnerStatus, Record, Silence, WorkerStatus
+from penstock.record import Record
+from penstock.status import LearnerStatus, Silence, WorkerStatus
 
 
 class Reports:
@@ -30,8 +30,7 @@ class Reports:
         console: where lines are printed.
         metrics: the run's metrics.
         sinks: the programs that show it besides.
-        strategy: name of the strategy that the configuration gives.
-        aims: what the configuration says of reuse.
+        journal: makes and keeps the records.
         forecast: predicts the run's end.
     """
 
@@ -42,8 +41,7 @@ class Reports:
         metrics: Metrics,
         sinks: Sinks,
         *,
-        strategy: str,
-        aims: Aims,
+        journal: Journal,
         forecast: Forecast,
     ):
         self._folder = folder
@@ -56,7 +54,7 @@ class Reports:
         self._failures = Failures(folder.event, "ledger.json has the reasons of all that fail")
         self._warning: str | None = None
         self._notes: set[str] = set()  # a learner that takes another's place finds the same
-        self.journal = Journal(folder, strategy, aims)
+        self.journal = journal
         self._metrics.choose(self.decisions)
 
     @property

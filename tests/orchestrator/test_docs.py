@@ -14,12 +14,12 @@ from penstock.learner.buffers import UNITS
 from penstock.learner.buffers.policies import POLICIES
 from penstock.learner.losses.losses import LOSSES
 from penstock.learner.models import MODELS
+from penstock.record import Record
 from penstock.registry import load_class
 from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.measurement import measure
 from penstock.solvers.problem import Problem
 from penstock.solvers.problems import PROBLEMS
-from penstock.status import Record
 
 ROOT = Path(__file__).parents[2]
 

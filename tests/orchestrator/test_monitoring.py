@@ -12,7 +12,8 @@ import yaml
 from penstock.messages import Decision, SolveRecord
 from penstock.orchestrator.config.metrics import MetricsSection
 from penstock.orchestrator.views.prometheus.metrics import Metrics
-from penstock.status import Bottleneck, RankStatus, Record, WorkerStatus
+from penstock.record import Bottleneck, Record
+from penstock.status import RankStatus, WorkerStatus
 from tests.support.prometheus import DASHBOARD, DEPLOY, certificate_in, prometheus, queries, require_prometheus
 from tests.support.waiting import wait_until
 

@@ -7,7 +7,8 @@ from penstock.layout import FieldSpec, Layout
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.sinks.sinks import Sinks
-from penstock.status import Record, WorstCase
+from penstock.record import Record
+from penstock.status import WorstCase
 
 LAYOUT = Layout((FieldSpec(name="a", on=Grid((6, 5))),), (FieldSpec(name="u", on=Grid((6, 5))),))
 

@@ -12,7 +12,7 @@ from penstock.orchestrator.config.metrics import MetricsSection
 from penstock.orchestrator.views.prometheus.endpoint import serve
 from penstock.orchestrator.views.prometheus.histograms import BulkHistogram
 from penstock.orchestrator.views.prometheus.processes import Processes
-from penstock.status import SIDES, Bottleneck, Record
+from penstock.record import SIDES, Bottleneck, Record
 
 SECONDS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 ITERATIONS_BUCKETS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)

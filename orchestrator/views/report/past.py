@@ -18,7 +18,7 @@ from penstock.messages import Decision
 from penstock.orchestrator.history.standing import UNREADABLE, Standing, standing
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices
-from penstock.status import Record, Summary
+from penstock.record import Record, Summary
 
 CARRIED = ("learner_wait_seconds", "solver_blocked_seconds", "train_seconds")
 """Columns that a checkpoint carries into the next life of a run."""

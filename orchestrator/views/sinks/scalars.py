@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.orchestrator.history.standing import flat
-from penstock.status import Record
+from penstock.record import Record
 
 
 def scalars_of(record: Record) -> dict[str, float]:

@@ -1,48 +1,27 @@
-"""The programs that show a run besides penstock, as its `monitor` names them."""
+"""What a run shows in other programs, from its records alone."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 
-from penstock.errors import PenstockError
 from penstock.layout import Layout
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.history.standing import flat
 from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.orchestrator.views.sinks.by_name import SINKS
 from penstock.orchestrator.views.sinks.guarded import Guarded
-from penstock.orchestrator.views.sinks.mlflow_sink import MlflowSink
 from penstock.orchestrator.views.sinks.scalars import scalars_of, scalars_of_errors
-from penstock.orchestrator.views.sinks.sink import Picture, Point, Sink
-from penstock.orchestrator.views.sinks.tensorboard_sink import TensorBoardSink
-from penstock.orchestrator.views.sinks.wandb_sink import WandbSink
-from penstock.status import Record, WorstCase
+from penstock.orchestrator.views.sinks.sink import Picture, Point
+from penstock.record import Record
+from penstock.status import WorstCase
 
-SINKS: dict[str, type[Sink]] = {"tensorboard": TensorBoardSink, "wandb": WandbSink, "mlflow": MlflowSink}
 ELSEWHERE = {"cluster", "launch", "metrics", "monitor"}  # sections that say where a run is, not what it is
 # Points lie as far apart as a part of the time that was trained, so their number grows by its logarithm: after a day
 # there are about 5,500, and some 200 pictures of 50 to 150 kB.
 POINTS, PICTURES = 1000, 25
 END_WITHIN_S = 10.0
-
-
-def require_packages(names: Sequence[str]) -> None:
-    """Check that the packages of sinks are installed.
-
-    Args:
-        names: keys of SINKS.
-
-    Raises:
-        PenstockError: one is not.
-    """
-    for name in names:
-        if find_spec(SINKS[name].package) is None:
-            raise PenstockError(
-                f"monitor: the package {SINKS[name].package} is not installed: pip install '{SINKS[name].install}', "
-                f"or leave {name} out"
-            )
 
 
 class Sinks:

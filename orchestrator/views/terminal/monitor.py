@@ -21,7 +21,7 @@ from penstock.orchestrator.views.card import systems_solved
 from penstock.orchestrator.views.numbers import digits, share_but
 from penstock.orchestrator.views.terminal.progress import Bar, Beside, duration, words
 from penstock.orchestrator.views.terminal.screen import Form, Screen, Spot
-from penstock.status import Record, Summary
+from penstock.record import Record, Summary
 
 TAIL_BYTES = 65536  # of metrics.jsonl, read first; a record takes a few kB
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.orchestrator.views.numbers import digits
-from penstock.status import Ahead
+from penstock.record import Ahead
 
 BAR_WIDTHS = 10, 40
 TWO_COLUMNS = 76  # of a terminal of 80, in a frame

@@ -20,8 +20,8 @@ from penstock.errors import PenstockError, WorkerDied
 from penstock.learner.stream.stream import InProcessStream
 from penstock.messages import Lease
 from penstock.orchestrator.actors.solver_actor import make_worker
+from penstock.orchestrator.cli.catalogue.show import show_problem
 from penstock.orchestrator.cli.generate import generate
-from penstock.orchestrator.cli.show import show_problem
 from penstock.orchestrator.config.config import load_config
 from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.run import without_learner

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 from penstock.geometry import Geometry
 from penstock.learner import models
 from penstock.learner.models import MODELS
-from penstock.orchestrator.cli import listing
 from penstock.orchestrator.cli.app import app
+from penstock.orchestrator.cli.catalogue import listing
 
 
 def test_every_model_has_a_row_with_what_it_takes_and_its_size(capsys):

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from penstock.geometry import Mesh
 from penstock.layout import FieldSpec, Layout
-from penstock.orchestrator.cli import listing, show
 from penstock.orchestrator.cli.app import app
-from penstock.orchestrator.cli.show import show_problem
+from penstock.orchestrator.cli.catalogue import listing, show
+from penstock.orchestrator.cli.catalogue.show import show_problem
 from penstock.orchestrator.views import card
 from penstock.orchestrator.views.card import costs
 from penstock.solvers.linear import LinearSolver
@@ -44,7 +44,8 @@ def test_the_list_is_what_the_bare_command_prints():
 
 def test_the_list_imports_no_solver():
     code = (
-        "import sys; from penstock.orchestrator.cli.listing import show_problems; show_problems(measures=False);"
+        "import sys; from penstock.orchestrator.cli.catalogue.listing import show_problems;"
+        "show_problems(measures=False);"
         "print(*sys.modules)"
     )
     answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()

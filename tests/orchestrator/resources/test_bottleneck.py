@@ -9,8 +9,8 @@ from scipy import stats
 
 from penstock.orchestrator.resources.advice import Aims, Standing, workers_for
 from penstock.orchestrator.resources.bottleneck import BottleneckWatch, judged, share
+from penstock.record import SIDES
 from penstock.status import (
-    SIDES,
     Account,
     BufferStatus,
     Ended,

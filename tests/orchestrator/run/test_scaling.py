@@ -19,7 +19,8 @@ from penstock.orchestrator.run.supervision import MemoryKills
 from penstock.orchestrator.run.workers import Taker, WorkerPool
 from penstock.orchestrator.store.requests import ask_for_workers, asked_for_workers
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.status import Ended, Ready, Record, Silence
+from penstock.record import Record
+from penstock.status import Ended, Ready, Silence
 
 
 def config(workers=2, ranks=1, **changes) -> Config:

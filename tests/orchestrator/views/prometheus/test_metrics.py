@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from penstock.messages import Decision, SolveRecord
 from penstock.orchestrator.views.prometheus.metrics import Metrics
-from penstock.status import SIDES, Bottleneck, Record
+from penstock.record import SIDES, Bottleneck, Record
 
 RECORD = Record.from_json(
     {

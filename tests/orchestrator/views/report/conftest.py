@@ -12,7 +12,7 @@ from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.run_store import RunStore
-from penstock.status import Bottleneck, Record
+from penstock.record import Bottleneck, Record
 
 VALUES = {
     "problem": {"name": "darcy", "resolution": 16},

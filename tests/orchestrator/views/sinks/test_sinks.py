@@ -7,10 +7,10 @@ import pytest
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.views.sinks import sinks as module
+from penstock.orchestrator.views.sinks.by_name import SINKS, require_packages
 from penstock.orchestrator.views.sinks.guarded import Guarded
 from penstock.orchestrator.views.sinks.scalars import scalars_of, scalars_of_errors
 from penstock.orchestrator.views.sinks.sink import Point, Sink
-from penstock.orchestrator.views.sinks.sinks import SINKS, require_packages
 from tests.support.waiting import wait_until
 from tests.support.watched_runs import Run, errors, record, worst_case
 

@@ -20,7 +20,8 @@ from penstock.orchestrator.views.terminal.monitor import (
 )
 from penstock.orchestrator.views.terminal.monitor import monitor as watch
 from penstock.orchestrator.views.terminal.screen import Form, Screen
-from penstock.status import Ahead, Bottleneck, Record, Silence, Summary
+from penstock.record import Ahead, Bottleneck, Record, Summary
+from penstock.status import Silence
 
 RECORD = Record.from_json(
     {

@@ -28,7 +28,7 @@ def listing(
         from penstock.machine import use_one_core
 
         use_one_core()  # before NumPy is imported
-    from penstock.orchestrator.cli.listing import show_problems
+    from penstock.orchestrator.cli.catalogue.listing import show_problems
 
     show_problems(measures=measure)
 
@@ -48,7 +48,7 @@ def show(
     from penstock.machine import use_one_core
 
     use_one_core()  # before NumPy is imported
-    from penstock.orchestrator.cli.show import show_problem
+    from penstock.orchestrator.cli.catalogue.show import show_problem
 
     show_problem(name, tuple(options or ()), output)
 
@@ -65,7 +65,7 @@ def models_listing(
         from penstock.machine import use_one_core
 
         use_one_core()  # before torch is imported
-    from penstock.orchestrator.cli.listing import show_models
+    from penstock.orchestrator.cli.catalogue.listing import show_models
 
     show_models(measures=measure)
 
@@ -75,7 +75,7 @@ def show_model(
     name: Annotated[str, typer.Argument(help="A name of the list, or your own as ./file.py:Class.")],
 ) -> None:
     """Print what a model is, with its options."""
-    from penstock.orchestrator.cli.listing import show_model as show_one
+    from penstock.orchestrator.cli.catalogue.listing import show_model as show_one
 
     show_one(name)
 

@@ -1,0 +1,1 @@
+"""What comes with penstock: problems and models, listed and shown."""
