@@ -41,6 +41,23 @@ def log_to(path: Path, *, redirect: bool = True) -> None:
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, 1)
         os.dup2(file, 2)
+    _start_bound(path)
+
+
+def bound_output(path: Path) -> None:
+    """Keep a file below MOST_BYTES if it is this process's standard output.
+
+    It has to be appended to it, as launchers have it done for a job.
+
+    Args:
+        path: the file, which need not exist.
+    """
+    with suppress(OSError):
+        if os.path.samestat(os.fstat(1), path.stat()):
+            _start_bound(path)
+
+
+def _start_bound(path: Path) -> None:
     threading.Thread(target=_keep_bounded, args=(path,), name="log's bound", daemon=True).start()
 
 

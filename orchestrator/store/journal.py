@@ -10,7 +10,7 @@ from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.orchestrator.resources.advice import Aims, Standing
 from penstock.orchestrator.resources.bottleneck import BottleneckWatch
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.orchestrator.store.thinning import bound_records
+from penstock.orchestrator.store.thinning import RECORD_BYTES, bound_lines, thinned_records
 from penstock.status import LearnerStatus, Record, Silence, Summary
 
 RATES_OVER_S = 5.0
@@ -105,7 +105,7 @@ class Journal:
             bottleneck=self._watch.look(standing),
         )
         self._folder.append("metrics.jsonl", record.to_json())
-        bound_records(self._folder)
+        bound_lines(self._folder.metrics, RECORD_BYTES, thinned_records)
         num_failed = len(account.training.failed) + len(account.validation.failed)
         # A line on the console names ledger.json for the reasons, and too many failures end the run at once.
         if num_failed != self._num_failed or now - self._ledger_at >= LEDGER_EVERY_S:
