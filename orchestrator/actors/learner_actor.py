@@ -18,6 +18,7 @@ import torch
 from penstock.errors import PenstockError, describe, file_of, raised_by_signal, text_of
 from penstock.learner.learner import Learner
 from penstock.learner.ranks.group import ALONE, Group, keep_to_this_machine
+from penstock.machine import end_with_parent
 from penstock.messages import Lease
 from penstock.orchestrator.cluster.receiving import receiver_on
 from penstock.orchestrator.ledger import conditions
@@ -76,6 +77,7 @@ class LearnerActor:
         stream: Any = None,
     ):
         if stream is None:
+            end_with_parent()  # as a solver does
             log_to(folder / "logs" / seat.log)
             stream = receiver_on(session_folder)
         if seat.size > 1 and session_folder is not None:

@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from penstock.machine import end_with_parent
 from penstock.messages import LeaseEnd
 from penstock.orchestrator.actors.local_worker import conditions_here, make_local_worker
 from penstock.orchestrator.actors.ranks import Ranks
@@ -89,6 +90,7 @@ class SolverActor:
     """
 
     def __init__(self, solving: Solving, log: Path, max_bytes: float, where: Path | None):
+        end_with_parent()  # Ray's own watch waits for an hour where a clock is set back by one
         log_to(log)
         self._solving = solving
         self._options = {"max_bytes": max_bytes} | ({} if where is None else {"on_begin": say_where(where)})
