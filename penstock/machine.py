@@ -48,7 +48,7 @@ def _start_ticks(pid: int) -> int:
 
 
 def end_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it ends, however that does."""
+    """Have the kernel kill this process when the one that started it ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 

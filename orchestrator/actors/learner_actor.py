@@ -18,13 +18,12 @@ import torch
 from penstock.errors import PenstockError, describe, file_of, raised_by_signal, text_of
 from penstock.learner.learner import Learner
 from penstock.learner.ranks.group import ALONE, Group, keep_to_this_machine
-from penstock.machine import end_with_parent
 from penstock.messages import Lease
 from penstock.orchestrator.cluster.receiving import receiver_on
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.plan import Plan
 from penstock.orchestrator.resources.placement import device_of
-from penstock.orchestrator.run.logs import learner_log, log_to
+from penstock.orchestrator.run.logs import begin_actor, learner_log
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.run_store import RunStore
 from penstock.status import LearnerStatus, News, Prepared, Word
@@ -77,8 +76,7 @@ class LearnerActor:
         stream: Any = None,
     ):
         if stream is None:
-            end_with_parent()  # as a solver does
-            log_to(folder / "logs" / seat.log)
+            begin_actor(folder / "logs" / seat.log)
             stream = receiver_on(session_folder)
         if seat.size > 1 and session_folder is not None:
             keep_to_this_machine()
