@@ -78,6 +78,7 @@ def main() -> None:
     options = add(chaos, "a run that is killed, stopped, starved and scaled, beside undisturbed ones")
     options.add_argument("--faults", type=_positive, default=30, help="faults in the run (30)")
     options.add_argument("--seed", type=int, default=0, help="of the faults and of the run (0)")
+    options.add_argument("--nodes", action="store_true", help="lost and cut off nodes of a cluster instead, as root")
     options = add(soak, "half an hour at full speed: memory of each process, and which files grow")
     options.add_argument("--minutes", type=float, default=30.0, help="time of training (30)")
 
@@ -220,9 +221,14 @@ def sort_or_learn(arguments: argparse.Namespace) -> None:
 
 
 def chaos(arguments: argparse.Namespace) -> None:
-    from benchmarks.chaos.page import run
+    if arguments.nodes:
+        from benchmarks.chaos.nodes import run
 
-    run(arguments.faults, arguments.seed)
+        run(arguments.seed)
+    else:
+        from benchmarks.chaos.page import run
+
+        run(arguments.faults, arguments.seed)
 
 
 def soak(arguments: argparse.Namespace) -> int:

@@ -6,9 +6,11 @@ import ctypes
 import os
 import platform
 import resource
+import signal
 import time
 from pathlib import Path
 
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 # Of mallopt(3).
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 LARGEST_KEPT = 32 * 2**20  # glibc takes no more
@@ -50,6 +52,11 @@ def age_s() -> float:
 def _start_ticks(pid: int) -> int:
     """Ticks from the boot of the machine to the start of a process, see proc(5)."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def use_one_core() -> None:

@@ -1,6 +1,7 @@
 """A problem with faults on request; a run that is disturbed has a copy of this file."""
 
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from penstock.solvers.problems.steady.darcy import Darcy
 REST_S = 0.4
 LEAK_BYTES = 600_000_000
 WHY = "raised on request"
+AT_WORK = "at-work-"  # and the name of a machine: a file that is touched when a simulation begins there
 DIE, HANG, LEAK, RAISE, REST = "die", "hang", "leak", "raise", "rest"
 
 
@@ -31,6 +33,7 @@ class Disturbed(Darcy):
             os._exit(7)
 
     def simulate(self, parameters, solve):
+        (self._orders / f"{AT_WORK}{socket.gethostname()}").touch()
         if (self._orders / REST).exists():
             time.sleep(REST_S)
         if self._takes(HANG):

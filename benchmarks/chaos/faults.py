@@ -11,19 +11,23 @@ import signal
 import time
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import psutil
 
-from benchmarks.chaos.disturbed import DIE, HANG, LEAK, RAISE, REST
-from benchmarks.chaos.run import HAS_OWN_DISK, WORKERS, Run
+from benchmarks.chaos.disturbed import DIE, HANG, LEAK, RAISE
+from benchmarks.chaos.run import COMPILER, HAS_OWN_DISK, WORKERS, Run
 
 SIMULATIONS_PER_FAULT = 200  # with their rests, as many last longer than most recoveries
 MOST_BETWEEN = 20  # simulations delivered between a recovery and the next fault
 STOPPED_S = 5.0
 FULL_S = 20.0
+CLOCK_STEP_S = 3600
+WRONG_CLOCK_S = 10.0
 
 
 def solver_killed(run: Run, random: Random) -> None:
@@ -105,16 +109,29 @@ def driver_terminated(run: Run, random: Random) -> None:
 def disk_filled(run: Run, random: Random) -> None:
     """The disk of the run folder full for 20 s."""
     before = run.count("learner died")
-    filler, end = run.path.resolve().parent / "filler", time.monotonic() + FULL_S
-    with filler.open("wb", buffering=0) as file:
-        while time.monotonic() < end:
-            with suppress(OSError):
-                while True:  # also what is freed meanwhile
-                    file.write(b"x" * 512)
-            time.sleep(0.02)
-    filler.unlink()
+    _fill(run.runs)
     if run.count("learner died") > before:
         raise run.wrong("the learner died of a full disk")
+
+
+def shared_memory_filled(run: Run, random: Random) -> None:
+    """/dev/shm, where Ray's object store is, full for 20 s, and SIGKILL of a worker."""
+
+    def strike() -> None:
+        with ThreadPoolExecutor() as threads:
+            filled = threads.submit(_fill, run.shm)
+            time.sleep(FULL_S / 4)
+            random.choice(run.solvers()).kill()
+            filled.result()
+
+    _with_a_death(run, strike)
+
+
+def clock_set(run: Run, random: Random) -> None:
+    """The time of day an hour forwards or backwards, and right again 10 s later."""
+    run.set_clock(random.choice((-1, 1)) * CLOCK_STEP_S)
+    time.sleep(WRONG_CLOCK_S)
+    run.set_clock(0)
 
 
 def control_service_killed(run: Run, random: Random) -> None:
@@ -129,8 +146,21 @@ Kind = Callable[[Run, Random], None]
 KINDS: tuple[Kind, ...] = (
     *(solver_killed, solver_stopped, simulation_hangs, solver_dies_at_its_start, solver_leaks, simulation_raises),
     *(learner_killed, learner_stopped, workers_scaled, driver_killed, driver_terminated, control_service_killed),
-    *((disk_filled,) if HAS_OWN_DISK else ()),
+    *((disk_filled, shared_memory_filled) if HAS_OWN_DISK else ()),
+    *((clock_set,) if COMPILER else ()),
 )
+
+
+def _fill(disk: Path) -> None:
+    """Keep a disk full for FULL_S."""
+    filler, end = disk / "filler", time.monotonic() + FULL_S
+    with filler.open("wb", buffering=0) as file:
+        while time.monotonic() < end:
+            with suppress(OSError):
+                while True:  # also what is freed meanwhile
+                    file.write(b"x" * 512)
+            time.sleep(0.02)
+    filler.unlink()
 
 
 def _with_a_death(run: Run, strike: Callable[[], None], num: int = 1) -> None:
@@ -194,28 +224,44 @@ def bear(run: Run, faults: list[Fault], random: Random, tell: Callable[[str], No
         PenstockError: the run did not recover, or did not end by itself.
     """
     recoveries = []
-    run.order(REST)
-    run.train()
-    run.wait_until(lambda: run.record.get("step", 0) > 0, "the first training step")
+    run.begin()
     for fault in faults:
-        delivered, saved = run.record["delivered"], run.newest_checkpoint
-        run.wait_until(
-            # With a new checkpoint, or each fault could undo all since the one before.
-            lambda d=delivered, s=saved, f=fault: run.record["delivered"] >= d + f.after and run.newest_checkpoint > s,
-            f"{fault.after} simulations and a checkpoint",
-        )
-        began = time.monotonic()
-        fault.kind(run, random)
-        _recovered(run)
-        recoveries.append(Recovery(fault, time.monotonic() - began))
+        recoveries.append(Recovery(fault, bear_one(run, fault.kind, fault.after, random)))
         tell(f"{fault.name}: recovered in {recoveries[-1].seconds:.1f} s, {run.record['delivered']} simulations")
-    (run.orders / REST).unlink()
-    run.finish(0)
+        run.note_shared_memory()
+        with urllib.request.urlopen(run.read("run.json")["metrics"], timeout=30) as response:
+            if b"penstock_samples_unique_total" not in response.read():
+                raise run.wrong("the metrics lack penstock_samples_unique_total")
+    run.end()
     return recoveries
 
 
+def bear_one(run: Run, kind: Kind, after: int, random: Random) -> float:
+    """Do a fault to a run that goes.
+
+    Args:
+        run: the run.
+        kind: what to do.
+        after: how many simulations are delivered before.
+        random: chooses among workers, and such.
+
+    Returns:
+        Seconds from the blow until the run had recovered.
+    """
+    delivered, saved = run.record["delivered"], run.newest_checkpoint
+    run.wait_until(
+        # With a new checkpoint, or each fault could undo all since the one before.
+        lambda: run.record["delivered"] >= delivered + after and run.newest_checkpoint > saved,
+        f"{after} simulations and a checkpoint",
+    )
+    began = time.monotonic()
+    kind(run, random)
+    _recovered(run)
+    return time.monotonic() - began
+
+
 def _recovered(run: Run) -> None:
-    """Wait until all workers are ready, both samples and steps increase, and the metrics can be scraped."""
+    """Wait until all workers are ready, and both samples and steps increase."""
     before = run.record
 
     def goes_on() -> bool:
@@ -223,7 +269,3 @@ def _recovered(run: Run) -> None:
         return now["workers"] == WORKERS and all(now[count] > before[count] for count in ("unique", "step"))
 
     run.wait_until(goes_on, "samples and steps")
-    run.note_shared_memory()
-    with urllib.request.urlopen(run.read("run.json")["metrics"], timeout=30) as response:
-        if b"penstock_samples_unique_total" not in response.read():
-            raise run.wrong("the metrics lack penstock_samples_unique_total")

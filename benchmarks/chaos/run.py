@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import subprocess
 import time
 from contextlib import suppress
@@ -31,6 +32,9 @@ WORKERS = 2
 DISK_MB = 256
 # Whether this process may mount file systems, as root may where it is no container's.
 HAS_OWN_DISK = subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
+OWN_SHARED_MEMORY = ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /dev/shm && exec "$@"')
+CLOCK = Path(__file__).with_name("clock.c")
+COMPILER = shutil.which("cc")
 
 
 @dataclass(frozen=True)
@@ -68,15 +72,43 @@ class Run(WatchedRun):
         self.num_simulations = num_simulations
         self.orders = folder / "orders"
         self.orders.mkdir()
-        self.runs = folder / "runs"
-        self.runs.mkdir()
-        if HAS_OWN_DISK:  # a small one, which a fault may fill
-            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", self.runs], check=True)
+        self.runs, self.shm = folder / "runs", folder / "shm"
+        for disk in (self.runs, self.shm):
+            disk.mkdir()
+            if HAS_OWN_DISK:  # a small one, which a fault may fill
+                subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", disk], check=True)
         values = {"SEED": str(seed), "ORDERS": str(self.orders), "SIMULATIONS": str(num_simulations)}
         text = CONFIGURATION
         for name, value in values.items():
             text = text.replace(name, value)
         super().__init__(folder, text, disturbed.__file__)
+        if HAS_OWN_DISK:
+            self.wrapper += [*OWN_SHARED_MEMORY, str(self.shm)]
+        if COMPILER:
+            self.set_clock(0)
+            library = folder / "clock.so"
+            subprocess.run([COMPILER, "-shared", "-fPIC", "-O2", CLOCK, "-o", library, "-ldl"], check=True)
+            self.wrapper += ["env", f"CHAOS_CLOCK={folder / 'clock'}", f"LD_PRELOAD={library}"]
+
+    def set_clock(self, seconds: int) -> None:
+        """Set the time of day of all processes of the run.
+
+        Args:
+            seconds: how far from the machine's.
+        """
+        with (self.folder / "clock").open("r+b" if (self.folder / "clock").exists() else "wb") as file:
+            file.write(struct.pack("=q", seconds))  # in place, because it is mapped
+
+    def begin(self) -> None:
+        """Start it, with simulations that rest, and wait until it trains."""
+        self.order(disturbed.REST)
+        self.train()
+        self.wait_until(lambda: self.record.get("step", 0) > 0, "the first training step")
+
+    def end(self) -> None:
+        """See it to its end, without rests."""
+        (self.orders / disturbed.REST).unlink()
+        self.finish(0)
 
     def resume(self) -> None:
         """Go on with the run, and wait until it records again."""
@@ -124,10 +156,14 @@ class Run(WatchedRun):
             steps=summary["step"],
         )
 
+    def _left(self) -> list[str]:
+        return super()._left() + [str(path) for path in self.shm.iterdir()]
+
     def remove(self) -> None:
         """End whatever is left, and keep the run folder when its small disk goes."""
         super().remove()
         if HAS_OWN_DISK:
+            subprocess.run(["umount", self.shm], check=True)
             kept = shutil.copytree(self.runs, self.folder / "kept", symlinks=True)
             subprocess.run(["umount", self.runs], check=True)
             self.runs.rmdir()

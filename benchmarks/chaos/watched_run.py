@@ -40,6 +40,8 @@ class WatchedRun:
         self.shared_memory: set[Path] = set()
         """Files in /dev/shm that processes of the run were seen to have open."""
         self.process: subprocess.Popen | None = None
+        self.wrapper: list[str] = []
+        """Words of a command that starts the one behind it, in another environment."""
 
     def penstock(self, *arguments: str) -> subprocess.Popen:
         """Start a command, whose words go to console.txt."""
@@ -48,7 +50,7 @@ class WatchedRun:
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | own
         with (self.folder / "console.txt").open("a") as console:
             return subprocess.Popen(
-                [sys.executable, "-m", "penstock", *arguments],
+                [*self.wrapper, sys.executable, "-m", "penstock", *arguments],
                 cwd=self.folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,

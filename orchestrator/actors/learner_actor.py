@@ -23,7 +23,7 @@ from penstock.orchestrator.cluster.receiving import receiver_on
 from penstock.orchestrator.ledger import conditions
 from penstock.orchestrator.plan import Plan
 from penstock.orchestrator.resources.placement import device_of, rank_status
-from penstock.orchestrator.run.logs import learner_log, log_to
+from penstock.orchestrator.run.logs import begin_actor, learner_log
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.run_store import RunStore
 from penstock.status import LearnerStatus, News, Prepared, Word
@@ -76,7 +76,7 @@ class LearnerActor:
         stream: Any = None,
     ):
         if stream is None:
-            log_to(folder / "logs" / seat.log)
+            begin_actor(folder / "logs" / seat.log)
             stream = receiver_on(session_folder)
         if seat.size > 1 and session_folder is not None:
             keep_to_this_machine()

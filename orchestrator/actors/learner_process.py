@@ -23,6 +23,9 @@ from penstock.transport.endpoint import Endpoint
 
 BACK_WITHIN_S = 60.0  # Ray gives up a node of which it hears nothing after about as long
 ASK_EVERY_S = 1.0  # while it can't be reached
+# After this it is taken for hung. It answers in another thread than that which trains, validates and compiles; but
+# none does while a library is loaded, which may take a minute from a busy disk.
+SILENT_S = 120.0
 
 
 class LearnerDied(PenstockError):
@@ -52,7 +55,8 @@ class LearnerProcess:
         memory_kills: watches for kills by the kernel.
 
     Raises:
-        LearnerDied: it has died, or could not be reached for BACK_WITHIN_S; raised by `prepared` and `status`.
+        LearnerDied: it has died, or could not be reached for BACK_WITHIN_S, raised by `prepared` and `status`; or it
+            has given no status for SILENT_S.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class LearnerProcess:
         self._num_said = 0  # before it was asked for its status
         self._num_seen = 0
         self._unreachable_since: float | None = None
+        self._silent_s = 0.0
 
     def placed(self, timeout_s: float) -> bool:
         """Whether Ray has given it a process, asked for so long at the most."""
@@ -127,8 +132,15 @@ class LearnerProcess:
         if self._answer is None:
             self._num_said = self._words[-1].number if self._words else 0
             self._ask = partial(self._actor.status.remote, self._num_seen)
+        asked = time.monotonic()
         status: LearnerStatus | None = self._answered(timeout_s)
-        if status is not None:
+        if status is None:
+            # No more than was waited for: this process may have stood still too.
+            self._silent_s += min(timeout_s, time.monotonic() - asked)
+            if self._silent_s > SILENT_S:
+                raise LearnerDied(f"the learner hangs: it has not answered for {SILENT_S:.0f} s")
+        else:
+            self._silent_s = 0.0
             self._num_seen = status.number
             while self._words and self._words[0].number <= status.heard:
                 self._words.popleft()

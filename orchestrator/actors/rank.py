@@ -5,9 +5,7 @@ Leases come from `Ranks` in ranks.py to the first rank, and from there to the ot
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import signal
 import socket
 import sys
 import time
@@ -18,6 +16,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from penstock.errors import PenstockError
+from penstock.machine import end_with_parent
 from penstock.messages import Lease
 from penstock.orchestrator.actors.local_worker import conditions_here, make_local_worker, start_petsc
 from penstock.orchestrator.run.logs import Formatter
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 IDLE_S = 0.001  # between looks for a lease: MPI itself waits at full speed
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def main(address: str) -> None:
     Args:
         address: the Unix socket at which the first rank calls.
     """
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # die with mpiexec's proxy, which dies with mpiexec
+    end_with_parent()  # mpiexec's proxy, which dies with mpiexec
     from mpi4py import MPI
 
     try:

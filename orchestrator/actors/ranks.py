@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from penstock.errors import PenstockError, WorkerDied
+from penstock.machine import PR_SET_PDEATHSIG
 from penstock.messages import Chunk, Lease
-from penstock.orchestrator.actors.rank import PR_SET_PDEATHSIG, Begun, Ended, Job, main
+from penstock.orchestrator.actors.rank import Begun, Ended, Job, main
 from penstock.orchestrator.solving import Solving
 from penstock.solvers import mpi
 from penstock.solvers.worker import SolverWorker

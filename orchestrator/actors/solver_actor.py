@@ -14,7 +14,7 @@ from typing import Any
 from penstock.messages import LeaseEnd
 from penstock.orchestrator.actors.local_worker import conditions_here, make_local_worker
 from penstock.orchestrator.actors.ranks import Ranks
-from penstock.orchestrator.run.logs import log_to
+from penstock.orchestrator.run.logs import begin_actor
 from penstock.orchestrator.solving import Solving
 from penstock.solvers.worker import SolverWorker
 from penstock.status import Ready
@@ -89,7 +89,7 @@ class SolverActor:
     """
 
     def __init__(self, solving: Solving, log: Path, max_bytes: float, where: Path | None):
-        log_to(log)
+        begin_actor(log)
         self._solving = solving
         self._options = {"max_bytes": max_bytes} | ({} if where is None else {"on_begin": say_where(where)})
 

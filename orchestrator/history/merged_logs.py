@@ -165,7 +165,20 @@ class LogFile:
 
 
 class EventFile(LogFile):
-    """events.jsonl as a log of the driver, which wrote it. See `LogFile`."""
+    """events.jsonl as a log of the driver, which wrote it. See `LogFile`.
+
+    Where a bound has thinned it, see `thinned_events`, it is read on from the place up to which it was read.
+    """
+
+    def lines(self, *, is_all: bool = True) -> Iterator[Line]:
+        """See `LogFile.lines`."""
+        if self._size() < self._offset:
+            with suppress(OSError):
+                content = self.path.read_bytes()
+                if (place := content.rfind(self._last)) >= 0:
+                    self._offset = place + len(self._last)
+                    self._number = content[: self._offset].count(b"\n")
+        yield from super().lines(is_all=is_all)
 
     def _line(self, text: str) -> Line:
         try:

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from penstock.machine import end_with_parent
+
 MOST_BYTES = 8_000_000  # of a log, and of what is kept of it beside it
 LOOK_EVERY_S = 2.0
 RANK = re.compile(r": rank (\d+) of \d+")  # as `LearnerRanks` says which one died
@@ -41,6 +43,33 @@ def log_to(path: Path, *, redirect: bool = True) -> None:
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, 1)
         os.dup2(file, 2)
+    _start_bound(path)
+
+
+def begin_actor(log: Path) -> None:
+    """Have an actor's process log to a file, and end with the one that started it.
+
+    Args:
+        log: the file.
+    """
+    end_with_parent()  # Ray's own watch waits for an hour where a clock is set back by one
+    log_to(log)
+
+
+def bound_output(path: Path) -> None:
+    """Keep a file below MOST_BYTES if it is this process's standard output.
+
+    It has to be appended to it, as launchers have it done for a job.
+
+    Args:
+        path: the file, which need not exist.
+    """
+    with suppress(OSError):
+        if os.path.samestat(os.fstat(1), path.stat()):
+            _start_bound(path)
+
+
+def _start_bound(path: Path) -> None:
     threading.Thread(target=_keep_bounded, args=(path,), name="log's bound", daemon=True).start()
 
 

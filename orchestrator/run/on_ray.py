@@ -9,7 +9,8 @@ from contextlib import contextmanager, redirect_stdout
 from penstock.errors import PenstockError
 from penstock.orchestrator.cluster.ray_session import Session, noted_signals, ray_session
 from penstock.orchestrator.config.config import Config
-from penstock.orchestrator.run.logs import log_to, native_stderr_to
+from penstock.orchestrator.launch.launcher import OUTPUT
+from penstock.orchestrator.run.logs import bound_output, log_to, native_stderr_to
 from penstock.orchestrator.run.stopping import StopRequests
 from penstock.orchestrator.store.run_folder import RunFolder
 
@@ -42,6 +43,7 @@ def on_ray(
         SystemExit: a signal came while Ray started.
     """
     log_to(folder.logs / "driver.log", redirect=False)
+    bound_output(folder.logs / OUTPUT)
     # A terminal that is closed sends SIGHUP to the whole group, and Ray's processes must survive it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:

@@ -11,7 +11,7 @@ from penstock.orchestrator.resources.advice import Aims, Standing
 from penstock.orchestrator.resources.bottleneck import BottleneckWatch
 from penstock.orchestrator.resources.energy import EnergyMeter
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.orchestrator.store.thinning import bound_records
+from penstock.orchestrator.store.thinning import RECORD_BYTES, bound_lines, thinned_records
 from penstock.record import Ahead, Record, Summary
 from penstock.status import LearnerStatus, Silence
 
@@ -124,7 +124,7 @@ class Journal:
             energy_joules=self._energy.joules(),
         )
         self._folder.append("metrics.jsonl", record.to_json())
-        bound_records(self._folder)
+        bound_lines(self._folder.metrics, RECORD_BYTES, thinned_records)
         num_failed = len(account.training.failed) + len(account.validation.failed)
         # A line on the console names ledger.json for the reasons, and too many failures end the run at once.
         if num_failed != self._num_failed or now - self._ledger_at >= LEDGER_EVERY_S:

@@ -23,6 +23,7 @@ from penstock.machine import description, identity_of
 from penstock.orchestrator.config.config import Config, load_config, with_files
 from penstock.orchestrator.store.events import require_known
 from penstock.orchestrator.store.locks import hold, is_held
+from penstock.orchestrator.store.thinning import EVENT_BYTES, bound_lines, thinned_events
 
 RUNS = Path("runs")
 ROOM_BYTES = 65536  # kept on the disk for the last words of a run: a run.json, an event and a traceback
@@ -296,7 +297,7 @@ class RunFolder:
             self.event("failed", cause=cause)
 
     def event(self, event: str, **details: Any) -> None:
-        """Append an event to events.jsonl, with the time.
+        """Append an event to events.jsonl, with the time, within the file's bound.
 
         Args:
             event: what happened, a key of `events.EVENTS`.
@@ -308,6 +309,7 @@ class RunFolder:
         require_known(event, details)
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.append("events.jsonl", {"time": now, "event": event} | details)
+        bound_lines(self.events, EVENT_BYTES, thinned_events)
 
     def write_config(self, config: Config) -> None:
         """Write config.yaml, and beside it copies of the files it names."""

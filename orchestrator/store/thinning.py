@@ -1,40 +1,42 @@
-"""The bound on metrics.jsonl: records of long ago are thinned."""
+"""The bounds on metrics.jsonl and events.jsonl: what is of long ago is thinned."""
 
 from __future__ import annotations
 
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import accumulate
+from pathlib import Path
 
-from penstock.orchestrator.store.run_folder import RunFolder
+RECORD_BYTES = 16_000_000  # of metrics.jsonl: two and a half hours of records at 1.8 kB
+EVENT_BYTES = 4_000_000  # of events.jsonl: some 30,000 events
 
-MOST_BYTES = 16_000_000  # two and a half hours of records at 1.8 kB
 
+def bound_lines(path: Path, most_bytes: int, thinned: Callable[[Sequence[bytes]], list[bytes]]) -> None:
+    """Thin the lines of a file once it is larger than it may be.
 
-def bound_records(folder: RunFolder, most_bytes: int = MOST_BYTES) -> None:
-    """Thin the older half of metrics.jsonl once the file is larger than it may be.
-
-    A disk that refuses is asked again with the next record.
+    A disk that refuses is asked again with the next line.
 
     Args:
-        folder: the run folder. The file is replaced as a whole, so that no reader sees half of it.
+        path: the file. It is replaced as a whole, so that no reader sees half of it.
         most_bytes: largest size.
+        thinned: gives those lines that are kept, `thinned_records` or `thinned_events`.
     """
     with suppress(OSError):
-        if folder.metrics.stat().st_size > most_bytes:
-            lines = folder.metrics.read_bytes().splitlines(keepends=True)
-            temporary = folder.path / ".metrics.jsonl"
+        if path.stat().st_size > most_bytes:
+            lines = path.read_bytes().splitlines(keepends=True)
+            temporary = path.with_name(f".{path.name}")
             try:
                 temporary.write_bytes(b"".join(thinned(lines)))
-                temporary.replace(folder.metrics)
+                temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
 
 
-def thinned(lines: Sequence[bytes]) -> list[bytes]:
+def thinned_records(lines: Sequence[bytes]) -> list[bytes]:
     """All newer records, and at most every second one of the older half of the bytes.
 
     Those of the older half come to lie evenly in time, however often they have been thinned before: so a run of any
@@ -46,9 +48,7 @@ def thinned(lines: Sequence[bytes]) -> list[bytes]:
     Returns:
         Some of them, the first one included. What is no record is left out of the older half.
     """
-    ends = list(accumulate(map(len, lines)))
-    num_old = bisect_right(ends, ends[-1] // 2)
-    old = []
+    num_old, old = _num_old(lines), []
     for line in lines[:num_old]:
         with suppress(ValueError, TypeError, KeyError):
             if math.isfinite(time := float(json.loads(line)["time"])):
@@ -62,3 +62,38 @@ def thinned(lines: Sequence[bytes]) -> list[bytes]:
                 kept.append(line)
                 last = time
     return [*kept, *lines[num_old:]]
+
+
+def thinned_events(lines: Sequence[bytes]) -> list[bytes]:
+    """All newer events, and of the older half of the bytes at most half.
+
+    What happens often is thinned, and what happened seldom stays: every second one goes of the kind of event that
+    takes most bytes, until that suffices. The first one of each kind is kept.
+
+    Args:
+        lines: the events, oldest first, each with its name as `event`.
+
+    Returns:
+        Some of them, in their order. What is no event is left out of the older half.
+    """
+    num_old = _num_old(lines)
+    kinds: dict[str, list[int]] = {}
+    for number, line in enumerate(lines[:num_old]):
+        with suppress(ValueError, TypeError, KeyError):
+            kinds.setdefault(str(json.loads(line)["event"]), []).append(number)
+    most_bytes = sum(map(len, lines[:num_old])) // 2
+    sizes = Counter({kind: sum(len(lines[number]) for number in numbers) for kind, numbers in kinds.items()})
+    while sizes.total() > most_bytes:
+        kind = max((kind for kind in kinds if len(kinds[kind]) > 1), key=sizes.__getitem__, default=None)
+        if kind is None:
+            break
+        kinds[kind] = kinds[kind][::2]
+        sizes[kind] = sum(len(lines[number]) for number in kinds[kind])
+    kept = sorted(number for numbers in kinds.values() for number in numbers)
+    return [*(lines[number] for number in kept), *lines[num_old:]]
+
+
+def _num_old(lines: Sequence[bytes]) -> int:
+    """How many lines make up the older half of the bytes."""
+    ends = list(accumulate(map(len, lines)))
+    return bisect_right(ends, ends[-1] // 2)

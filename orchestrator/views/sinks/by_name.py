@@ -1,4 +1,4 @@
-"""The programs that show a run besides penstock, by the names that `monitor` gives them."""
+"""The programs that show a run besides penstock, by name."""
 
 from __future__ import annotations
 

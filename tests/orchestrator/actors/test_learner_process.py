@@ -10,7 +10,7 @@ import ray.exceptions
 from penstock.messages import LeaseEnd
 from penstock.orchestrator.actors import learner_process
 from penstock.orchestrator.actors.learner_actor import LearnerActor
-from penstock.orchestrator.actors.learner_process import BACK_WITHIN_S, LearnerDied, LearnerProcess
+from penstock.orchestrator.actors.learner_process import BACK_WITHIN_S, SILENT_S, LearnerDied, LearnerProcess
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.status import LearnerStatus, News
 
@@ -18,7 +18,8 @@ from penstock.status import LearnerStatus, News
 class MadeRay:
     """Calls a learner in this process, over a network that loses calls and answers.
 
-    `loses` is asked before and after each call; each wait takes a second of the clock.
+    `loses` is asked before and after each call; each wait takes a second of the clock. One that hangs gives no answer,
+    and the wait for it takes as long as it may.
     """
 
     exceptions = ray.exceptions
@@ -28,6 +29,7 @@ class MadeRay:
         self.loses = lambda: False
         self.now = 0.0
         self.killed_by = None
+        self.hangs = False
 
     def remote(self, **options):
         methods = {name: SimpleNamespace(remote=self._caller(name)) for name in ("prepare", "status", "hear")}
@@ -45,7 +47,10 @@ class MadeRay:
         return call
 
     def wait(self, answers, timeout):
-        return answers, []
+        if not self.hangs:
+            return answers, []
+        self.now += timeout
+        return [], answers
 
     def get(self, answer):
         if isinstance(answer, Exception):
@@ -127,3 +132,20 @@ def test_one_that_stays_out_of_reach_is_given_up_and_one_that_is_dead_at_once(ma
     made.network.killed_by = ray.exceptions.ActorDiedError()
     with pytest.raises(LearnerDied, match=r"died \(ActorDiedError\)"):
         made.learner.status(1.0)
+
+
+def test_one_that_hangs_is_given_up_and_one_that_is_slow_is_not(made):
+    assert made.learner.prepared(1.0) == "prepared"
+    for _ in range(2):  # it counts from the last answer
+        made.network.hangs, since = True, made.network.now
+        while made.network.now < since + SILENT_S:
+            assert made.learner.status(1.0) is None
+        made.network.hangs = False
+        assert made.learner.status(1.0) is not None
+    made.network.hangs, since = True, made.network.now
+    assert made.learner.status(1.0) is None
+    made.network.now += 10_000.0  # this process was stopped, as all of the run may be
+    with pytest.raises(LearnerDied, match="hangs: it has not answered for 120 s"):
+        while made.network.now < since + 10_000 + 2 * SILENT_S:
+            made.learner.status(1.0)
+    assert made.network.now - since - 10_000 > SILENT_S

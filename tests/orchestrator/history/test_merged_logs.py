@@ -11,6 +11,7 @@ from penstock.orchestrator.cli.app import app
 from penstock.orchestrator.history.merged_logs import BLOCK_BYTES, LogFile, MergedLogs
 from penstock.orchestrator.launch import launching
 from penstock.orchestrator.run.logs import bound_log
+from penstock.orchestrator.store import run_folder
 from penstock.orchestrator.store.locks import hold
 
 
@@ -107,6 +108,19 @@ def test_a_log_that_its_bound_empties_is_followed_without_a_gap_or_a_repeat(made
     bound_log(log, 20_000)
     rest = texts(logs.news(is_all=True))
     assert rest == written[-len(rest) :] and 400 < len(rest) < 2000
+
+
+def test_events_that_their_bound_thins_are_followed_without_a_gap_or_a_repeat(made, monkeypatch):
+    monkeypatch.setattr(run_folder, "EVENT_BYTES", 20_000)
+    folder = made("run", events=[])
+    logs, given = MergedLogs(folder), []
+    for number in range(1000):
+        folder.event("note", note=f"note {number}")
+        if number % 3 == 0:
+            given += texts(logs.news(is_all=False))
+    given += texts(logs.news(is_all=True))
+    assert given == [("driver", f"EVENT note: note=note {number}") for number in range(1000)]
+    assert len(folder.events.read_text().splitlines()) < 250
 
 
 def test_a_log_without_any_time_has_that_of_its_last_change(tmp_path):
