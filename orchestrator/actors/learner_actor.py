@@ -208,7 +208,7 @@ class LearnerActor:
             status,
             news=self._news,
             silences=self._stream.silences(),
-            ranks=(rank_status(self._plan.config, self._seat.rank),),
+            ranks=(rank_status(),),
             is_done=is_done,
             number=self._num_statuses,
             heard=self._heard,

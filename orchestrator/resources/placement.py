@@ -80,19 +80,11 @@ def device_of(config: Config, rank: int = 0) -> torch.device:
     return torch.device("cuda", rank)
 
 
-def rank_status(config: Config, rank: int) -> RankStatus:
-    """What this process takes of its machine, as a learner rank.
-
-    Args:
-        config: the configuration.
-        rank: number of the rank.
-
-    Returns:
-        The status.
-    """
-    device = device_of(config, rank)
-    on_device = torch.cuda.memory_reserved(device) if device.type == "cuda" else None
-    return RankStatus(resident_bytes=resident_bytes(os.getpid()), device_bytes=on_device)
+def rank_status() -> RankStatus:
+    """What this process takes of its machine, as a learner rank."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    on_devices = [torch.cuda.memory_reserved(device) for device in devices]
+    return RankStatus(resident_bytes=resident_bytes(os.getpid()), device_bytes=sum(on_devices) if on_devices else None)
 
 
 def require_placement(plan: Plan, device: torch.device) -> None:

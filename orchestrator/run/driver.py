@@ -146,16 +146,19 @@ class _Driver:
         self.requests = StopRequests(folder, seconds_left(plan.config.cluster.walltime))
         self.memory_kills = MemoryKills()
         self.restarts = Restarts()
-        self.metrics = metrics
-        self.sinks = Sinks(plan.config, folder, plan.batch_layout, self._tell)
+        self.reports = Reports(
+            *(folder, self.console, metrics, Sinks(plan.config, folder, plan.batch_layout, self._tell)),
+            journal=Journal(folder, plan.strategy().name, Aims.of(plan.config)),
+            forecast=Forecast(plan.config, lambda: self.requests.due_in_s),
+        )
 
     def run(self) -> None:
         """See the run to its end, and record how it ended."""
-        with self.sinks:  # closed last: what asked for the end may not wait for them
+        with self.reports:  # closed last: what asked for the end may not wait for other programs
             self._see_to_end()
 
     def _see_to_end(self) -> None:
-        self.folder.begin(self.metrics.url)
+        self.folder.begin(self.reports.address)
         self.folder.keep_room()
         try:
             with on_ray(self.config, self.folder, self.requests, tell=self._tell) as self.session:
@@ -235,11 +238,6 @@ class _Driver:
             tell=self._tell,
         )
         self.scaling = Scaling(self.plan, self.folder, self.workers, self.split, self._tell)
-        self.reports = Reports(
-            *(self.folder, self.console, self.metrics, self.sinks),
-            journal=Journal(self.folder, self.plan.strategy().name, Aims.of(self.config)),
-            forecast=Forecast(self.config, lambda: self.requests.due_in_s),
-        )
         is_first = True
         while True:
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from penstock.messages import Decision
 from penstock.orchestrator.ledger.ledger import Ledger
@@ -23,7 +24,8 @@ from penstock.status import LearnerStatus, Silence, WorkerStatus
 class Reports:
     """Turns statuses into files, metrics, events, and lines on the console.
 
-    It lasts as long as the run, whatever becomes of its learner: nothing is said twice.
+    It lasts as long as the run, whatever becomes of its learner: nothing is said twice. The end of a block ends what
+    other programs are shown.
 
     Args:
         folder: the run folder.
@@ -56,6 +58,17 @@ class Reports:
         self._notes: set[str] = set()  # a learner that takes another's place finds the same
         self.journal = journal
         self._metrics.choose(self.decisions)
+
+    def __enter__(self) -> Reports:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._sinks.__exit__(*exception)
+
+    @property
+    def address(self) -> str:
+        """Where the metrics are served."""
+        return self._metrics.url
 
     @property
     def decisions(self) -> tuple[Decision, ...]:

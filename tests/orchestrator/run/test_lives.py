@@ -29,13 +29,11 @@ def made(monkeypatch):
     """A driver whose parts are made, and whose learners do what `lives` says: what `prepared` and `_live` give."""
     run = driver._Driver.__new__(driver._Driver)
     said, events, lives = [], [], []
-    run.requests, run.restarts, run.metrics, run.console, run.sinks = Requests(), Restarts(), None, None, None
+    run.requests, run.restarts, run.reports = Requests(), Restarts(), None
     run.session = SimpleNamespace(folder="here", watch=SimpleNamespace(check=lambda: None))
     run.split = SimpleNamespace(workers=1, most=1)
     run.memory_kills = run.config = None
-    run.plan = SimpleNamespace(
-        solving=None, strategy=lambda: SimpleNamespace(name="direct"), order=SimpleNamespace(must_repeat=False)
-    )
+    run.plan = SimpleNamespace(solving=None, order=SimpleNamespace(must_repeat=False))
     run.folder = SimpleNamespace(
         checkpoints=None,
         event=lambda name, **_: events.append(name),
@@ -43,9 +41,8 @@ def made(monkeypatch):
         patience=SimpleNamespace(write=lambda write: write()),
     )
     run._tell, run._announce = said.append, lambda prepared: said.append("announced")
-    for name in ("WorkerPool", "Scaling", "Reports"):
+    for name in ("WorkerPool", "Scaling"):
         monkeypatch.setattr(driver, name, lambda *_, **__: None)
-    monkeypatch.setattr(driver.Aims, "of", lambda config: None)
     monkeypatch.setattr(driver.staging, "revoke", lambda folder: None)
     monkeypatch.setattr(driver.checkpoint, "latest", lambda folder: next(newest))
     newest = iter(range(1000, 100_000, 5000))  # a checkpoint between any two deaths, far apart
