@@ -51,8 +51,9 @@ def export(folder: RunFolder, output: Path | None, kind: str = "pt2") -> None:
         },
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    path = export_file(surrogate, card, path, {name: array[:2] for name, array in arrays.items()})
-    names = ", ".join(f"{spec.name}=..." for _, spec in arguments(surrogate.layout))
+    own = surrogate.of_model
+    path = export_file(own, card, path, {name: array[:2] for name, array in arrays.items()})
+    names = ", ".join(f"{spec.name}=..." for _, spec in arguments(own.layout))
     lines = [
         f"validation relative L2 error: {statistics(card['validation']['relative_l2'])}",
         *explained_lines(card["validation"]),
