@@ -112,7 +112,7 @@ class Surrogate(nn.Module):
 
     @property
     def of_model(self) -> Surrogate:
-        """The surrogate without what its model does not predict itself, with the same weights."""
+        """The surrogate of what its model predicts itself, with the same weights."""
         return self
 
     @property
@@ -239,7 +239,7 @@ class DifferentiatedSurrogate(Surrogate):
         return assembled
 
     def _tangents(self, arrays: Mapping[str, Tensor], parameters: Sequence[str]) -> dict[str, Tensor]:
-        """Tangents [m B, C, *] of the model's inputs in normalised units, by the array's name."""
+        """Tangents [m B, C, *] of the model's inputs, normalised, by array."""
         given = {name: values for block in self.layout.tangent_blocks for name, values in _parts(block, arrays)}
         tangents = {}
         for block in self.layout.input_blocks:

@@ -135,12 +135,12 @@ class SolveError(Exception):
 
 
 def tangents_of(specs: Iterable[FieldSpec], parameters: Iterable[str], derivatives_as: str) -> tuple[Derivative, ...]:
-    """The derivatives of inputs that samples must hold, by the option `derivatives_as` of a problem.
+    """The derivatives of inputs that samples must hold.
 
     Args:
         specs: the inputs that change with the parameters.
         parameters: names of parameters, or of directions in their space.
-        derivatives_as: "outputs", for which there are none, or "tangents".
+        derivatives_as: the option of a problem; "outputs", for which there are none, or "tangents".
 
     Returns:
         Derivatives of all inputs by each parameter.

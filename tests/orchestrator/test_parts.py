@@ -17,7 +17,6 @@ from penstock.learner.checkpoints.store import PlainStore
 from penstock.learner.stream.lanes import Lanes
 from penstock.learner.stream.lockstep import Lockstep
 from penstock.learner.stream.stream import InProcessStream
-from penstock.learner.surrogate import DifferentiatedSurrogate, Surrogate
 from penstock.messages import Chunk, Lease
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import Plan, resolve
@@ -142,21 +141,6 @@ def test_a_rollout_that_cannot_be_trained_is_one_line(plan, problem, draw, rollo
         chosen.step(chosen.surrogate())
 
     assert refusal(choose).startswith(expected)
-
-
-def test_derivatives_as_tangents_are_those_of_the_surrogate(plan):
-    """The model is built without them, a batch has all, and what would lose them is one line."""
-    problem = {"name": "heat", "resolution": 9, "num_steps": 4, "derivatives": 2, "derivatives_as": "tangents"}
-    chosen = plan(problem=problem)
-    surrogate = chosen.surrogate()
-    assert isinstance(surrogate, DifferentiatedSurrogate) and surrogate.of_model.layout.shapes["targets"] == (1, 8, 8)
-    assert chosen.batch_layout.shapes["targets"] == (3, 8, 8) and chosen.batch_layout.shapes["tangents"] == (2, 8, 8)
-    assert type(plan(problem=problem | {"derivatives_as": "outputs"}).surrogate()) is Surrogate
-    for draw in ("pairs", WINDOWS, "trajectories"):
-        message = refusal(lambda draw=draw: plan(problem=problem, buffer={"draw": draw}).batch_layout)
-        assert message.startswith("buffer.draw: ") and message.endswith("draw samples, or give derivatives as outputs")
-    message = refusal(plan(problem=problem, training={"compile": True}).surrogate)
-    assert message.startswith("training.compile: torch.compile can't differentiate a model forwards")
 
 
 @pytest.mark.parametrize("num_steps", [10.0, 0, -3, "10", None])

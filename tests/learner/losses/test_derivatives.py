@@ -16,7 +16,7 @@ from penstock.learner.rehearsal.rehearsal import try_out
 from penstock.learner.surrogate import DifferentiatedSurrogate
 from tests.support.models import SMALL
 
-WITH_KINKS = {"lsm", "pointnet"}  # maxima over points, near which a difference quotient is off by its step
+WITH_KINKS = {"lsm", "mlp", "pointnet"}  # maxima, near which a difference quotient is off by its step
 SQUARE = Mesh(4, 2, lambda: (np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]), np.array([[0, 1, 2], [0, 2, 3]])))
 
 
