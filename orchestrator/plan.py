@@ -33,7 +33,7 @@ from penstock.learner.schedules import Schedule
 from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.stream.order import OVERRIDE
 from penstock.learner.stream.stream import Stream
-from penstock.learner.surrogate import Surrogate, argument, geometry_arguments
+from penstock.learner.surrogate import DifferentiatedSurrogate, Surrogate, argument, geometry_arguments
 from penstock.learner.validation.rollouts import rollouts_along
 from penstock.learner.validation.validation import BATCH_SIZE, Validation
 from penstock.orchestrator.config.config import Config
@@ -100,9 +100,15 @@ class Plan(Solving):
             PenstockError: the problem's samples can't be drawn so.
         """
         try:
-            return self.unit.layout(self.problem.layout)
+            layout = self.unit.layout(self.problem.layout)
         except ValueError as error:  # a name, or an array of a geometry, would be there twice
             raise PenstockError(f"buffer.draw: {error}") from error
+        if self.problem.tangents and not layout.tangents:
+            raise PenstockError(
+                f"buffer.draw: {self.config.buffer.draw.name} leaves out the derivatives of inputs, without which "
+                "those of outputs can't be compared: draw samples, or give derivatives as outputs"
+            )
+        return layout
 
     @cached_property
     def settings(self) -> Settings:
@@ -132,18 +138,23 @@ class Plan(Solving):
             PenstockError: the model does not exist, refuses its options, or does not suit the problem's fields.
         """
         choice = self.config.model
-        cls = load_class(choice.name, MODELS, "model.name", self.model_source)
-        if refusal := refused_geometry(choice.name, cls, self.batch_layout):
+        cls, layout = load_class(choice.name, MODELS, "model.name", self.model_source), self.batch_layout
+        if refusal := refused_geometry(choice.name, cls, layout.of_model):
             raise PenstockError(f"model: {refusal}")
-        model = build(cls, choice.options, "model", self.batch_layout)
-        layout = self.batch_layout
+        if layout.tangents and self.config.training.compile:
+            raise PenstockError(
+                "training.compile: torch.compile can't differentiate a model forwards, which derivatives_as: tangents "
+                "needs: leave one of them out"
+            )
+        model = build(cls, choice.options, "model", layout.of_model)
         ragged = {argument("weights", each, layout) for each in layout.geometries if each.is_ragged}
         if lacking := ragged - geometry_arguments(model, layout):
             raise PenstockError(
                 f"model: {choice.name} must take {', '.join(sorted(lacking))} in forward(): samples of "
                 f"{self.config.problem.name} have points of their own, padded, and of padding the weight is 0"
             )
-        surrogate = Surrogate(model, Normalization.identity(self.batch_layout), self.batch_layout)
+        kind = DifferentiatedSurrogate if layout.tangents else Surrogate
+        surrogate = kind(model, Normalization.identity(layout), layout)
         try_out(surrogate, choice.name)
         return surrogate
 
@@ -160,7 +171,7 @@ class Plan(Solving):
         if choice.name not in MODELS:
             return None
         with torch.device("meta"):
-            return build(MODELS[choice.name], choice.options, "model", self.batch_layout)
+            return build(MODELS[choice.name], choice.options, "model", self.batch_layout.of_model)
 
     def loss(self) -> TotalLoss | OwnLoss:
         """The loss over all outputs, or that of the model.

@@ -163,6 +163,8 @@ def _swap(problem: Problem, choice: ProblemSection) -> None:
         raise PenstockError(
             f"problem.swap: {choice.name} yields several samples per simulation, or a time, and an inverse map has one"
         )
+    if problem.tangents:
+        raise PenstockError(f"problem.swap: derivatives of {choice.name} are by its inputs: give them as outputs")
     if not problem.inputs:
         raise PenstockError(f"problem.swap: {choice.name} has no inputs that could be predicted")
     problem.layout = Layout(problem.outputs, problem.inputs)

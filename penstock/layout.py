@@ -62,6 +62,29 @@ class FieldSpec:
         components = (self.components,) if self.components > 1 else ()
         return (*components, *(self.on.shape if self.on is not None else ()))
 
+    def derivative(self, by: str) -> Derivative:
+        """The quantity's derivative by a parameter, `<name>_by_<by>`.
+
+        Args:
+            by: name of the parameter, or of a direction in the space of parameters.
+        """
+        own = {"on": self.on, "components": self.components, "unit": self.unit}
+        return Derivative(name=f"{self.name}_by_{by}", of=self.name, by=by, **own)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Derivative(FieldSpec):
+    """The derivative of a quantity by a parameter; it is in units of the quantity.
+
+    Raises:
+        ValueError: see `FieldSpec`.
+    """
+
+    of: str
+    """Name of the quantity."""
+    by: str
+    """Name of the parameter, or of a direction in the space of parameters."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
@@ -114,7 +137,7 @@ class Block:
     """
 
     name: str
-    role: Literal["input", "output", "geometry"]
+    role: Literal["input", "output", "geometry", "tangent"]
     on: Geometry | None
     """Where the values sit; None for scalars."""
     specs: tuple[FieldSpec, ...]
@@ -189,14 +212,14 @@ class Layout:
     """The arrays that hold a problem's samples, and their channels.
 
     `fields` [C, *] holds the input fields, `scalars` [S] the input scalars, `targets` [C, *] the output fields,
-    `target_scalars` [C] the output scalars, all in float32. Fields of one role on several geometries are in separate
-    arrays, `fields_<name of the geometry>`. What a geometry has each sample bring along is in arrays by the names that
-    it gives them, such as `points` [d, P] and `weights` [1, P]. An array that a problem lacks is absent from every
-    mapping.
+    `target_scalars` [C] the output scalars, `tangents` and `scalar_tangents` derivatives of inputs, all in float32.
+    Fields of one role on several geometries are in separate arrays, `fields_<name of the geometry>`. What a geometry
+    has each sample bring along is in arrays by the names that it gives them, such as `points` [d, P] and `weights`
+    [1, P]. An array that a problem lacks is absent from every mapping.
 
     Raises:
-        ValueError: there is no output, a name is not valid or occurs twice, two geometries' arrays share a name, or an
-            input is fed by what it can't hold.
+        ValueError: there is no output, a name is not valid or occurs twice, two geometries' arrays share a name, an
+            input is fed by what it can't hold, or a derivative has nothing that it is of.
     """
 
     inputs: tuple[FieldSpec, ...]
@@ -208,13 +231,19 @@ class Layout:
 
     With them a surrogate is rolled out: what it predicts becomes what it is given next.
     """
+    tangents: tuple[Derivative, ...] = ()
+    """Derivatives of inputs, which the network is not given.
+
+    Where there are any, outputs that are derivatives by the same parameters are not predicted by the network: they are
+    the derivative of what it predicts along the tangents.
+    """
 
     def __post_init__(self):
-        for what, specs in (("inputs", self.inputs), ("outputs", self.outputs)):
+        for what, specs in (("inputs", self.inputs), ("outputs", self.outputs), ("tangents", self.tangents)):
             if not isinstance(specs, tuple | list) or not all(isinstance(spec, FieldSpec) for spec in specs):
                 raise ValueError(f"{what} must be a tuple of FieldSpecs: (FieldSpec(...), ), with the comma")
             object.__setattr__(self, what, tuple(specs))
-        names = [spec.name for spec in (*self.inputs, *self.outputs)]
+        names = [spec.name for spec in (*self.inputs, *self.outputs, *self.tangents)]
         for name in names:
             _check_name(name)
         if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -222,6 +251,7 @@ class Layout:
         if not self.outputs:
             raise ValueError("there must be an output")
         self._check_feeds()
+        self._check_derivatives()
         arrays = [block.name for block in self._all_blocks()]
         if twice := {name for name in arrays if arrays.count(name) > 1}:
             raise ValueError(
@@ -246,6 +276,26 @@ class Layout:
             if (inputs[name].on, inputs[name].components) != (both[source].on, both[source].components):
                 raise ValueError(f"feeds: {name!r} can't hold {source!r}, which has another geometry or components")
 
+    def _check_derivatives(self) -> None:
+        for specs, derivatives in ((self.inputs, self.tangents), (self.outputs, self.derivatives)):
+            like = {(spec.name, spec.on, spec.components) for spec in specs}
+            for each in derivatives:
+                if not isinstance(each, Derivative) or (each.of, each.on, each.components) not in like:
+                    raise ValueError(f"{each.name!r} must be the derivative of a quantity beside it: spec.derivative()")
+
+    @cached_property
+    def derivatives(self) -> tuple[Derivative, ...]:
+        """The outputs that are derivatives of others along the tangents."""
+        known = {each.by for each in self.tangents if isinstance(each, Derivative)}
+        return tuple(spec for spec in self.outputs if isinstance(spec, Derivative) and spec.by in known)
+
+    @cached_property
+    def of_model(self) -> Layout:
+        """The layout of what the network itself is given and predicts."""
+        if not self.tangents:
+            return self
+        return Layout(self.inputs, tuple(spec for spec in self.outputs if spec not in self.derivatives), self.feeds)
+
     @cached_property
     def geometries(self) -> tuple[Geometry, ...]:
         """The geometries of the outputs, then those of inputs alone."""
@@ -254,7 +304,7 @@ class Layout:
 
     @cached_property
     def blocks(self) -> dict[str, Block]:
-        """The arrays by name: inputs, then what geometries bring along, then outputs."""
+        """The arrays by name: inputs, tangents, what geometries bring along, outputs."""
         return {block.name: block for block in self._all_blocks()}
 
     def _all_blocks(self) -> list[Block]:
@@ -272,7 +322,9 @@ class Layout:
         ]
         inputs = _grouped("input", self.inputs, fields="fields", scalars="scalars")
         inputs = [replace(block, is_fed=all(spec.name in self.feeds for spec in block.specs)) for block in inputs]
-        return [*inputs, *travelling, *_grouped("output", self.outputs, fields="targets", scalars="target_scalars")]
+        tangents = _grouped("tangent", self.tangents, fields="tangents", scalars="scalar_tangents")
+        outputs = _grouped("output", self.outputs, fields="targets", scalars="target_scalars")
+        return [*inputs, *tangents, *travelling, *outputs]
 
     @cached_property
     def input_blocks(self) -> tuple[Block, ...]:
@@ -283,6 +335,11 @@ class Layout:
     def output_blocks(self) -> tuple[Block, ...]:
         """The arrays of quantities that the network predicts."""
         return tuple(block for block in self.blocks.values() if block.role == "output")
+
+    @cached_property
+    def tangent_blocks(self) -> tuple[Block, ...]:
+        """The arrays of derivatives of inputs."""
+        return tuple(block for block in self.blocks.values() if block.role == "tangent")
 
     @cached_property
     def geometry_blocks(self) -> tuple[Block, ...]:
@@ -340,7 +397,7 @@ class Layout:
     @cached_property
     def names(self) -> frozenset[str]:
         """The names of all quantities."""
-        return frozenset(spec.name for spec in (*self.inputs, *self.outputs))
+        return frozenset(spec.name for spec in (*self.inputs, *self.outputs, *self.tangents))
 
     @cached_property
     def travelling(self) -> tuple[Geometry, ...]:
@@ -348,7 +405,9 @@ class Layout:
         return tuple(geometry for geometry in self.geometries if geometry.travelling)
 
 
-def _grouped(role: Literal["input", "output"], specs: Sequence[FieldSpec], *, fields: str, scalars: str) -> list[Block]:
+def _grouped(
+    role: Literal["input", "output", "tangent"], specs: Sequence[FieldSpec], *, fields: str, scalars: str
+) -> list[Block]:
     """One block for each geometry, in the specs' order, then that of the scalars."""
     geometries = list(dict.fromkeys(spec.on for spec in specs if spec.on is not None))
     blocks = []

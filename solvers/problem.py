@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.layout import FieldSpec, Layout, Sample
+from penstock.layout import Derivative, FieldSpec, Layout, Sample
 from penstock.registry import summary_of
 from penstock.solvers.parameters.space import ParameterSpace, generator_of
 
@@ -134,6 +134,26 @@ class SolveError(Exception):
     """
 
 
+def tangents_of(specs: Iterable[FieldSpec], parameters: Iterable[str], derivatives_as: str) -> tuple[Derivative, ...]:
+    """The derivatives of inputs that samples must hold.
+
+    Args:
+        specs: the inputs that change with the parameters.
+        parameters: names of parameters, or of directions in their space.
+        derivatives_as: the option of a problem; "outputs", for which there are none, or "tangents".
+
+    Returns:
+        Derivatives of all inputs by each parameter.
+
+    Raises:
+        ValueError: the option has another value.
+    """
+    if derivatives_as not in ("outputs", "tangents"):
+        raise ValueError(f"derivatives_as = {derivatives_as!r} must be outputs or tangents")
+    wanted = parameters if derivatives_as == "tangents" else ()
+    return tuple(spec.derivative(parameter) for parameter in wanted for spec in specs)
+
+
 class Problem(ABC):
     """A parametric PDE with its discretisation.
 
@@ -158,6 +178,12 @@ class Problem(ABC):
     """For inputs that hold an output of the step before, the output's name by the input's.
 
     Such as {"before": "solution"}. With it windows share the frames, and surrogates are rolled out in validation.
+    """
+
+    tangents: tuple[Derivative, ...] = ()
+    """Derivatives of inputs, which samples hold beside them, and the network is not given.
+
+    With them the outputs that are derivatives by the same parameters are those of the surrogate: see `Layout.tangents`.
     """
 
     is_transient: bool = False
@@ -284,7 +310,7 @@ class Problem(ABC):
                 f"{' and '.join(missing)} must be set by __init__: a problem has a ParameterSpace `space`, and tuples "
                 "of FieldSpecs `inputs` and `outputs`"
             )
-        return Layout(self.inputs, self.outputs, dict(self.feeds))
+        return Layout(self.inputs, self.outputs, dict(self.feeds), self.tangents)
 
 
 class InterleavedProblem(Problem):

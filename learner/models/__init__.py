@@ -9,12 +9,9 @@ import torch
 
 from penstock.geometry import Geometry
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.grids import ON_GRIDS
-from penstock.learner.models.mlp import MLP
-from penstock.learner.models.neuralop import NeuralOp
-from penstock.learner.models.points import AT_POINTS
+from penstock.learner.models.mixture import INNER, Mixture
 
-MODELS: dict[str, type] = dict(sorted({"mlp": MLP, "neuralop": NeuralOp, **ON_GRIDS, **AT_POINTS}.items()))
+MODELS: dict[str, type] = dict(sorted({**INNER, "moe": Mixture}.items()))
 
 
 def refused_geometry(name: str, model: type, layout: Layout) -> str | None:

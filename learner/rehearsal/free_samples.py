@@ -56,7 +56,8 @@ def trimmed(layout: Layout) -> Layout:
         points, edges = (max(1, min(TRIM, most - 1)) for most in (spec.on.max_points, spec.on.max_edges))
         return replace(spec, on=replace(spec.on, max_points=points, max_edges=edges if spec.on.max_edges else 0))
 
-    return Layout(tuple(map(fewer, layout.inputs)), tuple(map(fewer, layout.outputs)))
+    inputs, outputs, tangents = (tuple(map(fewer, each)) for each in (layout.inputs, layout.outputs, layout.tangents))
+    return Layout(inputs, outputs, tangents=tangents)
 
 
 def _free_geometry(geometry: Geometry, num: int, generator: torch.Generator) -> Iterator[tuple[str, Tensor]]:

@@ -159,7 +159,8 @@ def try_export(surrogate: Surrogate) -> str | None:
     """
     try:
         with _own_randomness():
-            contents_of(surrogate, {}, free_samples(surrogate.layout, 2, torch.device("cpu")))
+            own = surrogate.of_model
+            contents_of(own, {}, free_samples(own.layout, 2, torch.device("cpu")))
     except Exception as error:  # from the user's model, or from torch.export at work on it
         reason = str(error) if isinstance(error, PenstockError) else describe(error, file_of(surrogate.model))
         return f"penstock export won't work, while training and penstock predict do: {reason}"

@@ -58,8 +58,9 @@ def export(folder: RunFolder, output: Path | None, kind: str = "pt2", form: Form
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         progress.show(2, 3, "tracing, comparing and writing it")
-        path = export_file(surrogate, card, path, {name: array[:2] for name, array in arrays.items()})
-    names = ", ".join(f"{spec.name}=..." for _, spec in arguments(surrogate.layout))
+        own = surrogate.of_model
+        path = export_file(own, card, path, {name: array[:2] for name, array in arrays.items()})
+    names = ", ".join(f"{spec.name}=..." for _, spec in arguments(own.layout))
     wrote = [os.path.relpath(each) for each in (path, card_path(path))]
     for line in (
         f"validation relative L2 error: {statistics(card['validation']['relative_l2'])}",

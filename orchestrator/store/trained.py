@@ -129,4 +129,4 @@ def load(path: str | os.PathLike) -> Loaded:
     folder = RunFolder.open(path)
     plan = resolve(folder.config())
     surrogate, step = load_surrogate(folder, plan)
-    return Loaded.of(surrogate, about(folder, plan, step))
+    return Loaded.of(surrogate.of_model, about(folder, plan, step))

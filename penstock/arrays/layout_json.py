@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from penstock.geometry import Geometry, Grid, Mesh, Points
-from penstock.layout import FieldSpec, Layout
+from penstock.layout import Derivative, FieldSpec, Layout
 
 KINDS: dict[str, type[Geometry]] = {"grid": Grid, "mesh": Mesh, "points": Points}
 
@@ -30,6 +30,7 @@ def as_json(layout: Layout) -> dict[str, Any]:
         "inputs": [_of_spec(spec, layout) for spec in layout.inputs],
         "outputs": [_of_spec(spec, layout) for spec in layout.outputs],
         **({"feeds": dict(layout.feeds)} if layout.feeds else {}),
+        **({"tangents": [_of_spec(spec, layout) for spec in layout.tangents]} if layout.tangents else {}),
     }
 
 
@@ -54,9 +55,12 @@ def from_json(described: Mapping[str, Any], build: Callable[[int], Build]) -> La
 
     def specs(entries: list[Mapping[str, Any]]) -> tuple[FieldSpec, ...]:
         places = (None if entry["on"] is None else geometries[entry["on"]] for entry in entries)
-        return tuple(FieldSpec(**{**entry, "on": place}) for entry, place in zip(entries, places, strict=True))
+        classes = (Derivative if "of" in entry else FieldSpec for entry in entries)
+        described_on = zip(classes, entries, places, strict=True)
+        return tuple(cls(**{**entry, "on": place}) for cls, entry, place in described_on)
 
-    return Layout(specs(described["inputs"]), specs(described["outputs"]), described.get("feeds", {}))
+    inputs, outputs, tangents = map(specs, (described["inputs"], described["outputs"], described.get("tangents", [])))
+    return Layout(inputs, outputs, described.get("feeds", {}), tangents)
 
 
 def mesh_arrays(layout: Layout) -> dict[str, np.ndarray]:
@@ -83,4 +87,5 @@ def _of_geometry(geometry: Geometry) -> dict[str, Any]:
 
 def _of_spec(spec: FieldSpec, layout: Layout) -> dict[str, Any]:
     on = None if spec.on is None else layout.geometries.index(spec.on)
-    return {"name": spec.name, "on": on, "components": spec.components, "unit": spec.unit}
+    by = {"of": spec.of, "by": spec.by} if isinstance(spec, Derivative) else {}
+    return {"name": spec.name, "on": on, "components": spec.components, "unit": spec.unit} | by

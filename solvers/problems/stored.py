@@ -56,7 +56,8 @@ class Stored(Problem):
         self.num_steps = self.store.num_steps
         self.space = ParameterSpace()
         layout = self.store.layout
-        self.inputs, self.outputs, self.feeds = layout.inputs, layout.outputs, layout.feeds
+        self.inputs, self.outputs = layout.inputs, layout.outputs
+        self.feeds, self.tangents = layout.feeds, layout.tangents
         self._order = lru_cache(2)(self._new_order)  # a lease may span two epochs
         self._read = lru_cache(1)(self.store.read)  # an epoch goes through the shards one after another
 
@@ -100,7 +101,10 @@ class Stored(Problem):
                 kept = brought[name][:, 0] < brought[name][:, 1] if is_edges else is_point[geometry]
                 brought[name] = brought[name][kept]
         return Sample(
-            inputs=values(self.inputs), outputs=values(self.outputs), geometry=brought, step=int(arrays["step"])
+            inputs=values((*self.inputs, *self.tangents)),
+            outputs=values(self.outputs),
+            geometry=brought,
+            step=int(arrays["step"]),
         )
 
     @cached_property

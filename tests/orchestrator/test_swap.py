@@ -118,9 +118,13 @@ def test_a_store_is_swapped_where_it_is_trained_on(tmp_path, capfd):
     [
         ({"name": "heat", "swap": True}, "problem.swap: heat yields several samples per simulation, or a time"),
         ({"name": "heat_plate", "swap": True}, "problem.swap: heat_plate yields several samples"),
+        (
+            {"name": "darcy", "medium": "log_normal", "derivatives": 1, "derivatives_as": "tangents", "swap": True},
+            "problem.swap: derivatives of darcy are by its inputs: give them as outputs",
+        ),
     ],
 )
-def test_transient_problems_are_refused(problem, message):
+def test_problems_without_an_inverse_are_refused(problem, message):
     assert message in refusal(lambda: resolve(config_of(problem)).problem)
 
 

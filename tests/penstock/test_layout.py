@@ -318,3 +318,31 @@ def test_a_value_that_is_not_finite_is_named_with_its_place():
     values[1, 2] = np.nan
     with pytest.raises(Refused, match=r"'u' holds values that are not finite: 1 of 6, first at \[1, 2\]"):
         pack(Layout((), (U,)), outputs={"u": values})
+
+
+def test_derivatives_along_tangents_are_outputs_that_the_network_does_not_predict():
+    layout = Layout((A, K), (U, U.derivative("p"), U.derivative("q")), tangents=(A.derivative("p"), K.derivative("p")))
+    assert [spec.name for spec in layout.derivatives] == ["u_by_p"]  # by q there is no tangent: it is predicted
+    assert layout.of_model == Layout((A, K), (U, U.derivative("q")))
+    shapes = {
+        "fields": (1, 2, 3),
+        "scalars": (1,),
+        "targets": (3, 2, 3),
+        "tangents": (1, 2, 3),
+        "scalar_tangents": (1,),
+    }
+    assert layout.shapes == shapes and [block.role for block in layout.tangent_blocks] == ["tangent"] * 2
+    a, a_by_p, u, *others = np.arange(30.0).reshape(5, 2, 3)
+    inputs = {"a": a, "k": 5, "a_by_p": a_by_p, "k_by_p": 6}
+    packed = pack(layout, inputs=inputs, outputs={"u": u, "u_by_p": others[0], "u_by_q": others[1]})
+    np.testing.assert_array_equal(packed["tangents"], [[a_by_p]])
+    np.testing.assert_array_equal(packed["scalar_tangents"], [[6]])
+    np.testing.assert_array_equal(packed["targets"], [[u, *others]])
+    plain = Layout((A,), (U, U.derivative("p")))
+    assert plain.of_model is plain and plain.derivatives == ()
+
+
+@pytest.mark.parametrize("tangent", [B.derivative("p"), U.derivative("p"), FieldSpec(name="a_by_p", on=A.on)])
+def test_tangents_are_derivatives_of_inputs(tangent):
+    with pytest.raises(ValueError, match=f"{tangent.name!r} must be the derivative of a quantity beside it"):
+        Layout((A, K), (U,), tangents=(tangent,))

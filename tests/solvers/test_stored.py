@@ -122,6 +122,10 @@ def test_a_layout_comes_back_from_json():
     fed = Layout((*layout.inputs, before), layout.outputs, {"before": layout.outputs[0].name})
     again = layout_json.from_json(json.loads(json.dumps(layout_json.as_json(fed))), lambda number: PLATE.build)
     assert again == fed and again.feeds == fed.feeds
+    (first, *_), output = layout.inputs, layout.outputs[0]
+    more = Layout(layout.inputs, (output, output.derivative("p")), tangents=(first.derivative("p"),))
+    again = layout_json.from_json(json.loads(json.dumps(layout_json.as_json(more))), lambda number: PLATE.build)
+    assert again == more and again.derivatives == more.derivatives
 
 
 def test_samples_come_back_bit_for_bit_whatever_they_sit_on(tmp_path):

@@ -19,6 +19,7 @@ SMALL = {
     "mg_tfno": {"options": {"width": 8, "modes": 2, "layers": 1}},
     "mgno": {"width": 8, "layers": 1},
     "mlp": {"hidden": (16,)},
+    "moe": {"model": "deeponet", "options": {"width": 16, "latent": 8, "layers": 1}, "experts": 2},
     "mp_pde": {"width": 12, "layers": 2},
     "multi_onet": {"width": 16, "layers": 2},
     "pod_deeponet": {"width": 16, "latent": 8, "layers": 2},

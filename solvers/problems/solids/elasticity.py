@@ -13,7 +13,7 @@ from penstock.solvers.discretisation.elements.mesh_fem import MeshElements, Weak
 from penstock.solvers.discretisation.elements.triangulation import box
 from penstock.solvers.parameters.fields import GaussianField, LogNormalField
 from penstock.solvers.parameters.space import Normal, ParameterSpace, Uniform
-from penstock.solvers.problem import Parameters, Problem, Solve
+from penstock.solvers.problem import Parameters, Problem, Solve, tangents_of
 from penstock.solvers.problems.solids.hooke import lame, stress
 
 if TYPE_CHECKING:
@@ -48,11 +48,15 @@ class Elasticity(Problem):
         resolution: squares or cubes along each side, n >= 2. Good values: 32 to 128, in three dimensions 8 to 32.
         dimension: d, 2 or 3.
         derivatives: m, from 0 on. Good values: 0 to 8.
+        derivatives_as: "outputs", which the model predicts like others; "tangents", with which the surrogate's own
+            derivatives are compared: then a sample also has those of the inputs.
     """
 
     is_parallel = True
 
-    def __init__(self, *, resolution: int = 64, dimension: int = 2, derivatives: int = 0):
+    def __init__(
+        self, *, resolution: int = 64, dimension: int = 2, derivatives: int = 0, derivatives_as: str = "outputs"
+    ):
         if resolution < 2:
             raise ValueError(f"resolution = {resolution} is too small: a side needs at least 2 squares")
         if dimension not in (2, 3):
@@ -74,8 +78,9 @@ class Elasticity(Problem):
             FieldSpec(name="poisson_ratio"),
             *(FieldSpec(name=name) for name in self.traction_names),
         )
-        names = ("displacement", *(f"displacement_by_{mode}" for mode in self.directions))
-        self.outputs = tuple(FieldSpec(name=name, on=grid, components=dimension) for name in names)
+        displacement = FieldSpec(name="displacement", on=grid, components=dimension)
+        self.outputs = (displacement, *map(displacement.derivative, self.directions))
+        self.tangents = tangents_of(self.inputs[:1], self.directions, derivatives_as)
 
     def simulate(self, parameters: Parameters, solve: Solve) -> Iterator[Sample]:
         for name, constant in self._constants.items():
@@ -87,11 +92,13 @@ class Elasticity(Problem):
         if self.directions:
             self._displacement.x.petsc_vec.array = x.array_r
             self._displacement.x.scatter_forward()
-        for mode, direction in self.directions.items():
-            self.elements.fill(self._change, self.stiffness.derivative(modulus, direction).ravel())
+        changes = {mode: self.stiffness.derivative(modulus, each) for mode, each in self.directions.items()}
+        for mode, change in changes.items():
+            self.elements.fill(self._change, change.ravel())
             derivative = solve(self.equation.with_load(self._derivative_load))
             outputs[f"displacement_by_{mode}"] = self._on_grid(derivative.x)
-        yield Sample(inputs=parameters, outputs=outputs)
+        tangents = {each.name: changes[each.by] for each in self.tangents}
+        yield Sample(inputs={**parameters, **tangents}, outputs=outputs)
 
     def _on_grid(self, x: PETSc.Vec) -> np.ndarray:
         """The displacement [d, *grid] of a vector."""

@@ -16,7 +16,7 @@ from penstock.solvers.discretisation.elements.fem import DarcyDiscretisation
 from penstock.solvers.parameters.fields import BinaryField, GaussianField, LogNormalField
 from penstock.solvers.parameters.humps import Humps
 from penstock.solvers.parameters.space import ParameterSpace
-from penstock.solvers.problem import Parameters, Problem, Solve
+from penstock.solvers.problem import Parameters, Problem, Solve, tangents_of
 
 if TYPE_CHECKING:
     from petsc4py import PETSc
@@ -44,7 +44,8 @@ class Darcy(Problem):
     each takes a tenth of the solve for u at 64 x 64 cells or 24^3, a quarter at 128 x 128.
 
     A sample holds values at the centres of n^d cells, indexed [x, y, z]: a, and the mean of u at a cell's corners, so
-    too of each derivative, `solution_by_mode_<k_1>_<k_2>`.
+    too of each derivative, `solution_by_mode_<k_1>_<k_2>`. With `derivatives_as` tangents it also has da/dξ_k,
+    `coefficient_by_mode_<k_1>_<k_2>`.
 
     Args:
         resolution: cells along each side of the unit square or cube, n >= 2. Good values: 64 to 421, in three
@@ -57,6 +58,8 @@ class Darcy(Problem):
             iterative methods have a hard time.
         source: f, finite and not 0. u is proportional to it.
         derivatives: m, further outputs of "log_normal", from 0 on. Good values: 0 to 8.
+        derivatives_as: "outputs", which the model predicts like others; "tangents", with which the surrogate's own
+            derivatives are compared: then a sample also has those of the inputs.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Darcy(Problem):
         below: float = 3.0,
         source: float = 1.0,
         derivatives: int = 0,
+        derivatives_as: str = "outputs",
     ):
         if resolution < 2:
             raise ValueError(f"resolution = {resolution} is too small: a square of cells needs at least 2 per side")
@@ -98,9 +102,9 @@ class Darcy(Problem):
         self.space = ParameterSpace(coefficient=self.medium)
         self.directions = gaussian.directions(derivatives) if derivatives else {}
         grid = Grid((resolution,) * dimension)
-        self.inputs = (FieldSpec(name="coefficient", on=grid),)
-        names = ("solution", *(f"solution_by_{mode}" for mode in self.directions))
-        self.outputs = tuple(FieldSpec(name=name, on=grid) for name in names)
+        self.inputs, solution = (FieldSpec(name="coefficient", on=grid),), FieldSpec(name="solution", on=grid)
+        self.outputs = (solution, *map(solution.derivative, self.directions))
+        self.tangents = tangents_of(self.inputs, self.directions, derivatives_as)
 
     @cached_property
     def discretisation(self) -> DarcyDiscretisation | StructuredDiffusion:
@@ -113,11 +117,12 @@ class Darcy(Problem):
         system = self.discretisation.system(coefficient, source=np.full_like(coefficient, self.source))
         solution = solve(system)
         outputs = {"solution": self.discretisation.cell_means(solution.x)}
-        for mode, direction in self.directions.items():
-            load = self._derivative_load(self.medium.derivative(coefficient, direction), solution.x)
-            derivative = solve(self.discretisation.with_load(load))
+        changes = {mode: self.medium.derivative(coefficient, each) for mode, each in self.directions.items()}
+        for mode, change in changes.items():
+            derivative = solve(self.discretisation.with_load(self._derivative_load(change, solution.x)))
             outputs[f"solution_by_{mode}"] = self.discretisation.cell_means(derivative.x)
-        yield Sample(inputs={"coefficient": coefficient}, outputs=outputs)
+        tangents = {each.name: changes[each.by] for each in self.tangents}
+        yield Sample(inputs={"coefficient": coefficient, **tangents}, outputs=outputs)
 
     def _derivative_load(self, change: np.ndarray, x: PETSc.Vec) -> np.ndarray:
         """-A(da) u at the inner vertices, for a change da of a, in which A is linear."""

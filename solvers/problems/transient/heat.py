@@ -11,7 +11,7 @@ from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Sample
 from penstock.solvers.discretisation.differences.structured import StructuredDiffusion
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
-from penstock.solvers.problem import InterleavedProblem, LinearSystem, Parameters, Turns
+from penstock.solvers.problem import InterleavedProblem, LinearSystem, Parameters, Turns, tangents_of
 from penstock.solvers.problems.frames import FEEDS
 
 WIDTH = 0.05  # standard deviation of the hump
@@ -45,12 +45,22 @@ class Heat(InterleavedProblem):
         time_step: length of a time step, Δt > 0. Good values: 0.002 to 0.02; the slowest mode decays by 1 / (1 + 20 Δt)
             per step.
         derivatives: m, 0 to 2.
+        derivatives_as: "outputs", which the model predicts like others; "tangents", with which the surrogate's own
+            derivatives are compared: then a sample also has those of the inputs.
     """
 
     is_transient = True
     feeds = FEEDS
 
-    def __init__(self, *, resolution: int = 64, num_steps: int = 100, time_step: float = 0.01, derivatives: int = 0):
+    def __init__(
+        self,
+        *,
+        resolution: int = 64,
+        num_steps: int = 100,
+        time_step: float = 0.01,
+        derivatives: int = 0,
+        derivatives_as: str = "outputs",
+    ):
         if resolution < 2:
             raise ValueError(f"resolution = {resolution} is too small: an inner vertex needs 2 squares per side")
         if num_steps < 1:
@@ -67,8 +77,9 @@ class Heat(InterleavedProblem):
         if not 0 <= derivatives <= len(names):
             raise ValueError(f"derivatives = {derivatives} must be between 0 and {len(names)}, one per parameter")
         self.directions = names[:derivatives]
-        outputs = ("solution", *(f"solution_by_{name}" for name in self.directions))
-        self.outputs = tuple(FieldSpec(name=name, on=grid) for name in outputs)
+        solution = FieldSpec(name="solution", on=grid)
+        self.outputs = (solution, *map(solution.derivative, self.directions))
+        self.tangents = tangents_of(self.inputs[1:], self.directions, derivatives_as)
 
     def turns(self, parameters: Parameters) -> Turns:
         before = np.zeros((self.resolution - 1, self.resolution - 1))
@@ -78,11 +89,12 @@ class Heat(InterleavedProblem):
             solved = yield self.assemble(before, source)
             solution = solved.x.array_r.reshape(before.shape)
             outputs = {"solution": solution}
-            for name in self.directions:
-                load = self._load(self.time_step * self.source_derivative(parameters, time, name))
-                derivative = yield self.discretisation.with_load(load)
+            changes = {name: self.source_derivative(parameters, time, name) for name in self.directions}
+            for name, change in changes.items():
+                derivative = yield self.discretisation.with_load(self._load(self.time_step * change))
                 outputs[f"solution_by_{name}"] = derivative.x.array_r.reshape(before.shape)
-            yield Sample(inputs={"before": before, "source": source}, outputs=outputs, step=step)
+            tangents = {each.name: changes[each.by] for each in self.tangents}
+            yield Sample(inputs={"before": before, "source": source, **tangents}, outputs=outputs, step=step)
             before = solution
 
     def source(self, parameters: Parameters, time: float) -> np.ndarray:

@@ -235,6 +235,23 @@ def test_derivatives_are_those_of_finite_differences_to_second_order(dimension):
     assert problem.layout.pack(samples)["targets"].shape == (1, 4, *[n] * dimension)
 
 
+def test_tangents_are_derivatives_of_the_coefficient_and_leave_the_rest_as_it_is():
+    n, options = 6, {"medium": "log_normal", "derivatives": 2}
+    plain, problem = (Darcy(resolution=n, **options, derivatives_as=way) for way in ("outputs", "tangents"))
+    solve, gaussian = LinearSolver(Direct(), rtol=1e-13), GaussianField(n)
+    parameters = problem.draw(generator_of(0, "training", 0))
+    (sample,), (same,) = (list(each.simulate(parameters, solve)) for each in (problem, plain))
+    for mode, direction in gaussian.directions(2).items():
+        ends = [parameters["coefficient"] * np.exp(step * direction / gaussian.variance**0.5) for step in (1e-4, -1e-4)]
+        np.testing.assert_allclose(sample.inputs[f"coefficient_by_{mode}"], (ends[0] - ends[1]) / 2e-4, rtol=1e-6)
+        np.testing.assert_array_equal(sample.outputs[f"solution_by_{mode}"], same.outputs[f"solution_by_{mode}"])
+    assert problem.layout.pack([sample])["tangents"].shape == (1, 2, n, n)
+    assert [spec.name for spec in problem.layout.of_model.outputs] == ["solution"]
+    assert plain.layout.of_model is plain.layout and sample.inputs.keys() - same.inputs.keys() == {
+        each.name for each in problem.tangents
+    }
+
+
 def test_derivatives_go_through_the_factor_of_the_solution():
     """The numeric factorisations that PETSc counts."""
     from petsc4py import PETSc
@@ -253,6 +270,7 @@ def test_derivatives_go_through_the_factor_of_the_solution():
     ("options", "message"),
     [
         ({"derivatives": 2}, "derivatives = 2 needs medium = 'log_normal': where 'two_phase' changes, it jumps"),
+        ({"derivatives_as": "labels"}, "derivatives_as = 'labels' must be outputs or tangents"),
         ({"medium": "log_normal", "derivatives": -1}, "derivatives = -1 must be between 0 and 16383, the number"),
     ],
 )

@@ -110,7 +110,7 @@ def test_bad_options_are_refused(options):
 def test_derivatives_are_those_of_finite_differences_to_second_order(scipy_solve, dimension):
     """Central differences of u along ξ_k, with E made here from the cosines of the mode."""
     n = 4
-    problem = Elasticity(resolution=n - 1, dimension=dimension, derivatives=2)
+    problem = Elasticity(resolution=n - 1, dimension=dimension, derivatives=2, derivatives_as="tangents")
     parameters = problem.draw(generator_of(0, "training", 3))
     (sample,) = samples = list(problem.simulate(parameters, scipy_solve))
     cosine = np.sqrt(2) * np.cos(np.pi * np.arange(n) / (n - 1))
@@ -122,7 +122,10 @@ def test_derivatives_are_those_of_finite_differences_to_second_order(scipy_solve
         (moved,) = problem.simulate(parameters | {"youngs_modulus": modulus}, scipy_solve)
         return moved.outputs["displacement"]
 
-    derivative = sample.outputs["displacement_by_mode_" + "_".join(["0"] * (dimension - 1) + ["1"])]
+    mode = "mode_" + "_".join(["0"] * (dimension - 1) + ["1"])
+    tangent = parameters["youngs_modulus"] * direction / deviation
+    np.testing.assert_allclose(sample.inputs[f"youngs_modulus_by_{mode}"], tangent, rtol=1e-10)
+    derivative = sample.outputs[f"displacement_by_{mode}"]
     differences = [(displacement(step) - displacement(-step)) / (2 * step) for step in (0.2, 0.1)]
     errors = [np.abs(each - derivative).max() / np.abs(derivative).max() for each in differences]
     assert errors[1] < 1e-2 and errors[0] / errors[1] == pytest.approx(4.0, rel=0.1)

@@ -81,7 +81,7 @@ def test_matrix_is_constant_and_symmetric_and_the_guess_is_the_last_step():
 
 def test_derivatives_are_those_of_finite_differences_to_second_order(scipy_solve):
     """Central differences of one step along radius and phase, with u_{i-1} kept."""
-    problem = Heat(resolution=12, num_steps=5, derivatives=2)
+    problem = Heat(resolution=12, num_steps=5, derivatives=2, derivatives_as="tangents")
     parameters = problem.draw(generator_of(0, "training", 2))
     samples = list(problem.simulate(parameters, scipy_solve))
     before = samples[3].inputs["before"]
@@ -91,6 +91,8 @@ def test_derivatives_are_those_of_finite_differences_to_second_order(scipy_solve
         errors = []
         for step in (0.02, 0.01):
             ends = [problem.source({**parameters, name: parameters[name] + by}, 0.04) for by in (step, -step)]
+            tangent = samples[3].inputs[f"source_by_{name}"]
+            np.testing.assert_allclose((ends[0] - ends[1]) / (2 * step), tangent, atol=0.05 * np.abs(tangent).max())
             above, below = [scipy_solve(problem.assemble(before, end)).x.array_r.copy() for end in ends]
             difference = ((above - below) / (2 * step)).reshape(before.shape)
             errors.append(np.abs(difference - derivative).max() / np.abs(derivative).max())
