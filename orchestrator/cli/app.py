@@ -53,7 +53,7 @@ def options(
 
 for command in (
     *(runs.train, runs.resume, runs.monitor, runs.export, runs.predict, generate),
-    *(runs.report, runs.runs, runs.compare, runs.clean),
+    *(runs.report, runs.dashboard, runs.runs, runs.compare, runs.clean),
     *(jobs.launch, jobs.jobs, jobs.stop, jobs.scale, jobs.logs),
 ):
     app.command()(command)
