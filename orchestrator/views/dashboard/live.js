@@ -1,6 +1,6 @@
 "use strict";
 // Keeps the page up to date: asks what has changed, and puts that in place.
-const SOON = 2000, LATER = 10000; // ms
+const AFTER_A_FAULT = 10000; // ms
 const note = document.getElementById("live");
 const known = JSON.parse(document.querySelector("meta[name=etags]").content);
 const base = location.pathname;
@@ -35,7 +35,7 @@ async function replace(key) {
 }
 
 async function refresh() {
-  let wait = LATER;
+  let wait = AFTER_A_FAULT;
   busy = true;
   try {
     const answer = await fetch(`${base}state`);
@@ -43,7 +43,7 @@ async function refresh() {
       const now = await answer.json();
       for (const [key, etag] of Object.entries(now.etags)) if (known[key] !== etag) await replace(key);
       say(now.sentence);
-      if (!now.is_over) wait = SOON;
+      wait = now.next_ms;
     } else {
       say(await answer.text());
     }

@@ -27,6 +27,8 @@ HOSTS = (ADDRESS, "localhost")
 """Names in an address that may lead here: another one, which leads here too, would be that of a foreign page."""
 SCRIPT = "live.js"
 NICENESS = 10  # what is trained on this machine comes first
+SOON_S, USUALLY_S, LATER_S = 0.5, 2.0, 10.0
+"""Between two requests of a page: while it is made, afterwards, and when its run is over."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; img-src data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -180,11 +182,7 @@ class Handler(BaseHTTPRequestHandler):
         if what == "section":
             self._show_section(board, key)
         elif what == "state":
-            state = board.state()
-            sentence = f"This page is live; the run's state: {state}." if state else "This page is live."
-            is_over = state is not None and state not in GOING
-            answer = {"etags": board.etags(), "sentence": sentence, "is_over": is_over and board.is_settled}
-            self._send(200, JSON, json.dumps(answer).encode())
+            self._send(200, JSON, json.dumps(_state(board)).encode())
         else:
             self._send(200, HTML, self._document(board).encode())
 
@@ -238,6 +236,17 @@ def serve(path: Path, port: int) -> None:
         address = server.address(f"/run/{quote(path.name, safe='')}/" if is_run else "/")
         print(f"dashboard of {path}, for this machine alone, until Ctrl-C: open\n{address}", flush=True)
         server.serve_forever()
+
+
+def _state(board: Board) -> dict[str, Any]:
+    """What a page asks for again and again, with the time after which it is to do so."""
+    etags, state = board.etags(), board.state()
+    if len(etags) < len(board.keys):
+        next_s = SOON_S
+    else:
+        next_s = LATER_S if state and state not in GOING and board.is_settled else USUALLY_S
+    sentence = f"This page is live; the run's state: {state}." if state else "This page is live."
+    return {"etags": etags, "sentence": sentence, "next_ms": 1000 * next_s}
 
 
 def _is(given: str, secret: str) -> bool:
