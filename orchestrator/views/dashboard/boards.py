@@ -109,7 +109,7 @@ class Board:
     def __init__(self, title: str, keys: Sequence[str], parts: Sequence[Part], state: Callable[[], str | None]):
         self.title = title
         self.state = state
-        self.keys = keys
+        self._keys = keys
         self._parts = parts
 
     @property
@@ -128,7 +128,7 @@ class Board:
         found = {key: Section(key, title, waiting) for part in self._parts for key, title in part.titles.items()}
         for part in self._parts:
             found |= {key: section for key, (section, _) in part.made.items()}
-        return [found[key] for key in self.keys]
+        return [found[key] for key in self._keys]
 
     def etags(self) -> dict[str, str]:
         """What each section that was made is known by, by key: with another content it is another one."""

@@ -15,7 +15,7 @@ from penstock.orchestrator.history.ages import age_of
 from penstock.orchestrator.history.standing import MARKS, STATES, Standing, is_run_folder, standing
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.dashboard.boards import Board, Lane, Part, stamp
-from penstock.orchestrator.views.dashboard.trial import KEYS, Trier, source_of
+from penstock.orchestrator.views.dashboard.trial import KEYS, Trier, seconds_so_far, source_of
 from penstock.orchestrator.views.numbers import digits
 from penstock.orchestrator.views.report.html import absent, scrollable
 from penstock.orchestrator.views.report.page import SECTIONS, Section, section
@@ -130,7 +130,7 @@ class _Run:
                 trying,
                 partial(source_of, self._folder),
                 partial(trier.sections, self._folder),
-                lambda: trier.seconds,
+                seconds_so_far,
             ),
         ]
         return Board(self._folder.path.name, tuple(SECTIONS), parts, lambda: self._state)
@@ -160,17 +160,22 @@ def _table(found: list[Standing]) -> str:
     if not found:
         return absent("There is no run in this folder yet.")
     head = "".join(f'<th scope="col">{column}</th>' for column in COLUMNS)
-    rows = []
-    for run in found:
-        error = None if run.error is None else digits(run.error)
-        cells = (run.problem, run.model, error, run.samples, run.host, run.remark)
-        texts = [run.state, age_of(run.age_s), *("-" if cell is None else str(cell) for cell in cells)]
-        link = f'<a href="/run/{quote(run.name, safe="")}/">{escape(run.name)}</a>'
-        meaning = escape(STATES[run.state], quote=True)
-        first, *others = (f"<td>{escape(text)}</td>" for text in texts)
-        rows.append(f'<tr><th scope="row">{link}</th>{first.replace("<td", f'<td title="{meaning}"')}{"".join(others)}')
-    body = "</tr>".join(rows) + "</tr>"
-    caption = f"{len(found)} runs, the newest first"
+    body = "".join(map(_row, found))
+    caption = f"{len(found)} {'run' if len(found) == 1 else 'runs'}, the newest first"
     return scrollable(
-        f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>", caption
+        f'<table style="white-space: nowrap"><caption>{caption}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>",
+        caption,
+    )
+
+
+def _row(run: Standing) -> str:
+    error = None if run.error is None else digits(run.error)
+    known = (run.problem, run.model, error, run.samples, run.host)
+    cells = (age_of(run.age_s), *("-" if cell is None else str(cell) for cell in known))
+    return (
+        f'<tr><th scope="row"><a href="/run/{quote(run.name, safe="")}/">{escape(run.name)}</a></th>'
+        f'<td title="{escape(STATES[run.state])}">{escape(run.state)}</td>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        + f'<td style="white-space: normal; min-width: 24ch">{escape(run.remark or "-")}</td></tr>'
     )

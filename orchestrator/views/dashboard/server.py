@@ -28,7 +28,7 @@ HOSTS = (ADDRESS, "localhost")
 SCRIPT = "live.js"
 NICENESS = 10  # what is trained on this machine comes first
 SOON_S, USUALLY_S, LATER_S = 0.5, 2.0, 10.0
-"""Between two requests of a page: while it is made, afterwards, and when its run is over."""
+"""Between two requests of a page: while something of it is made, afterwards, and when its run is over."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; img-src data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -241,10 +241,8 @@ def serve(path: Path, port: int) -> None:
 def _state(board: Board) -> dict[str, Any]:
     """What a page asks for again and again, with the time after which it is to do so."""
     etags, state = board.etags(), board.state()
-    if len(etags) < len(board.keys):
-        next_s = SOON_S
-    else:
-        next_s = LATER_S if state and state not in GOING and board.is_settled else USUALLY_S
+    settled_s = LATER_S if state and state not in GOING else USUALLY_S
+    next_s = settled_s if board.is_settled else SOON_S
     sentence = f"This page is live; the run's state: {state}." if state else "This page is live."
     return {"etags": etags, "sentence": sentence, "next_ms": 1000 * next_s}
 

@@ -9,8 +9,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +17,12 @@ from pathlib import Path
 from penstock.errors import PenstockError, one_line
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.dashboard.boards import stamp
-from penstock.orchestrator.views.report.page import Section, sections_of
+from penstock.orchestrator.views.report.html import absent
+from penstock.orchestrator.views.report.page import SECTIONS, Section, sections_of
 
 KEYS = ("parameters", "cases", "cost")
 LONGEST_S = 600.0
+EARLY = "This is shown from the first checkpoint on."
 ONE_CORE = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
 
 
@@ -29,8 +30,6 @@ class Trier:
     """Starts the process, and ends it with the server."""
 
     def __init__(self):
-        self.seconds = 0.0
-        """Processor time that the processes have taken so far."""
         self._process: subprocess.Popen | None = None
         self._is_closed = False
 
@@ -43,7 +42,9 @@ class Trier:
         Raises:
             PenstockError: they could not be made.
         """
-        began = time.monotonic()
+        if not _checkpoints(folder):  # then all that the process could do is load torch
+            yield from (Section(key, SECTIONS[key][0], absent(EARLY)) for key in KEYS)
+            return
         command = [sys.executable, "-P", "-m", __name__, str(folder.path)]
         environment = os.environ | ONE_CORE | {"CUDA_VISIBLE_DEVICES": ""}
         pipe = subprocess.PIPE
@@ -58,7 +59,6 @@ class Trier:
                 raise PenstockError(f"trying out the surrogate takes more than {LONGEST_S:.0f} s") from None
             finally:
                 self._process = None
-                self.seconds += time.monotonic() - began  # on one core, no less than its processor time
         if process.returncode:
             last = errors.decode(errors="replace").strip().rpartition("\n")[2]
             raise PenstockError(f"the surrogate can't be tried: {one_line(last) or f'exit {process.returncode}'}")
@@ -72,13 +72,25 @@ class Trier:
             process.kill()
 
 
-def source_of(folder: RunFolder) -> tuple:
+def source_of(folder: RunFolder) -> Hashable:
     """What changes when there is another checkpoint or validation set, and when the run ends."""
+    kept = _checkpoints(folder)
+    return kept, bool(kept) and (stamp(folder.validation), stamp(folder.path / "summary.json"))
+
+
+def seconds_so_far() -> float:
+    """Processor time that the processes have taken so far."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def _checkpoints(folder: RunFolder) -> tuple[tuple[str, int], ...]:
+    """Names and times of the checkpoints, without those that are being written."""
     try:
-        kept = sorted((entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(folder.checkpoints))
+        found = [(entry.name, entry.stat().st_mtime_ns) for entry in os.scandir(folder.checkpoints)]
     except OSError:  # not there, or going away
-        kept = []
-    return (*kept, stamp(folder.validation), stamp(folder.path / "summary.json"))
+        return ()
+    return tuple(sorted((name, time) for name, time in found if name.isdigit()))
 
 
 def main(path: str) -> None:

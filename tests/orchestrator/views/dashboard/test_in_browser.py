@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from penstock.orchestrator.views.dashboard import boards
+from penstock.orchestrator.views.dashboard.trial import EARLY
 from penstock.orchestrator.views.report.page import SECTIONS
 from tests.orchestrator.views.dashboard.conftest import NAME, append
 from tests.support.browser import chromium, drawn_share, opened, reached_by_keyboard
@@ -40,7 +41,7 @@ def without_requests(page):
     """Hide the page, so that it asks for nothing any more."""
     page.evaluate("Object.defineProperty(document, 'hidden', {value: true})")
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-    when(page, "() => !busy")
+    when(page, "() => typeof busy == 'boolean' && !busy")
 
 
 def look_again(page):
@@ -52,7 +53,7 @@ def test_a_page_follows_its_run(browser, runs, dashboard):
     with opened(browser, dashboard.address(f"/run/{NAME}/"), width=1280, scheme="light") as page:
         assert dashboard.token not in page.url
         when(page, "num => document.querySelectorAll('figure').length == num", NUM_FIGURES)
-        when_shown(page, "there is no validation set yet")
+        when_shown(page, EARLY)
         assert page.locator("#live").text_content() == "This page is live; the run's state: ended."
         page.evaluate("window.isTheSame = true")
         page.locator("#configuration summary").click()
