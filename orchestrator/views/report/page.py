@@ -76,12 +76,14 @@ def section(key: str, title: str, write: Callable[[], str]) -> Section:
         )
 
 
-def page(title: str, sections: Sequence[Section]) -> str:
+def page(title: str, sections: Sequence[Section], *, head: str = "", note: str = "") -> str:
     """A whole document, which needs nothing besides itself.
 
     Args:
         title: its title.
         sections: what is in it.
+        head: more HTML for its `<head>`.
+        note: HTML below its title.
 
     Returns:
         HTML.
@@ -95,7 +97,7 @@ def page(title: str, sections: Sequence[Section]) -> str:
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><style>{STYLE}</style></head><body>'
-        f'<header><h1>{escape(title)}</h1></header><nav aria-label="Sections"><ul>{links}</ul></nav>'
+        f'<link rel="icon" href="data:,"><style>{STYLE}</style>{head}</head><body>'
+        f'<header><h1>{escape(title)}</h1>{note}</header><nav aria-label="Sections"><ul>{links}</ul></nav>'
         f"<main>{body}</main><footer><p>Written by penstock {__version__}.</p></footer></body></html>\n"
     )

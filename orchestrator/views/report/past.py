@@ -16,12 +16,26 @@ import numpy as np
 from penstock.errors import PenstockError
 from penstock.messages import Decision
 from penstock.orchestrator.history.standing import UNREADABLE, Standing, standing
+from penstock.orchestrator.history.tails import Tail
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.strategies import Choices
 from penstock.record import Record, Summary
 
 CARRIED = ("learner_wait_seconds", "solver_blocked_seconds", "train_seconds")
 """Columns that a checkpoint carries into the next life of a run."""
+
+
+@dataclass(frozen=True)
+class Tails:
+    """The files of a run that grow."""
+
+    records: Tail[Record]
+    events: Tail[Mapping[str, Any]]
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> Tails:
+        """Those of a run, of which nothing is read yet."""
+        return cls(Tail(folder.metrics, _record), Tail(folder.events, _event))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +60,18 @@ class Past:
     """What is damaged, a sentence each."""
 
     @classmethod
-    def of(cls, folder: RunFolder) -> Past:
+    def of(cls, folder: RunFolder, tails: Tails | None = None) -> Past:
         """The past of a run.
 
         Args:
             folder: its folder.
+            tails: its records and events as they were last read, so that only what is new is; None for all.
 
         Raises:
             PenstockError: metrics.jsonl or events.jsonl is there and can't be read.
         """
         damage: list[str] = []
+        tails = tails or Tails.of(folder)
 
         def tried[Content](read: Callable[[], Content], otherwise: Content) -> Content:
             try:
@@ -76,8 +92,8 @@ class Past:
         return cls(
             folder=folder,
             standing=standing(folder.path),
-            records=list(_records(folder)),
-            events=list(_lines(folder, "events.jsonl")),
+            records=tails.records.read(),
+            events=tails.events.read(),
             run=tried(lambda: folder.read("run.json"), {}),
             decisions=tried(decisions, []),
             summary=tried(summary, None),
@@ -126,21 +142,14 @@ class Past:
                 yield number, before
 
 
-def _records(folder: RunFolder) -> Iterator[Record]:
-    for values in _lines(folder, "metrics.jsonl"):
-        with suppress(*UNREADABLE):
-            yield Record.from_json(values)
+def _record(line: bytes) -> Record | None:
+    with suppress(*UNREADABLE):
+        return Record.from_json(json.loads(line))
+    return None
 
 
-def _lines(folder: RunFolder, name: str) -> Iterator[Mapping[str, Any]]:
-    """The lines of a file that are whole; a crash may leave a part of one."""
-    try:
-        with (folder.path / name).open("rb") as file:
-            for line in file:
-                with suppress(ValueError):
-                    if isinstance(values := json.loads(line), dict):
-                        yield values
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise PenstockError(f"{folder.path / name} can't be read: {error.strerror}") from error
+def _event(line: bytes) -> Mapping[str, Any] | None:
+    with suppress(ValueError):
+        if isinstance(values := json.loads(line), dict):
+            return values
+    return None
