@@ -53,11 +53,7 @@ def options(
 
 for command in (
     *(runs.train, runs.resume, runs.monitor, runs.export, runs.predict, generate),
-<<<<<<< HEAD
-    *(history.report, history.runs, history.compare, history.clean),
-=======
-    *(runs.report, runs.dashboard, runs.runs, runs.compare, runs.clean),
->>>>>>> dash
+    *(history.report, history.dashboard, history.runs, history.compare, history.clean),
     *(jobs.launch, jobs.jobs, jobs.stop, jobs.scale, jobs.logs),
 ):
     app.command()(command)

@@ -1,4 +1,4 @@
-"""The commands about what runs have left: `report`, `runs`, `compare` and `clean`."""
+"""The commands about what runs have left: `report`, `dashboard`, `runs`, `compare` and `clean`."""
 
 from __future__ import annotations
 
@@ -35,6 +35,21 @@ def report(
     from penstock.orchestrator.views.report.writing import write
 
     write(folders, output)
+
+
+def dashboard(
+    path: Annotated[
+        Path, typer.Argument(help="Folder that holds run folders, or a run folder.", metavar="[RUN]")
+    ] = Path("runs"),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 for a free one.")] = 0,
+) -> None:
+    """Serve the reports of runs as live pages to this machine's browsers, until Ctrl-C.
+
+    Only who has the address that it prints gets in, and nothing can be changed there.
+    """
+    from penstock.orchestrator.views.dashboard.server import serve
+
+    serve(path, port)
 
 
 def runs(
