@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from penstock.errors import PenstockError
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.config.solver import SolverSection, Steered
-from penstock.status import Prepared
 
 NODES_LISTED = 8  # in a line for people
 
@@ -126,18 +125,16 @@ class Split:
         # Solvers wait whenever the stream is ahead, and a learner with a single thread would then leave a core idle.
         return min(self.learner.cpus, max(2, self.learner_cpus))
 
-    def learner_part(self, prepared: Prepared) -> dict[str, str | int]:
-        """What the learner has, for the record: device, cores asked for, GPUs.
+    def learner_part(self, device: str, num_ranks: int) -> dict[str, str | int]:
+        """What the learner has, for the record: device, cores, GPUs.
 
         Args:
-            prepared: what it has reported, by all of its ranks.
+            device: name of its device.
+            num_ranks: number of its ranks, each on one device.
         """
-        on_cpu = prepared.device.startswith("the CPU")
-        return {
-            "device": prepared.device,
-            "cores": self.learner_cpus,
-            "gpus": 0 if on_cpu else max(1, len(prepared.pids)),
-        }
+        on_gpus = not device.startswith("the CPU")
+        cores = self.learner.kept or self.learner_cpus
+        return {"device": device, "cores": cores, "gpus": num_ranks if on_gpus else 0}
 
     def __str__(self) -> str:
         if self.learner.node_id is None:

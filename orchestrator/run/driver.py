@@ -419,7 +419,8 @@ class _Driver:
             "weights, gradients, optimizer and their copies": num_weights(self.config) * prepared.weight_bytes,
         }
         data_bytes = sum(parts.values())
-        self.folder.update_run(data_bytes=data_bytes, machine=description(), learner=self.split.learner_part(prepared))
+        learner = self.split.learner_part(prepared.device, self.config.training.ranks)
+        self.folder.update_run(data_bytes=data_bytes, machine=description(), learner=learner)
         ranks, least, most = self.config.solver.ranks, self.split.workers, self.split.most
         number, plural = f"{least} to {most}" if most > least else most, "s" if most > 1 else ""
         on_ranks = f" of {ranks} MPI ranks" if ranks > 1 else ""

@@ -17,6 +17,8 @@ from penstock.orchestrator.views.report.past import Past
 from penstock.orchestrator.views.report.trial import Trial, try_out
 
 MOST_PARAMETERS = 6  # that are drawn
+MOST_BYTES = 3_000_000  # of the pictures, if they are not too many for the lowest of these resolutions
+RASTER_DPIS = (120, 60, 30)
 BINS = 6  # of a parameter, with a median each
 
 
@@ -40,7 +42,10 @@ def cases(past: Past) -> str:
             for artist in (*axis.collections, *axis.images):  # as paths, a mesh would take megabytes
                 artist.set_rasterized(True)
         width = f"min-width: {72 * figure.get_figwidth():.0f}px"  # its letters would be too small on a phone
-        drawn.append(svg(figure, "cases").replace("<svg", f'<svg style="{width}"', 1))
+        for dpi in RASTER_DPIS:
+            if len(picture := svg(figure, "cases", dpi)) < MOST_BYTES:
+                break
+        drawn.append(picture.replace("<svg", f'<svg style="{width}"', 1))
 
     with style():
         compared(save, trial.named, trial.predicted, trial.errors_by_output, trial.layout, names, rows)

@@ -85,18 +85,19 @@ def framed(drawn: str, title: str, caption: str) -> str:
     )
 
 
-def svg(figure: Figure, key: str) -> str:
+def svg(figure: Figure, key: str, dpi: float = RASTER_DPI) -> str:
     """A figure as an `<svg>` for the middle of a page.
 
     Args:
         figure: the figure, made within `style`.
         key: what no other figure of the page is called; its ids begin with it.
+        dpi: dots per inch of what is no line.
 
     Returns:
         The element.
     """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", dpi=RASTER_DPI, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    figure.savefig(buffer, format="svg", dpi=dpi, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.S)
@@ -136,6 +137,7 @@ def duration_axis(axis: Axes, seconds: np.ndarray, what: str = "time of the run"
         each for each in (("h", 3600.0), ("min", 60.0), ("s", 1.0)) if longest >= 3 * each[1] or each[1] == 1
     )
     axis.set_xlabel(f"{what} [{name}]")
+    axis.xaxis.set_major_locator(MaxNLocator(6))
     if len(seconds) > 1 and longest > np.min(seconds):
         axis.set_xlim(np.min(seconds) / unit, longest / unit)
     return seconds / unit

@@ -79,8 +79,10 @@ def throughput(past: Past) -> str:
     kept = thinned(len(seconds))
 
     def rates(axis: Axes) -> None:
-        x = duration_axis(axis, seconds[kept])
-        unique, trained = past.column("unique_per_s")[kept], past.column("trained_per_s")[kept]
+        begins = np.flatnonzero(np.diff(past.column("elapsed_seconds")[kept]) < 0) + 1  # of further lives
+        at, ends = np.repeat(begins, 2), np.stack([begins - 1, begins], axis=1).ravel()  # nothing came between them
+        x = duration_axis(axis, np.insert(seconds[kept], at, seconds[kept][ends]))
+        unique, trained = (np.insert(past.column(name)[kept], at, 0.0) for name in ("unique_per_s", "trained_per_s"))
         parts = [("for the first time", np.minimum(unique, trained)), ("repeated", np.maximum(trained - unique, 0.0))]
         stacked(axis, x, parts)
         axis.plot(x, unique, color=LINES[2], label="unique, arrived", lw=1.2)
@@ -106,7 +108,7 @@ def throughput(past: Past) -> str:
         _shares(
             "throughput-learner",
             "The learner's time.",
-            "What each second of the learner went to. What is left blank is the time before training: the validation "
+            "What each second of the learner went to. What is left blank is its start: the validation "
             "set, and samples up to the watermark.",
             seconds,
             seconds,
@@ -141,8 +143,8 @@ def _shares(
     key: str, title: str, caption: str, seconds: np.ndarray, whole: np.ndarray, parts: Mapping[str, np.ndarray]
 ) -> str:
     """A chart of shares of a time, from running sums [R], in bins of the run's time."""
-    num_bins = int(np.clip(seconds[-1] / BIN_S, 1, BINS))
-    edges = np.linspace(0.0, seconds[-1], num_bins + 1)
+    num_bins = int(np.clip((seconds[-1] - seconds[0]) / BIN_S, 1, BINS))
+    edges = np.linspace(seconds[0] if len(seconds) > 1 else 0.0, seconds[-1], num_bins + 1)
     gained = {name: np.diff(np.interp(edges, seconds, values, left=0.0)) for name, values in parts.items()}
     available = np.maximum(np.diff(np.interp(edges, seconds, whole, left=0.0)), sum(gained.values()))
     shares = [
@@ -246,7 +248,13 @@ def solving(past: Past) -> str:
     solved_by = past.summary.solved_by if past.summary and past.summary.solved_by else past.last.solved_by
     if total := sum(solved_by.values()):
         rows = [(name, str(num), f"{100 * num / total:.1f} %") for name, num in solved_by.items()]
-        parts.append(table("Training systems by the strategy that solved them", ("strategy", "systems", "share"), rows))
+        parts.append(
+            table(
+                "Training systems by the strategy that solved them, since this life of the run began",
+                ("strategy", "systems", "share"),
+                rows,
+            )
+        )
     if not np.isfinite(past.column("seconds_per_system")).any():
         return "".join(parts) + absent("No linear system was solved for training yet, or the problem has none.")
     per_system = {name: _recent(past, name) for name in ("seconds_per_system", "iterations_per_system")}

@@ -78,3 +78,10 @@ def test_a_line_names_what_each_node_has():
     many = [node(f"n{i}", 4, free=i % 3) for i in range(20)]
     assert listed(many).count("has 2 of 4 CPUs free") == 6  # of the 8 that are named
     assert listed(many).endswith(", n10 has 1 of 4 CPUs free, 12 more have no more")
+
+
+def test_what_the_learner_has_is_recorded():
+    split = Split.of(config(workers=3), SMALL)
+    assert split.learner_part("NVIDIA H200, 2 ranks", 2) == {"device": "NVIDIA H200, 2 ranks", "cores": 8, "gpus": 2}
+    kept = Split.of(config(device="cpu"), (*SMALL, node("k", 1, kept=12)))
+    assert kept.learner_part("the CPU", 1) == {"device": "the CPU", "cores": 12, "gpus": 0}

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from penstock.errors import PenstockError
 from penstock.orchestrator.cli.app import app
 from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.orchestrator.views.report import cases
 from penstock.orchestrator.views.report.cost import Cost, break_even
 from penstock.orchestrator.views.report.page import SECTIONS, page, sections_of
 from penstock.orchestrator.views.report.past import Past
@@ -54,6 +55,14 @@ def test_the_trial_has_the_errors_of_its_predictions(folder):
     assert all(values.shape == (5,) and ((values > 0) & (values < 1)).all() for values in trial.parameters.values())
     assert trial.sample_bytes == 2 * 4 * 16**2  # a coefficient and a solution, in float32
     assert try_out(folder) is trial  # a page that is open asks again and again
+
+
+def test_pictures_of_many_dots_are_made_coarser(folder, monkeypatch):
+    (whole,) = sections_of(folder, ("cases",))
+    monkeypatch.setattr(cases, "MOST_BYTES", len(whole.html) // 2)
+    (coarse,) = sections_of(folder, ("cases",))
+    assert len(coarse.html) < len(whole.html)
+    assert coarse.html.count("<image") == whole.html.count("<image") > 0
 
 
 def test_a_run_that_has_just_begun(left):
