@@ -1,7 +1,7 @@
 """The commands of runs.
 
-Of one: `train`, `resume`, `monitor`, `export` and `predict`; of several: `runs`, `compare` and `clean`; `report` and
-`dashboard` are of either.
+Of one: `train`, `resume`, `monitor`, `export` and `predict`; of several: `runs`, `compare` and `clean`; `report` is
+of either.
 """
 
 from __future__ import annotations
@@ -108,21 +108,6 @@ def report(
     from penstock.orchestrator.views.report.writing import write
 
     write(folders, output)
-
-
-def dashboard(
-    path: Annotated[
-        Path, typer.Argument(help="Folder that holds run folders, or a run folder.", metavar="[RUN]")
-    ] = Path("runs"),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 for a free one.")] = 0,
-) -> None:
-    """Serve the reports of runs as live pages to this machine's browsers, until Ctrl-C.
-
-    Only who has the address that it prints gets in, and nothing can be changed there.
-    """
-    from penstock.orchestrator.views.dashboard.server import serve
-
-    serve(path, port)
 
 
 def runs(

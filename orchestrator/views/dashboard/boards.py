@@ -131,7 +131,7 @@ class Board:
         return [found[key] for key in self._keys]
 
     def etags(self) -> dict[str, str]:
-        """What each section that was made is known by, by key: with another content it is another one."""
+        """What each section that was made is known by: with another content, another."""
         return {key: etag for part in self._parts for key, (_, etag) in part.made.items()}
 
     def section(self, key: str) -> tuple[Section, str] | None:
