@@ -1,6 +1,6 @@
-"""Pages that are kept up to date: a page is made in parts, and each part only when that is due.
+"""Pages that are kept up to date.
 
-What asks for a page never waits for it: it gets what was made last.
+A page is made in parts, and each part only when that is due. What asks for a page never waits for it: it gets what was made last.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Part:
         self._due_at = 0.0  # of the monotonic clock
 
     def refresh(self) -> None:
-        """Have it made again if its source has changed, unless it was made too short a time ago."""
+        """Have it made again if its source has changed and enough time has passed."""
         if not self._is_asked and time.monotonic() >= self._due_at and (source := self._source()) != self._made_of:
             self._is_asked, self.is_settled = True, False
             self._lane.put(partial(self._renew, source))
@@ -135,7 +135,7 @@ class Board:
         return {key: etag for part in self._parts for key, (_, etag) in part.made.items()}
 
     def section(self, key: str) -> tuple[Section, str] | None:
-        """A section and its etag; None where it was not made, or there is none with this key."""
+        """A section and its etag; None if it was not made yet, or is none here."""
         return next((part.made[key] for part in self._parts if key in part.made), None)
 
 

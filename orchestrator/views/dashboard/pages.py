@@ -68,7 +68,7 @@ class Pages:
         return found[0] if found and is_run_folder(found[0]) else None
 
     def latest(self) -> Path | None:
-        """The folder of the run that began last by its link, if that leads to one directly in the folder."""
+        """The folder that the link `latest` leads to; None unless it is that of a run here."""
         try:
             path = (self.folder / "latest").resolve()
         except OSError:  # links in a circle
