@@ -1,6 +1,7 @@
 """Pages that are kept up to date.
 
-A page is made in parts, and each part only when that is due. What asks for a page never waits for it: it gets what was made last.
+A page is made in parts, and each part only when that is due. What asks for a page never waits for it: it gets what was
+made last.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 
 from penstock.errors import PenstockError, describe
 from penstock.orchestrator.views.report.html import absent, paragraph
@@ -67,15 +68,17 @@ class Part:
         self._source = source
         self._make = make
         self._seconds = seconds
+        self._lock = Lock()
         self._is_asked = False
         self._made_of: Hashable = None
         self._due_at = 0.0  # of the monotonic clock
 
     def refresh(self) -> None:
         """Have it made again if its source has changed and enough time has passed."""
-        if not self._is_asked and time.monotonic() >= self._due_at and (source := self._source()) != self._made_of:
-            self._is_asked, self.is_settled = True, False
-            self._lane.put(partial(self._renew, source))
+        with self._lock:  # of several pages that ask at once, one has it made
+            if not self._is_asked and time.monotonic() >= self._due_at and (source := self._source()) != self._made_of:
+                self._is_asked, self.is_settled = True, False
+                self._lane.put(partial(self._renew, source))
 
     def _renew(self, source: Hashable) -> None:
         began = self._seconds()
