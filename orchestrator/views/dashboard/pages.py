@@ -182,5 +182,5 @@ def _row(run: Standing) -> str:
         f'<tr><th scope="row"><a href="/run/{quote(run.name, safe="")}/">{escape(run.name)}</a></th>'
         f'<td title="{escape(STATES[run.state])}">{escape(run.state)}</td>'
         + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        + f'<td style="white-space: normal; min-width: 24ch">{escape(run.remark or "-")}</td></tr>'
+        + f'<td style="white-space: normal; min-width: 45ch">{escape(run.remark or "-")}</td></tr>'
     )
