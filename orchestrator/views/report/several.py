@@ -12,7 +12,15 @@ from penstock.errors import PenstockError
 from penstock.orchestrator.history.comparison import differences
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.numbers import digits
-from penstock.orchestrator.views.report.charts import LINES, chart, duration_axis, legend, logarithmic, thinned, whole_numbers
+from penstock.orchestrator.views.report.charts import (
+    LINES,
+    chart,
+    duration_axis,
+    legend,
+    logarithmic,
+    thinned,
+    whole_numbers,
+)
 from penstock.orchestrator.views.report.cost import Cost, break_even
 from penstock.orchestrator.views.report.html import absent, charts, paragraph, table
 from penstock.orchestrator.views.report.overview import duration
