@@ -1,1 +1,1 @@
-"""The dashboard: the report's page while a run goes on, served to this machine alone."""
+"""The dashboard: reports that follow their runs, served to this machine alone."""

@@ -1,6 +1,7 @@
-"""Pages that are kept up to date: a page is made in parts, and each part only when that is due.
+"""Pages that are kept up to date.
 
-What asks for a page never waits for it: it gets what was made last.
+A page is made in parts, and each part only when that is due. What asks for a page never waits for it: it gets what was
+made last.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 
 from penstock.errors import PenstockError, describe
 from penstock.orchestrator.views.report.html import absent, paragraph
@@ -67,15 +68,17 @@ class Part:
         self._source = source
         self._make = make
         self._seconds = seconds
+        self._lock = Lock()
         self._is_asked = False
         self._made_of: Hashable = None
         self._due_at = 0.0  # of the monotonic clock
 
     def refresh(self) -> None:
-        """Have it made again if its source has changed, unless it was made too short a time ago."""
-        if not self._is_asked and time.monotonic() >= self._due_at and (source := self._source()) != self._made_of:
-            self._is_asked, self.is_settled = True, False
-            self._lane.put(partial(self._renew, source))
+        """Have it made again if its source has changed and enough time has passed."""
+        with self._lock:  # of several pages that ask at once, one has it made
+            if not self._is_asked and time.monotonic() >= self._due_at and (source := self._source()) != self._made_of:
+                self._is_asked, self.is_settled = True, False
+                self._lane.put(partial(self._renew, source))
 
     def _renew(self, source: Hashable) -> None:
         began = self._seconds()
@@ -131,11 +134,11 @@ class Board:
         return [found[key] for key in self._keys]
 
     def etags(self) -> dict[str, str]:
-        """What each section that was made is known by, by key: with another content it is another one."""
+        """What each section that was made is known by: with another content, another."""
         return {key: etag for part in self._parts for key, (_, etag) in part.made.items()}
 
     def section(self, key: str) -> tuple[Section, str] | None:
-        """A section and its etag; None where it was not made, or there is none with this key."""
+        """A section and its etag; None if it was not made yet, or is none here."""
         return next((part.made[key] for part in self._parts if key in part.made), None)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 from urllib.parse import quote
 
+from penstock.errors import PenstockError
 from penstock.orchestrator.history.ages import age_of
 from penstock.orchestrator.history.standing import MARKS, STATES, Standing, is_run_folder, standing
 from penstock.orchestrator.store.run_folder import RunFolder
@@ -68,7 +69,7 @@ class Pages:
         return found[0] if found and is_run_folder(found[0]) else None
 
     def latest(self) -> Path | None:
-        """The folder of the run that began last by its link, if that leads to one directly in the folder."""
+        """What the link `latest` leads to; None unless it is the folder of a run here."""
         try:
             path = (self.folder / "latest").resolve()
         except OSError:  # links in a circle
@@ -96,9 +97,13 @@ class Pages:
 
     def _standings(self) -> list[Standing]:
         """The runs, the newest first; what stays as it was is not read again."""
+        try:
+            paths = list(self.folder.iterdir())
+        except OSError as error:
+            raise PenstockError(f"{self.folder} can't be read: {error.strerror}") from error
         before, self._known = self._known, {}
         now = time.time()
-        for path in filter(is_run_folder, self.folder.iterdir()):
+        for path in filter(is_run_folder, paths):
             source = source_of_files(path)
             known = before.get(path.name)
             if known is None or known[0] != source or known[2].state in GOING:
@@ -177,5 +182,5 @@ def _row(run: Standing) -> str:
         f'<tr><th scope="row"><a href="/run/{quote(run.name, safe="")}/">{escape(run.name)}</a></th>'
         f'<td title="{escape(STATES[run.state])}">{escape(run.state)}</td>'
         + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-        + f'<td style="white-space: normal; min-width: 24ch">{escape(run.remark or "-")}</td></tr>'
+        + f'<td style="white-space: normal; min-width: 45ch">{escape(run.remark or "-")}</td></tr>'
     )

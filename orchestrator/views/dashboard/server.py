@@ -1,4 +1,7 @@
-"""The server of the dashboard: on 127.0.0.1 alone, for whoever has its address, and only for reading."""
+"""The server of the dashboard.
+
+It listens on 127.0.0.1 alone, answers only to who has its address, and changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +100,7 @@ class Dashboard(ThreadingHTTPServer):
         self.pages.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report what is no browser that has gone away, in a line without the address that was asked for."""
+        """Report a fault that is not of the connection, without the address asked for."""
         error = sys.exception()
         if not isinstance(error, OSError):
             print(f"penstock: a page could not be made: {describe(error)}", file=sys.stderr, flush=True)
@@ -108,7 +111,7 @@ class Dashboard(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers the requests of a connection, each only to who has the token or the cookie."""
+    """Answers the requests of a connection, to who has the token or the cookie."""
 
     server: Dashboard
     protocol_version = "HTTP/1.1"
@@ -123,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Refuse what is no request, or has another method, in a line that repeats nothing of it."""
+        """Refuse what is no request, or has another method, and repeat nothing of it."""
         self.close_connection = True  # what follows may be its body
         is_method = code == 501
         text = b"Only GET and HEAD are answered.\n" if is_method else b"This is no request.\n"

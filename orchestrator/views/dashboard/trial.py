@@ -1,4 +1,4 @@
-"""The sections for which the surrogate is tried out, made by a process beside the server.
+"""The sections that try the surrogate out, made by a process beside the server.
 
 It gives back its memory, leaves the GPUs and all cores but one alone, and takes nothing down with it.
 """
@@ -73,7 +73,7 @@ class Trier:
 
 
 def source_of(folder: RunFolder) -> Hashable:
-    """What changes when there is another checkpoint or validation set, and when the run ends."""
+    """What changes with the checkpoints, with the validation set and at the end."""
     kept = _checkpoints(folder)
     return kept, bool(kept) and (stamp(folder.validation), stamp(folder.path / "summary.json"))
 

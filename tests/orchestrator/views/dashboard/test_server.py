@@ -12,7 +12,9 @@ from penstock.orchestrator.cli.app import app
 from penstock.orchestrator.views.dashboard import boards
 from penstock.orchestrator.views.dashboard.pages import BRIEF
 from penstock.orchestrator.views.dashboard.server import FORBIDDEN, Dashboard, serve
+from penstock.orchestrator.views.report.page import SECTIONS
 from tests.orchestrator.views.dashboard.conftest import NAME, append, make_run
+from tests.support.waiting import wait_until
 
 PAGE = f"/run/{NAME}/"
 DRAWN = ("losses", "throughput", "buffer", "solving", "rollout")
@@ -101,9 +103,13 @@ def test_a_section_is_sent_when_it_has_changed(runs, visitor, monkeypatch):
     unchanged = {"If-None-Match": before["overview"]}
     assert visitor.ask(f"{PAGE}section/overview", headers=unchanged)[0::2] == (304, "")
     append(runs / NAME, 3)
-    after = before
-    while after["overview"] == before["overview"] or after["losses"] == before["losses"]:
-        after = json.loads(visitor.ask(f"{PAGE}state")[2])["etags"]
+    after = {}
+
+    def is_new() -> bool:
+        after.update(json.loads(visitor.ask(f"{PAGE}state")[2])["etags"])
+        return all(after[key] != before[key] for key in ("overview", "losses"))
+
+    wait_until(is_new)
     assert "24 unique" in visitor.ask(f"{PAGE}section/overview", headers=unchanged)[2]
     assert after["configuration"] == before["configuration"]
 
@@ -127,9 +133,20 @@ def test_the_list_shows_every_run_whatever_is_left_of_it(runs, visitor, monkeypa
     assert status == 404 and text.count("\n") == 1 and "deleted" in text
     shutil.rmtree(runs)
     assert visitor.ask(PAGE)[0] == 404
-    while "can&#x27;t be shown" not in (text := visitor.ask("/section/runs")[2]):
-        visitor.ask("/state")
-    assert text.startswith('<p class="warning">')
+    wait_until(lambda: "can&#x27;t be shown" in visitor.ask("/section/runs")[2])
+    assert f"{runs} can&#x27;t be read: No such file or directory</p>" in visitor.ask("/section/runs")[2]
+
+
+def test_nothing_is_written(runs, visitor, dashboard):
+    """So that a run may be another user's, or on a disk that is read-only."""
+
+    def contents() -> dict:
+        return {path: path.stat().st_mtime_ns for path in [runs, *runs.rglob("*")]}
+
+    before = contents()
+    visitor.settled("/", ["runs"])
+    visitor.settled(PAGE, SECTIONS)
+    assert contents() == before
 
 
 def test_what_can_t_be_read_is_a_line(runs, visitor):
@@ -142,12 +159,14 @@ def test_what_can_t_be_read_is_a_line(runs, visitor):
 
 def test_a_part_that_took_long_is_left_for_long(runs, visitor, dashboard, monkeypatch):
     monkeypatch.setattr(boards, "SHARE", 1e-9)
-    before = visitor.settled(PAGE, [*BRIEF, *DRAWN])["etags"]
+    visitor.ask(PAGE)
+    board = dashboard.pages.of_run(runs / NAME)
+    wait_until(lambda: board.is_settled)
+    before = board.etags()
     append(runs / NAME, 3)
     monkeypatch.setattr(boards, "SHARE", 1e9)  # too late for what was made before
-    again = visitor.settled(PAGE, [*BRIEF, *DRAWN])["etags"]
-    assert before == {key: again[key] for key in before}
-    assert not any(part._is_asked for part in dashboard.pages.of_run(runs / NAME)._parts[:2])
+    assert json.loads(visitor.ask(f"{PAGE}state")[2])["etags"] == before
+    assert board.is_settled  # nothing is being made
 
 
 def test_the_command_says_what_it_can_t_do(runs):
