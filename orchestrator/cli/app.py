@@ -12,7 +12,6 @@ import sys
 import traceback
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -54,26 +53,10 @@ def options(
 
 for command in (
     *(runs.train, runs.resume, runs.monitor, runs.export, runs.predict, generate),
-    *(history.report, history.runs, history.compare, history.clean),
+    *(history.report, history.dashboard, history.runs, history.compare, history.clean),
     *(jobs.launch, jobs.jobs, jobs.stop, jobs.scale, jobs.logs),
 ):
     app.command()(command)
-
-
-@app.command()
-def dashboard(
-    path: Annotated[
-        Path, typer.Argument(help="Folder that holds run folders, or a run folder.", metavar="[RUN]")
-    ] = Path("runs"),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 for a free one.")] = 0,
-) -> None:
-    """Serve the reports of runs as live pages, to this machine alone.
-
-    Only who has the address that it prints gets in, and nothing can be changed there. Ctrl-C ends it.
-    """
-    from penstock.orchestrator.views.dashboard.server import serve
-
-    serve(path, port)
 
 
 @app.command()
