@@ -109,8 +109,9 @@ def watch(folder: Path, minutes: float, *, is_watched: bool) -> Cost:
         of_views, of_run, all_at = _Clock(), _Clock(), 0.0
         processes = {name: psutil.Process(process.pid) for name, process in views.items()}
         while run.process.poll() is None:
-            for process in processes.values():
-                of_views.look(process, with_children=True)
+            if run.read("run.json")["state"] == "running":  # afterwards a view takes nothing from it
+                for process in processes.values():
+                    of_views.look(process, with_children=True)
             if time.monotonic() >= all_at:
                 of_views_now = {pid for each in processes.values() for pid in _family(each)}
                 ours = [each for each in run.processes() if each.pid not in of_views_now]

@@ -95,7 +95,7 @@ def test_latest_leads_to_a_run_of_the_folder(runs, visitor):
 
 
 def test_a_section_is_sent_when_it_has_changed(runs, visitor, monkeypatch):
-    monkeypatch.setattr(boards, "SHARE", 1e9)
+    monkeypatch.setattr(boards, "SHARE_AFTERWARDS", 1e9)
     monkeypatch.setattr(boards, "SHORTEST_S", 0.0)
     before = visitor.settled(PAGE, [*BRIEF, *DRAWN])["etags"]
     status, headers, text = visitor.ask(f"{PAGE}section/overview")
@@ -116,6 +116,7 @@ def test_a_section_is_sent_when_it_has_changed(runs, visitor, monkeypatch):
 
 def test_the_list_shows_every_run_whatever_is_left_of_it(runs, visitor, monkeypatch):
     monkeypatch.setattr(boards, "SHARE", 1e9)
+    monkeypatch.setattr(boards, "SHARE_AFTERWARDS", 1e9)
     monkeypatch.setattr(boards, "SHORTEST_S", 0.0)
     (runs / "half-20260101-000000").mkdir()
     (runs / "old-20260101-000000").mkdir()
@@ -158,13 +159,12 @@ def test_what_can_t_be_read_is_a_line(runs, visitor):
 
 
 def test_a_part_that_took_long_is_left_for_long(runs, visitor, dashboard, monkeypatch):
-    monkeypatch.setattr(boards, "SHARE", 1e-9)
+    monkeypatch.setattr(boards, "SHARE_AFTERWARDS", 1e-9)
     visitor.ask(PAGE)
     board = dashboard.pages.of_run(runs / NAME)
     wait_until(lambda: board.is_settled)
     before = board.etags()
     append(runs / NAME, 3)
-    monkeypatch.setattr(boards, "SHARE", 1e9)  # too late for what was made before
     assert json.loads(visitor.ask(f"{PAGE}state")[2])["etags"] == before
     assert board.is_settled  # nothing is being made
 
