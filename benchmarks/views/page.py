@@ -181,4 +181,4 @@ def _arms(pairs: Sequence[Pair]) -> tuple[list[Cost], list[Cost]]:
 
 
 def _places(value: float) -> int:
-    return 0 if abs(value) >= 100 else 2
+    return 0 if isinstance(value, int) or abs(value) >= 100 else 2
