@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,9 +19,12 @@ import yaml
 
 from benchmarks.chaos.watched_run import WatchedRun
 from benchmarks.views.viewers import OpenPage, Repeated, Scraper, Terminal, address_of
+from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.orchestrator.views.report.past import Past
 
 LOOK_EVERY_S = 0.25
 ALL_EVERY_S = 2.0  # between two looks at all processes of the run, of which there are dozens
+REPEATS = 20
 DEMO = Path("examples") / "darcy.yaml"
 
 
@@ -41,6 +45,8 @@ class Cost:
     """0 where nobody watched, as is `dashboard`."""
     dashboard: float
     """With the processes that try out the surrogate."""
+    worst_cases: float
+    """What the learner takes for pictures: it predicts the worst row of each validation again."""
     run: float
     """Of all processes of the run, Ray's included, those of the views excluded."""
 
@@ -130,8 +136,28 @@ def watch(folder: Path, minutes: float, *, is_watched: bool) -> Cost:
             solvers=sum(of_run.seconds.get(pid, 0.0) for pid in known["solver_pids"].values()),
             monitor=of_views.seconds.get(views["monitor"].pid, 0.0) if is_watched else 0.0,
             dashboard=of_views.seconds.get(views["dashboard"].pid, 0.0) if is_watched else 0.0,
+            worst_cases=_worst_cases(RunFolder(run.path.resolve())) if is_watched else 0.0,
             run=sum(of_run.seconds.values()),
         )
+
+
+def _worst_cases(folder: RunFolder) -> float:
+    """What the worst cases of a run have taken, by making one of its last surrogate REPEATS times."""
+    from penstock.orchestrator.plan import resolve
+    from penstock.orchestrator.store.run_store import RunStore
+    from penstock.orchestrator.store.trained import load_surrogate
+
+    plan = resolve(folder.config())
+    surrogate, step = load_surrogate(folder, plan)
+    stored, layout = RunStore(folder).read_validation(plan.problem.layout), plan.problem.layout
+    rows, _, _ = plan.unit.all_rows(stored.arrays, layout, stored.simulations, stored.steps)
+    validation = plan.validation(rows, "cpu")
+    validation.errors(surrogate)
+    validation.worst_case(step)
+    before = time.process_time()
+    for _ in range(REPEATS):
+        pickle.dumps(validation.worst_case(step))
+    return (time.process_time() - before) / REPEATS * sum(1 for _ in Past.of(folder).validations())
 
 
 @contextmanager

@@ -15,15 +15,27 @@ from penstock.orchestrator.views.report.page import SECTIONS
 from tests.orchestrator.views.dashboard.conftest import NAME, make_run
 from tests.support.waiting import wait_until
 
-QUIET = Cost(steps=100, wall_seconds=50.0, driver=2.0, learner=40.0, solvers=5.0, monitor=0.0, dashboard=0.0, run=60.0)
-WATCHED = replace(QUIET, steps=50, wall_seconds=100.0, driver=5.0, learner=21.0, monitor=0.5, dashboard=1.5)
+QUIET = Cost(
+    steps=100,
+    wall_seconds=50.0,
+    driver=2.0,
+    learner=40.0,
+    solvers=5.0,
+    monitor=0.0,
+    dashboard=0.0,
+    worst_cases=0.0,
+    run=60.0,
+)
+WATCHED = replace(
+    QUIET, steps=50, wall_seconds=100.0, driver=5.0, learner=21.0, monitor=0.5, dashboard=1.25, worst_cases=0.25
+)
 
 
 def test_differences_are_by_the_second_and_by_the_step():
     pair = Pair(QUIET, WATCHED)
     assert pair.driver == pytest.approx(5.0 - 100 * 2 / 50) and pair.learner == pytest.approx(21.0 - 50 * 40 / 100)
-    assert pair.views == pytest.approx(1.0 + 0.5 + 1.5)
-    shares = shares_table([pair]).splitlines()[5]
+    assert pair.views == pytest.approx(1.0 + 0.5 + 1.25 + 0.25)
+    shares = shares_table([pair]).splitlines()[6]
     assert f"{100 * 3 / (100 * os.cpu_count()):.2f}" in shares and "5.00" in shares
     cells = [cell.strip() for cell in costs_table([pair]).splitlines()[2].split("|")]
     assert cells[1:-1] == ["driver, s", "2.00", "5.00", "1.00"]
