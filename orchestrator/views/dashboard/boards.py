@@ -20,7 +20,7 @@ from penstock.machine import description
 from penstock.orchestrator.views.report.html import absent, paragraph
 from penstock.orchestrator.views.report.page import Section
 
-SHARE, SHARE_AFTERWARDS = 0.0025, 0.025
+SHARE, SHARE_AFTERWARDS = 0.002, 0.025
 """Of this machine's processor time, which a part may take while its run goes on, and when that is over."""
 CORES = int(description()["cores"])
 SHORTEST_S = 1.0  # between two makings of a part

@@ -21,7 +21,7 @@ ELSEWHERE = {"cluster", "launch", "metrics", "monitor"}  # sections that say whe
 # Points lie as far apart as a part of the time that was trained, so their number grows by its logarithm: after a day
 # there are about 5,500, and some 200 pictures of 50 to 150 kB.
 POINTS, PICTURES = 1000, 25
-PICTURE_EVERY_S = 60.0  # of training at least: a picture takes the driver 0.2 s, and the learner may want its core
+PICTURE_EVERY_S = 100.0  # of training at least: a picture takes 0.15 s, and the learner may want that core
 END_WITHIN_S = 10.0
 
 
