@@ -1,4 +1,4 @@
-"""Those who watch a run: terminals, a scraper, and a page of the dashboard as its script keeps it up to date."""
+"""Those who watch a run: terminals, a scraper, and an open page of the dashboard."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Terminal:
 
 
 class Repeated:
-    """Does something again and again in a thread, each time after the seconds that the time before asked for."""
+    """Does something again and again in a thread, when the last time asked for it."""
 
     def __init__(self):
         self.faults: list[str] = []

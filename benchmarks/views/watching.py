@@ -46,7 +46,7 @@ class Cost:
     dashboard: float
     """With the processes that try out the surrogate."""
     worst_cases: float
-    """What the learner takes for pictures: it predicts the worst row of each validation again."""
+    """Of the learner's, for pictures: the worst row of a validation is predicted again."""
     run: float
     """Of all processes of the run, Ray's included, those of the views excluded."""
 
@@ -62,13 +62,13 @@ class Cost:
 
 
 class _Clock:
-    """Processor time of processes that may end at any moment: as it was when each was last looked at."""
+    """Processor time of processes, as of the last look at each that lived."""
 
     def __init__(self):
         self.seconds: dict[int, float] = {}
 
     def look(self, process: psutil.Process, *, with_children: bool = False) -> None:
-        """Note what a process has taken, if asked for with its children, those that have ended too."""
+        """Note what a process has taken, and if asked for its children, dead or alive."""
         with suppress(psutil.Error):
             times = process.cpu_times()
             seconds = times.user + times.system
@@ -142,7 +142,7 @@ def watch(folder: Path, minutes: float, *, is_watched: bool) -> Cost:
 
 
 def _worst_cases(folder: RunFolder) -> float:
-    """What the worst cases of a run have taken, by making one of its last surrogate REPEATS times."""
+    """What the worst cases of a run have taken, from one that is made again."""
     from penstock.orchestrator.plan import resolve
     from penstock.orchestrator.store.run_store import RunStore
     from penstock.orchestrator.store.trained import load_surrogate
@@ -162,7 +162,7 @@ def _worst_cases(folder: RunFolder) -> float:
 
 @contextmanager
 def _views(run: WatchedRun) -> Iterator[dict[str, subprocess.Popen]]:
-    """Everything that watches a run, besides the terminal of its command; yields the processes by name."""
+    """Everything that watches a run in other processes, which it yields by name."""
     with ExitStack() as stack:
         terminal = stack.enter_context(_closed(Terminal()))
         monitor = run.penstock("monitor", output=terminal.end)
@@ -209,7 +209,7 @@ def _family(process: psutil.Process) -> set[int]:
 
 
 def prepare(folder: Path) -> None:
-    """Have matplotlib look for its fonts, as it does once per user, and programs write to a terminal of this kind.
+    """Make runs alike: with the fonts that matplotlib finds once, and one terminal.
 
     Args:
         folder: where all runs from now on find what it found.

@@ -1,4 +1,4 @@
-"""The bench of what it costs to watch a run: its arithmetic on made costs, and those who watch."""
+"""The bench of what watching costs: arithmetic on made costs, and who watches."""
 
 import os
 from dataclasses import replace

@@ -149,7 +149,7 @@ class _Run:
         return source_of(self._folder), self._trial_from()
 
     def _trial_from(self) -> float | None:
-        """The run's age from which on a trial would take no more than a part may; None where it has it."""
+        """The run's age from which on a trial takes its share; None if it has it."""
         age = seconds_until_paid(TRIAL_S, self._is_going())
         return age if self._is_going() and self._age_s < age else None
 

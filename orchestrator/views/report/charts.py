@@ -171,7 +171,10 @@ def logarithmic(axis: Axes) -> None:
 
 
 class _Powers(LogFormatterSciNotation):
-    """Powers of ten as plain text: TeX's notation takes matplotlib longer than all else of a chart."""
+    """Powers of ten as plain text.
+
+    In TeX's notation, which it parses, they take matplotlib 0.1 s of a core per axis.
+    """
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         text = super().__call__(x, pos)
