@@ -13,10 +13,11 @@ import termios
 import threading
 import urllib.request
 from contextlib import suppress
+from email.message import Message
 from html import unescape
-from http.cookiejar import CookieJar
+from http.client import HTTPConnection, HTTPException
 from typing import Any
-from urllib.error import URLError
+from urllib.parse import urlsplit
 
 from penstock.errors import PenstockError
 
@@ -79,7 +80,7 @@ class Repeated:
             try:
                 wait = self.once()
                 self.count += 1
-            except (URLError, OSError) as error:  # a run that ends takes its endpoint along
+            except (OSError, HTTPException) as error:  # a run that ends takes its endpoint along
                 self.faults.append(str(error))
                 wait = SCRAPE_EVERY_S
             self._ends.wait(wait)
@@ -111,9 +112,12 @@ class OpenPage(Repeated):
 
     def __init__(self, address: str):
         super().__init__()
-        self._browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
-        with self._browser.open(address, timeout=ANSWER_WITHIN_S) as answer:
-            text, self._base = answer.read().decode(), answer.geturl()
+        parts = urlsplit(address)
+        self._connection = HTTPConnection(parts.hostname, parts.port, timeout=ANSWER_WITHIN_S)  # kept, as by browsers
+        self._cookie = ""
+        _, headers = self._get(f"{parts.path}?{parts.query}")
+        self._cookie, self._base = headers["Set-Cookie"].partition(";")[0], headers["Location"]
+        text, _ = self._get(self._base)
         if (found := ETAGS.search(text)) is None:
             raise PenstockError(f"{self._base} is no page of the dashboard")
         self._known: dict[str, str] = json.loads(unescape(found[1]))
@@ -121,15 +125,22 @@ class OpenPage(Repeated):
         """Sections that were asked for because they had changed."""
 
     def once(self) -> float:
-        with self._browser.open(f"{self._base}state", timeout=ANSWER_WITHIN_S) as answer:
-            now: dict[str, Any] = json.load(answer)
+        text, _ = self._get(f"{self._base}state")
+        now: dict[str, Any] = json.loads(text)
         for key, etag in now["etags"].items():
             if self._known.get(key) != etag:
-                with self._browser.open(f"{self._base}section/{key}", timeout=ANSWER_WITHIN_S) as answer:
-                    answer.read()
-                    self._known[key] = answer.headers["ETag"]
+                _, headers = self._get(f"{self._base}section/{key}")
+                self._known[key] = headers["ETag"]
                 self.num_sections += 1
         return now["next_ms"] / 1e3
+
+    def _get(self, path: str) -> tuple[str, Message]:
+        self._connection.request("GET", path, headers={"Cookie": self._cookie})
+        answer = self._connection.getresponse()
+        text = answer.read().decode()
+        if answer.status >= 400:
+            raise OSError(f"{path}: {answer.status} {text.strip()}")
+        return text, answer.headers
 
 
 def address_of(dashboard: subprocess.Popen[str]) -> str:
