@@ -32,7 +32,7 @@ class Contest:
     case: Case
     twins: tuple[Twin, ...]
     counts_flops: bool
-    """Whether a step's floating-point operations are counted; torch does not count those of FFTs."""
+    """Whether floating-point operations are counted; torch has no count for FFTs."""
     text: str
     """In what the models are alike, and in what they differ."""
 
@@ -215,7 +215,7 @@ def _ours(case: Case, arrays: dict[str, Tensor], device: torch.device, compiles:
 
 
 def _theirs(case: Case, model: nn.Module, arrays: dict[str, Tensor], compiles: bool) -> Arm:
-    """A step with our loss, and fused AdamW except for complex weights, for which there is none."""
+    """A step with our loss and fused AdamW; there is none for complex weights."""
     (targets,) = case.layout.output_blocks
     loss = LOSSES[case.loss](targets.on)
     parameters = list(model.parameters())

@@ -1,4 +1,4 @@
-"""The page benchmarks/tables/steps.md: steps of our models against those of public ones."""
+"""The page benchmarks/tables/steps.md: steps of our models and of public ones."""
 
 from __future__ import annotations
 

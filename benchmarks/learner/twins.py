@@ -24,9 +24,12 @@ class Twin:
     package: str
     """What pip installs."""
     build: Callable[[Case], nn.Module]
-    """Makes the model, which maps input fields to outputs; it raises ImportError where the package is missing."""
+    """Makes the model, which maps input fields to outputs.
+
+    It raises ImportError where the package is missing.
+    """
     is_equal: bool = True
-    """Whether its size is near that of our model, whose step should then be at least as fast."""
+    """Whether ours, of nearly its size, should be at least as fast."""
 
     @property
     def version(self) -> str:

@@ -92,14 +92,15 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve [B, C, *grid]."""
         if self.is_pointwise:  # in 3D torch has no fast convolution for it
-            weight, bias = self.convolution.weight.flatten(1), self.convolution.bias
-            y = weight @ x.flatten(2)
-            return (y if bias is None else y + bias[:, None]).unflatten(2, x.shape[2:])
+            weight = self.convolution.weight.flatten(1).expand(x.shape[0], -1, -1)  # `@` would copy x to fold its batch
+            bias, values = self.convolution.bias, x.flatten(2)
+            y = torch.bmm(weight, values) if bias is None else torch.baddbmm(bias[:, None], weight, values)
+            return y.unflatten(2, x.shape[2:])
         return self.convolution(F.pad(x, self.wraps, mode="circular") if any(self.wraps) else x)
 
 
 class RepeatedConvolution(Convolution):
-    """A convolution by 3 points along each axis, of coarse activations that are repeated on a finer grid.
+    """A convolution by 3 points along each axis, of repeated coarse activations.
 
     Args:
         channels: number of channels in.
@@ -122,7 +123,10 @@ class RepeatedConvolution(Convolution):
         return self._transposed(x)
 
     def _transposed(self, x: Tensor) -> Tensor:
-        """The same as a transposed convolution, in which no product is made twice: 4 of 9 in 2D, 8 of 27 in 3D."""
+        """The same as a transposed convolution, which makes no product twice.
+
+        That leaves 4 products of 9 in 2D and 8 of 27 in 3D.
+        """
         weight = self.convolution.weight.transpose(0, 1).flip([*range(2, x.dim())])
         padding = []
         for axis, (step, is_periodic) in enumerate(zip(self.stride, self.periodic, strict=True), start=2):
