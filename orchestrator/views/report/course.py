@@ -35,6 +35,7 @@ def losses(past: Past) -> str:
         return absent(NOTHING)
     loss, seconds, unique = past.column("loss"), past.seconds, past.column("unique")
     measured = list(past.validations())
+    measured = [measured[number] for number in thinned(len(measured))]
     at = np.array([number for number, _ in measured], dtype=int)
     errors = {
         name: np.array([errors["relative_l2"].get(name, np.nan) for _, errors in measured], dtype=np.float64)
