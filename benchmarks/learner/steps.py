@@ -14,14 +14,14 @@ from penstock.errors import PenstockError
 from penstock.learner.ladder.section import summary
 
 NUM_THREADS = 2
-SECONDS = 5.0
+SECONDS = 3.0
 INTRODUCTION = """
 Forward, the relative L2 loss, backward and AdamW, on one batch in memory, with {threads} threads. All arms of a
 section run in turns, each for about {seconds:g} seconds; ms are medians over rounds. A speed is the median ratio of
 the times of pairs from one round, in brackets its quartiles; above 1 penstock is faster than the step of that row.
 CPU time is that of all threads together, which other work of the machine disturbs less than wall time. The speeds in
 the first table are in CPU time, against the fastest public model that has as many parameters, or nearly so. AdamW is
-fused for all, except for complex weights, for which there is none.
+fused for all, except for complex weights, for which there is none; speeds per FLOP are in wall time.
 """
 
 
