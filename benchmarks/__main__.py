@@ -84,6 +84,9 @@ def main() -> None:
     options.add_argument("--nodes", action="store_true", help="lost and cut off nodes of a cluster instead, as root")
     options = add(soak, "half an hour at full speed: memory of each process, and which files grow")
     options.add_argument("--minutes", type=float, default=30.0, help="time of training (30)")
+    options = add(views, "the demo watched by every view beside the demo unwatched: processor time; a scrape")
+    options.add_argument("--minutes", type=float, default=3.7, help="time of each training (3.7, as the demo's)")
+    options.add_argument("--pairs", type=_positive, default=3, help="pairs of runs (3)")
 
     arguments = parser.parse_args()
     try:
@@ -249,6 +252,13 @@ def soak(arguments: argparse.Namespace) -> int:
     from benchmarks.chaos.soak import run
 
     return run(arguments.minutes)
+
+
+def views(arguments: argparse.Namespace) -> int:
+    """The exit status: 1 where the views take more than they may."""
+    from benchmarks.views.page import run
+
+    return run(arguments.minutes, arguments.pairs)
 
 
 if __name__ == "__main__":
