@@ -19,6 +19,7 @@ from penstock.orchestrator.launch.commands import resume_command
 from penstock.orchestrator.resources.memory import size
 from penstock.orchestrator.run.logs import log_of_death
 from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.record import in_words
 from penstock.status import kind_of
 
 TRACEBACK = "Traceback (most recent call last):"
@@ -83,7 +84,7 @@ def why(folder: RunFolder) -> str:
     if state == "running" and folder.is_running():
         return f"{name} is running. {_troubles(life)}"
     if state in ("ended", "stopped"):
-        return f"{name} has not failed, it {state}: {run.get('cause')}. {_troubles(life)}"
+        return f"{name} has not failed, it {state}: {in_words(str(run.get('cause')))}. {_troubles(life)}"
     if cause := run.get("cause") or _last_words(folder, _since(life)):
         return f"{name} failed{_at(life[-1:])}. {_chain(folder, life, one_line(cause))}"
     return f"{name} is dead. {_without_a_word(folder, run, life)}"

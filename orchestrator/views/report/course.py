@@ -135,8 +135,12 @@ def throughput(past: Past) -> str:
         note = ""
     else:
         note = absent("This run was recorded by a version that did not record what the workers' time went to.")
-    sentence = past.last.bottleneck.sentence if past.last.bottleneck else None
-    return (paragraph(f"Which side limits: {sentence}.") if sentence else "") + charts(drawn) + note
+    found = past.summary.bottleneck if past.summary else past.last.bottleneck
+    return (
+        (paragraph(f"Which side {'limited' if past.summary else 'limits'}: {found.sentence}.") if found else "")
+        + charts(drawn)
+        + note
+    )
 
 
 def _shares(
@@ -256,7 +260,8 @@ def solving(past: Past) -> str:
             )
         )
     if not np.isfinite(past.column("seconds_per_system")).any():
-        return "".join(parts) + absent("No linear system was solved for training yet, or the problem has none.")
+        reason = "the problem has none" if past.last.delivered else "no simulation is done yet"
+        return "".join(parts) + absent(f"No linear system was solved for training: {reason}.")
     per_system = {name: _recent(past, name) for name in ("seconds_per_system", "iterations_per_system")}
     x = past.seconds
 
@@ -284,7 +289,12 @@ def rollout(past: Past) -> str:
     """Errors of rollouts over their time."""
     found = [errors["rollout"] for _, errors in past.validations() if errors.get("rollout")]
     if not found:
-        return absent("There are no rollouts: the surrogate leads to one state alone, or was not validated yet.")
+        is_validated = next(past.validations(), None) is not None
+        return absent(
+            "There are no rollouts: the surrogate does not lead from states of a simulation to later ones."
+            if is_validated
+            else "There are none before the first validation."
+        )
     last, first = found[-1], found[0]
 
     def errors(axis: Axes) -> None:
@@ -315,7 +325,9 @@ def rollout(past: Past) -> str:
             whole_numbers(axis)
 
         kept = ""
-        if last.get("correlation_time") is not None:
+        if last.get("lost") == 0:
+            kept = " It stays above 0.8."
+        elif last.get("correlation_time") is not None:
             kept = f" It stays above 0.8 for {digits(last['correlation_time'])} steps on average."
         drawn.append(
             chart(

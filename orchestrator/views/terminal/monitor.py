@@ -21,7 +21,7 @@ from penstock.orchestrator.views.card import systems_solved
 from penstock.orchestrator.views.numbers import digits, share_but
 from penstock.orchestrator.views.terminal.progress import Bar, Beside, duration, words
 from penstock.orchestrator.views.terminal.screen import Form, Screen, Spot
-from penstock.record import Record, Summary
+from penstock.record import Record, Summary, in_words
 
 TAIL_BYTES = 65536  # of metrics.jsonl, read first; a record takes a few kB
 
@@ -82,7 +82,9 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
     if summary is None:
         return [f"stopped before there was anything to sum up; go on with: {resume_command(folder)}"]
     elapsed, of_training = duration(summary.elapsed_seconds), duration(summary.train_seconds)
-    lines = [f"ended: {summary.cause}, {elapsed} after its start or last resume; {of_training} of training in all"]
+    lines = [
+        f"ended {elapsed} after its start or last resume, {of_training} of training in all: {in_words(summary.cause)}"
+    ]
     if summary.validation:
         lines.append(
             f"validation relative L2 error over {summary.validation['simulations']} simulations: "
@@ -236,7 +238,7 @@ def _line(record: Record) -> str:
     parts.append(f"learner wait {digits(record.learner_wait_seconds)} s")
     parts.append(f"solver blocked {digits(record.solver_blocked_seconds)} s")
     if record.bottleneck:
-        parts.append(record.bottleneck.sentence.partition(":")[0])
+        parts.append(record.bottleneck.first_words)
     return " | ".join([*parts, *_warnings(record)])
 
 

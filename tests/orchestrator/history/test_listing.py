@@ -68,7 +68,7 @@ def test_the_table_has_a_line_per_run(three):
     head, _, *rows = output("runs", "--sort", "name").splitlines()
     assert head.split() == ["run", "state", "age", "problem", "model", "error", "samples", "host", "remark"]
     assert [row.split()[0][0] for row in rows] == ["a", "b", "c"]
-    assert rows[0].split()[4:] == ["darcy", "fno", "0.02", "5", "here", "steps"]
+    assert rows[0].split()[4:] == ["darcy", "fno", "0.02", "5", "here", "training.stop_after.steps", "is", "reached"]
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
@@ -83,7 +83,7 @@ def test_a_long_remark_is_cut_and_nothing_else(made, monkeypatch, width, host, c
     head, _, *lines = CliRunner().invoke(app, list(command)).output.splitlines()[:4]
     assert head.split()[-9:] == ["run", "state", "age", "problem", "model", "error", "samples", "host", "remark"]
     assert {"darcy-20260101-000000", "failed", "darcy", "fno", host} <= set(lines[0].split())
-    assert {"heat-20260102-000000", "ended", "darcy", "fno", "123456", "here", "steps"} <= set(lines[1].split())
+    assert {"heat-20260102-000000", "ended", "darcy", "fno", "123456", "here"} <= set(lines[1].split())
     assert len(lines[0]) == width or (len(lines[0]) > width and lines[0].endswith(" the l…"))  # all that is left
 
 

@@ -74,7 +74,9 @@ def test_given_up_simulations_of_a_run_that_ended_are_told(made):
         events=[STARTED, dies("solver-0", 5, 3), (6, "simulation failed", given_up)],
     )
     text = why(folder)
-    assert text.startswith("well has not failed, it ended: steps. Before that solver-0 (pid 95) died at")
+    assert text.startswith(
+        "well has not failed, it ended: training.stop_after.steps is reached. Before that solver-0 (pid 95) died at"
+    )
     assert text.endswith("simulation 3 failed at 2026-11-30T21:15:06.000Z: its worker died, 3 times.")
 
 
