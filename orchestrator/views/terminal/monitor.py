@@ -155,7 +155,7 @@ def monitor(folder: RunFolder, screen: Screen) -> int:
     """
     view, shown, is_told = View(screen, folder.path.name), None, False
     with view.shown():
-        while True:
+        while screen.has_reader:
             run = folder.read("run.json")
             if not run:
                 raise PenstockError(f"{folder.path} holds no run: it ended before it began")
@@ -178,6 +178,8 @@ def monitor(folder: RunFolder, screen: Screen) -> int:
                     exit_code=1,
                 )
             time.sleep(1.0)
+        else:  # a view that nobody sees ends, and the run goes on
+            return 0
     if run["state"] == "failed":
         screen.fail(f"the run failed: {run['cause']}")
         screen.drain()

@@ -80,9 +80,9 @@ def oddities(made):
     half = made("half")
     (half.path / "config.yaml").write_text("name: tiny\nproblem: {na")
     (half.path / "run.json").write_text('{"state"')
-    yield "half", "broken", "half/run.json is damaged"
+    yield "half", "broken", "run.json is damaged"
     (made("no-config", cause="x").path / "config.yaml").unlink()
-    yield "no-config", "failed", "no-config/config.yaml: no such file"
+    yield "no-config", "failed", "config.yaml: no such file"
     (made("no-run").path / "run.json").unlink()
     yield "no-run", "broken", "there is no run.json"
     (made("list").path / "run.json").write_text("[1, 2]")

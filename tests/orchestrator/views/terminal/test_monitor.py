@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -193,6 +195,20 @@ def test_scripts_get_each_record_once_and_the_summary(tmp_path, capfd):
     record, summary = (json.loads(line) for line in capfd.readouterr().out.splitlines())
     assert record.pop("kind") == "record" and Record.from_json(record) == replace(RECORD, ahead=AHEAD)
     assert summary["kind"] == "summary" and summary["step"] == 7
+
+
+def test_a_view_that_nobody_reads_ends_before_the_run(tmp_path, monkeypatch):
+    """As of `penstock monitor --json | head -1`."""
+    folder = RunFolder(tmp_path)
+    folder.write("run.json", {"state": "submitted"})
+    reading, writing = os.pipe()
+    os.close(reading)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python has it, unless a test before has loaded PETSc
+    with os.fdopen(writing, "w") as file:
+        monkeypatch.setattr("sys.stdout", file)
+        monkeypatch.setattr("time.sleep", lambda seconds: screen.drain())
+        screen = Screen(Form.JSON)
+        assert watch(folder, screen) == 0
 
 
 def test_quiet_prints_what_failed_alone(tmp_path, capfd):
