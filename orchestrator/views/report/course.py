@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
-from penstock.orchestrator.views.numbers import digits
+from penstock.orchestrator.views.numbers import digits, share_but
 from penstock.orchestrator.views.report.charts import (
     LINES,
     chart,
@@ -251,7 +251,7 @@ def solving(past: Past) -> str:
         parts += [paragraph(f"{decision.family}: {decision.reason}.") for decision in past.decisions]
     solved_by = past.summary.solved_by if past.summary and past.summary.solved_by else past.last.solved_by
     if total := sum(solved_by.values()):
-        rows = [(name, str(num), f"{100 * num / total:.1f} %") for name, num in solved_by.items()]
+        rows = [(name, str(num), _share(num, total)) for name, num in solved_by.items()]
         parts.append(
             table(
                 "Training systems by the strategy that solved them, since this life of the run began",
@@ -352,6 +352,11 @@ def _recent(past: Past, name: str) -> tuple[np.ndarray, np.ndarray]:
     is_new = solved < 0  # another life of the run
     gained, solved = np.where(is_new, sums, gained), np.where(is_new, counts[numbers], solved)
     return numbers[solved > 0], np.maximum(gained[solved > 0], 0.0) / solved[solved > 0]
+
+
+def _share(num: int, total: int) -> str:
+    """A share in percent, which is neither 0 nor 100 unless it is none or all."""
+    return share_but(1 - num / total) if 2 * num > total else f"{digits(100 * num / total)} %"
 
 
 def _milliseconds(seconds: float | None) -> str:

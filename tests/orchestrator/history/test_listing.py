@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.cli.app import app
-from penstock.orchestrator.history import listing
+from penstock.orchestrator.history import comparison, listing
 from penstock.orchestrator.history.ages import age_of, seconds_of
 from penstock.orchestrator.history.comparison import differing
 
@@ -127,3 +127,12 @@ def test_ages_are_read():
     for bad in ("7", "d", "-1d", "7 weeks", ""):
         with pytest.raises(PenstockError, match="is no age: give a number with one of d, h, min, s"):
             seconds_of(bad)
+
+
+def test_keys_are_whole_on_a_narrow_terminal(capsys, made, monkeypatch):
+    monkeypatch.setattr(comparison, "console", lambda: Console(highlight=False, markup=False, width=40))
+    keys = ("stop_after_so_many_minutes", "stop_after_so_many_steps")
+    folders = [made(f"x-2026010{day}-000000", config={"model": dict.fromkeys(keys, day)}) for day in (1, 2)]
+    comparison.show_differences(folders)
+    columns = [line[:20].partition("  ")[0].strip() for line in capsys.readouterr().out.splitlines()]
+    assert all(f"model.{key}" in "".join(columns) for key in keys)

@@ -184,7 +184,7 @@ def test_a_driver_that_was_killed(made):
     text = why(folder)
     assert text.startswith("dead is dead. Its driver (pid 4194305 on here) is gone without a word: it was killed")
     assert (
-        "its last sign of life is of 1970-01-01T00:00:00.000Z" in text and "Before that solver-0 (pid 95) died" in text
+        "its last sign of life was at 1970-01-01T00:00:00.000Z" in text and "Before that solver-0 (pid 95) died" in text
     )
     assert "the run's driver is gone. Go on with: " in text and text.endswith(" resume runs/dead")
 
