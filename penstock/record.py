@@ -183,7 +183,7 @@ class Summary(Json):
 
 
 def in_words(cause: str) -> str:
-    """What ended a run, in words, whether it is a limit that was reached or a sentence already.
+    """What ended a run, in words.
 
     Args:
         cause: the cause as run.json and summary.json have it.

@@ -1,4 +1,4 @@
-"""The commands about what runs have left: `report`, `dashboard`, `runs`, `compare` and `clean`."""
+"""Commands about runs: `report`, `dashboard`, `runs`, `compare`, `clean`."""
 
 from __future__ import annotations
 

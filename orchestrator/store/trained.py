@@ -24,7 +24,7 @@ from penstock.record import in_words
 
 
 def best_step(folder: RunFolder) -> int:
-    """The step of the best checkpoint, or of the newest if none was validated; nothing is written.
+    """The step of the best checkpoint, or of the newest if none was validated.
 
     Args:
         folder: the run.
@@ -46,7 +46,9 @@ def best_step(folder: RunFolder) -> int:
 
 
 def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:
-    """The surrogate of the checkpoint of `best_step`, once what a killed writer moved aside is back.
+    """The surrogate of the checkpoint of `best_step`.
+
+    What a killed writer had moved aside is put back before.
 
     Args:
         folder: the run.

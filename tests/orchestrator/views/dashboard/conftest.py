@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from penstock.orchestrator.views.dashboard.server import Dashboard
-from penstock.status import Record
+from penstock.record import Record
 from tests.support.waiting import wait_until
 
 NAME = "wave-20260102-030405"
