@@ -43,7 +43,7 @@ def dashboard(
     ] = Path("runs"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 for a free one.")] = 0,
 ) -> None:
-    """Serve the reports of runs as live pages to this machine's browsers, until Ctrl-C.
+    """Serve the reports of runs as live pages to this machine, until Ctrl-C.
 
     Only who has the address that it prints gets in, and nothing can be changed there.
     """
