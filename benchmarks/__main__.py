@@ -63,6 +63,9 @@ def main() -> None:
     options.add_argument("--device", choices=("cpu", "cuda"), help="cuda where there is one, when left out")
     options.add_argument("--case", help="one section alone, which is then only printed")
     options.add_argument("--seconds", type=float, help="time of each arm; 6 when left out")
+    options = add(steps, "steps of our models against those of public ones, eager and compiled")
+    options.add_argument("names", nargs="*", help="comparisons, which are then only printed; all when left out")
+    options.add_argument("--seconds", type=float, help="time of each arm; 3 when left out")
     options = add(transport, "what the stream carries, beside bare ZeroMQ")
     options.add_argument("--seconds", type=float, default=2.0, help="time of each measurement (2)")
     options.add_argument("--rounds", type=_positive, default=3, help="measurements of every arm, in turns (3)")
@@ -81,6 +84,9 @@ def main() -> None:
     options.add_argument("--nodes", action="store_true", help="lost and cut off nodes of a cluster instead, as root")
     options = add(soak, "half an hour at full speed: memory of each process, and which files grow")
     options.add_argument("--minutes", type=float, default=30.0, help="time of training (30)")
+    options = add(views, "the demo watched by every view beside the demo unwatched: processor time; a scrape")
+    options.add_argument("--minutes", type=float, default=3.7, help="time of each training (3.7, as the demo's)")
+    options.add_argument("--pairs", type=_positive, default=3, help="pairs of runs (3)")
 
     arguments = parser.parse_args()
     try:
@@ -192,6 +198,16 @@ def learner(arguments: argparse.Namespace) -> None:
     run(arguments.device, arguments.case, SECONDS if arguments.seconds is None else arguments.seconds)
 
 
+def steps(arguments: argparse.Namespace) -> None:
+    from penstock.learner.allocator import keep_freed_memory
+
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # a thread that spins while it waits for others takes CPU time
+    keep_freed_memory()  # before torch is imported
+    from benchmarks.learner.steps import SECONDS, run
+
+    run(arguments.names, SECONDS if arguments.seconds is None else arguments.seconds)
+
+
 def transport(arguments: argparse.Namespace) -> None:
     from benchmarks.transport import run
 
@@ -236,6 +252,13 @@ def soak(arguments: argparse.Namespace) -> int:
     from benchmarks.chaos.soak import run
 
     return run(arguments.minutes)
+
+
+def views(arguments: argparse.Namespace) -> int:
+    """The exit status: 1 where the views take more than they may."""
+    from benchmarks.views.page import run
+
+    return run(arguments.minutes, arguments.pairs)
 
 
 if __name__ == "__main__":

@@ -29,12 +29,13 @@ class WatchedRun:
     Args:
         folder: an empty folder.
         configuration: YAML text.
-        problem: file of the problem's class, which is copied to the folder.
+        problem: file of the problem's class, which is copied to the folder; None for a problem of penstock's.
     """
 
-    def __init__(self, folder: Path, configuration: str, problem: str):
+    def __init__(self, folder: Path, configuration: str, problem: str | None = None):
         self.folder = folder
-        shutil.copy(problem, folder)
+        if problem is not None:
+            shutil.copy(problem, folder)
         (folder / "run.yaml").write_text(configuration)
         self.temporary = Path(tempfile.mkdtemp(prefix=""))  # a short name, because Ray's sockets are in it
         self.shared_memory: set[Path] = set()
@@ -43,8 +44,16 @@ class WatchedRun:
         self.wrapper: list[str] = []
         """Words of a command that starts the one behind it, in another environment."""
 
-    def penstock(self, *arguments: str) -> subprocess.Popen:
-        """Start a command, whose words go to console.txt."""
+    def penstock(self, *arguments: str, output: int | None = None) -> subprocess.Popen:
+        """Start a command.
+
+        Args:
+            arguments: its words.
+            output: where it prints, as `subprocess` takes it; what it says goes to console.txt where left out.
+
+        Returns:
+            The process, whose output is text.
+        """
         own = {"HOME": str(self.folder), "TMPDIR": str(self.temporary), "OMP_WAIT_POLICY": "passive"}
         own["TORCHINDUCTOR_CACHE_DIR"] = str(self.folder / "inductor")  # torch keeps it for other processes to come
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"} | own
@@ -54,9 +63,10 @@ class WatchedRun:
                 cwd=self.folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=subprocess.STDOUT,
+                stdout=console if output is None else output,
+                stderr=console,
                 start_new_session=True,
+                text=True,
             )
 
     def train(self) -> None:

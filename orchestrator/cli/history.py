@@ -1,4 +1,4 @@
-"""Commands about runs: `report`, `dashboard`, `runs`, `compare`, `clean`."""
+"""The commands about what runs have left, such as `report` and `runs`."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def dashboard(
     ] = Path("runs"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 for a free one.")] = 0,
 ) -> None:
-    """Serve the reports of runs as live pages to this machine, until Ctrl-C.
+    """Serve the reports of runs as live pages to this machine's browsers.
 
-    Only who has the address that it prints gets in, and nothing can be changed there.
+    Only who has the address that it prints gets in, and nothing can be changed there. Ctrl-C ends it.
     """
     from penstock.orchestrator.views.dashboard.server import serve
 

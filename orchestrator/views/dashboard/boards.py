@@ -6,6 +6,7 @@ made last.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
@@ -15,10 +16,13 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 
 from penstock.errors import PenstockError, describe
+from penstock.machine import description
 from penstock.orchestrator.views.report.html import absent, paragraph
 from penstock.orchestrator.views.report.page import Section
 
-SHARE = 0.05  # of a core, which a part may take
+SHARE, SHARE_AFTERWARDS = 0.002, 0.025
+"""Of this machine's processor time, which a part may take while its run goes on, and when that is over."""
+CORES = int(description()["cores"])
 SHORTEST_S = 1.0  # between two makings of a part
 
 
@@ -41,14 +45,15 @@ class Lane:
 class Part:
     """Sections of a page that are made together.
 
-    A part that took long is left for long, so that it takes SHARE of a core at most, however many look at it.
+    A part that took long is left for long, so that it takes SHARE at most, however many look at it.
 
     Args:
         titles: the titles of the sections by key.
         lane: where they are made.
-        source: something that changes when the sections do; raises nothing.
+        source: something that changes when the sections do, None before they can be made; raises nothing.
         make: makes the sections, one after the other; may raise anything.
         seconds: processor time that making has taken so far.
+        is_going: whether a run goes on, from which it takes that.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class Part:
         source: Callable[[], Hashable],
         make: Callable[[], Iterator[Section]],
         seconds: Callable[[], float] = time.thread_time,
+        is_going: Callable[[], bool] = lambda: True,
     ):
         self.titles = titles
         self.made: dict[str, tuple[Section, str]] = {}
@@ -68,17 +74,23 @@ class Part:
         self._source = source
         self._make = make
         self._seconds = seconds
+        self._is_going = is_going
         self._lock = Lock()
         self._is_asked = False
         self._made_of: Hashable = None
-        self._due_at = 0.0  # of the monotonic clock
+        self._made_at = -math.inf  # of the monotonic clock
+        self._took = 0.0
 
     def refresh(self) -> None:
         """Have it made again if its source has changed and enough time has passed."""
         with self._lock:  # of several pages that ask at once, one has it made
-            if not self._is_asked and time.monotonic() >= self._due_at and (source := self._source()) != self._made_of:
+            if not self._is_asked and self._is_due and (source := self._source()) != self._made_of:
                 self._is_asked, self.is_settled = True, False
                 self._lane.put(partial(self._renew, source))
+
+    @property
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._made_at >= max(SHORTEST_S, seconds_until_paid(self._took, self._is_going()))
 
     def _renew(self, source: Hashable) -> None:
         began = self._seconds()
@@ -92,11 +104,21 @@ class Part:
             for key, title in left.items():
                 self._keep(Section(key, title, paragraph(f"This can't be shown: {why}", "warning")))
         self._made_of = source
-        self._due_at = time.monotonic() + max(SHORTEST_S, (self._seconds() - began) / SHARE)
+        self._made_at, self._took = time.monotonic(), self._seconds() - began
         self._is_asked, self.is_settled = False, True
 
     def _keep(self, section: Section) -> None:
         self.made = self.made | {section.key: (section, f'"{sha256(section.html.encode()).hexdigest()[:20]}"')}
+
+
+def seconds_until_paid(seconds: float, is_going: bool) -> float:
+    """The time of which some seconds of a core are the share that a part may take.
+
+    Args:
+        seconds: the seconds of a core.
+        is_going: whether a run goes on.
+    """
+    return seconds / (CORES * (SHARE if is_going else SHARE_AFTERWARDS))
 
 
 class Board:

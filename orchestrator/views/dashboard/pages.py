@@ -15,8 +15,8 @@ from penstock.errors import PenstockError
 from penstock.orchestrator.history.ages import age_of
 from penstock.orchestrator.history.standing import MARKS, STATES, Standing, is_run_folder, standing
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.orchestrator.views.dashboard.boards import Board, Lane, Part, stamp
-from penstock.orchestrator.views.dashboard.trial import KEYS, Trier, seconds_so_far, source_of
+from penstock.orchestrator.views.dashboard.boards import Board, Lane, Part, seconds_until_paid, stamp
+from penstock.orchestrator.views.dashboard.trial import KEYS, TRIAL_S, Trier, seconds_so_far, source_of
 from penstock.orchestrator.views.numbers import digits
 from penstock.orchestrator.views.report.html import absent, scrollable
 from penstock.orchestrator.views.report.page import SECTIONS, Section, section
@@ -90,7 +90,7 @@ class Pages:
         return board
 
     def _list_source(self) -> Hashable:
-        return int(time.time())  # an age is shown
+        return int(time.monotonic())  # ages are shown
 
     def _list(self) -> Iterator[Section]:
         yield Section("runs", "Runs", _table(self._standings()))
@@ -102,7 +102,7 @@ class Pages:
         except OSError as error:
             raise PenstockError(f"{self.folder} can't be read: {error.strerror}") from error
         before, self._known = self._known, {}
-        now = time.time()
+        now = time.monotonic()
         for path in filter(is_run_folder, paths):
             source = source_of_files(path)
             known = before.get(path.name)
@@ -123,30 +123,46 @@ class _Run:
         self._folder = RunFolder(path)
         self._tails = Tails.of(self._folder)
         self._state: str | None = None
+        self._age_s = 0.0
 
     def board(self, drawing: Lane, trying: Lane, trier: Trier) -> Board:
         """The page."""
         drawn = tuple(key for key in SECTIONS if key not in (*BRIEF, *KEYS))
+        files, going = partial(source_of_files, self._folder.path), self._is_going
         parts = [
-            Part(_titles(BRIEF), drawing, self._source, partial(self._make, BRIEF)),
-            Part(_titles(drawn), drawing, partial(source_of_files, self._folder.path), partial(self._make, drawn)),
+            Part(_titles(BRIEF), drawing, self._source, partial(self._make, BRIEF), is_going=going),
+            Part(_titles(drawn), drawing, files, partial(self._make, drawn), is_going=going),
             Part(
-                _titles(KEYS),
-                trying,
-                partial(source_of, self._folder),
-                partial(trier.sections, self._folder),
-                seconds_so_far,
+                *(_titles(KEYS), trying, self._source_of_trial, partial(self._try, trier)),
+                seconds=seconds_so_far,
+                is_going=going,
             ),
         ]
         return Board(self._folder.path.name, tuple(SECTIONS), parts, lambda: self._state)
 
+    def _is_going(self) -> bool:
+        return self._state is None or self._state in GOING
+
+    def _source_of_trial(self) -> Hashable:
+        if self._state is None:
+            return None
+        return source_of(self._folder), self._trial_from()
+
+    def _trial_from(self) -> float | None:
+        """The run's age from which on a trial takes its share; None if it has it."""
+        age = seconds_until_paid(TRIAL_S, self._is_going())
+        return age if self._is_going() and self._age_s < age else None
+
+    def _try(self, trier: Trier) -> Iterator[Section]:
+        return trier.sections(self._folder, self._trial_from())
+
     def _source(self) -> Hashable:
-        now = int(time.time()) if self._state in GOING else None  # a driver may die without a word
+        now = int(time.monotonic()) if self._state in GOING else None  # a driver may die without a word
         return source_of_files(self._folder.path), now
 
     def _make(self, keys: tuple[str, ...]) -> Iterator[Section]:
         past = Past.of(self._folder, self._tails)
-        self._state = past.standing.state
+        self._state, self._age_s = past.standing.state, past.standing.age_s or 0.0
         for key in keys:
             title, write = SECTIONS[key]
             yield section(key, title, partial(write, past))

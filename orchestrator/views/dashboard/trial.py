@@ -18,10 +18,12 @@ from penstock.errors import PenstockError, one_line
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.dashboard.boards import stamp
 from penstock.orchestrator.views.report.html import absent
+from penstock.orchestrator.views.report.overview import duration
 from penstock.orchestrator.views.report.page import SECTIONS, Section, sections_of
 
 KEYS = ("parameters", "cases", "cost")
 LONGEST_S = 600.0
+TRIAL_S = 3.0  # of a core, which a trial takes at least, mostly to load torch
 EARLY = "This is shown from the first checkpoint on."
 ONE_CORE = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
 
@@ -33,17 +35,24 @@ class Trier:
         self._process: subprocess.Popen | None = None
         self._is_closed = False
 
-    def sections(self, folder: RunFolder) -> Iterator[Section]:
+    def sections(self, folder: RunFolder, from_age_s: float | None = None) -> Iterator[Section]:
         """The sections of KEYS.
 
         Args:
             folder: the run.
+            from_age_s: an age before which the run is not tried out; None where it has it.
 
         Raises:
             PenstockError: they could not be made.
         """
         if not _checkpoints(folder):  # then all that the process could do is load torch
-            yield from (Section(key, SECTIONS[key][0], absent(EARLY)) for key in KEYS)
+            yield from _without_trial(EARLY)
+            return
+        if from_age_s is not None:
+            yield from _without_trial(
+                f"This is shown once the run is {duration(from_age_s)} old, or over: trying out the surrogate takes "
+                "some seconds of a core."
+            )
             return
         command = [sys.executable, "-P", "-m", __name__, str(folder.path)]
         environment = os.environ | ONE_CORE | {"CUDA_VISIBLE_DEVICES": ""}
@@ -70,6 +79,10 @@ class Trier:
         self._is_closed = True
         if process := self._process:
             process.kill()
+
+
+def _without_trial(text: str) -> Iterator[Section]:
+    return (Section(key, SECTIONS[key][0], absent(text)) for key in KEYS)
 
 
 def source_of(folder: RunFolder) -> Hashable:

@@ -20,6 +20,7 @@ from penstock.layout import FieldSpec, Layout
 from penstock.orchestrator.views.numbers import digits
 
 MAX_ROWS = 8
+DPI = 120
 MAX_ARROWS = 400
 ARROWS = {"units": "inches", "width": 0.01}  # as thin in wide panels as in others
 TEXT_WIDTH, MAX_LINES = 42, 3  # of the scalars under a panel, in characters
@@ -137,7 +138,10 @@ def draw_samples(path: Path, arrays: Mapping[str, np.ndarray], rows: Sequence[in
 
 
 def _save_png(path: Path | BinaryIO, figure: Any) -> None:
-    figure.savefig(path, dpi=120, format="png")  # whatever the name ends in
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(DPI)
+    FigureCanvasAgg(figure).print_png(path)  # `savefig` would draw it twice, once for nothing
 
 
 def _draw(

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from penstock.errors import PenstockError
 from penstock.orchestrator.views.numbers import digits
 from penstock.orchestrator.views.pictures.samples import compared
-from penstock.orchestrator.views.report.charts import LINES, chart, framed, style, svg
+from penstock.orchestrator.views.report.charts import LINES, chart, framed, logarithmic, style, svg
 from penstock.orchestrator.views.report.html import absent, charts, paragraph, scrollable
 from penstock.orchestrator.views.report.past import Past
 from penstock.orchestrator.views.report.trial import Trial, try_out
@@ -94,7 +94,7 @@ def _scatter(axis: Axes, *, name: str, values: np.ndarray, errors: np.ndarray) -
     medians = [(np.median(values[chunk]), np.median(errors[chunk])) for chunk in chunks]
     axis.plot(*zip(*medians, strict=True), color=LINES[1])
     if errors.min() > 0:
-        axis.set_yscale("log")
+        logarithmic(axis)
     axis.set_xlabel(name)
     axis.set_ylabel("relative L2 error [-]")
 

@@ -16,6 +16,7 @@ from penstock.orchestrator.views.report.charts import (
     chart,
     duration_axis,
     legend,
+    logarithmic,
     stacked,
     thinned,
     whole_numbers,
@@ -35,6 +36,7 @@ def losses(past: Past) -> str:
         return absent(NOTHING)
     loss, seconds, unique = past.column("loss"), past.seconds, past.column("unique")
     measured = list(past.validations())
+    measured = [measured[number] for number in thinned(len(measured))]
     at = np.array([number for number, _ in measured], dtype=int)
     errors = {
         name: np.array([errors["relative_l2"].get(name, np.nan) for _, errors in measured], dtype=np.float64)
@@ -47,7 +49,7 @@ def losses(past: Past) -> str:
         for name, color in zip(errors, (LINES[0], LINES[2], LINES[3]), strict=True):
             axis.plot(x[at], errors[name], ".-", ms=4, color=color, label=f"validation, {name}")
         if np.nanmax(np.concatenate([loss, *errors.values()]), initial=0.0) > 0:
-            axis.set_yscale("log")
+            logarithmic(axis)
         axis.set_ylabel("loss, relative L2 error [-]")
         legend(axis, 2)
 
@@ -300,7 +302,7 @@ def rollout(past: Past) -> str:
     def errors(axis: Axes) -> None:
         axis.plot(first["steps"], first["relative_l2"], color=LINES[1], label="first validation", lw=1.2)
         axis.plot(last["steps"], last["relative_l2"], color=LINES[0], label="last validation")
-        axis.set_yscale("log")
+        logarithmic(axis)
         axis.set_xlabel("steps of the simulation")
         axis.set_ylabel("relative L2 error [-]")
         whole_numbers(axis)

@@ -12,7 +12,15 @@ from penstock.errors import PenstockError
 from penstock.orchestrator.history.comparison import differences
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.numbers import digits
-from penstock.orchestrator.views.report.charts import LINES, chart, duration_axis, legend, thinned, whole_numbers
+from penstock.orchestrator.views.report.charts import (
+    LINES,
+    chart,
+    duration_axis,
+    legend,
+    logarithmic,
+    thinned,
+    whole_numbers,
+)
 from penstock.orchestrator.views.report.cost import Cost, about, break_even
 from penstock.orchestrator.views.report.html import absent, charts, paragraph, table
 from penstock.orchestrator.views.report.page import Section, section
@@ -137,7 +145,7 @@ def _chart(
             axis.plot(abscissa[at[kept]], ordinate[kept], style, color=LINES[number % len(LINES)], label=past.name)
         positive = np.concatenate([ordinate for _, (_, ordinate) in zip(pasts, values, strict=True)])
         if is_log and (positive > 0).any():
-            axis.set_yscale("log")
+            logarithmic(axis)
         axis.set_ylabel(label)
         legend(axis, 1)
 

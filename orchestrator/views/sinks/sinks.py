@@ -21,6 +21,7 @@ ELSEWHERE = {"cluster", "launch", "metrics", "monitor"}  # sections that say whe
 # Points lie as far apart as a part of the time that was trained, so their number grows by its logarithm: after a day
 # there are about 5,500, and some 200 pictures of 50 to 150 kB.
 POINTS, PICTURES = 1000, 25
+PICTURE_EVERY_S = 100.0  # of training at least: a picture takes 0.15 s, and the learner may want that core
 END_WITHIN_S = 10.0
 
 
@@ -90,7 +91,8 @@ class Sinks:
     def _send(self, *, is_last: bool = False) -> None:
         record, sent, seconds = self._record, self._sent, self._record.train_seconds
         has_errors = record.validation is not None and (sent is None or record.validation != sent.validation)
-        draws = self._worst is not None and (is_last or seconds - self._drawn_at >= seconds / PICTURES)
+        pause = max(PICTURE_EVERY_S, seconds / PICTURES)
+        draws = self._worst is not None and (is_last or seconds - self._drawn_at >= pause)
         is_due = is_last or sent is None or record.time - sent.time >= seconds / POINTS
         if not (is_due or has_errors or draws):
             return

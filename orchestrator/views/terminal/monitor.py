@@ -11,7 +11,6 @@ from typing import Any
 
 from rich.console import Group
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from penstock.errors import PenstockError, shortened
@@ -19,7 +18,7 @@ from penstock.orchestrator.launch.commands import program, resume_command
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.card import systems_solved
 from penstock.orchestrator.views.numbers import digits, share_but
-from penstock.orchestrator.views.terminal.progress import Bar, Beside, duration, words
+from penstock.orchestrator.views.terminal.progress import Bar, Beside, Pairs, duration, words
 from penstock.orchestrator.views.terminal.screen import Form, Screen, Spot
 from penstock.record import Record, Summary, in_words
 
@@ -251,8 +250,7 @@ def _warnings(record: Record) -> list[str]:
 
 def _table(title: str, record: Record) -> Panel:
     simulations = ", ".join(filter(None, (f"{record.delivered} delivered", _troubles(record))))
-    left, right = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
-    for label, value in (
+    left = (
         ("simulations", simulations),
         ("samples/s", _rates(record)),
         ("reuse", f"{_reuse(record.reuse)} trained / unique"),
@@ -261,11 +259,10 @@ def _table(title: str, record: Record) -> Panel:
         ("stream bias", _bias(record)),
         ("solves", _solves(record)),
         ("solver blocked", f"{digits(record.solver_blocked_seconds)} s, {record.workers} worker(s)"),
-    ):
-        left.add_row(Text(label, style="dim"), value)
+    )
     validation = record.validation or {}
     errors, h1 = validation.get("relative_l2"), validation.get("h1")
-    for label, value in (
+    right = (
         ("step", f"{record.step}"),
         ("training loss", "-" if record.loss is None else digits(record.loss)),
         ("learning rate", f"{record.learning_rate:.1e}"),
@@ -276,9 +273,8 @@ def _table(title: str, record: Record) -> Panel:
         *([("rollouts", _last_of_rollouts(validation["rollout"]))] if validation.get("rollout") else []),
         *([("constant", _constants(validation))] if validation.get("constants") else []),
         ("learner wait", f"{digits(record.learner_wait_seconds)} s"),
-    ):
-        right.add_row(Text(label, style="dim"), value)
-    columns = Beside(left, right)
+    )
+    columns = Beside(Pairs(left), Pairs(right))
     head = Text(f"{record.state}  {duration(record.elapsed_seconds)}", style="bold")
     ahead = record.ahead  # absent from records of an earlier penstock
     bar = Bar(ahead.done, ahead.total, _words(record)) if ahead else Bar(record.progress, 1.0, "")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from rich.cells import cell_len
+from collections.abc import Iterable
+
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -12,6 +15,7 @@ from penstock.orchestrator.views.numbers import digits
 from penstock.record import Ahead
 
 BAR_WIDTHS = 10, 40
+GAP = 2  # between a label and its value
 TWO_COLUMNS = 76  # of a terminal of 80, in a frame
 COUNTED = {
     "validation set": "simulations of the validation set",
@@ -68,6 +72,31 @@ class Bar:
         for row in ((bar,), (text,)) if is_narrow else ((bar, text),):
             grid.add_row(*row)
         yield grid
+
+
+class Pairs:
+    """Labels with values beside them; a value that is too long goes on below.
+
+    A table of rich's measures each cell several times, and took half of a frame.
+
+    Args:
+        pairs: labels and values.
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]):
+        self._pairs = tuple(pairs)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        dim, indent = console.get_style("dim"), max(cell_len(label) for label, _ in self._pairs) + GAP
+        width = max(1, options.max_width - indent)
+        for label, value in self._pairs:
+            text = Text(value)  # which leaves out control characters
+            lines = [text] if text.cell_len <= width else text.wrap(console, width)
+            for line in lines:
+                yield Segment(set_cell_size(label, indent), dim)
+                yield Segment(line.plain)
+                yield Segment.line()
+                label = ""
 
 
 class Beside:

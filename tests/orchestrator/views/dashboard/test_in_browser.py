@@ -23,7 +23,7 @@ def browser():
 
 @pytest.fixture(autouse=True)
 def without_rests(monkeypatch):
-    monkeypatch.setattr(boards, "SHARE", 1e9)
+    monkeypatch.setattr(boards, "SHARE_AFTERWARDS", 1e9)
     monkeypatch.setattr(boards, "SHORTEST_S", 0.0)
 
 

@@ -1,17 +1,21 @@
 """The server asked by HTTP: who gets in, what is served, and what never is."""
 
 import json
+import os
 import shutil
 import socket
+from datetime import UTC, datetime
 
 import pytest
 from typer.testing import CliRunner
 
 from penstock.errors import PenstockError
+from penstock.machine import identity_of
 from penstock.orchestrator.cli.app import app
 from penstock.orchestrator.views.dashboard import boards
 from penstock.orchestrator.views.dashboard.pages import BRIEF
 from penstock.orchestrator.views.dashboard.server import FORBIDDEN, Dashboard, serve
+from penstock.orchestrator.views.dashboard.trial import KEYS, TRIAL_S
 from penstock.orchestrator.views.report.page import SECTIONS
 from tests.orchestrator.views.dashboard.conftest import NAME, append, make_run
 from tests.support.waiting import wait_until
@@ -95,7 +99,7 @@ def test_latest_leads_to_a_run_of_the_folder(runs, visitor):
 
 
 def test_a_section_is_sent_when_it_has_changed(runs, visitor, monkeypatch):
-    monkeypatch.setattr(boards, "SHARE", 1e9)
+    monkeypatch.setattr(boards, "SHARE_AFTERWARDS", 1e9)
     monkeypatch.setattr(boards, "SHORTEST_S", 0.0)
     before = visitor.settled(PAGE, [*BRIEF, *DRAWN])["etags"]
     status, headers, text = visitor.ask(f"{PAGE}section/overview")
@@ -116,6 +120,7 @@ def test_a_section_is_sent_when_it_has_changed(runs, visitor, monkeypatch):
 
 def test_the_list_shows_every_run_whatever_is_left_of_it(runs, visitor, monkeypatch):
     monkeypatch.setattr(boards, "SHARE", 1e9)
+    monkeypatch.setattr(boards, "SHARE_AFTERWARDS", 1e9)
     monkeypatch.setattr(boards, "SHORTEST_S", 0.0)
     (runs / "half-20260101-000000").mkdir()
     (runs / "old-20260101-000000").mkdir()
@@ -158,15 +163,30 @@ def test_what_can_t_be_read_is_a_line(runs, visitor):
 
 
 def test_a_part_that_took_long_is_left_for_long(runs, visitor, dashboard, monkeypatch):
-    monkeypatch.setattr(boards, "SHARE", 1e-9)
-    visitor.ask(PAGE)
+    monkeypatch.setattr(boards, "SHARE_AFTERWARDS", 1e-9)
     board = dashboard.pages.of_run(runs / NAME)
-    wait_until(lambda: board.is_settled)
+    wait_until(lambda: visitor.ask(PAGE) and board.is_settled)
     before = board.etags()
     append(runs / NAME, 3)
-    monkeypatch.setattr(boards, "SHARE", 1e9)  # too late for what was made before
     assert json.loads(visitor.ask(f"{PAGE}state")[2])["etags"] == before
     assert board.is_settled  # nothing is being made
+
+
+def test_a_young_run_is_not_tried_out_until_it_can_afford_it(runs, visitor, monkeypatch):
+    path = make_run(runs, f"wave-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    (path / "checkpoints" / "10").mkdir(parents=True)
+    running = {"state": "running", "driver_pid": os.getpid(), "driver_identity": identity_of(os.getpid())}
+    (path / "run.json").write_text(json.dumps(running))
+    monkeypatch.setattr(boards, "SHARE", TRIAL_S / boards.CORES / 3600)
+    visitor.settled(f"/run/{path.name}/", KEYS)
+    assert "once the run is 1:00:00 old, or over" in visitor.ask(f"/run/{path.name}/section/cases")[2]
+    (path / "run.json").write_text(json.dumps(running | {"state": "ended"}))
+    wait_until(
+        lambda: (
+            visitor.ask(f"/run/{path.name}/state")
+            and "no validation set" in visitor.ask(f"/run/{path.name}/section/cases")[2]
+        )
+    )
 
 
 def test_the_command_says_what_it_can_t_do(runs):

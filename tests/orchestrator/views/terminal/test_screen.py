@@ -6,9 +6,10 @@ import os
 
 import pytest
 from rich.console import Console
+from rich.table import Column, Table
 
 from penstock.orchestrator.views.terminal import screen as screens
-from penstock.orchestrator.views.terminal.progress import Bar
+from penstock.orchestrator.views.terminal.progress import Bar, Pairs
 from penstock.orchestrator.views.terminal.screen import Form, Screen
 
 
@@ -105,3 +106,25 @@ def test_the_words_of_a_bar_are_whole_beside_or_below_it(width, of_bar):
     assert text.replace("━", "").replace("╸", "").split() == words.split()
     bar = max(text.splitlines(), key=lambda line: line.count("━"))
     assert (bar.count("━") + bar.count("╸") / 2) / of_bar == pytest.approx(0.35, abs=0.1)
+
+
+PAIRS = [("step", "771"), ("", "0.0456 p99, 0.0706 max"), ("validation error", "0.0166 mean, of a surface 表面")]
+
+
+@pytest.mark.parametrize("width", [100, 44, 30])
+def test_labels_with_values_look_as_in_a_table_of_rich(width):
+    table = Table.grid(Column(width=16), Column(width=width - 18), padding=(0, 2))
+    for pair in PAIRS:
+        table.add_row(*pair)
+    shown = []
+    for what in (Pairs(PAIRS), table):
+        console = Console(file=io.StringIO(), width=width)
+        console.print(what)
+        shown.append([line.rstrip() for line in console.file.getvalue().splitlines()])
+    assert shown[0] == shown[1]
+
+
+def test_no_value_can_steer_the_terminal():
+    console = Console(file=io.StringIO(), width=40, force_terminal=True, no_color=True)
+    console.print(Pairs([("constant", "\x07a\x1b[2J\b")]))
+    assert not {"\x07", "\b"} & set(console.file.getvalue())
