@@ -63,6 +63,9 @@ def main() -> None:
     options.add_argument("--device", choices=("cpu", "cuda"), help="cuda where there is one, when left out")
     options.add_argument("--case", help="one section alone, which is then only printed")
     options.add_argument("--seconds", type=float, help="time of each arm; 6 when left out")
+    options = add(steps, "steps of our models against those of public ones, eager and compiled")
+    options.add_argument("names", nargs="*", help="comparisons, which are then only printed; all when left out")
+    options.add_argument("--seconds", type=float, help="time of each arm; 3 when left out")
     options = add(transport, "what the stream carries, beside bare ZeroMQ")
     options.add_argument("--seconds", type=float, default=2.0, help="time of each measurement (2)")
     options.add_argument("--rounds", type=_positive, default=3, help="measurements of every arm, in turns (3)")
@@ -193,6 +196,16 @@ def learner(arguments: argparse.Namespace) -> None:
     from benchmarks.learner.page import SECONDS, run
 
     run(arguments.device, arguments.case, SECONDS if arguments.seconds is None else arguments.seconds)
+
+
+def steps(arguments: argparse.Namespace) -> None:
+    from penstock.learner.allocator import keep_freed_memory
+
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # a thread that spins while it waits for others takes CPU time
+    keep_freed_memory()  # before torch is imported
+    from benchmarks.learner.steps import SECONDS, run
+
+    run(arguments.names, SECONDS if arguments.seconds is None else arguments.seconds)
 
 
 def transport(arguments: argparse.Namespace) -> None:

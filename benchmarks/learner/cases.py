@@ -73,6 +73,42 @@ def fno(num_points: int = 64, *, width: int = 32, modes: int = 12, batch_size: i
     )
 
 
+def on_grid(model: str, shape: tuple[int, ...], batch_size: int, **options: int) -> Case:
+    """One field to another on a grid.
+
+    Args:
+        model: name of the model in MODELS.
+        shape: points along each axis.
+        batch_size: rows of a batch.
+        options: the model's.
+    """
+    return _one_to_one(model, Grid(shape), batch_size, options)
+
+
+def on_mesh(model: str, num_points: int, batch_size: int, **options: int) -> Case:
+    """One field to another on the points of a mesh, in two rows.
+
+    Args:
+        model: name of the model in MODELS.
+        num_points: number of points.
+        batch_size: rows of a batch.
+        options: the model's.
+    """
+    return _one_to_one(model, Mesh(num_points, 2, partial(_strip, num_points)), batch_size, options)
+
+
+def _one_to_one(model: str, geometry: Geometry, batch_size: int, options: Mapping[str, int]) -> Case:
+    return Case(
+        title=model,
+        layout=Layout((FieldSpec(name="source", on=geometry),), (FieldSpec(name="solution", on=geometry),)),
+        model=model,
+        options=options,
+        loss="relative_l2",
+        batch_size=batch_size,
+        num_slots=4 * batch_size,
+    )
+
+
 def points(max_points: int = 1280, *, batch_size: int = 8, num_slots: int = 2000) -> Case:
     """Samples on points that vary, in number by a fifth, as in `poisson_with_hole`."""
     cloud = Points(max_points, 2)

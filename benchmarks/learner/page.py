@@ -14,9 +14,9 @@ import torch
 from benchmarks import report
 from benchmarks.learner import cases
 from benchmarks.learner.allocator import allocator
+from benchmarks.learner.contests import CONTESTS, against
 from benchmarks.learner.imports import imports
 from benchmarks.learner.ingest import ingest
-from benchmarks.learner.neuraloperator import against_neuraloperator
 from benchmarks.learner.padding import padding
 from penstock.errors import PenstockError
 from penstock.learner.ladder.ladder import ladder
@@ -46,7 +46,7 @@ SECTIONS: dict[str, Callable[[torch.device, float], Section]] = {
     "mlp": lambda device, seconds: ladder(MLPS[device.type], device, seconds),
     "points": lambda device, seconds: ladder(cases.points(), device, seconds),
     "padding": lambda device, seconds: padding(cases.points(), device, seconds),
-    "neuraloperator": lambda device, seconds: against_neuraloperator(cases.fno(), device, seconds),
+    "public": lambda device, seconds: against(CONTESTS["fno-2d"], device, seconds),
     "ingest": ingest,
     "allocator": lambda device, seconds: allocator({"FNO": cases.fno(), "MLP": MLPS[device.type]}, device, seconds),
     "import": lambda device, seconds: imports(),
@@ -88,15 +88,15 @@ def page(sections: list[Section], device: torch.device, seconds: float, options:
         report.paragraph(introduction),
         summary(sections),
         *(f"## {section.title}\n\n{section.text}" for section in sections),
-        footer(device, options),
+        footer(device, f"learner{options}"),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def footer(device: torch.device, options: str) -> str:
+def footer(device: torch.device, command: str) -> str:
     machine = f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads of torch"
     if device.type == "cuda":
         machine = f"{torch.cuda.get_device_name(device)}, {machine}"
     cuda = f", CUDA {torch.version.cuda}" if device.type == "cuda" else ""
     versions = f"Python {platform.python_version()}, NumPy {np.__version__}, torch {torch.__version__}{cuda}"
-    return report.footer(f"python -m benchmarks learner{options}", machine, versions)
+    return report.footer(f"python -m benchmarks {command}", machine, versions)

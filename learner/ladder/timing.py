@@ -44,10 +44,17 @@ class Rounds:
 
     Args:
         seconds: seconds per repetition, one value per round, by the arm's name.
+        processor_seconds: the same in this process's CPU time, which other processes disturb less; where it was taken.
     """
 
-    def __init__(self, seconds: Mapping[str, list[float]]):
+    def __init__(self, seconds: Mapping[str, list[float]], processor_seconds: Mapping[str, list[float]] | None = None):
         self.seconds = seconds
+        self._processor_seconds = processor_seconds
+
+    @property
+    def on_processor(self) -> Rounds:
+        """The same rounds in CPU time of this process, all of its threads together."""
+        return Rounds(self._processor_seconds)
 
     def time(self, arm: str) -> Spread:
         """Return an arm's seconds per repetition."""
@@ -100,12 +107,15 @@ def measure(
     counts = {name: _repetitions(arm, round_s, device) for name, arm in arms.items()}
     names = list(arms)
     times: dict[str, list[float]] = {name: [] for name in names}
+    processor_times: dict[str, list[float]] = {name: [] for name in names}
     for number in range(num_rounds):
         first = number % len(names)
         for turn, name in enumerate(names[first:] + names[:first]):
             show(number * len(names) + turn, num_rounds * len(names))
+            start = time.process_time()
             times[name].append(seconds_of(partial(arms[name], counts[name]), device) / counts[name])
-    return Rounds(times)
+            processor_times[name].append((time.process_time() - start) / counts[name])
+    return Rounds(times, processor_times)
 
 
 def _repetitions(arm: Arm, round_s: float, device: torch.device) -> int:

@@ -267,6 +267,8 @@ class Ladder:
         if self.aims.reuse is not None:
             wanted = workers_for(self.num_workers, self.reuse, self.aims.reuse)
             return f"{line}; {_few(wanted)} workers would bring it to {digits(self.aims.reuse)}"
+        if self.reuse < 1:
+            return f"{line}; at least {percent(1 - self.reuse)} of the samples are never trained on"
         return f"{line}; {_few(2 * self.num_workers)} workers would halve it"
 
 

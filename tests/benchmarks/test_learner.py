@@ -3,7 +3,6 @@
 The measured figures are not tested.
 """
 
-import importlib.util
 import io
 import json
 import os
@@ -12,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,10 +19,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.learner import cases
+from benchmarks.learner import cases, contests
 from benchmarks.learner.allocator import KEYS, PROGRAM, allocator
 from benchmarks.learner.ingest import ingest
-from benchmarks.learner.neuraloperator import against_neuraloperator
 from benchmarks.learner.padding import padding
 from benchmarks.learner.page import page, run
 from penstock.errors import PenstockError
@@ -36,6 +35,11 @@ from penstock.messages import CHUNK_BYTES
 CPU = torch.device("cpu")
 FNO = cases.fno(16, width=4, modes=4, batch_size=4, num_slots=32)
 MLP = cases.mlp(3000, num_slots=40)
+SMALL = {
+    "fno-2d": cases.on_grid("fno", (16, 16), 2, width=4, modes=4, layers=2),
+    "unet-2d": cases.on_grid("unet", (32, 32), 2, width=4, levels=3),
+    "transolver": cases.on_mesh("transolver", 40, 2, width=8, heads=2, layers=1, slices=4, ratio=1),
+}
 
 
 def test_speed_is_the_median_of_paired_ratios():
@@ -184,11 +188,24 @@ def test_what_the_allocator_s_processes_run_measures_a_step(monkeypatch, capsys)
     assert figures.keys() == {*KEYS} and figures["ms"] > 0 and figures["peak_mb"] > 50
 
 
-def test_neuraloperator_is_compared_where_it_is_installed():
-    section = against_neuraloperator(FNO, CPU, 0.05)
-    is_installed = importlib.util.find_spec("neuralop") is not None
-    assert bool(section.targets) == is_installed
-    assert section.text.startswith("Not compared: `import neuralop`") != is_installed
+@pytest.mark.parametrize("name", ["fno-2d", "unet-2d", "transolver"])
+def test_public_models_are_compared_where_they_are_installed(name, monkeypatch):
+    monkeypatch.setattr(contests, "MODES", {"eager": False})
+    contest = replace(contests.CONTESTS[name], case=SMALL[name])
+    section = contests.against(contest, CPU, 0.02)
+    missing = [twin for twin in contest.twins if f"{twin.name} is not compared" in section.text]
+    assert all(f"`pip install {twin.package}`" in section.text for twin in missing)
+    assert bool(section.targets) == (len(missing) < len(contest.twins))
+    assert "| penstock, eager" in section.text
+
+
+def test_a_step_is_held_against_the_fastest_public_one():
+    """A slow one does not help, and one in the other mode does not count."""
+    times = {"penstock, eager": 2.0, "slow, eager": 5.0, "fast, eager": 3.0, "fast, compiled": 1.0}
+    seconds = {arm: [time] * 5 for arm, time in times.items()}
+    target = contests._target("eager", ["penstock", "slow", "fast"], Rounds(seconds, seconds))
+    assert target.what == "against fast, eager" and target.measured.median == pytest.approx(1.5)
+    assert contests._target("eager", ["penstock"], Rounds(seconds, seconds)) is None
 
 
 def test_targets_are_judged_by_their_medians():
@@ -216,7 +233,7 @@ def test_targets_are_judged_by_their_medians():
     [
         ({"seconds": 0.0}, "--seconds 0: must be above 0"),
         ({"seconds": float("nan")}, "--seconds nan: must be above 0"),
-        ({"case": "cnn"}, "--case cnn: there are fno, mlp, points, padding, neuraloperator, ingest, allocator, import"),
+        ({"case": "cnn"}, "--case cnn: there are fno, mlp, points, padding, public, ingest, allocator, import"),
         ({"device_name": "tpu"}, "--device tpu: there are cpu and cuda"),
     ],
 )

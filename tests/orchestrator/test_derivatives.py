@@ -53,7 +53,7 @@ def test_what_would_lose_the_tangents_is_refused():
     assert message == "problem.swap: derivatives of darcy are by its inputs: give them as outputs"
 
 
-def test_a_run_reports_errors_of_derivatives_and_loads_as_a_function_of_the_inputs(tmp_path, monkeypatch, capsys):
+def test_a_run_reports_errors_of_derivatives_and_loads_as_a_function_of_the_inputs(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     folder = RunFolder.create(resolve(config_of(DARCY)).config)
     plan = resolve(folder.config())
@@ -64,7 +64,7 @@ def test_a_run_reports_errors_of_derivatives_and_loads_as_a_function_of_the_inpu
             stream.submit(Lease(number=number, simulations=tuple(range(count)), design=design), worker)
         learner.run()
     predict(folder, 2, tmp_path / "predictions")
-    printed = capsys.readouterr().out
+    printed = capfd.readouterr().out
     names = [spec.name for spec in plan.problem.outputs]
     assert len(names) == 3 and all(f"    {name}: mean" in printed for name in names)
     loaded = penstock.load(folder.path)

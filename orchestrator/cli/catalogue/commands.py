@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.orchestrator.cli.invocation import Json, Overrides, Quiet, form_of
+from penstock.orchestrator.cli.invocation import Invocation, Json, Overrides, Quiet, form_of
 
 models = typer.Typer(invoke_without_command=True, help="List the models that come with penstock, or show one.")
 problems = typer.Typer(invoke_without_command=True, help="List the problems that come with penstock, or show one.")
@@ -101,5 +101,6 @@ def generate(
         use_one_core()  # before NumPy is imported
     from penstock.orchestrator.cli.generate import generate as solve
 
-    logging.getLogger("penstock.solvers.linear.linear_solver").setLevel(logging.ERROR)  # what it warns of is printed
+    if Invocation.owns_process:  # what it warns of is printed
+        logging.getLogger("penstock.solvers.linear.linear_solver").setLevel(logging.ERROR)
     solve(loaded, num, output, form)

@@ -90,7 +90,7 @@ class Pages:
         return board
 
     def _list_source(self) -> Hashable:
-        return int(time.time())  # an age is shown
+        return int(time.monotonic())  # ages are shown
 
     def _list(self) -> Iterator[Section]:
         yield Section("runs", "Runs", _table(self._standings()))
@@ -102,7 +102,7 @@ class Pages:
         except OSError as error:
             raise PenstockError(f"{self.folder} can't be read: {error.strerror}") from error
         before, self._known = self._known, {}
-        now = time.time()
+        now = time.monotonic()
         for path in filter(is_run_folder, paths):
             source = source_of_files(path)
             known = before.get(path.name)
@@ -157,7 +157,7 @@ class _Run:
         return trier.sections(self._folder, self._trial_from())
 
     def _source(self) -> Hashable:
-        now = int(time.time()) if self._state in GOING else None  # a driver may die without a word
+        now = int(time.monotonic()) if self._state in GOING else None  # a driver may die without a word
         return source_of_files(self._folder.path), now
 
     def _make(self, keys: tuple[str, ...]) -> Iterator[Section]:

@@ -184,7 +184,7 @@ def watched(seconds, aims=NO_AIMS, watch=None):
 def test_the_side_that_limits_and_what_would_help(second, aims, side, sentence, rates):
     found, watch = watched([second] * 5, aims)
     assert found[:5] == [None] * 5  # five blocks, for the spread over them
-    for bottleneck, reserve in ((found[-1], ""), (watch.overall(), "100 % of the time: ")):
+    for bottleneck, reserve in ((found[-1], ""), (watch.overall(), "100 % of the time ")):
         assert bottleneck.side == side and bottleneck.certainty > 0.99
         assert bottleneck.sentence == reserve + sentence
         each = (bottleneck.learner_per_s, bottleneck.solvers_per_s, bottleneck.transport_per_s)
@@ -259,7 +259,7 @@ def test_a_change_is_followed_and_the_whole_run_is_known_however_long_it_was():
     assert all(bottleneck.side in ("solvers", "learner") for bottleneck in found[5:] if bottleneck.certainty >= 0.95)
     overall = watch.overall()
     assert overall.side == "learner" and overall.certainty == pytest.approx(0.8, abs=0.01)
-    assert overall.sentence.startswith("80 % of the time: learner limits: ")
+    assert overall.sentence.startswith("80 % of the time learner limits: ")
     assert overall.solvers_per_s == pytest.approx(320, rel=0.02)
     assert len(watch._of_run) <= 64
     # another number of workers begins the windows again

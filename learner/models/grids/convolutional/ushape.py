@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from penstock.learner.models.grids.convolutional.convolution import Convolution
+from penstock.learner.models.grids.convolutional.convolution import Convolution, RepeatedConvolution
 
 
 class UShape(nn.Module):
@@ -43,7 +42,10 @@ class UShape(nn.Module):
             Convolution(channels, 2 * channels, periodic, stride=stride)
             for channels, stride in zip(widths[:-1], strides, strict=True)
         )
-        self.widen = nn.ModuleList(Convolution(2 * channels, channels, periodic) for channels in widths[:-1])
+        self.widen = nn.ModuleList(
+            RepeatedConvolution(2 * channels, channels, periodic, stride)
+            for channels, stride in zip(widths[:-1], strides, strict=True)
+        )
         self.up = nn.ModuleList(stage(2 * channels, channels) for channels in widths[:-1])
 
     def forward(self, x: Tensor, features: Tensor | None) -> Tensor:
@@ -55,6 +57,6 @@ class UShape(nn.Module):
                 x = self.halve[level - 1](x)
             x = stage(x, features)
         for widen, stage, skip in reversed([*zip(self.widen, self.up, finer, strict=True)]):
-            x = torch.cat([skip, widen(F.interpolate(x, size=skip.shape[2:]))], dim=1)
+            x = torch.cat([skip, widen(x, skip.shape[2:])], dim=1)
             x = stage(x, features)
         return x

@@ -124,24 +124,29 @@ class PhysicsAttention(nn.Module):
         Returns:
             [B, P, C].
         """
-        z_BHPc = self._by_head(self.places(h_BPC))
-        f_BHPc = z_BHPc if self.plus else self._by_head(self.values(h_BPC))
-        p_BHPG = self._slices(z_BHPc)
-        parts_BHPG = p_BHPG * shares_BP[:, None, :, None]
-        # Divided before the product, in whose low precision small sums would be lost.
-        parts_BHPG = parts_BHPG / (parts_BHPG.sum(dim=2, keepdim=True) + EMPTY)
-        t_BHGc = parts_BHPG.transpose(2, 3) @ f_BHPc
-        t_BHGc = F.scaled_dot_product_attention(*self.tokens(t_BHGc).chunk(3, dim=-1))
-        return self.out((p_BHPG @ t_BHGc).transpose(1, 2).flatten(2))
+        z_BPHc = self.places(h_BPC).unflatten(2, (self.heads, -1))
+        f_BPHc = z_BPHc if self.plus else self.values(h_BPC).unflatten(2, (self.heads, -1))
+        p_HBPG = self._slices(z_BPHc, shares_BP.dtype)
+        # Points and tokens have fewer channels than slices, so they are weighed and divided rather than p.
+        counts_BP = shares_BP * shares_BP.shape[1]
+        sums_HBG1 = p_HBPG.transpose(2, 3) @ counts_BP[..., None]
+        t_HBGc = p_HBPG.transpose(2, 3) @ (f_BPHc * counts_BP[..., None, None]).permute(2, 0, 1, 3)
+        t_HBGc = t_HBGc / (sums_HBG1 + EMPTY * shares_BP.shape[1])
+        t_HBGc = F.scaled_dot_product_attention(*self.tokens(t_HBGc).chunk(3, dim=-1))
+        return self.out((p_HBPG @ t_HBGc).permute(1, 2, 0, 3).flatten(2))
 
-    def _by_head(self, h_BPC: Tensor) -> Tensor:
-        return h_BPC.unflatten(2, (self.heads, -1)).transpose(1, 2)
-
-    def _slices(self, z_BHPc: Tensor) -> Tensor:
-        """The share of each slice in each point, [B, H, P, G]."""
-        logits_BHPG = self.slices(z_BHPc)
+    def _slices(self, z_BPHc: Tensor, dtype: torch.dtype) -> Tensor:
+        """The share of each slice in each point, [H, B, P, G]."""
         if not self.plus:
-            return torch.softmax(logits_BHPG / self.temperatures.clamp(*TEMPERATURES), dim=-1)
+            # Divided by temperatures before the slices: there are fewer channels of a head than slices.
+            colds_H11 = 1 / self.temperatures.clamp(*TEMPERATURES)
+            z_HRc = (z_BPHc * colds_H11[..., 0]).flatten(0, 1).transpose(0, 1)
+            weight_HcG = self.slices.weight.T.expand(self.heads, -1, -1)
+            logits_HRG = torch.baddbmm(self.slices.bias * colds_H11, z_HRc, weight_HcG)
+            return torch.softmax(logits_HRG, dim=-1, dtype=dtype).unflatten(1, z_BPHc.shape[:2])
+        z_HBPc = z_BPHc.permute(2, 0, 1, 3)
+        logits_HBPG = self.slices(z_HBPc)
         if self.training:
-            logits_BHPG = logits_BHPG - torch.empty_like(logits_BHPG).exponential_().log()
-        return torch.softmax(logits_BHPG / (0.5 + self.temperature(z_BHPc)).clamp_min(COLDEST), dim=-1)
+            logits_HBPG = logits_HBPG - torch.empty_like(logits_HBPG).exponential_().log()
+        temperatures_HBP1 = (0.5 + self.temperature(z_HBPc)).clamp_min(COLDEST)
+        return torch.softmax(logits_HBPG / temperatures_HBP1, dim=-1, dtype=dtype)

@@ -5,7 +5,7 @@ import torch
 
 from penstock.geometry import Grid
 from penstock.layout import FieldSpec, Layout
-from penstock.learner.models.grids.convolutional.convolution import halvings
+from penstock.learner.models.grids.convolutional.convolution import Convolution, RepeatedConvolution, halvings
 from penstock.learner.models.grids.convolutional.unet import UNet
 
 
@@ -44,6 +44,31 @@ def test_without_its_second_convolutions_a_block_is_its_shortcut():
     fields = torch.randn(2, 1, 10, 11)
     expected = model.project(torch.nn.functional.gelu(model.norm(model.lift(fields))))
     assert torch.equal(model(fields), expected)
+
+
+@pytest.mark.parametrize("grid", [(8,), (12, 6), (11, 6), (4, 6, 10), (4, 6, 9)])
+def test_a_repeated_convolution_is_that_of_the_repeated_activations(grid):
+    """On grids of whole coarse cells it is a transposed convolution, on others it is not."""
+    torch.manual_seed(0)
+    stride = (2, 1, 2)[: len(grid)]
+    coarse = [(size + step - 1) // step for size, step in zip(grid, stride, strict=True)]
+    x = torch.randn(2, 3, *coarse, dtype=torch.float64)
+    repeated = x
+    for axis, (size, step) in enumerate(zip(grid, stride, strict=True), start=2):
+        repeated = repeated.repeat_interleave(step, dim=axis).narrow(axis, 0, size)
+    for periodic in ((False, True, False), (True, False, True)):
+        model = RepeatedConvolution(3, 2, periodic[: len(grid)], stride).double()
+        plain = Convolution(3, 2, periodic[: len(grid)]).double()
+        plain.load_state_dict(model.state_dict())
+        torch.testing.assert_close(model(x, grid), plain(repeated))
+
+
+def test_a_pointwise_convolution_is_torch_s():
+    torch.manual_seed(0)
+    for grid in ((5,), (4, 6), (4, 3, 2)):
+        model = Convolution(3, 2, (False,) * len(grid), kernel=1)
+        x = torch.randn(2, 3, *grid)
+        torch.testing.assert_close(model(x), model.convolution(x))
 
 
 def test_an_axis_is_halved_while_4_points_remain():
