@@ -25,8 +25,8 @@ The demo, {demo} with {minutes:g} minutes of training, {pairs} times quiet and u
 scrapes) and as often with all views, in turns: its live view in a terminal of {columns} columns, TensorBoard's event
 files, a scrape every {every:g} s, `penstock monitor` in a second terminal, and `penstock dashboard` with the run's page
 open from the beginning to the end, whose sections are asked for as its script does. Seconds are processor time,
-user's and system's, by process, so that what else the machine does counts for little. Each figure is the median; the
-smallest and the largest are in brackets.
+user's and system's, by process; what else the machine does makes them longer by what it takes of the caches. Each
+figure is the median; the smallest and the largest are in brackets.
 """
 DIFFERENCES = """
 The driver's difference is that of the cores it takes on average, times the watched run's seconds: it works by the
