@@ -177,7 +177,7 @@ def test_a_young_run_is_not_tried_out_until_it_can_afford_it(runs, visitor, monk
     (path / "checkpoints" / "10").mkdir(parents=True)
     running = {"state": "running", "driver_pid": os.getpid(), "driver_identity": identity_of(os.getpid())}
     (path / "run.json").write_text(json.dumps(running))
-    monkeypatch.setattr(boards, "SHARE", TRIAL_S / boards.CORES / 3600)
+    monkeypatch.setattr(boards, "SHARE", TRIAL_S / boards.CORES / 3600.5)
     visitor.settled(f"/run/{path.name}/", KEYS)
     assert "once the run is 1:00:00 old, or over" in visitor.ask(f"/run/{path.name}/section/cases")[2]
     (path / "run.json").write_text(json.dumps(running | {"state": "ended"}))
