@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 
-RECORD_BYTES = 16_000_000  # of metrics.jsonl: two and a half hours of records at 1.8 kB
+RECORD_BYTES = 16_000_000  # of metrics.jsonl: about two hours of records at 2 kB
 EVENT_BYTES = 4_000_000  # of events.jsonl: some 30,000 events
 
 

@@ -15,10 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from penstock.errors import PenstockError, one_line
+from penstock.machine import end_with_parent
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.dashboard.boards import stamp
+from penstock.orchestrator.views.numbers import duration
 from penstock.orchestrator.views.report.html import absent
-from penstock.orchestrator.views.report.overview import duration
 from penstock.orchestrator.views.report.page import SECTIONS, Section, sections_of
 
 KEYS = ("parameters", "cases", "cost")
@@ -50,7 +51,7 @@ class Trier:
             return
         if from_age_s is not None:
             yield from _without_trial(
-                f"This is shown once the run is {duration(from_age_s)} old, or over: trying out the surrogate takes "
+                f"This is shown once the run is {duration(round(from_age_s))} old, or over: trying out the surrogate takes "
                 "some seconds of a core."
             )
             return
@@ -114,4 +115,5 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()  # a server that is killed can't end it
     main(sys.argv[1])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 from penstock.orchestrator.history.standing import STATES
-from penstock.orchestrator.views.numbers import digits
+from penstock.orchestrator.views.numbers import digits, duration
 from penstock.orchestrator.views.report.html import absent, facts, folded, paragraph, table
 from penstock.orchestrator.views.report.past import Past
 
@@ -79,11 +78,6 @@ def events(past: Past) -> str:
     ]
     title = f"{len(rows)} events" if len(rows) == len(past.events) else f"the last {len(rows)} of {len(past.events)}"
     return folded(title, table("events.jsonl", ("time, UTC", "event", "details"), rows))
-
-
-def duration(seconds: float) -> str:
-    """A time in hours, minutes and seconds."""
-    return str(timedelta(seconds=round(seconds)))
 
 
 def _details(event: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from penstock.errors import PenstockError
 from penstock.orchestrator.history.comparison import differences
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.orchestrator.views.numbers import digits
+from penstock.orchestrator.views.numbers import digits, duration
 from penstock.orchestrator.views.report.charts import (
     LINES,
     chart,
@@ -23,7 +23,6 @@ from penstock.orchestrator.views.report.charts import (
 )
 from penstock.orchestrator.views.report.cost import Cost, break_even
 from penstock.orchestrator.views.report.html import absent, charts, paragraph, table
-from penstock.orchestrator.views.report.overview import duration
 from penstock.orchestrator.views.report.page import Section, section
 from penstock.orchestrator.views.report.past import Past
 from penstock.orchestrator.views.report.trial import try_out
