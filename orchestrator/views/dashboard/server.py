@@ -29,7 +29,7 @@ ADDRESS = "127.0.0.1"
 HOSTS = (ADDRESS, "localhost")
 """Names in an address that may lead here; any other could be that of a foreign page, by DNS rebinding."""
 SCRIPT = "live.js"
-NICENESS = 10  # what is trained on this machine comes first
+NICENESS = 10  # training on this machine comes first
 SOON_S, USUALLY_S, LATER_S = 0.5, 2.0, 10.0
 """Seconds between two requests of a page: while a part of it is made, afterwards, and when its run is over."""
 HEADERS = {
@@ -43,7 +43,7 @@ HEADERS = {
 HTML, JSON, JAVASCRIPT, TEXT = (
     f"{kind}; charset=utf-8" for kind in ("text/html", "application/json", "text/javascript", "text/plain")
 )
-FORBIDDEN = "The dashboard opens by the address that it printed when it began, and by no other.\n"
+FORBIDDEN = "Open the address that the dashboard printed when it was started.\n"
 GONE = "There is no such run: it was deleted or moved, or there never was one.\n"
 
 
@@ -90,17 +90,17 @@ class Dashboard(ThreadingHTTPServer):
             ) from error
 
     def server_bind(self) -> None:
-        """Take the port, without asking a name server who this machine is."""
+        """Take the port, without asking a name server for this machine's name."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]
 
     def server_close(self) -> None:
-        """Let go of the port, and of what is being made."""
+        """Close the port, and end what is being made."""
         super().server_close()
         self.pages.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report a fault that is not of the connection, without the address asked for."""
+        """Report a fault other than a lost connection, without the address, which may hold the token."""
         error = sys.exception()
         if not isinstance(error, ConnectionError | TimeoutError):
             print(f"penstock: a page could not be made: {describe(error)}", file=sys.stderr, flush=True)

@@ -13,7 +13,7 @@ from penstock.status import RankStatus, WorkerStatus
 
 
 class Processes(Collector):
-    """What the processes of a run do and take, by the places that they fill.
+    """What the processes of a run do and use, by the places that they fill.
 
     A place keeps its number whichever worker fills it, so there are no more series than there are workers at a time.
     Everything is replaced as a whole: a scrape, in another thread, sees one moment, and no place that is gone.
@@ -60,7 +60,7 @@ class Processes(Collector):
             yield _family(GaugeMetricFamily, f"penstock_learner_{name}", text, "rank", values)
         size, free = disk or (None, None)
         yield GaugeMetricFamily("penstock_disk_size_bytes", "Size of the run folder's file system", size)
-        yield GaugeMetricFamily("penstock_disk_free_bytes", "What is free of it", free)
+        yield GaugeMetricFamily("penstock_disk_free_bytes", "Free bytes of it for the run's user", free)
 
 
 def _family(kind: Any, name: str, text: str, label: str, values: Any) -> Metric:

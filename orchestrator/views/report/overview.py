@@ -1,4 +1,4 @@
-"""The run in a few lines, its configuration, and what happened in it."""
+"""The run in a few lines, its configuration and its events."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def overview(past: Past) -> str:
 
 
 def configuration(past: Past) -> str:
-    """What was asked for, by what it ran, and where."""
+    """The configuration, the versions and the machine."""
     run, versions = past.run, past.run.get("versions", {})
     machine = run.get("machine", {})
     ran = {
@@ -69,7 +69,7 @@ def configuration(past: Past) -> str:
 
 
 def events(past: Past) -> str:
-    """What happened, the newest last."""
+    """The events, the newest last."""
     if not past.events:
         return absent("Nothing is recorded in events.jsonl.")
     rows = [

@@ -1,4 +1,4 @@
-"""Several runs on one page: in the same charts, and in what they differ."""
+"""Several runs on one page: in the same charts, and how they differ."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def compared_sections(folders: Sequence[RunFolder]) -> list[Section]:
         section("throughput", "Throughput", partial(_throughput, pasts)),
         section("cost", "Cost and break-even", partial(_costs, pasts)),
         *(
-            Section(f"differences-{title}", f"In what they differ: {title}", _table(title, rows, pasts))
+            Section(f"differences-{title}", f"How they differ: {title}", _table(title, rows, pasts))
             for title, rows in differences(folders)
         ),
     ]

@@ -68,7 +68,7 @@ class Bar:
 
 
 class Pairs:
-    """Labels with values beside them; a value that is too long goes on below.
+    """Labels with values beside them; a value that is too long is wrapped.
 
     A table of rich's measures each cell several times, and took half of a frame.
 
