@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from penstock.layout import Layout
-from penstock.orchestrator.config.config import Config
+from penstock.orchestrator.config.config import ELSEWHERE, Config
 from penstock.orchestrator.history.standing import flat
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.sinks.by_name import SINKS
@@ -17,7 +17,6 @@ from penstock.orchestrator.views.sinks.sink import Picture, Point
 from penstock.record import Record
 from penstock.status import WorstCase
 
-ELSEWHERE = {"cluster", "launch", "metrics", "monitor"}  # sections that say where a run is, not what it is
 # Points lie as far apart as a part of the time that was trained, so their number grows by its logarithm: after a day
 # there are about 5,500, and some 200 pictures of 50 to 150 kB.
 POINTS, PICTURES = 1000, 25
