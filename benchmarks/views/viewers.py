@@ -51,7 +51,7 @@ class Terminal:
 
 
 class Repeated:
-    """Repeats something in a thread, each time after the pause that the last one asked for."""
+    """Repeats something in a thread, after the pause that each time asks for."""
 
     def __init__(self):
         self.faults: list[str] = []

@@ -259,7 +259,7 @@ class CheckpointSection(Section):
 
 
 ELSEWHERE = frozenset({"cluster", "launch", "metrics", "monitor"})
-"""Sections that say where a run is and who sees it: they are not for those who get its results."""
+"""Sections that say where a run is and what shows it, which are left out of what leaves the machine."""
 Monitor = Literal["tensorboard", "wandb", "mlflow"]
 """Name of a program that shows runs, a key of `views.sinks.by_name.SINKS`."""
 

@@ -45,8 +45,8 @@ class MetricsSection(Section):
             raise ValueError(f"address = {self.address} is no IP address: give one, such as 0.0.0.0") from None
         if not is_local and self.token_file is None:
             raise ValueError(
-                f"address = {self.address} can be reached by others: give token_file, a file with a word that scrapes "
-                "must send"
+                f"address = {self.address} can be reached by other machines: give token_file, a file with a word "
+                "that scrapes must send"
             )
         if (self.certificate is None) != (self.key is None):
             raise ValueError("give certificate and key together")

@@ -16,8 +16,8 @@ CONTROL = "intel-rapl"  # of AMD's processors too; intel-rapl-mmio shows the sam
 class EnergyMeter:
     """Counts the joules that this machine takes from now on.
 
-    They are those of RAPL's packages and memory, and of the GPUs that NVML shows, whatever runs there. RAPL's counters
-    (Linux's powercap) may be read by root alone; NVML's exist from Volta on. What can't be read counts nothing.
+    They are those of RAPL's packages and memory, and of the GPUs that NVML shows, other work included. RAPL's counters
+    (powercap of Linux) can be read by root alone; NVML's exist from Volta on. Counters that can't be read are left out.
 
     Args:
         rapl: the folder of the processors' counters.

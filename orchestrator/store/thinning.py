@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 
 RECORD_BYTES = 16_000_000  # of metrics.jsonl: about two hours of records at 2 kB
-EVENT_BYTES = 4_000_000  # of events.jsonl: some 30,000 events
+EVENT_BYTES = 4_000_000  # of events.jsonl: about 30,000 events
 
 
 def bound_lines(path: Path, most_bytes: int, thinned: Callable[[Sequence[bytes]], list[bytes]]) -> None:

@@ -149,7 +149,7 @@ class Board:
             part.refresh()
 
     def sections(self) -> list[Section]:
-        """The sections as they were last made, with a placeholder for those that are not made yet."""
+        """The sections as they were last made, with placeholders for the others."""
         waiting = absent("Being made ...")
         found = {key: Section(key, title, waiting) for part in self._parts for key, title in part.titles.items()}
         for part in self._parts:
@@ -157,7 +157,7 @@ class Board:
         return [found[key] for key in self._keys]
 
     def etags(self) -> dict[str, str]:
-        """The etags of the sections that have been made, by key: an etag changes with the content."""
+        """The etags of the sections that are made; an etag changes with the content."""
         return {key: etag for part in self._parts for key, (_, etag) in part.made.items()}
 
     def section(self, key: str) -> tuple[Section, str] | None:
@@ -166,7 +166,7 @@ class Board:
 
 
 def stamp(path: Path) -> tuple[int, int, int] | None:
-    """Something that changes when a file does; None if there is none, or it can't be seen."""
+    """Something that changes when a file does; None if it is missing or unreadable."""
     try:
         found = path.stat()
     except OSError:

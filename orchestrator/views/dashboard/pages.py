@@ -69,7 +69,7 @@ class Pages:
         return found[0] if found and is_run_folder(found[0]) else None
 
     def latest(self) -> Path | None:
-        """The folder that the link `latest` leads to; None unless it is that of a run here."""
+        """The folder that the link `latest` leads to; None if that is no run here."""
         try:
             path = (self.folder / "latest").resolve()
         except OSError:  # links in a circle
@@ -149,7 +149,7 @@ class _Run:
         return source_of(self._folder), self._trial_from()
 
     def _trial_from(self) -> float | None:
-        """The age that the run must reach before a trial costs no more than its share; None if it has."""
+        """The age from which on a trial takes no more than its share; None if reached."""
         age = seconds_until_paid(TRIAL_S, self._is_going())
         return age if self._is_going() and self._age_s < age else None
 

@@ -100,7 +100,7 @@ class Dashboard(ThreadingHTTPServer):
         self.pages.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report a fault other than a lost connection, without the address, which may hold the token."""
+        """Report a fault other than a lost connection, without the address's token."""
         error = sys.exception()
         if not isinstance(error, ConnectionError | TimeoutError):
             print(f"penstock: a page could not be made: {describe(error)}", file=sys.stderr, flush=True)

@@ -87,7 +87,7 @@ def _without_trial(text: str) -> Iterator[Section]:
 
 
 def source_of(folder: RunFolder) -> Hashable:
-    """Something that changes with the checkpoints, with the validation set and at the end."""
+    """Something that changes with checkpoints, the validation set and at the end."""
     kept = _checkpoints(folder)
     return kept, bool(kept) and (stamp(folder.validation), stamp(folder.path / "summary.json"))
 

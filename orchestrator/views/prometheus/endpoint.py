@@ -1,4 +1,4 @@
-"""The run's endpoint for Prometheus: who may see it, and whether it is encrypted."""
+"""The run's endpoint for Prometheus: address, token and encryption."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def serve(registry: CollectorRegistry, section: MetricsSection) -> str:
 
     Args:
         registry: the registry.
-        section: where, to whom and how.
+        section: its port, address, token and certificate.
 
     Returns:
         The address to scrape.

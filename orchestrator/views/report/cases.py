@@ -100,7 +100,7 @@ def _scatter(axis: Axes, *, name: str, values: np.ndarray, errors: np.ndarray) -
 
 
 def _rank_correlation(values: np.ndarray, errors: np.ndarray) -> float:
-    """Spearman's, without a correction for ties; 0 where there is nothing to correlate."""
+    """Spearman's, without a correction for ties; 0 where nothing can be correlated."""
     if len(values) < 3 or not np.ptp(values):
         return 0.0
     ranks = [np.argsort(np.argsort(each)) for each in (values, errors)]

@@ -123,7 +123,7 @@ def _variable(color: str) -> str:
 
 
 def thinned(num: int, most: int = MOST_POINTS) -> np.ndarray:
-    """Indices of at most `most` of some points, evenly spaced from the first to the last."""
+    """Indices of at most `most` of some points, evenly spaced from first to last."""
     return np.unique(np.linspace(0, num - 1, min(num, most)).round().astype(int)) if num else np.arange(0)
 
 

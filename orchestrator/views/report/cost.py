@@ -119,9 +119,9 @@ def _spent(past: Past, found: Cost) -> list[Row]:
         (
             "energy",
             "not known" if found.watt_hours is None else f"{digits(found.watt_hours)} Wh",
-            "processors (RAPL) and GPUs (NVML) of the driver's machine, whatever else ran on it"
+            "processors (RAPL) and GPUs (NVML) of the driver's machine, other work included"
             if found.watt_hours is not None
-            else "the driver's machine lets penstock read no energy counter (RAPL, NVML)",
+            else "no energy counter (RAPL, NVML) can be read on the driver's machine",
         ),
     ]
 

@@ -140,7 +140,7 @@ class Spot:
         Args:
             frame: makes what a terminal shows.
             line: makes the line that is printed elsewhere.
-            is_rare: whether a terminal shows it in any case, because the next may be long in coming.
+            is_rare: whether a terminal shows it even so, because the next may take long.
         """
         now = time.monotonic()
         is_due = now >= self._next or (is_rare and self._live is not None)
