@@ -12,12 +12,11 @@ from threading import Lock
 from urllib.parse import quote
 
 from penstock.errors import PenstockError
-from penstock.orchestrator.history.ages import age_of
+from penstock.orchestrator.history.listing import COLUMNS, REMARK, texts_of
 from penstock.orchestrator.history.standing import MARKS, STATES, Standing, is_run_folder, standing
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.dashboard.boards import Board, Lane, Part, seconds_until_paid, stamp
 from penstock.orchestrator.views.dashboard.trial import KEYS, TRIAL_S, Trier, seconds_so_far, source_of
-from penstock.orchestrator.views.numbers import digits
 from penstock.orchestrator.views.report.html import absent, scrollable
 from penstock.orchestrator.views.report.page import SECTIONS, Section, section
 from penstock.orchestrator.views.report.past import Past, Tails
@@ -28,7 +27,6 @@ BRIEF = ("overview", "configuration", "events")
 """Sections without pictures."""
 GOING = ("submitted", "starting", "running")
 """States that may change although no file of the run does."""
-COLUMNS = ("run", "state", "age", "problem", "model", "error", "samples", "host", "remark")
 MOST_RUNS = 8  # whose pages are kept; the records of one take up to about 100 MB
 
 
@@ -182,7 +180,7 @@ def _titles(keys: tuple[str, ...]) -> dict[str, str]:
 def _table(found: list[Standing]) -> str:
     if not found:
         return absent("There is no run in this folder yet.")
-    head = "".join(f'<th scope="col">{column}</th>' for column in COLUMNS)
+    head = "".join(f'<th scope="col">{column}</th>' for column in (*COLUMNS, REMARK))
     body = "".join(map(_row, found))
     caption = f"{len(found)} {'run' if len(found) == 1 else 'runs'}, the newest first"
     return scrollable(
@@ -193,12 +191,10 @@ def _table(found: list[Standing]) -> str:
 
 
 def _row(run: Standing) -> str:
-    error = None if run.error is None else digits(run.error)
-    known = (run.problem, run.model, error, run.samples, run.host)
-    cells = (age_of(run.age_s), *("-" if cell is None else str(cell) for cell in known))
+    name, state, *others = map(escape, texts_of(run))
     return (
-        f'<tr><th scope="row"><a href="/run/{quote(run.name, safe="")}/">{escape(run.name)}</a></th>'
-        f'<td title="{escape(STATES[run.state])}">{escape(run.state)}</td>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        f'<tr><th scope="row"><a href="/run/{quote(run.name, safe="")}/">{name}</a></th>'
+        f'<td title="{escape(STATES[run.state])}">{state}</td>'
+        + "".join(f"<td>{text}</td>" for text in others)
         + f'<td style="white-space: normal; min-width: 45ch">{escape(run.remark or "-")}</td></tr>'
     )
