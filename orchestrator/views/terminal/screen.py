@@ -64,8 +64,8 @@ class Screen(Console):
         self.give("note", {"text": line})
 
     def fail(self, line: str) -> None:
-        """Print that something has failed, with --quiet too."""
-        if self.form is Form.QUIET:
+        """Print an error, on standard error too where no lines are printed for the user."""
+        if self.form is not Form.PEOPLE:
             print(f"penstock: {line}", file=sys.stderr)
         self.tell(line)
 
