@@ -125,8 +125,8 @@ def watched(seconds, aims=NO_AIMS, watch=None):
             LIMITER,
             Aims(batches_per_simulation=2.0),
             "rate limiter",
-            "the rate limiter holds the solvers to reuse 8, which wait 50 % of their time: buffer.batches_per_simulation "
-            "1 in place of 2 (reuse 4) suits the speed of both",
+            "the rate limiter holds the solvers to reuse 8, which wait 50 % of their time: "
+            "buffer.batches_per_simulation 1 in place of 2 (reuse 4) suits the speed of both",
             (160, 40, 2000),
         ),
         (
