@@ -23,13 +23,13 @@ from penstock.orchestrator.views.report.page import SECTIONS, Section, section
 from penstock.orchestrator.views.report.past import Past, Tails
 
 FILES = (*MARKS, "summary.json", "strategies.json")
-"""What the page about a run shows, besides checkpoints and the validation set."""
+"""Files that the page about a run is made of, besides checkpoints and the validation set."""
 BRIEF = ("overview", "configuration", "events")
 """Sections without pictures."""
 GOING = ("submitted", "starting", "running")
-"""States that other things than the files of the run may change."""
+"""States that may change although no file of the run does."""
 COLUMNS = ("run", "state", "age", "problem", "model", "error", "samples", "host", "remark")
-MOST_RUNS = 8  # whose pages are kept; the records of one take some 100 MB at most
+MOST_RUNS = 8  # whose pages are kept; the records of one take up to about 100 MB
 
 
 class Pages:
@@ -50,7 +50,7 @@ class Pages:
         self._lock = Lock()
 
     def close(self) -> None:
-        """End what is being made."""
+        """End the process that tries out a surrogate, if there is one."""
         self._trier.close()
 
     def path_of(self, name: str) -> Path | None:
@@ -69,7 +69,7 @@ class Pages:
         return found[0] if found and is_run_folder(found[0]) else None
 
     def latest(self) -> Path | None:
-        """What the link `latest` leads to; None unless it is the folder of a run here."""
+        """The folder that the link `latest` leads to; None if that is no run here."""
         try:
             path = (self.folder / "latest").resolve()
         except OSError:  # links in a circle
@@ -84,7 +84,7 @@ class Pages:
         """
         with self._lock:
             board = self._boards.pop(path.name, None) or _Run(path).board(self._drawing, self._trying, self._trier)
-            self._boards[path.name] = board  # the last one that was asked for is the last
+            self._boards[path.name] = board  # in the order in which they were last asked for
             while len(self._boards) > MOST_RUNS:
                 del self._boards[next(iter(self._boards))]
         return board
@@ -96,7 +96,7 @@ class Pages:
         yield Section("runs", "Runs", _table(self._standings()))
 
     def _standings(self) -> list[Standing]:
-        """The runs, the newest first; what stays as it was is not read again."""
+        """The runs, the newest first; a run is read again only if it has changed."""
         try:
             paths = list(self.folder.iterdir())
         except OSError as error:
@@ -149,7 +149,7 @@ class _Run:
         return source_of(self._folder), self._trial_from()
 
     def _trial_from(self) -> float | None:
-        """The run's age from which on a trial takes its share; None if it has it."""
+        """The age from which on a trial takes no more than its share; None if reached."""
         age = seconds_until_paid(TRIAL_S, self._is_going())
         return age if self._is_going() and self._age_s < age else None
 
@@ -157,7 +157,9 @@ class _Run:
         return trier.sections(self._folder, self._trial_from())
 
     def _source(self) -> Hashable:
-        now = int(time.monotonic()) if self._state in GOING else None  # a driver may die without a word
+        now = (
+            int(time.monotonic()) if self._state in GOING else None
+        )  # a driver may die and leave its files as they are
         return source_of_files(self._folder.path), now
 
     def _make(self, keys: tuple[str, ...]) -> Iterator[Section]:
@@ -169,7 +171,7 @@ class _Run:
 
 
 def source_of_files(path: Path) -> Hashable:
-    """What changes when a run writes."""
+    """Something that changes when a run writes."""
     return tuple(stamp(path / name) for name in FILES)
 
 

@@ -1,4 +1,4 @@
-"""Several runs on one page: in the same charts, and in what they differ."""
+"""Several runs on one page: in the same charts, and how they differ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from penstock.errors import PenstockError
 from penstock.orchestrator.history.comparison import differences
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.orchestrator.views.numbers import digits
+from penstock.orchestrator.views.numbers import digits, duration
 from penstock.orchestrator.views.report.charts import (
     LINES,
     chart,
@@ -50,7 +50,7 @@ def compared_sections(folders: Sequence[RunFolder]) -> list[Section]:
         section("throughput", "Throughput", partial(_throughput, pasts)),
         section("cost", "Cost and break-even", partial(_costs, pasts)),
         *(
-            Section(f"differences-{title}", f"In what they differ: {title}", _table(title, rows, pasts))
+            Section(f"differences-{title}", f"How they differ: {title}", _table(title, rows, pasts))
             for title, rows in differences(folders)
         ),
     ]
