@@ -9,7 +9,6 @@ from penstock.orchestrator.history.standing import STATES
 from penstock.orchestrator.views.numbers import digits, duration
 from penstock.orchestrator.views.report.html import absent, facts, folded, paragraph, table
 from penstock.orchestrator.views.report.past import Past
-from penstock.orchestrator.views.terminal.progress import duration
 
 MOST_EVENTS = 200
 

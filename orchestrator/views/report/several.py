@@ -26,7 +26,6 @@ from penstock.orchestrator.views.report.html import absent, charts, paragraph, t
 from penstock.orchestrator.views.report.page import Section, section
 from penstock.orchestrator.views.report.past import Past
 from penstock.orchestrator.views.report.trial import try_out
-from penstock.orchestrator.views.terminal.progress import duration
 
 STYLES = ("-", "--", ":", "-.")  # one after the other where there are more runs than colours
 
