@@ -9,6 +9,7 @@ from typing import Any
 from penstock.status import Json, LearnerStatus, Silence
 
 SIDES = ("solvers", "learner", "rate limiter", "buffer", "transport", "none")  # what may limit a run
+LIMITS = ("minutes", "steps", "samples", "error")  # of training.stop_after, by which a cause of the end is named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,12 @@ class Bottleneck(Json):
     learner_per_s: float | None = None
     solvers_per_s: float | None = None
     transport_per_s: float | None = None
+
+    @property
+    def first_words(self) -> str:
+        """What the sentence says first: the side, and how uncertain that is."""
+        first, _, rest = self.sentence.partition(": ")
+        return f"{first}: {rest.partition(': ')[0]}" if first.startswith("not certain") else first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +180,17 @@ class Summary(Json):
     def to_json(self) -> dict[str, Any]:
         values = super().to_json()
         return values if self.validation else {name: value for name, value in values.items() if name != "validation"}
+
+
+def in_words(cause: str) -> str:
+    """What ended a run, in words.
+
+    Args:
+        cause: the cause as run.json and summary.json have it.
+    """
+    if cause in LIMITS:
+        return f"training.stop_after.{cause} is reached"
+    return "all simulations are done and trained on" if cause == "stream ended" else cause
 
 
 def _bottleneck(values: Mapping[str, Any]) -> Bottleneck | None:

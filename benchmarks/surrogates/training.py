@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 from benchmarks.problems import names_of
+from benchmarks.report import FOLDER, write
 from benchmarks.solvers.report import report
 from benchmarks.surrogates.by_command_line import trained
 from penstock.errors import PenstockError
@@ -15,6 +17,7 @@ from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import resolve
 
 MODELS = ("fno", "branch_trunk", "mlp")  # of a field on a grid, of one geometry of any kind, of several
+RECORD = FOLDER / "training.json"
 AT_ONCE = 2  # on two cores: a run with one worker waits for either side half of the time
 INTRODUCTION = """
 Each problem with its default options, through `penstock train`, `penstock export` and `penstock predict --num 2`, with
@@ -65,7 +68,10 @@ def measure(name: str, seconds: float) -> list[str]:
 
 
 def run(names: list[str], seconds: float) -> None:
-    """Train problems, and print and write the table.
+    """Train problems, and print and write the table of all trainings there are.
+
+    A training that the record has is not done again, so that a table can be made in parts: remove benchmarks/tables/
+    training.json to begin afresh.
 
     Args:
         names: of the problems; all of them where there are none.
@@ -74,15 +80,17 @@ def run(names: list[str], seconds: float) -> None:
     Raises:
         PenstockError: there is no such problem.
     """
+    record: dict[str, list[str]] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
 
-    def row(name: str) -> list[str]:
-        cells = measure(name, seconds)
-        print(*cells, sep=" | ", file=sys.stderr, flush=True)
-        return cells
+    def train(name: str) -> None:
+        row = measure(name, seconds)
+        print(*row, sep=" | ", file=sys.stderr, flush=True)
+        record[name] = row
+        write(RECORD.name, json.dumps(record, indent=1, sort_keys=True) + "\n")
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        rows = list(pool.map(row, names_of(names)))
+        list(pool.map(train, (name for name in names_of(names) if name not in record)))
+    rows = [record[name] for name in sorted(record)]
     header = ["problem", "model", "simulations", "samples", "steps", "relative L2 error", "then"]
     introduction = INTRODUCTION.format(seconds=seconds)
-    command = " ".join(["training", *names])
-    report("training.md", "Every problem, trained for a short time", introduction, header, rows, command)
+    report("training.md", "Every problem, trained for a short time", introduction, header, rows, "training")

@@ -40,7 +40,9 @@ def show_differences(folders: Sequence[RunFolder]) -> None:
     names = [folder.path.name for folder in folders]
     for title, rows in differences(folders):
         if rows:
-            shown = Table(title, *names, box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+            shown = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+            for head in (title, *names):
+                shown.add_column(head, overflow="fold")  # a key that is cut off could be any
             for key, values in rows.items():
                 shown.add_row(key, *values)
             console().print(shown)

@@ -16,7 +16,7 @@ from penstock.orchestrator.config.reading import read_values
 from penstock.orchestrator.store.locks import is_held
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.terminal.monitor import last_record
-from penstock.record import Summary
+from penstock.record import Summary, in_words
 
 MARKS = ("config.yaml", "run.json", "metrics.jsonl", "events.jsonl")
 """Files of which a run folder has one at least, however little was written or is left of it."""
@@ -111,7 +111,9 @@ def standing(path: Path) -> Standing:
         state, remarks = "broken", ["it is gone: it was deleted just now"]
     elif not run and not remarks and state == "broken":
         remarks.append("there is no run.json: it ended before it began, or has the logs of another command")
-    cause = run.get("cause")
+    cause, places = run.get("cause"), (f"{path.absolute()}/", f"{path}/")
+    for place in places:  # a remark stands beside the name of the run
+        remarks = [remark.replace(place, "") for remark in remarks]
     return Standing(
         name=path.name,
         path=path.absolute(),
@@ -121,7 +123,7 @@ def standing(path: Path) -> Standing:
         problem=_text(config.get("problem.name", config.get("problem"))),
         model=_text(config.get("model.name", config.get("model"))),
         host=_text(run.get("host")),
-        remark="; ".join(filter(None, [*remarks, one_line(str(cause)) if cause else ""])) or None,
+        remark="; ".join(filter(None, [*remarks, one_line(in_words(str(cause))) if cause else ""])) or None,
         config=config,
         **known,
     )

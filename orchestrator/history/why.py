@@ -19,6 +19,7 @@ from penstock.orchestrator.launch.commands import resume_command
 from penstock.orchestrator.resources.memory import size
 from penstock.orchestrator.run.logs import log_of_death
 from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.record import in_words
 from penstock.status import kind_of
 
 TRACEBACK = "Traceback (most recent call last):"
@@ -83,7 +84,7 @@ def why(folder: RunFolder) -> str:
     if state == "running" and folder.is_running():
         return f"{name} is running. {_troubles(life)}"
     if state in ("ended", "stopped"):
-        return f"{name} has not failed, it {state}: {run.get('cause')}. {_troubles(life)}"
+        return f"{name} has not failed, it {state}: {in_words(str(run.get('cause')))}. {_troubles(life)}"
     if cause := run.get("cause") or _last_words(folder, _since(life)):
         return f"{name} failed{_at(life[-1:])}. {_chain(folder, life, one_line(cause))}"
     return f"{name} is dead. {_without_a_word(folder, run, life)}"
@@ -167,14 +168,14 @@ def _consequences(followed: Events) -> str:
     return f"From it followed: {', '.join(clauses)}; then " if clauses else "At once "
 
 
-def _troubles(life: Events) -> str:
-    """What went wrong in a run that goes on or ended well."""
+def _troubles(life: Events, nothing: str = "Nothing went wrong in it.") -> str:
+    """What went wrong in a run before its end, or so far; `nothing` if nothing did."""
     troubles = []
     for name in TEXTS:
         if found := [event for event in life if event["event"] == name]:
             number = "" if len(found) == 1 else f", as the first of {len(found)} such events"
             troubles.append(f"{_clause(found[0])} at {found[0]['time']}{number}: {shortened(_text(found[0]))}")
-    return f"Before that {'; '.join(troubles)}." if troubles else "Nothing went wrong in it."
+    return f"Before that {'; '.join(troubles)}." if troubles else nothing
 
 
 def _log_of(folder: RunFolder, event: dict[str, Any], since: float) -> str:
@@ -268,12 +269,13 @@ def _since(life: Events) -> float:
 def _without_a_word(folder: RunFolder, run: dict[str, Any], life: Events) -> str:
     """What is known of a driver that is gone."""
     times = [path.stat().st_mtime for path in (folder.metrics, folder.events) if path.exists()]
-    last = f"; its last sign of life is of {stamp_of(max(times))}" if times else ""
+    last = f"; its last sign of life was at {stamp_of(max(times))}" if times else ""
     host = f" on {run['host']}" if run.get("host") else ""
     full = _disk(folder)
     return (
         f"Its driver (pid {run.get('driver_pid')}{host}) is gone without a word: it was killed (kill -9, or the kernel "
-        f"where memory ran out), or the machine went down{last}. {full + ' ' if full else ''}{_troubles(life)} "
+        f"where memory ran out), or the machine went down{last}. {full + ' ' if full else ''}"
+        f"{_troubles(life, 'Nothing had gone wrong before.')} "
         f"{_tail(folder, 'driver')} Go on with: {resume_command(folder)}"
     )
 
@@ -284,7 +286,7 @@ def _disk(folder: RunFolder) -> str:
         free = shutil.disk_usage(folder.path).free
     except OSError:
         return ""
-    return f"Its disk is full: {size(free)} are free." if free < FULL_BYTES else f"Now {size(free)} are free on it."
+    return f"Its disk is full: {size(free)} are free." if free < FULL_BYTES else f"Its disk has {size(free)} free now."
 
 
 def _at(events: Events) -> str:

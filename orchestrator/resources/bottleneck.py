@@ -122,9 +122,7 @@ class BottleneckWatch:
             return finding and finding.bottleneck
         ((side, seconds),) = self._seconds.most_common(1)
         certainty = seconds / self._seconds.total()
-        return Ladder(self._limited[side], self._aims).bottleneck(
-            side, certainty, f"{percent(certainty)} of the time: "
-        )
+        return Ladder(self._limited[side], self._aims).bottleneck(side, certainty, f"{percent(certainty)} of the time ")
 
     def _add(self, interval: Standing) -> bool:
         """Count an interval, unless it says nothing of the sides."""

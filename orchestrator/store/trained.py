@@ -20,6 +20,7 @@ from penstock.learner.surrogate import Surrogate
 from penstock.orchestrator.config.config import ELSEWHERE, with_files
 from penstock.orchestrator.plan import Plan, resolve
 from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.record import in_words
 
 
 def best_step(folder: RunFolder) -> int:
@@ -31,8 +32,6 @@ def best_step(folder: RunFolder) -> int:
     Raises:
         PenstockError: the run has no checkpoint, which the message explains, or all are damaged.
     """
-    if not folder.is_running():
-        staging.recover(folder.checkpoints)
     step = checkpoint.best(folder.checkpoints)
     if step is None:  # none was validated, as after an early stop
         step = checkpoint.latest(folder.checkpoints)
@@ -40,7 +39,7 @@ def best_step(folder: RunFolder) -> int:
         run = folder.read("run.json")
         if cause := run.get("cause"):
             raise PenstockError(
-                f"{folder.path} has no checkpoint: the run {run['state']} before its first one: {cause}"
+                f"{folder.path} has no checkpoint: the run {run['state']} before its first one: {in_words(cause)}"
             )
         raise PenstockError(f"{folder.path} has no checkpoint yet: let it run longer, or resume it if it was killed")
     return step
@@ -48,6 +47,8 @@ def best_step(folder: RunFolder) -> int:
 
 def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:
     """The surrogate of the checkpoint of `best_step`.
+
+    What a killed writer had moved aside is put back before.
 
     Args:
         folder: the run.
@@ -59,10 +60,26 @@ def load_surrogate(folder: RunFolder, plan: Plan) -> tuple[Surrogate, int]:
     Raises:
         PenstockError: the run has no checkpoint, which the message explains, or it is damaged.
     """
+    if not folder.is_running():
+        staging.recover(folder.checkpoints)
     step = best_step(folder)
+    return surrogate_of(folder, plan, step), step
+
+
+def surrogate_of(folder: RunFolder, plan: Plan, step: int) -> Surrogate:
+    """The surrogate of a checkpoint, in evaluation mode.
+
+    Args:
+        folder: the run.
+        plan: its plan.
+        step: the checkpoint's step.
+
+    Raises:
+        PenstockError: it is damaged, or gone.
+    """
     surrogate = plan.surrogate()
     checkpoint.load(folder.checkpoints, step, weights_only=True).load_into(surrogate)
-    return surrogate.eval(), step
+    return surrogate.eval()
 
 
 def predictions(surrogate: Surrogate, named: Mapping[str, np.ndarray], batch_size: int) -> dict[str, np.ndarray]:

@@ -58,5 +58,7 @@ def read_mapping(path: Path, *, what: str, needs: str) -> dict[str, Any]:
     if values is None:
         raise PenstockError(f"{path} is empty: it needs {needs}")
     if not isinstance(values, dict):
-        raise PenstockError(f"{path}: {what} is `key: value` pairs, this is a {type(values).__name__}")
+        raise PenstockError(
+            f"{path}: {what} is `key: value` pairs, this is a {'list' if isinstance(values, list) else 'single value'}"
+        )
     return values

@@ -246,7 +246,7 @@ def test_validation_is_reproducible_and_apart_from_training(watched):
 def test_monitor_shows_a_finished_run(watched):
     result = watched[0].run("monitor")
     assert result.returncode == 0 and result.stderr == ""
-    assert "ended: steps, " in result.stdout and "penstock export runs/tiny-" in result.stdout
+    assert "training.stop_after.steps is reached" in result.stdout and "penstock export runs/tiny-" in result.stdout
     summary = watched[0].read("summary.json")
     rates = [summary[f"{kind}_per_train_s"] for kind in ("unique", "trained")]
     assert "samples/s {} unique, {} trained".format(*map(digits, rates)) in result.stdout

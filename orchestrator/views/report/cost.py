@@ -71,6 +71,11 @@ def break_even(found: Cost, call_seconds: float) -> float | None:
     return found.core_seconds / (found.solver_seconds - call_seconds)
 
 
+def about(calls: float) -> str:
+    """A number of calls, of which three digits are known."""
+    return f"{float(f'{calls:.3g}'):,.0f}"
+
+
 def _break_even(found: Cost, trial: Trial | None, why_not: str) -> str:
     if trial is None:
         return absent(f"When the run has paid for itself is not known yet: {why_not}.")
@@ -92,7 +97,7 @@ def _break_even(found: Cost, trial: Trial | None, why_not: str) -> str:
         ),
         (
             "break-even",
-            "never" if calls is None else f"{calls:,.0f} calls",
+            "never" if calls is None else f"{about(calls)} calls",
             "a call of the surrogate takes longer than the solver"
             if calls is None
             else "the run's core-seconds over the difference of the two",
@@ -101,7 +106,7 @@ def _break_even(found: Cost, trial: Trial | None, why_not: str) -> str:
     text = (
         "On these cores the solver is faster than the surrogate, so the run can't pay for itself in core-seconds."
         if calls is None
-        else f"The run has paid for itself after {calls:,.0f} calls of the surrogate, one sample each."
+        else f"The run has paid for itself after about {about(calls)} calls of the surrogate, one sample each."
     )
     return paragraph(text) + table("When the run has paid for itself", HEADER, rows)
 

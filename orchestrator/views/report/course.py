@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 
-from penstock.orchestrator.views.numbers import digits
+from penstock.orchestrator.views.numbers import digits, share_but
 from penstock.orchestrator.views.report.charts import (
     LINES,
     chart,
@@ -136,8 +136,12 @@ def throughput(past: Past) -> str:
         note = ""
     else:
         note = absent("This run was recorded by a version that did not record what the workers' time went to.")
-    sentence = past.last.bottleneck.sentence if past.last.bottleneck else None
-    return (paragraph(f"Which side limits: {sentence}.") if sentence else "") + charts(drawn) + note
+    found = past.summary.bottleneck if past.summary else past.last.bottleneck
+    return (
+        (paragraph(f"Which side {'limited' if past.summary else 'limits'}: {found.sentence}.") if found else "")
+        + charts(drawn)
+        + note
+    )
 
 
 def _shares(
@@ -248,7 +252,7 @@ def solving(past: Past) -> str:
         parts += [paragraph(f"{decision.family}: {decision.reason}.") for decision in past.decisions]
     solved_by = past.summary.solved_by if past.summary and past.summary.solved_by else past.last.solved_by
     if total := sum(solved_by.values()):
-        rows = [(name, str(num), f"{100 * num / total:.1f} %") for name, num in solved_by.items()]
+        rows = [(name, str(num), _share(num, total)) for name, num in solved_by.items()]
         parts.append(
             table(
                 "Training systems by the strategy that solved them, since this life of the run began",
@@ -257,7 +261,8 @@ def solving(past: Past) -> str:
             )
         )
     if not np.isfinite(past.column("seconds_per_system")).any():
-        return "".join(parts) + absent("No linear system was solved for training yet, or the problem has none.")
+        reason = "the problem has none" if past.last.delivered else "no simulation is done yet"
+        return "".join(parts) + absent(f"No linear system was solved for training: {reason}.")
     per_system = {name: _recent(past, name) for name in ("seconds_per_system", "iterations_per_system")}
     x = past.seconds
 
@@ -285,7 +290,12 @@ def rollout(past: Past) -> str:
     """Errors of rollouts over their time."""
     found = [errors["rollout"] for _, errors in past.validations() if errors.get("rollout")]
     if not found:
-        return absent("There are no rollouts: the surrogate leads to one state alone, or was not validated yet.")
+        is_validated = next(past.validations(), None) is not None
+        return absent(
+            "There are no rollouts: the surrogate does not lead from states of a simulation to later ones."
+            if is_validated
+            else "There are none before the first validation."
+        )
     last, first = found[-1], found[0]
 
     def errors(axis: Axes) -> None:
@@ -316,7 +326,9 @@ def rollout(past: Past) -> str:
             whole_numbers(axis)
 
         kept = ""
-        if last.get("correlation_time") is not None:
+        if last.get("lost") == 0:
+            kept = " It stays above 0.8."
+        elif last.get("correlation_time") is not None:
             kept = f" It stays above 0.8 for {digits(last['correlation_time'])} steps on average."
         drawn.append(
             chart(
@@ -341,6 +353,11 @@ def _recent(past: Past, name: str) -> tuple[np.ndarray, np.ndarray]:
     is_new = solved < 0  # another life of the run
     gained, solved = np.where(is_new, sums, gained), np.where(is_new, counts[numbers], solved)
     return numbers[solved > 0], np.maximum(gained[solved > 0], 0.0) / solved[solved > 0]
+
+
+def _share(num: int, total: int) -> str:
+    """A share in percent, which is neither 0 nor 100 unless it is none or all."""
+    return share_but(1 - num / total) if 2 * num > total else f"{digits(100 * num / total)} %"
 
 
 def _milliseconds(seconds: float | None) -> str:

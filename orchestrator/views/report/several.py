@@ -21,7 +21,7 @@ from penstock.orchestrator.views.report.charts import (
     thinned,
     whole_numbers,
 )
-from penstock.orchestrator.views.report.cost import Cost, break_even
+from penstock.orchestrator.views.report.cost import Cost, about, break_even
 from penstock.orchestrator.views.report.html import absent, charts, paragraph, table
 from penstock.orchestrator.views.report.page import Section, section
 from penstock.orchestrator.views.report.past import Past
@@ -70,6 +70,10 @@ def _overview(pasts: Sequence[Past]) -> str:
     ]
     header = ("run", "state", "problem", "model", "mean relative L2 error", "unique samples", "time of the run")
     damage = "".join(paragraph(f"{past.name}: {text}", "warning") for past in pasts for text in past.damage)
+    if len({past.standing.problem for past in pasts}) > 1:
+        damage += paragraph(
+            "These runs have different problems: neither errors nor times per sample compare.", "warning"
+        )
     return damage + table("Where the runs stand", header, rows)
 
 
@@ -157,12 +161,14 @@ def _costs(pasts: Sequence[Past]) -> str:
             call_seconds = try_out(past.folder).call_seconds
         except PenstockError:
             call_seconds = None
+        numbers = (found.core_seconds, found.gpu_seconds, found.watt_hours, found.solver_seconds, call_seconds)
         calls = None if call_seconds is None else break_even(found, call_seconds)
-        numbers = (found.core_seconds, found.gpu_seconds, found.watt_hours, found.solver_seconds, call_seconds, calls)
-        rows.append((past.name, *("-" if number is None else digits(number) for number in numbers)))
+        is_known = None not in (found.core_seconds, found.solver_seconds, call_seconds)
+        ending = about(calls) if calls is not None else "never" if is_known else "-"
+        rows.append((past.name, *("-" if number is None else digits(number) for number in numbers), ending))
     header = ("run", "core-seconds", "GPU-seconds", "energy [Wh]", "solver [core-s per call]")
     return table(
-        "What each run has taken, and the calls after which it has paid for itself; - is not known, or never",
+        "What each run has taken, and the calls after which it has paid for itself; - is not known",
         (*header, "surrogate [core-s per call]", "break-even [calls]"),
         rows,
     )

@@ -79,14 +79,14 @@ def _tried(path: Path, step: int) -> Trial:
     from penstock.arrays import zarr_store
     from penstock.orchestrator.plan import resolve
     from penstock.orchestrator.store.run_store import RunStore
-    from penstock.orchestrator.store.trained import load_surrogate, predictions
+    from penstock.orchestrator.store.trained import predictions, surrogate_of
 
     folder = RunFolder(path)
     num_bytes = sum(file.stat().st_size for file in folder.validation.rglob("*") if file.is_file())
     if num_bytes > MOST_BYTES:
         raise PenstockError(f"the validation set takes {num_bytes / 1e9:.1f} GB: use `penstock predict`")
     plan = resolve(folder.config())
-    surrogate, step = load_surrogate(folder, plan)
+    surrogate = surrogate_of(folder, plan, step)
     stored = RunStore(folder).read_validation(plan.problem.layout)
     rows, simulations, steps = plan.unit.all_rows(stored.arrays, plan.problem.layout, stored.simulations, stored.steps)
     layout = surrogate.layout

@@ -20,7 +20,7 @@ from penstock.orchestrator.views.card import systems_solved
 from penstock.orchestrator.views.numbers import digits, duration, share_but
 from penstock.orchestrator.views.terminal.progress import Bar, Beside, Pairs, words
 from penstock.orchestrator.views.terminal.screen import Form, Screen, Spot
-from penstock.record import Record, Summary
+from penstock.record import Record, Summary, in_words
 
 TAIL_BYTES = 65536  # of metrics.jsonl, read first; a record takes a few kB
 
@@ -81,7 +81,9 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
     if summary is None:
         return [f"stopped before there was anything to sum up; go on with: {resume_command(folder)}"]
     elapsed, of_training = duration(summary.elapsed_seconds), duration(summary.train_seconds)
-    lines = [f"ended: {summary.cause}, {elapsed} after its start or last resume; {of_training} of training in all"]
+    lines = [
+        f"ended {elapsed} after its start or last resume, {of_training} of training in all: {in_words(summary.cause)}"
+    ]
     if summary.validation:
         lines.append(
             f"validation relative L2 error over {summary.validation['simulations']} simulations: "
@@ -152,7 +154,7 @@ def monitor(folder: RunFolder, screen: Screen) -> int:
     """
     view, shown, is_told = View(screen, folder.path.name), None, False
     with view.shown():
-        while True:
+        while screen.has_reader:
             run = folder.read("run.json")
             if not run:
                 raise PenstockError(f"{folder.path} holds no run: it ended before it began")
@@ -175,6 +177,8 @@ def monitor(folder: RunFolder, screen: Screen) -> int:
                     exit_code=1,
                 )
             time.sleep(1.0)
+        else:  # a view that nobody sees ends, and the run goes on
+            return 0
     if run["state"] == "failed":
         screen.fail(f"the run failed: {run['cause']}")
         screen.drain()
@@ -235,7 +239,7 @@ def _line(record: Record) -> str:
     parts.append(f"learner wait {digits(record.learner_wait_seconds)} s")
     parts.append(f"solver blocked {digits(record.solver_blocked_seconds)} s")
     if record.bottleneck:
-        parts.append(record.bottleneck.sentence.partition(":")[0])
+        parts.append(record.bottleneck.first_words)
     return " | ".join([*parts, *_warnings(record)])
 
 

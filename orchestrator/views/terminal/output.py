@@ -31,6 +31,8 @@ class Output:
             file.flush()
         self._file = file
         self.encoding = file.encoding
+        self.has_reader = True
+        """False once a pipe's reader has gone, as after `| head -1`."""
         self._texts: deque[str] = deque()
         self._is_writing = False
         self._changed = threading.Condition()
@@ -69,8 +71,12 @@ class Output:
             with self._changed:
                 self._changed.wait_for(lambda: self._texts)
                 text, self._is_writing = self._texts.popleft(), True
-            with suppress(OSError):
+            try:
                 self._write(text.encode(self.encoding, "backslashreplace"))
+            except BrokenPipeError:
+                self.has_reader = False
+            except OSError:  # what a full disk refuses today it may take tomorrow
+                pass
             with self._changed:
                 self._is_writing = False
                 self._changed.notify_all()

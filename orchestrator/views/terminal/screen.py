@@ -50,6 +50,11 @@ class Screen(Console):
         """Whether it is a terminal, for the user, in which lines can be replaced."""
         return self.form is Form.PEOPLE and self.is_terminal and not self.is_dumb_terminal
 
+    @property
+    def has_reader(self) -> bool:
+        """Whether somebody may still read; False once a pipe's reader has gone."""
+        return self._output.has_reader
+
     def show_cursor(self, show: bool = True) -> bool:
         """Leave the cursor as it is: a process that is killed could not bring it back."""
         return False

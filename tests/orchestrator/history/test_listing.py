@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.cli.app import app
-from penstock.orchestrator.history import listing
+from penstock.orchestrator.history import comparison, listing
 from penstock.orchestrator.history.ages import age_of, seconds_of
 from penstock.orchestrator.history.comparison import differing
 
@@ -68,7 +68,7 @@ def test_the_table_has_a_line_per_run(three):
     head, _, *rows = output("runs", "--sort", "name").splitlines()
     assert head.split() == ["run", "state", "age", "problem", "model", "error", "samples", "host", "remark"]
     assert [row.split()[0][0] for row in rows] == ["a", "b", "c"]
-    assert rows[0].split()[4:] == ["darcy", "fno", "0.02", "5", "here", "steps"]
+    assert rows[0].split()[4:] == ["darcy", "fno", "0.02", "5", "here", "training.stop_after.steps", "is", "reached"]
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
@@ -83,7 +83,7 @@ def test_a_long_remark_is_cut_and_nothing_else(made, monkeypatch, width, host, c
     head, _, *lines = CliRunner().invoke(app, list(command)).output.splitlines()[:4]
     assert head.split()[-9:] == ["run", "state", "age", "problem", "model", "error", "samples", "host", "remark"]
     assert {"darcy-20260101-000000", "failed", "darcy", "fno", host} <= set(lines[0].split())
-    assert {"heat-20260102-000000", "ended", "darcy", "fno", "123456", "here", "steps"} <= set(lines[1].split())
+    assert {"heat-20260102-000000", "ended", "darcy", "fno", "123456", "here"} <= set(lines[1].split())
     assert len(lines[0]) == width or (len(lines[0]) > width and lines[0].endswith(" the l…"))  # all that is left
 
 
@@ -127,3 +127,12 @@ def test_ages_are_read():
     for bad in ("7", "d", "-1d", "7 weeks", ""):
         with pytest.raises(PenstockError, match="is no age: give a number with one of d, h, min, s"):
             seconds_of(bad)
+
+
+def test_keys_are_whole_on_a_narrow_terminal(capsys, made, monkeypatch):
+    monkeypatch.setattr(comparison, "console", lambda: Console(highlight=False, markup=False, width=40))
+    keys = ("stop_after_so_many_minutes", "stop_after_so_many_steps")
+    folders = [made(f"x-2026010{day}-000000", config={"model": dict.fromkeys(keys, day)}) for day in (1, 2)]
+    comparison.show_differences(folders)
+    columns = [line[:20].partition("  ")[0].strip() for line in capsys.readouterr().out.splitlines()]
+    assert all(f"model.{key}" in "".join(columns) for key in keys)

@@ -64,7 +64,11 @@ def test_what_a_run_says_of_itself(made):
     folder = made("tiny-20261130-211502-2", state="ended", cause="steps", records=[{"unique": 3, "validation": None}])
     run = standing(folder.path)
     assert (run.state, run.problem, run.model, run.host, run.samples) == ("ended", "darcy", "fno", "here", 3)
-    assert run.error is None and run.remark == "steps" and run.config["problem.options.resolution"] == 16
+    assert (
+        run.error is None
+        and run.remark == "training.stop_after.steps is reached"
+        and run.config["problem.options.resolution"] == 16
+    )
     began = datetime(2026, 11, 30, 21, 15, 2, tzinfo=UTC).timestamp()
     assert abs(run.age_s - (time.time() - began)) < 60
     folder.write("summary.json", {"unique": 640, "validation": VALIDATION})
@@ -76,9 +80,9 @@ def oddities(made):
     half = made("half")
     (half.path / "config.yaml").write_text("name: tiny\nproblem: {na")
     (half.path / "run.json").write_text('{"state"')
-    yield "half", "broken", "half/run.json is damaged"
+    yield "half", "broken", "run.json is damaged"
     (made("no-config", cause="x").path / "config.yaml").unlink()
-    yield "no-config", "failed", "no-config/config.yaml: no such file"
+    yield "no-config", "failed", "config.yaml: no such file"
     (made("no-run").path / "run.json").unlink()
     yield "no-run", "broken", "there is no run.json"
     (made("list").path / "run.json").write_text("[1, 2]")
@@ -115,6 +119,7 @@ def test_odd_folders_are_a_line_each_and_hide_no_other(made):
     assert found.keys() == {"good", *expected}
     for name, (state, remark) in expected.items():
         assert found[name].state == state and remark in found[name].remark and "\n" not in found[name].remark, name
+        assert f"{name}/" not in found[name].remark  # its name stands beside it
     lines = CliRunner().invoke(app, ["runs"]).output.splitlines()
     assert len(lines) == 2 + len(found)
     records = [json.loads(line) for line in CliRunner().invoke(app, ["runs", "--json"]).output.splitlines()]

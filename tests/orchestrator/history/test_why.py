@@ -74,7 +74,9 @@ def test_given_up_simulations_of_a_run_that_ended_are_told(made):
         events=[STARTED, dies("solver-0", 5, 3), (6, "simulation failed", given_up)],
     )
     text = why(folder)
-    assert text.startswith("well has not failed, it ended: steps. Before that solver-0 (pid 95) died at")
+    assert text.startswith(
+        "well has not failed, it ended: training.stop_after.steps is reached. Before that solver-0 (pid 95) died at"
+    )
     assert text.endswith("simulation 3 failed at 2026-11-30T21:15:06.000Z: its worker died, 3 times.")
 
 
@@ -182,7 +184,7 @@ def test_a_driver_that_was_killed(made):
     text = why(folder)
     assert text.startswith("dead is dead. Its driver (pid 4194305 on here) is gone without a word: it was killed")
     assert (
-        "its last sign of life is of 1970-01-01T00:00:00.000Z" in text and "Before that solver-0 (pid 95) died" in text
+        "its last sign of life was at 1970-01-01T00:00:00.000Z" in text and "Before that solver-0 (pid 95) died" in text
     )
     assert "the run's driver is gone. Go on with: " in text and text.endswith(" resume runs/dead")
 

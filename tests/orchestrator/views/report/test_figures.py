@@ -9,7 +9,9 @@ from typer.testing import CliRunner
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.cli.app import app
+from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.store.run_folder import RunFolder
+from penstock.orchestrator.store.trained import load_surrogate
 from penstock.orchestrator.views.report import cases
 from penstock.orchestrator.views.report.cost import Cost, break_even
 from penstock.orchestrator.views.report.page import SECTIONS, page, sections_of
@@ -55,6 +57,21 @@ def test_the_trial_has_the_errors_of_its_predictions(folder):
     assert all(values.shape == (5,) and ((values > 0) & (values < 1)).all() for values in trial.parameters.values())
     assert trial.sample_bytes == 2 * 4 * 16**2  # a coefficient and a solution, in float32
     assert try_out(folder) is trial  # a page that is open asks again and again
+
+
+def test_a_view_writes_nothing(folder, tmp_path):
+    """What a killed writer has moved aside stays there: only a command that loads a surrogate puts it back."""
+    copy = RunFolder(shutil.copytree(folder.path, tmp_path / "run"))
+    aside = copy.checkpoints / ".writing-x"
+    aside.mkdir()
+    (newest,) = (path for path in copy.checkpoints.iterdir() if path.name.isdigit())
+    newest.rename(aside / f"replaced-{newest.name}")
+    before = {path: path.lstat().st_mtime_ns for path in copy.path.rglob("*")}
+    texts = {section.key: section.html for section in sections_of(copy)}
+    assert "has no checkpoint" in texts["cases"]
+    assert {path: path.lstat().st_mtime_ns for path in copy.path.rglob("*")} == before
+    load_surrogate(copy, resolve(copy.config()))
+    assert newest.exists()
 
 
 def test_pictures_of_many_dots_are_made_coarser(folder, monkeypatch):

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -195,6 +197,20 @@ def test_scripts_get_each_record_once_and_the_summary(tmp_path, capfd):
     assert summary["kind"] == "summary" and summary["step"] == 7
 
 
+def test_a_view_that_nobody_reads_ends_before_the_run(tmp_path, monkeypatch):
+    """As of `penstock monitor --json | head -1`."""
+    folder = RunFolder(tmp_path)
+    folder.write("run.json", {"state": "submitted"})
+    reading, writing = os.pipe()
+    os.close(reading)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # as Python has it, unless a test before has loaded PETSc
+    with os.fdopen(writing, "w") as file:
+        monkeypatch.setattr("sys.stdout", file)
+        monkeypatch.setattr("time.sleep", lambda seconds: screen.drain())
+        screen = Screen(Form.JSON)
+        assert watch(folder, screen) == 0
+
+
 def test_errors_are_on_standard_error_with_quiet_and_for_scripts(tmp_path, capfd):
     folder = RunFolder(tmp_path)
     folder.append("metrics.jsonl", RECORD.to_json())
@@ -230,7 +246,10 @@ def test_the_end_names_its_two_times_and_a_strategy_that_left_systems_to_others(
     summary = Summary(cause="minutes", elapsed_seconds=69.5, train_seconds=90.0, solved_by={"cg": 12, "direct": 884})
     folder.write("summary.json", summary.to_json())
     lines = summary_lines(folder)
-    assert lines[0] == "ended: minutes, 1:09 after its start or last resume; 1:30 of training in all"
+    assert (
+        lines[0]
+        == "ended 1:09 after its start or last resume, 1:30 of training in all: training.stop_after.minutes is reached"
+    )
     assert "cg solved 12 of 896 systems, direct the rest" in lines
     for usual in ({"cg": 12}, {"auto": 3, "direct (petsc)": 99}):
         folder.write("summary.json", replace(summary, solved_by=usual).to_json())
@@ -297,3 +316,9 @@ def test_records_that_can_not_be_read_are_told_in_a_line(tmp_path):
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(PenstockError, match=r"metrics.jsonl can't be read: Is a directory"):
         last_record(RunFolder(tmp_path))
+
+
+def test_the_line_names_the_side_however_certain_it_is():
+    for reserve, expected in (("", "solvers limit"), ("not certain (60 %): ", "not certain (60 %): solvers limit")):
+        bottleneck = Bottleneck(side="solvers", certainty=0.6, sentence=f"{reserve}solvers limit: 2 workers more: no")
+        assert _line(replace(RECORD, bottleneck=bottleneck)).endswith(f"| {expected}")

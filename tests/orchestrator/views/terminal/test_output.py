@@ -39,10 +39,11 @@ def test_what_is_printed_arrives_in_order_and_escaped_where_the_encoding_lacks_i
 def test_a_pipe_without_a_reader_is_written_to_in_vain(pipe):
     reader, writer = pipe
     output = Output(writer)
+    assert output.has_reader
     reader.close()
     for _ in range(3):
         output.write("x")
-        assert output.drain()
+        assert output.drain() and not output.has_reader
 
 
 def test_a_full_disk_is_written_to_in_vain():
