@@ -116,7 +116,7 @@ def fourier() -> Card:
 
 
 def convolutional() -> Card:
-    """A U: the input on the way down, the output on the way up."""
+    """A U: the input on coarser and coarser grids, the output on finer and finer ones."""
     _, arrays = samples("darcy", 64)
     given, wanted = (arrays[block][1, 0] for block in ("fields", "targets"))
     card = Card(7.4, 4.45)

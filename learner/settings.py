@@ -89,7 +89,7 @@ class Settings:
     validation_every_s: float = 30.0
     """Seconds between validations."""
     keeps_worst: bool = False
-    """Whether a status brings the worst case of each validation, for a picture of it."""
+    """Whether a status brings the worst case of each validation, to be drawn."""
     checkpoint_every_s: float = 120.0
     """Seconds between checkpoints."""
     checkpoints_kept: int = 2

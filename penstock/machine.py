@@ -26,7 +26,7 @@ def processor() -> str:
 
 
 def description() -> dict[str, str | int]:
-    """This machine in a record: processor, cores that the process may use, bytes."""
+    """This machine, for a record: processor, cores that the process may use, memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {"processor": processor(), "cores": cores, "memory_bytes": memory}
@@ -55,7 +55,7 @@ def _start_ticks(pid: int) -> int:
 
 
 def end_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it ends."""
+    """Have the kernel kill this process when its parent ends."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 

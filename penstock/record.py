@@ -1,4 +1,4 @@
-"""What a run records of itself, and what every view of it shows."""
+"""What a run records of itself, and every view shows."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Bottleneck(Json):
 
 @dataclass(frozen=True, kw_only=True)
 class Ahead(Json):
-    """What lies ahead of a run in its phase: how far it has come, and the time left.
+    """The progress of a run in its phase, and the time left.
 
     docs/metrics.md has the meaning of each field.
     """
@@ -50,7 +50,7 @@ class Ahead(Json):
 
 @dataclass(frozen=True, kw_only=True)
 class Record(Json):
-    """One line of metrics.jsonl, which is all that views show of a run.
+    """One line of metrics.jsonl, all that views show of a run.
 
     docs/metrics.md has the meaning of each field.
     """

@@ -174,11 +174,11 @@ class BufferStatus:
 class WorstCase:
     """The row of a validation set with the largest error, as it was predicted.
 
-    Arrays are those of the batches' layout, by block: [1, C, *], and what the row brings along of its geometries.
+    Arrays are those of the batches' layout, by block: [1, C, *], and what the row brings along for its geometries.
     """
 
     step: int
-    """Optimizer steps that the weights had had."""
+    """Number of optimizer steps up to these weights."""
     row: int
     """Its number in the validation set, which is that of a sample in validation.zarr where rows are samples."""
     arrays: Mapping[str, np.ndarray]
@@ -198,7 +198,7 @@ class News:
     notes: tuple[str, ...] = ()
     """Lines for people."""
     worst_cases: tuple[WorstCase, ...] = ()
-    """Those of the validations since, where a view wants them."""
+    """Those of the validations since the last status, if a view asks for them."""
 
     def __add__(self, later: News) -> News:
         return News(**{each.name: getattr(self, each.name) + getattr(later, each.name) for each in fields(self)})
@@ -219,7 +219,7 @@ class Word:
 
 @dataclass(frozen=True, kw_only=True)
 class RankStatus:
-    """What a learner rank takes of its machine."""
+    """What a learner rank uses of its machine."""
 
     resident_bytes: int | None
     """Resident memory of its process; None where there is no /proc."""
@@ -229,14 +229,14 @@ class RankStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerStatus:
-    """How one of the places of a run's workers fares, whichever worker fills it."""
+    """The status of one of the places of a run's workers, whichever worker fills it."""
 
     place: int
     """Number of the place."""
     is_ready: bool
     """Whether a worker whose process is ready fills it."""
     silent_seconds: float = 0.0
-    """Its silence; 0 while that is not longer than usual."""
+    """Its silence in seconds; 0 while that is not longer than usual."""
     simulations: int = 0
     """Simulations that have ended here."""
     restarts: int = 0
@@ -256,7 +256,7 @@ class LearnerStatus:
     silences: Mapping[int, float] = field(default_factory=dict)
     """Seconds for which a worker has given nothing, by the number of its current lease."""
     ranks: tuple[RankStatus, ...] = ()
-    """What each learner rank takes, by number."""
+    """What each learner rank uses, by number."""
     is_done: bool = False
     """Training has ended, and its last checkpoint is on the disk."""
     cause: str | None = None

@@ -34,7 +34,7 @@ class Contest:
     counts_flops: bool
     """Whether floating-point operations are counted; torch has no count for FFTs."""
     text: str
-    """In what the models are alike, and in what they differ."""
+    """What the models have in common, and how they differ."""
 
 
 FNO_TEXT = """

@@ -18,21 +18,21 @@ from benchmarks.views.watching import DEMO, Cost, prepare, watch
 from penstock.machine import processor
 from penstock.report import markdown
 
-MOST = 0.01  # of the machine's processor time, which all views together may take
+MOST = 0.01  # the share of the machine's processor time that all views together may take
 MOST_MS = 20.0  # of a scrape
 INTRODUCTION = """
-The demo, {demo} with {minutes:g} minutes of training, {pairs} times quiet and unwatched (`--quiet`, no sinks, no
-scrapes) and as often with all views, in turns: its live view in a terminal of {columns} columns, TensorBoard's event
+The demo, {demo} with {minutes:g} minutes of training, {pairs} times unwatched (`--quiet`, no sinks, no scrapes) and as
+often with all views, in turns: its live view in a terminal of {columns} columns, TensorBoard's event
 files, a scrape every {every:g} s, `penstock monitor` in a second terminal, and `penstock dashboard` with the run's page
 open from the beginning to the end, whose sections are asked for as its script does. Seconds are processor time,
-user's and system's, by process; what else the machine does makes them longer by what it takes of the caches. Each
-figure is the median; the smallest and the largest are in brackets.
+user and system, by process; other work of the machine makes them longer, through its caches. Each figure is the median;
+the smallest and the largest are in brackets.
 """
 DIFFERENCES = """
-The driver's difference is that of the cores it takes on average, times the watched run's seconds: it works by the
-second. The learner's is that of its time per step, times the watched run's steps. It is mostly what the processors'
-caches and the rest of the machine do to two runs of a learner that takes most of a core: what the views ask of it are
-the worst cases, which are measured alone and are all of it that "all views" counts.
+The driver's difference is that in average cores, times the watched run's seconds, as it does its work once per second.
+The learner's is that in time per step, times the watched run's steps. It is mostly noise, of caches and of the rest of
+the machine, on a learner that takes most of a core. The views ask only for its worst cases, which are measured alone;
+"all views" counts those and no more of the learner.
 """
 
 
@@ -45,12 +45,12 @@ class Pair:
 
     @property
     def driver(self) -> float:
-        """Further seconds of the driver."""
+        """Additional seconds of the driver."""
         return (self.watched.driver_share - self.quiet.driver_share) * self.watched.wall_seconds
 
     @property
     def learner(self) -> float:
-        """Further seconds of the learner, from whatever cause."""
+        """Additional seconds of the learner, from whatever cause."""
         return (self.watched.learner_per_step - self.quiet.learner_per_step) * self.watched.steps
 
     @property
@@ -104,8 +104,8 @@ def run(minutes: float, num_pairs: int) -> int:
         paragraph(DIFFERENCES),
         tables[1],
         paragraph(
-            f"A scrape of a made run's metrics over HTTP, client and endpoint in one process, {SCRAPES} times; "
-            f"{MOST_MS:g} ms are wanted at most:"
+            f"A scrape of a made run's metrics over HTTP, client and endpoint in one process, {SCRAPES} times; it "
+            f"should take at most {MOST_MS:g} ms:"
         ),
         tables[2],
         footer(
@@ -120,7 +120,7 @@ def run(minutes: float, num_pairs: int) -> int:
 
 
 def costs_table(pairs: Sequence[Pair]) -> str:
-    """What each process took, quiet and watched, and what is more."""
+    """What each process took, unwatched and watched, and the difference."""
     differences = {
         "driver": [pair.driver for pair in pairs],
         "learner": [pair.learner for pair in pairs],

@@ -1,4 +1,4 @@
-"""Those who watch a run: terminals, a scraper, and an open page of the dashboard."""
+"""Viewers of a run: a terminal, a scraper, and an open page of the dashboard."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class Terminal:
 
 
 class Repeated:
-    """Does something again and again in a thread, when the last time asked for it."""
+    """Repeats something in a thread, after the pause that each time asks for."""
 
     def __init__(self):
         self.faults: list[str] = []
         """What went wrong."""
         self.count = 0
-        """Times that it was done."""
+        """How many times it was done."""
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
@@ -67,7 +67,7 @@ class Repeated:
         self._thread.start()
 
     def close(self) -> None:
-        """Do it no more."""
+        """Stop."""
         self._ends.set()
         self._thread.join()
 
@@ -87,7 +87,7 @@ class Repeated:
 
 
 class Scraper(Repeated):
-    """Prometheus, as far as a run sees it.
+    """Scrapes as Prometheus does.
 
     Args:
         address: of the run's metrics.

@@ -1,4 +1,4 @@
-"""The processor time of a run and of those who watch it."""
+"""The processor time of a run and of its viewers."""
 
 from __future__ import annotations
 
@@ -209,10 +209,10 @@ def _family(process: psutil.Process) -> set[int]:
 
 
 def prepare(folder: Path) -> None:
-    """Make runs alike: with the fonts that matplotlib finds once, and one terminal.
+    """Make runs alike: find matplotlib's fonts once, and set one type of terminal.
 
     Args:
-        folder: where all runs from now on find what it found.
+        folder: where later runs find its list of fonts.
     """
     os.environ["MPLCONFIGDIR"] = str(folder)
     os.environ["TERM"] = "xterm-256color"

@@ -36,8 +36,8 @@ class Mixture(nn.Module):
     with GELU. z holds the scalars [B, S]. Without scalars it holds the means of every input field, and of its square,
     over the domain, by quadrature weights, and the same of the coordinates of points that vary.
 
-    All experts predict every sample, so all of them learn from each as far as they count there. Kratsios et al. ask one
-    expert alone, by a tree, to save time, which a gate like this one does not.
+    All experts predict every sample, so each learns from every sample, by its weight there. Kratsios et al. save time:
+    a tree selects a single expert.
 
     Args:
         layout: layout of batches.
@@ -75,11 +75,11 @@ class Mixture(nn.Module):
 
     @property
     def num_samples_to_fit(self) -> int:
-        """Most samples that an expert takes something from, see `Surrogate`."""
+        """Most samples that an expert is fitted to, see `Surrogate`."""
         return getattr(self.experts[0], "num_samples_to_fit", 0)
 
     def fit(self, outputs: Mapping[str, Tensor]) -> None:
-        """Let every expert take from samples what it does.
+        """Fit every expert to samples.
 
         Args:
             outputs: the samples' outputs in normalised units, [N, C, *], by name of the array.
@@ -105,7 +105,7 @@ class Mixture(nn.Module):
         return _weighted(shares_BE, outputs)
 
     def shares(self, arrays: Mapping[str, Tensor]) -> Tensor:
-        """Return what each expert counts, [B, E], from 0 to 1 with a sum of 1.
+        """Return the weight of each expert, [B, E], between 0 and 1 with a sum of 1.
 
         Args:
             arrays: what `forward` is called with, by name.

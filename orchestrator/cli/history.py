@@ -20,14 +20,14 @@ def report(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="File to write; report.html in the run folder when left out, of several runs in the current folder.",
+            help="File to write; when left out, report.html in the run folder, or for several runs in the current one.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
     """Write one HTML page about a run as it stands, or about several.
 
-    It holds all that it shows, asks for nothing from a network, and can be written at any time.
+    It holds all that it shows, loads nothing from a network, and can be written at any time.
     """
     from penstock.orchestrator.store.run_folder import RunFolder
 
@@ -45,7 +45,7 @@ def dashboard(
 ) -> None:
     """Serve the reports of runs as live pages to this machine's browsers.
 
-    Only who has the address that it prints gets in, and nothing can be changed there. Ctrl-C ends it.
+    The address that it prints is needed to open them, and nothing can be changed there. Ctrl-C ends it.
     """
     from penstock.orchestrator.views.dashboard.server import serve
 
@@ -77,7 +77,7 @@ def runs(
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, two or more.", metavar="RUN RUN...")],
 ) -> None:
-    """Show in what runs differ, by configuration and result."""
+    """Show how runs differ, in configuration and results."""
     from penstock.errors import PenstockError
     from penstock.orchestrator.store.run_folder import RunFolder
 

@@ -21,7 +21,7 @@ Overrides = Annotated[
     typer.Argument(help="key=value, laid over the configuration.", metavar="[KEY=VALUE]...", show_default=False),
 ]
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but what fails.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors alone.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object per line, for scripts.")]
 
 

@@ -258,6 +258,8 @@ class CheckpointSection(Section):
     """Save the buffer too. Without it a resumed run solves again what was in the buffer."""
 
 
+ELSEWHERE = frozenset({"cluster", "launch", "metrics", "monitor"})
+"""Sections that say where a run is and what shows it, which are left out of what leaves the machine."""
 Monitor = Literal["tensorboard", "wandb", "mlflow"]
 """Name of a program that shows runs, a key of `views.sinks.by_name.SINKS`."""
 

@@ -20,33 +20,33 @@ class MetricsSection(Section):
     `auto` takes a free one; a port that was asked for and is in use is an error.
     """
     address: str = "127.0.0.1"
-    """IP address that it listens on: `0.0.0.0` for all of the machine's.
+    """IP address that it listens on; `0.0.0.0` stands for all of the machine's.
 
-    One that other machines reach asks for a token.
+    An address that other machines can reach requires a token.
     """
     token_file: str | None = None
-    """File with a token, one word, which a scrape must send as bearer token. Relative to the YAML file, as those below.
+    """File with a word that scrapes must send as bearer token.
 
-    The token is in no file of the run.
+    Paths of files are relative to the YAML file. The token is in no file of the run.
     """
     certificate: str | None = None
-    """File with a certificate, PEM, by which the endpoint speaks TLS; then `key` too.
+    """File with a certificate (PEM) for TLS; give `key` with it.
 
-    Absent, what it says can be read on the network, the token as well.
+    Without TLS the metrics and the token can be read on the network.
     """
     key: str | None = None
-    """File with the key of the certificate, PEM, without a password."""
+    """File with the certificate's key (PEM), without a password."""
 
     @model_validator(mode="after")
     def _is_guarded(self) -> Self:
         try:
             is_local = self.is_local
         except ValueError:
-            raise ValueError(f"address = {self.address} is no IP address: give one, as 0.0.0.0") from None
+            raise ValueError(f"address = {self.address} is no IP address: give one, such as 0.0.0.0") from None
         if not is_local and self.token_file is None:
             raise ValueError(
-                f"address = {self.address} can be reached by others: give token_file, a file with a word that scrapes "
-                "must send"
+                f"address = {self.address} can be reached by other machines: give token_file, a file with a word "
+                "that scrapes must send"
             )
         if (self.certificate is None) != (self.key is None):
             raise ValueError("give certificate and key together")

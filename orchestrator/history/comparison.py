@@ -1,4 +1,4 @@
-"""What `penstock compare` prints: in what runs differ."""
+"""What `penstock compare` prints: how runs differ."""
 
 from __future__ import annotations
 

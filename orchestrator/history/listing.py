@@ -101,11 +101,15 @@ def _table(found: Sequence[Standing], sizes: Mapping[str, str] | None, remark_wi
         shown.add_column(column, justify=justify, no_wrap=True)
     shown.add_column(REMARK, no_wrap=True, max_width=remark_width)
     for run in found:
-        cells = (run.problem, run.model, None if run.error is None else digits(run.error), run.samples, run.host)
-        texts = ("-" if cell is None else str(cell) for cell in cells)
         disk = (sizes[run.name],) if sizes else ()
-        shown.add_row(*disk, run.name, run.state, age_of(run.age_s), *texts, run.remark)
+        shown.add_row(*disk, *texts_of(run), run.remark)
     return shown
+
+
+def texts_of(run: Standing) -> tuple[str, ...]:
+    """The texts of a run in COLUMNS."""
+    known = (run.problem, run.model, None if run.error is None else digits(run.error), run.samples, run.host)
+    return (run.name, run.state, age_of(run.age_s), *("-" if value is None else str(value) for value in known))
 
 
 def _value(run: Standing, key: str) -> str:

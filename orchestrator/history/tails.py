@@ -1,4 +1,4 @@
-"""Files that are appended to, of which only what is new is read."""
+"""Files that are appended to, of which only new lines are read."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from pathlib import Path
 
 from penstock.errors import PenstockError
 
-MARK_BYTES = 256  # before the end of what was read, by which a file is known again
+MARK_BYTES = 256  # the last that were read, by which a file is recognised
 
 
 class Tail[Entry]:
-    """The entries of a file of lines, read as far as they are whole.
+    """The entries of a file of whole lines.
 
-    A file that was replaced, cut or is gone is read again from its beginning.
+    A file that was replaced or truncated is read again from its beginning.
 
     Args:
         path: the file, which need not exist.
-        parse: makes an entry of a line; None for a line that is none, such as the part of one that a crash leaves.
+        parse: makes an entry of a line; None for a line that is damaged, as a crash may leave one.
     """
 
     def __init__(self, path: Path, parse: Callable[[bytes], Entry | None]):

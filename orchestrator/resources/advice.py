@@ -214,7 +214,7 @@ class Ladder:
     def _of_learner(self) -> str:
         needed = min(self.num_workers, workers_for(self.num_workers, self.free_reuse, self.reuse))
         return (
-            f"learner limits: the solvers wait {percent(self.blocked)} of their time; a step in "
+            f"the learner limits: the solvers wait {percent(self.blocked)} of their time; a step in "
             f"{percent(min(1.0, self.free_reuse / self.reuse))} of its time would take all that they deliver, and "
             f"{_few(needed)} of {_few(self.num_workers)} workers would do for this one"
         )
@@ -226,7 +226,7 @@ class Ladder:
                 f"{percent(self.waits)}, solvers {percent(self.blocked)}{self._other_ratio(';')}"
             )
         return (
-            f"rate limiter holds the solvers to reuse {digits(self.reuse)}, which wait {percent(self.blocked)} of "
+            f"the rate limiter holds the solvers to reuse {digits(self.reuse)}, which wait {percent(self.blocked)} of "
             f"their time{self._other_ratio(':')}"
         )
 
@@ -243,8 +243,8 @@ class Ladder:
 
     def _of_buffer(self) -> str:
         return (
-            f"buffer limits: learner ({percent(self.waits)} of its time) and solvers ({percent(self.blocked)}) wait "
-            f"in turn; a larger buffer.capacity would even that out"
+            f"the buffer limits: learner ({percent(self.waits)} of its time) and solvers ({percent(self.blocked)}) "
+            f"wait in turn; a larger buffer.capacity would even that out"
         )
 
     def _of_transport(self) -> str:

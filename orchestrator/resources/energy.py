@@ -10,13 +10,14 @@ from pathlib import Path
 RAPL = Path("/sys/class/powercap")
 NVML = "libnvidia-ml.so.1"
 DOMAINS = ("package", "dram")  # of RAPL that do not hold each other
+CONTROL = "intel-rapl"  # of AMD's processors too; intel-rapl-mmio shows the same packages once more
 
 
 class EnergyMeter:
-    """Counts joules from its making on, of this machine.
+    """Counts the joules that this machine takes from now on.
 
-    They are those of RAPL's packages and memory, and of the GPUs that NVML shows, whatever runs there. RAPL's counters
-    (Linux's powercap) may be read by root alone; NVML's exist from Volta on. What can't be read counts nothing.
+    They are those of RAPL's packages and memory, and of the GPUs that NVML shows, other work included. RAPL's counters
+    (powercap of Linux) can be read by root alone; NVML's exist from Volta on. Counters that can't be read are left out.
 
     Args:
         rapl: the folder of the processors' counters.
@@ -24,14 +25,14 @@ class EnergyMeter:
     """
 
     def __init__(self, rapl: Path = RAPL, nvml: str = NVML):
-        self._processors = [_Domain(folder) for folder in sorted(rapl.glob("*:*")) if _is_counted(folder)]
+        self._processors = [_Domain(folder) for folder in sorted(rapl.glob(f"{CONTROL}:*")) if _is_counted(folder)]
         self._gpus = _Gpus(nvml)
         self._total = 0.0
 
     def joules(self) -> float | None:
         """Joules since the meter was made; None where no counter can be read.
 
-        It has to be asked more often than the counters start again from zero, which is minutes under full load.
+        Ask more often than the counters wrap around, which takes minutes under full load.
         """
         gained = [gain for counter in (*self._processors, self._gpus) if (gain := counter.gain()) is not None]
         if not gained:
@@ -41,7 +42,7 @@ class EnergyMeter:
 
 
 class _Domain:
-    """A counter of microjoules, which starts again after its range."""
+    """A counter of microjoules, which wraps around at the end of its range."""
 
     def __init__(self, folder: Path):
         self._folder = folder

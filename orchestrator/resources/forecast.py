@@ -23,9 +23,9 @@ WORKING = ("training", "compiling the step", "validating")  # states of a learne
 class Pace:
     """The pace of a count.
 
-    It is the mean over the last 30 s or tenth of the time, whichever is longer, since the count rose first: what comes
-    before that also builds what is kept. Where fewer than 5 rises lie in that window, wider ones are taken, up to all
-    of the time.
+    It is the mean over the last 30 s or tenth of the time, whichever is longer, from the first rise on: the time before
+    also goes to what is built once. If the count rose fewer than 5 times in that window, a wider one is taken, up to
+    the whole time.
     """
 
     def __init__(self):
@@ -38,8 +38,8 @@ class Pace:
 
         Args:
             now: monotonic time, in seconds.
-            count: the count at that time. One below an earlier one, as of several numbers that were not read in the
-                same instant, stands for that.
+            count: the count at that time. If it is below an earlier one, as a sum of numbers that were not read at the
+                same instant may be, it stands for that one.
         """
         last = count if self._last is None else self._last
         self._last = max(count, last)
@@ -56,7 +56,7 @@ class Pace:
 
     @property
     def per_s(self) -> float | None:
-        """Counts per second; None where the count has risen too seldom or just now."""
+        """Counts per second; None if the count has risen too seldom, or only just."""
         if not self.has_risen or (whole := self._times[-1] - self._times[0]) < MIN_SPAN_S:
             return None
         now, span = self._times[-1], max(PACE_OVER_S, PACE_OVER_SHARE * whole)
@@ -69,7 +69,7 @@ class Pace:
         return (self._counts[-1] - self._counts[first]) / (now - self._times[first]) if num_rises > 1 else None
 
     def seconds(self, count: float) -> float | None:
-        """Return the time that a further count takes, in seconds; None if not known."""
+        """Return the seconds that a further count will take; None if not known."""
         if count <= 0:
             return 0.0
         return count / pace if (pace := self.per_s) else None
@@ -78,8 +78,8 @@ class Pace:
 class Forecast:
     """Predicts when a run ends: by whichever limit will be met first.
 
-    What comes before training, the validation set and the wait for the watermark, is predicted by itself: its pace says
-    nothing of training, nor how long that will last.
+    The phases before training, the validation set and the wait for the watermark, are predicted separately, as their
+    pace says nothing about training.
 
     Args:
         config: the configuration of the run.

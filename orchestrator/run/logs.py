@@ -43,23 +43,24 @@ def log_to(path: Path, *, redirect: bool = True) -> None:
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, 1)
         os.dup2(file, 2)
+        os.close(file)
     _start_bound(path)
 
 
 def begin_actor(log: Path) -> None:
-    """Have an actor's process log to a file, and end with the one that started it.
+    """Have an actor's process log to a file, and end with its parent.
 
     Args:
         log: the file.
     """
-    end_with_parent()  # Ray's own watch waits for an hour where a clock is set back by one
+    end_with_parent()  # Ray notices late: an hour later where the clock is set back by an hour
     log_to(log)
 
 
 def bound_output(path: Path) -> None:
     """Keep a file below MOST_BYTES if it is this process's standard output.
 
-    It has to be appended to it, as launchers have it done for a job.
+    The output must be appended to the file, as launchers do for a job.
 
     Args:
         path: the file, which need not exist.

@@ -66,12 +66,12 @@ class Worker:
 
 
 def status_of(place: Place, worker: Worker | None, silent_seconds: float) -> WorkerStatus:
-    """How a place fares.
+    """The status of a place.
 
     Args:
         place: the place.
         worker: the worker that fills it; None if there is none just now.
-        silent_seconds: silence of the worker; 0 if it is not reported.
+        silent_seconds: silence of the worker in seconds; 0 if it is not reported.
 
     Returns:
         The status.

@@ -177,7 +177,7 @@ class WorkerPool:
         return sum(worker.pid is not None for worker in self._workers)
 
     def statuses(self) -> list[WorkerStatus]:
-        """How each place fares, those included whose workers end with their leases."""
+        """The status of each place, also of those whose workers end with their leases."""
         workers = {worker.place: worker for worker in self._workers}
         silent = {silence.worker: silence.seconds for silence in self.silent}
         return [

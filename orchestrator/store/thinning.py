@@ -1,4 +1,4 @@
-"""The bounds on metrics.jsonl and events.jsonl: what is of long ago is thinned."""
+"""The bounds on metrics.jsonl and events.jsonl: old lines are thinned."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 
-RECORD_BYTES = 16_000_000  # of metrics.jsonl: two and a half hours of records at 1.8 kB
-EVENT_BYTES = 4_000_000  # of events.jsonl: some 30,000 events
+RECORD_BYTES = 16_000_000  # of metrics.jsonl: about two hours of records at 2 kB
+EVENT_BYTES = 4_000_000  # of events.jsonl: about 30,000 events
 
 
 def bound_lines(path: Path, most_bytes: int, thinned: Callable[[Sequence[bytes]], list[bytes]]) -> None:
     """Thin the lines of a file once it is larger than it may be.
 
-    A disk that refuses is asked again with the next line.
+    If the disk refuses, it is tried again with the next line.
 
     Args:
         path: the file. It is replaced as a whole, so that no reader sees half of it.
@@ -39,14 +39,14 @@ def bound_lines(path: Path, most_bytes: int, thinned: Callable[[Sequence[bytes]]
 def thinned_records(lines: Sequence[bytes]) -> list[bytes]:
     """All newer records, and at most every second one of the older half of the bytes.
 
-    Those of the older half come to lie evenly in time, however often they have been thinned before: so a run of any
-    length keeps its course from the beginning. A pause before a resume counts for nothing.
+    Records of the older half come to lie evenly in time, however often they have been thinned before, so a run of any
+    length keeps its course from the beginning. Pauses before a resume do not count.
 
     Args:
         lines: the records, oldest first, each with a `time` in seconds.
 
     Returns:
-        Some of them, the first one included. What is no record is left out of the older half.
+        Some of them, the first one included. Damaged lines of the older half are left out.
     """
     num_old, old = _num_old(lines), []
     for line in lines[:num_old]:
@@ -65,16 +65,16 @@ def thinned_records(lines: Sequence[bytes]) -> list[bytes]:
 
 
 def thinned_events(lines: Sequence[bytes]) -> list[bytes]:
-    """All newer events, and of the older half of the bytes at most half.
+    """All newer events, and at most half of the older half of the bytes.
 
-    What happens often is thinned, and what happened seldom stays: every second one goes of the kind of event that
-    takes most bytes, until that suffices. The first one of each kind is kept.
+    Frequent events are thinned and rare ones stay: every second event is removed of the kind that takes most bytes,
+    until that suffices. The first one of each kind is kept.
 
     Args:
         lines: the events, oldest first, each with its name as `event`.
 
     Returns:
-        Some of them, in their order. What is no event is left out of the older half.
+        Some of them, in their order. Damaged lines of the older half are left out.
     """
     num_old = _num_old(lines)
     kinds: dict[str, list[int]] = {}

@@ -17,7 +17,7 @@ from penstock.errors import PenstockError
 from penstock.learner.checkpoints import checkpoint, staging
 from penstock.learner.export.loaded import Loaded, load_file
 from penstock.learner.surrogate import Surrogate
-from penstock.orchestrator.config.config import with_files
+from penstock.orchestrator.config.config import ELSEWHERE, with_files
 from penstock.orchestrator.plan import Plan, resolve
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.record import in_words
@@ -128,7 +128,7 @@ def about(folder: RunFolder, plan: Plan, step: int) -> dict[str, Any]:
         },
         "parameters": problem.space.describe(),
         "model": {"name": config.model.name, "options": config.model.options},
-        "configuration": config.model_dump(mode="json", exclude={"name", "metrics", "cluster", "checkpoint"}),
+        "configuration": config.model_dump(mode="json", exclude={"name", "checkpoint", *ELSEWHERE}),
         "run": folder.path.name,
         "seed": config.seed,
         "step": step,

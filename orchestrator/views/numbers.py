@@ -10,6 +10,13 @@ def digits(value: float) -> str:
     return f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
+def duration(seconds: float) -> str:
+    """A time as minutes and seconds, with hours from the first one on."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
 def share_but(left: float) -> str:
     """All but a share, in percent; less than all is never shown as 100 %.
 

@@ -24,14 +24,14 @@ from penstock.status import LearnerStatus, Silence, WorkerStatus
 class Reports:
     """Turns statuses into files, metrics, events, and lines on the console.
 
-    It lasts as long as the run, whatever becomes of its learner: nothing is said twice. The end of a block ends what
-    other programs are shown.
+    It lasts as long as the run, whatever becomes of its learner: nothing is said twice. At the end of its `with` block
+    the sinks are ended.
 
     Args:
         folder: the run folder.
         console: where lines are printed.
         metrics: the run's metrics.
-        sinks: the programs that show it besides.
+        sinks: other programs that show the run.
         journal: makes and keeps the records.
         forecast: predicts the run's end.
     """

@@ -93,7 +93,7 @@ class Tally:
         """Write what is left, and print rates, shares and failures.
 
         Args:
-            say: prints a line for people.
+            say: prints a line for the user.
 
         Returns:
             The same for scripts: `solved` and `failed` simulations, `first_seconds` of the first of them, `samples`,

@@ -28,13 +28,13 @@ FACTOR_LIMIT = 200_000
 def lineup(
     structure: Structure, system: LinearSystem, target: Mapping[str, Any], others: Mapping[str, Callable[[], Strategy]]
 ) -> list[Arm]:
-    """All who compete on a configuration's systems.
+    """All arms that compete on a configuration's systems.
 
     Args:
         structure: the structure of the systems.
         system: the first of them.
         target: `rtol`, or `accuracy` and `of_deviation`, of `auto`.
-        others: further strategies, made by what each title has.
+        others: further strategies, by title: makes one.
     """
     return [
         *user_arms(structure),

@@ -85,7 +85,7 @@ def test_solvers_and_a_rate_limiter_that_limit(cli):
     assert (
         sentences[0].startswith("solvers limit: ") and "workers more would feed this learner at reuse" in sentences[0]
     )
-    assert sentences[1].startswith("rate limiter holds the solvers to reuse ")
+    assert sentences[1].startswith("the rate limiter holds the solvers to reuse ")
     for sentence in sentences:
         assert "in place of 0.5 (reuse " in sentence
     assert overall["side"] in ("solvers", "rate limiter") and " of the time " in overall["sentence"]
@@ -94,6 +94,6 @@ def test_solvers_and_a_rate_limiter_that_limit(cli):
 def test_a_learner_and_a_stream_that_limit(cli):
     fifo = "buffer={kind: fifo, capacity: 128, watermark: 16}"
     sentences, overall = course(cli, [("model", "learner"), ("stream", "transport")], fifo)
-    assert sentences[0].startswith("learner limits: ") and " of 1 workers would do" in sentences[0]
+    assert sentences[0].startswith("the learner limits: ") and " of 1 workers would do" in sentences[0]
     assert sentences[1].startswith("transport limits: ") and "the network" in sentences[1]
     assert overall["side"] in ("learner", "transport")

@@ -25,7 +25,7 @@ def chromium() -> Iterator:
     except ImportError:
         sync_playwright = None
     if sync_playwright is None or not CHROMIUM.exists():
-        reason = "no browser: Debian has chromium and fonts-dejavu-core, PyPI playwright"
+        reason = "no browser: install Debian's chromium and fonts-dejavu-core, and playwright for Python"
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)

@@ -1,7 +1,6 @@
 """Pages that are kept up to date.
 
-A page is made in parts, and each part only when that is due. What asks for a page never waits for it: it gets what was
-made last.
+A page is made in parts, and each part only when it is due. A request never waits for that: it gets what was made last.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from penstock.orchestrator.views.report.html import absent, paragraph
 from penstock.orchestrator.views.report.page import Section
 
 SHARE, SHARE_AFTERWARDS = 0.002, 0.025
-"""Of this machine's processor time, which a part may take while its run goes on, and when that is over."""
+"""The share of this machine's processor time that a part may take: while its run goes on, and afterwards."""
 CORES = int(description()["cores"])
 SHORTEST_S = 1.0  # between two makings of a part
 
 
 class Lane:
-    """Does one thing at a time, in the order in which it was asked to."""
+    """A thread that does jobs one at a time, in the order in which they were put."""
 
     def __init__(self):
         self._queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
         Thread(target=self._work, daemon=True).start()
 
     def put(self, job: Callable[[], None]) -> None:
-        """Do this when everything before is done; it raises nothing."""
+        """Add a job, which must raise nothing."""
         self._queue.put(job)
 
     def _work(self) -> None:
@@ -45,15 +44,15 @@ class Lane:
 class Part:
     """Sections of a page that are made together.
 
-    A part that took long is left for long, so that it takes SHARE at most, however many look at it.
+    The longer a part takes, the longer it is left as it is, so that it takes SHARE at most, however many pages show it.
 
     Args:
         titles: the titles of the sections by key.
         lane: where they are made.
-        source: something that changes when the sections do, None before they can be made; raises nothing.
+        source: gives something that changes when the sections do, None before they can be made; raises nothing.
         make: makes the sections, one after the other; may raise anything.
-        seconds: processor time that making has taken so far.
-        is_going: whether a run goes on, from which it takes that.
+        seconds: gives the processor time that making has taken so far.
+        is_going: tells whether a run goes on, which must not be slowed down.
     """
 
     def __init__(
@@ -67,9 +66,9 @@ class Part:
     ):
         self.titles = titles
         self.made: dict[str, tuple[Section, str]] = {}
-        """The sections with their etags, as they were made last."""
+        """The sections with their etags, as they were last made."""
         self.is_settled = False
-        """Whether all sections were made, and none is being made again."""
+        """Whether all sections have been made, and none is being renewed."""
         self._lane = lane
         self._source = source
         self._make = make
@@ -82,8 +81,8 @@ class Part:
         self._took = 0.0
 
     def refresh(self) -> None:
-        """Have it made again if its source has changed and enough time has passed."""
-        with self._lock:  # of several pages that ask at once, one has it made
+        """Renew it if its source has changed and enough time has passed."""
+        with self._lock:  # of several requests at once, one has it made
             if not self._is_asked and self._is_due and (source := self._source()) != self._made_of:
                 self._is_asked, self.is_settled = True, False
                 self._lane.put(partial(self._renew, source))
@@ -99,7 +98,9 @@ class Part:
             for section in self._make():
                 del left[section.key]
                 self._keep(section)
-        except Exception as error:  # of a file of another version, or one that goes away: the rest must go on
+        except (
+            Exception
+        ) as error:  # such as a file of another version, or one that was deleted: the other sections go on
             why = str(error) if isinstance(error, PenstockError) else describe(error)
             for key, title in left.items():
                 self._keep(Section(key, title, paragraph(f"This can't be shown: {why}", "warning")))
@@ -112,7 +113,7 @@ class Part:
 
 
 def seconds_until_paid(seconds: float, is_going: bool) -> float:
-    """The time of which some seconds of a core are the share that a part may take.
+    """The time after which some seconds of a core are no more than a part's share.
 
     Args:
         seconds: the seconds of a core.
@@ -128,7 +129,7 @@ class Board:
         title: its title.
         keys: the keys of its sections, in their order.
         parts: what makes them.
-        state: where the run of the page stands, a word; None before that is known, and for a page about several.
+        state: gives the state of the page's run; None before it is known, and for a page about several runs.
     """
 
     def __init__(self, title: str, keys: Sequence[str], parts: Sequence[Part], state: Callable[[], str | None]):
@@ -139,16 +140,16 @@ class Board:
 
     @property
     def is_settled(self) -> bool:
-        """Whether everything was made, and nothing is being made again."""
+        """Whether all parts are settled."""
         return all(part.is_settled for part in self._parts)
 
     def refresh(self) -> None:
-        """Have made again what is due; see `Part`."""
+        """Renew the parts that are due."""
         for part in self._parts:
             part.refresh()
 
     def sections(self) -> list[Section]:
-        """The sections as they were made last; of those that never were it says so."""
+        """The sections as they were last made, with placeholders for the others."""
         waiting = absent("Being made ...")
         found = {key: Section(key, title, waiting) for part in self._parts for key, title in part.titles.items()}
         for part in self._parts:
@@ -156,16 +157,16 @@ class Board:
         return [found[key] for key in self._keys]
 
     def etags(self) -> dict[str, str]:
-        """What each section that was made is known by: with another content, another."""
+        """The etags of the sections that are made; an etag changes with the content."""
         return {key: etag for part in self._parts for key, (_, etag) in part.made.items()}
 
     def section(self, key: str) -> tuple[Section, str] | None:
-        """A section and its etag; None if it was not made yet, or is none here."""
+        """A section and its etag; None if it is not made yet, or there is no such section."""
         return next((part.made[key] for part in self._parts if key in part.made), None)
 
 
 def stamp(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file does; None without one, or where it can't be seen."""
+    """Something that changes when a file does; None if it is missing or unreadable."""
     try:
         found = path.stat()
     except OSError:

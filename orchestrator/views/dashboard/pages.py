@@ -12,24 +12,22 @@ from threading import Lock
 from urllib.parse import quote
 
 from penstock.errors import PenstockError
-from penstock.orchestrator.history.ages import age_of
+from penstock.orchestrator.history.listing import COLUMNS, REMARK, texts_of
 from penstock.orchestrator.history.standing import MARKS, STATES, Standing, is_run_folder, standing
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.dashboard.boards import Board, Lane, Part, seconds_until_paid, stamp
 from penstock.orchestrator.views.dashboard.trial import KEYS, TRIAL_S, Trier, seconds_so_far, source_of
-from penstock.orchestrator.views.numbers import digits
 from penstock.orchestrator.views.report.html import absent, scrollable
 from penstock.orchestrator.views.report.page import SECTIONS, Section, section
 from penstock.orchestrator.views.report.past import Past, Tails
 
 FILES = (*MARKS, "summary.json", "strategies.json")
-"""What the page about a run shows, besides checkpoints and the validation set."""
+"""Files that the page about a run is made of, besides checkpoints and the validation set."""
 BRIEF = ("overview", "configuration", "events")
 """Sections without pictures."""
 GOING = ("submitted", "starting", "running")
-"""States that other things than the files of the run may change."""
-COLUMNS = ("run", "state", "age", "problem", "model", "error", "samples", "host", "remark")
-MOST_RUNS = 8  # whose pages are kept; the records of one take some 100 MB at most
+"""States that may change although no file of the run does."""
+MOST_RUNS = 8  # whose pages are kept; the records of one take up to about 100 MB
 
 
 class Pages:
@@ -50,7 +48,7 @@ class Pages:
         self._lock = Lock()
 
     def close(self) -> None:
-        """End what is being made."""
+        """End the process that tries out a surrogate, if there is one."""
         self._trier.close()
 
     def path_of(self, name: str) -> Path | None:
@@ -69,7 +67,7 @@ class Pages:
         return found[0] if found and is_run_folder(found[0]) else None
 
     def latest(self) -> Path | None:
-        """What the link `latest` leads to; None unless it is the folder of a run here."""
+        """The folder that the link `latest` leads to; None if that is no run here."""
         try:
             path = (self.folder / "latest").resolve()
         except OSError:  # links in a circle
@@ -84,7 +82,7 @@ class Pages:
         """
         with self._lock:
             board = self._boards.pop(path.name, None) or _Run(path).board(self._drawing, self._trying, self._trier)
-            self._boards[path.name] = board  # the last one that was asked for is the last
+            self._boards[path.name] = board  # in the order in which they were last asked for
             while len(self._boards) > MOST_RUNS:
                 del self._boards[next(iter(self._boards))]
         return board
@@ -96,7 +94,7 @@ class Pages:
         yield Section("runs", "Runs", _table(self._standings()))
 
     def _standings(self) -> list[Standing]:
-        """The runs, the newest first; what stays as it was is not read again."""
+        """The runs, the newest first; a run is read again only if it has changed."""
         try:
             paths = list(self.folder.iterdir())
         except OSError as error:
@@ -149,7 +147,7 @@ class _Run:
         return source_of(self._folder), self._trial_from()
 
     def _trial_from(self) -> float | None:
-        """The run's age from which on a trial takes its share; None if it has it."""
+        """The age from which on a trial takes no more than its share; None if reached."""
         age = seconds_until_paid(TRIAL_S, self._is_going())
         return age if self._is_going() and self._age_s < age else None
 
@@ -157,7 +155,9 @@ class _Run:
         return trier.sections(self._folder, self._trial_from())
 
     def _source(self) -> Hashable:
-        now = int(time.monotonic()) if self._state in GOING else None  # a driver may die without a word
+        now = (
+            int(time.monotonic()) if self._state in GOING else None
+        )  # a driver may die and leave its files as they are
         return source_of_files(self._folder.path), now
 
     def _make(self, keys: tuple[str, ...]) -> Iterator[Section]:
@@ -169,7 +169,7 @@ class _Run:
 
 
 def source_of_files(path: Path) -> Hashable:
-    """What changes when a run writes."""
+    """Something that changes when a run writes."""
     return tuple(stamp(path / name) for name in FILES)
 
 
@@ -180,7 +180,7 @@ def _titles(keys: tuple[str, ...]) -> dict[str, str]:
 def _table(found: list[Standing]) -> str:
     if not found:
         return absent("There is no run in this folder yet.")
-    head = "".join(f'<th scope="col">{column}</th>' for column in COLUMNS)
+    head = "".join(f'<th scope="col">{column}</th>' for column in (*COLUMNS, REMARK))
     body = "".join(map(_row, found))
     caption = f"{len(found)} {'run' if len(found) == 1 else 'runs'}, the newest first"
     return scrollable(
@@ -191,12 +191,10 @@ def _table(found: list[Standing]) -> str:
 
 
 def _row(run: Standing) -> str:
-    error = None if run.error is None else digits(run.error)
-    known = (run.problem, run.model, error, run.samples, run.host)
-    cells = (age_of(run.age_s), *("-" if cell is None else str(cell) for cell in known))
+    name, state, *others = map(escape, texts_of(run))
     return (
-        f'<tr><th scope="row"><a href="/run/{quote(run.name, safe="")}/">{escape(run.name)}</a></th>'
-        f'<td title="{escape(STATES[run.state])}">{escape(run.state)}</td>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        f'<tr><th scope="row"><a href="/run/{quote(run.name, safe="")}/">{name}</a></th>'
+        f'<td title="{escape(STATES[run.state])}">{state}</td>'
+        + "".join(f"<td>{text}</td>" for text in others)
         + f'<td style="white-space: normal; min-width: 45ch">{escape(run.remark or "-")}</td></tr>'
     )

@@ -1,6 +1,6 @@
 """The server of the dashboard.
 
-It listens on 127.0.0.1 alone, answers only to who has its address, and changes nothing.
+It listens on 127.0.0.1 alone, answers only those who have its address, and changes nothing.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from penstock.orchestrator.views.report.page import page
 
 ADDRESS = "127.0.0.1"
 HOSTS = (ADDRESS, "localhost")
-"""Names in an address that may lead here: another one, which leads here too, would be that of a foreign page."""
+"""Names in an address that may lead here; any other could be that of a foreign page, by DNS rebinding."""
 SCRIPT = "live.js"
-NICENESS = 10  # what is trained on this machine comes first
+NICENESS = 10  # training on this machine comes first
 SOON_S, USUALLY_S, LATER_S = 0.5, 2.0, 10.0
-"""Between two requests of a page: while something of it is made, afterwards, and when its run is over."""
+"""Seconds between two requests of a page: while a part of it is made, afterwards, and when its run is over."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; img-src data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -43,7 +43,7 @@ HEADERS = {
 HTML, JSON, JAVASCRIPT, TEXT = (
     f"{kind}; charset=utf-8" for kind in ("text/html", "application/json", "text/javascript", "text/plain")
 )
-FORBIDDEN = "The dashboard opens by the address that it printed when it began, and by no other.\n"
+FORBIDDEN = "Open the address that the dashboard printed when it was started.\n"
 GONE = "There is no such run: it was deleted or moved, or there never was one.\n"
 
 
@@ -90,19 +90,19 @@ class Dashboard(ThreadingHTTPServer):
             ) from error
 
     def server_bind(self) -> None:
-        """Take the port, without asking a name server who this machine is."""
+        """Take the port, without asking a name server for this machine's name."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]
 
     def server_close(self) -> None:
-        """Let go of the port, and of what is being made."""
+        """Close the port, and end what is being made."""
         super().server_close()
         self.pages.close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report a fault that is not of the connection, without the address asked for."""
+        """Report a fault other than a lost connection, without the address's token."""
         error = sys.exception()
-        if not isinstance(error, OSError):
+        if not isinstance(error, ConnectionError | TimeoutError):
             print(f"penstock: a page could not be made: {describe(error)}", file=sys.stderr, flush=True)
 
     def address(self, path: str = "/") -> str:
@@ -111,7 +111,7 @@ class Dashboard(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers the requests of a connection, to who has the token or the cookie."""
+    """Answers the requests of a connection that brings the token or the cookie."""
 
     server: Dashboard
     protocol_version = "HTTP/1.1"
@@ -126,7 +126,7 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Refuse what is no request, or has another method, and repeat nothing of it."""
+        """Refuse malformed requests and other methods, without repeating what was sent."""
         self.close_connection = True  # what follows may be its body
         is_method = code == 501
         text = b"Only GET and HEAD are answered.\n" if is_method else b"This is no request.\n"
@@ -136,7 +136,7 @@ class Handler(BaseHTTPRequestHandler):
         """Keep no log: addresses have the token in them."""
 
     def version_string(self) -> str:
-        """What is said of the server."""
+        """The server's name in its answers."""
         return "penstock"
 
     def _answer(self) -> None:
@@ -220,7 +220,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def serve(path: Path, port: int) -> None:
-    """Serve the dashboard until the process is told to end, and print its address.
+    """Print the dashboard's address, and serve it until the process is interrupted.
 
     Args:
         path: a run folder, whose page is opened first, or a folder of run folders.
@@ -242,7 +242,7 @@ def serve(path: Path, port: int) -> None:
 
 
 def _state(board: Board) -> dict[str, Any]:
-    """What a page asks for again and again, with the time after which it is to do so."""
+    """What a page polls: the etags of its sections, and when to ask again."""
     etags, state = board.etags(), board.state()
     settled_s = LATER_S if state and state not in GOING else USUALLY_S
     next_s = settled_s if board.is_settled else SOON_S

@@ -1,6 +1,6 @@
 """The sections that try the surrogate out, made by a process beside the server.
 
-It gives back its memory, leaves the GPUs and all cores but one alone, and takes nothing down with it.
+The process uses one core and no GPU, its memory is freed when it ends, and its faults do not end the server.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from penstock.errors import PenstockError, one_line
+from penstock.machine import end_with_parent
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.dashboard.boards import stamp
+from penstock.orchestrator.views.numbers import duration
 from penstock.orchestrator.views.report.html import absent
-from penstock.orchestrator.views.report.overview import duration
 from penstock.orchestrator.views.report.page import SECTIONS, Section, sections_of
 
 KEYS = ("parameters", "cases", "cost")
@@ -29,7 +30,7 @@ ONE_CORE = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MK
 
 
 class Trier:
-    """Starts the process, and ends it with the server."""
+    """Starts the process that tries a surrogate out, and ends it with the server."""
 
     def __init__(self):
         self._process: subprocess.Popen | None = None
@@ -40,18 +41,18 @@ class Trier:
 
         Args:
             folder: the run.
-            from_age_s: an age before which the run is not tried out; None where it has it.
+            from_age_s: the age that the run must reach before it is tried out; None if it has.
 
         Raises:
             PenstockError: they could not be made.
         """
-        if not _checkpoints(folder):  # then all that the process could do is load torch
+        if not _checkpoints(folder):  # the process could do nothing but load torch
             yield from _without_trial(EARLY)
             return
         if from_age_s is not None:
             yield from _without_trial(
-                f"This is shown once the run is {duration(from_age_s)} old, or over: trying out the surrogate takes "
-                "some seconds of a core."
+                f"This is shown once the run is {duration(round(from_age_s))} old, or over: trying out the surrogate "
+                "takes some seconds of a core."
             )
             return
         command = [sys.executable, "-P", "-m", __name__, str(folder.path)]
@@ -86,13 +87,13 @@ def _without_trial(text: str) -> Iterator[Section]:
 
 
 def source_of(folder: RunFolder) -> Hashable:
-    """What changes with the checkpoints, with the validation set and at the end."""
+    """Something that changes with checkpoints, the validation set and at the end."""
     kept = _checkpoints(folder)
     return kept, bool(kept) and (stamp(folder.validation), stamp(folder.path / "summary.json"))
 
 
 def seconds_so_far() -> float:
-    """Processor time that the processes have taken so far."""
+    """Processor time of the processes that have ended so far."""
     times = os.times()
     return times.children_user + times.children_system
 
@@ -114,4 +115,5 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()  # a server that is killed can't end it
     main(sys.argv[1])

@@ -1,4 +1,4 @@
-"""The run's endpoint for Prometheus: who may see it, and whether it is encrypted."""
+"""The run's endpoint for Prometheus: address, token and encryption."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ App = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 class _Server(ThreadingWSGIServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Leave the terminal alone: whoever connects could write there."""
+        """Keep faults off the terminal, to which any client could write by them."""
         logger.debug("a scrape by %s failed", client_address, exc_info=True)
 
 
@@ -39,7 +39,7 @@ class _Handler(WSGIRequestHandler):
     timeout = 30.0  # of a client that sends nothing
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing of scrapes."""
+        """Keep no log of scrapes."""
 
 
 def serve(registry: CollectorRegistry, section: MetricsSection) -> str:
@@ -47,7 +47,7 @@ def serve(registry: CollectorRegistry, section: MetricsSection) -> str:
 
     Args:
         registry: the registry.
-        section: where, to whom and how.
+        section: its port, address, token and certificate.
 
     Returns:
         The address to scrape.
@@ -72,7 +72,7 @@ def serve(registry: CollectorRegistry, section: MetricsSection) -> str:
             f"metrics.port: {section.port} {reason} on {place}: give another one, or auto for a free one"
         ) from error
     if context is not None:
-        # The handshake is left to the thread of each connection: a client that never shakes hands holds no other up.
+        # The handshake is left to the thread of each connection: a client that never shakes hands blocks no other.
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     host = socket.gethostname() if ip_address(section.address).is_unspecified else section.address
@@ -81,14 +81,14 @@ def serve(registry: CollectorRegistry, section: MetricsSection) -> str:
 
 
 def guarded(app: App, token: bytes) -> App:
-    """An app that answers only who sends a token.
+    """An app that answers only requests with a token.
 
     Args:
         app: the app, of WSGI.
         token: what the header `Authorization` must hold after `Bearer`.
 
     Returns:
-        The app, which answers 401 where nothing of the kind is sent, and 403 where it is another one.
+        The app, which answers 401 to a request without a token, and 403 to one with another token.
     """
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

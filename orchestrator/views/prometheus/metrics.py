@@ -22,7 +22,7 @@ class Metrics:
     """All metrics of a run in one registry; docs/metrics.md lists them.
 
     Args:
-        section: where to serve them, to whom and how; as by default on localhost, on a free port, to anyone.
+        section: port, address, token and certificate; by default a free port of localhost, without a token.
 
     Raises:
         PenstockError: they can't be served so.

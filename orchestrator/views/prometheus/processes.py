@@ -13,16 +13,14 @@ from penstock.status import RankStatus, WorkerStatus
 
 
 class Processes(Collector):
-    """What the processes of a run do and take, by the places that they fill.
+    """What the processes of a run do and use, by the places that they fill.
 
     A place keeps its number whichever worker fills it, so there are no more series than there are workers at a time.
     Everything is replaced as a whole: a scrape, in another thread, sees one moment, and no place that is gone.
     """
 
     def __init__(self):
-        self._workers: Sequence[WorkerStatus] = ()
-        self._ranks: Sequence[RankStatus] = ()
-        self._disk: tuple[int, int] | None = None
+        self._shown: tuple[Sequence[WorkerStatus], Sequence[RankStatus], tuple[int, int] | None] = (), (), None
 
     def show(self, workers: Sequence[WorkerStatus], ranks: Sequence[RankStatus], disk: tuple[int, int] | None) -> None:
         """Show these in place of what was shown before.
@@ -33,11 +31,12 @@ class Processes(Collector):
             disk: bytes of the file system of the run folder, and those of them that are free to this user; None if they
                 are not known.
         """
-        self._workers, self._ranks, self._disk = workers, ranks, disk
+        self._shown = workers, ranks, disk
 
     def collect(self) -> Iterator[Metric]:
         """The series, for the registry."""
-        workers = [(str(worker.place), worker) for worker in self._workers]
+        statuses, of_ranks, disk = self._shown
+        workers = [(str(worker.place), worker) for worker in statuses]
         for kind, name, text, field in (
             (GaugeMetricFamily, "ready", "1 while a worker is ready, 0 while one starts", "is_ready"),
             (
@@ -52,16 +51,16 @@ class Processes(Collector):
         ):
             values = ((label, getattr(worker, field)) for label, worker in workers)
             yield _family(kind, f"penstock_worker_{name}", text, "worker", values)
-        ranks = [(str(number), rank) for number, rank in enumerate(self._ranks)]
+        ranks = [(str(number), rank) for number, rank in enumerate(of_ranks)]
         for name, text, field in (
             ("resident_bytes", "Resident memory of a learner rank", "resident_bytes"),
             ("device_bytes", "Memory of a learner rank's GPU that torch holds", "device_bytes"),
         ):
             values = ((label, getattr(rank, field)) for label, rank in ranks)
             yield _family(GaugeMetricFamily, f"penstock_learner_{name}", text, "rank", values)
-        size, free = self._disk or (None, None)
+        size, free = disk or (None, None)
         yield GaugeMetricFamily("penstock_disk_size_bytes", "Size of the run folder's file system", size)
-        yield GaugeMetricFamily("penstock_disk_free_bytes", "What is free of it", free)
+        yield GaugeMetricFamily("penstock_disk_free_bytes", "Free bytes of it for the run's user", free)
 
 
 def _family(kind: Any, name: str, text: str, label: str, values: Any) -> Metric:

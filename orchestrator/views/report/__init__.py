@@ -1,1 +1,1 @@
-"""The report of a run: one HTML page, which asks for nothing from a network."""
+"""The report of a run: one HTML page, which loads nothing from a network."""

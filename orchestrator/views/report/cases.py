@@ -1,4 +1,4 @@
-"""Errors of single samples: pictures of some, and what they depend on."""
+"""Errors of single samples: pictures of some, and their dependence on parameters."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def cases(past: Past) -> str:
 
 
 def parameters(past: Past) -> str:
-    """Errors against what the samples' draws differ in."""
+    """Errors against the parameters of the samples."""
     try:
         trial = try_out(past.folder)
     except PenstockError as error:
@@ -100,7 +100,7 @@ def _scatter(axis: Axes, *, name: str, values: np.ndarray, errors: np.ndarray) -
 
 
 def _rank_correlation(values: np.ndarray, errors: np.ndarray) -> float:
-    """Spearman's, without ties in mind: 0 where there is nothing to correlate."""
+    """Spearman's, without a correction for ties; 0 where nothing can be correlated."""
     if len(values) < 3 or not np.ptp(values):
         return 0.0
     ranks = [np.argsort(np.argsort(each)) for each in (values, errors)]

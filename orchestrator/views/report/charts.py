@@ -26,7 +26,7 @@ VARIABLES = {INK: "ink", FAINT: "faint", PAPER: "paper"} | {color: f"line{n}" fo
 """The variable of the page's style in place of each stand-in."""
 SIZE = (5.0, 3.1)  # of a chart, in inches: as wide as a phone's page, so that its letters are as large as the text's
 MOST_POINTS = 500  # of a line
-RASTER_DPI = 120  # of what is no line
+RASTER_DPI = 120  # of what is rasterized
 TIMES = r"\times"
 POWER = re.compile(r"\$\\mathdefault\{([\d.]+\\times)?10\^\{(-?\d+)\}\}\$")  # as matplotlib writes it
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -56,7 +56,7 @@ _LOCK = Lock()  # matplotlib's settings are those of the process
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Within the block figures are made in stand-in colours, by a thread at a time."""
+    """Within the block, figures are made in stand-in colours, by one thread at a time."""
     with _LOCK, matplotlib.rc_context(_RC):
         yield
 
@@ -65,9 +65,9 @@ def chart(key: str, title: str, caption: str, draw: Callable[[Axes], Any], *, si
     """A chart as a `<figure>`.
 
     Args:
-        key: what no other chart of the page is called.
+        key: a name that no other chart of the page has.
         title: its title.
-        caption: what it shows, for those who see it and those who don't.
+        caption: what it shows, also for screen readers.
         draw: draws on axes.
         size: width and height in inches.
 
@@ -94,15 +94,15 @@ def svg(figure: Figure, key: str, dpi: float = RASTER_DPI) -> str:
 
     Args:
         figure: the figure, made within `style`.
-        key: what no other figure of the page is called; its ids begin with it.
-        dpi: dots per inch of what is no line.
+        key: a name that no other figure of the page has; its ids begin with it.
+        dpi: dots per inch of what is rasterized.
 
     Returns:
         The element.
     """
     buffer = io.StringIO()
     figure.set_dpi(dpi)
-    # `savefig` would draw it once more before, without a picture, which takes a third of the time.
+    # `savefig` would draw the figure twice, which takes half as long again.
     FigureCanvasSVG(figure).print_svg(buffer, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -123,7 +123,7 @@ def _variable(color: str) -> str:
 
 
 def thinned(num: int, most: int = MOST_POINTS) -> np.ndarray:
-    """Numbers of at most `most` of some points, from the first to the last."""
+    """Indices of at most `most` of some points, evenly spaced from first to last."""
     return np.unique(np.linspace(0, num - 1, min(num, most)).round().astype(int)) if num else np.arange(0)
 
 

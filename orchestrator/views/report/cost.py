@@ -1,4 +1,4 @@
-"""What a run has cost, what it has spared, and when it has paid for itself."""
+"""What a run has cost and saved, and when it has paid for itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADER = ("figure", "value", "how it was obtained")
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run has taken so far; None is not known."""
+    """What a run has cost so far; None where it is not known."""
 
     core_seconds: float | None
     gpu_seconds: float | None
@@ -51,20 +51,20 @@ def cost(past: Past) -> str:
     except PenstockError as error:
         trial, why_not = None, str(error)
     rows = [*_spent(past, found), *_spared(past, trial)]
-    return table("What the run has taken, and spared", HEADER, rows) + _break_even(found, trial, why_not)
+    return table("What the run has cost and saved", HEADER, rows) + _break_even(found, trial, why_not)
 
 
 def break_even(found: Cost, call_seconds: float) -> float | None:
     """The number of calls after which a run has paid for itself.
 
-    It is the run's core-seconds over what a call of the surrogate spares of a solver's.
+    It is the run's core-seconds over the core-seconds that a call of the surrogate saves.
 
     Args:
         found: what the run has cost.
         call_seconds: core-seconds of the surrogate per sample.
 
     Returns:
-        The number of samples; None where a call spares nothing, or something is not known.
+        The number of samples; None where a call saves nothing, or something is not known.
     """
     if found.core_seconds is None or found.solver_seconds is None or found.solver_seconds <= call_seconds:
         return None
@@ -88,7 +88,7 @@ def _break_even(found: Cost, trial: Trial | None, why_not: str) -> str:
         (
             "solver, per call",
             f"{digits(found.solver_seconds)} core-s",
-            "what workers took to draw, assemble, solve and pack, over the unique samples that came",
+            "workers' time to draw, assemble, solve and pack, per unique sample",
         ),
         (
             "surrogate, per call",
@@ -106,7 +106,7 @@ def _break_even(found: Cost, trial: Trial | None, why_not: str) -> str:
     text = (
         "On these cores the solver is faster than the surrogate, so the run can't pay for itself in core-seconds."
         if calls is None
-        else f"The run has paid for itself after about {about(calls)} calls of the surrogate, a sample each."
+        else f"The run has paid for itself after about {about(calls)} calls of the surrogate, one sample each."
     )
     return paragraph(text) + table("When the run has paid for itself", HEADER, rows)
 
@@ -124,9 +124,9 @@ def _spent(past: Past, found: Cost) -> list[Row]:
         (
             "energy",
             "not known" if found.watt_hours is None else f"{digits(found.watt_hours)} Wh",
-            "processors (RAPL) and GPUs (NVML) of the driver's machine, whatever else ran on it"
+            "processors (RAPL) and GPUs (NVML) of the driver's machine, other work included"
             if found.watt_hours is not None
-            else "the driver's machine lets penstock read no energy counter (RAPL, NVML)",
+            else "no energy counter (RAPL, NVML) can be read on the driver's machine",
         ),
     ]
 

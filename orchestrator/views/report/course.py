@@ -96,9 +96,8 @@ def throughput(past: Past) -> str:
         chart(
             "throughput-rates",
             "Samples per second.",
-            "Samples drawn for training, of which some are drawn for the first time and the others repeat; and the "
-            "unique samples that arrived from the solvers, which is less or more than that where the buffer drains or "
-            "fills. Over the last 5 s each.",
+            "Samples drawn for training, for the first time or repeated; and the unique samples that arrived from the "
+            "solvers, fewer than the former where the buffer drains, more where it fills. Means over 5 s.",
             rates,
         )
     ]
@@ -110,8 +109,8 @@ def throughput(past: Past) -> str:
         _shares(
             "throughput-learner",
             "The learner's time.",
-            "What each second of the learner went to. What is left blank is its start: the validation "
-            "set, and samples up to the watermark.",
+            "What the time of the learner went to. Blank is its start: the validation set, and samples up to the "
+            "watermark.",
             seconds,
             seconds,
             learner,
@@ -121,14 +120,14 @@ def throughput(past: Past) -> str:
     if workers[-1] > 0:
         solving, blocked = past.total("solver_seconds"), past.total("solver_blocked_seconds")
         unleased = past.total("solver_unleased_seconds")
-        parts = {"solving": solving, "waits for room": blocked, "waits for leases": unleased}
+        parts = {"solving": solving, "waits for the stream": blocked, "waits for leases": unleased}
         drawn.append(
             _shares(
                 "throughput-workers",
                 "The solvers' time.",
-                "What the seconds of all workers went to: drawing, assembling and solving; waiting until the learner "
-                "takes what they have; waiting for something to solve. What is left blank is their start and the "
-                "validation set.",
+                "What the time of all workers went to: drawing, assembling, solving and packing; waiting for the "
+                "stream, until the learner takes what they have; waiting for leases. Blank is their start and "
+                "the validation set.",
                 seconds,
                 workers,
                 parts,
@@ -171,7 +170,7 @@ def _shares(
 
 
 def buffer(past: Past) -> str:
-    """How many samples are in the buffer, how old they are, and how biased."""
+    """The number of samples in the buffer, their age and their bias."""
     if not past.records:
         return absent(NOTHING)
     seconds, samples, capacity = past.seconds, past.column("buffer_samples"), past.column("buffer_capacity")
@@ -185,7 +184,7 @@ def buffer(past: Past) -> str:
         axis.set_ylabel("samples")
         legend(axis, 2)
 
-    drawn = [chart("buffer-population", "Population.", "Samples in the buffer, and what it holds.", population)]
+    drawn = [chart("buffer-population", "Population.", "Samples in the buffer, and its capacity.", population)]
     with_bias = [number for number, record in enumerate(past.records) if record.bias]
     kept = np.array(with_bias, dtype=int)[thinned(len(with_bias))]
     biases = [past.records[number].bias for number in kept]
@@ -233,7 +232,7 @@ def buffer(past: Past) -> str:
 
 
 def solving(past: Past) -> str:
-    """Strategies, what they took, and how it changed."""
+    """The strategies, and the time and iterations of solves."""
     if not past.records:
         return absent(NOTHING)
     parts = []
@@ -312,7 +311,7 @@ def rollout(past: Past) -> str:
         chart(
             "rollout-errors",
             "Error.",
-            "Mean relative L2 error where the surrogate is given its own prediction again and again.",
+            "Mean relative L2 error of repeated steps, each from the prediction of the one before.",
             errors,
         )
     ]

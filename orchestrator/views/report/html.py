@@ -1,4 +1,4 @@
-"""Pieces of HTML: tables, facts, what is said where there is nothing, the style."""
+"""Pieces of HTML: tables, facts, notes on what is missing, the style."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ summary { cursor: pointer; color: var(--link); }
 .warning { background: var(--band); border-left: 4px solid var(--line1); padding: .4rem .8rem; }
 .absent, footer { color: var(--soft); }
 """
-"""Readable on a phone and on a desk, by day and by night."""
+"""For narrow and wide windows, light and dark."""
 
 
 def table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -70,14 +70,14 @@ def facts(caption: str, values: Mapping[str, str | None]) -> str:
 
 
 def scrollable(content: str, label: str, kind: str = "") -> str:
-    """What may be wider than the page, and is then scrolled, by keyboard too."""
+    """Content that can be scrolled, by keyboard too, where it is wider than the page."""
     return (
         f'<div class="{f"wide {kind}".strip()}" tabindex="0" role="region" aria-label="{escape(label)}">{content}</div>'
     )
 
 
 def folded(summary: str, content: str) -> str:
-    """What is shown when it is asked for."""
+    """Content that is folded until it is opened."""
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
@@ -87,7 +87,7 @@ def paragraph(text: str, kind: str = "") -> str:
 
 
 def absent(text: str) -> str:
-    """Why something is not there."""
+    """A note on why something is missing."""
     return paragraph(text, "absent")
 
 

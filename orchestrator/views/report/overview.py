@@ -1,4 +1,4 @@
-"""The run in a few lines, its configuration, and what happened in it."""
+"""The run in a few lines, its configuration and its events."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.orchestrator.history.standing import STATES
-from penstock.orchestrator.views.numbers import digits
+from penstock.orchestrator.views.numbers import digits, duration
 from penstock.orchestrator.views.report.html import absent, facts, folded, paragraph, table
 from penstock.orchestrator.views.report.past import Past
-from penstock.orchestrator.views.terminal.progress import duration
 
 MOST_EVENTS = 200
 
@@ -48,7 +47,7 @@ def overview(past: Past) -> str:
 
 
 def configuration(past: Past) -> str:
-    """What was asked for, by what it ran, and where."""
+    """The configuration, the versions and the machine."""
     run, versions = past.run, past.run.get("versions", {})
     machine = run.get("machine", {})
     ran = {
@@ -70,7 +69,7 @@ def configuration(past: Past) -> str:
 
 
 def events(past: Past) -> str:
-    """What happened, the newest last."""
+    """The events, the newest last."""
     if not past.events:
         return absent("Nothing is recorded in events.jsonl.")
     rows = [

@@ -60,7 +60,7 @@ def sections_of(folder: RunFolder, keys: Collection[str] = tuple(SECTIONS)) -> l
 
 
 def section(key: str, title: str, write: Callable[[], str]) -> Section:
-    """A section, which says so where records of another version can't be shown.
+    """A section, or a warning where records of another version can't be shown.
 
     Args:
         key: its key.
@@ -77,7 +77,7 @@ def section(key: str, title: str, write: Callable[[], str]) -> Section:
 
 
 def page(title: str, sections: Sequence[Section], *, head: str = "", note: str = "") -> str:
-    """A whole document, which needs nothing besides itself.
+    """A whole document, which loads nothing.
 
     Args:
         title: its title.

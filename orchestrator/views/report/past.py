@@ -1,4 +1,4 @@
-"""What a run has left so far, read from its folder, whatever there is of it.
+"""What a run has left so far, read from its folder, complete or not.
 
 Axes:  R records.
 """
@@ -34,7 +34,7 @@ class Tails:
 
     @classmethod
     def of(cls, folder: RunFolder) -> Tails:
-        """Those of a run, of which nothing is read yet."""
+        """The files of a run, not read yet."""
         return cls(Tail(folder.metrics, _record), Tail(folder.events, _event))
 
 
@@ -42,7 +42,7 @@ class Tails:
 class Past:
     """The past of a run.
 
-    What can't be read of it is missing, and named in `standing.remark` or `damage`.
+    Files that can't be read are missing, and named in `standing.remark` or `damage`.
     """
 
     folder: RunFolder
@@ -55,7 +55,7 @@ class Past:
     """The content of run.json."""
     decisions: Sequence[Decision]
     summary: Summary | None
-    """None while the run goes on, and where it broke off."""
+    """None while the run goes on, or if it broke off."""
     damage: Sequence[str]
     """What is damaged, a sentence each."""
 
@@ -65,7 +65,7 @@ class Past:
 
         Args:
             folder: its folder.
-            tails: its records and events as they were last read, so that only what is new is; None for all.
+            tails: its records and events as they were last read, so that only new lines are read; None reads all.
 
         Raises:
             PenstockError: metrics.jsonl or events.jsonl is there and can't be read.
@@ -127,10 +127,7 @@ class Past:
 
     @property
     def seconds(self) -> np.ndarray:
-        """Seconds for which the run had been going at each record, float64 [R].
-
-        Pauses before a resume are left out.
-        """
+        """Run time at each record in seconds, without pauses before a resume, float64 [R]."""
         return self.total("elapsed_seconds")
 
     def validations(self) -> Iterator[tuple[int, Mapping[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Several runs on one page: in the same charts, and in what they differ."""
+"""Several runs on one page: in the same charts, and how they differ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from penstock.errors import PenstockError
 from penstock.orchestrator.history.comparison import differences
 from penstock.orchestrator.store.run_folder import RunFolder
-from penstock.orchestrator.views.numbers import digits
+from penstock.orchestrator.views.numbers import digits, duration
 from penstock.orchestrator.views.report.charts import (
     LINES,
     chart,
@@ -26,7 +26,6 @@ from penstock.orchestrator.views.report.html import absent, charts, paragraph, t
 from penstock.orchestrator.views.report.page import Section, section
 from penstock.orchestrator.views.report.past import Past
 from penstock.orchestrator.views.report.trial import try_out
-from penstock.orchestrator.views.terminal.progress import duration
 
 STYLES = ("-", "--", ":", "-.")  # one after the other where there are more runs than colours
 
@@ -50,7 +49,7 @@ def compared_sections(folders: Sequence[RunFolder]) -> list[Section]:
         section("throughput", "Throughput", partial(_throughput, pasts)),
         section("cost", "Cost and break-even", partial(_costs, pasts)),
         *(
-            Section(f"differences-{title}", f"In what they differ: {title}", _table(title, rows, pasts))
+            Section(f"differences-{title}", f"How they differ: {title}", _table(title, rows, pasts))
             for title, rows in differences(folders)
         ),
     ]

@@ -13,7 +13,7 @@ from penstock.orchestrator.views.sinks.sink import Point, Sink
 
 logger = logging.getLogger(__name__)
 
-HELD_POINTS = 60  # one per second; some kB each, with a picture up to 16 MB
+HELD_POINTS = 60  # one per second; a few kB each, up to 16 MB with a picture
 HANG_S = 60.0  # an import on a slow disk takes 20 s
 
 
@@ -35,7 +35,7 @@ class Guarded:
         self._points: deque[Point] = deque(maxlen=held_points)
         self._changed = threading.Condition()
         self._called_at: float | None = None
-        self._last_step: float = math.inf  # none: whatever comes first begins
+        self._last_step: float = math.inf  # so that the first point begins
         self._ends_with: bool | None = None
         self._is_over = False
         self._reason: str | None = None
@@ -45,7 +45,7 @@ class Guarded:
         """Queue a point.
 
         Args:
-            point: the point. If its step is below that of the one before, a checkpoint was gone back to.
+            point: the point. If its step is below that of the one before, the run has gone back to a checkpoint.
         """
         with self._changed:
             self._points.append(point)
@@ -79,7 +79,7 @@ class Guarded:
             called_at = self._called_at
             if self._reason is None and called_at is not None and time.monotonic() - called_at >= self._hang_s:
                 self._reason = f"it has not answered for {self._hang_s:.0f} s"
-                self._points.clear()  # should it answer after all, it ends
+                self._points.clear()  # if it answers after all, it ends
                 self._ends_with = True
             return self._reason
 
@@ -89,7 +89,7 @@ class Guarded:
                 self._show(point)
             if self._last_step < math.inf:
                 self._sink.end(has_failed=self._ends_with)
-        except BaseException as error:  # programs call sys.exit, too
+        except BaseException as error:  # some programs call sys.exit
             logger.error("the sink %s ends", self._sink.package, exc_info=error)
             self._reason = self._reason or describe(error)
         finally:

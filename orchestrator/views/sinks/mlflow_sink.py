@@ -17,8 +17,8 @@ MOST_CHARACTERS = 500  # of a parameter, in older servers
 class MlflowSink(Sink):
     """Logs to the MLflow server or database of MLFLOW_TRACKING_URI.
 
-    Without that variable it is `mlflow.db` in the run folder. A run that goes on is the one of its name there. What was
-    logged behind its checkpoint stays.
+    Without that variable it is `mlflow.db` in the run folder. A resumed run goes on in the run of its name there. What
+    was logged after its checkpoint stays.
     """
 
     package = "mlflow"
@@ -27,12 +27,12 @@ class MlflowSink(Sink):
     _client: Any = None
 
     def begin(self, step: int) -> None:
-        if self._client is not None:  # there is no way back
+        if self._client is not None:  # what was logged can't be taken back
             return
         from mlflow.entities import Param
         from mlflow.tracking import MlflowClient
 
-        for chatty in ("mlflow", "alembic"):  # on the terminal, which is the run's
+        for chatty in ("mlflow", "alembic"):  # they would write to the run's terminal
             logging.getLogger(chatty).setLevel(logging.WARNING)
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         self._client = MlflowClient(tracking_uri=uri or f"sqlite:///{self.folder / 'mlflow.db'}")

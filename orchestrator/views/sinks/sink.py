@@ -1,4 +1,4 @@
-"""What a program that shows runs must be able to do, and what it gets."""
+"""The interface of a program that shows runs, and what it is given."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Picture:
 
     def __init__(self, worst: WorstCase, layout: Layout):
         self.step = worst.step
-        """Optimizer steps that the weights had had."""
+        """Number of optimizer steps up to these weights."""
         self._worst = worst
         self._layout = layout
         self._png: bytes | None = None
@@ -90,7 +90,7 @@ class Sink(ABC):
         """Begin, or go on from a checkpoint.
 
         Args:
-            step: the first that will come. Of this one and those behind it, what came before no longer holds.
+            step: the first that will come. Points of this and later steps that came before are void.
         """
 
     @abstractmethod

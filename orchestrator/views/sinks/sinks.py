@@ -1,4 +1,4 @@
-"""What a run shows in other programs, from its records alone."""
+"""What other programs are shown of a run, from its records alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from penstock.layout import Layout
-from penstock.orchestrator.config.config import Config
+from penstock.orchestrator.config.config import ELSEWHERE, Config
 from penstock.orchestrator.history.standing import flat
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.sinks.by_name import SINKS
@@ -17,19 +17,18 @@ from penstock.orchestrator.views.sinks.sink import Picture, Point
 from penstock.record import Record
 from penstock.status import WorstCase
 
-ELSEWHERE = {"cluster", "launch", "metrics", "monitor"}  # sections that say where a run is, not what it is
 # Points lie as far apart as a part of the time that was trained, so their number grows by its logarithm: after a day
-# there are about 5,500, and some 200 pictures of 50 to 150 kB.
+# there are about 5,500, and about 200 pictures of 50 to 150 kB.
 POINTS, PICTURES = 1000, 25
 PICTURE_EVERY_S = 100.0  # of training at least: a picture takes 0.15 s, and the learner may want that core
 END_WITHIN_S = 10.0
 
 
 class Sinks:
-    """What a run shows in other programs, from its records alone.
+    """What other programs are shown of a run, from its records alone.
 
-    A point is sent once the next step has been seen, so there is one per step, with the last of what is known at it. A
-    sink that fails is reported once, and the run and the other sinks go on.
+    A point is sent once a later step has been seen, so there is one per step, with the latest values known at it. A
+    sink that fails is reported once; the run and the other sinks go on.
 
         with Sinks(...) as sinks:
             sinks.take(record, worst_cases)  # once per second

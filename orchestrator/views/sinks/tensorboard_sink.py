@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class TensorBoardSink(Sink):
     """Writes event files into the folder `tensorboard` of the run folder.
 
-    A run that goes on writes a further file there, which takes back what came behind its first step in those before.
+    A resumed run writes a further file there, whose first step purges later steps of the earlier files.
     """
 
     package = "tensorboard"
@@ -33,7 +33,7 @@ class TensorBoardSink(Sink):
             key: value if isinstance(value, bool | int | float | str) else str(value)
             for key, value in self.parameters.items()
         }
-        # not by add_hparams, which makes a further run of them
+        # add_hparams would make another run for them
         experiment, start, self._hparams_end = hparams(parameters, dict.fromkeys(RESULTS))
         for summary in (experiment, start):
             self._writer.file_writer.add_summary(summary)

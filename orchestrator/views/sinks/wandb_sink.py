@@ -14,8 +14,8 @@ from penstock.orchestrator.views.sinks.sink import WORST_CASE, Point, Sink
 class WandbSink(Sink):
     """Logs to Weights & Biases, as its environment variables say.
 
-    Where no key is configured the run is kept in the folder `wandb` of the run folder, for `wandb sync`: nobody is
-    asked. A run that goes on has the same id there. What was logged behind its checkpoint stays.
+    Where no key is configured the run is kept in the folder `wandb` of the run folder, for `wandb sync`, and no
+    key is asked for. A resumed run has the same id there. What was logged after its checkpoint stays.
     """
 
     package = "wandb"
@@ -24,7 +24,7 @@ class WandbSink(Sink):
     _run: Any = None
 
     def begin(self, step: int) -> None:
-        if self._run is not None:  # there is no way back
+        if self._run is not None:  # what was logged can't be taken back
             return
         import wandb
 

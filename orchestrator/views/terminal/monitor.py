@@ -17,8 +17,8 @@ from penstock.errors import PenstockError, shortened
 from penstock.orchestrator.launch.commands import program, resume_command
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.card import systems_solved
-from penstock.orchestrator.views.numbers import digits, share_but
-from penstock.orchestrator.views.terminal.progress import Bar, Beside, Pairs, duration, words
+from penstock.orchestrator.views.numbers import digits, duration, share_but
+from penstock.orchestrator.views.terminal.progress import Bar, Beside, Pairs, words
 from penstock.orchestrator.views.terminal.screen import Form, Screen, Spot
 from penstock.record import Record, Summary, in_words
 

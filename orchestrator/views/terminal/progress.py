@@ -11,7 +11,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from penstock.orchestrator.views.numbers import digits
+from penstock.orchestrator.views.numbers import digits, duration
 from penstock.record import Ahead
 
 BAR_WIDTHS = 10, 40
@@ -23,13 +23,6 @@ COUNTED = {
     "walltime": "minutes of cluster.walltime",
 }
 """What is counted, where a limit of `training.stop_after` is not named after it."""
-
-
-def duration(seconds: float) -> str:
-    """A time as minutes and seconds, with hours from the first one on."""
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def time_left(seconds: float | None, prefix: str = "") -> str:
@@ -75,7 +68,7 @@ class Bar:
 
 
 class Pairs:
-    """Labels with values beside them; a value that is too long goes on below.
+    """Labels with values beside them; a value that is too long is wrapped.
 
     A table of rich's measures each cell several times, and took half of a frame.
 

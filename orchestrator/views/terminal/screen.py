@@ -1,4 +1,4 @@
-"""Where a command prints: for people, for scripts, or only what fails."""
+"""Where a command prints: for the user, for scripts, or errors alone."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Form(Enum):
 
 
 class Screen(Console):
-    """The console of a command that lasts.
+    """The console of a command that takes a while.
 
-    It goes quiet when nobody reads it any more, where rich would end the program.
+    When its reader is gone it falls silent, where rich would end the program.
 
     Args:
         form: what is printed.
@@ -47,7 +47,7 @@ class Screen(Console):
 
     @property
     def is_live(self) -> bool:
-        """Whether people see a terminal in which lines can be replaced."""
+        """Whether it is a terminal, for the user, in which lines can be replaced."""
         return self.form is Form.PEOPLE and self.is_terminal and not self.is_dumb_terminal
 
     @property
@@ -60,22 +60,22 @@ class Screen(Console):
         return False
 
     def say(self, line: str) -> None:
-        """Print a line for people, and nothing for scripts."""
+        """Print a line for the user, and nothing for scripts."""
         self.print(line, soft_wrap=True)
 
     def tell(self, line: str) -> None:
-        """Print a line for people; for scripts, an object of kind `note`."""
+        """Print a line for the user; for scripts, an object of kind `note`."""
         self.say(line)
         self.give("note", {"text": line})
 
     def fail(self, line: str) -> None:
-        """Print that something else has failed, which --quiet does not leave out."""
-        if self.form is Form.QUIET:
+        """Print an error, on standard error too where no lines are printed for the user."""
+        if self.form is not Form.PEOPLE:
             print(f"penstock: {line}", file=sys.stderr)
         self.tell(line)
 
     def give(self, kind: str, values: Mapping[str, Any]) -> None:
-        """Print an object for scripts, and nothing for people.
+        """Print an object for scripts, and nothing for the user.
 
         Args:
             kind: its kind, see docs/runs.md.
@@ -101,7 +101,7 @@ class Screen(Console):
             yield Progress(spot, what, is_even=is_even)
 
     def drain(self) -> None:
-        """Wait until what was printed is written, as long as somebody reads it."""
+        """Wait until what was printed is written, unless its reader is gone."""
         self._output.drain()
 
 
@@ -123,7 +123,7 @@ class Spot:
 
     @contextmanager
     def shown(self):
-        """Within the block the spot is there; yields itself."""
+        """Within the block the spot is on the screen; yields itself."""
         self._next = time.monotonic() + (0.0 if self._stays else PLAIN_EVERY_S)  # what goes may be over before
         try:
             if not self._screen.is_live:
@@ -145,7 +145,7 @@ class Spot:
         Args:
             frame: makes what a terminal shows.
             line: makes the line that is printed elsewhere.
-            is_rare: whether a terminal shows it in any case, because the next may be long in coming.
+            is_rare: whether a terminal shows it even so, because the next may take long.
         """
         now = time.monotonic()
         is_due = now >= self._next or (is_rare and self._live is not None)

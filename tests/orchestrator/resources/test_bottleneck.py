@@ -117,24 +117,24 @@ def watched(seconds, aims=NO_AIMS, watch=None):
             LEARNER,
             Aims(),
             "learner",
-            "learner limits: the solvers wait 50 % of their time; a step in 50 % of its time would take all that they "
-            "deliver, and 2 of 4 workers would do for this one",
+            "the learner limits: the solvers wait 50 % of their time; a step in 50 % of its time would take all that "
+            "they deliver, and 2 of 4 workers would do for this one",
             (160, 320, 16000),
         ),
         (
             LIMITER,
             Aims(batches_per_simulation=2.0),
             "rate limiter",
-            "rate limiter holds the solvers to reuse 8, which wait 50 % of their time: buffer.batches_per_simulation 1 "
-            "in place of 2 (reuse 4) suits the speed of both",
+            "the rate limiter holds the solvers to reuse 8, which wait 50 % of their time: "
+            "buffer.batches_per_simulation 1 in place of 2 (reuse 4) suits the speed of both",
             (160, 40, 2000),
         ),
         (
             BUFFER,
             Aims(),
             "buffer",
-            "buffer limits: learner (20 % of its time) and solvers (25 %) wait in turn; a larger buffer.capacity would "
-            "even that out",
+            "the buffer limits: learner (20 % of its time) and solvers (25 %) wait in turn; a larger buffer.capacity "
+            "would even that out",
             (100, 80 / 3 * 4, 8000),
         ),
         (
@@ -259,7 +259,7 @@ def test_a_change_is_followed_and_the_whole_run_is_known_however_long_it_was():
     assert all(bottleneck.side in ("solvers", "learner") for bottleneck in found[5:] if bottleneck.certainty >= 0.95)
     overall = watch.overall()
     assert overall.side == "learner" and overall.certainty == pytest.approx(0.8, abs=0.01)
-    assert overall.sentence.startswith("80 % of the time learner limits: ")
+    assert overall.sentence.startswith("80 % of the time the learner limits: ")
     assert overall.solvers_per_s == pytest.approx(320, rel=0.02)
     assert len(watch._of_run) <= 64
     # another number of workers begins the windows again

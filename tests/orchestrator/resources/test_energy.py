@@ -24,8 +24,8 @@ int nvmlDeviceGetTotalEnergyConsumption(void *device, unsigned long long *energy
 """
 
 
-def domain(root, number: str, name: str, energy: int) -> None:
-    folder = root / f"intel-rapl:{number}"
+def domain(root, number: str, name: str, energy: int, control: str = "intel-rapl") -> None:
+    folder = root / f"{control}:{number}"
     folder.mkdir(parents=True, exist_ok=True)
     for key, value in (("name", name), ("energy_uj", energy), ("max_energy_range_uj", 1_000_000)):
         (folder / key).write_text(f"{value}\n")
@@ -35,6 +35,7 @@ def test_packages_and_memory_count_and_start_again_after_their_range(tmp_path):
     def write(package: int, core: int, memory: int) -> None:
         for number, name, energy in (("0", "package-0", package), ("0:0", "core", core), ("0:1", "dram", memory)):
             domain(tmp_path, number, name, energy)
+        domain(tmp_path, "0", "package-0", package, "intel-rapl-mmio")  # the same package by another interface
 
     write(900_000, 0, 10)
     meter = EnergyMeter(tmp_path, "no library")

@@ -70,7 +70,7 @@ def test_tls_by_a_certificate_and_a_client_that_says_nothing_holds_nobody_up(pem
 
 def test_without_a_token_it_stays_on_this_machine(token_file):
     for address in ("0.0.0.0", "192.0.2.1", "::"):
-        with pytest.raises(PenstockError, match="can be reached by others: give token_file"):
+        with pytest.raises(PenstockError, match="can be reached by other machines: give token_file"):
             validated(MetricsSection, {"address": address}, "x.yaml")
         MetricsSection(address=address, token_file=token_file)
     for address in ("127.0.0.1", "127.0.0.2", "::1"):

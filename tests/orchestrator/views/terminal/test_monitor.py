@@ -211,7 +211,7 @@ def test_a_view_that_nobody_reads_ends_before_the_run(tmp_path, monkeypatch):
         assert watch(folder, screen) == 0
 
 
-def test_quiet_prints_what_failed_alone(tmp_path, capfd):
+def test_errors_are_on_standard_error_with_quiet_and_for_scripts(tmp_path, capfd):
     folder = RunFolder(tmp_path)
     folder.append("metrics.jsonl", RECORD.to_json())
     folder.write("summary.json", Summary(cause="steps", step=7).to_json())
@@ -219,6 +219,8 @@ def test_quiet_prints_what_failed_alone(tmp_path, capfd):
         folder.write("run.json", {"state": state, "cause": "torn"})
         assert watch(folder, Screen(Form.QUIET)) == code
         assert capfd.readouterr() == ("", said)
+        assert watch(folder, Screen(Form.JSON)) == code
+        assert capfd.readouterr().err == said
 
 
 def test_a_record_comes_back_from_its_line_whatever_version_wrote_it():
