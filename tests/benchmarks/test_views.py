@@ -51,13 +51,10 @@ def test_a_page_asks_for_each_section_once_while_nothing_changes(tmp_path):
         thread = Thread(target=dashboard.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         page = OpenPage(dashboard.address(f"/run/{NAME}/"))
-
-        def is_whole() -> bool:
+        wait_until(lambda: page.once() > 1.0)
+        for _ in range(20):
             page.once()
-            return page.num_sections >= len(SECTIONS)
-
-        wait_until(is_whole)
-        assert page.num_sections == len(SECTIONS) and page.once() > 1.0
+        assert page.num_sections <= len(SECTIONS)  # less by those that the page began with
         dashboard.shutdown()
         thread.join()
 

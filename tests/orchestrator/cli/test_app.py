@@ -1,5 +1,6 @@
 """What the command line refuses before Ray starts, in this process; tests/end_to_end start a process for each."""
 
+import logging
 import os
 import signal
 import socket
@@ -26,6 +27,8 @@ def penstock(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     environment = dict(os.environ)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    loggers = [logging.getLogger(name) for name in (app.TRACEBACKS, "penstock.solvers.linear.linear_solver")]
+    levels = [logger.level for logger in loggers]
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["penstock", *map(str, arguments)])
@@ -38,7 +41,9 @@ def penstock(tmp_path, monkeypatch, capfd):
         signal.signal(number, handler)
     os.environ.clear()
     os.environ.update(environment)
-    Invocation.log = None
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    Invocation.log, Invocation.owns_process = None, False
 
 
 def assert_one_line(result, expected):
