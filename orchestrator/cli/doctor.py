@@ -34,6 +34,7 @@ def examine() -> int:
         ("MPI", _mpi, FENICS_HINT),
         ("PETSc", _petsc, FENICS_HINT),
         ("DOLFINx", lambda: importlib.import_module("dolfinx").__version__, FENICS_HINT),
+        ("kernels", _kernels, "install gcc and Python's headers (apt install gcc python3-dev), then penstock again"),
         ("torch", lambda: importlib.import_module("torch").__version__, "pip install torch"),
         ("Ray", lambda: version("ray"), "pip install 'ray>=2.60,<2.61'"),
         ("/dev/shm", _shared_memory, "give the machine or container more (docker run --shm-size=1g)"),
@@ -77,6 +78,11 @@ def _petsc() -> str:
         raise ImportError("this PETSc computes in complex numbers, penstock's problems need real ones")
     packages = [name for name in ("mumps", "superlu_dist", "hypre") if PETSc.Sys.hasExternalPackage(name)]
     return f"{'.'.join(map(str, PETSc.Sys.getVersion()))}, {scalars}, with {', '.join(packages) or 'no direct solver'}"
+
+
+def _kernels() -> str:
+    importlib.import_module("penstock.solvers.linear.kernels._kernels")
+    return "compiled"
 
 
 def _gmsh() -> str:
