@@ -14,7 +14,9 @@ MARK = "PENSTOCK_RUN"  # a variable of the environment, with the run's folder
 
 @contextmanager
 def marked(folder: Path) -> Iterator[None]:
-    """Within the block, what this process starts is known as part of a run, with all that it starts itself.
+    """Within the block, what this process starts is known as part of a run.
+
+    So is all that it starts in turn.
 
     Args:
         folder: the run folder.
