@@ -1,4 +1,4 @@
-"""Processes on this machine that an earlier life of a run has left."""
+"""Processes on this machine that a run has left, or an earlier life of it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def marked(folder: Path) -> Iterator[None]:
 
 
 def end_leftovers(folder: Path) -> list[str]:
-    """Kill what was started within `marked` for a run whose driver is dead.
+    """Kill what was started within `marked` for a run, and has no more to do.
 
     It ends by itself as a rule. But Ray's agents wait for its dead control service by the time of day: for an hour
     where the clock was set back by one.
 
     Args:
-        folder: the run folder, held by this process, which has started nothing within `marked` yet.
+        folder: the run folder, held by this process, for which no Ray runs yet or any more.
 
     Returns:
         Their names.

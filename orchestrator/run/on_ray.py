@@ -75,3 +75,5 @@ def on_ray(
     except SystemExit as error:
         # ray.init installs a handler for SIGTERM that exits with the signal's bare number.
         raise SystemExit(143 if error.code == signal.SIGTERM else error.code) from None
+    finally:
+        end_leftovers(folder.path)
