@@ -1,49 +1,36 @@
-"""Processes on this machine that a run has left, or an earlier life of it."""
+"""Processes that Ray leaves on this machine."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
-MARK = "PENSTOCK_RUN"  # a variable of the environment, with the run's folder
-
-
-@contextmanager
-def marked(folder: Path) -> Iterator[None]:
-    """Within the block, what this process starts is known as part of a run.
-
-    So is all that it starts in turn.
-
-    Args:
-        folder: the run folder.
-    """
-    os.environ[MARK] = str(folder)
-    try:
-        yield
-    finally:
-        del os.environ[MARK]
-
 
 def end_leftovers(folder: Path) -> list[str]:
-    """Kill what was started within `marked` for a run, and has no more to do.
+    """Kill the processes of a Ray that has ended: those that have files of its session folder open.
 
-    It ends by itself as a rule. But Ray's agents wait for its dead control service by the time of day: for an hour
+    They end by themselves as a rule. But Ray's agents wait for its dead control service by the time of day: for an hour
     where the clock was set back by one.
 
     Args:
-        folder: the run folder, held by this process, for which no Ray runs yet or any more.
+        folder: the session folder.
 
     Returns:
-        Their names.
+        Their names. This process, which may have files open there too, is not among them.
     """
     left = []
     for process in psutil.process_iter():
-        with suppress(psutil.Error):  # it has ended, or is another user's
-            if process.environ().get(MARK) == str(folder):
-                left.append(process.name())
+        with suppress(OSError, psutil.Error):  # it has ended, or is another user's
+            if process.pid != os.getpid() and _has_open(process.pid, folder):
+                name = process.name()
                 process.kill()
+                left.append(name)
     return left
+
+
+def _has_open(pid: int, folder: Path) -> bool:
+    links = [link.readlink() for link in Path(f"/proc/{pid}/fd").iterdir()]  # psutil leaves out files that are removed
+    return any(link.is_relative_to(folder) for link in links)

@@ -20,6 +20,7 @@ import psutil
 
 from penstock.errors import PenstockError, text_of
 from penstock.orchestrator.cluster.joined import require_head, require_nodes
+from penstock.orchestrator.cluster.leftovers import end_leftovers
 from penstock.orchestrator.cluster.nodes import nodes_of
 from penstock.orchestrator.cluster.ray_watch import RayWatch, parts_of
 from penstock.orchestrator.config.config import Config
@@ -269,17 +270,19 @@ def _session_folder() -> Iterator[Path]:
         try:
             yield folder
         finally:
+            end_leftovers(folder)
             shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sweep() -> None:
-    """Remove the session folders of killed runs, whose locks are free."""
+    """Remove the session folders of killed runs, whose locks are free, and end what Ray has left of them."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
         with suppress(OSError):
             # Another user's folder could be a link to anywhere; a folder without a lock has just been made.
             is_ours = folder.lstat().st_uid == os.getuid() and (folder / LOCK).is_file()
             if is_ours and (lock := hold(folder / LOCK)):
                 with lock:
+                    end_leftovers(folder)
                     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 
 from penstock.errors import PenstockError
-from penstock.orchestrator.cluster.leftovers import end_leftovers, marked
 from penstock.orchestrator.cluster.ray_session import Session, noted_signals, ray_session
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.launch.launcher import OUTPUT
 from penstock.orchestrator.run.logs import bound_output, log_to, native_stderr_to
 from penstock.orchestrator.run.stopping import StopRequests
 from penstock.orchestrator.store.run_folder import RunFolder
-
-logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -50,18 +46,14 @@ def on_ray(
     bound_output(folder.logs / OUTPUT)
     # A terminal that is closed sends SIGHUP to the whole group, and Ray's processes must survive it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    if left := end_leftovers(folder.path):
-        logger.warning("ended what an earlier life of this run had left: %s", ", ".join(left))
     try:
         with (
             (folder.logs / "driver.log").open("a") as log,
             redirect_stdout(log),  # Ray prints when an actor dies, whatever its settings
             native_stderr_to(log),
             noted_signals() as noted,
-            ExitStack() as stack,
+            ray_session(config, has_learner=has_learner, run=folder, tell=tell) as session,
         ):
-            with marked(folder.path):
-                session = stack.enter_context(ray_session(config, has_learner=has_learner, run=folder, tell=tell))
             # After ray.init, which sets handlers; its processes inherit SIGHUP blocked.
             requests.handle_signals(session.folder)
             if number := noted():
@@ -75,5 +67,3 @@ def on_ray(
     except SystemExit as error:
         # ray.init installs a handler for SIGTERM that exits with the signal's bare number.
         raise SystemExit(143 if error.code == signal.SIGTERM else error.code) from None
-    finally:
-        end_leftovers(folder.path)

@@ -1,32 +1,25 @@
-"""What an earlier life of a run has left is ended by the next one, and nothing else is."""
+"""What has files of a session folder open is ended with the session, and nothing else is."""
 
+import shutil
 import signal
 import subprocess
 import sys
-from contextlib import nullcontext
 
 import pytest
 
-from penstock.orchestrator.cluster.leftovers import end_leftovers, marked
+from penstock.orchestrator.cluster.leftovers import end_leftovers
 
-PARENT = "import subprocess; subprocess.Popen(['sleep', '600'])"
-
-
-def sleeper(where) -> subprocess.Popen:
-    with where:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"],
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-    process.stdout.readline()
-    return process
+SLEEPER = "import sys, time; file = open(sys.argv[1], 'w'); print(flush=True); time.sleep(600)"
 
 
 @pytest.fixture
 def processes(tmp_path):
-    wheres = {"ours": marked(tmp_path / "a"), "another run's": marked(tmp_path / "b"), "anybody's": nullcontext()}
-    found = {name: sleeper(where) for name, where in wheres.items()}
+    found = {}
+    for name in ("penstock-1-a", "penstock-1-ab"):
+        (tmp_path / name).mkdir()
+        command = [sys.executable, "-c", SLEEPER, str(tmp_path / name / "agent.log")]
+        found[name] = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+        found[name].stdout.readline()
     yield found
     for process in found.values():
         process.kill()
@@ -34,14 +27,13 @@ def processes(tmp_path):
         process.stdout.close()
 
 
-def test_a_runs_own_processes_are_ended_alone(tmp_path, processes):
-    assert len(end_leftovers(tmp_path / "a")) == 1
-    assert processes["ours"].wait(60) == -signal.SIGKILL
-    assert processes["another run's"].poll() is None and processes["anybody's"].poll() is None
-    assert end_leftovers(tmp_path / "a") == []
-
-
-def test_what_a_marked_process_starts_is_marked_too(tmp_path):
-    with marked(tmp_path):
-        subprocess.run([sys.executable, "-c", PARENT], check=True)
-    assert end_leftovers(tmp_path) == ["sleep"]
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_the_processes_of_a_session_are_ended_alone(tmp_path, processes, is_removed):
+    ours, others = processes.values()
+    if is_removed:
+        shutil.rmtree(tmp_path / "penstock-1-a")
+    with (tmp_path / "penstock-1-ab" / "own.log").open("w"):
+        assert len(end_leftovers(tmp_path / "penstock-1-a")) == 1
+        assert ours.wait(60) == -signal.SIGKILL and others.poll() is None
+        assert len(end_leftovers(tmp_path / "penstock-1-ab")) == 1  # and not this process
+    assert end_leftovers(tmp_path / "penstock-1-a") == []
