@@ -21,7 +21,7 @@ def end_leftovers(folder: Path) -> list[str]:
     Returns:
         Their names. This process, which may have files open there too, is not among them.
     """
-    left = []
+    left, folder = [], folder.resolve()
     for process in psutil.process_iter():
         with suppress(OSError, psutil.Error):  # it has ended, or is another user's
             if process.pid != os.getpid() and _has_open(process.pid, folder):

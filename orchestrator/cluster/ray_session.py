@@ -275,7 +275,7 @@ def _session_folder() -> Iterator[Path]:
 
 
 def _sweep() -> None:
-    """Remove the session folders of killed runs, whose locks are free, and end what Ray has left of them."""
+    """Remove the session folders of killed runs, and end what is left of their Rays."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*-*"):
         with suppress(OSError):
             # Another user's folder could be a link to anywhere; a folder without a lock has just been made.
