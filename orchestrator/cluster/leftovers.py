@@ -10,13 +10,13 @@ import psutil
 
 
 def end_leftovers(folder: Path) -> list[str]:
-    """Kill the processes of a Ray that has ended: those that have files of its session folder open.
+    """Kill what a Ray that has ended has left, by the files it has open.
 
     They end by themselves as a rule. But Ray's agents wait for its dead control service by the time of day: for an hour
     where the clock was set back by one.
 
     Args:
-        folder: the session folder.
+        folder: the session folder of that Ray.
 
     Returns:
         Their names. This process, which may have files open there too, is not among them.
