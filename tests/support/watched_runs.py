@@ -14,7 +14,7 @@ LAYOUT = Layout((FieldSpec(name="a", on=Grid((6, 5))),), (FieldSpec(name="u", on
 
 
 class Run:
-    """A run folder and what its user is told, for one `Sinks` after the other."""
+    """A run folder, and the lines that its user reads, for one `Sinks` after the other."""
 
     def __init__(self, path):
         path.mkdir(parents=True)
