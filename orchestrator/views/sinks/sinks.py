@@ -92,7 +92,7 @@ class Sinks:
         has_errors = record.validation is not None and (sent is None or record.validation != sent.validation)
         pause = max(PICTURE_EVERY_S, seconds / PICTURES)
         draws = self._worst is not None and (is_last or seconds - self._drawn_at >= pause)
-        is_due = is_last or sent is None or record.time - sent.time >= seconds / POINTS
+        is_due = is_last or sent is None or record.elapsed_seconds - sent.elapsed_seconds >= seconds / POINTS
         if not (is_due or has_errors or draws):
             return
         scalars = scalars_of(record) | (scalars_of_errors(record.validation) if has_errors else {})

@@ -113,6 +113,13 @@ def test_points_of_a_long_run_lie_apart_but_errors_and_the_end_are_never_left_ou
     assert [point.picture and point.picture.step for point in notes.points] == [0, None, None, 198]
 
 
+def test_points_go_on_where_the_clock_was_set_back(tmp_path, made):
+    with Run(tmp_path / "run").sinks("tensorboard") as sinks:
+        for step in range(4):
+            sinks.take(record(step, time=1.8e9 + step - 3600 * (step > 1)), ())
+    assert [point.step for point in made[0].points] == [0, 1, 2, 3]
+
+
 def test_a_sink_that_raises_is_reported_once_and_the_others_go_on(tmp_path, made, monkeypatch):
     monkeypatch.setitem(SINKS, "wandb", Raises)
     run = Run(tmp_path / "run")
