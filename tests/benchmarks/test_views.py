@@ -51,10 +51,14 @@ def test_a_page_asks_for_each_section_once_while_nothing_changes(tmp_path):
         thread = Thread(target=dashboard.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         page = OpenPage(dashboard.address(f"/run/{NAME}/"))
-        wait_until(lambda: page.once() > 1.0)
-        for _ in range(20):
+        num_at_first = len(page._known)  # what was made before it was loaded
+
+        def is_whole() -> bool:
             page.once()
-        assert page.num_sections <= len(SECTIONS)  # less by those that the page began with
+            return num_at_first + page.num_sections >= len(SECTIONS)
+
+        wait_until(is_whole)
+        assert num_at_first + page.num_sections == len(SECTIONS) and page.once() > 1.0
         dashboard.shutdown()
         thread.join()
 

@@ -98,9 +98,7 @@ class Part:
             for section in self._make():
                 del left[section.key]
                 self._keep(section)
-        except (
-            Exception
-        ) as error:  # such as a file of another version, or one that was deleted: the other sections go on
+        except Exception as error:  # of a file of another version, or one that was deleted: the others go on
             why = str(error) if isinstance(error, PenstockError) else describe(error)
             for key, title in left.items():
                 self._keep(Section(key, title, paragraph(f"This can't be shown: {why}", "warning")))

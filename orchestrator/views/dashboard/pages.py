@@ -155,9 +155,8 @@ class _Run:
         return trier.sections(self._folder, self._trial_from())
 
     def _source(self) -> Hashable:
-        now = (
-            int(time.monotonic()) if self._state in GOING else None
-        )  # a driver may die and leave its files as they are
+        # A driver may die and leave its files as they are.
+        now = int(time.monotonic()) if self._state in GOING else None
         return source_of_files(self._folder.path), now
 
     def _make(self, keys: tuple[str, ...]) -> Iterator[Section]:
