@@ -58,7 +58,8 @@ def test_a_page_asks_for_each_section_once_while_nothing_changes(tmp_path):
             return num_at_first + page.num_sections >= len(SECTIONS)
 
         wait_until(is_whole)
-        assert num_at_first + page.num_sections == len(SECTIONS) and page.once() > 1.0
+        wait_until(lambda: page.once() > 1.0)
+        assert num_at_first + page.num_sections == len(SECTIONS)
         dashboard.shutdown()
         thread.join()
 
