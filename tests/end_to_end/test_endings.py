@@ -51,7 +51,9 @@ def test_a_run_goes_on_without_gap_or_repeat_whatever_ended_it(cli):
     newest = checkpoint.latest(folder / "checkpoints")
     assert not (folder / "checkpoints" / str(newest) / "buffer.safetensors").exists()
     began, process = time.time(), cli.start("resume", "checkpoint.buffer=true")
+    events = folder / "events.jsonl"
     cli.wait_until(process, lambda record: record["time"] > began and record["step"] >= newest + 20)
+    cli.wait_until(process, lambda _: "strategy chosen" in events.read_text())
     before = time.monotonic()
     process.send_signal(signal.SIGHUP)
     result = cli.finish(process, timeout_s=30)
@@ -77,7 +79,7 @@ def test_a_run_goes_on_without_gap_or_repeat_whatever_ended_it(cli):
     assert resumed["unique"] == len(cli.delivered_ids())
     assert delivered <= set(cli.delivered_ids())
     cli.assert_every_simulation_once()
-    assert (folder / "events.jsonl").read_text().count("strategy chosen") == 1  # it is decided only once
+    assert events.read_text().count("strategy chosen") == 1  # it is decided only once
     validation, _ = zarr_store.read(folder / "validation.zarr")
     saved = checkpoint.load(folder / "checkpoints")
     # their first values, because where points vary rows are padded to different lengths

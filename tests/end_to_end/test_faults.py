@@ -77,6 +77,7 @@ def test_a_killed_learner_is_replaced_while_the_solvers_wait_and_one_that_dies_a
         is_new = newest is not None and newest > max(restarted, default=0)
         return is_new and len(restarted) == len(pids) and record["step"] > newest and len(solvers) == 2
 
+    cli.wait_until(process, lambda _: "strategy chosen" in {event["event"] for event in cli.events()})
     for _ in range(2):
         cli.wait_until(process, may_be_killed, 300)
         pids.append(cli.read("run.json")["learner_pid"])
