@@ -30,7 +30,10 @@ def examine() -> int:
     checks: list[tuple[str, Callable[[], str], str]] = [
         ("Python", lambda: sys.version.split()[0], ""),
         ("penstock", lambda: __version__, ""),
-        ("C compiler", _compiler, "DOLFINx compiles forms at run time: apt install gcc, or conda install c-compiler"),
+        (
+            *("C compiler", lambda: _compiler(os.environ.get("CC") or "cc", "gcc", "clang")),
+            "DOLFINx compiles forms at run time: apt install gcc, or conda install c-compiler",
+        ),
         ("MPI", _mpi, FENICS_HINT),
         ("PETSc", _petsc, FENICS_HINT),
         ("DOLFINx", lambda: importlib.import_module("dolfinx").__version__, FENICS_HINT),
@@ -47,6 +50,7 @@ def examine() -> int:
         except (ImportError, OSError, PackageNotFoundError, AttributeError) as error:
             missing += 1
             table.add_row(Text("missing", "red"), name, Text(f"{error}. {hint}"))
+    table.add_row("", "C++ compiler", Text(_cpp_compiler()))
     table.add_row("", "gmsh", Text(_gmsh()))
     table.add_row("", "GPU", _gpu())
     table.add_row("", "cores", f"{len(os.sched_getaffinity(0))}")
@@ -54,12 +58,19 @@ def examine() -> int:
     return 1 if missing else 0
 
 
-def _compiler() -> str:
-    path = next(filter(None, map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang"))), None)
+def _compiler(*commands: str) -> str:
+    path = next(filter(None, map(shutil.which, commands)), None)
     if path is None:
         raise OSError("none on the path")
     answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
     return answer.splitlines()[0] if answer else path
+
+
+def _cpp_compiler() -> str:
+    try:
+        return _compiler(os.environ.get("CXX") or "g++", "clang++")
+    except OSError as error:
+        return f"{error}, which only training.compile on a CPU needs: apt install g++"
 
 
 def _mpi() -> str:

@@ -107,7 +107,7 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
     if summary.warning:
         lines.append(summary.warning)
     lines.append(f"run folder: {folder.path}")
-    lines += [f"next: {program()} {command}{arguments}" for command in ("monitor", "export", "predict")]
+    lines += [f"next: {program()} {command}{arguments}" for command in ("report", "export", "predict")]
     return lines
 
 
