@@ -10,7 +10,7 @@ import numpy as np
 from penstock.arrays.conversion import DTYPE
 from penstock.arrays.room import Room
 from penstock.layout import Sample
-from penstock.messages import ACTIVITIES, CHUNK_BYTES, Chunk, Decision, SolveRecord
+from penstock.messages import ACTIVITIES, CHUNK_BYTES, Chunk, Decision, Restart, SolveRecord
 from penstock.solvers.problem import LinearSystem, Problem, Solution
 
 
@@ -68,6 +68,7 @@ class ChunkBuilder:
         self.failed: dict[int, str] = {}
         self.solves: list[SolveRecord] = []
         self.decisions: list[Decision] = []
+        self.restarts: list[Restart] = []
         self.retried = 0
 
     def add(self, simulation: int, sample: Sample, quantiles: np.ndarray) -> None:
@@ -119,6 +120,7 @@ class ChunkBuilder:
             failed=dict(self.failed),
             solves=tuple(self.solves),
             decisions=tuple(self.decisions),
+            restarts=tuple(self.restarts),
             retried=self.retried,
             seconds=self.seconds,
             blocked_seconds=waits.blocked_seconds,

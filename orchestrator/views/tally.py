@@ -73,7 +73,8 @@ class Tally:
                 self._tell(f"{decision.family}: {decision.reason}")
         self.num_ended += len(chunk.finished) + len(chunk.failed)
         self._failed |= chunk.failed
-        for line in (*self._families.news(chunk.solves), *self._failures.news(training=self._failed)):
+        restarts, failed = self._failures.restarted(chunk.restarts), self._failures.news(training=self._failed)
+        for line in (*self._families.news(chunk.solves), *restarts, *failed):
             self._tell(line)
         if len(self._failed) == self.num_ended >= FIRST:
             raise PenstockError(f"the first {self.num_ended} simulations all failed: {self._reason()}", exit_code=3)
