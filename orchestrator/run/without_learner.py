@@ -25,7 +25,7 @@ from penstock.status import Ended
 def solved(solving: Solving, num: int, done: Collection[int], tell: Callable[[str], None]) -> Iterator[Chunks]:
     """The chunks of training simulations, solved by the workers of a run.
 
-    A single worker is in this process, several are started by Ray. Then this is to be called in the environment of
+    They are in this process, or are started by Ray, see `solves_here`. Then this is to be called in the environment of
     `set_environment`, and within the block only what was made before prints, see `on_ray`.
 
     Args:

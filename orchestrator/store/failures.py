@@ -19,12 +19,12 @@ class Failures:
 
     Args:
         note: called with each event, its name and its values by keyword.
-        rest: where to learn more, which the first line says.
+        rest: where to learn more, which the first line says; "" for nowhere.
     """
 
     def __init__(self, note: Callable[..., None], rest: str):
         self._note = note
-        self._rest = rest
+        self._rest = f"; {rest}" if rest else ""
         self._due: dict[str, int] = {}  # by design, the failed simulation that the next line is about, counted from 1
         self._first: dict[str, str] = {}  # reason of the first one, by design
         self._num_restarts = 0
@@ -47,7 +47,7 @@ class Failures:
                 self._note("simulation failed", design=design, simulation=simulation, reason=reason, failed=number)
                 first = self._first.setdefault(design, reason)
                 if number == 1:
-                    yield f"{place}simulation {simulation} failed: {reason}; {self._rest}"
+                    yield f"{place}simulation {simulation} failed: {reason}{self._rest}"
                     continue
                 is_alike = kind_of(reason) == kind_of(first)
                 if is_alike and numbers[0] == 1:  # the line before says it all
@@ -71,7 +71,7 @@ class Failures:
             self._restart_due *= GROWTH
             design, simulation, reason = restart.design, restart.simulation, restart.reason
             details = {"design": design, "simulation": simulation, "reason": reason}
-            self._note("program restarted", restarts=self._num_restarts, **details)
+            self._note("program restarted", **details, restarts=self._num_restarts)
             place = "" if design == "training" else f"{design}: "
             number = "" if self._num_restarts == 1 else f" ({self._num_restarts} times so far)"
             yield f"{place}simulation {simulation}: {reason}; {RETRIED}{number}"
