@@ -37,13 +37,16 @@ class ChunkBuilder:
 
     def __init__(self, problem: Problem, design: str, max_seconds: float):
         self._layout = problem.layout
-        dense_bytes = sum(block.num_bytes for block in self._layout.blocks.values() if not block.is_ragged)
-        self._most_rows = -(-CHUNK_BYTES // dense_bytes) if dense_bytes else 1
         self._num_quantiles = len(problem.quantile_names)
         self._max_seconds = max_seconds
         self.design = design
         self._lap = 0.0
         self._clear()
+
+    @property
+    def _most_rows(self) -> int:
+        dense_bytes = sum(block.num_bytes for block in self._layout.blocks.values() if not block.is_ragged)
+        return -(-CHUNK_BYTES // dense_bytes) if dense_bytes else 1
 
     def restart_clock(self) -> None:
         """Count the chunk's seconds from now: time that it was held up does not count."""

@@ -81,7 +81,7 @@ def _solve(
 
 
 def _rest(num_workers: int | None, *, is_external: bool) -> str:
-    """Where to learn more of simulations that fail: of the others, and of code that raises."""
+    """Where to learn more of simulations that fail; "" where there is no more."""
     if num_workers is not None:
         return f"the workers' logs {'name' if is_external else 'have tracebacks of'} all that fail"
     if Invocation.debug:

@@ -30,7 +30,7 @@ class ProgramFault(Refused):
 
 
 class Misfit(Refused):
-    """A program and a spec that say different things: to start it again would not help."""
+    """A program that is not that of the spec: to start it again would not help."""
 
 
 class Program:
