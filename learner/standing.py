@@ -55,12 +55,12 @@ class Standing:
     def status(self) -> LearnerStatus:
         """Return where training stands.
 
-        Solves, decisions, notes and ended leases are reported once, in the first status after they happened.
+        Solves, decisions, restarts, notes and ended leases are reported once, in the first status after they happened.
         """
         trainer = self._trainer
         trainer.ingest.give_up({})  # records those given up while a checkpoint was being written
         # Read before the ids: the status that reports the end of a lease must have all its deliveries.
-        lease_ends, news = self._collector.drain_lease_ends(), trainer.ingest.drain_news()
+        news = self._collector.drain_news() + trainer.ingest.drain_news()
         buffer, view = trainer.buffer, trainer.view
         return LearnerStatus(
             training=TrainingStatus(
@@ -82,7 +82,6 @@ class Standing:
             buffer=BufferStatus(samples=len(buffer), capacity=buffer.capacity, bias=self._bias.look()),
             news=replace(
                 news,
-                lease_ends=(*lease_ends, *news.lease_ends),
                 notes=(
                     *(self._notes.get_nowait() for _ in range(self._notes.qsize())),
                     *(trainer.remarks.pop(0) for _ in range(len(trainer.remarks))),

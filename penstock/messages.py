@@ -109,6 +109,16 @@ class SolveRecord:
     """Whether it had the matrix of the system before: it was a further right-hand side, as of a derivative."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Restart:
+    """A fault of an external program, which was started again to retry the simulation."""
+
+    design: str
+    simulation: int
+    reason: str
+    """The fault, in a line."""
+
+
 ACTIVITIES = ("draw", "assembly", "solve", "pack")
 """What a worker's time goes to.
 
@@ -156,8 +166,9 @@ class Chunk:
     solves: tuple[SolveRecord, ...] = ()
     decisions: tuple[Decision, ...] = ()
     """Decisions the worker has made or adopted beyond those in its lease."""
+    restarts: tuple[Restart, ...] = ()
     retried: int = 0
-    """Number of simulations in which a system needed a more robust strategy."""
+    """Number of simulations in which a system needed a more robust strategy, or an external program a restart."""
     seconds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(ACTIVITIES, 0.0))
     """Time that went to each of `ACTIVITIES` since the chunk before, in seconds."""
     blocked_seconds: float = 0.0

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from penstock.messages import Decision, LeaseEnd, SolveRecord
+from penstock.messages import Decision, LeaseEnd, Restart, SolveRecord
 from penstock.transport.endpoint import Endpoint
 
 NUM_REASONS = 5  # reasons of failed simulations in a summary, at most
@@ -150,7 +150,7 @@ class Account:
     dropped: int
     """Second copies of samples."""
     retried: int
-    """Simulations in which a system took more than one strategy."""
+    """Simulations in which a system took more than one strategy, or an external program was started again."""
     solver_blocked_seconds: float
     """Time that workers waited for the stream, summed over workers."""
     solver_seconds: float = 0.0
@@ -194,6 +194,7 @@ class News:
 
     solves: tuple[SolveRecord, ...] = ()
     decisions: tuple[Decision, ...] = ()
+    restarts: tuple[Restart, ...] = ()
     lease_ends: tuple[LeaseEnd, ...] = ()
     notes: tuple[str, ...] = ()
     """Lines for people."""

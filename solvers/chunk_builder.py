@@ -10,7 +10,7 @@ import numpy as np
 from penstock.arrays.conversion import DTYPE
 from penstock.arrays.room import Room
 from penstock.layout import Sample
-from penstock.messages import ACTIVITIES, CHUNK_BYTES, Chunk, Decision, SolveRecord
+from penstock.messages import ACTIVITIES, CHUNK_BYTES, Chunk, Decision, Restart, SolveRecord
 from penstock.solvers.problem import LinearSystem, Problem, Solution
 
 
@@ -37,13 +37,16 @@ class ChunkBuilder:
 
     def __init__(self, problem: Problem, design: str, max_seconds: float):
         self._layout = problem.layout
-        dense_bytes = sum(block.num_bytes for block in self._layout.blocks.values() if not block.is_ragged)
-        self._most_rows = -(-CHUNK_BYTES // dense_bytes) if dense_bytes else 1
         self._num_quantiles = len(problem.quantile_names)
         self._max_seconds = max_seconds
         self.design = design
         self._lap = 0.0
         self._clear()
+
+    @property
+    def _most_rows(self) -> int:
+        dense_bytes = sum(block.num_bytes for block in self._layout.blocks.values() if not block.is_ragged)
+        return -(-CHUNK_BYTES // dense_bytes) if dense_bytes else 1
 
     def restart_clock(self) -> None:
         """Count the chunk's seconds from now: time that it was held up does not count."""
@@ -68,6 +71,7 @@ class ChunkBuilder:
         self.failed: dict[int, str] = {}
         self.solves: list[SolveRecord] = []
         self.decisions: list[Decision] = []
+        self.restarts: list[Restart] = []
         self.retried = 0
 
     def add(self, simulation: int, sample: Sample, quantiles: np.ndarray) -> None:
@@ -119,6 +123,7 @@ class ChunkBuilder:
             failed=dict(self.failed),
             solves=tuple(self.solves),
             decisions=tuple(self.decisions),
+            restarts=tuple(self.restarts),
             retried=self.retried,
             seconds=self.seconds,
             blocked_seconds=waits.blocked_seconds,

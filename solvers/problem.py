@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from petsc4py import PETSc
 
 Parameters = Mapping[str, Any]
+RETRIED = "the program is started again, and the simulation retried"  # after a fault of an external one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +194,10 @@ class Problem(ABC):
     """Whether its simulations can be distributed over MPI ranks, see `comm`."""
 
     is_external: bool = False
-    """Whether another program solves it, and penstock nothing: `solver.strategy` has no effect then."""
+    """Whether another program solves it, and penstock nothing: `solver.strategy` has no effect then.
+
+    Such a problem has its `command`, and calls its `on_retry` with the reason when it retries a simulation.
+    """
 
     @property
     def about(self) -> str:

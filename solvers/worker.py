@@ -19,12 +19,13 @@ from penstock.arrays.conversion import as_numbers
 from penstock.errors import PenstockError, Refused, describe, file_of, raised_by_signal, text_of
 from penstock.layout import Sample
 from penstock.machine import own_bytes
-from penstock.messages import Chunk, Lease
+from penstock.messages import Chunk, Lease, Restart
 from penstock.solvers.chunk_builder import ChunkBuilder, Waits
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.block_factor import SIDES
 from penstock.solvers.parameters.space import Seed, seeds_of
 from penstock.solvers.problem import (
+    RETRIED,
     InterleavedProblem,
     LinearSystem,
     Parameters,
@@ -262,6 +263,8 @@ class SolverWorker:
         Yields the chunks that are due.
         """
         self._on_begin(lease_number, run.simulation)
+        if self.problem.is_external:
+            self.problem.on_retry = partial(_note_restart, chunk, run)
         chunk.begin_lap()
         try:
             while (item := run.next_item()) is not _END:
@@ -410,6 +413,12 @@ class _Run:
 
 
 _END = object()
+
+
+def _note_restart(chunk: ChunkBuilder, run: _Run, fault: str) -> None:
+    logger.warning("simulation %d of design %r: %s; %s", run.simulation, chunk.design, fault, RETRIED)
+    chunk.restarts.append(Restart(design=chunk.design, simulation=run.simulation, reason=fault))
+    run.is_retried = True
 
 
 def _trace(error: BaseException) -> str:

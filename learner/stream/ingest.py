@@ -23,7 +23,7 @@ from penstock.learner.stream.deliveries import Deliveries
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.stream.stream import Stream
 from penstock.learner.stream.timesheet import Timesheet
-from penstock.messages import Chunk, Decision, LeaseEnd, SolveRecord
+from penstock.messages import Chunk, Decision, LeaseEnd, Restart, SolveRecord
 from penstock.status import IntakeTimes, News
 
 STREAM_TIMEOUT_S = 0.2  # how soon an idle ingest thread sees should_stop()
@@ -53,7 +53,7 @@ class Counts:
     dropped: int = 0
     """Second copies of samples."""
     retried: int = 0
-    """Simulations in which a system had to be solved again by a more robust strategy."""
+    """Simulations that were tried again by their worker: a system by a more robust strategy, or a program."""
     solver_blocked_seconds: float = 0.0
     """Time that workers waited for the stream, summed over workers."""
     solver_seconds: float = 0.0
@@ -71,6 +71,7 @@ class _Unsaid:
     def __init__(self):
         self._solves: list[SolveRecord] = []
         self._decisions: list[Decision] = []
+        self._restarts: list[Restart] = []
         self._lease_ends: list[LeaseEnd] = []
         self._lock = threading.Lock()
 
@@ -81,12 +82,18 @@ class _Unsaid:
             else:
                 self._solves.extend(item.solves)
                 self._decisions.extend(item.decisions)
+                self._restarts.extend(item.restarts)
 
     def drain(self) -> News:
         with self._lock:
-            solves, decisions, lease_ends = self._solves, self._decisions, self._lease_ends
-            self._solves, self._decisions, self._lease_ends = [], [], []
-        return News(solves=tuple(solves), decisions=tuple(decisions), lease_ends=tuple(lease_ends))
+            news = News(
+                solves=tuple(self._solves),
+                decisions=tuple(self._decisions),
+                restarts=tuple(self._restarts),
+                lease_ends=tuple(self._lease_ends),
+            )
+            self._solves, self._decisions, self._restarts, self._lease_ends = [], [], [], []
+        return news
 
 
 class Ingest:

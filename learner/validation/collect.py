@@ -18,8 +18,8 @@ from penstock.learner.stream.ingest import STREAM_TIMEOUT_S
 from penstock.learner.stream.stream import Stream
 from penstock.learner.validation.rollouts import rollouts_along
 from penstock.learner.validation.validation import Validation
-from penstock.messages import Chunk, LeaseEnd
-from penstock.status import Ended
+from penstock.messages import Chunk, LeaseEnd, Restart
+from penstock.status import Ended, News
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class Collector:
         self._rows: list[tuple[dict[str, Rows], np.ndarray, np.ndarray]] = []
         self._given_up: SimpleQueue[Mapping[int, str]] = SimpleQueue()
         self._lease_ends: SimpleQueue[LeaseEnd] = SimpleQueue()
+        self._restarts: SimpleQueue[Restart] = SimpleQueue()
 
     def run(self, should_stop: Callable[[], bool]) -> Collected | None:
         """Take from the stream until all simulations have ended.
@@ -121,11 +122,16 @@ class Collector:
         """
         self._given_up.put(failed)
 
-    def drain_lease_ends(self) -> list[LeaseEnd]:
-        """Return the leases that have ended since the last call."""
-        return [self._lease_ends.get_nowait() for _ in range(self._lease_ends.qsize())]
+    def drain_news(self) -> News:
+        """Return the leases that have ended since the last call, and restarts of programs."""
+        return News(
+            lease_ends=tuple(self._lease_ends.get_nowait() for _ in range(self._lease_ends.qsize())),
+            restarts=tuple(self._restarts.get_nowait() for _ in range(self._restarts.qsize())),
+        )
 
     def _take(self, chunk: Chunk) -> None:
+        for restart in chunk.restarts:
+            self._restarts.put(restart)
         new = self.deliveries.accept(chunk)
         if len(new):
             self._rows.append((new.arrays, new.simulations, new.steps))

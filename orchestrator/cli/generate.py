@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.errors import PenstockError
+from penstock.orchestrator.cli.invocation import Invocation
 from penstock.orchestrator.cluster.ray_session import set_environment
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.resources.cores import solves_here
@@ -21,7 +22,7 @@ from penstock.solvers.stored.samples import SampleWriter
 def generate(config: Config, num: int, output: Path | None, form: Form = Form.PEOPLE) -> None:
     """Solve simulations with the workers of a run.
 
-    A single one solves in this process, several are started by Ray.
+    See `solves_here` for whether that is in this process; else Ray starts them.
 
     Args:
         config: the configuration of a run.
@@ -68,13 +69,24 @@ def _solve(
     Returns what was counted.
     """
     with solved(solving, num, done, screen.tell) as chunks:
-        tally = Tally(writer, screen.tell, strategy, chunks.num_workers, is_external=solving.problem.is_external)
+        is_external = solving.problem.is_external
+        rest = _rest(chunks.num_workers, is_external=is_external)
+        tally = Tally(writer, screen.tell, strategy, chunks.num_workers, is_external=is_external, rest=rest)
         with screen.progress("simulations") as progress:
             progress.show(0, num - len(done))
             for chunk in chunks.stream:
                 tally.add(chunk)
                 progress.show(tally.num_ended, num - len(done), f"{digits(tally.rate)} samples/s")
         return tally.end(screen.say)
+
+
+def _rest(num_workers: int | None, *, is_external: bool) -> str:
+    """Where to learn more of simulations that fail; "" where there is no more."""
+    if num_workers is not None:
+        return f"the workers' logs {'name' if is_external else 'have tracebacks of'} all that fail"
+    if Invocation.debug:
+        return ""
+    return f"`penstock --debug generate ...` {'names all that fail' if is_external else 'shows tracebacks'}"
 
 
 def _use_of(output: Path, num: int, num_validation: int) -> str:

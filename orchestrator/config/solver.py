@@ -91,7 +91,8 @@ class SolverSection(Section):
     """Seconds after which a worker that is [silent](../how-it-works.md#guarantees) in one simulation is replaced.
 
     `auto` takes 20 times the longest silence of any worker in this run, and at least 60 s; until the first simulation
-    has ended there is no bound.
+    has ended there is no bound. Nobody watches the single worker of `penstock generate`, which solves in the command's
+    own process, unless a number is given here or for `solver.memory_mb`: it then has its own process.
     """
     memory_mb: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """Bound on a worker's private memory, in MB.

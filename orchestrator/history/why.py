@@ -35,15 +35,19 @@ TEXTS = {
     "worker died": "error",
     "learner died": "error",
     "simulation failed": "reason",
+    "program restarted": "reason",
     "ray died": "fault",
     "warning": "warning",
 }
 """Events that something went wrong, and the key that says what."""
+COUNTS = {"simulation failed": "failed", "program restarted": "restarts"}
+"""Events of which some are recorded only, and the key that counts all."""
 FOLLOWED = {
     "worker died": ("another worker died", "{} more workers died"),
     "worker started": ("another worker was started", "{} more workers were started"),
     "worker silent": ("a worker fell silent", "workers fell silent {} times"),
     "simulation failed": ("more simulations failed", "more simulations failed"),
+    "program restarted": ("a program was started again", "programs were started again"),
     "learner died": ("the learner died once more", "the learner died {} more times"),
     "learner restarted": ("another learner took its place", "others took its place {} times"),
     "warning": ("a warning came", "{} warnings came"),
@@ -146,10 +150,11 @@ def _clause(event: dict[str, Any]) -> str:
             return f"{event.get('worker')} (pid {event.get('pid')}) died"
         case "learner died":
             return "the learner died"
-        case "simulation failed":
+        case "simulation failed" | "program restarted" as name:
             design = event.get("design")
             place = "" if design == "training" else f" of the {design} set"
-            return f"simulation {event.get('simulation')}{place} failed"
+            which = f"simulation {event.get('simulation')}{place}"
+            return f"{which} failed" if name == "simulation failed" else f"the program was restarted in {which}"
         case "ray died":
             return "a process of Ray died"
     return "the learner warned"
@@ -173,7 +178,9 @@ def _troubles(life: Events, nothing: str = "Nothing went wrong in it.") -> str:
     troubles = []
     for name in TEXTS:
         if found := [event for event in life if event["event"] == name]:
-            number = "" if len(found) == 1 else f", as the first of {len(found)} such events"
+            most = max(len(found), *(event.get(COUNTS.get(name), 0) for event in found))
+            at_least = "at least " if name in COUNTS else ""
+            number = "" if most == 1 else f", as the first of {at_least}{most} such events"
             troubles.append(f"{_clause(found[0])} at {found[0]['time']}{number}: {shortened(_text(found[0]))}")
     return f"Before that {'; '.join(troubles)}." if troubles else nothing
 
@@ -185,11 +192,14 @@ def _log_of(folder: RunFolder, event: dict[str, Any], since: float) -> str:
         return _place(raised, _text(event), is_needed=True) or _tail(folder, str(event.get("worker")))
     if event["event"] == "learner died":
         return _tail(folder, log_of_death(_text(event)).partition(".")[0])
-    if event["event"] == "simulation failed":
-        begin = f"simulation {event.get('simulation')} of design {event.get('design')!r} failed"
+    if event["event"] in COUNTS:
+        begin = f"simulation {event.get('simulation')} of design {event.get('design')!r}"
+        begin += " failed" if event["event"] == "simulation failed" else ":"
         for process in _processes(folder):
             if line := next((x for x in _lines(folder, process) if begin in x.text and x.time >= since), None):
-                return f"Its traceback: logs/{line.path.name}, line {line.number}."
+                has_traceback = line.text.endswith(begin)  # else its reason follows, which says all
+                what = "Its traceback" if has_traceback else "It has no traceback; the log says it"
+                return f"{what}: logs/{line.path.name}, line {line.number}."
         return "It has no traceback: no code raised an error."
     return _place(_raised(folder, "driver", since), _text(event))
 

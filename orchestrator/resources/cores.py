@@ -171,6 +171,7 @@ def split_here(config: Config) -> Split:
 def solves_here(config: Config) -> bool:
     """Whether a command that only solves does so in its own process.
 
-    So it does with a single worker, and no cluster to join.
+    So it does with a single worker, no cluster to join, and no bound that another process has to watch.
     """
-    return config.cluster.address is None and split_here(config).most == 1
+    is_watched = config.solver.timeout_s != "auto" or config.solver.memory_mb != "auto"
+    return config.cluster.address is None and not is_watched and split_here(config).most == 1

@@ -66,7 +66,8 @@ def gathered(solving: Solving, ledger: Ledger, *, tell: Callable[[str], None]) -
         on_ray(solving.config, folder, requests, has_learner=False, tell=tell) as session,
     ):
         num_workers = session.split.most  # no learner, whose pace a smaller number could follow
-        tell(f"{num_workers} solver worker{'s' if num_workers > 1 else ''}, which log to {folder.logs}, tracebacks too")
+        who = "1 solver worker, which logs" if num_workers == 1 else f"{num_workers} solver workers, which log"
+        tell(f"{who} to {folder.logs}, tracebacks too")
         gathering = _Gathering(solving, ledger, folder, num_workers, session.folder, session.watch.check, tell)
         try:
             yield Chunks(num_workers, gathering.chunks(requests))

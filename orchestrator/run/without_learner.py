@@ -17,6 +17,7 @@ from penstock.orchestrator.ledger.ledger import FIRST, Ledger
 from penstock.orchestrator.resources.cores import solves_here, split_here
 from penstock.orchestrator.run.gathering import Chunks, gathered
 from penstock.orchestrator.solving import Solving
+from penstock.solvers.problem import RETRIED
 from penstock.status import Ended
 
 
@@ -24,7 +25,7 @@ from penstock.status import Ended
 def solved(solving: Solving, num: int, done: Collection[int], tell: Callable[[str], None]) -> Iterator[Chunks]:
     """The chunks of training simulations, solved by the workers of a run.
 
-    A single worker is in this process, several are started by Ray. Then this is to be called in the environment of
+    They are in this process, or are started by Ray, see `solves_here`. Then this is to be called in the environment of
     `set_environment`, and within the block only what was made before prints, see `on_ray`.
 
     Args:
@@ -62,7 +63,7 @@ def new_samples(
     Args:
         solving: the problem, and how it is solved.
         num: number of simulations.
-        tell: prints a line for the user about each that failed.
+        tell: prints a line for the user about each that failed, or was retried.
         show: shows how many have ended, and how many there are.
 
     Returns:
@@ -77,6 +78,8 @@ def new_samples(
     show(num_ended, num)
     for chunk in make_worker(solving).stream(lease):
         chunks.append(chunk)
+        for restart in chunk.restarts:
+            tell(f"draw {restart.simulation}: {restart.reason}; {RETRIED}")
         for simulation, reason in chunk.failed.items():
             tell(f"draw {simulation} failed: {reason}")
         num_ended += len(chunk.finished) + len(chunk.failed)

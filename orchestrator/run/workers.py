@@ -375,7 +375,8 @@ class WorkerPool:
         running, simulation = self._where(worker)
         reason, tries = "its worker died", DEATHS
         if worker.hung_s is not None:
-            error = f"it was silent for {worker.hung_s:.0f} s, which is too long (solver.timeout_s)"
+            who = self._solving.problem.command if self._solving.problem.is_external else "it"
+            error = f"{who} was silent for {worker.hung_s:.0f} s, which is too long (solver.timeout_s)"
             reason = f"took longer than {self._silences.timeout_s:.0f} s (solver.timeout_s)"
             tries = DEATHS if simulation is None else HANGS
         elif self._memory_kills.is_recent(time.monotonic()):

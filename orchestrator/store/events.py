@@ -27,6 +27,7 @@ KEYS = {
     "penstock": "version of penstock",
     "pid": "process id, on the machine of the process",
     "reason": "why, in a line",
+    "restarts": "how many times programs have been started again in this life of the run, with this one",
     "seconds": "for how long the worker has been silent",
     "simulation": "id of the simulation; null if it is not known",
     "sink": "its name in `monitor`",
@@ -68,6 +69,11 @@ EVENTS = {
     "simulation failed": Event(
         "A simulation failed: recorded of the first, the tenth, the hundredth and so on of each design.",
         ("design", "simulation", "reason", "failed"),
+    ),
+    "program restarted": Event(
+        "An external program was started again after a fault, and the simulation retried: recorded of the first, the "
+        "tenth, the hundredth and so on.",
+        ("design", "simulation", "reason", "restarts"),
     ),
     "strategy chosen": Event("`strategy: auto` has chosen for a family of systems.", ("family", "strategy")),
     "solved again": Event(

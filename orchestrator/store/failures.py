@@ -1,30 +1,34 @@
-"""What is said of failed simulations while others go on."""
+"""What is said of simulations that failed, or were retried, while others go on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
+from penstock.messages import Restart
+from penstock.solvers.problem import RETRIED
 from penstock.status import kind_of
 
 GROWTH = 10  # a line is due when this many times as many have failed as at the last one
 
 
 class Failures:
-    """Lines and events about failed simulations: the first, the tenth and so on.
+    """Lines and events about failures and restarts: the first, the tenth and so on.
 
     A line for each would flood the console of a run of many thousands.
 
     Args:
         note: called with each event, its name and its values by keyword.
-        rest: where to learn more, which the first line says.
+        rest: where to learn more, which the first line says; "" for nowhere.
     """
 
     def __init__(self, note: Callable[..., None], rest: str):
         self._note = note
-        self._rest = rest
+        self._rest = f"; {rest}" if rest else ""
         self._due: dict[str, int] = {}  # by design, the failed simulation that the next line is about, counted from 1
         self._first: dict[str, str] = {}  # reason of the first one, by design
+        self._num_restarts = 0
+        self._restart_due = 1
 
     def news(self, **failed: Mapping[int, str]) -> Iterator[str]:
         """Lines that are due.
@@ -43,13 +47,34 @@ class Failures:
                 self._note("simulation failed", design=design, simulation=simulation, reason=reason, failed=number)
                 first = self._first.setdefault(design, reason)
                 if number == 1:
-                    yield f"{place}simulation {simulation} failed: {reason}; {self._rest}"
+                    yield f"{place}simulation {simulation} failed: {reason}{self._rest}"
                     continue
                 is_alike = kind_of(reason) == kind_of(first)
                 if is_alike and numbers[0] == 1:  # the line before says it all
                     continue
                 why = "as the first one" if is_alike else reason
                 yield f"{place}{number} simulations failed, the last of them is {simulation}: {why}"
+
+    def restarted(self, restarts: Iterable[Restart]) -> Iterator[str]:
+        """Lines that are due about external programs that were started again.
+
+        Args:
+            restarts: those since the last call.
+
+        Yields:
+            Lines.
+        """
+        for restart in restarts:
+            self._num_restarts += 1
+            if self._num_restarts < self._restart_due:
+                continue
+            self._restart_due *= GROWTH
+            design, simulation, reason = restart.design, restart.simulation, restart.reason
+            details = {"design": design, "simulation": simulation, "reason": reason}
+            self._note("program restarted", **details, restarts=self._num_restarts)
+            place = "" if design == "training" else f"{design}: "
+            number = "" if self._num_restarts == 1 else f" ({self._num_restarts} times so far)"
+            yield f"{place}simulation {simulation}: {reason}; {RETRIED}{number}"
 
     def _now_due(self, design: str, num_failed: int) -> list[int]:
         due = self._due.get(design, 1)

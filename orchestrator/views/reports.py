@@ -109,7 +109,7 @@ class Reports:
         for decision in self._choices.take(news.decisions):
             self.tell(f"{decision.family}: {decision.reason}")
         failed = self._failures.news(validation=validation.failed, training=training.failed)
-        for line in (*self._families.news(news.solves), *failed):
+        for line in (*self._families.news(news.solves), *self._failures.restarted(news.restarts), *failed):
             self.tell(line)
         self._metrics.choose(self.decisions)
         for note in dict.fromkeys(note for note in news.notes if note not in self._notes):

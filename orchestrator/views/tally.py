@@ -17,9 +17,6 @@ from penstock.orchestrator.views.numbers import digits
 from penstock.solvers.measurement import MatrixTimes
 from penstock.solvers.stored.samples import SampleWriter
 
-LOGS = "the workers' logs have tracebacks of all that fail"
-DEBUG = "`penstock --debug generate ...` shows tracebacks"
-
 
 class Tally:
     """What came, and what it took, from the second simulation on.
@@ -30,6 +27,7 @@ class Tally:
         strategy: name of the strategy that the configuration gives.
         num_workers: of Ray, which solve while this process takes and writes; None where it solves.
         is_external: see `Problem`.
+        rest: where to learn more of simulations that fail; "" where there is no more.
     """
 
     def __init__(
@@ -40,6 +38,7 @@ class Tally:
         num_workers: int | None,
         *,
         is_external: bool,
+        rest: str,
     ):
         self.num_ended = 0
         self._writer = writer
@@ -52,7 +51,7 @@ class Tally:
         self._seconds = dict.fromkeys((*ACTIVITIES, "write"), 0.0)
         self._solved_by: Counter[str] = Counter({strategy: 0})
         self._times: defaultdict[str, MatrixTimes] = defaultdict(MatrixTimes)
-        self._failures = Failures(_nowhere, DEBUG if num_workers is None else LOGS)
+        self._failures = Failures(_nowhere, rest)
         self._families = Families(_nowhere)
         self._decisions: set[tuple[str, int]] = set()
         self._since = time.perf_counter()
@@ -73,7 +72,8 @@ class Tally:
                 self._tell(f"{decision.family}: {decision.reason}")
         self.num_ended += len(chunk.finished) + len(chunk.failed)
         self._failed |= chunk.failed
-        for line in (*self._families.news(chunk.solves), *self._failures.news(training=self._failed)):
+        restarts, failed = self._failures.restarted(chunk.restarts), self._failures.news(training=self._failed)
+        for line in (*self._families.news(chunk.solves), *restarts, *failed):
             self._tell(line)
         if len(self._failed) == self.num_ended >= FIRST:
             raise PenstockError(f"the first {self.num_ended} simulations all failed: {self._reason()}", exit_code=3)

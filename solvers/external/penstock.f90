@@ -185,15 +185,24 @@ contains
         real(c_double), pointer :: values(:), all_of_it(:)
         integer :: i, its_size, at, length
         integer(c_long) :: offset
-        character(max_line) :: line
+        character(max_line) :: line, shape
+        character(:), allocatable :: known  ! the names of the role so far, for a fault
         character(80) :: numbers
+        known = ""
         do i = 1, num_lines
             line = lines(i)
-            if (index(line, role // " " // name // " ") /= 1) cycle
-            line = line(len(role) + len(name) + 3:)
+            if (index(line, role // " ") /= 1) cycle
+            line = line(len(role) + 2:)
+            length = index(line, " ")
+            if (line(:length) /= name) then
+                known = known // " " // line(:length - 1)
+                cycle
+            end if
+            line = line(length + 1:)
             length = index(line, " ")
             read (line(:length), *) offset
             line = line(length + 1:)
+            shape = line
             its_size = 1
             do while (line /= "")
                 length = index(line, " ")
@@ -202,12 +211,13 @@ contains
                 line = line(length + 1:)
             end do
             write (numbers, "(i0, a, i0)") size, " values, and the spec has ", its_size
-            if (its_size /= size) call fault("the program takes " // trim(numbers) // ", of the " // role // " " // name)
+            if (its_size /= size) call fault("the program takes " // trim(numbers) // ", of shape [" // trim(shape) &
+                                             // "], of the " // role // " " // name)
             call c_f_pointer(memory, all_of_it, [int(offset / 8) + size])
             values => all_of_it(offset / 8 + 1:)
             return
         end do
-        call fault("the spec has no " // role // " " // name)
+        call fault("the spec has no " // role // " " // name // "; known:" // known)
         values => null()
     end function
 

@@ -93,13 +93,18 @@ static inline void penstock_open(void) {
 }
 
 static inline double *penstock_find_(const char *role, const char *name, size_t size) {
-    char its_role[16], its_name[PENSTOCK_LINE], reason[PENSTOCK_LINE];
+    char its_role[16], its_name[PENSTOCK_LINE], reason[2 * PENSTOCK_LINE], known[PENSTOCK_LINE] = "";
     for (int i = 0; i < penstock_.num_lines; i++) {
         long offset;
         int end;
         size_t its_size = 1;
         if (sscanf(penstock_.lines[i], "%15s %511s %ld%n", its_role, its_name, &offset, &end) != 3) continue;
-        if (strcmp(its_role, role) || strcmp(its_name, name)) continue;
+        if (strcmp(its_role, role)) continue;
+        if (strcmp(its_name, name)) {
+            size_t length = strlen(known); /* of the role's names so far, for a fault */
+            snprintf(known + length, sizeof known - length, " %.80s", its_name);
+            continue;
+        }
         char shape[PENSTOCK_LINE];
         strcpy(shape, penstock_.lines[i] + end);
         for (char *word = strtok(shape, " "); word; word = strtok(NULL, " ")) {
@@ -107,14 +112,15 @@ static inline double *penstock_find_(const char *role, const char *name, size_t 
             its_size *= (size_t)atol(colon ? colon + 1 : word);
         }
         if (its_size != size) {
-            snprintf(reason, sizeof reason, "the program takes %zu values, and the spec has %zu, of the %s", size,
-                     its_size, role);
+            const char *its_shape = penstock_.lines[i] + end; /* with a space in front, unless it is a number */
+            snprintf(reason, sizeof reason, "the program takes %zu values, and the spec has %zu, of shape [%s], of the %s",
+                     size, its_size, its_shape + (*its_shape == ' '), role);
             penstock_fault_(reason, name);
         }
         return (double *)(penstock_.memory + offset);
     }
-    snprintf(reason, sizeof reason, "the spec has no %s", role);
-    penstock_fault_(reason, name);
+    snprintf(reason, sizeof reason, "the spec has no %s %.80s; known:%.400s", role, name, known);
+    penstock_fault_(reason, "");
     return NULL;
 }
 

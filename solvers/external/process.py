@@ -21,6 +21,7 @@ from penstock.solvers.problem import SolveError
 
 GUARD = Path(__file__).parent / "guard.py"
 MAX_LINE = 65_536  # bytes; what is longer is no line of the protocol
+STDERR = 2  # the descriptor: of a worker it is its log
 END_S = 5.0  # within which the guard says how a program ended whose pipe did
 
 
@@ -28,10 +29,15 @@ class ProgramFault(Refused):
     """A program that is not fit to go on: it is to be started again."""
 
 
+class Misfit(Refused):
+    """A program that is not that of the spec: to start it again would not help."""
+
+
 class Program:
     """A program that serves one simulation after another.
 
-    It is started on first use, and again after a fault. What it prints goes where this process's output goes.
+    It is started on first use, and again after a fault. What it prints goes to this process's standard error: what a
+    command prints on standard output is the command's alone.
 
     Args:
         command: the program and its arguments, as in a shell.
@@ -57,9 +63,10 @@ class Program:
 
         Raises:
             ProgramFault: the program crashed, hangs, or does not keep to the protocol; it is ended.
+            Misfit: the program was just started, and is not of the spec; it is ended.
             SolveError: the program says that this simulation can't be solved.
         """
-        is_fit = False
+        is_fit, is_new = False, self._running is None
         try:
             running = self._started()
             self.memory.write(parameters)
@@ -67,10 +74,12 @@ class Program:
             self._number += 1
             running.say(f"simulate {self._number}")
             steps = set()
-            while isinstance(answer := self._answer(running.hear()), Announced):
+            running.place = "before its first sample"
+            while isinstance(answer := self._answer(running, is_new=is_new), Announced):
                 if answer.step in steps:
                     raise ProgramFault(f"{self.command} sent step {answer.step} twice: a wrong counter, or a fork")
                 steps.add(answer.step)
+                running.place = f"after step {answer.step}"
                 yield answer
                 self.memory.clear()
                 running.say("taken")
@@ -95,15 +104,18 @@ class Program:
                 raise ProgramFault(f"{self.command} wrote {first[:80]!r}, and its first line must be {VERSION!r}")
         return self._running
 
-    def _answer(self, line: str) -> Announced | SolveError | None:
-        """What a line says: a sample, that the simulation was given up, or its end.
+    def _answer(self, running: _Running, *, is_new: bool) -> Announced | SolveError | None:
+        """What the next line says: a sample, that the simulation was given up, or its end.
 
         Raises:
-            ProgramFault: the line is a fault, of another simulation, or not of the protocol.
+            ProgramFault: the line is a fault, of another simulation, or not of the protocol; or none came.
+            Misfit: the line is a fault of a program that is in its first simulation. A later one may be the fault of
+                the simulation before.
         """
+        line = running.hear()
         word, _, said = line.partition(" ")
         if word == "fault":
-            raise ProgramFault(f"{self.command}: {said}")
+            raise (Misfit if is_new else ProgramFault)(f"{self.command}: {said.strip()}")
         number, _, said = said.partition(" ")
         if word in ("sample", "done", "failed") and number.isdecimal() and number != str(self._number):
             raise ProgramFault(
@@ -122,7 +134,7 @@ class Program:
                     raise ProgramFault(f"{self.command}: {refused}") from None
                 except ValueError:
                     pass  # as of other lines that are none
-        raise ProgramFault(f"{self.command} wrote {line[:80]!r}, which is no line of the protocol")
+        raise ProgramFault(f"{self.command} wrote {line[:80]!r} {running.place}, which is no line of the protocol")
 
 
 class _Running:
@@ -132,6 +144,8 @@ class _Running:
         self._command = command
         self._timeout_s = timeout_s
         self._buffer = b""
+        self.place = "at its start"
+        """Where it is in its simulation, for people."""
         their_in, our_out = os.pipe()
         our_in, their_out = os.pipe()
         self._out, self._in = os.fdopen(our_out, "wb", 0), os.fdopen(our_in, "rb", 0)
@@ -143,6 +157,7 @@ class _Running:
             self._guard = subprocess.Popen(
                 [sys.executable, "-I", "-S", GUARD, str(guards.fileno()), descriptors, *shlex.split(command)],
                 stdin=subprocess.DEVNULL,
+                stdout=STDERR,
                 pass_fds=(*theirs, guards.fileno()),
                 env=os.environ | {DESCRIPTORS: descriptors},
                 start_new_session=True,  # a Ctrl-C in the terminal is the run's business
@@ -183,14 +198,14 @@ class _Running:
         while b"\n" not in self._buffer:
             if len(self._buffer) > MAX_LINE:
                 raise ProgramFault(
-                    f"{self._command} wrote {len(self._buffer)} bytes without the end of a line, beginning with "
-                    f"{self._buffer[:40]!r}"
+                    f"{self._command} wrote {len(self._buffer)} bytes without the end of a line {self.place}, "
+                    f"beginning with {self._buffer[:40]!r}"
                 )
             events = dict(self._poll.poll(1000 * self._timeout_s))
             if not events:
                 raise ProgramFault(
-                    f"{self._command} was silent for {self._timeout_s:g} s, its timeout_s: it hangs, or needs a "
-                    "heartbeat now and then"
+                    f"{self._command} was silent for {self._timeout_s:g} s (its timeout_s) {self.place}: it hangs, or "
+                    "needs a heartbeat now and then"
                 )
             # Where only the guard has spoken the program has ended, and what it last said is read already.
             piece = self._in.read(MAX_LINE) if self._in.fileno() in events else b""
@@ -206,17 +221,17 @@ class _Running:
         try:
             said = self._lifeline.recv(MAX_LINE).decode()
         except TimeoutError:
-            return ProgramFault(f"{self._command} closed its pipe and went on")
+            return ProgramFault(f"{self._command} closed its pipe {self.place} and went on")
         match said.split("\n")[0].split():
             case ["missing", *reason]:
                 return ProgramFault(f"{self._command} can't be started: {' '.join(reason)}")
             case ["signal", number, *_]:
-                return ProgramFault(f"{self._command} was ended by {signal.Signals(int(number)).name}")
+                return ProgramFault(f"{self._command} was ended by {signal.Signals(int(number)).name} {self.place}")
             case ["exit", code, "left", "0"]:
-                return ProgramFault(f"{self._command} ended with exit code {code} before it was asked to")
+                return ProgramFault(f"{self._command} ended with exit code {code} {self.place}, and was not asked to")
             case ["exit", code, "left", number]:
                 return ProgramFault(
-                    f"{self._command} forked and ended with exit code {code}, leaving {number} process(es), which were "
-                    "ended too: it must stay in the foreground"
+                    f"{self._command} forked and ended with exit code {code} {self.place}, leaving {number} "
+                    "process(es), which were ended too: it must stay in the foreground"
                 )
-        return ProgramFault(f"{self._command} was ended, because its guard (guard.py) was killed")
+        return ProgramFault(f"{self._command} was ended {self.place}, because its guard (guard.py) was killed")

@@ -135,10 +135,12 @@ def _check(name: str, values: np.ndarray) -> None:
     if len(unwritten) == values.size:
         raise ValueError(f"lacks {name!r}, which was not written")
     if len(unwritten):
-        raise ValueError(f"has {name!r} not written at {len(unwritten)} places, first at {unwritten[0].tolist()}")
+        first = unwritten[0].tolist()
+        raise ValueError(f"has {name!r} not written at {len(unwritten)} places, first at {first}, counted from 0")
     wrong = np.argwhere(~np.isfinite(values))
     first = values[tuple(wrong[0])]
-    where = f" at {len(wrong)} places, first {first} at {wrong[0].tolist()}" if values.ndim else f": {first}"
+    where = f" at {len(wrong)} places, first {first} at {wrong[0].tolist()}, counted from 0"
+    where = where if values.ndim else f": {first}"
     raise ValueError(f"has {name!r} not finite{where}")
 
 

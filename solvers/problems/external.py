@@ -6,10 +6,10 @@ import logging
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import inf
 from pathlib import Path
 from typing import Any, Self
@@ -20,10 +20,10 @@ from penstock.arrays.conversion import as_numbers
 from penstock.errors import PenstockError
 from penstock.geometry import Points
 from penstock.layout import Sample
-from penstock.solvers.external.process import Program, ProgramFault
+from penstock.solvers.external.process import Misfit, Program, ProgramFault
 from penstock.solvers.external.protocol import Announced, Shape, SharedMemory, UpTo
 from penstock.solvers.external.spec import read_spec, spec_of
-from penstock.solvers.problem import Parameters, Problem, Solve
+from penstock.solvers.problem import RETRIED, Parameters, Problem, Solve
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ class External(Problem):
     A program that crashes, hangs, writes what is not of the protocol, has a fork speak for it, or gives numbers that
     are not finite is ended with all processes that it started, and started again. Its simulation is retried once, and
     then fails with the reason. Samples that were taken already are not taken again, and the simulation fails too where
-    the new ones are not the same to rounding. All processes of the program end with the worker.
+    the new ones are not the same to rounding. Where names, sizes or steps are not those of the spec the simulation
+    fails at once. All processes of the program end with the worker.
 
     Args:
         command: the program and its arguments. In a run's YAML file a word that begins with ./ or ../ counts from the
@@ -75,6 +76,8 @@ class External(Problem):
         self.space = found.space
         self.inputs, self.outputs, self.num_steps = found.inputs, found.outputs, found.num_steps
         self._choices = found.choices  # before any is narrowed: places are those in the spec
+        self.on_retry: Callable[[str], None] = partial(logger.warning, "%s; %s", RETRIED)
+        """Takes each fault after which a simulation is tried once more; it knows which."""
 
     @property
     def about(self) -> str:
@@ -97,7 +100,7 @@ class External(Problem):
         try:
             yield from self._samples(numbers, taken)
         except ProgramFault as fault:
-            logger.warning("%s; it is started again, and the simulation retried", fault)
+            self.on_retry(str(fault))
             yield from self._samples(numbers, taken)
 
     @cached_property
@@ -130,13 +133,14 @@ class External(Problem):
 
         Raises:
             ProgramFault: the program is not fit to go on, or does not repeat the samples that were taken.
+            Misfit: its names, sizes or steps are not those of the spec.
         """
-        unseen, has_begun = set(taken), False
+        unseen, num_sent = set(taken), 0
         with closing(self.program.simulate(parameters)) as simulation:
             for announced in simulation:
-                if announced.step > 0 and not has_begun:
-                    raise ProgramFault(f"{self.command} sent step {announced.step} first: steps count from 0")
-                has_begun = True
+                if announced.step > 0 and not num_sent:
+                    raise Misfit(f"{self.command} sent step {announced.step} first: steps count from 0")
+                num_sent += 1
                 sample = self._sample(parameters, announced)
                 kept = _Kept.of(sample)
                 if announced.step in unseen:
@@ -154,11 +158,16 @@ class External(Problem):
             raise ProgramFault(
                 f"{self.command}: tried again, it does not send step {min(unseen)}, which was taken before the fault"
             )
+        if 1 < self.num_steps != num_sent:
+            raise Misfit(
+                f"{self.command} sent {num_sent} samples in the simulation, and num_steps in the spec is "
+                f"{self.num_steps}: send as many, or mend the spec"
+            )
 
     def _sample(self, parameters: Mapping[str, np.ndarray], announced: Announced) -> Sample:
-        """The sample in the memory. Raises ProgramFault where it can't be one."""
+        """The sample in the memory. Raises ProgramFault or Misfit where it can't be one."""
         if 1 < self.num_steps <= announced.step:
-            raise ProgramFault(
+            raise Misfit(
                 f"{self.command} sent step {announced.step}, and num_steps in the spec is {self.num_steps}: steps "
                 "count from 0"
             )

@@ -27,10 +27,10 @@ from penstock.learner.stream.order import Deterministic, FreeRunning
 from penstock.learner.stream.stream import InProcessStream
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.validation.collect import Collected, Collector
-from penstock.messages import Chunk, Lease, LeaseEnd
+from penstock.messages import Chunk, Lease, LeaseEnd, Restart
 from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import Ledger
-from penstock.status import Ended
+from penstock.status import Ended, News
 from tests.support.learners import StopsAt
 
 LAYOUT = Layout((FieldSpec(name="a", on=Grid((16,))),), (FieldSpec(name="u", on=Grid((16,))),))
@@ -236,9 +236,10 @@ def test_a_validation_set_counts_each_sample_and_each_end_once_and_keeps_nothing
         return chunk(simulations, design="validation", **ends)
 
     expected = chunk((0, 2, 3), design="validation").arrays["targets"]
+    restart = Restart(design="validation", simulation=3, reason="was ended by SIGKILL")
     collector = Collector(
         Items(
-            of(3),
+            of(3, restarts=(restart,)),
             of(0, 3, finished=(3,)),
             LeaseEnd(4),
             of(4, 0, 3, finished=(0, 3)),  # second copies
@@ -253,7 +254,8 @@ def test_a_validation_set_counts_each_sample_and_each_end_once_and_keeps_nothing
     np.testing.assert_array_equal(collected.arrays["targets"], expected)
     assert collected.simulations.tolist() == [0, 2, 3] and collected.steps.tolist() == [0, 0, 0]
     assert collected.ended == Ended([[0, 1], [2, 4]], {1: "no worker lives to finish it", 4: "diverged"})
-    assert collector.drain_lease_ends() == [LeaseEnd(4)] and collector.drain_lease_ends() == []
+    assert collector.drain_news() == News(restarts=(restart,), lease_ends=(LeaseEnd(4),))
+    assert collector.drain_news() == News()
 
 
 def test_a_sample_that_the_validation_set_would_lose_is_refused():

@@ -19,6 +19,7 @@ from penstock.orchestrator.solving import build_problem, problem_class
 from penstock.orchestrator.views import card
 from penstock.orchestrator.views.pictures.samples import draw_samples
 from penstock.solvers.measurement import Measurement, measure
+from penstock.solvers.problem import RETRIED
 
 NUM_DRAWS = 4
 
@@ -56,6 +57,8 @@ def show_problem(name: str, options: tuple[str, ...], output: Path | None) -> No
     measured = measure(problem, NUM_DRAWS)
     for line in card.costs(measured, is_external=problem.is_external):
         print(line)
+    for restart in (restart for chunk in measured.chunks for restart in chunk.restarts):
+        print(f"draw {restart.simulation}: {restart.reason}; {RETRIED}")
     for number, reason in measured.failed.items():
         print(f"draw {number} failed: {reason}")
     if problem.layout.geometries:

@@ -23,7 +23,7 @@ from penstock.learner.buffers.units import Trajectories
 from penstock.learner.normalization import RunningMoments
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.stream.rate_limiter import RateLimiter
-from penstock.messages import Chunk, LeaseEnd, SolveRecord
+from penstock.messages import Chunk, LeaseEnd, Restart, SolveRecord
 from penstock.status import Ended, News
 from tests.support.waiting import wait_until
 
@@ -137,15 +137,33 @@ def test_leases_redone_in_any_order_deliver_every_sample_once(seed):
 
 def test_headers_are_gathered_and_drained():
     record = SolveRecord(strategy="direct", seconds=0.1, iterations=0, relative_residual=1e-12)
+    restarts = tuple(Restart(design="training", simulation=i, reason="was ended by SIGKILL") for i in range(2))
     ingest = new_ingest(
-        chunk((0, 0), finished=(0,), solves=(record, record), retried=1, blocked_seconds=0.5, seconds=SECONDS),
+        chunk(
+            (0, 0),
+            finished=(0,),
+            solves=(record, record),
+            restarts=restarts[:1],
+            retried=1,
+            blocked_seconds=0.5,
+            seconds=SECONDS,
+        ),
         LeaseEnd(3),
-        chunk((1, 0), finished=(1,), solves=(record,), retried=2, blocked_seconds=0.25, unleased_seconds=2.0),
+        chunk(
+            (1, 0),
+            finished=(1,),
+            solves=(record,),
+            restarts=restarts[1:],
+            retried=2,
+            blocked_seconds=0.25,
+            unleased_seconds=2.0,
+        ),
         LeaseEnd(4),
     )
     ingest.run(lambda: ingest.stream.items.empty())
     lease_ends = (LeaseEnd(3), LeaseEnd(4))
-    assert ingest.drain_news() == News(solves=(record,) * 3, lease_ends=lease_ends) and ingest.drain_news() == News()
+    assert ingest.drain_news() == News(solves=(record,) * 3, restarts=restarts, lease_ends=lease_ends)
+    assert ingest.drain_news() == News()
     assert (ingest.counts.retried, ingest.counts.solver_blocked_seconds) == (3, 0.75)
     assert (ingest.counts.solver_seconds, ingest.counts.solver_unleased_seconds) == (15.0, 2.0)
 

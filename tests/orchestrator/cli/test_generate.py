@@ -22,12 +22,15 @@ from penstock.messages import Lease
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.cli.catalogue.show import show_problem
 from penstock.orchestrator.cli.generate import generate
+from penstock.orchestrator.cli.invocation import Invocation
 from penstock.orchestrator.config.config import load_config
 from penstock.orchestrator.plan import resolve
 from penstock.orchestrator.run import without_learner
 from penstock.orchestrator.run.checks import require_startable
 from penstock.orchestrator.solving import Solving
+from penstock.orchestrator.views.terminal.screen import Form
 from penstock.solvers.linear.iterative import petsc
+from penstock.solvers.problem import RETRIED
 from penstock.solvers.stored.samples import SampleStore
 from tests.support.refusals import refusal
 from tests.support.waiting import wait_until
@@ -236,6 +239,41 @@ def test_where_all_fail_one_line_is_printed_and_eight_are_tried(bump, capfd):
         "bump.py, line 24); `penstock --debug generate ...` shows tracebacks"
     )
     assert "all of 3 simulations failed" in refusal(generate, bump("problem.fails=true"), 3, None)
+
+
+PROGRAM = """
+import os
+from penstock.solvers.external.client import Program
+program = Program()
+for number, parameters in enumerate(program):
+    print("residual 1e-9", flush=True)
+    if number == 1 and not os.path.exists("died"):
+        open("died", "w").close()
+        os.kill(os.getpid(), 9)
+    program.fail("no bump") if parameters["height"] < 1.5 else program.send(step=0, u=parameters["height"])
+"""
+SPEC = "parameters: {height: {law: uniform, low: 1, high: 3}}\ninputs: {height: {}}\noutputs: {u: {}}\n"
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_what_an_external_program_prints_and_does_wrong(tmp_path, monkeypatch, capfd, debug):
+    """Scripts read objects alone; a fault that was got over is told, and no tracebacks are promised."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Invocation, "debug", debug)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    problem = f"{{name: external, command: {sys.executable} ./program.py, spec: spec.yaml}}"
+    (tmp_path / "mine.yaml").write_text(f"problem: {problem}\nmodel: {{name: mlp}}\n{STOP}")
+    generate(load_config(tmp_path / "mine.yaml"), 12, None, Form.JSON)
+    out, err = capfd.readouterr()
+    *notes, result = (json.loads(line) for line in out.splitlines())
+    assert err.count("residual 1e-9") == 13
+    command = f"{sys.executable} {tmp_path}/program.py"
+    died, failed, *_ = (note["text"] for note in notes)
+    assert died == f"simulation 1: {command} was ended by SIGKILL before its first sample; {RETRIED}"
+    rest = "" if debug else "; `penstock --debug generate ...` names all that fail"
+    assert re.fullmatch(rf"simulation \d+ failed: {re.escape(command)}: no bump{re.escape(rest)}", failed)
+    assert 0 < result["failed"] < 12 and result["solved"] + result["failed"] == 12
 
 
 def test_the_command_prints_no_traceback(bump, tmp_path):

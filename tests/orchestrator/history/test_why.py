@@ -103,6 +103,56 @@ def test_a_problem_that_raises(made):
     assert text.endswith("Its traceback: logs/solver-1.log, line 6.")
 
 
+KILLED_PROGRAM = "./heat was ended by SIGKILL after step 3"
+RESTARTED = {"design": "training", "simulation": 29, "reason": KILLED_PROGRAM, "restarts": 1}
+IN_LOG = "2026-11-30T21:15:03.000Z {} solvers.worker: simulation {} of design 'training'{}: {}\n"
+
+
+def test_a_program_that_was_started_again_is_named_in_a_run_that_went_on(made):
+    events = [STARTED, (4, "program restarted", RESTARTED)]
+    text = why(made("one", state="ended", cause="steps", events=events))
+    assert text.endswith(
+        f"Before that the program was restarted in simulation 29 at 2026-11-30T21:15:04.000Z: {KILLED_PROGRAM}."
+    )
+    events.append((6, "program restarted", RESTARTED | {"simulation": 70, "restarts": 10}))
+    text = why(made("several", state="ended", cause="steps", events=events))
+    assert f", as the first of at least 10 such events: {KILLED_PROGRAM}." in text
+
+
+def test_a_program_that_gives_up_has_no_traceback(made):
+    reason = "./heat: the linear solve diverges"
+    cause = f"19 of the last 200 simulations failed; simulation 9: {reason}; the workers' logs are in logs"
+    failed = {"design": "training", "simulation": 9, "reason": reason, "failed": 1}
+    folder = made(
+        "diverging",
+        cause=cause,
+        events=[STARTED, (4, "simulation failed", failed), (6, "failed", {"cause": cause})],
+        logs={"solver-0": IN_LOG.format("ERROR", 9, " failed", reason)},
+    )
+    assert why(folder).endswith("It has no traceback; the log says it: logs/solver-0.log, line 1.")
+
+
+def test_a_program_that_dies_again_and_again(made):
+    """Its first fault was retried, and then its simulation failed."""
+    cause = f"all of the first 8 simulations failed; simulation 29: {KILLED_PROGRAM}; the workers' logs are in logs"
+    failed = {"design": "training", "simulation": 29, "reason": KILLED_PROGRAM, "failed": 1}
+    again = f"{KILLED_PROGRAM}; the program is started again, and the simulation retried"
+    log = IN_LOG.format("WARNING", 29, "", again) + IN_LOG.format("ERROR", 29, " failed", KILLED_PROGRAM)
+    folder = made(
+        "dying",
+        cause=cause,
+        events=[
+            *[STARTED, (4, "program restarted", RESTARTED), (5, "simulation failed", failed)],
+            (6, "failed", {"cause": cause}),
+        ],
+        logs={"solver-0": log},
+    )
+    text = why(folder)
+    assert "First, the program was restarted in simulation 29 at 2026-11-30T21:15:04.000Z" in text
+    assert "From it followed: more simulations failed" in text
+    assert text.endswith("It has no traceback; the log says it: logs/solver-0.log, line 1.")
+
+
 def test_a_learner_that_is_killed(made):
     died = "the learner's process died (ActorDiedError)"
     cause = f"{died} again before it had written another checkpoint; see learner.log, then go on with: penstock resume"

@@ -4,13 +4,13 @@ import pytest
 
 from penstock.errors import PenstockError
 from penstock.orchestrator.config.config import Config
-from penstock.orchestrator.resources.cores import Node, Split, listed
+from penstock.orchestrator.resources.cores import Node, Split, listed, solves_here
 
 
-def config(workers="auto", ranks=1, device="auto", address="head:1") -> Config:
+def config(workers="auto", ranks=1, device="auto", address="head:1", **solver) -> Config:
     return Config(
         problem="darcy",
-        solver={"workers": workers, "ranks": ranks},
+        solver={"workers": workers, "ranks": ranks} | solver,
         training={"stop_after": {"steps": 1}, "device": device},
         cluster={"address": address},
     )
@@ -57,6 +57,20 @@ def test_this_machine_alone(cores, workers, threads):
     here = Node("here", cores, cores, is_here=True)
     split = Split.of(config(address=None), [here])
     assert (split.workers, split.learner_threads, str(split)) == (workers, threads, f"{cores} cores")
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, True),
+        ({"workers": 2}, False),
+        ({"address": "head:1"}, False),
+        ({"timeout_s": 5}, False),  # somebody has to watch it
+        ({"memory_mb": 500}, False),
+    ],
+)
+def test_a_single_worker_that_nobody_watches_is_this_process(asked, expected):
+    assert solves_here(config(**{"workers": 1, "address": None} | asked)) == expected
 
 
 @pytest.mark.parametrize(

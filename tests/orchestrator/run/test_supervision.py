@@ -4,6 +4,7 @@ import math
 import random
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,6 +23,7 @@ from penstock.orchestrator.run.supervision import (
     in_turns,
     memory_bound,
 )
+from penstock.orchestrator.run.workers import WorkerPool
 from penstock.status import Silence
 
 
@@ -204,3 +206,16 @@ def test_places_serve_all_ranks_however_their_number_goes(num_ranks):
         assert set(places) <= set(ordered) and (num_ranks > 1 or ordered[: len(places)] == places)
         places = ordered[:num]
         assert {place.number % num_ranks for place in places} == set(range(num_ranks))
+
+
+@pytest.mark.parametrize(("is_external", "who"), [(False, "it"), (True, "./heat --fast")])
+def test_a_silence_that_is_too_long_is_that_of_the_external_program(is_external, who):
+    """Of a pool whose parts are made."""
+    pool, said, events = WorkerPool.__new__(WorkerPool), [], []
+    pool._solving = SimpleNamespace(problem=SimpleNamespace(is_external=is_external, command="./heat --fast"))
+    pool._silences, pool._tell, pool._empty = Silences(4.0), said.append, lambda worker, pause_s: None
+    pool._folder = SimpleNamespace(event=lambda name, **keys: events.append(keys["error"]))
+    worker = SimpleNamespace(name="solver-0", pid=9, hung_s=5.0, where=None, leases={}, place=Place())
+    pool._replace(worker, "killed")
+    assert events == [f"{who} was silent for 5 s, which is too long (solver.timeout_s)"]
+    assert said == [f"solver-0 died: {events[0]}"]

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from penstock.messages import Restart
 from penstock.orchestrator.store.failures import Failures
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.status import NUM_REASONS, Ended
@@ -57,6 +58,22 @@ def test_failures_of_the_validation_set_are_told_apart(tmp_path: Path):
         f"simulation 7 failed: inside out; {REST}",
     ]
     assert list(failures.news(validation=validation, training={7: "inside out"})) == []
+
+
+def test_programs_that_are_started_again_are_told_and_recorded_in_the_same_way(tmp_path: Path):
+    failures, lines = Failures(RunFolder(tmp_path).event, REST), {}
+    for number in range(1, 31):
+        design = "validation" if number == 1 else "training"
+        restart = Restart(design=design, simulation=2 * number, reason="./heat was ended by SIGKILL after step 3")
+        for line in failures.restarted([restart]):
+            lines[number] = line
+    again = "./heat was ended by SIGKILL after step 3; the program is started again, and the simulation retried"
+    assert lines == {1: f"validation: simulation 2: {again}", 10: f"simulation 20: {again} (10 times so far)"}
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [(event["event"], event["simulation"], event["restarts"]) for event in events] == [
+        ("program restarted", 2, 1),
+        ("program restarted", 20, 10),
+    ]
 
 
 def test_reasons_that_differ_in_numbers_alone_are_one():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from penstock.solvers.external import INCLUDE
-from penstock.solvers.external.process import ProgramFault
+from penstock.solvers.external.process import Misfit, ProgramFault
 from penstock.solvers.external.protocol import DESCRIPTORS, SharedMemory
 from penstock.solvers.parameters.space import generator_of
 from penstock.solvers.problem import SolveError
@@ -125,7 +125,7 @@ MISUSES = {
         "import os, time\n    os.fork() and time.sleep(20)\n    program.send(step=0, u=[0.0] * 8)",
         r"process \d+ was forked from \d+, which alone may speak to penstock",
     ),
-    "error": ("parameters['viscosity']", "ended with exit code 1 before"),
+    "error": ("parameters['viscosity']", "ended with exit code 1 before its first sample"),
 }
 
 
@@ -133,7 +133,7 @@ MISUSES = {
 def test_a_misuse_is_named(tried, misuse):
     body, message = MISUSES[misuse]
     problem = tried(CLIENT + body).problem
-    with pytest.raises(ProgramFault, match=message):
+    with pytest.raises(ProgramFault if misuse == "error" else Misfit, match=message):
         list(problem.simulate({"k": 1.5}, None))
 
 
@@ -184,7 +184,7 @@ def test_no_client_speaks_outside_of_a_simulation(language, call, tmp_path):
         list(problem.program.simulate({}))
     problem.command += " early"
     del problem.program
-    with pytest.raises(ProgramFault, match=f"and the program called (penstock_)?{call}"):
+    with pytest.raises(Misfit, match=f"and the program called (penstock_)?{call}"):
         list(problem.simulate({}, None))
 
 
@@ -243,7 +243,7 @@ def test_a_fork_in_c_that_speaks_is_named(tmp_path):
     )
     subprocess.run(["cc", f"-I{INCLUDE}", "forks.c", "-o", "forks"], check=True, cwd=tmp_path)
     problem = External(command=str(tmp_path / "forks"), spec={"outputs": {"u": {}}})
-    with pytest.raises(ProgramFault, match=r"process \d+ was forked from \d+"):
+    with pytest.raises(Misfit, match=r"process \d+ was forked from \d+"):
         list(problem.simulate({}, None))
 
 

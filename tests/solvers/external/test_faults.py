@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from penstock.messages import Lease
-from penstock.solvers.external.process import ProgramFault
+from penstock.messages import Lease, Restart
+from penstock.solvers.external.process import Misfit, ProgramFault
 from penstock.solvers.external.protocol import SharedMemory
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.direct import Direct
-from penstock.solvers.problem import SolveError
+from penstock.solvers.problem import RETRIED, SolveError
 from penstock.solvers.problems.external import External
 from penstock.solvers.worker import SolverWorker
 from tests.support.waiting import wait_until
@@ -27,19 +27,28 @@ SEND = "say(f'sample {number} 0 0.0')"
 DONE = "say(f'done {number}')"
 
 FAULTS = {
-    "crash": ("os.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV"),
-    "exit": ("sys.exit(3)", "ended with exit code 3 before"),
-    "hang": ("time.sleep(60)", "was silent for 1 s"),
-    "garbage": ("say('it = 1, residual = 0.5')", "wrote 'it = 1, residual = 0.5', which is no line"),
-    "bytes": ("os.write(writing, bytes(range(128, 256)) * 600); time.sleep(60)", "bytes without the end of a line"),
-    "no simulation": ("say('done')", "wrote 'done', which is no line"),
+    "crash": ("os.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV before its first sample"),
+    "exit": ("sys.exit(3)", "ended with exit code 3 before its first sample, and was not asked to"),
+    "hang": ("time.sleep(60)", r"was silent for 1 s \(its timeout_s\) before its first sample: it hangs"),
+    "garbage": (
+        "say('it = 1, residual = 0.5')",
+        "wrote 'it = 1, residual = 0.5' before its first sample, which is no line",
+    ),
+    "bytes": (
+        "os.write(writing, bytes(range(128, 256)) * 600); time.sleep(60)",
+        "bytes without the end of a line before its first sample, beginning with",
+    ),
+    "no simulation": ("say('done')", "wrote 'done' before its first sample, which is no line"),
     "another simulation": ("say('done 7')", "wrote 'done 7', a line of another simulation: .* has the number 2"),
-    "no number": ("say(f'sample {number} zero 0.0')", r"wrote 'sample \d zero 0.0', which is no line"),
+    "no number": (
+        "say(f'sample {number} zero 0.0')",
+        r"wrote 'sample \d zero 0.0' before its first sample, which is no line",
+    ),
     "no time": ("say(f'sample {number} 0 nan')", "the time of step 0 is not finite: nan"),
     "nothing written": (SEND, "sample of step 0 lacks 'u', which was not written"),
     "NaN": (
         WRITE + "mapped[64:128] = struct.pack('8d', 1, 1, 1, float('nan'), 1, 1, 1, 1); " + SEND,
-        r"step 0 has 'u' not finite at 1 places, first nan at \[3\]",
+        r"step 0 has 'u' not finite at 1 places, first nan at \[3\], counted from 0",
     ),
     "all NaN": (
         WRITE + "mapped[64:128] = struct.pack('8d', *8 * [float('nan')]); " + SEND,
@@ -47,16 +56,15 @@ FAULTS = {
     ),
     "half written": (
         WRITE + "mapped[64:96] = struct.pack('4d', *range(4)); " + SEND,
-        r"step 0 has 'u' not written at 4 places, first at \[4\]",
+        r"step 0 has 'u' not written at 4 places, first at \[4\], counted from 0",
     ),
     "infinite": (WRITE + "mapped[64:128] = struct.pack('8d', *8 * [1e999]); " + SEND, "not finite at 8"),
     "twice": (ALL + SEND + "; next(lines)\n" + ALL + SEND, "sent step 0 twice: a wrong counter, or a fork"),
-    "from 1": (ALL + "say(f'sample {number} 1 0.0')", r"program\.py sent step 1 first: steps count from 0"),
     "counts": (ALL + "say(f'sample {number} 0 0.0 points=3')", "counts points, and no length in the spec is so named"),
     "daemon": (
         "if os.fork(): time.sleep(0.2); os._exit(0)\n"
         "os.setsid(); print(os.getpid(), file=starts, flush=True); time.sleep(60)",
-        "forked and ended with exit code 0, leaving 1 process",
+        "forked and ended with exit code 0 before its first sample, leaving 1 process",
     ),
 }
 
@@ -80,13 +88,13 @@ def test_a_fault_is_named_and_tried_twice(tried, fault, caplog):
         list(program.problem.simulate({"k": 1.5}, None))
     assert len(set(program.pids())) == (4 if fault == "daemon" else 2)
     assert program.are_gone()
-    assert "it is started again, and the simulation retried" in caplog.text
+    assert RETRIED in caplog.text
 
 
 def test_a_program_that_closes_its_pipe_is_named(tried, monkeypatch):
     monkeypatch.setattr("penstock.solvers.external.process.END_S", 0.2)
     program = tried(body="os.close(writing); time.sleep(60)")
-    with pytest.raises(ProgramFault, match="closed its pipe and went on"):
+    with pytest.raises(ProgramFault, match="closed its pipe before its first sample and went on"):
         list(program.problem.simulate({"k": 1.5}, None))
     assert program.are_gone()
 
@@ -104,12 +112,13 @@ def test_a_program_that_is_missing_is_named(tried):
         list(program.problem.simulate({"k": 1.5}, None))
 
 
-def test_what_a_program_prints_goes_to_the_log_and_harms_nothing(tried, capfd):
+def test_what_a_program_prints_is_no_output_of_ours_and_harms_nothing(tried, capfd):
+    """It goes to standard error, which is the log of a worker: standard output may be read by a script."""
     body = ALL + "os.write(1, b'residual 1e-9\\n'); os.write(2, b'sample 9 9\\n'); " + SEND + "; next(lines); " + DONE
     program = tried(body=body)
     (sample,) = program.problem.simulate({"k": 1.5}, None)
     assert sample.outputs["u"].tolist() == list(range(8))
-    assert capfd.readouterr() == ("residual 1e-9\n", "sample 9 9\n")
+    assert capfd.readouterr() == ("", "residual 1e-9\nsample 9 9\n")
 
 
 def test_a_simulation_is_completed_by_the_second_try(tried):
@@ -250,19 +259,61 @@ def test_a_worker_counts_the_simulation_as_failed_and_says_why_in_one_line(tried
     caplog.set_level("WARNING", SolverWorker.__module__)  # commands in this process silence its tracebacks
     (chunk,) = worker.stream(Lease(number=0, simulations=(0,)))
     assert chunk.finished == ()
-    reason = f"{program.problem.command} was ended by SIGFPE"
+    reason = f"{program.problem.command} was ended by SIGFPE before its first sample"
     assert chunk.failed == {0: reason}
     assert [record.getMessage() for record in caplog.records] == [
-        f"{reason}; it is started again, and the simulation retried",
+        f"simulation 0 of design 'training': {reason}; {RETRIED}",
         f"simulation 0 of design 'training' failed: {reason}",
     ]
 
 
-def test_more_steps_than_the_spec_has_are_named(tried):
-    body = f"for step in range(3):\n    {ALL}    say(f'sample {{number}} {{step}} 0.0'); next(lines)\n{DONE}"
-    program = tried(body=body, num_steps=2)
-    with pytest.raises(ProgramFault, match=r"sent step 2, and num_steps in the spec is 2: steps count from 0"):
+def test_a_program_that_is_killed_in_between_is_counted_and_told(tried):
+    """By the number of its simulation and the step before; the others know nothing of it."""
+    body = f"""for step in range(2):
+    {ALL}    say(f'sample {{number}} {{step}} 0.0'); next(lines)
+    if step == 0 and number == '2' and not os.path.exists('died'):
+        open('died', 'w').close()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    program = tried(body=body + DONE, num_steps=2)
+    worker = SolverWorker(program.problem, {"training": LinearSolver(Direct(), rtol=1e-8)}, seed=0, sort=False)
+    (chunk,) = worker.stream(Lease(number=0, simulations=(5, 6, 7), design="validation"))
+    assert chunk.finished == (5, 6, 7) and chunk.retried == 1
+    reason = f"{program.problem.command} was ended by SIGKILL after step 0"
+    assert chunk.restarts == (Restart(design="validation", simulation=6, reason=reason),)
+
+
+MISFITS = {
+    "more steps": (3, 0, r"sent step 2, and num_steps in the spec is 2: steps count from 0"),
+    "fewer steps": (1, 0, r"sent 1 samples in the simulation, and num_steps in the spec is 2: send as many, or mend"),
+    "from 1": (2, 1, r"program\.py sent step 1 first: steps count from 0"),
+}
+
+
+@pytest.mark.parametrize("what", MISFITS)
+def test_steps_that_are_not_those_of_the_spec_fail_at_once(tried, what, caplog):
+    num, first, message = MISFITS[what]
+    body = f"for step in range({num}):\n    {ALL}    say(f'sample {{number}} {{step + {first}}} 0.0'); next(lines)\n"
+    program = tried(body=body + DONE, num_steps=2)
+    with pytest.raises(Misfit, match=message):
         list(program.problem.simulate({"k": 1.5}, None))
+    assert len(program.pids()) == 1 and RETRIED not in caplog.text
+
+
+def test_a_fault_that_the_program_names_is_retried_only_where_an_earlier_simulation_may_be_the_cause(tried, caplog):
+    """A program that was just started would say the same again."""
+    body = f"""if os.path.exists('says'): say('fault the spec has no array v; known: u')
+{ALL}{SEND}; next(lines); {DONE}
+"""
+    program = tried(body=body)
+    list(program.problem.simulate({"k": 1.5}, None))
+    Path("says").touch()
+    with pytest.raises(Misfit, match=r"program\.py: the spec has no array v; known: u"):
+        list(program.problem.simulate({"k": 1.5}, None))
+    assert len(program.pids()) == 2 and caplog.text.count(RETRIED) == 1
+    with pytest.raises(Misfit):
+        list(program.problem.simulate({"k": 1.5}, None))
+    assert len(program.pids()) == 3 and caplog.text.count(RETRIED) == 1
 
 
 def test_nothing_outlives_a_worker_that_is_killed(tried, tmp_path):
@@ -293,7 +344,7 @@ def test_a_guard_that_is_killed_leaves_nothing_and_is_named(tried, half, number)
     wait_until(lambda: len(program.pids()) == 2)
     inner = parent_of(program.pids()[0])
     os.kill(inner if half == "inner" else parent_of(inner), number)
-    with pytest.raises(ProgramFault, match=r"was ended, because its guard \(guard\.py\) was killed"):
+    with pytest.raises(ProgramFault, match=r"was ended after step 0, because its guard \(guard\.py\) was killed"):
         next(simulation)
     assert program.are_gone()
     wait_until(lambda: not Path(f"/proc/{inner}").exists())

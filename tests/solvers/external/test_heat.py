@@ -38,17 +38,20 @@ def test_heat_is_that_of_sine_transforms(language, request):
     problem.program.stop()
 
 
+ANOTHER_SIZE = r"takes 1089 values, and the spec has 1024, of shape \[32 32\], of the parameter initial"
+
+
 def test_a_program_in_c_that_takes_another_size_is_named(heat_in_c):
     spec = {
         "parameters": {"diffusivity": {"law": "uniform", "low": 0.01, "high": 0.1}},
         "outputs": {"temperature": {}},
     }
     problem = External(command=heat_in_c, spec=spec)
-    with pytest.raises(ValueError, match="the spec has no parameter initial"):
+    with pytest.raises(ValueError, match=r"the spec has no parameter initial; known: diffusivity$"):
         list(problem.simulate({"diffusivity": 0.05}, None))
     spec["parameters"]["initial"] = {"law": "dirichlet_field", "resolution": 32, "num_modes": 8}
     problem = External(command=heat_in_c, spec=spec)
-    with pytest.raises(ValueError, match="takes 1089 values, and the spec has 1024, of the parameter initial"):
+    with pytest.raises(ValueError, match=ANOTHER_SIZE):
         list(problem.simulate({"diffusivity": 0.05, "initial": np.zeros((32, 32))}, None))
 
 
@@ -61,5 +64,5 @@ def test_a_program_in_fortran_that_takes_another_size_is_named(heat_in_fortran):
         "outputs": {"temperature": {}},
     }
     problem = External(command=heat_in_fortran, spec=spec)
-    with pytest.raises(ValueError, match="takes 1089 values, and the spec has 1024, of the parameter initial"):
+    with pytest.raises(ValueError, match=ANOTHER_SIZE):
         list(problem.simulate({"diffusivity": 0.05, "initial": np.zeros((32, 32))}, None))
