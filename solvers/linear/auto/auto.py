@@ -206,7 +206,7 @@ def describe(choice: str, seconds: Mapping[str, float | None], slow: Collection[
     """
     best = seconds.get(choice)
     if best is None:
-        untimed = "no candidate solved the first systems" if seconds else "systems share one matrix"
+        untimed = "no candidate solved the first systems" if seconds else "systems share one matrix so far"
         return f"{choice!r}, untimed: {untimed}"
     others = sorted((value, label) for label, value in seconds.items() if value is not None and label != choice)
     line = f"{choice!r}, {1e3 * best:.3g} ms per solve"

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from statistics import median
+from statistics import median_low
 
 from penstock.solvers.linear.auto.calibration import Calibrated
 from penstock.solvers.linear.auto.candidates import Candidate
@@ -75,8 +75,11 @@ class Contender:
 
     @property
     def cost(self) -> float:
-        """The seconds of a solve in the long run; infinite until one was timed."""
-        return self._upkeep * median(self.seconds) if self.seconds else math.inf
+        """The seconds of a solve in the long run; infinite until one was timed.
+
+        Of two times the lower one counts, because disturbances only add.
+        """
+        return self._upkeep * median_low(self.seconds) if self.seconds else math.inf
 
     def is_behind(self, best: float) -> bool:
         """Whether it costs too much against the best one.
@@ -95,7 +98,8 @@ class Contender:
     ) -> Attempt:
         """One attempt, which fails if it takes more than `limit` seconds.
 
-        Iterative methods are cut there; the set-up of others may take longer.
+        Iterative methods are cut there; the set-up of others may take longer. One that was timed before is judged by
+        its times: a single slow solve is no proof.
 
         Args:
             system: the system.
@@ -117,7 +121,7 @@ class Contender:
             return attempt
         if not attempt.meets(tolerance):
             return replace(attempt, outcome=Outcome.STAGNATION)
-        if self.is_warm and seconds > limit:  # as if it had been cut there
+        if self.is_warm and not self.seconds and seconds > limit:  # as if it had been cut there
             return replace(attempt, outcome=Outcome.ITERATION_LIMIT, reason="too slow to be tried further")
         iterating = over_ranks(max(seconds - attempt.setup_seconds, 0.0), system)
         self._iteration_seconds = iterating / max(attempt.iterations, 1)
@@ -136,9 +140,9 @@ class Trial:
     """A trial: candidates solve the same systems in turns, until the fastest is known.
 
     It ends when one is left or all have been timed. A candidate that fails or is far too slow drops out at once, one
-    that falls behind a little later. First solves are not timed, because set-up and learning are paid once. Under an
-    accuracy, all solve to the same error. Times are processor times, so other programs on the machine have no
-    influence.
+    that falls behind a little later; it is back where those before it turn out slower, or fail. First solves are not
+    timed, because set-up and learning are paid once. Under an accuracy, all solve to the same error. Times are
+    processor times, so other programs on the machine have no influence.
 
     Where a matrix stays for several systems, its first one shows what a new matrix costs, one in their middle what
     the others cost: a time is the mean of one and `stay` - 1 of these. The first contender solves the systems between.
@@ -158,7 +162,8 @@ class Trial:
         self.slow: set[str] = set()
         """Labels of contenders without a time that were cut, or not tried because they would have been."""
         self._left = list(contenders)
-        self._seconds: dict[str, float | None] = dict.fromkeys(contender.label for contender in contenders)
+        self._behind: list[Contender] = []
+        self._labels = [contender.label for contender in contenders]
         self._spent = self._product_seconds = 0.0
         self._num_rounds = self._num_fruitless = 0
 
@@ -172,11 +177,11 @@ class Trial:
 
         That is one that failed or is in `slow`.
         """
-        timed = {contender.label: contender.cost for contender in self._left if contender.seconds}
-        return self._seconds | timed
+        timed = {contender.label: contender.cost for contender in self._left + self._behind if contender.seconds}
+        return dict.fromkeys(self._labels) | timed
 
     def reset(self) -> None:
-        for contender in self._left:
+        for contender in self._left + self._behind:
             contender.strategy.reset()
 
     def solve(self, system: LinearSystem, tolerance: Tolerance, number: int = 1) -> Attempt:
@@ -212,20 +217,18 @@ class Trial:
                 f"{tried.label}: {attempt.reason or attempt.outcome}" for tried, attempt in attempts.items()
             )
             return replace(next(iter(attempts.values())), reason=f"tried {said}")
-        kept = [contender for contender in self._left if contender in solved or contender.is_done]
-        best = min(contender.cost for contender in kept)
-        kept = [contender for contender in kept if not contender.is_behind(best)]
+        able = [contender for contender in self._left if contender in solved or contender.is_done]
         for contender in self._left:
-            if contender not in kept:
-                has_time = contender in solved or contender.is_done
-                self._seconds[contender.label] = contender.cost if has_time else None
-                is_cut = contender not in attempts or attempts[contender].outcome is Outcome.ITERATION_LIMIT
-                if is_cut and not has_time:
-                    self.slow.add(contender.label)
-        self._left = kept
-        are_done = all(contender.is_done for contender in kept)
-        are_judged = all(contender.is_judged for contender in kept)
-        self.is_over = are_done or (are_judged and (len(kept) == 1 or self._spent > BUDGET * best))
+            is_cut = contender not in attempts or attempts[contender].outcome is Outcome.ITERATION_LIMIT
+            if contender not in able and is_cut:
+                self.slow.add(contender.label)
+        able += self._behind
+        best = min(contender.cost for contender in able)
+        self._behind = [contender for contender in able if contender.is_behind(best)]
+        self._left = [contender for contender in able if contender not in self._behind]
+        are_done = all(contender.is_done for contender in self._left)
+        are_judged = all(contender.is_judged for contender in self._left)
+        self.is_over = are_done or (are_judged and (len(self._left) == 1 or self._spent > BUDGET * best))
         return uncut or _best_of(solved, system, tolerance)
 
     def _best(self, solved: Iterable[Contender]) -> float:
