@@ -50,6 +50,7 @@ class Contender:
         self._iteration_seconds = 0.0
         self._stay = 1
         self._sum, self._num_summed = 0.0, 0
+        self._before = ([], 0, 0.0, 0)  # what `take_back` goes back to
 
     def enter(self, stay: int) -> None:
         """Begin a trial in which a matrix stays for `stay` systems."""
@@ -108,6 +109,7 @@ class Contender:
             product_seconds: the seconds of a product with A.
             weight: the number of systems with this matrix that it stands for.
         """
+        self._before = (self.seconds.copy(), self._num_cold, self._sum, self._num_summed)
         cut = tolerance
         if limit < math.inf:
             possible = math.ceil(limit / max(self._iteration * product_seconds, self._iteration_seconds))
@@ -134,6 +136,10 @@ class Contender:
                 self._num_cold -= 1
             self._sum, self._num_summed = 0.0, 0
         return attempt
+
+    def take_back(self) -> None:
+        """Forget the time of the last solve."""
+        self.seconds, self._num_cold, self._sum, self._num_summed = self._before
 
 
 class Trial:
@@ -208,7 +214,14 @@ class Trial:
             if contender.is_done or (self._num_rounds == 0 and self._is_too_dear(contender, solved)):
                 continue
             attempts[contender] = self._attempt(contender, system, tolerance, solved, weight)
-        uncut = None if solved else self._solved_uncut(attempts, solved, system, tolerance)
+        best_attempt = (
+            _best_of(solved, system, tolerance) if solved else self._solved_uncut(attempts, solved, system, tolerance)
+        )
+        if best_attempt is not None and not best_attempt.meets(tolerance):
+            attempts |= dict.fromkeys(solved, best_attempt)
+            for contender in solved:
+                contender.take_back()
+            solved.clear()
         self._num_rounds += 1
         if not solved:
             self._num_fruitless += 1
@@ -229,7 +242,7 @@ class Trial:
         are_done = all(contender.is_done for contender in self._left)
         are_judged = all(contender.is_judged for contender in self._left)
         self.is_over = are_done or (are_judged and (len(self._left) == 1 or self._spent > BUDGET * best))
-        return uncut or _best_of(solved, system, tolerance)
+        return best_attempt
 
     def _best(self, solved: Iterable[Contender]) -> float:
         """The least seconds of a solve so far."""
@@ -281,7 +294,8 @@ class Trial:
 def _best_of(solved: Mapping[Contender, Attempt], system: LinearSystem, tolerance: Tolerance) -> Attempt:
     """The best of a round's solutions.
 
-    Under an accuracy, the calibrated strategies learn their ratios from it.
+    Under an accuracy, the calibrated strategies learn their ratios from it. It misses the tolerance where none of
+    theirs could be confirmed.
     """
     attempt = next(iter(solved.values()))
     learners = [contender for contender in solved if contender.calibration is not None]
@@ -292,7 +306,9 @@ def _best_of(solved: Mapping[Contender, Attempt], system: LinearSystem, toleranc
         reference = exact[0]
     else:
         nearest = min(learners, key=lambda learner: solved[learner].iterations)
-        reference = nearest.calibration.reference(system, solved[nearest], tolerance)
+        reference_of = nearest.calibration.reference
+        reference = guarded(lambda given, asked: reference_of(given, solved[nearest], asked), system, tolerance)
+        reference = reference.checked(system)
     for learner in learners:
         learner.calibration.learn(system, solved[learner], reference, tolerance)
     return reference

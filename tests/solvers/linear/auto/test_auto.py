@@ -16,16 +16,18 @@ from penstock.layout import FieldSpec, Sample
 from penstock.messages import Decision, Lease
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.auto.auto import Auto, describe
+from penstock.solvers.linear.auto.calibration import tolerance_of
 from penstock.solvers.linear.auto.candidates import Candidate, candidates
 from penstock.solvers.linear.auto.trial import Contender, Trial
 from penstock.solvers.linear.auto.watch import Watch
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.iterative.petsc import Krylov
-from penstock.solvers.linear.strategy import Tolerance
+from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import GridDofs, LinearSystem, Outcome, Problem
 from penstock.solvers.worker import SolverWorker
 from tests.support.families import SIZE, Family, error
+from tests.support.systems import system_of
 
 RTOL = 1e-8
 
@@ -182,6 +184,28 @@ def test_the_first_candidate_is_taken_where_none_solves_anything():
         assert not trial.is_over
         assert trial.solve(family.system(), tolerance).outcome is not Outcome.CONVERGED
     assert trial.is_over and trial.winner.label == "a"
+
+
+class Wrong(Strategy):
+    """Says that it has solved what it has not, as an iterative method may where A is singular."""
+
+    name = "wrong"
+
+    def solve(self, system, tolerance):
+        x = system.b.duplicate()
+        x.set(1.0)
+        return Attempt(x=x, outcome=Outcome.CONVERGED, iterations=1, energy_error=0.5 * tolerance.energy)
+
+
+def test_what_no_reference_confirms_is_no_solution():
+    singular = np.zeros((9, 9))
+    singular[:, 0] = 1.0
+    tolerance = tolerance_of(1e-4)
+    trial = Trial([Contender(Candidate(name, Wrong), tolerance) for name in "ab"])
+    while not trial.is_over:
+        assert trial.solve(system_of(singular), tolerance).outcome is not Outcome.CONVERGED
+    assert trial.seconds == {"a": None, "b": None}
+    assert describe("a", trial.seconds) == "'a', untimed: no candidate solved the first systems"
 
 
 # The strategy.
