@@ -11,6 +11,10 @@ from penstock.orchestrator.store.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
+# Families with a remark of which each is printed; a problem that names its families by the draw has any number.
+MAX_PRINTED = 4
+BY_KIND = "name a family by the kind of its systems, and not by the draw"
+
 
 class Choices:
     """One decision per family, kept in strategies.json for a resumed run.
@@ -74,20 +78,20 @@ class Families:
             solves: the solves.
 
         Yields:
-            A line about the first system of each family that was solved with a remark, such as that it took more than
-            one strategy, and one about too many families. A system that was not solved fails its simulation, which is
-            told elsewhere.
+            A line about the first system of each of the first families that were solved with a remark, such as that it
+            took more than one strategy, and one about too many families. A system that was not solved fails its
+            simulation, which is told elsewhere.
         """
         for solve in solves:
             if len(self._met) <= MAX_FAMILIES and solve.family not in self._met:
                 self._met.add(solve.family)
                 if len(self._met) > MAX_FAMILIES:
-                    yield (
-                        f"more than {MAX_FAMILIES} families of systems: only the last ones are remembered; "
-                        "name a family by the kind of its systems, and not by the draw"
-                    )
+                    yield f"more than {MAX_FAMILIES} families of systems: only the last ones are remembered; {BY_KIND}"
             is_remark = solve.converged and solve.reason
             if is_remark and len(self._reported) < MAX_FAMILIES and solve.family not in self._reported:
                 self._reported.add(solve.family)
                 self._note("solved again", family=solve.family, reason=solve.reason)
-                yield f"{solve.family}: {solve.reason}"
+                if len(self._reported) <= MAX_PRINTED:
+                    yield f"{solve.family}: {solve.reason}"
+                elif len(self._reported) == MAX_PRINTED + 1:
+                    yield f"more than {MAX_PRINTED} families have such a remark, and no more are printed; {BY_KIND}"

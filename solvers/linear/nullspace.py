@@ -14,7 +14,7 @@ from penstock.messages import keep_last
 from penstock.solvers.linear.check import kernels_for
 from penstock.solvers.linear.forms import tells_entries
 from penstock.solvers.linear.null_vectors import FOUND, backward_error, is_found, level_of, sums_of, suspect_of
-from penstock.solvers.linear.reasons import is_symmetric, numerical_failures
+from penstock.solvers.linear.reasons import is_symmetric, not_finite, numerical_failures
 from penstock.solvers.linear.strategy import Strategy
 from penstock.solvers.problem import LinearSystem, SolveError
 
@@ -141,8 +141,7 @@ class Examiner:
             _require_orthonormal(system)
         if not tells_entries(system.A):
             return system.nullspace is not None and (system.is_spd or bool(system.A.getTransposeNullSpace()))
-        if not _is_finite(system.A):
-            raise SolveError("the matrix holds values that are not finite")
+        _require_finite(system.A)
         _require_null(system)
         _require_rows(system)
         if is_thorough:
@@ -177,10 +176,14 @@ def _has_constants(system: LinearSystem) -> bool:
     return bool(has)
 
 
-def _is_finite(A: PETSc.Mat) -> bool:
-    """Whether all entries are finite; PETSc's norms pass over NaN, or overflow."""
-    is_finite = bool(np.isfinite(A.getValuesCSR()[2]).all())
-    return is_finite if A.comm.size == 1 else A.comm.tompi4py().allreduce(not is_finite) == 0
+def _require_finite(A: PETSc.Mat) -> None:
+    """Raise SolveError for entries that are not finite; PETSc's norms pass over NaN, or overflow."""
+    starts, _, values = A.getValuesCSR()
+    wrong = np.flatnonzero(~np.isfinite(values))
+    are_finite = np.ones(len(starts) - 1, bool)
+    are_finite[np.searchsorted(starts, wrong, side="right") - 1] = False
+    if reason := not_finite("the matrix", are_finite, A):
+        raise SolveError(reason)
 
 
 def _one():

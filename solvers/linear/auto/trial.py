@@ -10,6 +10,7 @@ from statistics import median_low
 
 from penstock.solvers.linear.auto.calibration import Calibrated
 from penstock.solvers.linear.auto.candidates import Candidate
+from penstock.solvers.linear.iterative.cg import INDEFINITE
 from penstock.solvers.linear.reasons import broken_down, numerical_failures
 from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
@@ -169,6 +170,8 @@ class Trial:
         """Labels of contenders without a time that were cut, or not tried because they would have been."""
         self._left = list(contenders)
         self._behind: list[Contender] = []
+        self.is_indefinite = False
+        """Whether CG met a direction that shows A not to be positive definite."""
         self._labels = [contender.label for contender in contenders]
         self._spent = self._product_seconds = 0.0
         self._num_rounds = self._num_fruitless = 0
@@ -286,6 +289,7 @@ class Trial:
         limit = CUT * self.winner.cost * self.stay / weight if contender.is_warm else FIRST_CUT * self._best(solved)
         attempt = contender.solve(system, tolerance, limit, self._product_seconds, weight)
         self._spent += contender.last_seconds
+        self.is_indefinite |= attempt.reason == INDEFINITE
         if attempt.outcome is Outcome.CONVERGED:
             solved[contender] = attempt
         return attempt

@@ -68,5 +68,7 @@ def test_at_the_end_the_strategy_of_the_configuration_is_named_with_its_share():
 def test_a_family_for_every_draw_is_told_once_and_does_not_flood_the_console(tmp_path: Path):
     families = Families(RunFolder(tmp_path).event)
     lines = [line for number in range(1000) for line in families.news([solve(f"draw {number}", "lu: breakdown")])]
-    assert len(lines) == MAX_FAMILIES + 1
-    assert lines[-1].startswith(f"more than {MAX_FAMILIES} families of systems")
+    assert lines[:4] == [f"draw {number}: lu: breakdown" for number in range(4)]
+    assert lines[4].startswith("more than 4 families have such a remark") and "not by the draw" in lines[4]
+    assert [line.split(":")[0] for line in lines[5:]] == [f"more than {MAX_FAMILIES} families of systems"]
+    assert len((tmp_path / "events.jsonl").read_text().splitlines()) == MAX_FAMILIES

@@ -227,6 +227,16 @@ def test_auto_decides_and_every_solution_is_right(wind, bound):
     assert solver.num_retried == 0
 
 
+def test_an_indefinite_matrix_that_is_said_to_be_spd_is_named():
+    family, solver = Family(), LinearSolver(Auto(), rtol=RTOL)
+    for _ in range(20):
+        system = family.system()
+        system.A.shift(-1.3)  # between its eigenvalues
+        assert error(system, solver(system).x) <= 1e-6
+    (decision,) = solver.decisions
+    assert "is_spd=True looks wrong, as CG met a vector p with pᵀ A p <= 0" in decision.reason
+
+
 def test_families_are_decided_apart():
     solver = LinearSolver(Auto(), rtol=RTOL)
     families = [Family(family="calm"), Family(family="windy", wind=3.0)]
