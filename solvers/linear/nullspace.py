@@ -177,7 +177,10 @@ def _has_constants(system: LinearSystem) -> bool:
 
 
 def _require_finite(A: PETSc.Mat) -> None:
-    """Raise SolveError for entries that are not finite; PETSc's norms pass over NaN, or overflow."""
+    """Raise SolveError for entries that are not finite.
+
+    PETSc's norms pass over NaN, or overflow.
+    """
     starts, _, values = A.getValuesCSR()
     wrong = np.flatnonzero(~np.isfinite(values))
     are_finite = np.ones(len(starts) - 1, bool)
@@ -247,7 +250,7 @@ def _knows_left(system: LinearSystem) -> bool:
 
 
 def _require_rows(system: LinearSystem) -> None:
-    """Raise SolveError where constants or rows of zeros show that A takes more to zero than the system says."""
+    """Raise SolveError where constants or rows of zeros are not in the nullspace."""
     zero_rows = system.A.findZeroRows()
     if zero_rows and (rows := _beyond_nullspace(zero_rows, system)).getSize() > 0:  # NULL where there is none
         given = "" if system.nullspace is None else "beyond the nullspace given, "
