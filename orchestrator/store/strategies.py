@@ -11,8 +11,8 @@ from penstock.orchestrator.store.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
-# Families with a remark of which each is printed; a problem that names its families by the draw has any number.
-MAX_PRINTED = 4
+# Families about which lines are printed; a problem that names its families by the draw has any number of them.
+MAX_PRINTED = 6
 BY_KIND = "name a family by the kind of its systems, and not by the draw"
 
 
@@ -60,7 +60,9 @@ class Choices:
 
 
 class Families:
-    """Remarks for users about their families of systems, each made once.
+    """Lines for users about their families of systems: choices and remarks.
+
+    A remark is made once per family.
 
     Args:
         note: called with each event, its name and its values by keyword.
@@ -70,6 +72,20 @@ class Families:
         self._note = note
         self._met: set[str] = set()
         self._reported: set[str] = set()
+        self._printed: set[str] = set()
+        self._has_ended = False
+
+    def chosen(self, decisions: Iterable[Decision]) -> Iterator[str]:
+        """A line for each decision, as long as there are few families.
+
+        Args:
+            decisions: the decisions.
+
+        Yields:
+            The lines.
+        """
+        for decision in decisions:
+            yield from self._lines(decision.family, decision.reason)
 
     def news(self, solves: Iterable[SolveRecord]) -> Iterator[str]:
         """Remarks on new solves.
@@ -91,7 +107,12 @@ class Families:
             if is_remark and len(self._reported) < MAX_FAMILIES and solve.family not in self._reported:
                 self._reported.add(solve.family)
                 self._note("solved again", family=solve.family, reason=solve.reason)
-                if len(self._reported) <= MAX_PRINTED:
-                    yield f"{solve.family}: {solve.reason}"
-                elif len(self._reported) == MAX_PRINTED + 1:
-                    yield f"more than {MAX_PRINTED} families have such a remark, and no more are printed; {BY_KIND}"
+                yield from self._lines(solve.family, solve.reason)
+
+    def _lines(self, family: str, said: str) -> Iterator[str]:
+        if family in self._printed or len(self._printed) < MAX_PRINTED:
+            self._printed.add(family)
+            yield f"{family}: {said}"
+        elif not self._has_ended:
+            self._has_ended = True
+            yield f"more than {MAX_PRINTED} families of systems: no more lines are printed of them; {BY_KIND}"
