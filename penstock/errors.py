@@ -86,9 +86,26 @@ def describe(error: BaseException, *user_files: str | None) -> str:
         The line.
     """
     frames = traceback.extract_tb(error.__traceback__)
-    frame = next((frame for frame in reversed(frames) if frame.filename in user_files), frames[-1] if frames else None)
-    place = f" ({frame.filename}, line {frame.lineno})" if frame else ""
+    place = place_in(error, *user_files) or (_place(frames[-1]) if frames else "")
     return one_line(f"{type(error).__name__}: {text_of(error)}{place}")
+
+
+def place_in(error: BaseException, *files: str | None) -> str:
+    """The last place in any of these files that an error passed through.
+
+    Args:
+        error: the error.
+        *files: the files.
+
+    Returns:
+        The place as " (file, line n)"; "" where there is none.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((_place(frame) for frame in reversed(frames) if frame.filename in files), "")
+
+
+def _place(frame: traceback.FrameSummary) -> str:
+    return f" ({frame.filename}, line {frame.lineno})"
 
 
 def file_of(what: object) -> str | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from penstock.arrays.conversion import as_numbers
-from penstock.errors import PenstockError, Refused, describe, file_of, raised_by_signal, text_of
+from penstock.errors import PenstockError, Refused, describe, file_of, place_in, raised_by_signal, text_of
 from penstock.layout import Sample
 from penstock.machine import own_bytes
 from penstock.messages import Chunk, Lease, Restart
@@ -339,6 +339,8 @@ class SolverWorker:
 
     def _reason(self, error: BaseException) -> str:
         """The error in one line, with the last place in the user's files."""
+        if isinstance(error, SolveError) and not type(self.problem).__module__.startswith("penstock."):
+            return text_of(error) + place_in(error, file_of(self.problem))  # that of a user's call of `solve`
         if isinstance(error, SAY_EVERYTHING):
             return text_of(error)
         strategies = [solver.strategy for solver in self._solvers.values()]

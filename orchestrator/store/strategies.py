@@ -11,6 +11,10 @@ from penstock.orchestrator.store.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
+# Families about which lines are printed; a problem that names its families by the draw has any number of them.
+MAX_PRINTED = 6
+BY_KIND = "name a family by the kind of its systems, and not by the draw"
+
 
 class Choices:
     """One decision per family, kept in strategies.json for a resumed run.
@@ -56,7 +60,9 @@ class Choices:
 
 
 class Families:
-    """Remarks for users about their families of systems, each made once.
+    """Lines for users about their families of systems: choices and remarks.
+
+    A remark is made once per family.
 
     Args:
         note: called with each event, its name and its values by keyword.
@@ -66,6 +72,20 @@ class Families:
         self._note = note
         self._met: set[str] = set()
         self._reported: set[str] = set()
+        self._printed: set[str] = set()
+        self._has_ended = False
+
+    def chosen(self, decisions: Iterable[Decision]) -> Iterator[str]:
+        """A line for each decision, as long as there are few families.
+
+        Args:
+            decisions: the decisions.
+
+        Yields:
+            The lines.
+        """
+        for decision in decisions:
+            yield from self._lines(decision.family, decision.reason)
 
     def news(self, solves: Iterable[SolveRecord]) -> Iterator[str]:
         """Remarks on new solves.
@@ -74,20 +94,25 @@ class Families:
             solves: the solves.
 
         Yields:
-            A line about the first system of each family that was solved with a remark, such as that it took more than
-            one strategy, and one about too many families. A system that was not solved fails its simulation, which is
-            told elsewhere.
+            A line about the first system of each of the first families that were solved with a remark, such as that it
+            took more than one strategy, and one about too many families. A system that was not solved fails its
+            simulation, which is told elsewhere.
         """
         for solve in solves:
             if len(self._met) <= MAX_FAMILIES and solve.family not in self._met:
                 self._met.add(solve.family)
                 if len(self._met) > MAX_FAMILIES:
-                    yield (
-                        f"more than {MAX_FAMILIES} families of systems: only the last ones are remembered; "
-                        "name a family by the kind of its systems, and not by the draw"
-                    )
+                    yield f"more than {MAX_FAMILIES} families of systems: only the last ones are remembered; {BY_KIND}"
             is_remark = solve.converged and solve.reason
             if is_remark and len(self._reported) < MAX_FAMILIES and solve.family not in self._reported:
                 self._reported.add(solve.family)
                 self._note("solved again", family=solve.family, reason=solve.reason)
-                yield f"{solve.family}: {solve.reason}"
+                yield from self._lines(solve.family, solve.reason)
+
+    def _lines(self, family: str, said: str) -> Iterator[str]:
+        if family in self._printed or len(self._printed) < MAX_PRINTED:
+            self._printed.add(family)
+            yield f"{family}: {said}"
+        elif not self._has_ended:
+            self._has_ended = True
+            yield f"more than {MAX_PRINTED} families of systems: no more lines are printed of them; {BY_KIND}"

@@ -106,10 +106,10 @@ class Reports:
         self._metrics.update(record, news.solves)
         self._metrics.processes.show(workers, status.ranks, self._disk())
         self._sinks.take(record, news.worst_cases)
-        for decision in self._choices.take(news.decisions):
-            self.tell(f"{decision.family}: {decision.reason}")
+        chosen = self._families.chosen(self._choices.take(news.decisions))
         failed = self._failures.news(validation=validation.failed, training=training.failed)
-        for line in (*self._families.news(news.solves), *self._failures.restarted(news.restarts), *failed):
+        restarted = self._failures.restarted(news.restarts)
+        for line in (*chosen, *self._families.news(news.solves), *restarted, *failed):
             self.tell(line)
         self._metrics.choose(self.decisions)
         for note in dict.fromkeys(note for note in news.notes if note not in self._notes):

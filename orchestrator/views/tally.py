@@ -69,7 +69,8 @@ class Tally:
         for decision in chunk.decisions:
             if (decision.family, decision.number) not in self._decisions:
                 self._decisions.add((decision.family, decision.number))
-                self._tell(f"{decision.family}: {decision.reason}")
+                for line in self._families.chosen([decision]):
+                    self._tell(line)
         self.num_ended += len(chunk.finished) + len(chunk.failed)
         self._failed |= chunk.failed
         restarts, failed = self._failures.restarted(chunk.restarts), self._failures.news(training=self._failed)

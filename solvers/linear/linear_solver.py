@@ -10,13 +10,15 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from penstock.errors import Refused
 from penstock.messages import Decision, keep_last
 from penstock.solvers.linear.auto.calibration import calibrated, tolerance_of
 from penstock.solvers.linear.forms import Form, unflat
 from penstock.solvers.linear.ladder import Ladder
 from penstock.solvers.linear.nullspace import Examiner, attached, with_nullspaces
-from penstock.solvers.linear.reasons import advice, broken_down, numerical_failures
+from penstock.solvers.linear.reasons import advice, broken_down, not_finite, numerical_failures
 from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome, Solution, SolveError
 
@@ -279,7 +281,7 @@ def _without_length(b: PETSc.Vec) -> tuple[Outcome, str]:
     if largest == 0:
         return Outcome.CONVERGED, ""
     if not math.isfinite(largest):
-        return Outcome.NOT_FINITE, "the right-hand side holds values that are not finite"
+        return Outcome.NOT_FINITE, not_finite("the right-hand side", np.isfinite(b.array_r), b)
     raise SolveError(
         f"the largest value of the right-hand side is {largest:.1e}, whose square is out of the range of double "
         "precision: choose other units"

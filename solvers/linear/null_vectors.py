@@ -44,6 +44,8 @@ EXACT = Tolerance(1e-10)
 
 NUM_STEPS = 5
 NUM_SWEEPS = 5
+# An entry below this fraction of the largest, each in units of its column, may be rounding.
+ROUNDED = 1e-10
 # The most unknowns for which the examination factors the matrix, which then takes half a second (P1 in 2D).
 MAX_FACTORED = 50_000
 
@@ -63,9 +65,9 @@ def suspect_of(system: LinearSystem, make: Callable[[], Strategy]) -> PETSc.Vec 
     It is orthogonal to the system's nullspace. Ask `is_found` whether it is proof.
     """
     A, z, solve = system.A, system.b.duplicate(), _way_to_solve(system, make)
-    scale = sums_of(A)[1]
-    z.array = np.random.default_rng(0).standard_normal(z.getLocalSize()) * _reciprocal(scale)
-    size, stays = _size(z, scale), False
+    units = _reciprocal(sums_of(A)[1])  # 1 for a column of zeros, whose unknown must not count for nothing
+    z.array = np.random.default_rng(0).standard_normal(z.getLocalSize()) * units
+    size, stays = _size(z, units), False
     for step in range(NUM_STEPS):
         image = z.duplicate()
         A.mult(z, image)
@@ -74,7 +76,7 @@ def suspect_of(system: LinearSystem, make: Callable[[], Strategy]) -> PETSc.Vec 
         z.axpy(-1.0, solve(replace(system, b=image, guess=None), EXACT).x)
         if system.nullspace is not None:
             system.nullspace.remove(z)
-        size, previous = _size(z, scale), size
+        size, previous = _size(z, units), size
         if step == 0 and not size * math.sqrt(z.getSize()) > HIDDEN * previous:
             return None
         stays = size > STAYS * previous
@@ -86,10 +88,23 @@ def suspect_of(system: LinearSystem, make: Callable[[], Strategy]) -> PETSc.Vec 
 def is_found(A: PETSc.Mat, suspect: PETSc.Vec) -> bool:
     """Whether the backward error of the vector proves that A is singular.
 
-    That of its level does, too, where rounding is all that the vector has on other unknowns.
+    That of its level does, too, and that of its large entries: rounding may be all that it has elsewhere, and then a
+    row that holds nothing else has an error of 1.
     """
     level = level_of(suspect)
-    return backward_error(A, suspect) <= FOUND or (level is not None and backward_error(A, level) <= FOUND)
+    vectors = [suspect, _large_of(A, suspect)] + ([] if level is None else [level])
+    return any(backward_error(A, vector) <= FOUND for vector in vectors)
+
+
+def _large_of(A: PETSc.Mat, vector: PETSc.Vec) -> PETSc.Vec:
+    """The vector without the entries that may be rounding."""
+    from petsc4py import PETSc
+
+    sizes = vector.duplicate()
+    sizes.array = np.abs(vector.array_r) / _reciprocal(sums_of(A)[1])
+    large = vector.duplicate()
+    large.array = np.where(sizes.array_r > ROUNDED * sizes.norm(PETSc.NormType.NORM_INFINITY), vector.array_r, 0.0)
+    return large
 
 
 def level_of(vector: PETSc.Vec) -> PETSc.Vec | None:
@@ -166,8 +181,8 @@ def _reciprocal(sums: np.ndarray) -> np.ndarray:
     return np.divide(1.0, sums, out=np.ones_like(sums), where=sums > 0)
 
 
-def _size(z: PETSc.Vec, scale: np.ndarray) -> float:
-    """The norm of z, with each entry multiplied by the scale of its column."""
+def _size(z: PETSc.Vec, units: np.ndarray) -> float:
+    """The norm of z, with each entry in units of its column."""
     scaled = z.duplicate()
-    scaled.array = z.array_r * scale
+    scaled.array = z.array_r / units
     return scaled.norm()

@@ -14,7 +14,7 @@ from penstock.messages import keep_last
 from penstock.solvers.linear.check import kernels_for
 from penstock.solvers.linear.forms import tells_entries
 from penstock.solvers.linear.null_vectors import FOUND, backward_error, is_found, level_of, sums_of, suspect_of
-from penstock.solvers.linear.reasons import is_symmetric, numerical_failures
+from penstock.solvers.linear.reasons import is_symmetric, not_finite, numerical_failures
 from penstock.solvers.linear.strategy import Strategy
 from penstock.solvers.problem import LinearSystem, SolveError
 
@@ -31,11 +31,12 @@ THOROUGH = 4
 
 ADVICE = (
     "give all of its nullspace (constants, the level of a pressure, the rigid-body modes of an elastic body) as "
-    "LinearSystem.nullspace or by A.setNullSpace, or fix the solution by a boundary condition"
+    "LinearSystem.nullspace, WeakForm(nullspace=...) or by A.setNullSpace, or fix the solution by a boundary condition"
 )
 CONSTANTS = (
     "the matrix is singular: it takes constants to zero; give that nullspace (PETSc.NullSpace().create(constant=True)) "
-    "as LinearSystem.nullspace or by A.setNullSpace, or fix the solution by a boundary condition"
+    "as LinearSystem.nullspace, WeakForm(nullspace=...) or by A.setNullSpace, or fix the solution by a boundary "
+    "condition"
 )
 LEVEL = (
     "the matrix is singular: its transpose takes {} to zero, so these equations add up to 0 = Σ b, and the solution "
@@ -140,12 +141,9 @@ class Examiner:
             _require_orthonormal(system)
         if not tells_entries(system.A):
             return system.nullspace is not None and (system.is_spd or bool(system.A.getTransposeNullSpace()))
-        if not _is_finite(system.A):
-            raise SolveError("the matrix holds values that are not finite")
-        if system.nullspace is None:
-            _require_rows(system)
-        else:
-            _require_null(system)
+        _require_finite(system.A)
+        _require_null(system)
+        _require_rows(system)
         if is_thorough:
             _require_complete(system, self._make)
         return system.nullspace is not None and _knows_left(system)
@@ -178,10 +176,17 @@ def _has_constants(system: LinearSystem) -> bool:
     return bool(has)
 
 
-def _is_finite(A: PETSc.Mat) -> bool:
-    """Whether all entries are finite; PETSc's norms pass over NaN, or overflow."""
-    is_finite = bool(np.isfinite(A.getValuesCSR()[2]).all())
-    return is_finite if A.comm.size == 1 else A.comm.tompi4py().allreduce(not is_finite) == 0
+def _require_finite(A: PETSc.Mat) -> None:
+    """Raise SolveError for entries that are not finite.
+
+    PETSc's norms pass over NaN, or overflow.
+    """
+    starts, _, values = A.getValuesCSR()
+    wrong = np.flatnonzero(~np.isfinite(values))
+    are_finite = np.ones(len(starts) - 1, bool)
+    are_finite[np.searchsorted(starts, wrong, side="right") - 1] = False
+    if reason := not_finite("the matrix", are_finite, A):
+        raise SolveError(reason)
 
 
 def _one():
@@ -203,12 +208,13 @@ def _require_orthonormal(system: LinearSystem) -> None:
 
 
 def _require_null(system: LinearSystem) -> None:
-    for number, vector in enumerate(basis_of(system.nullspace, system.b)):
+    basis = [] if system.nullspace is None else basis_of(system.nullspace, system.b)
+    for number, vector in enumerate(basis):
         if not _is_null(system.A, vector):
             raise SolveError(
-                f"the nullspace is none of this matrix, which leaves {_share_left(system.A, vector):.1e} of its vector "
-                f"{number} (||A n|| / |||A||n|||): take it off where the matrix is regular, else give what the matrix "
-                "takes to zero"
+                f"A does not take vector {number} of the nullspace to zero ({_share_left(system.A, vector):.2g} of "
+                "|A||n|, should be 0): check the boundary conditions and their `of=`; leave the nullspace out if A is "
+                "regular"
             )
 
 
@@ -244,14 +250,37 @@ def _knows_left(system: LinearSystem) -> bool:
 
 
 def _require_rows(system: LinearSystem) -> None:
-    """Raise SolveError where constants or rows of zeros show that A is singular."""
+    """Raise SolveError where constants or rows of zeros are not in the nullspace."""
     zero_rows = system.A.findZeroRows()
-    if zero_rows:  # NULL where there is none
-        raise SolveError(f"the matrix is singular: {_named(zero_rows)}: each unknown needs an equation")
+    if zero_rows and (rows := _beyond_nullspace(zero_rows, system)).getSize() > 0:  # NULL where there is none
+        given = "" if system.nullspace is None else "beyond the nullspace given, "
+        raise SolveError(f"the matrix is singular: {given}{_named(rows)}: each unknown needs an equation")
+    if system.nullspace is not None:
+        return
     ones = system.b.duplicate()
     ones.set(1.0)
     if backward_error(system.A, ones) <= FOUND:
         raise SolveError(CONSTANTS)
+
+
+def _beyond_nullspace(zero_rows: PETSc.IS, system: LinearSystem) -> PETSc.IS:
+    """The rows of zeros that the nullspace given does not explain.
+
+    A row of zeros puts its unit vector into the nullspace of the transpose. Where that is not known, the dimension has
+    to do, which is the same.
+    """
+    from petsc4py import PETSc
+
+    if system.nullspace is None:
+        return zero_rows
+    left, rows = system.A.getTransposeNullSpace(), zero_rows.indices
+    if not left and not is_symmetric(system):
+        are_explained = np.full(len(rows), zero_rows.getSize() <= _kind_of(system)[1])
+    else:
+        places = rows - system.A.getOwnershipRange()[0]
+        basis = basis_of(left or system.nullspace, system.b)
+        are_explained = sum((vector.array_r[places] ** 2 for vector in basis), np.zeros(len(rows))) >= 1 - ORTHONORMAL
+    return PETSc.IS().createGeneral(rows[~are_explained], comm=zero_rows.comm)
 
 
 def _require_complete(system: LinearSystem, make: Callable[[], Strategy]) -> None:
@@ -293,8 +322,8 @@ def _named(zero_rows: PETSc.IS) -> str:
     number = zero_rows.getSize()
     if zero_rows.getLocalSize() == 0:
         return f"{number} of its rows, on another rank, hold no entry but zeros"
-    row = zero_rows.indices[0]
-    return f"its row {row} holds no entry but zeros" + (f", nor do {number - 1} others" if number > 1 else "")
+    others = "" if number == 1 else ", nor does another" if number == 2 else f", nor do {number - 1} others"
+    return f"its row {zero_rows.indices[0]} holds no entry but zeros{others}"
 
 
 def _require_consistent(system: LinearSystem, rtol: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,6 +54,35 @@ def said_by(error: Exception) -> str:
     line = said[-1] if said else type(error).__name__
     cures = [cure for part, cure in CURES.items() if part in line]
     return "; ".join([line, *cures])
+
+
+def not_finite(what: str, are_finite: np.ndarray, of: PETSc.Object) -> str:
+    """The line about a matrix or a vector with rows that are not finite.
+
+    Args:
+        what: its name.
+        are_finite: which of its local rows are finite.
+        of: the matrix or vector.
+
+    Returns:
+        The line, with the number of such rows on all ranks and the first of them; "" where there is none.
+    """
+    wrong = np.flatnonzero(~are_finite)
+    count, row = len(wrong), math.inf
+    if count:
+        row = of.getOwnershipRange()[0] + int(wrong[0])
+    if of.comm.size > 1:
+        from mpi4py import MPI
+
+        comm = of.comm.tompi4py()
+        count, row = comm.allreduce(count), comm.allreduce(row, MPI.MIN)
+    if count == 0:
+        return ""
+    where = f"row {row}" if count == 1 else f"{count} rows, first in row {row}"
+    return (
+        f"{what} holds values that are not finite in {where} (counted from 0): look for a division by zero, an "
+        "overflow, or the root or logarithm of a negative number in what is computed from this draw"
+    )
 
 
 def advice(system: LinearSystem, x: PETSc.Vec) -> list[str]:

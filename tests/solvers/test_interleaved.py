@@ -1,5 +1,6 @@
 """Simulations that take turns against the same ones after one another."""
 
+import re
 from functools import cached_property
 
 import numpy as np
@@ -151,6 +152,7 @@ def test_a_simulation_in_a_block_fails_alone(disturb, said):
     whole, _, _ = outcome(Diffusion(), num_at_once=1)
     assert failed.keys() == {i for i in LEASE if x_of(i) > 0.7} and 2 < len(failed) < len(LEASE) - 2
     assert all(said in reason for reason in failed.values()) and 8 in blocks
+    assert all(re.search(r"/test_interleaved\.py, line \d+\)$", reason) for reason in failed.values())
     assert_alike(samples, {i: whole[i] for i in samples})
 
 

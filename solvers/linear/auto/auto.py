@@ -27,6 +27,8 @@ RETRY_FRACTION = 0.05
 # A matrix that stays for this many systems is as good as constant: a factorisation costs up to 100 back-solves.
 LONG = 100
 
+WRONGLY_SPD = "is_spd=True looks wrong, as CG met a vector p with pᵀ A p <= 0: leave it out"
+
 
 class Auto(Strategy):
     """The strategy that is fastest for the family, found on its first systems.
@@ -185,6 +187,8 @@ class Auto(Strategy):
         number = 0 if self.decision is None else self.decision.number + 1
         self._stay = self._trial.stay if seconds else math.inf
         reason = describe(winner.label, seconds, slow, stay=self._stay)
+        if self._trial is not None and self._trial.is_indefinite:
+            reason += f"; {WRONGLY_SPD}"
         self.decision = Decision(family=family, number=number, strategy=winner.label, seconds=seconds, reason=reason)
         self._current, self._watch, self._trial, self._matrix = winner, Watch(), None, None
         logger.info("family %r: %s", family, reason)
@@ -206,7 +210,7 @@ def describe(choice: str, seconds: Mapping[str, float | None], slow: Collection[
     """
     best = seconds.get(choice)
     if best is None:
-        untimed = "no candidate solved the first systems" if seconds else "systems share one matrix"
+        untimed = "no candidate solved the first systems" if seconds else "systems share one matrix so far"
         return f"{choice!r}, untimed: {untimed}"
     others = sorted((value, label) for label, value in seconds.items() if value is not None and label != choice)
     line = f"{choice!r}, {1e3 * best:.3g} ms per solve"

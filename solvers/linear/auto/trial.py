@@ -6,10 +6,11 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from statistics import median
+from statistics import median_low
 
 from penstock.solvers.linear.auto.calibration import Calibrated
 from penstock.solvers.linear.auto.candidates import Candidate
+from penstock.solvers.linear.iterative.cg import INDEFINITE
 from penstock.solvers.linear.reasons import broken_down, numerical_failures
 from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.problem import LinearSystem, Outcome
@@ -50,6 +51,7 @@ class Contender:
         self._iteration_seconds = 0.0
         self._stay = 1
         self._sum, self._num_summed = 0.0, 0
+        self._before = ([], 0, 0.0, 0)  # what `take_back` goes back to
 
     def enter(self, stay: int) -> None:
         """Begin a trial in which a matrix stays for `stay` systems."""
@@ -75,8 +77,11 @@ class Contender:
 
     @property
     def cost(self) -> float:
-        """The seconds of a solve in the long run; infinite until one was timed."""
-        return self._upkeep * median(self.seconds) if self.seconds else math.inf
+        """The seconds of a solve in the long run; infinite until one was timed.
+
+        Of two times the lower one counts, because disturbances only add.
+        """
+        return self._upkeep * median_low(self.seconds) if self.seconds else math.inf
 
     def is_behind(self, best: float) -> bool:
         """Whether it costs too much against the best one.
@@ -95,7 +100,8 @@ class Contender:
     ) -> Attempt:
         """One attempt, which fails if it takes more than `limit` seconds.
 
-        Iterative methods are cut there; the set-up of others may take longer.
+        Iterative methods are cut there; the set-up of others may take longer. One that was timed before is judged by
+        its times: a single slow solve is no proof.
 
         Args:
             system: the system.
@@ -104,6 +110,7 @@ class Contender:
             product_seconds: the seconds of a product with A.
             weight: the number of systems with this matrix that it stands for.
         """
+        self._before = (self.seconds.copy(), self._num_cold, self._sum, self._num_summed)
         cut = tolerance
         if limit < math.inf:
             possible = math.ceil(limit / max(self._iteration * product_seconds, self._iteration_seconds))
@@ -117,7 +124,7 @@ class Contender:
             return attempt
         if not attempt.meets(tolerance):
             return replace(attempt, outcome=Outcome.STAGNATION)
-        if self.is_warm and seconds > limit:  # as if it had been cut there
+        if self.is_warm and not self.seconds and seconds > limit:  # as if it had been cut there
             return replace(attempt, outcome=Outcome.ITERATION_LIMIT, reason="too slow to be tried further")
         iterating = over_ranks(max(seconds - attempt.setup_seconds, 0.0), system)
         self._iteration_seconds = iterating / max(attempt.iterations, 1)
@@ -131,14 +138,18 @@ class Contender:
             self._sum, self._num_summed = 0.0, 0
         return attempt
 
+    def take_back(self) -> None:
+        """Forget the time of the last solve."""
+        self.seconds, self._num_cold, self._sum, self._num_summed = self._before
+
 
 class Trial:
     """A trial: candidates solve the same systems in turns, until the fastest is known.
 
     It ends when one is left or all have been timed. A candidate that fails or is far too slow drops out at once, one
-    that falls behind a little later. First solves are not timed, because set-up and learning are paid once. Under an
-    accuracy, all solve to the same error. Times are processor times, so other programs on the machine have no
-    influence.
+    that falls behind a little later; it is back where those before it turn out slower, or fail. First solves are not
+    timed, because set-up and learning are paid once. Under an accuracy, all solve to the same error. Times are
+    processor times, so other programs on the machine have no influence.
 
     Where a matrix stays for several systems, its first one shows what a new matrix costs, one in their middle what
     the others cost: a time is the mean of one and `stay` - 1 of these. The first contender solves the systems between.
@@ -158,7 +169,10 @@ class Trial:
         self.slow: set[str] = set()
         """Labels of contenders without a time that were cut, or not tried because they would have been."""
         self._left = list(contenders)
-        self._seconds: dict[str, float | None] = dict.fromkeys(contender.label for contender in contenders)
+        self._behind: list[Contender] = []
+        self.is_indefinite = False
+        """Whether CG met a direction that shows A not to be positive definite."""
+        self._labels = [contender.label for contender in contenders]
         self._spent = self._product_seconds = 0.0
         self._num_rounds = self._num_fruitless = 0
 
@@ -172,11 +186,11 @@ class Trial:
 
         That is one that failed or is in `slow`.
         """
-        timed = {contender.label: contender.cost for contender in self._left if contender.seconds}
-        return self._seconds | timed
+        timed = {contender.label: contender.cost for contender in self._left + self._behind if contender.seconds}
+        return dict.fromkeys(self._labels) | timed
 
     def reset(self) -> None:
-        for contender in self._left:
+        for contender in self._left + self._behind:
             contender.strategy.reset()
 
     def solve(self, system: LinearSystem, tolerance: Tolerance, number: int = 1) -> Attempt:
@@ -203,7 +217,14 @@ class Trial:
             if contender.is_done or (self._num_rounds == 0 and self._is_too_dear(contender, solved)):
                 continue
             attempts[contender] = self._attempt(contender, system, tolerance, solved, weight)
-        uncut = None if solved else self._solved_uncut(attempts, solved, system, tolerance)
+        best_attempt = (
+            _best_of(solved, system, tolerance) if solved else self._solved_uncut(attempts, solved, system, tolerance)
+        )
+        if best_attempt is not None and not best_attempt.meets(tolerance):
+            attempts |= dict.fromkeys(solved, best_attempt)
+            for contender in solved:
+                contender.take_back()
+            solved.clear()
         self._num_rounds += 1
         if not solved:
             self._num_fruitless += 1
@@ -212,21 +233,19 @@ class Trial:
                 f"{tried.label}: {attempt.reason or attempt.outcome}" for tried, attempt in attempts.items()
             )
             return replace(next(iter(attempts.values())), reason=f"tried {said}")
-        kept = [contender for contender in self._left if contender in solved or contender.is_done]
-        best = min(contender.cost for contender in kept)
-        kept = [contender for contender in kept if not contender.is_behind(best)]
+        able = [contender for contender in self._left if contender in solved or contender.is_done]
         for contender in self._left:
-            if contender not in kept:
-                has_time = contender in solved or contender.is_done
-                self._seconds[contender.label] = contender.cost if has_time else None
-                is_cut = contender not in attempts or attempts[contender].outcome is Outcome.ITERATION_LIMIT
-                if is_cut and not has_time:
-                    self.slow.add(contender.label)
-        self._left = kept
-        are_done = all(contender.is_done for contender in kept)
-        are_judged = all(contender.is_judged for contender in kept)
-        self.is_over = are_done or (are_judged and (len(kept) == 1 or self._spent > BUDGET * best))
-        return uncut or _best_of(solved, system, tolerance)
+            is_cut = contender not in attempts or attempts[contender].outcome is Outcome.ITERATION_LIMIT
+            if contender not in able and is_cut:
+                self.slow.add(contender.label)
+        able += self._behind
+        best = min(contender.cost for contender in able)
+        self._behind = [contender for contender in able if contender.is_behind(best)]
+        self._left = [contender for contender in able if contender not in self._behind]
+        are_done = all(contender.is_done for contender in self._left)
+        are_judged = all(contender.is_judged for contender in self._left)
+        self.is_over = are_done or (are_judged and (len(self._left) == 1 or self._spent > BUDGET * best))
+        return best_attempt
 
     def _best(self, solved: Iterable[Contender]) -> float:
         """The least seconds of a solve so far."""
@@ -270,6 +289,7 @@ class Trial:
         limit = CUT * self.winner.cost * self.stay / weight if contender.is_warm else FIRST_CUT * self._best(solved)
         attempt = contender.solve(system, tolerance, limit, self._product_seconds, weight)
         self._spent += contender.last_seconds
+        self.is_indefinite |= attempt.reason == INDEFINITE
         if attempt.outcome is Outcome.CONVERGED:
             solved[contender] = attempt
         return attempt
@@ -278,7 +298,8 @@ class Trial:
 def _best_of(solved: Mapping[Contender, Attempt], system: LinearSystem, tolerance: Tolerance) -> Attempt:
     """The best of a round's solutions.
 
-    Under an accuracy, the calibrated strategies learn their ratios from it.
+    Under an accuracy, the calibrated strategies learn their ratios from it. It misses the tolerance where none of
+    theirs could be confirmed.
     """
     attempt = next(iter(solved.values()))
     learners = [contender for contender in solved if contender.calibration is not None]
@@ -289,7 +310,9 @@ def _best_of(solved: Mapping[Contender, Attempt], system: LinearSystem, toleranc
         reference = exact[0]
     else:
         nearest = min(learners, key=lambda learner: solved[learner].iterations)
-        reference = nearest.calibration.reference(system, solved[nearest], tolerance)
+        reference_of = nearest.calibration.reference
+        reference = guarded(lambda given, asked: reference_of(given, solved[nearest], asked), system, tolerance)
+        reference = reference.checked(system)
     for learner in learners:
         learner.calibration.learn(system, solved[learner], reference, tolerance)
     return reference

@@ -56,7 +56,7 @@ class Lagged(Strategy):
         if refresh_cost is not None:
             require_at_least("refresh_cost", refresh_cost, 1)
         require_at_least("max_iterations", max_iterations, 1)
-        self.pc = pc
+        self.kind = pc  # not `pc`, which names a preconditioner of PETSc
         self.refresh_cost = refresh_cost
         self.max_iterations = max_iterations
         self.reset()
@@ -79,7 +79,7 @@ class Lagged(Strategy):
         if not serves(self._ksp, system.A):
             self.reset()
             self._ksp = new_ksp(None, system)
-            self._kept, self._costs = KeptPreconditioner(self.pc), Costs(self.refresh_cost)
+            self._kept, self._costs = KeptPreconditioner(self.kind), Costs(self.refresh_cost)
             self._ksp.getPC().setType("python")
             self._ksp.getPC().setPythonContext(self._kept)
             return self._solve_anew(system, tolerance)

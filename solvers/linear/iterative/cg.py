@@ -78,11 +78,13 @@ OUTCOMES = (
 )
 """The outcomes that `cg_iterate` returns, in the order of cg.c."""
 
+INDEFINITE = "A is not positive definite: pᵀ A p <= 0"
+
 CAUSES = (
     "",
     "the residual has grown as it can't where A and the preconditioner are symmetric positive definite",
     "the preconditioner is not positive definite: rᵀ M⁻¹ r <= 0",
-    "A is not positive definite: pᵀ A p <= 0",
+    INDEFINITE,
 )
 """The causes of a breakdown, in the order of cg.c."""
 

@@ -29,6 +29,7 @@ from penstock.orchestrator.run import without_learner
 from penstock.orchestrator.run.checks import require_startable
 from penstock.orchestrator.solving import Solving
 from penstock.orchestrator.views.terminal.screen import Form
+from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.linear.iterative import petsc
 from penstock.solvers.problem import RETRIED
 from penstock.solvers.stored.samples import SampleStore
@@ -115,6 +116,7 @@ from penstock.orchestrator.cli.generate import generate
 from penstock.orchestrator.config.config import load_config
 from penstock.solvers import worker
 from penstock.orchestrator.solving import Solving
+from penstock.solvers.linear import STRATEGIES
 from penstock.solvers.linear.iterative import petsc
 from penstock.solvers.stored import samples
 
@@ -296,6 +298,19 @@ def test_a_fault_of_the_configuration_is_named_as_such_at_the_first_solve(tmp_pa
     with pytest.raises(PenstockError) as caught:
         generate(config, 9, None)
     assert str(caught.value).startswith(complaint) and caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("strategy", [*STRATEGIES, *(f"{{name: {name}}}" for name in STRATEGIES)])
+def test_every_strategy_can_be_named_with_its_defaults(tmp_path, strategy):
+    (tmp_path / "mine.yaml").write_text(f"problem: {{name: darcy, resolution: 8}}\n{STOP}")
+    solutions = []
+    for named in (strategy, "direct"):
+        config = load_config(tmp_path / "mine.yaml", (f"solver.strategy={named}", "solver.rtol=1e-8"))
+        chunks = list(make_worker(Solving.of(config)).stream(Lease(number=0, simulations=(0, 1, 2))))
+        order = np.concatenate([chunk.simulations for chunk in chunks])
+        assert sorted(order) == [0, 1, 2]
+        solutions.append(np.concatenate([chunk.arrays["targets"] for chunk in chunks])[np.argsort(order)])
+    np.testing.assert_allclose(*solutions, rtol=1e-5)
 
 
 def test_a_preconditioner_that_petsc_lacks_is_refused_before_anything_is_solved(tmp_path, monkeypatch):

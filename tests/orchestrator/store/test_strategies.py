@@ -68,5 +68,15 @@ def test_at_the_end_the_strategy_of_the_configuration_is_named_with_its_share():
 def test_a_family_for_every_draw_is_told_once_and_does_not_flood_the_console(tmp_path: Path):
     families = Families(RunFolder(tmp_path).event)
     lines = [line for number in range(1000) for line in families.news([solve(f"draw {number}", "lu: breakdown")])]
-    assert len(lines) == MAX_FAMILIES + 1
-    assert lines[-1].startswith(f"more than {MAX_FAMILIES} families of systems")
+    assert lines[:6] == [f"draw {number}: lu: breakdown" for number in range(6)]
+    assert lines[6].startswith("more than 6 families of systems: no more lines") and "not by the draw" in lines[6]
+    assert [line.split(":")[0] for line in lines[7:]] == [f"more than {MAX_FAMILIES} families of systems"]
+    assert len((tmp_path / "events.jsonl").read_text().splitlines()) == MAX_FAMILIES
+    chosen = list(families.chosen([decision("draw 3", 1), decision("draw 7")]))
+    assert chosen == [f"draw 3: {decision('draw 3', 1).reason}"]
+
+
+def test_choices_for_a_family_per_draw_end_with_what_to_do():
+    families = Families(lambda event, **values: None)
+    lines = [line for number in range(30) for line in families.chosen([decision(f"draw {number}")])]
+    assert len(lines) == 7 and lines[-1].endswith("name a family by the kind of its systems, and not by the draw")

@@ -148,7 +148,12 @@ NONE = {
     "is 1.0e-170, whose square": lambda: LinearSystem(A=petsc_of(laplacian(1.0)), b=vector_of(np.full(144, 1e-170))),
     "is 1.0e+170, whose square": lambda: LinearSystem(A=petsc_of(laplacian(1.0)), b=vector_of(np.full(144, 1e170))),
     "not assembled": lambda: LinearSystem(A=unassembled(), b=vector_of(np.ones(144))),
-    "matrix holds values that are not finite": lambda: LinearSystem(A=of_nan(), b=vector_of(np.ones(144))),
+    "matrix holds values that are not finite in row 2 (counted from 0):": lambda: LinearSystem(
+        A=of_nan(), b=vector_of(np.ones(144))
+    ),
+    "side holds values that are not finite in 100 rows, first in row 44 (counted from 0):": lambda: LinearSystem(
+        A=petsc_of(laplacian(1.0)), b=vector_of(np.where(np.arange(144) < 44, 1.0, np.nan))
+    ),
 }
 
 

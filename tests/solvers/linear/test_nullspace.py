@@ -96,6 +96,20 @@ def upwind(n: int, wind: float = 20.0):
     return A, np.linalg.svd(A.toarray())[2][-1:].T, constants
 
 
+def collocated(n: int, wind: float = 1.0):
+    """Flow between walls by central differences, velocities and pressures at the same n x n points.
+
+    Its nullspace is the pressures' at the corners, in no equation, and a checkerboard's four colours.
+    """
+    inner = scipy.sparse.eye_array(n - 2, n, k=1)
+    slope = scipy.sparse.diags_array([-np.ones(n - 2), np.ones(n - 2)], offsets=[0, 2], shape=(n - 2, n)) / 2
+    line = scipy.sparse.diags_array([-1 - wind / 2, 2.0, -1 + wind / 2], offsets=[-1, 0, 1], shape=(n - 2, n - 2))
+    gradient = scipy.sparse.vstack([scipy.sparse.kron(slope, inner), scipy.sparse.kron(inner, slope)])
+    momentum = scipy.sparse.block_diag([scipy.sparse.kronsum(line, line)] * 2)
+    A = scipy.sparse.block_array([[momentum, gradient], [gradient.T, None]]).tocsr()
+    return A, np.append(np.zeros(A.shape[0] - n * n), np.full(n * n, 1 / n))[:, None]
+
+
 def solution_of(A, b, null, left=None):
     """The x orthogonal to the nullspace, by a bordered system.
 
@@ -341,7 +355,10 @@ def test_a_nullspace_that_is_none_is_named(name):
     A = penalised(8, 1.0)
     constants = PETSc.NullSpace().create(constant=True, comm=MPI.COMM_SELF)
     solution = LinearSolver(STRATEGIES[name](), rtol=RTOL)(system_of(A, np.ones(64), is_spd=True, nullspace=constants))
-    assert solution.outcome is Outcome.REFUSED and "the nullspace is none of this matrix" in solution.reason
+    assert (
+        solution.outcome is Outcome.REFUSED
+        and "A does not take vector 0 of the nullspace to zero (0." in solution.reason
+    )
 
 
 def test_rows_of_rounding_make_no_nullspace_wrong():
@@ -371,6 +388,50 @@ def test_a_nullspace_that_is_too_small_or_not_orthonormal_is_named():
     ):
         solution = LinearSolver(STRATEGIES["direct"](), rtol=RTOL)(system_of(A, b, nullspace=space_of(space)))
         assert solution.outcome is Outcome.REFUSED and said in solution.reason
+
+
+@pytest.mark.parametrize("name", ["auto", "direct", "cg"])
+def test_a_row_of_zeros_beside_the_nullspace_is_refused_and_one_within_it_solved(name):
+    A, null = neumann(5, 5)
+    b = np.append(consistent(A, np.random.default_rng(0)), 0.0)  # that row has a solution, and many
+    beside, held = scipy.sparse.block_diag([A, [[0.0]]]).tocsr(), scipy.linalg.block_diag(null, 1.0)
+    solver = LinearSolver(STRATEGIES[name](), rtol=RTOL)
+    solution = solver(system_of(beside, b, is_spd=True, nullspace=space_of(held[:, :1])))
+    assert solution.outcome is Outcome.REFUSED
+    assert "singular: beyond the nullspace given, its row 25 holds no entry but zeros:" in solution.reason
+    assert found_in(beside, space_of(held[:, :1])) is not None
+    solution = solver(system_of(beside, b, is_spd=True, nullspace=space_of(held)))
+    assert solution.converged and error(solution, np.append(solution_of(A, b[:-1], null), 0.0)) <= 1e-6
+
+
+def test_a_row_of_zeros_is_explained_by_the_nullspace_of_the_transpose():
+    A = scipy.sparse.diags_array([np.append(np.ones(9), 0.0), -np.ones(9)], offsets=[0, 1]).tocsr()  # u_i - u_(i + 1)
+    b, null = np.append(np.arange(9.0), 0.0), np.full((10, 1), 10**-0.5)
+    for left in (None, np.eye(10)[:, -1:]):
+        system = system_of(A, b, nullspace=space_of(null))
+        if left is not None:
+            system.A.setTransposeNullSpace(space_of(left))
+        solution = LinearSolver(STRATEGIES["direct"](), rtol=RTOL)(system)
+        assert solution.converged, solution.reason
+        assert error(solution, np.linalg.lstsq(A.toarray(), b)[0]) <= 1e-8
+    A.data[:2] = 0.0
+    solution = LinearSolver(STRATEGIES["direct"](), rtol=RTOL)(system_of(A, b, nullspace=space_of(null)))
+    assert "beyond the nullspace given, its row 0 holds no entry but zeros, nor does another" in solution.reason
+
+
+@pytest.mark.parametrize("has_corners", [False, True])
+def test_what_is_taken_to_zero_beside_a_pressures_level_is_found_in_spite_of_rounding(has_corners):
+    """Velocities in it are rounding alone, and so are rows of the divergence then."""
+    A, level = collocated(9)
+    is_in = (abs(A).sum(axis=1) > 0) | has_corners
+    A, level = A[is_in][:, is_in], level[is_in] / np.linalg.norm(level[is_in])
+    assert np.linalg.matrix_rank(A.toarray()) == A.shape[0] - (8 if has_corners else 4)
+    solution = LinearSolver(STRATEGIES["auto"](), rtol=RTOL)(
+        system_of(A, consistent(A, np.random.default_rng(0)), nullspace=space_of(level))
+    )
+    assert solution.outcome is Outcome.REFUSED and "is singular: be" in solution.reason
+    found = found_in(A, space_of(level))
+    assert np.linalg.norm(A @ found.array_r) <= 1e-12 * found.norm()
 
 
 @pytest.mark.parametrize("name", ["auto", "direct", "krylov"])

@@ -16,16 +16,18 @@ from penstock.layout import FieldSpec, Sample
 from penstock.messages import Decision, Lease
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.auto.auto import Auto, describe
+from penstock.solvers.linear.auto.calibration import tolerance_of
 from penstock.solvers.linear.auto.candidates import Candidate, candidates
 from penstock.solvers.linear.auto.trial import Contender, Trial
 from penstock.solvers.linear.auto.watch import Watch
 from penstock.solvers.linear.direct.direct import Direct
 from penstock.solvers.linear.iterative.petsc import Krylov
-from penstock.solvers.linear.strategy import Tolerance
+from penstock.solvers.linear.strategy import Attempt, Strategy, Tolerance
 from penstock.solvers.parameters.space import ParameterSpace, Uniform
 from penstock.solvers.problem import GridDofs, LinearSystem, Outcome, Problem
 from penstock.solvers.worker import SolverWorker
 from tests.support.families import SIZE, Family, error
+from tests.support.systems import system_of
 
 RTOL = 1e-8
 
@@ -50,7 +52,7 @@ def is_behind(*seconds: float, best=1.0, num_timed=3) -> bool:
 def test_candidates_drop_out_where_they_fall_behind():
     assert not is_behind()
     assert not is_behind(1.9) and is_behind(2.1)
-    assert not is_behind(1.4, 1.4) and is_behind(1.4, 1.8)
+    assert not is_behind(1.4, 1.8) and is_behind(1.6, 1.8)
     assert not is_behind(1.0, 9.0, 1.1)  # one odd time says nothing
     assert not is_behind(9.0, 9.0, num_timed=5) and is_behind(9.0, 9.0, 9.0, num_timed=5)
 
@@ -61,7 +63,7 @@ def test_the_line_says_what_was_chosen_over_what_by_how_much():
     assert describe("b", seconds) == f"{line}; failed: 'c', 'cg + icc, recycling'"
     assert describe("b", seconds, {"c"}) == f"{line}; failed: 'cg + icc, recycling'; too slow to time: 'c'"
     assert describe("b", {"b": 0.003}, stay=25) == "'b', 3 ms per solve with 25 systems per matrix"
-    assert describe("constant", {}) == "'constant', untimed: systems share one matrix"
+    assert describe("constant", {}) == "'constant', untimed: systems share one matrix so far"
     assert describe("a", {"a": None, "b": None}).startswith("'a', untimed: no candidate solved the first systems")
 
 
@@ -184,6 +186,28 @@ def test_the_first_candidate_is_taken_where_none_solves_anything():
     assert trial.is_over and trial.winner.label == "a"
 
 
+class Wrong(Strategy):
+    """Says that it has solved what it has not, as an iterative method may where A is singular."""
+
+    name = "wrong"
+
+    def solve(self, system, tolerance):
+        x = system.b.duplicate()
+        x.set(1.0)
+        return Attempt(x=x, outcome=Outcome.CONVERGED, iterations=1, energy_error=0.5 * tolerance.energy)
+
+
+def test_what_no_reference_confirms_is_no_solution():
+    singular = np.zeros((9, 9))
+    singular[:, 0] = 1.0
+    tolerance = tolerance_of(1e-4)
+    trial = Trial([Contender(Candidate(name, Wrong), tolerance) for name in "ab"])
+    while not trial.is_over:
+        assert trial.solve(system_of(singular), tolerance).outcome is not Outcome.CONVERGED
+    assert trial.seconds == {"a": None, "b": None}
+    assert describe("a", trial.seconds) == "'a', untimed: no candidate solved the first systems"
+
+
 # The strategy.
 
 
@@ -201,6 +225,16 @@ def test_auto_decides_and_every_solution_is_right(wind, bound):
     assert decision.family == "default" and decision.number == 0 and decision.seconds[decision.strategy] > 0
     assert Decision(**json.loads(json.dumps(asdict(decision)))) == decision
     assert solver.num_retried == 0
+
+
+def test_an_indefinite_matrix_that_is_said_to_be_spd_is_named():
+    family, solver = Family(), LinearSolver(Auto(), rtol=RTOL)
+    for _ in range(20):
+        system = family.system()
+        system.A.shift(-1.3)  # between its eigenvalues
+        assert error(system, solver(system).x) <= 1e-6
+    (decision,) = solver.decisions
+    assert "is_spd=True looks wrong, as CG met a vector p with pᵀ A p <= 0" in decision.reason
 
 
 def test_families_are_decided_apart():

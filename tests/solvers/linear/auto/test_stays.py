@@ -1,7 +1,9 @@
 """Matrices that stay for a number of systems: turns of trials, decisions by counts."""
 
 import itertools
+import math
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -31,6 +33,16 @@ class Clocked(Strategy):
         return attempt
 
 
+class CutOnce(Clocked):
+    """The third solve takes more iterations than a trial allows."""
+
+    def solve(self, system, tolerance):
+        attempt = super().solve(system, tolerance)
+        self.count = getattr(self, "count", 0) + 1
+        is_cut = self.count == 3 and tolerance.max_iterations < math.inf
+        return replace(attempt, outcome=Outcome.ITERATION_LIMIT) if is_cut else attempt
+
+
 @pytest.fixture
 def clock(monkeypatch):
     clock, ticks = [0.0], itertools.count()
@@ -52,12 +64,38 @@ def test_a_new_matrix_counts_once_for_all_of_its_systems(clock):
 
 def test_a_system_for_which_all_were_cut_is_solved_all_the_same(clock):
     family, tolerance = Family(), Tolerance(RTOL)
-    trial = Trial([Contender(Candidate(name, lambda: Clocked(clock, 1.0, 1.0, 100.0)), tolerance) for name in "ab"])
+    trial = Trial([Contender(Candidate(name, lambda: CutOnce(clock, 1.0)), tolerance) for name in "ab"])
     for _ in range(3):
         system = family.system()
         attempt = trial.solve(system, tolerance)
         assert attempt.outcome is Outcome.CONVERGED and error(system, attempt.x) <= 1e-6
     assert trial.winner.seconds == pytest.approx([1.0])
+
+
+def over(clock, candidates: dict[str, tuple[float, ...]]) -> Trial:
+    """The trial, when it is over, of candidates that take these seconds; the first solve of each warms it up."""
+    family, tolerance = Family(), Tolerance(RTOL)
+    chosen = [
+        Candidate(label, lambda seconds=seconds: Clocked(clock, *seconds), warm_up=6 if label == "late" else 1)
+        for label, seconds in candidates.items()
+    ]
+    trial = Trial([Contender(candidate, tolerance) for candidate in chosen])
+    for _ in range(12):
+        assert trial.solve(family.system(), tolerance).outcome is Outcome.CONVERGED
+        if trial.is_over:
+            return trial
+    raise AssertionError("the trial does not end")
+
+
+def test_one_that_fell_behind_a_rival_is_back_when_that_turns_out_slower(clock):
+    trial = over(clock, {"steady": (1.0,), "lucky": (1.0, 0.4, 3.0), "late": (2.0,)})
+    assert trial.winner.label == "steady"
+    assert trial.seconds == pytest.approx({"steady": 1.0, "lucky": 3.0, "late": 2.0})
+
+
+def test_one_slow_solve_of_the_fastest_is_no_proof(clock):
+    trial = over(clock, {"fast": (1.0, 1.0, 9.0, 1.0), "rival": (1.8,)})
+    assert trial.winner.label == "fast" and trial.seconds["fast"] == pytest.approx(1.0)
 
 
 def test_a_matrix_that_stays_is_taken_as_constant_for_good():
