@@ -26,7 +26,7 @@ def few_simulations(num_simulations: int, capacity: int) -> list[str]:
 
 
 class Growth:
-    """How large outputs become from step to step, to find a scheme in time that blows up.
+    """How large outputs become from step to step, to find schemes that blow up.
 
     Args:
         layout: layout of the samples.
