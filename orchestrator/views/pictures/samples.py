@@ -238,8 +238,9 @@ def _height(geometry: Geometry, text: str) -> float:
 
 
 def height_of(geometry: Geometry, width: float) -> float:
-    """The height of a domain of at least two dimensions in this width, at most as much."""
-    return width / _aspect(geometry) if 1 <= _aspect(geometry) <= MAX_ASPECT else width
+    """The height of a domain in this width, at most as much; that of lines, too."""
+    is_flat = geometry.dimension > 1 and 1 <= _aspect(geometry) <= MAX_ASPECT
+    return width / _aspect(geometry) if is_flat else width
 
 
 def _span(geometry: Geometry) -> int:
