@@ -97,6 +97,7 @@ def draw_strip(path: Path, course: Course) -> None:
     width = SMALL * WIDTH
     heights = [max(LEAST_HEIGHT, height_of(panels[-1].spec.on, width)) for _, panels in rows]
     with figures((width * len(numbers) + BAR_WIDTH, sum(heights) + TITLES)) as figure:
+        figure.set_layout_engine("compressed")  # else panels that keep their proportions leave labels no room
         axes = figure.subplots(len(rows), len(numbers), squeeze=False, height_ratios=heights)
         for number, column in zip(numbers, axes.T, strict=True):
             column[0].set_title(f"step {course.steps[number]}", fontsize=9)
