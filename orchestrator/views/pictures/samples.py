@@ -189,6 +189,8 @@ def _draw(
         for text in texts
         for number, line in enumerate(lines)
     ]
+    # in the middle of a panel that is as wide as its place, a text would stick out of the picture
+    is_narrow = lines[0][0].dimension > 1 and _aspect(lines[0][0]) < 1
     unit = min(_span(geometry) for line in lines for geometry in line)  # wide panels alone need no columns between
     num_columns = max(sum(map(_span, line)) for line in lines) // unit
     with figures((unit * WIDTH * num_columns, sum(heights))) as figure:
@@ -203,7 +205,7 @@ def _draw(
                 DRAWN[type(panel.spec.on)](figure, axis, panel, panel.spec.on, arrays, row)
                 axis.set_title(panel.title, fontsize=9)
                 axis.tick_params(labelsize=TICKS)
-            of_row[0].set_xlabel(texts[number], fontsize=8, loc="left")  # in the middle it would stick out on the left
+            of_row[0].set_xlabel(texts[number], fontsize=8, loc="center" if is_narrow else "left")
             if len(names):
                 of_row[0].set_ylabel(names[number].replace(", ", "\n"), fontsize=9)
         save(figure)
