@@ -21,6 +21,7 @@ from penstock.arrays.conversion import DTYPE
 from penstock.arrays.ragged import Ragged, Rows
 from penstock.arrays.room import Room
 from penstock.geometry import Geometry, Grid
+from penstock.registry import nearest
 
 RESERVED_NAMES = ("simulation", "step", "relative_l2", "self")  # columns of the stores that hold samples
 LAST_STEP = np.iinfo(np.int64).max
@@ -271,8 +272,11 @@ class Layout:
         inputs = {spec.name: spec for spec in self.inputs}
         both = inputs | {spec.name: spec for spec in self.outputs}
         for name, source in self.feeds.items():
-            if name not in inputs or source not in both:
-                raise ValueError(f"feeds: {source!r} can't become {name!r}: give outputs by the names of inputs")
+            if name not in inputs:
+                raise ValueError(f"feeds[{name!r}]: there is no input of that name: {nearest(name, inputs)}")
+            if source not in both:
+                known = [spec.name for spec in self.outputs]
+                raise ValueError(f"feeds[{name!r}]: there is no output {source!r}: {nearest(source, known)}")
             if (inputs[name].on, inputs[name].components) != (both[source].on, both[source].components):
                 raise ValueError(f"feeds: {name!r} can't hold {source!r}, which has another geometry or components")
 

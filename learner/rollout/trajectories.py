@@ -31,6 +31,8 @@ class Trajectories:
     """[S, F, *] by output of the problem."""
     predicted: dict[str, np.ndarray]
     """Likewise."""
+    given: dict[str, np.ndarray]
+    """The last frame that is given, [S, *], of the outputs of which one is."""
 
 
 def rollout_rows(frames: Frames, layout: Layout, simulations: np.ndarray, steps: np.ndarray) -> np.ndarray | None:
@@ -89,4 +91,16 @@ def trajectories(
     ]
     num_frames = rows_SA.shape[1] * len(frames.names)
     steps = [frames.spacing * (number + 1) for number in range(num_frames)]
-    return Trajectories(origins[0][rows_SA[:, 0]], rows_SA[:, 0], steps, *quantities)
+    first_rows = rows_SA[:, 0]
+    given = _given(frames, layout, batch, {name: array[first_rows] for name, array in rows.items()})
+    return Trajectories(origins[0][first_rows], first_rows, steps, *quantities, given)
+
+
+def _given(frames: Frames, layout: Layout, batch: Layout, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The last frame that rows are given, by output of the problem."""
+    inputs = {name: values for block in batch.input_blocks for name, values in block.by_name(rows[block.name]).items()}
+    # what the last state of a row becomes is the last one that the next row is given
+    last = {source: name for name, source in (batch.feeds or layout.feeds).items()}
+    numbered = frames.names[-1] if batch.feeds else [spec.name for spec in layout.outputs]
+    names = {spec.name: last.get(source) for spec, source in zip(layout.outputs, numbered, strict=True)}
+    return {output: inputs[name] for output, name in names.items() if name in inputs}

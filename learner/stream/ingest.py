@@ -16,11 +16,11 @@ import numpy as np
 from penstock.arrays.ragged import Rows, padded
 from penstock.layout import Layout
 from penstock.learner.buffers.buffer import Buffer
-from penstock.learner.buffers.watermark import MIN_SIMULATIONS
 from penstock.learner.normalization import Normalization, RunningMoments, constants
 from penstock.learner.ranks.group import ALONE, Group
 from penstock.learner.stream.deliveries import Deliveries
 from penstock.learner.stream.rate_limiter import RateLimiter
+from penstock.learner.stream.remarks import Growth, few_simulations
 from penstock.learner.stream.stream import Stream
 from penstock.learner.stream.timesheet import Timesheet
 from penstock.messages import Chunk, Decision, LeaseEnd, Restart, SolveRecord
@@ -131,6 +131,7 @@ class Ingest:
         """What the time of the thread that takes goes to, by the names in `IntakeTimes`."""
         self.moments = RunningMoments(buffer.unit.num_steps)
         """Statistics of the samples up to the one that reached the watermark, and of those put together with it."""
+        self._growth = Growth(layout)  # of the same samples
         self._given_up: dict[int, str] = {}  # not recorded yet
         self._news = _Unsaid()
         self._lock = threading.Lock()
@@ -260,6 +261,7 @@ class Ingest:
         values = {block.name: dense[block.name] for block in blocks}
         weights = {block.name: self.layout.weights_of(block, dense) for block in blocks}
         self.moments.update(values, steps, weights)
+        self._growth.update(dense, steps)
 
     def normalization(self, group: Group = ALONE) -> tuple[Normalization, list[str]]:
         """Return the normalisation by the samples up to the watermark, with remarks.
@@ -268,7 +270,7 @@ class Ingest:
             group: the ranks whose samples count, each of which calls this.
 
         Returns:
-            The normalisation, and lines for people about constants and about too few simulations.
+            The normalisation, and lines for people about constants, growth and too few simulations.
 
         Raises:
             PenstockError: no output varies.
@@ -279,11 +281,7 @@ class Ingest:
             moments.join(state)
         remarks = constants(moments, sources, buffer.layout)
         num_simulations = int(group.gather([len(buffer.simulations_in())]).sum())
-        if num_simulations < MIN_SIMULATIONS:
-            remarks.append(
-                f"means and deviations are of {num_simulations} simulations, all that came or that buffer.capacity "
-                f"{buffer.capacity} has room for: give at least {MIN_SIMULATIONS} of them"
-            )
+        remarks += [*self._growth.remarks(), *few_simulations(num_simulations, buffer.capacity)]
         return Normalization.from_moments(moments, buffer.layout, sources), remarks
 
     def _write_ends(self, chunk: Chunk) -> None:

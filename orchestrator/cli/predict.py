@@ -13,7 +13,7 @@ from penstock.orchestrator.resources.bounds import require_memory_for_draws
 from penstock.orchestrator.run.without_learner import new_samples
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.store.trained import load_surrogate, predictions
-from penstock.orchestrator.views.pictures.samples import draw_comparison
+from penstock.orchestrator.views.pictures.samples import draw_comparison, names_of
 from penstock.orchestrator.views.pictures.strips import Course, animate, draw_strip
 from penstock.orchestrator.views.terminal.monitor import explained_lines, statistics
 from penstock.orchestrator.views.terminal.screen import Form, Screen
@@ -64,10 +64,7 @@ def predict(
     picture = target / "predictions.png"
     wrote = [os.path.relpath(target / "predictions.zarr")]
     if any(spec.on is not None for spec in layout.outputs):
-        has_steps = len(set(steps.tolist())) > 1
-        rows = zip(simulations, steps, strict=True)
-        names = [f"simulation {simulation}" + f", step {step}" * has_steps for simulation, step in rows]
-        draw_comparison(picture, named, predicted, of_outputs, layout, names)
+        draw_comparison(picture, named, predicted, of_outputs, layout, names_of(simulations, steps, layout))
         wrote.append(os.path.relpath(picture))
     first = simulations == simulations.min()
     own = {name: array[first] for name, array in arrays.items()}

@@ -91,7 +91,10 @@ def _require_range(name: str, values: np.ndarray) -> None:
         raise Refused(f"{name!r} holds values that are not finite{where}")
     largest = np.abs(values).max()
     if largest > MOST:
-        raise Refused(f"{name!r} reaches {largest:.3g}, beyond float32's {MOST:.2g}: give it in another unit")
+        raise Refused(
+            f"{name!r} reaches {largest:.3g}, beyond float32's {MOST:.2g}: give it in another unit or, if it grew from "
+            "step to step, take smaller steps in time"
+        )
     if largest:
         raise Refused(f"{name!r} is {largest:.3g} at most, below float32's {LEAST:.2g}: give it in another unit")
 

@@ -137,7 +137,9 @@ def _packed(
             value = as_numbers(spec.name, value)
         expected = shape if spec.components == 1 else (spec.components, *shape)
         if value.shape != expected:
-            raise Refused(f"{spec.name!r} has shape {value.shape}, its FieldSpec says {expected}")
+            is_turned = spec.components > 1 and value.shape == (*shape, spec.components)
+            hint = ": components come first" if is_turned else ""
+            raise Refused(f"{spec.name!r} has shape {value.shape}, its FieldSpec says {expected}{hint}")
         if outside is not None:
             value = np.where(outside, 0, value)
         channel = block.channels[spec.name]

@@ -216,3 +216,11 @@ def test_few_simulations_are_said():
         "means and deviations are of 4 simulations, all that came or that buffer.capacity 64 has room for: give at "
         "least 10 of them"
     ]
+
+
+def test_a_blow_up_is_said():
+    (a, u), (held_a, held_u) = blurred(160, 1), blurred(16, 2)
+    arrays = float32(fields=a, targets=np.tile(30.0 ** np.arange(8), 20)[:, None, None] * u)
+    trainer, _ = trained(ONE, arrays, float32(fields=held_a, targets=held_u), num_steps=8)
+    (remark,) = trainer.remarks
+    assert remark.startswith("output 'u' reaches ") and remark.endswith("take smaller steps in time")

@@ -68,6 +68,9 @@ def test_outputs_may_be_scalars_and_quantities_have_components():
     np.testing.assert_array_equal(packed["target_scalars"], [[1.5, 2, 3, 4]])
     with pytest.raises(Refused, match=r"'force' has shape \(2,\), its FieldSpec says \(3,\)"):
         pack(layout, inputs={"a": a, "v": v, "b": b}, outputs={"lift": 1.5, "force": [2, 3]})
+    turned = np.moveaxis(v, 0, -1)
+    with pytest.raises(Refused, match=r"^'v' has shape \(2, 3, 2\), .* says \(2, 2, 3\): components come first$"):
+        pack(layout, inputs={"a": a, "v": turned, "b": b}, outputs={"lift": 1.5, "force": [2, 3, 4]})
 
 
 def test_fields_on_a_mesh_share_its_weights():

@@ -102,7 +102,7 @@ REFUSED = {
     "not a number": (np.where(RAMP == 7, np.nan, PLAIN), "holds values that are not finite"),
     "infinity": (np.where(RAMP == 7, np.inf, PLAIN), "not finite"),
     "minus infinity": (np.full(SHAPE, -np.inf), "not finite"),
-    "beyond float32": (1e39 * PLAIN, r"reaches 1\.\d+e\+39, beyond float32's 3\.4e\+38: give it in another unit"),
+    "beyond float32": (1e39 * PLAIN, r"reaches 1\.\d+e\+39, beyond float32's 3\.4e\+38: give it in another unit or"),
     "one value beyond float32": (np.where(RAMP == 7, -1e39, PLAIN), r"reaches 1e\+39, beyond"),
     "below float32": (np.full(SHAPE, 1e-46), r"is 1e-46 at most, below float32's 1\.2e-38: give it in another unit"),
     "below float32's full precision": (1e-40 * PLAIN, "e-40 at most, below"),

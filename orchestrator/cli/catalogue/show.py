@@ -17,7 +17,7 @@ from penstock.orchestrator.actors.local_worker import start_petsc
 from penstock.orchestrator.config.reading import lay_over
 from penstock.orchestrator.solving import build_problem, problem_class
 from penstock.orchestrator.views import card
-from penstock.orchestrator.views.pictures.samples import draw_samples
+from penstock.orchestrator.views.pictures.samples import draw_samples, names_of
 from penstock.solvers.measurement import Measurement, measure
 from penstock.solvers.problem import RETRIED
 
@@ -75,6 +75,6 @@ def _draw(path: Path, measured: Measurement, layout: Layout) -> None:
         ends += dict.fromkeys((own[np.argmin(steps[own])], own[np.argmax(steps[own])]))
     named = zarr_store.by_name({name: padded(values) for name, values in rows.items()}, layout)
     try:
-        draw_samples(path, named, ends, layout)
+        draw_samples(path, named, ends, layout, names_of(simulations[ends], steps[ends], layout))
     except OSError as error:
         raise PenstockError(f"can't write {path}: {error.strerror or error}: give another --output") from error

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from textwrap import fill
 from typing import Any, BinaryIO
@@ -19,14 +20,17 @@ from penstock.geometry import Geometry, Grid, Mesh, Points
 from penstock.layout import FieldSpec, Layout
 from penstock.orchestrator.views.numbers import digits
 
-MAX_ROWS = 8
+MAX_ROWS, MAX_LINES = 8, 12  # samples, and lines of panels that they take together
+PER_LINE = 6  # panels side by side; those of a sample beyond them go below
 DPI = 120
 MAX_ARROWS = 400
 ARROWS = {"units": "inches", "width": 0.01}  # as thin in wide panels as in others
-TEXT_WIDTH, MAX_LINES = 42, 3  # of the scalars under a panel, in characters
+TEXT_WIDTH, TEXT_LINES = 42, 3  # of the scalars under a panel, in characters
 MAX_ASPECT = 10  # of a domain that is drawn to scale
 WIDE = 2.5  # aspect from which on a domain gets two panels' width, with its colour bar below
-WIDTH, HEIGHT, WIDE_HEIGHT = 3.2, 2.9, 2.4  # of a panel, and of a row of which one is wide, in inches
+WIDTH, HEIGHT = 3.2, 2.9  # of a panel, at most, in inches
+BAR_BESIDE, BAR_BELOW, TITLE, TEXT_LINE = 0.7, 0.5, 0.35, 0.16  # what they take of that
+TICKS = 8  # size of their labels
 POINT_AREA = 2e4  # of all points of a cloud together, in square points of print
 
 
@@ -54,7 +58,8 @@ def draw_comparison(
 ) -> None:
     """Draw a PNG with one row per sample.
 
-    At most MAX_ROWS are drawn, spread from the first to the last, as by `compared`.
+    At most MAX_ROWS are drawn, fewer where they take several lines each, spread from the first to the last, as by
+    `compared`.
 
     Args:
         path: the file, or an open one.
@@ -64,8 +69,9 @@ def draw_comparison(
         layout: likewise.
         names: likewise.
     """
-    save = partial(_save_png, path)
-    compared(save, arrays, predictions, errors, layout, names, _spread(len(names)))
+    most = max(1, min(MAX_ROWS, MAX_LINES // len(_lines(_compared_groups(layout)))))
+    rows = np.linspace(0, len(names) - 1, min(len(names), most)).round().astype(int)  # of a trajectory its end, too
+    compared(partial(_save_png, path), arrays, predictions, errors, layout, names, rows)
 
 
 def compared(
@@ -115,10 +121,12 @@ def compared(
             ),
         ]
 
-    _draw(save, arrays, rows, panels, _scalars(layout.inputs), names)
+    _draw(save, arrays, rows, panels, _compared_groups(layout), _scalars(layout.inputs), [names[row] for row in rows])
 
 
-def draw_samples(path: Path, arrays: Mapping[str, np.ndarray], rows: Sequence[int], layout: Layout) -> None:
+def draw_samples(
+    path: Path, arrays: Mapping[str, np.ndarray], rows: Sequence[int], layout: Layout, names: Sequence[str] = ()
+) -> None:
     """Draw a PNG with one row for each of some samples.
 
     A row shows all fields, inputs first, and the scalars as text. Fields are drawn as by `compared`.
@@ -128,13 +136,30 @@ def draw_samples(path: Path, arrays: Mapping[str, np.ndarray], rows: Sequence[in
         arrays: arrays by quantity, as for `compared`.
         rows: the samples to draw.
         layout: layout of the samples, which have a field.
+        names: what each of them is called beside its row; none are where absent.
     """
 
     def panels(row: int) -> list[Panel]:
         inputs = _panels(_fields(layout.inputs), arrays, row, {"cmap": "cividis"})
         return [*inputs, *_panels(_fields(layout.outputs), arrays, row, {})]
 
-    _draw(partial(_save_png, path), arrays, rows, panels, _scalars((*layout.inputs, *layout.outputs)))
+    groups = [[spec.on for spec in _fields(specs)] for specs in (layout.inputs, layout.outputs)]
+    _draw(partial(_save_png, path), arrays, rows, panels, groups, _scalars((*layout.inputs, *layout.outputs)), names)
+
+
+def names_of(simulations: np.ndarray, steps: np.ndarray, layout: Layout) -> list[str]:
+    """What samples are called beside their rows.
+
+    Where a state leads to the next, steps count states from the first on, as in pictures of rollouts.
+
+    Args:
+        simulations: the simulation of each sample, int64 [N].
+        steps: its step, int64 [N].
+        layout: layout of the samples.
+    """
+    has_steps, word = len(set(steps.tolist())) > 1, "from step" if layout.feeds else "step"
+    rows = zip(simulations, steps, strict=True)
+    return [f"simulation {simulation}" + f", {word} {step}" * has_steps for simulation, step in rows]
 
 
 def _save_png(path: Path | BinaryIO, figure: Any) -> None:
@@ -149,25 +174,80 @@ def _draw(
     arrays: Mapping[str, np.ndarray],
     rows: Sequence[int],
     panels: Callable[[int], list[Panel]],
+    groups: Sequence[Sequence[Geometry]],
     scalars: Sequence[FieldSpec],
     names: Sequence[str] = (),
 ) -> None:
-    are_wide = [_is_wide(panel.spec.on) for panel in panels(rows[0])]
-    widths = [2 * WIDTH if is_wide else WIDTH for is_wide in are_wide]
-    size = (sum(widths), (WIDE_HEIGHT if any(are_wide) else HEIGHT) * len(rows))
-    with figures(size) as figure:
-        axes = figure.subplots(len(rows), len(widths), width_ratios=widths, squeeze=False)
-        for row, of_row in zip(rows, axes, strict=True):
+    """Draw samples, each on as many lines as its panels take.
+
+    `groups` are the geometries of a sample's panels, one after another; `names` those of the rows.
+    """
+    lines = _lines(groups)
+    texts = [_text_below(scalars, arrays, row) for row in rows]
+    heights = [
+        max((_height(geometry, "" if number else text) for geometry in line if geometry.dimension > 1), default=HEIGHT)
+        for text in texts
+        for number, line in enumerate(lines)
+    ]
+    # in the middle of a panel that is as wide as its place, a text would stick out of the picture
+    is_narrow = lines[0][0].dimension > 1 and _aspect(lines[0][0]) < 1
+    unit = min(_span(geometry) for line in lines for geometry in line)  # wide panels alone need no columns between
+    num_columns = max(sum(map(_span, line)) for line in lines) // unit
+    with figures((unit * WIDTH * num_columns, sum(heights))) as figure:
+        grid = figure.add_gridspec(len(heights), num_columns, height_ratios=heights)
+        axes: list[list[Any]] = [[] for _ in rows]
+        for number, line in enumerate(lines * len(rows)):
+            ends = np.cumsum([_span(geometry) // unit for geometry in line])
+            for start, end in pairwise([0, *ends]):
+                axes[number // len(lines)].append(figure.add_subplot(grid[number, start:end]))
+        for number, (row, of_row) in enumerate(zip(rows, axes, strict=True)):
             for axis, panel in zip(of_row, panels(row), strict=True):
-                geometry = panel.spec.on
-                DRAWN[type(geometry)](figure, axis, panel, geometry, arrays, row)
+                DRAWN[type(panel.spec.on)](figure, axis, panel, panel.spec.on, arrays, row)
                 axis.set_title(panel.title, fontsize=9)
-            if names:
-                of_row[0].set_ylabel(names[row], fontsize=9)
-            if scalars:
-                text = ", ".join(_scalar_text(spec, arrays[spec.name][row]) for spec in scalars)
-                of_row[0].set_xlabel(fill(text, TEXT_WIDTH, max_lines=MAX_LINES, placeholder=" ..."), fontsize=8)
+                axis.tick_params(labelsize=TICKS)
+            of_row[0].set_xlabel(texts[number], fontsize=8, loc="center" if is_narrow else "left")
+            if len(names):
+                of_row[0].set_ylabel(names[number].replace(", ", "\n"), fontsize=9)
         save(figure)
+
+
+def _lines(groups: Sequence[Sequence[Geometry]]) -> list[list[Geometry]]:
+    """The panels of each line; a group stays together where a line has room for it."""
+    lines: list[list[Geometry]] = [[]]
+    for group in groups:
+        for part in [group] if sum(map(_span, group)) <= PER_LINE else [[geometry] for geometry in group]:
+            if lines[-1] and sum(map(_span, (*lines[-1], *part))) > PER_LINE:
+                lines.append([])
+            lines[-1] += part
+    return lines
+
+
+def _compared_groups(layout: Layout) -> list[list[Geometry]]:
+    return [[spec.on for spec in _fields(layout.inputs)], *([spec.on] * 3 for spec in _fields(layout.outputs))]
+
+
+def _text_below(scalars: Sequence[FieldSpec], arrays: Mapping[str, np.ndarray], row: int) -> str:
+    text = ", ".join(_scalar_text(spec, arrays[spec.name][row]) for spec in scalars)
+    return fill(text, TEXT_WIDTH, max_lines=TEXT_LINES, placeholder=" ...")
+
+
+def _height(geometry: Geometry, text: str) -> float:
+    """The height of a panel with the text below it, in inches."""
+    text_height = TEXT_LINE * len(text.splitlines())
+    if _is_wide(geometry):
+        return TITLE + height_of(geometry, 2 * WIDTH) + BAR_BELOW + text_height
+    return min(HEIGHT, TITLE + height_of(geometry, WIDTH - BAR_BESIDE) + text_height)
+
+
+def height_of(geometry: Geometry, width: float) -> float:
+    """The height of a domain in this width, at most as much; that of lines, too."""
+    is_flat = geometry.dimension > 1 and 1 <= _aspect(geometry) <= MAX_ASPECT
+    return width / _aspect(geometry) if is_flat else width
+
+
+def _span(geometry: Geometry) -> int:
+    """The width of a panel, in those of most."""
+    return 2 if _is_wide(geometry) else 1
 
 
 @contextmanager
@@ -200,11 +280,6 @@ def _aspect(geometry: Geometry) -> float:
 
 def _is_wide(geometry: Geometry) -> bool:
     return geometry.dimension > 1 and WIDE <= _aspect(geometry) <= MAX_ASPECT
-
-
-def _spread(num: int) -> np.ndarray:
-    """Rows from the first to the last: of a trajectory its last steps, too."""
-    return np.linspace(0, num - 1, min(num, MAX_ROWS)).round().astype(int)
 
 
 def _fields(specs: Sequence[FieldSpec]) -> list[FieldSpec]:
@@ -320,7 +395,7 @@ def _finish(figure, axis, image, panel: Panel) -> Any:
     axis.set_yticks([])
     if panel.has_bar:
         below = {"location": "bottom", "aspect": 40} if _is_wide(geometry) else {}
-        figure.colorbar(image, ax=axis, shrink=0.8, **below)
+        figure.colorbar(image, ax=axis, shrink=0.8, **below).ax.tick_params(labelsize=TICKS)
     return image
 
 

@@ -13,11 +13,23 @@ import numpy as np
 
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.rollout.trajectories import Trajectories
-from penstock.orchestrator.views.pictures.samples import DRAWN, HEIGHT, WIDTH, Panel, figures, length_of, shown
+from penstock.orchestrator.views.pictures.samples import (
+    BAR_BESIDE,
+    DRAWN,
+    TICKS,
+    TITLE,
+    WIDTH,
+    Panel,
+    figures,
+    height_of,
+    length_of,
+    shown,
+)
 
 MAX_COLUMNS, MAX_FIELDS, MAX_FRAMES = 8, 3, 60
 FRAMES_PER_SECOND = 8
 BAR_WIDTH = 0.9  # in inches, for the colour bars at the end of the rows
+TITLES, LEAST_HEIGHT = 0.4, 0.9  # in inches, of a picture's titles, and of a row for what is written beside it
 FAR, SMALLEST = 10.0, float(np.finfo(np.float32).tiny)
 SMALL = 0.65  # a strip's panels, in those of other pictures
 
@@ -29,11 +41,11 @@ class Course:
     name: str
     """What it is called beside its frames."""
     steps: Sequence[int]
-    """Time of each of the F frames, in steps."""
+    """Time of each of the F frames, in steps from the state that is given; where none is, numbers of samples."""
     fields: Sequence[FieldSpec]
-    """The fields to draw, of which the first MAX_FIELDS are."""
+    """The fields to draw, MAX_FIELDS at most."""
     true: Mapping[str, np.ndarray]
-    """[F, *] or [F, components, *] by field."""
+    """[F, *] or [F, components, *] by field; the first frame is missing of one that is not given."""
     predicted: Mapping[str, np.ndarray]
     """Likewise."""
     geometry: Mapping[str, np.ndarray]
@@ -52,14 +64,20 @@ class Course:
         Returns:
             The frames.
         """
-        first, fields = rolled.first_rows[number], [spec for spec in layout.outputs if spec.on is not None]
+        first = rolled.first_rows[number]
+        fields = [spec for spec in layout.outputs if spec.on is not None][:MAX_FIELDS]
         brought = [block.by_name(rows[block.name][first : first + 1]) for block in layout.geometry_blocks]
+        given = {spec.name: [rolled.given[spec.name][number]] for spec in fields if spec.name in rolled.given}
+        true, predicted = (
+            {spec.name: np.stack([*given.get(spec.name, ()), *of[spec.name][number]]) for spec in fields}
+            for of in (rolled.true, rolled.predicted)
+        )
         return cls(
             name=f"simulation {rolled.simulations[number]}",
-            steps=rolled.steps,
+            steps=[0, *rolled.steps] if given else [step - 1 for step in rolled.steps],
             fields=fields,
-            true={spec.name: rolled.true[spec.name][number] for spec in fields},
-            predicted={spec.name: rolled.predicted[spec.name][number] for spec in fields},
+            true=true,
+            predicted=predicted,
             geometry={name: values for arrays in brought for name, values in arrays.items()},
         )
 
@@ -76,9 +94,11 @@ def draw_strip(path: Path, course: Course) -> None:
     """
     numbers = _spread(len(course.steps), MAX_COLUMNS)
     rows = _rows(course)
-    size = (SMALL * WIDTH * len(numbers) + BAR_WIDTH, SMALL * HEIGHT * len(rows))
-    with figures(size) as figure:
-        axes = figure.subplots(len(rows), len(numbers), squeeze=False)
+    width = SMALL * WIDTH
+    heights = [max(LEAST_HEIGHT, height_of(panels[-1].spec.on, width)) for _, panels in rows]
+    with figures((width * len(numbers) + BAR_WIDTH, sum(heights) + TITLES)) as figure:
+        figure.set_layout_engine("compressed")  # else panels that keep their proportions leave labels no room
+        axes = figure.subplots(len(rows), len(numbers), squeeze=False, height_ratios=heights)
         for number, column in zip(numbers, axes.T, strict=True):
             column[0].set_title(f"step {course.steps[number]}", fontsize=9)
         for of_row, (label, panels) in zip(axes, rows, strict=True):
@@ -98,12 +118,12 @@ def animate(path: Path, course: Course) -> None:
     """
     from matplotlib.animation import PillowWriter
 
-    rows, num_fields = _rows(course), min(len(course.fields), MAX_FIELDS)
-    writer = PillowWriter(fps=FRAMES_PER_SECOND)
-    with figures((3 * WIDTH, HEIGHT * num_fields)) as figure, writer.saving(figure, str(path), dpi=80):
+    rows, writer = _rows(course), PillowWriter(fps=FRAMES_PER_SECOND)
+    heights = [TITLE + height_of(spec.on, WIDTH - BAR_BESIDE) for spec in course.fields]
+    with figures((3 * WIDTH, sum(heights) + TITLE)) as figure, writer.saving(figure, str(path), dpi=80):
         for number in _spread(len(course.steps), MAX_FRAMES):
             figure.clear()
-            axes = figure.subplots(num_fields, 3, squeeze=False)
+            axes = figure.subplots(len(heights), 3, squeeze=False, height_ratios=heights)
             for axis, (label, panels) in zip(axes.flat, rows, strict=True):
                 _draw_row(figure, [axis], [panels[number]], "", course)
                 axis.set_title(label.replace("\n", ", "), fontsize=9)
@@ -111,12 +131,15 @@ def animate(path: Path, course: Course) -> None:
             writer.grab_frame()
 
 
-def _rows(course: Course) -> list[tuple[str, list[Panel]]]:
-    """For each row its label, and the panels of all frames with the same limits."""
-    return [row for spec in course.fields[:MAX_FIELDS] for row in _of_field(course, spec)]
+def _rows(course: Course) -> list[tuple[str, list[Panel | None]]]:
+    """For each row its label, and the panels of all frames with the same limits.
+
+    There is None for a frame that is missing.
+    """
+    return [row for spec in course.fields for row in _of_field(course, spec)]
 
 
-def _of_field(course: Course, spec: FieldSpec) -> Iterator[tuple[str, list[Panel]]]:
+def _of_field(course: Course, spec: FieldSpec) -> Iterator[tuple[str, list[Panel | None]]]:
     where, true = shown(spec.on, course.geometry, 0), course.true[spec.name]
     lowest, highest = _limits(true, spec, where)
     # a rollout may blow up: it is drawn in the colours of the truth, far beyond them
@@ -135,7 +158,8 @@ def _of_field(course: Course, spec: FieldSpec) -> Iterator[tuple[str, list[Panel
         ("surrogate", spec, predicted, colours),
         ("absolute error", error, errors, {**of_errors, "cmap": "magma"}),
     ):
-        yield label, [Panel("", each, of, style, has_bar=False) for each in values]
+        missing = [None] * (len(course.steps) - len(values))
+        yield label, [*missing, *(Panel("", each, of, style, has_bar=False) for each in values)]
 
 
 def _limits(values: np.ndarray, spec: FieldSpec, where: slice | np.ndarray) -> tuple[float, float]:
@@ -148,17 +172,22 @@ def _limits(values: np.ndarray, spec: FieldSpec, where: slice | np.ndarray) -> t
     return float(visible.min()), float(visible.max())
 
 
-def _draw_row(figure, axes: Sequence, panels: Sequence[Panel], label: str, course: Course) -> None:
+def _draw_row(figure, axes: Sequence, panels: Sequence[Panel | None], label: str, course: Course) -> None:
+    image = None
     for axis, panel in zip(axes, panels, strict=True):
+        if panel is None:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            continue
         image = DRAWN[type(panel.spec.on)](figure, axis, panel, panel.spec.on, course.geometry, 0)
         if image is None:  # lines, which have no colours
             room = 0.05 * (panel.style["vmax"] - panel.style["vmin"])
             axis.set_ylim(panel.style["vmin"] - room, panel.style["vmax"] + room)
-            axis.tick_params(labelsize=7)
+            axis.tick_params(labelsize=TICKS)
             if axis is not axes[0]:
                 axis.set_yticklabels([])
     if image is not None:
-        figure.colorbar(image, ax=list(axes), shrink=0.9).ax.tick_params(labelsize=7)
+        figure.colorbar(image, ax=list(axes), shrink=0.9).ax.tick_params(labelsize=TICKS)
     axes[0].set_ylabel(label, fontsize=9)
 
 

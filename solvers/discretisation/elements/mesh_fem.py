@@ -102,7 +102,7 @@ class MeshElements:
         self.given = dolfinx.fem.Function(self.space)
         self.conditions = []
         if fixed is not None:
-            facets = self._facets(fixed, "fixed: {}; give None where u is given nowhere")
+            facets = self._facets(fixed, "fixed", "; give None where u is given nowhere")
             dofs = dolfinx.fem.locate_dofs_topological(self.space, self.dimension - 1, facets)
             self.conditions = [dolfinx.fem.dirichletbc(self.given, dofs)]
 
@@ -152,7 +152,7 @@ class MeshElements:
         import dolfinx
 
         space = given.function_space if of is None else of
-        facets = self._facets(part, "condition(part): {}")
+        facets = self._facets(part, "condition(part)", "; a point alone is held by dolfinx.fem.dirichletbc")
         dofs = dolfinx.fem.locate_dofs_topological(space, self.dimension - 1, facets)
         return dolfinx.fem.dirichletbc(given, dofs)
 
@@ -165,7 +165,7 @@ class MeshElements:
         import dolfinx
         import ufl
 
-        facets = np.sort(self._facets(part, "on(part): {}"))
+        facets = np.sort(self._facets(part, "on(part)"))
         tags = dolfinx.mesh.meshtags(self.mesh, self.dimension - 1, facets, np.ones_like(facets))
         return ufl.Measure("ds", domain=self.mesh, subdomain_data=tags, subdomain_id=1)
 
@@ -217,16 +217,22 @@ class MeshElements:
         dofs, firsts = np.unique(space.dofmap.list[:, : self.corners.shape[1]], return_index=True)
         return dofs, self.corners.ravel()[firsts]
 
-    def _facets(self, part: Part, refusal: str) -> np.ndarray:
+    def _facets(self, part: Part, name: str, hint: str = "") -> np.ndarray:
         import dolfinx
 
+        def belongs(x: np.ndarray) -> np.ndarray:
+            found = part(x[: self.dimension])
+            is_array = isinstance(found, np.ndarray)
+            if not is_array or found.dtype != bool or found.shape != x.shape[1:]:
+                what = f"{found.dtype} {list(found.shape)}" if is_array else type(found).__name__
+                raise ValueError(f"{name}: a part must return bool [N] for N points, got {what}")
+            return found
+
         self.mesh.topology.create_connectivity(self.dimension - 1, self.dimension)
-        facets = dolfinx.mesh.locate_entities_boundary(
-            self.mesh, self.dimension - 1, lambda x: part(x[: self.dimension])
-        )
+        facets = dolfinx.mesh.locate_entities_boundary(self.mesh, self.dimension - 1, belongs)
         if not self.mesh.comm.allreduce(len(facets)):
             reason = "no facet of the boundary has all its corners on this part; widen its tolerance or refine the mesh"
-            raise ValueError(refusal.format(reason))
+            raise ValueError(f"{name}: {reason}{hint}")
         return facets
 
 

@@ -198,7 +198,14 @@ def written(value):
         (lambda: Windows(4).fitted(FED).unrolled(5), "6 frames 1 apart are more than a simulation has, which is 5"),
         (lambda: Samples().unrolled(2), "it takes several steps of a simulation: draw windows or pairs"),
         (lambda: Trajectories(4).unrolled(2), "it takes several steps of a simulation: draw windows or pairs"),
-        (lambda: Layout(FED.inputs, FED.outputs, {"befor": "solution"}), "'solution' can't become 'befor'"),
+        (
+            lambda: Layout(FED.inputs, FED.outputs, {"befor": "solution"}),
+            r"^feeds\['befor'\]: there is no input of that name: did you mean 'before'\?$",
+        ),
+        (
+            lambda: Layout(FED.inputs, FED.outputs, {"before": "solutoin"}),
+            r"^feeds\['before'\]: there is no output 'solutoin': did you mean 'solution'\?$",
+        ),
         (lambda: Layout(FED.inputs, FED.outputs, {"time": "solution"}), "'time' can't hold 'solution'"),
     ],
 )

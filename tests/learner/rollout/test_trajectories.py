@@ -73,7 +73,9 @@ def test_frames_are_true_and_predicted_ones_from_the_start_of_each_simulation(un
     steps = stride * (1 + np.arange(num))
     assert rolled.steps == steps.tolist() and rolled.simulations.tolist() == [3, 5]
     np.testing.assert_array_equal(origins[1][rolled.first_rows], 0)
-    start = np.array([[300], [500]]) + given - 1  # the last state that is given
+    start = np.array([[300], [500]]) + (given - 1) * stride  # the last state that is given
+    assert rolled.given.keys() == {"solution"}
+    np.testing.assert_array_equal(rolled.given["solution"][:, 1, 2:3], start + 1000)
     assert rolled.true["solution"].shape == (2, num, 2, 4) and rolled.true["pressure"].shape == (2, num, 4)
     np.testing.assert_array_equal(rolled.true["solution"][:, :, 0, 0], start + steps)
     np.testing.assert_array_equal(rolled.true["solution"][:, :, 1, 3], start + steps + 1000)

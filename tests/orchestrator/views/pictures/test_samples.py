@@ -6,7 +6,7 @@ from matplotlib import pyplot as plt
 
 from penstock.geometry import Grid, Mesh, Points
 from penstock.layout import FieldSpec, Layout
-from penstock.orchestrator.views.pictures.samples import MAX_ROWS, draw_comparison
+from penstock.orchestrator.views.pictures.samples import MAX_LINES, MAX_ROWS, draw_comparison, draw_samples, names_of
 
 AXIS = np.linspace(0, 1, 13)
 
@@ -166,6 +166,54 @@ def test_of_many_samples_rows_from_the_first_to_the_last_are_drawn(drawn):
     assert rows == [f"simulation {row}" for row in (0, 4, 8, 12, 17, 21, 25, 29)]
     line = axes[1].lines[0]
     np.testing.assert_allclose(line.get_xdata(), np.linspace(0, 3, 40))
+
+
+def test_rows_of_a_flat_domain_are_low_and_nothing_sticks_out(drawn):
+    """Colour bars are no higher than the domain, and captions begin within the picture."""
+    mesh = Mesh(169, 2, square)  # 2 x 1
+    axes = drawn(mesh, samples(mesh, 1), 1)
+    figure = axes[0].figure
+    assert figure.get_size_inches()[1] < 2 * 2.2
+    panels, (bar, *_) = axes[:4], [axis for axis in axes if axis.get_label() == "<colorbar>"]
+    assert bar.get_window_extent().height < 1.1 * panels[0].get_window_extent().height
+    assert panels[0].xaxis.label.get_window_extent().x0 > 0 and panels[0].title.get_window_extent().y1 < figure.bbox.y1
+
+
+def test_what_has_no_room_on_a_line_goes_below(tmp_path, monkeypatch):
+    """Three inputs and three outputs, which are compared: two lines for each sample, an output on one of them."""
+    figures = []
+    monkeypatch.setattr(plt, "close", figures.append)
+    grid = GEOMETRIES["two axes"]
+    inputs, outputs = ([FieldSpec(name=name, on=grid) for name in names] for names in ("abc", "uvw"))
+    arrays = {name: np.ones((9, *grid.shape)) * np.arange(9.0)[:, None, None] for name in "abcuvw"}
+    errors, layout = dict.fromkeys("uvw", np.ones(9)), Layout(inputs, outputs)
+    draw_comparison(tmp_path / "many.png", arrays, arrays, errors, layout, [f"simulation {row}" for row in range(9)])
+    panels = [axis for axis in figures[-1].axes if axis.get_title()]
+    places = [(axis.get_subplotspec().rowspan.start, axis.get_subplotspec().colspan.start) for axis in panels]
+    assert places == [(line, column) for line in range(MAX_LINES) for column in range(6)]
+    assert [axis.get_title()[0] for axis in panels[:12]] == [*"abcuuuvvvwww"]
+    rows = [axis.get_ylabel() for axis in panels if axis.get_ylabel()]
+    assert len(rows) == MAX_LINES / 2 and rows[0] == "simulation 0" and rows[-1] == "simulation 8"
+    monkeypatch.undo()
+    plt.close(figures[-1])
+
+
+def test_samples_are_called_by_simulation_and_step(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(plt, "close", figures.append)
+    grid = GEOMETRIES["two axes"]
+    layout = Layout((FieldSpec(name="before", on=grid),), (FieldSpec(name="u", on=grid),))
+    simulations, steps = np.array([4, 4, 7]), np.array([0, 9, 0])
+    arrays = dict.fromkeys(("before", "u"), np.zeros((3, *grid.shape)))
+    names = names_of(simulations, steps, layout)
+    draw_samples(tmp_path / "named.png", arrays, [0, 1, 2], layout, names)
+    labels = [axis.get_ylabel() for axis in figures[-1].axes if axis.get_title() == "before [1]"]
+    assert labels == ["simulation 4\nstep 0", "simulation 4\nstep 9", "simulation 7\nstep 0"]
+    fed = Layout(layout.inputs, layout.outputs, {"before": "u"})
+    assert names_of(simulations, steps, fed)[1] == "simulation 4, from step 9"
+    assert names_of(simulations[:1], steps[:1], fed) == ["simulation 4"]
+    monkeypatch.undo()
+    plt.close(figures[-1])
 
 
 def test_the_error_of_a_vector_is_its_length_and_points_where_it_points(drawn):

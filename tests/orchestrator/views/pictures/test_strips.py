@@ -17,17 +17,31 @@ def square():
     return points, np.array([[0, 1, 2], [1, 3, 2]])
 
 
-def course_on(geometry, num_frames=20, components=1):
-    """The truth of frame t is t + 1 everywhere, and the prediction is a tenth above it."""
+def course_on(geometry, num_frames=20, components=1, given=None):
+    """The truth of frame t is t + 1 everywhere, and the prediction is a tenth above it.
+
+    `given` are the names of outputs whose state before these, 0, is given.
+    """
     layout = Layout(
         (FieldSpec(name="before", on=geometry, components=components),),
-        (FieldSpec(name="drag"), FieldSpec(name="u", on=geometry, components=components, unit="m")),
+        (
+            FieldSpec(name="drag"),
+            FieldSpec(name="u", on=geometry, components=components, unit="m"),
+            *[FieldSpec(name="p", on=geometry, components=components)] * (given is not None),
+        ),
     )
     shape = layout.outputs[1].shape
     true = np.arange(1.0, num_frames + 1).reshape(1, -1, *[1] * len(shape)) * np.ones(shape)
+    names = [spec.name for spec in layout.outputs[1:]]
+    given = {name: np.zeros((1, *shape)) for name in given or ()}
     rows = {"points": np.random.default_rng(0).random((3, 2, 30)), "weights": np.ones((3, 1, 30))}
     rolled = Trajectories(
-        np.array([7]), np.array([2]), [3 * (n + 1) for n in range(num_frames)], {"u": true}, {"u": 1.1 * true}
+        np.array([7]),
+        np.array([2]),
+        [3 * (n + 1) for n in range(num_frames)],
+        dict.fromkeys(names, true),
+        dict.fromkeys(names, 1.1 * true),
+        given,
     )
     return Course.of(rolled, 0, layout, {name: rows[name] for name in layout.blocks if name in rows})
 
@@ -58,7 +72,7 @@ def test_a_strip_has_truth_prediction_and_error_in_colours_that_hold_at_all_time
     assert figure.get_suptitle() == "simulation 7"
     assert len(panels) == 3 * 8 and len(figure.axes) == 3 * 8 + 3
     titles = [axis.get_title() for axis in panels[:8]]
-    assert titles[0] == "step 3" and titles[-1] == "step 60" and len(set(titles)) == 8
+    assert titles[0] == "step 2" and titles[-1] == "step 59" and len(set(titles)) == 8  # numbers of samples
     assert [axis.get_ylabel() for axis in panels[::8]] == ["u [m]\nsolver", "surrogate", "absolute error"]
     images = [next(each for each in (*axis.images, *axis.collections)) for axis in panels]
     root = np.sqrt(components)
@@ -67,6 +81,23 @@ def test_a_strip_has_truth_prediction_and_error_in_colours_that_hold_at_all_time
         np.testing.assert_allclose(image.get_clim(), limits, rtol=1e-6)
     np.testing.assert_allclose(images[15].get_array(), 1.1 * length, rtol=1e-6)
     np.testing.assert_allclose(images[23].get_array(), 0.1 * length, rtol=1e-6)
+
+
+def test_a_state_that_is_given_comes_first(drawn):
+    """What is not given has an empty place there."""
+    _, panels = drawn(course_on(Grid((8, 6)), num_frames=5, given=("u",)))
+    assert [axis.get_title() for axis in panels[:6]] == [f"step {step}" for step in (0, 3, 6, 9, 12, 15)]
+    firsts = [axis.images for axis in panels[::6]]
+    assert all(not image.get_array().any() for (image,) in firsts[:3]) and not any(firsts[3:])
+    assert [axis.get_ylabel() for axis in panels[::6]][3:] == ["p [1]\nsolver", "surrogate", "absolute error"]
+
+
+def test_rows_of_a_flat_domain_are_low(drawn):
+    figure, panels = drawn(course_on(Grid((16, 8), extent=(2.0, 1.0))))
+    assert figure.get_size_inches()[1] < 3 * 1.5
+    bar = next(axis for axis in figure.axes if axis.get_label() == "<colorbar>")
+    heights = [axis.get_tightbbox().height for axis in (bar, panels[0])]
+    assert heights[0] < 1.3 * heights[1]
 
 
 def test_lines_have_one_scale(drawn):

@@ -186,6 +186,23 @@ def test_a_part_of_the_boundary_without_a_facet_is_refused():
         MeshElements(mesh_of(2), fixed=plane(0, 0.5))
     with pytest.raises(ValueError, match=r"^on\(part\): no facet .* has all its corners on this part; [^;]*mesh$"):
         MeshElements(mesh_of(2)).on(plane(1, 7.0))
+    elements = MeshElements(mesh_of(2))
+    with pytest.raises(ValueError, match=r"^condition\(part\): no .*; a point alone is held by dolfinx.fem.dirichlet"):
+        elements.condition(elements.given, lambda x: np.hypot(*x) < 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("part", "got"),
+    [
+        (lambda x: True, "bool"),
+        (lambda x: np.True_, "bool"),
+        (lambda x: x[0], r"float64 \[\d+\]"),
+        (lambda x: x == 0, r"bool \[2, \d+\]"),
+    ],
+)
+def test_a_part_that_gives_no_truth_values_is_refused_by_what_it_gives(part, got):
+    with pytest.raises(ValueError, match=rf"^fixed: a part must return bool \[N\] for N points, got {got}$"):
+        MeshElements(mesh_of(2), fixed=part)
 
 
 def test_without_given_values_conditions_are_natural_everywhere():
