@@ -25,6 +25,7 @@ from penstock.learner.stream.stream import Stream
 from penstock.learner.stream.timesheet import Timesheet
 from penstock.messages import Chunk, Decision, LeaseEnd, SolveRecord
 from penstock.status import IntakeTimes, News
+from penstock.transport.waits import BLOCKED
 
 STREAM_TIMEOUT_S = 0.2  # how soon an idle ingest thread sees should_stop()
 GIVE_UP_TIMEOUT_S = 0.2  # a put is done by then; a pause may last as long as a checkpoint takes to write
@@ -54,12 +55,8 @@ class Counts:
     """Second copies of samples."""
     retried: int = 0
     """Simulations in which a system had to be solved again by a more robust strategy."""
-    solver_blocked_seconds: float = 0.0
-    """Time that workers waited for the stream, summed over workers."""
     solver_seconds: float = 0.0
     """Time that workers were at work for, summed over workers; a checkpoint does not keep it, nor the next."""
-    solver_unleased_seconds: float = 0.0
-    """Time that workers waited for leases, summed over workers."""
 
 
 class _Unsaid:
@@ -124,6 +121,7 @@ class Ingest:
         """What the time of the thread that takes goes to, by the names in `IntakeTimes`."""
         self.moments = RunningMoments(buffer.unit.num_steps)
         """Statistics of the samples up to the one that reached the watermark, and of those put together with it."""
+        self._blocked_before = 0.0  # in the learners before this one, up to the checkpoint that it went on from
         self._given_up: dict[int, str] = {}  # not recorded yet
         self._news = _Unsaid()
         self._lock = threading.Lock()
@@ -192,9 +190,7 @@ class Ingest:
             return None
         with self._unpaused():
             self.counts.retried += item.retried
-            self.counts.solver_blocked_seconds += item.blocked_seconds
             self.counts.solver_seconds += sum(item.seconds.values())
-            self.counts.solver_unleased_seconds += item.unleased_seconds
             rows = self.deliveries.new_rows(item)
             self.counts.dropped += len(item) - len(rows)
         return Arrival(item, rows)
@@ -322,6 +318,14 @@ class Ingest:
         """
         return self._news.drain()
 
+    def waits(self) -> dict[str, float]:
+        """Return how long workers have waited for the stream and for leases, summed over workers, in seconds.
+
+        A checkpoint keeps the first.
+        """
+        waits = self.stream.waits()
+        return waits | {BLOCKED: self._blocked_before + waits[BLOCKED]}
+
     def pause(self) -> None:
         """Let no row in and record no end until `resume`.
 
@@ -356,7 +360,7 @@ class Ingest:
             "num_forgotten": self.counts.forgotten,
             "num_dropped": self.counts.dropped,
             "num_retried": self.counts.retried,
-            "solver_blocked_seconds": self.counts.solver_blocked_seconds,
+            "solver_blocked_seconds": self.waits()[BLOCKED],
             "moments": moments.state(),
             "rate_limiter": self.rate_limiter.state() if self.rate_limiter is not None else None,
         }
@@ -373,8 +377,8 @@ class Ingest:
             forgotten=state["num_forgotten"],
             dropped=state["num_dropped"],
             retried=state["num_retried"],
-            solver_blocked_seconds=state["solver_blocked_seconds"],
         )
+        self._blocked_before = state["solver_blocked_seconds"]
         self.moments.load_state(state["moments"])
         if self.rate_limiter is not None and state["rate_limiter"] is not None:
             self.rate_limiter.load_state(state["rate_limiter"])

@@ -1,13 +1,34 @@
-"""What is said of failed simulations while others go on."""
+"""What is said of failed simulations, while others go on and at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
+from penstock.errors import shortened
 from penstock.status import kind_of
 
 GROWTH = 10  # a line is due when this many times as many have failed as at the last one
+
+
+def failures(num_failed: int, num_delivered: int, reasons: Sequence[Mapping[str, Any]]) -> str:
+    """How many simulations failed, and why most of them did.
+
+    Args:
+        num_failed: number of those that failed.
+        num_delivered: number of the others.
+        reasons: as `Ended.failed_reasons` gives them.
+
+    Returns:
+        A line.
+    """
+    frequent = reasons[0]
+    share = "all" if frequent["count"] == num_failed else frequent["count"]
+    return (
+        f"{num_failed} of {num_failed + num_delivered} simulations failed, {share} of them like simulation "
+        f"{frequent['simulation']}: {shortened(frequent['reason'])}"
+    )
 
 
 class Failures:

@@ -13,8 +13,9 @@ from rich.console import Group
 from rich.panel import Panel
 from rich.text import Text
 
-from penstock.errors import PenstockError, shortened
+from penstock.errors import PenstockError
 from penstock.orchestrator.launch.commands import program, resume_command
+from penstock.orchestrator.store.failures import failures
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.card import systems_solved
 from penstock.orchestrator.views.numbers import digits, duration, share_but
@@ -23,6 +24,7 @@ from penstock.orchestrator.views.terminal.screen import Form, Screen, Spot
 from penstock.record import Record, Summary, in_words
 
 TAIL_BYTES = 65536  # of metrics.jsonl, read first; a record takes a few kB
+MISSING = "what is missing may bias"
 
 
 class View:
@@ -92,7 +94,7 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
         lines += explained_lines(summary.validation)
         if reasons := summary.validation.get("failed_reasons"):  # absent from a summary of an earlier penstock
             num_failed, num_delivered = summary.validation["failed"], summary.validation["simulations"]
-            lines.append(f"validation: {_failures(num_failed, num_delivered, reasons)} the errors")
+            lines.append(f"validation: {failures(num_failed, num_delivered, reasons)}; {MISSING} the errors")
     lines.append(
         f"{summary.delivered} simulations delivered, {summary.failed} failed, {summary.retried} retried; "
         f"{summary.unique} unique samples, {summary.trained} trained (reuse {_reuse(summary.reuse)})"
@@ -101,7 +103,8 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
     if len(summary.solved_by) > 1 and "auto" not in summary.solved_by:
         lines.append(systems_solved(summary.solved_by))
     if summary.failed_reasons:
-        lines.append(f"{_failures(summary.failed, summary.delivered, summary.failed_reasons)} the surrogate")
+        of_all = failures(summary.failed, summary.delivered, summary.failed_reasons)
+        lines.append(f"{of_all}; {MISSING} the surrogate")
     if summary.bottleneck:
         lines.append(summary.bottleneck.sentence)
     if summary.warning:
@@ -295,16 +298,6 @@ def _words(record: Record) -> str:
 def _troubles(record: Record) -> str:
     troubles = {"failed": record.failed, "retried": record.retried}
     return ", ".join(f"{count} {outcome}" for outcome, count in troubles.items() if count)
-
-
-def _failures(num_failed: int, num_delivered: int, reasons: Sequence[Mapping[str, Any]]) -> str:
-    """How many simulations failed and why most of them did, up to what that may bias."""
-    frequent = reasons[0]
-    share = "all" if frequent["count"] == num_failed else frequent["count"]
-    return (
-        f"{num_failed} of {num_failed + num_delivered} simulations failed, {share} of them like simulation "
-        f"{frequent['simulation']}: {shortened(frequent['reason'])}; what is missing may bias"
-    )
 
 
 def _vrmse(validation: Mapping[str, Any]) -> str:

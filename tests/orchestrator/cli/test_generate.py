@@ -46,8 +46,8 @@ from penstock.solvers.problem import Problem
 class Bump(Problem):
     '''From a height to a bump.'''
 
-    def __init__(self, *, seconds: float = 0.0, fails: bool = False):
-        self.seconds, self.fails = seconds, fails
+    def __init__(self, *, seconds: float = 0.0, fails: bool = False, highest: float = 3.0):
+        self.seconds, self.fails, self.highest = seconds, fails, highest
         self.space = ParameterSpace(height=Uniform(1.0, 3.0, "m"))
         self.inputs = (FieldSpec(name="height", unit="m"),)
         self.outputs = (FieldSpec(name="u", on=Grid((16,)), unit="m"),)
@@ -56,6 +56,8 @@ class Bump(Problem):
         time.sleep(self.seconds)
         if self.fails:
             raise ValueError("no bump")
+        if parameters["height"] > self.highest:
+            raise ValueError("too high a bump")
         bump = np.sin(np.pi * (np.arange(16) + 0.5) / 16)
         yield Sample(inputs=parameters, outputs={"u": parameters["height"] ** 2 * bump})
 """
@@ -236,6 +238,13 @@ def test_where_all_fail_one_line_is_printed_and_eight_are_tried(bump, capfd):
         "bump.py, line 24); `penstock --debug generate ...` shows tracebacks"
     )
     assert "all of 3 simulations failed" in refusal(generate, bump("problem.fails=true"), 3, None)
+
+
+def test_the_last_line_says_why_most_failed(bump, capfd):
+    generate(bump("problem.highest=2.0"), 12, None)
+    line = [line for line in capfd.readouterr().out.splitlines() if "failed" in line][-1]
+    found = re.match(r"(\d+) of 12 simulations failed, all of them like simulation \d+: ValueError: too high a bump", line)
+    assert found and 0 < int(found[1]) < 12
 
 
 def test_the_command_prints_no_traceback(bump, tmp_path):
