@@ -118,6 +118,8 @@ def test_a_line_that_is_repeated_keeps_its_beginning_and_what_to_do():
     remedy = "is_spd=True is wrong for this matrix, which is not symmetric: leave it out"
     text = f"family 'pressure': cg + gamg: {'; '.join(['PETSc: diverged_breakdown'] * 7)}; {remedy}"
     line = shortened(text)
-    assert line.startswith("family 'pressure': cg + gamg: PETSc: ") and line.endswith(f"; {remedy}") and len(line) <= 205
+    assert (
+        line.startswith("family 'pressure': cg + gamg: PETSc: ") and line.endswith(f"; {remedy}") and len(line) <= 205
+    )
     assert shortened(line[:200]) == line[:200]
     assert shortened("x" * 300) == f"{'x' * 100} ... {'x' * 100}"

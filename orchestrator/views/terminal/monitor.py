@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -120,7 +120,7 @@ def statistics(errors: Mapping[str, float]) -> str:
 
 
 def explained_lines(validation: Mapping[str, Any]) -> list[str]:
-    """The share of the variance that is explained, and constant outputs.
+    """The share of the variance that is explained, the error if nothing changed, and constant outputs.
 
     Args:
         validation: errors as they were recorded; those of an earlier penstock may lack entries.
@@ -133,6 +133,9 @@ def explained_lines(validation: Mapping[str, Any]) -> list[str]:
         left = validation["vrmse"] ** 2
         explained = f"{share_but(left)} of the variance is explained"
         lines.append(f"VRMSE {_vrmse(validation)}: {explained if left < 1 else 'no better than predicting the mean'}")
+    if persistence := validation.get("persistence"):
+        better = "" if validation["relative_l2"]["mean"] < persistence else ", which the surrogate does not beat"
+        lines.append(f"mean error of the forecast that nothing changes in a step: {digits(persistence)}{better}")
     if rollout := validation.get("rollout"):
         lines.append(_of_rollouts(rollout))
     if validation.get("constants"):

@@ -243,7 +243,9 @@ def test_where_all_fail_one_line_is_printed_and_eight_are_tried(bump, capfd):
 def test_the_last_line_says_why_most_failed(bump, capfd):
     generate(bump("problem.highest=2.0"), 12, None)
     line = [line for line in capfd.readouterr().out.splitlines() if "failed" in line][-1]
-    found = re.match(r"(\d+) of 12 simulations failed, all of them like simulation \d+: ValueError: too high a bump", line)
+    found = re.match(
+        r"(\d+) of 12 simulations failed, all of them like simulation \d+: ValueError: too high a bump", line
+    )
     assert found and 0 < int(found[1]) < 12
 
 
