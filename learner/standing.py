@@ -9,8 +9,8 @@ from queue import SimpleQueue
 from penstock.learner.buffers.bias import BiasWatch
 from penstock.learner.trainer import Trainer
 from penstock.learner.validation.collect import Collector
+from penstock.messages import BLOCKED, UNLEASED
 from penstock.status import Account, BufferStatus, IntakeTimes, LearnerStatus, TrainingStatus, TrainingTimes
-from penstock.transport.waits import BLOCKED, UNLEASED
 
 
 class Standing:

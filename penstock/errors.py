@@ -113,7 +113,10 @@ def text_of(error: BaseException) -> str:
 
 
 def shortened(text: str) -> str:
-    """A line that was shown in full before, without its middle: its end says where, and what to do."""
+    """A line that was shown in full before, without its middle.
+
+    Its end says where, and what to do.
+    """
     if len(text) <= MAX_REPEATED:
         return text
     head, tail = text[: MAX_REPEATED // 2], text[-MAX_REPEATED // 2 :]

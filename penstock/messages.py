@@ -117,6 +117,10 @@ solves no system.
 """
 
 
+BLOCKED, UNLEASED = "blocked", "unleased"
+"""What a worker waits for: room for its next chunk, or a lease."""
+
+
 CHUNK_BYTES = 4_000_000
 """Size at which a worker sends a chunk.
 

@@ -23,9 +23,8 @@ from penstock.learner.stream.deliveries import Deliveries
 from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.stream.stream import Stream
 from penstock.learner.stream.timesheet import Timesheet
-from penstock.messages import Chunk, Decision, LeaseEnd, SolveRecord
+from penstock.messages import BLOCKED, Chunk, Decision, LeaseEnd, SolveRecord
 from penstock.status import IntakeTimes, News
-from penstock.transport.waits import BLOCKED
 
 STREAM_TIMEOUT_S = 0.2  # how soon an idle ingest thread sees should_stop()
 GIVE_UP_TIMEOUT_S = 0.2  # a put is done by then; a pause may last as long as a checkpoint takes to write
@@ -319,9 +318,9 @@ class Ingest:
         return self._news.drain()
 
     def waits(self) -> dict[str, float]:
-        """Return how long workers have waited for the stream and for leases, summed over workers, in seconds.
+        """Return how long workers have waited up to now, see `Waits.seconds`.
 
-        A checkpoint keeps the first.
+        Waits for room go on from those that the checkpoint has.
         """
         waits = self.stream.waits()
         return waits | {BLOCKED: self._blocked_before + waits[BLOCKED]}

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from penstock.messages import Chunk, Lease, LeaseEnd
-from penstock.transport.waits import BLOCKED, UNLEASED, Waits
+from penstock.messages import BLOCKED, UNLEASED, Chunk, Lease, LeaseEnd
+from penstock.transport.waits import Waits
 
 CHUNKS_AHEAD = 2
 

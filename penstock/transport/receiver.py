@@ -50,7 +50,10 @@ class _Peer:
 
 
 class _Bell:
-    """Wakes the thread that waits for items, as what comes at a socket does; rung under a lock."""
+    """Wakes the thread that waits for items, as what comes at a socket does.
+
+    It is rung under a lock.
+    """
 
     def __init__(self, context: zmq.Context, socket: zmq.Socket):
         self._heard, self._rung = context.socket(zmq.PAIR), context.socket(zmq.PAIR)

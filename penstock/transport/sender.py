@@ -12,11 +12,10 @@ from contextlib import contextmanager
 import zmq
 
 from penstock.errors import ConnectionLost
-from penstock.messages import CHUNKS_UNDER_WAY, Chunk, Lease, LeaseEnd
+from penstock.messages import BLOCKED, CHUNKS_UNDER_WAY, UNLEASED, Chunk, Lease, LeaseEnd
 from penstock.transport.endpoint import Endpoint, this_host
 from penstock.transport.items import packed, unpacked
 from penstock.transport.ring import Ring, SharedMemory, places
-from penstock.transport.waits import BLOCKED, UNLEASED
 
 FAREWELL_MS = 500  # for the last words to leave
 # On a network, where a lost host resets no connection. After a partition of 30 s TCP, whose pauses double, tries again

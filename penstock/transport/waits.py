@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-BLOCKED, UNLEASED = "blocked", "unleased"
-"""What a worker waits for: room for its next chunk, or a lease."""
+from penstock.messages import BLOCKED, UNLEASED
 
 
 class Waits:

@@ -120,7 +120,7 @@ def statistics(errors: Mapping[str, float]) -> str:
 
 
 def explained_lines(validation: Mapping[str, Any]) -> list[str]:
-    """The share of the variance that is explained, the error if nothing changed, and constant outputs.
+    """What is explained, what else the errors tell, and constant outputs.
 
     Args:
         validation: errors as they were recorded; those of an earlier penstock may lack entries.

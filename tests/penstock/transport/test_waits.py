@@ -1,6 +1,7 @@
 """Waits of workers, by a clock that is set."""
 
-from penstock.transport.waits import BLOCKED, UNLEASED, Waits
+from penstock.messages import BLOCKED, UNLEASED
+from penstock.transport.waits import Waits
 
 
 def test_a_wait_counts_while_it_goes_on_and_for_what_the_worker_says_once_it_has_ended():
