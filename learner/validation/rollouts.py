@@ -135,7 +135,9 @@ class Rollouts:
         self._num_left -= 1
 
     def persistence(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the forecast that all stays as it is in the last given frame, where `has_persistence`.
+        """Return the forecast that all stays as it is in the last given frame.
+
+        Only where `has_persistence`.
 
         Args:
             batch: arrays of rows, [B, C, *] by name.
