@@ -9,6 +9,7 @@ from queue import SimpleQueue
 from penstock.learner.buffers.bias import BiasWatch
 from penstock.learner.trainer import Trainer
 from penstock.learner.validation.collect import Collector
+from penstock.messages import BLOCKED, UNLEASED
 from penstock.status import Account, BufferStatus, IntakeTimes, LearnerStatus, TrainingStatus, TrainingTimes
 
 
@@ -39,16 +40,16 @@ class Standing:
     def account(self) -> Account:
         """Samples that have come in, and how simulations ended."""
         ingest = self._trainer.ingest
-        counts = ingest.counts
+        counts, waits = ingest.counts, ingest.waits()
         return Account(
             training=ingest.deliveries.ended,
             validation=self._collector.deliveries.ended,
             unique=counts.unique,
             dropped=counts.dropped,
             retried=counts.retried,
-            solver_blocked_seconds=counts.solver_blocked_seconds,
+            solver_blocked_seconds=waits[BLOCKED],
             solver_seconds=counts.solver_seconds,
-            solver_unleased_seconds=counts.solver_unleased_seconds,
+            solver_unleased_seconds=waits[UNLEASED],
             intake=IntakeTimes(**ingest.times.seconds()),
         )
 

@@ -11,7 +11,7 @@ from types import CodeType
 # The longest text of other people's code that a line for the user quotes; the log has all of it.
 MAX_CHARACTERS = 500
 # The longest that is repeated of it.
-MAX_REPEATED = 160
+MAX_REPEATED = 200
 
 
 class PenstockError(Exception):
@@ -130,8 +130,14 @@ def text_of(error: BaseException) -> str:
 
 
 def shortened(text: str) -> str:
-    """The beginning of a line that was shown in full before."""
-    return text if len(text) <= MAX_REPEATED else f"{text[:MAX_REPEATED].rpartition(' ')[0]} ..."
+    """A line that was shown in full before, without its middle.
+
+    Its end says where, and what to do.
+    """
+    if len(text) <= MAX_REPEATED:
+        return text
+    head, tail = text[: MAX_REPEATED // 2], text[-MAX_REPEATED // 2 :]
+    return f"{head.rpartition(' ')[0] or head} ... {tail.partition(' ')[2] or tail}"
 
 
 def one_line(text: str) -> str:

@@ -127,6 +127,10 @@ solves no system.
 """
 
 
+BLOCKED, UNLEASED = "blocked", "unleased"
+"""What a worker waits for: room for its next chunk, or a lease."""
+
+
 CHUNK_BYTES = 4_000_000
 """Size at which a worker sends a chunk.
 
@@ -171,10 +175,6 @@ class Chunk:
     """Number of simulations in which a system needed a more robust strategy, or an external program a restart."""
     seconds: Mapping[str, float] = field(default_factory=lambda: dict.fromkeys(ACTIVITIES, 0.0))
     """Time that went to each of `ACTIVITIES` since the chunk before, in seconds."""
-    blocked_seconds: float = 0.0
-    """Time the worker waited for its last chunk to be taken, in seconds."""
-    unleased_seconds: float = 0.0
-    """Time it waited for a lease since the chunk before, in seconds."""
     outgrown_bytes: int | None = None
     """The `outgrown_bytes` of the `LeaseEnd` that will follow."""
 

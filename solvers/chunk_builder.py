@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,18 +11,6 @@ from penstock.arrays.room import Room
 from penstock.layout import Sample
 from penstock.messages import ACTIVITIES, CHUNK_BYTES, Chunk, Decision, Restart, SolveRecord
 from penstock.solvers.problem import LinearSystem, Problem, Solution
-
-
-@dataclass
-class Waits:
-    """How long a worker has waited since it sent a chunk."""
-
-    blocked_seconds: float = 0.0
-    """For that chunk to be taken, in seconds."""
-    unleased_seconds: float = 0.0
-    """For a lease, in seconds."""
-    lease_ended: float | None = None
-    """When it began to wait for a lease, on the clock of `time.perf_counter`; None while it has one."""
 
 
 class ChunkBuilder:
@@ -109,7 +96,7 @@ class ChunkBuilder:
             return True
         return not self.is_empty() and time.monotonic() - self._since >= self._max_seconds
 
-    def take(self, waits: Waits, outgrown_bytes: int | None) -> Chunk:
+    def take(self, outgrown_bytes: int | None) -> Chunk:
         """The gathered samples as a chunk; the next one starts empty."""
         chunk = Chunk(
             design=self.design,
@@ -126,8 +113,6 @@ class ChunkBuilder:
             restarts=tuple(self.restarts),
             retried=self.retried,
             seconds=self.seconds,
-            blocked_seconds=waits.blocked_seconds,
-            unleased_seconds=waits.unleased_seconds,
             outgrown_bytes=outgrown_bytes,
         )
         self._clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +19,7 @@ from penstock.errors import PenstockError, Refused, describe, file_of, place_in,
 from penstock.layout import Sample
 from penstock.machine import own_bytes
 from penstock.messages import Chunk, Lease, Restart
-from penstock.solvers.chunk_builder import ChunkBuilder, Waits
+from penstock.solvers.chunk_builder import ChunkBuilder
 from penstock.solvers.linear import LinearSolver
 from penstock.solvers.linear.direct.block_factor import SIDES
 from penstock.solvers.parameters.space import Seed, seeds_of
@@ -108,7 +107,6 @@ class SolverWorker:
         self._on_begin = on_begin
         self._agree = agree
         self._num_at_once = num_at_once
-        self._waits = Waits()
         self._is_sending = False
         """Whether it waits at a `yield`.
 
@@ -134,9 +132,6 @@ class SolverWorker:
         """
         if self._agree(self._outgrown_bytes is not None):
             return
-        if self._waits.lease_ended is not None:
-            self._waits.unleased_seconds += time.perf_counter() - self._waits.lease_ended
-            self._waits.lease_ended = None
         solver_name = lease.design if lease.design in self._solvers else "training"
         solver, sorter = self._solvers[solver_name], self._sorters[solver_name]
         chunk = ChunkBuilder(self.problem, lease.design, inf if self._must_repeat else CHUNK_SECONDS)
@@ -218,7 +213,6 @@ class SolverWorker:
         sorter.end(solve_seconds)
         if not chunk.is_empty():
             yield from self._send(chunk, lease.number)
-        self._waits.lease_ended = time.perf_counter()
 
     def _draw(self, design: str, simulation: int, seed: Seed) -> tuple[Parameters, np.ndarray]:
         """The parameters of a simulation, and their quantiles."""
@@ -350,14 +344,11 @@ class SolverWorker:
     def _send(self, chunk: ChunkBuilder, lease_number: int) -> Iterator[Chunk]:
         self._on_begin(lease_number, None)
         self._weigh()
-        message = chunk.take(self._waits, self._outgrown_bytes)
-        self._waits = Waits()
-        before = time.perf_counter()
+        message = chunk.take(self._outgrown_bytes)
         self._is_sending = True
         yield message
         self._is_sending = False
         chunk.restart_clock()
-        self._waits.blocked_seconds = time.perf_counter() - before  # until the stream lets the worker go on
 
     def _weigh(self) -> None:
         """Note whether the process has outgrown its bound.

@@ -26,7 +26,7 @@ class Feedback:
         """Channels of each array of inputs that are fed, with the array and the channels that feed them."""
         for block in layout.input_blocks:
             places = [
-                (_channels(block, spec.name), *_place(layout, layout.feeds[spec.name]))
+                (_channels(block, spec.name), *place_of(layout, layout.feeds[spec.name]))
                 for spec in block.specs
                 if spec.name in layout.feeds
             ]
@@ -73,8 +73,8 @@ def roll_out(
         yield arrays, predicted
 
 
-def _place(layout: Layout, name: str) -> tuple[str, slice]:
-    """The array and the channels of a quantity."""
+def place_of(layout: Layout, name: str) -> tuple[str, slice]:
+    """The array and the channels of a quantity, by its name."""
     (block,) = (b for b in (*layout.input_blocks, *layout.output_blocks) if name in b.channels)
     return block.name, _channels(block, name)
 

@@ -23,7 +23,7 @@ from penstock.learner.stream.rate_limiter import RateLimiter
 from penstock.learner.stream.remarks import Growth, few_simulations
 from penstock.learner.stream.stream import Stream
 from penstock.learner.stream.timesheet import Timesheet
-from penstock.messages import Chunk, Decision, LeaseEnd, Restart, SolveRecord
+from penstock.messages import BLOCKED, Chunk, Decision, LeaseEnd, Restart, SolveRecord
 from penstock.status import IntakeTimes, News
 
 STREAM_TIMEOUT_S = 0.2  # how soon an idle ingest thread sees should_stop()
@@ -54,12 +54,10 @@ class Counts:
     """Second copies of samples."""
     retried: int = 0
     """Simulations that were tried again by their worker: a system by a more robust strategy, or a program."""
-    solver_blocked_seconds: float = 0.0
-    """Time that workers waited for the stream, summed over workers."""
+    blocked_before: float = 0.0
+    """Time that workers waited for room, summed over workers, up to the checkpoint that this learner went on from."""
     solver_seconds: float = 0.0
     """Time that workers were at work for, summed over workers; a checkpoint does not keep it, nor the next."""
-    solver_unleased_seconds: float = 0.0
-    """Time that workers waited for leases, summed over workers."""
 
 
 class _Unsaid:
@@ -200,9 +198,7 @@ class Ingest:
             return None
         with self._unpaused():
             self.counts.retried += item.retried
-            self.counts.solver_blocked_seconds += item.blocked_seconds
             self.counts.solver_seconds += sum(item.seconds.values())
-            self.counts.solver_unleased_seconds += item.unleased_seconds
             rows = self.deliveries.new_rows(item)
             self.counts.dropped += len(item) - len(rows)
         return Arrival(item, rows)
@@ -327,6 +323,14 @@ class Ingest:
         """
         return self._news.drain()
 
+    def waits(self) -> dict[str, float]:
+        """Return how long workers have waited up to now, see `Waits.seconds`.
+
+        Waits for room go on from those that the checkpoint has.
+        """
+        waits = self.stream.waits()
+        return waits | {BLOCKED: self.counts.blocked_before + waits[BLOCKED]}
+
     def pause(self) -> None:
         """Let no row in and record no end until `resume`.
 
@@ -361,7 +365,7 @@ class Ingest:
             "num_forgotten": self.counts.forgotten,
             "num_dropped": self.counts.dropped,
             "num_retried": self.counts.retried,
-            "solver_blocked_seconds": self.counts.solver_blocked_seconds,
+            "solver_blocked_seconds": self.waits()[BLOCKED],
             "moments": moments.state(),
             "rate_limiter": self.rate_limiter.state() if self.rate_limiter is not None else None,
         }
@@ -378,7 +382,7 @@ class Ingest:
             forgotten=state["num_forgotten"],
             dropped=state["num_dropped"],
             retried=state["num_retried"],
-            solver_blocked_seconds=state["solver_blocked_seconds"],
+            blocked_before=state["solver_blocked_seconds"],
         )
         self.moments.load_state(state["moments"])
         if self.rate_limiter is not None and state["rate_limiter"] is not None:

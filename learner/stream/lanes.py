@@ -71,6 +71,10 @@ class Lanes:
             self._last = item
         return item
 
+    def waits(self) -> dict[str, float]:
+        """Return how long workers have waited, up to now."""
+        return self._stream.waits()
+
     def acknowledge(self) -> None:
         """Record that the last training chunk was taken.
 

@@ -8,12 +8,14 @@ chunks ahead, then waits. The form between processes, with the same methods, is 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from penstock.messages import Chunk, Lease, LeaseEnd
+from penstock.messages import BLOCKED, UNLEASED, Chunk, Lease, LeaseEnd
+from penstock.transport.waits import Waits
 
 CHUNKS_AHEAD = 2
 
@@ -35,6 +37,12 @@ class Stream(Protocol):
 
         Raises:
             Exception: what the worker's code raised outside of simulations.
+        """
+
+    def waits(self) -> dict[str, float]:
+        """Return how long workers have waited, up to now, see `Waits.seconds`.
+
+        Any thread may call it.
         """
 
 
@@ -65,6 +73,7 @@ class InProcessStream:
         self._threads: list[threading.Thread] = []
         self._changed = threading.Condition()
         self._solving = threading.Lock()
+        self._waits = Waits()
         self._is_closed = False
         self._error: BaseException | None = None
 
@@ -113,6 +122,11 @@ class InProcessStream:
             self._changed.notify_all()
             return filled.items.popleft()
 
+    def waits(self) -> dict[str, float]:
+        """Return how long workers have waited, up to now, see `Waits.seconds`."""
+        with self._changed:
+            return self._waits.seconds(time.monotonic())
+
     def silences(self) -> dict[int, float]:
         """Return nothing: a worker in this process is not watched."""
         return {}
@@ -149,7 +163,7 @@ class InProcessStream:
 
     def _wait_for_lease(self, lane: _Lane) -> tuple[Lease, Worker] | None:
         with self._changed:
-            self._changed.wait_for(lambda: lane.leases or self._is_closed)
+            self._wait(lane, UNLEASED, lambda: bool(lane.leases))
             return None if self._is_closed else lane.leases.popleft()
 
     def _solve(self, chunks: Iterator[Chunk]) -> Chunk | None:
@@ -159,7 +173,13 @@ class InProcessStream:
     def _put(self, lane: _Lane, item: Chunk | LeaseEnd) -> bool:
         """Wait for room and put an item in; False if the stream was closed."""
         with self._changed:
-            self._changed.wait_for(lambda: len(lane.items) < CHUNKS_AHEAD or self._is_closed)
+            self._wait(lane, BLOCKED, lambda: len(lane.items) < CHUNKS_AHEAD)
             lane.items.append(item)
             self._changed.notify_all()
             return not self._is_closed
+
+    def _wait(self, lane: _Lane, what: str, is_over: Callable[[], bool]) -> None:
+        """Wait for what a worker needs, or for the stream's close."""
+        self._waits.begin(id(lane), what, time.monotonic())
+        self._changed.wait_for(lambda: is_over() or self._is_closed)
+        self._waits.end(id(lane), time.monotonic())

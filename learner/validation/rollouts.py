@@ -18,7 +18,7 @@ from penstock.learner.buffers.units import Frames, Unit
 from penstock.learner.losses.losses import ratio
 from penstock.learner.losses.norms import norm_of
 from penstock.learner.normalization import along
-from penstock.learner.rollout.feedback import roll_out
+from penstock.learner.rollout.feedback import place_of, roll_out
 from penstock.learner.rollout.trajectories import rollout_rows
 from penstock.learner.surrogate import Surrogate
 
@@ -69,6 +69,15 @@ class Rollouts:
         self._layout = layout
         self._rows = rows
         self._measures = _Measures(layout, frames)
+        given = {source: name for name, source in layout.feeds.items()}
+        last = {
+            name: given.get(source)
+            for frame in frames.names
+            for name, source in zip(frame, frames.names[-1], strict=True)
+        }
+        self.has_persistence = None not in last.values()
+        """Whether each output is given in the last frame before."""
+        self._last = last
         num_frames = rows.shape[1] * len(frames.names)
         self.steps = [frames.spacing * (number + 1) for number in range(num_frames)]
         self._slices: Iterator[None] = iter(())
@@ -124,6 +133,23 @@ class Rollouts:
         with torch.no_grad():
             next(self._slices)
         self._num_left -= 1
+
+    def persistence(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the forecast that all stays as it is in the last given frame.
+
+        Only where `has_persistence`.
+
+        Args:
+            batch: arrays of rows, [B, C, *] by name.
+
+        Returns:
+            The outputs by name, likewise.
+        """
+        outputs = {}
+        for block in self._layout.output_blocks:
+            places = [place_of(self._layout, self._last[spec.name]) for spec in block.specs]
+            outputs[block.name] = torch.cat([batch[array][:, channels] for array, channels in places], dim=1)
+        return outputs
 
     def errors(self) -> RolloutErrors:
         """Return the errors, after the last slice; waits for the device."""

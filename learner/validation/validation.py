@@ -89,6 +89,11 @@ class Errors:
     """Errors of each output by its name."""
     constants: dict[str, float]
     """Predicted value of each output that never varies, or of each such component of a vector, by name."""
+    persistence: float | None = None
+    """The mean of `relative_l2` for the forecast that nothing changes.
+
+    None unless each output is an input of the next step (`Layout.feeds`) and there are several steps.
+    """
     rollout: RolloutErrors | None = None
     """Errors over time, where rows lead to several frames or can be repeated; else None."""
 
@@ -96,7 +101,7 @@ class Errors:
         """Return the errors as JSON.
 
         It is {"relative_l2": {"mean", "median", "p99", "max"}, "h1": likewise, "vrmse", "fields": {name: all three},
-        "constants": {name: value}, "rollout": RolloutErrors or null}.
+        "constants": {name: value}, "persistence", "rollout": RolloutErrors or null}.
         """
         return asdict(self)
 
@@ -162,6 +167,8 @@ class Validation:
             sizes.append(np.stack(of_steps)[steps])
         self._std = self._on_device(np.concatenate(stds))  # [C]
         self._sizes = self._on_device(np.concatenate(sizes, axis=1))  # [N, C] targets' root mean square at a row's step
+        self._unchanged = torch.empty(len(self), device=self.device)  # [N] relative errors if nothing changed
+        self._compares = False  # whether they are to be measured, once for all weights
         self._num_done = len(self)
         self._rollouts = rollouts
         self._surrogate: Surrogate | None = None
@@ -188,6 +195,7 @@ class Validation:
         else:
             self._surrogate = surrogate
             self._snapshot = copied(surrogate).to(self.device).requires_grad_(False).eval()
+            self._compares = self._rollouts is not None and self._rollouts.has_persistence
         self._num_done = 0
         # A channel that is constant in training but varies in this set is measured in its deviation in this set.
         stds = [getattr(self._snapshot.normalization, f"{block.name}_std") for block in self.layout.output_blocks]
@@ -223,6 +231,9 @@ class Validation:
             prediction = self._snapshot.predict(batch)
             typical_BC = self._sizes[rows] * self._inverse_std
             errors = self._columns.errors(prediction, batch, self._inverse_std, typical_BC)
+            if self._compares:
+                unchanged = self._rollouts.persistence(batch)
+                self._unchanged[rows] = self._columns.errors(unchanged, batch, self._inverse_std, typical_BC)[:, 0]
             torch.nan_to_num(errors, nan=torch.inf, posinf=torch.inf, out=self._errors[rows])
         self._num_done = rows.stop
 
@@ -300,12 +311,15 @@ class Validation:
                 own = vrmse[channels][varies[channels]]
                 relative_l2, h1 = (of_norm[number] for of_norm in statistics)
                 fields[name] = FieldErrors(relative_l2=relative_l2, h1=h1, vrmse=float(np.sqrt(np.mean(own**2))))
+        has_persistence = self._rollouts is not None and self._rollouts.has_persistence
+        self._compares = False
         return Errors(
             relative_l2=statistics[0][0],
             h1=statistics[1][0],
             vrmse=float(np.sqrt(np.mean(vrmse[varies] ** 2))),
             fields=fields,
             constants=constants,
+            persistence=float(self._unchanged.mean()) if has_persistence else None,
             rollout=None if self._rollouts is None else self._rollouts.errors(),
         )
 

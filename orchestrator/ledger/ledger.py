@@ -206,7 +206,10 @@ class Ledger:
         if len(self.delivered) == 0 and (len(self.failed) >= FIRST or self.num_ended == self.limit):
             return f"all of the first {len(self.failed)} simulations failed; {cause}"
         if len(self._recent) == RECENT and sum(self._recent) > max_failed_fraction * RECENT:
-            return f"{sum(self._recent)} of the last {RECENT} simulations failed; {cause}"
+            return (
+                f"{sum(self._recent)} of the last {RECENT} simulations failed, more than solver.max_failed_fraction = "
+                f"{max_failed_fraction}; {cause}"
+            )
         return None
 
     def to_json(self) -> dict[str, Any]:

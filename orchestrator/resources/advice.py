@@ -269,7 +269,7 @@ class Ladder:
             return f"{line}; {_few(wanted)} workers would bring it to {digits(self.aims.reuse)}"
         if self.reuse < 1:
             return f"{line}; at least {percent(1 - self.reuse)} of the samples are never trained on"
-        return f"{line}; {_few(2 * self.num_workers)} workers would halve it"
+        return f"{line}; {_few(2 * self.num_workers)} workers would halve the reuse"
 
 
 def _few(number: float) -> str:

@@ -1,15 +1,36 @@
-"""What is said of simulations that failed, or were retried, while others go on."""
+"""What is said of simulations that failed or were retried, then and at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
+from penstock.errors import shortened
 from penstock.messages import Restart
 from penstock.solvers.problem import RETRIED
 from penstock.status import kind_of
 
 GROWTH = 10  # a line is due when this many times as many have failed as at the last one
+
+
+def failures(num_failed: int, num_delivered: int, reasons: Sequence[Mapping[str, Any]]) -> str:
+    """How many simulations failed, and why most of them did.
+
+    Args:
+        num_failed: number of those that failed.
+        num_delivered: number of the others.
+        reasons: as `Ended.failed_reasons` gives them.
+
+    Returns:
+        A line.
+    """
+    frequent = reasons[0]
+    share = "all" if frequent["count"] == num_failed else frequent["count"]
+    return (
+        f"{num_failed} of {num_failed + num_delivered} simulations failed, {share} of them like simulation "
+        f"{frequent['simulation']}: {shortened(frequent['reason'])}"
+    )
 
 
 class Failures:

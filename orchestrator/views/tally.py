@@ -10,12 +10,13 @@ from typing import Any
 from penstock.errors import PenstockError, shortened
 from penstock.messages import ACTIVITIES, Chunk
 from penstock.orchestrator.ledger.ledger import FIRST
-from penstock.orchestrator.store.failures import Failures
+from penstock.orchestrator.store.failures import Failures, failures
 from penstock.orchestrator.store.strategies import Families
 from penstock.orchestrator.views.card import further_lines, shares, systems_solved
 from penstock.orchestrator.views.numbers import digits
 from penstock.solvers.measurement import MatrixTimes
 from penstock.solvers.stored.samples import SampleWriter
+from penstock.status import Ended
 
 
 class Tally:
@@ -122,7 +123,8 @@ class Tally:
             for line in further_lines(self._times):
                 say(line)
         if self._failed:
-            say(f"{len(self._failed)} of {self.num_ended} simulations failed")
+            num_delivered = self.num_ended - len(self._failed)
+            say(failures(len(self._failed), num_delivered, Ended([], self._failed).failed_reasons()))
         return {
             "solved": self.num_ended - len(self._failed),
             "failed": len(self._failed),

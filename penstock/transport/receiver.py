@@ -17,7 +17,8 @@ from penstock.messages import Chunk, Lease, LeaseEnd
 from penstock.transport.endpoint import Endpoint, this_host
 from penstock.transport.items import packed, unpacked
 from penstock.transport.ring import memory_of, places
-from penstock.transport.sender import FAREWELL_MS, HELLO, IN_FRAMES, LEASE, STOP, TAKEN, WELCOME
+from penstock.transport.sender import FAREWELL_MS, GOES_ON, HELLO, IN_FRAMES, LEASE, STOP, TAKEN, WAITS, WELCOME
+from penstock.transport.waits import Waits
 
 IO_THREADS = 4  # of ZeroMQ, each for a part of the connections: to decrypt takes longer than to copy into the buffer
 MAX_WAITING = 1024  # workers that connect at once: one that is turned away takes its learner for dead
@@ -49,20 +50,29 @@ class _Peer:
 
 
 class _Bell:
-    """Wakes the thread that waits for items; rung under a lock."""
+    """Wakes the thread that waits for items, as what comes at a socket does.
 
-    def __init__(self, context: zmq.Context):
-        self.heard, self._rung = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
-        self.heard.bind("inproc://bell")
+    It is rung under a lock.
+    """
+
+    def __init__(self, context: zmq.Context, socket: zmq.Socket):
+        self._heard, self._rung = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+        self._heard.bind("inproc://bell")
         self._rung.connect("inproc://bell")
+        self._poller = zmq.Poller()
+        self._poller.register(socket, zmq.POLLIN)
+        self._poller.register(self._heard, zmq.POLLIN)
+
+    def wait(self, seconds: float) -> None:
+        self._poller.poll(1000 * seconds)
 
     def ring(self) -> None:
         with suppress(zmq.Again):  # it has rung often enough
             self._rung.send(b"", zmq.NOBLOCK)
 
     def hush(self) -> None:
-        while self.heard.getsockopt(zmq.EVENTS) & zmq.POLLIN:
-            self.heard.recv()
+        while self._heard.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+            self._heard.recv()
 
 
 class Receiver:
@@ -94,10 +104,8 @@ class Receiver:
         self._taken: str | None = None  # the worker of the chunk that was passed on last
         self._unsent: deque[tuple[str, Lease]] = deque()  # to be sent by the thread that owns the socket
         self._looked = time.monotonic()
-        self._bell = _Bell(self._context)
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._poller.register(self._bell.heard, zmq.POLLIN)
+        self._waits = Waits()
+        self._bell = _Bell(self._context, self._socket)
 
     def _bind(self, address: str) -> Endpoint:
         if address.startswith("ipc://"):
@@ -147,8 +155,7 @@ class Receiver:
                 self._line.setdefault(worker, peer)
                 self._bell.ring()
             elif peer is not None:
-                del self._peers[worker]
-                self._line.pop(worker, None)
+                self._forget(worker)
 
     def silences(self) -> dict[int, float]:
         """How long each worker at work has given nothing.
@@ -158,10 +165,21 @@ class Receiver:
         """
         with self._lock:
             return {
-                peer.leases[0].number: 0.0 if peer.inbox else max(0.0, self._looked - peer.heard)
-                for peer in self._peers.values()
+                peer.leases[0].number: 0.0 if peer.inbox or name == self._taken else max(0.0, self._looked - peer.heard)
+                for name, peer in self._peers.items()
                 if peer.leases
             }
+
+    def waits(self) -> dict[str, float]:
+        """How long workers have waited, up to now, see `Waits.seconds`."""
+        if self._taking.acquire(blocking=False):  # else the thread that takes looks at the socket
+            try:
+                if not self._is_closed:
+                    self._look()
+            finally:
+                self._taking.release()
+        with self._lock:
+            return self._waits.seconds(time.monotonic())
 
     def close(self) -> None:
         """Take no more, and end the workers' streams."""
@@ -190,7 +208,10 @@ class Receiver:
             A chunk, or the end of a lease; None if nothing came in time.
         """
         with self._taking:
-            taken, self._taken = self._taken, None
+            with self._lock:
+                taken, self._taken = self._taken, None
+                if taken in self._peers:  # it may have waited for this, and is silent from now on
+                    self._peers[taken].heard = time.monotonic()
             if taken is not None and not self._is_closed:
                 self._socket.send_multipart([taken.encode(), TAKEN])
             deadline = time.monotonic() + timeout_s
@@ -200,7 +221,7 @@ class Receiver:
                     return item
                 if (left := deadline - time.monotonic()) <= 0:
                     return None
-                self._poller.poll(1000 * left)
+                self._bell.wait(left)
         return None
 
     def _look(self) -> None:
@@ -226,10 +247,23 @@ class Receiver:
             self._socket.send_multipart([sender, WELCOME, packed(peer.memory is not None)[0]])
             for lease in peer.leases:
                 self._socket.send_multipart([sender, LEASE, packed(lease)[0]])
-        elif name in self._peers:  # else a worker that was given up for dead
-            peer = self._line.setdefault(name, self._peers[name])
-            peer.inbox.append([kind, *frames])
-            peer.heard = self._looked
+            return
+        if name not in self._peers:  # a worker that was given up for dead
+            return
+        peer = self._peers[name]
+        peer.heard = self._looked
+        if kind.bytes == WAITS:
+            self._waits.begin(name, frames[0].bytes.decode(), self._looked)
+        elif kind.bytes == GOES_ON:
+            self._waits.end(name, self._looked, *struct.unpack("<d", frames[0].buffer))
+        else:
+            self._line.setdefault(name, peer).inbox.append([kind, *frames])
+
+    def _forget(self, name: str) -> None:
+        """Let go of a worker that has died."""
+        del self._peers[name]
+        self._line.pop(name, None)
+        self._waits.end(name, self._looked)
 
     def _memory_of(self, host: tuple[str, str], *where: Any) -> memoryview | None:
         return memory_of(*where) if host == self._host else None
@@ -242,7 +276,7 @@ class Receiver:
             peer = self._line.pop(name)
             peer.heard = self._looked
             if not peer.inbox:
-                del self._peers[name]
+                self._forget(name)
                 return LeaseEnd(peer.leases[0].number, peer.error)
             kind, header, *frames = peer.inbox.popleft()
             arrays = [frame.buffer for frame in frames] if kind.bytes == IN_FRAMES else _placed(peer.memory, *frames)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import zmq
 
 from penstock.errors import ConnectionLost
-from penstock.messages import CHUNKS_UNDER_WAY, Chunk, Lease, LeaseEnd
+from penstock.messages import BLOCKED, CHUNKS_UNDER_WAY, UNLEASED, Chunk, Lease, LeaseEnd
 from penstock.transport.endpoint import Endpoint, this_host
 from penstock.transport.items import packed, unpacked
 from penstock.transport.ring import Ring, SharedMemory, places
@@ -21,6 +23,8 @@ FAREWELL_MS = 500  # for the last words to leave
 HEARTBEAT_MS, LOST_AFTER_MS = 5_000, 75_000
 HELLO, IN_FRAMES, IN_MEMORY = b"h", b"f", b"m"
 """What a solver says: where its memory is; an item with its arrays, or with their places in that memory."""
+WAITS, GOES_ON = b"b", b"g"
+"""And that it begins to wait, for what; that it goes on, after how many seconds."""
 WELCOME, LEASE, TAKEN, STOP = b"w", b"l", b"t", b"s"
 """What the learner says: whether it maps that memory; a lease; that the oldest chunk was taken; the end."""
 
@@ -75,7 +79,9 @@ class Sender:
             if self._leases:
                 yield self._leases.popleft()
             else:
-                self._hear()
+                with self._waiting(UNLEASED):
+                    while not (self._leases or self._has_stopped):
+                        self._hear()
 
     def send(self, item: Chunk | LeaseEnd) -> bool:
         """Send an item, once there is room for its arrays.
@@ -96,8 +102,10 @@ class Sender:
         sizes = [array.nbytes for array in arrays]
         starts, num_bytes = places(sizes)
         # The header travels beside the ring, and takes its room there all the same.
-        while (place := self._ring.take(num_bytes + len(header))) is None and not self._has_stopped:
-            self._hear()
+        if (place := self._ring.take(num_bytes + len(header))) is None:
+            with self._waiting(BLOCKED):
+                while (place := self._ring.take(num_bytes + len(header))) is None and not self._has_stopped:
+                    self._hear()
         if self._has_stopped:
             return False
         if self._is_shared and place + num_bytes <= self._ring.num_bytes:
@@ -120,6 +128,14 @@ class Sender:
     def __exit__(self, *exception: object) -> None:
         self._context.destroy(linger=FAREWELL_MS)
         self._memory.close()
+
+    @contextmanager
+    def _waiting(self, what: str) -> Iterator[None]:
+        """Say that the worker waits in the block, and for how long it did."""
+        began = time.perf_counter()
+        self._socket.send_multipart([WAITS, what.encode()])
+        yield
+        self._socket.send_multipart([GOES_ON, struct.pack("<d", time.perf_counter() - began)])
 
     def _hear(self) -> None:
         """Wait for a word of the learner, and follow it."""

@@ -6,7 +6,7 @@ PACED = """
 import time
 from pathlib import Path
 
-from penstock.messages import Chunk
+from penstock.messages import BLOCKED, Chunk
 from penstock.solvers.problems.{module} import {name}
 from penstock.transport.sender import Sender
 
@@ -26,7 +26,8 @@ class Paced({name}):
 
 def send(sender, item):
     if isinstance(item, Chunk):
-        rest("slow stream", 1.0)
+        with sender._waiting(BLOCKED):  # as where the chunks before are on their way for long
+            rest("slow stream", 1.0)
     return SEND(sender, item)
 
 

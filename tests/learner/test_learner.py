@@ -31,7 +31,7 @@ from penstock.messages import Chunk, Lease, LeaseEnd, Restart
 from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.status import Ended, News
-from tests.support.learners import StopsAt
+from tests.support.learners import NoStream, StopsAt
 
 LAYOUT = Layout((FieldSpec(name="a", on=Grid((16,))),), (FieldSpec(name="u", on=Grid((16,))),))
 WINDOW, NUM_LANES, NUM_SIMULATIONS = 5, 2, 60
@@ -217,7 +217,7 @@ def test_simulations_that_no_worker_lives_to_finish_end_the_stream_like_others()
     assert account.training.failed.keys() == {7, 40, 41} and account.unique == 39
 
 
-class Items:
+class Items(NoStream):
     """A stream of what is in a list, which spoils each once the next is asked for: the object store has little room."""
 
     def __init__(self, *items):

@@ -24,6 +24,7 @@ from penstock.learner.trainer import Trainer
 from penstock.learner.validation.course import ValidationCourse
 from penstock.learner.validation.validation import Validation
 from penstock.messages import Chunk
+from tests.support.learners import NoStream
 
 NUM_POINTS = 8
 ONE, TWO = (
@@ -59,7 +60,7 @@ def trained(layout, arrays, held_out, *, loss=RelativeL2, draw=None, num_steps=1
     draw = draw or Samples()
     simulations, numbers = np.divmod(np.arange(len(arrays["targets"])), num_steps)
     buffer = Buffer(layout, Reservoir(), capacity=len(simulations), watermark=64, seed=0, unit=draw)
-    ingest = Ingest(None, buffer, layout)
+    ingest = Ingest(NoStream(), buffer, layout)
     ingest.take(Chunk(arrays=arrays, simulations=simulations, steps=numbers, finished=tuple(set(simulations.tolist()))))
     batches = draw.layout(layout)
     surrogate = Surrogate(Linear(batches), Normalization.identity(batches), batches)

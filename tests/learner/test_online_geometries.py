@@ -32,7 +32,7 @@ from penstock.messages import Chunk, Lease
 from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.status import Ended
-from tests.support.learners import StopsAt
+from tests.support.learners import NoStream, StopsAt
 
 NUM_STEPS, WINDOW, NUM_LANES, NUM_SIMULATIONS = 2, 5, 2, 40
 DETERMINISTIC = Deterministic(num_lanes=NUM_LANES, window=WINDOW, limit=NUM_SIMULATIONS)
@@ -106,7 +106,7 @@ def test_ragged_chunks_come_into_the_buffer_once_whatever_comes_twice():
     """Rows of a chunk that are known already are left out; what has no slot is put later."""
     layout = layout_on(POINTS)
     buffer = Buffer(layout, Fifo(), capacity=6, watermark=1, seed=0)
-    ingest = Ingest(None, buffer, layout)
+    ingest = Ingest(NoStream(), buffer, layout)
     ingest.take(chunk(POINTS, [(0, 0), (1, 0), (2, 0)]))
     arrival = ingest.begin(chunk(POINTS, [(1, 0), (3, 0), (0, 0), (4, 0), (5, 0), (6, 0), (8, 0)]))
     assert arrival.rows.tolist() == [1, 3, 4, 5, 6] and not ingest.put_now(arrival)
@@ -127,7 +127,7 @@ def padded_to(array, length):
 @pytest.mark.usefixtures("watermark_of_samples")
 def test_statistics_are_those_of_the_points_that_came():
     layout = layout_on(POINTS)
-    ingest = Ingest(None, Buffer(layout, Reservoir(), capacity=20, watermark=20, seed=0), layout)
+    ingest = Ingest(NoStream(), Buffer(layout, Reservoir(), capacity=20, watermark=20, seed=0), layout)
     rows = [(n, 0) for n in range(20)]
     for part in itertools.batched(rows, 3):
         ingest.take(chunk(POINTS, list(part)))
@@ -142,7 +142,7 @@ def test_statistics_are_those_of_the_points_that_came():
     assert ingest.moments.mean.keys() == {"fields", "scalars", "targets"}  # no place has statistics
 
 
-class Items:
+class Items(NoStream):
     """A stream of these."""
 
     def __init__(self, *items):

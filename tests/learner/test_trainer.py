@@ -31,6 +31,7 @@ from penstock.learner.trainer import Trainer
 from penstock.learner.validation.course import ValidationCourse
 from penstock.learner.validation.validation import Validation
 from penstock.messages import Chunk
+from tests.support.learners import NoStream
 
 pytestmark = pytest.mark.usefixtures("watermark_of_samples")
 
@@ -91,7 +92,7 @@ def new_trainer(
     """checkpoint: called with the trainer where one would be saved."""
     torch.manual_seed(seed)
     buffer = Buffer(LAYOUT, kind(), capacity=64, watermark=watermark, seed=seed, device=device)
-    ingest = Ingest(None, buffer, LAYOUT, limiter)
+    ingest = Ingest(NoStream(), buffer, LAYOUT, limiter)
     if num_samples:
         ingest.take(chunk(smoothing(num_samples, seed=1)))
     model = FNO(LAYOUT, width=8, modes=6, layers=2)
@@ -336,7 +337,7 @@ def test_the_learning_rate_comes_down_over_the_drain_and_not_before_it(kind, dep
 def test_the_drain_of_pairs_is_planned_by_rows(kind):
     arrays, num_steps = smoothing(60, seed=1), 6
     buffer = Buffer(LAYOUT, kind(), capacity=60, watermark=6, seed=0, unit=Pairs(num_steps))
-    ingest = Ingest(None, buffer, LAYOUT)
+    ingest = Ingest(NoStream(), buffer, LAYOUT)
     simulations, steps = np.divmod(np.arange(60), num_steps)
     ingest.take(Chunk(arrays=arrays, simulations=simulations, steps=steps, finished=tuple(range(10))))
     buffer.end_of_stream()
@@ -351,7 +352,7 @@ def test_the_drain_of_pairs_is_planned_by_rows(kind):
     np.testing.assert_allclose(step.rates, expected, rtol=1e-9)
 
 
-class Hesitant:
+class Hesitant(NoStream):
     """An ordered stream of a simulation a chunk that often gives nothing in time."""
 
     def __init__(self, num_simulations, luck):
@@ -518,7 +519,7 @@ def test_limits_and_checkpoints_do_not_wait_for_the_rate_limiter(depth):
 def test_samples_of_simulations_under_way_are_not_trained_on_yet():
     stop_after, arrays = StopAfter(samples=8), smoothing(16, seed=1)
     buffer = Buffer(LAYOUT, Fifo(), capacity=64, watermark=4, seed=0, unit=Trajectories(4))
-    ingest = Ingest(None, buffer, LAYOUT)
+    ingest = Ingest(NoStream(), buffer, LAYOUT)
     model = FNO(buffer.layout, width=4, modes=3, layers=1)
     surrogate = Surrogate(model, Normalization.identity(buffer.layout), buffer.layout)
     step = Optimization(surrogate, loss=TotalLoss(LAYOUT, LOSSES["mse"]), learning_rate=1e-3)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.errors import MAX_CHARACTERS, PenstockError, describe, file_of, raised_by_signal, text_of
+from penstock.errors import MAX_CHARACTERS, PenstockError, describe, file_of, raised_by_signal, shortened, text_of
 
 
 def raised(error: BaseException) -> BaseException:
@@ -112,3 +112,14 @@ def test_the_place_is_in_the_file_of_the_function_that_was_given():
     assert file_of(own) == file_of(Hostile) == __file__ and file_of(Hostile(7)) == __file__
     assert file_of(7) is None
     assert f"({__file__}, line " in describe(caught.value, file_of(own))
+
+
+def test_a_line_that_is_repeated_keeps_its_beginning_and_what_to_do():
+    remedy = "is_spd=True is wrong for this matrix, which is not symmetric: leave it out"
+    text = f"family 'pressure': cg + gamg: {'; '.join(['PETSc: diverged_breakdown'] * 7)}; {remedy}"
+    line = shortened(text)
+    assert (
+        line.startswith("family 'pressure': cg + gamg: PETSc: ") and line.endswith(f"; {remedy}") and len(line) <= 205
+    )
+    assert shortened(line[:200]) == line[:200]
+    assert shortened("x" * 300) == f"{'x' * 100} ... {'x' * 100}"

@@ -3,7 +3,6 @@
 import re
 import signal
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -501,18 +500,3 @@ def test_a_rank_solves_what_the_first_one_does_whatever_its_own_clock_says():
     assert [i for chunk in chunks for i in chunk.finished] == [3, 1, 2]
     full = SolverWorker(Steps(), solvers, seed=0, agree=lambda value: value if isinstance(value, list) else True)
     assert list(full.stream(lease(1, 2, 3))) == []  # the first one has outgrown its memory
-
-
-def test_the_time_between_leases_is_counted_once(monkeypatch):
-    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
-    monkeypatch.setattr("penstock.solvers.worker.time", clock)
-    worker = worker_of(Steps())
-    for pause in (0.0, 5.0, 7.0):
-        clock.now += pause
-        chunks = list(worker.stream(lease(0, 1)))
-        assert sum(chunk.unleased_seconds for chunk in chunks) == pause
-    clock.now += 9.0
-    worker.stream(lease(0)).close()  # never begun
-    next(worker.stream(lease(0)))  # closed before its end, as when the learner is gone
-    clock.now += 9.0
-    assert sum(chunk.unleased_seconds for chunk in worker.stream(lease(0))) == 0.0

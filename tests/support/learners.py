@@ -1,5 +1,7 @@
 """Stand-ins for what a learner works with."""
 
+from penstock.transport.waits import Waits
+
 
 class StopsAt:
     """A step that asks its learner to stop once it has made `stop_at` of them."""
@@ -22,3 +24,6 @@ class NoStream:
 
     def next(self, timeout_s, lane=None):
         return None
+
+    def waits(self):
+        return Waits().seconds(0.0)

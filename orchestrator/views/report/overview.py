@@ -30,6 +30,7 @@ def overview(past: Past) -> str:
     }
     if last:
         errors = last.validation["relative_l2"] if last.validation else None
+        persistence = (last.validation or {}).get("persistence")
         values |= {
             "time of the run": duration(past.seconds[-1]),
             "time of training": duration(last.train_seconds),
@@ -42,6 +43,7 @@ def overview(past: Past) -> str:
             and ", ".join(
                 f"{name} {digits(errors[name])}" for name in ("mean", "median", "p99", "max") if name in errors
             ),
+            "if nothing changed in a step": persistence and f"mean {digits(persistence)}",
         }
     return "".join(parts) + facts("Where the run stands", values)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -13,8 +13,9 @@ from rich.console import Group
 from rich.panel import Panel
 from rich.text import Text
 
-from penstock.errors import PenstockError, shortened
+from penstock.errors import PenstockError
 from penstock.orchestrator.launch.commands import program, resume_command
+from penstock.orchestrator.store.failures import failures
 from penstock.orchestrator.store.run_folder import RunFolder
 from penstock.orchestrator.views.card import systems_solved
 from penstock.orchestrator.views.numbers import digits, duration, share_but
@@ -23,6 +24,7 @@ from penstock.orchestrator.views.terminal.screen import Form, Screen, Spot
 from penstock.record import Record, Summary, in_words
 
 TAIL_BYTES = 65536  # of metrics.jsonl, read first; a record takes a few kB
+MISSING = "what is missing may bias"
 
 
 class View:
@@ -92,7 +94,7 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
         lines += explained_lines(summary.validation)
         if reasons := summary.validation.get("failed_reasons"):  # absent from a summary of an earlier penstock
             num_failed, num_delivered = summary.validation["failed"], summary.validation["simulations"]
-            lines.append(f"validation: {_failures(num_failed, num_delivered, reasons)} the errors")
+            lines.append(f"validation: {failures(num_failed, num_delivered, reasons)}; {MISSING} the errors")
     lines.append(
         f"{summary.delivered} simulations delivered, {summary.failed} failed, {summary.retried} retried; "
         f"{summary.unique} unique samples, {summary.trained} trained (reuse {_reuse(summary.reuse)})"
@@ -101,7 +103,8 @@ def summary_lines(folder: RunFolder, arguments: str = "") -> list[str]:
     if len(summary.solved_by) > 1 and "auto" not in summary.solved_by:
         lines.append(systems_solved(summary.solved_by))
     if summary.failed_reasons:
-        lines.append(f"{_failures(summary.failed, summary.delivered, summary.failed_reasons)} the surrogate")
+        of_all = failures(summary.failed, summary.delivered, summary.failed_reasons)
+        lines.append(f"{of_all}; {MISSING} the surrogate")
     if summary.bottleneck:
         lines.append(summary.bottleneck.sentence)
     if summary.warning:
@@ -117,7 +120,7 @@ def statistics(errors: Mapping[str, float]) -> str:
 
 
 def explained_lines(validation: Mapping[str, Any]) -> list[str]:
-    """The share of the variance that is explained, and constant outputs.
+    """What is explained, what else the errors tell, and constant outputs.
 
     Args:
         validation: errors as they were recorded; those of an earlier penstock may lack entries.
@@ -130,6 +133,9 @@ def explained_lines(validation: Mapping[str, Any]) -> list[str]:
         left = validation["vrmse"] ** 2
         explained = f"{share_but(left)} of the variance is explained"
         lines.append(f"VRMSE {_vrmse(validation)}: {explained if left < 1 else 'no better than predicting the mean'}")
+    if persistence := validation.get("persistence"):
+        better = "" if validation["relative_l2"]["mean"] < persistence else ", which the surrogate does not beat"
+        lines.append(f"mean error of the forecast that nothing changes in a step: {digits(persistence)}{better}")
     if rollout := validation.get("rollout"):
         lines.append(_of_rollouts(rollout))
     if validation.get("constants"):
@@ -295,16 +301,6 @@ def _words(record: Record) -> str:
 def _troubles(record: Record) -> str:
     troubles = {"failed": record.failed, "retried": record.retried}
     return ", ".join(f"{count} {outcome}" for outcome, count in troubles.items() if count)
-
-
-def _failures(num_failed: int, num_delivered: int, reasons: Sequence[Mapping[str, Any]]) -> str:
-    """How many simulations failed and why most of them did, up to what that may bias."""
-    frequent = reasons[0]
-    share = "all" if frequent["count"] == num_failed else frequent["count"]
-    return (
-        f"{num_failed} of {num_failed + num_delivered} simulations failed, {share} of them like simulation "
-        f"{frequent['simulation']}: {shortened(frequent['reason'])}; what is missing may bias"
-    )
 
 
 def _vrmse(validation: Mapping[str, Any]) -> str:

@@ -32,7 +32,7 @@ from penstock.learner.surrogate import Surrogate
 from penstock.messages import Chunk, Lease
 from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import Ledger
-from tests.support.learners import StopsAt
+from tests.support.learners import NoStream, StopsAt
 from tests.support.ranks import Ranks, on_ranks
 from tests.support.waiting import wait_until
 
@@ -91,7 +91,7 @@ def weights(trained):
     return {name: value.numpy().copy() for name, value in trained.trainer.surrogate.state_dict().items()}
 
 
-class Batches:
+class Batches(NoStream):
     """A stream of one chunk with the rows of a rank, of all batches in their order."""
 
     def __init__(self, group, num_steps, batch_size):
@@ -130,7 +130,7 @@ def test_two_ranks_train_as_one_on_equal_batches(tmp_path):
 
 def merged_normalization(group):
     buffer = Buffer(LAYOUT, Reservoir(), capacity=24, watermark=12, seed=0)
-    ingest = Ingest(None, buffer, LAYOUT)
+    ingest = Ingest(NoStream(), buffer, LAYOUT)
     for part in ((0, 1, 2, 3), (4, 5)) if group.rank == 0 else ((6,), (), (7, 8)):
         ingest.take(chunk(part))
     normalization, remarks = ingest.normalization(group)

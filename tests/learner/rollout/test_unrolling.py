@@ -22,6 +22,7 @@ from penstock.learner.stream.ingest import Ingest
 from penstock.learner.surrogate import Surrogate
 from penstock.learner.trainer import Trainer
 from penstock.messages import Chunk
+from tests.support.learners import NoStream
 
 GRID = Grid((8,), periodic=True)
 LAYOUT = Layout(
@@ -139,7 +140,7 @@ def new_trainer(seed=0, num=12, saver=None):
     torch.manual_seed(seed)
     unit = Windows(NUM_STEPS).fitted(LAYOUT).unrolled(3)
     buffer = Buffer(LAYOUT, Reservoir(), capacity=12 * NUM_STEPS, watermark=NUM_STEPS, seed=seed, unit=unit)
-    ingest = Ingest(None, buffer, LAYOUT, None)
+    ingest = Ingest(NoStream(), buffer, LAYOUT, None)
     if num:
         ingest.take(simulations(num))
     step = new_step(unit.layout(LAYOUT), pushforward=2, noise=0.05)

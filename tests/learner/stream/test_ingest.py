@@ -6,6 +6,7 @@ import queue
 import random
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -23,8 +24,10 @@ from penstock.learner.buffers.units import Trajectories
 from penstock.learner.normalization import RunningMoments
 from penstock.learner.stream.ingest import Ingest
 from penstock.learner.stream.rate_limiter import RateLimiter
-from penstock.messages import Chunk, LeaseEnd, Restart, SolveRecord
+from penstock.learner.stream.stream import InProcessStream
+from penstock.messages import Chunk, Lease, LeaseEnd, Restart, SolveRecord
 from penstock.status import Ended, News
+from tests.support.learners import NoStream
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("watermark_of_samples")
@@ -34,7 +37,7 @@ LAYOUT = Layout((FieldSpec(name="a", on=Grid((2,))),), (FieldSpec(name="u", on=G
 SECONDS = {"draw": 1.0, "assembly": 2.0, "solve": 4.0, "pack": 8.0}
 
 
-class QueueStream:
+class QueueStream(NoStream):
     """The in-process form of the stream: what is put into `items` comes out."""
 
     def __init__(self, *items):
@@ -139,33 +142,36 @@ def test_headers_are_gathered_and_drained():
     record = SolveRecord(strategy="direct", seconds=0.1, iterations=0, relative_residual=1e-12)
     restarts = tuple(Restart(design="training", simulation=i, reason="was ended by SIGKILL") for i in range(2))
     ingest = new_ingest(
-        chunk(
-            (0, 0),
-            finished=(0,),
-            solves=(record, record),
-            restarts=restarts[:1],
-            retried=1,
-            blocked_seconds=0.5,
-            seconds=SECONDS,
-        ),
+        chunk((0, 0), finished=(0,), solves=(record, record), restarts=restarts[:1], retried=1, seconds=SECONDS),
         LeaseEnd(3),
-        chunk(
-            (1, 0),
-            finished=(1,),
-            solves=(record,),
-            restarts=restarts[1:],
-            retried=2,
-            blocked_seconds=0.25,
-            unleased_seconds=2.0,
-        ),
+        chunk((1, 0), finished=(1,), solves=(record,), restarts=restarts[1:], retried=2),
         LeaseEnd(4),
     )
     ingest.run(lambda: ingest.stream.items.empty())
     lease_ends = (LeaseEnd(3), LeaseEnd(4))
     assert ingest.drain_news() == News(solves=(record,) * 3, restarts=restarts, lease_ends=lease_ends)
     assert ingest.drain_news() == News()
-    assert (ingest.counts.retried, ingest.counts.solver_blocked_seconds) == (3, 0.75)
-    assert (ingest.counts.solver_seconds, ingest.counts.solver_unleased_seconds) == (15.0, 2.0)
+    assert (ingest.counts.retried, ingest.counts.solver_seconds) == (3, 15.0)
+
+
+def test_a_worker_that_a_full_buffer_holds_up_is_seen_to_wait_before_its_wait_ends():
+    """Nothing is drawn, so no chunk is taken after the first."""
+
+    class Solver:
+        def stream(self, lease):
+            yield from (chunk((simulation, 0), finished=(simulation,)) for simulation in lease.simulations)
+
+    ingest, stop = new_ingest(capacity=1), threading.Event()
+    with closing(InProcessStream()) as ingest.stream:
+        ingest.stream.submit(Lease(number=0, simulations=tuple(range(9))), Solver())
+        ingest.start(stop.is_set)
+        wait_until(lambda: ingest.waits()["blocked"] > 0.1 and ingest.times.seconds()["full"] > 0.1)
+        before = ingest.waits()["blocked"]
+        wait_until(lambda: ingest.waits()["blocked"] > 2 * before)
+        assert ingest.counts.unique == 1 and ingest.waits()["unleased"] < 0.1
+        assert ingest.state()["solver_blocked_seconds"] > 2 * before
+        stop.set()
+        ingest.join()
 
 
 def test_the_time_of_the_intake_goes_to_what_it_waits_for(monkeypatch):
@@ -278,7 +284,7 @@ def test_moments_are_of_the_samples_up_to_the_watermark_and_survive_a_checkpoint
         return replace(rows, arrays={"fields": values[start:stop], "targets": 3 * values[start:stop]})
 
     buffers = [Buffer(LAYOUT, Reservoir(), capacity=8, watermark=4, seed=0) for _ in range(2)]
-    ingest, other = (Ingest(None, buffer, LAYOUT) for buffer in buffers)
+    ingest, other = (Ingest(NoStream(), buffer, LAYOUT) for buffer in buffers)
     ingest.take(part(0, 3))
     assert ingest.state(with_buffer=False)["moments"] == RunningMoments().state()  # they come again
     other.load_state(json.loads(json.dumps(ingest.state())))
@@ -303,7 +309,7 @@ def test_ranks_of_parameters_go_with_their_rows():
 
 def test_a_simulation_that_fails_half_way_leaves_no_slot_taken():
     buffer = Buffer(LAYOUT, Fifo(), capacity=6, watermark=1, seed=0, unit=Trajectories(num_steps=3))
-    ingest = Ingest(None, buffer, LAYOUT)
+    ingest = Ingest(NoStream(), buffer, LAYOUT)
     ingest.take(chunk((0, 0), (0, 1), (1, 0)))
     assert not ingest.take(chunk((2, 0)), lambda: len(buffer) == 3)  # no slot
     ingest.take(chunk(failed={1: "singular"}))
@@ -316,7 +322,7 @@ def test_a_simulation_that_fails_half_way_leaves_no_slot_taken():
 
 def test_a_simulation_given_up_while_its_chunk_waits_takes_no_slot():
     buffer = Buffer(LAYOUT, Fifo(), capacity=6, watermark=1, seed=0, unit=Trajectories(num_steps=3))
-    ingest = Ingest(None, buffer, LAYOUT)
+    ingest = Ingest(NoStream(), buffer, LAYOUT)
     ingest.take(chunk(*[(simulation, step) for simulation in (0, 1) for step in range(3)], finished=(0, 1)))
     arrival = ingest.begin(chunk((2, 0), (3, 0)))
     assert not ingest.put_now(arrival)
@@ -341,8 +347,8 @@ def test_a_restored_ingest_takes_only_what_is_missing():
     ingest, other = new_ingest(), new_ingest()
     for each in (ingest, other):
         each.rate_limiter = RateLimiter(2.0)
-    header = {"retried": 2, "blocked_seconds": 0.5}
-    ingest.take(chunk((0, 0), (0, 0), (0, 1), (1, 0), finished=(0,), failed={7: "why"}, **header))
+    ingest.stream.waits = lambda: {"blocked": 0.5, "unleased": 1.0}
+    ingest.take(chunk((0, 0), (0, 0), (0, 1), (1, 0), finished=(0,), failed={7: "why"}, retried=2))
     ingest.rate_limiter.add_batch()
     state = ingest.state()
     assert state["rate_limiter"] == {
@@ -354,7 +360,11 @@ def test_a_restored_ingest_takes_only_what_is_missing():
     assert (state["num_unique"], state["num_dropped"], state["num_retried"]) == (3, 1, 2)
     assert state["solver_blocked_seconds"] == 0.5
     other.load_state(json.loads(json.dumps(state)))
-    assert other.state() == state and other.deliveries.ended.delivered == [[0, 1]]
+    assert (
+        other.state() == state
+        and other.waits() == {"blocked": 0.5, "unleased": 0.0}
+        and other.deliveries.ended.delivered == [[0, 1]]
+    )
     other.take(chunk((0, 0), (0, 1), finished=(0,)))
     other.take(chunk((1, 0), (1, 1), (7, 0), finished=(1, 7)))
     assert contents(other.buffer) == [(1, 1)]

@@ -24,6 +24,7 @@ from penstock.messages import Chunk, LeaseEnd
 from penstock.orchestrator.ledger.designs import InOrder
 from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.status import Ended
+from tests.support.learners import NoStream
 
 LAYOUT = Layout((FieldSpec(name="a", on=Grid((2,))),), (FieldSpec(name="u", on=Grid((2,))),))
 WINDOW, NUM_LANES, LIMIT = 5, 3, 52  # blocks 0 to 10, the last one of two simulations: lanes of 4, 4 and 3 blocks
@@ -76,7 +77,7 @@ def chunks_of(ids):
         yield chunk()
 
 
-class Workers:
+class Workers(NoStream):
     """One worker a lane, leased as the driver does it. They are late, and die, as the generator `luck` has it."""
 
     def __init__(self, luck: random.Random | None, limit: int | None = LIMIT):

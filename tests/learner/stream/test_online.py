@@ -20,11 +20,12 @@ from penstock.learner.optimization import Optimization
 from penstock.learner.settings import Settings, StopAfter
 from penstock.learner.surrogate import Surrogate
 from penstock.messages import Chunk
+from tests.support.learners import NoStream
 
 LAYOUT = Layout((FieldSpec(name="a", on=Grid((8,))),), (FieldSpec(name="u", on=Grid((8,))),))
 
 
-class Solver:
+class Solver(NoStream):
     """A stream of simulations of three samples each, u = 2 a, cut into chunks across the simulations' borders."""
 
     def __init__(self, num_simulations):

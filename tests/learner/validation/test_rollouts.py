@@ -95,6 +95,15 @@ UNITS = [
 
 
 @pytest.mark.parametrize(("unit", "num_outputs", "stride"), UNITS, ids=lambda value: repr(value))
+def test_the_forecast_that_nothing_changes_has_the_error_of_the_chord(unit, num_outputs, stride):
+    """‖sin(x - a) - sin(x)‖ / ‖sin(x)‖ = 2 sin(a / 2), after each of the steps of a row."""
+    ways = WAY * np.linspace(1, 2, NUM_SIMULATIONS)[:, None] * stride * np.arange(1, num_outputs + 1)
+    chords = 2 * np.sin(ways / 2)
+    expected = np.sqrt((chords**2).mean(axis=1)).mean()  # of all states that a row leads to, then of the rows
+    assert errors_of(unit, Shift(num_outputs, stride)).persistence == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("unit", "num_outputs", "stride"), UNITS, ids=lambda value: repr(value))
 def test_a_model_that_shifts_exactly_has_no_error_at_any_time(unit, num_outputs, stride):
     rollout = errors_of(unit, Shift(num_outputs, stride)).rollout
     k = getattr(unit, "inputs", 1)

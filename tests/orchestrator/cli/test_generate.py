@@ -50,8 +50,8 @@ from penstock.solvers.problem import Problem
 class Bump(Problem):
     '''From a height to a bump.'''
 
-    def __init__(self, *, seconds: float = 0.0, fails: bool = False):
-        self.seconds, self.fails = seconds, fails
+    def __init__(self, *, seconds: float = 0.0, fails: bool = False, highest: float = 3.0):
+        self.seconds, self.fails, self.highest = seconds, fails, highest
         self.space = ParameterSpace(height=Uniform(1.0, 3.0, "m"))
         self.inputs = (FieldSpec(name="height", unit="m"),)
         self.outputs = (FieldSpec(name="u", on=Grid((16,)), unit="m"),)
@@ -60,6 +60,8 @@ class Bump(Problem):
         time.sleep(self.seconds)
         if self.fails:
             raise ValueError("no bump")
+        if parameters["height"] > self.highest:
+            raise ValueError("too high a bump")
         bump = np.sin(np.pi * (np.arange(16) + 0.5) / 16)
         yield Sample(inputs=parameters, outputs={"u": parameters["height"] ** 2 * bump})
 """
@@ -276,6 +278,15 @@ def test_what_an_external_program_prints_and_does_wrong(tmp_path, monkeypatch, c
     rest = "" if debug else "; `penstock --debug generate ...` names all that fail"
     assert re.fullmatch(rf"simulation \d+ failed: {re.escape(command)}: no bump{re.escape(rest)}", failed)
     assert 0 < result["failed"] < 12 and result["solved"] + result["failed"] == 12
+
+
+def test_the_last_line_says_why_most_failed(bump, capfd):
+    generate(bump("problem.highest=2.0"), 12, None)
+    line = [line for line in capfd.readouterr().out.splitlines() if "failed" in line][-1]
+    found = re.match(
+        r"(\d+) of 12 simulations failed, all of them like simulation \d+: ValueError: too high a bump", line
+    )
+    assert found and 0 < int(found[1]) < 12
 
 
 def test_the_command_prints_no_traceback(bump, tmp_path):

@@ -109,7 +109,10 @@ def test_fault_when_too_many_of_the_recent_fail():
     ledger.settle(Ended([[0, 1000]], {1000 + i: "late" for i in range(tolerated)}))
     assert ledger.fault(0.05) is None
     ledger.settle(Ended([[0, 1000]], {1000 + i: "late" for i in range(tolerated + 1)}))
-    assert f"{tolerated + 1} of the last {RECENT}" in ledger.fault(0.05)
+    assert ledger.fault(0.05) == (
+        f"{tolerated + 1} of the last {RECENT} simulations failed, more than solver.max_failed_fraction = 0.05; "
+        "simulation 1000: late"
+    )
 
 
 def test_fault_of_a_run_shorter_than_the_first():

@@ -169,7 +169,7 @@ def watched(seconds, aims=NO_AIMS, watch=None):
             NONE,
             Aims(),
             "none",
-            "neither side waits: 40 unique and 160 trained samples/s, reuse 4; 8 workers would halve it",
+            "neither side waits: 40 unique and 160 trained samples/s, reuse 4; 8 workers would halve the reuse",
             (160, 40, 4000),
         ),
         (
@@ -265,6 +265,23 @@ def test_a_change_is_followed_and_the_whole_run_is_known_however_long_it_was():
     # another number of workers begins the windows again
     found, _ = watched([NONE] * 20 + [NONE | {"worker_seconds": 8.0, "solving": 8.0, "unique": 80}] * 5)
     assert found[20].solvers_per_s == pytest.approx(40) and found[-1].solvers_per_s == pytest.approx(80)
+
+
+def test_a_buffer_full_of_unseen_samples_is_seen_although_hardly_any_chunk_is_taken():
+    """A worker with 150 samples/s fills the buffer in 5 s; then a learner with 10 samples/s makes room.
+
+    A chunk of 150 is taken every 15 s, and only then is the work known that went into it.
+    """
+    one = SECOND | {"worker_seconds": 1.0, "trained": 10, "steps": 1}
+    chunk = {"unique": 150, "simulations": 15, "solving": 1.0}
+    fills = one | chunk | {"starved": 0.98}
+    full = one | {"unique": 10, "full": 0.99, "blocked": 1.0}
+    course = [fills] * 5 + [full | (chunk if second % 15 == 0 else {}) | {"unique": 10} for second in range(15)]
+    found, watch = watched(course)
+    assert found[-1].side == "learner" and found[-1].certainty >= 0.95
+    assert found[-1].sentence.startswith("the learner limits: the solvers wait 71 % of their time; ")
+    overall = watch.overall()
+    assert overall.side == "learner" and " of the time the learner limits: the solvers wait " in overall.sentence
 
 
 def test_nothing_is_said_of_a_time_without_workers():

@@ -133,6 +133,25 @@ def test_a_worker_waits_for_the_learner(receiver, start):
     assert [next(items).finished[0] for _ in range(98)] == [*range(2, 100)] and next(items) == LeaseEnd(0)
 
 
+def test_waits_are_seen_before_they_end_and_then_counted_as_long_as_they_were(receiver, start):
+    """For room while nobody takes; then for a lease once all was taken."""
+    start("one")
+    receiver.submit(Lease(number=0, simulations=tuple(range(6))), "one")
+    assert receiver.next(30.0).finished == (0,)
+    wait_until(lambda: receiver.waits()["blocked"] > 0.1)  # of 6 chunks 1 is held, 2 have come, 1 waits for its place
+    before = receiver.waits()
+    wait_until(lambda: receiver.waits()["blocked"] > 2 * before["blocked"])
+    assert receiver.waits()["unleased"] == before["unleased"]
+    items = items_of(receiver)
+    assert [next(items).finished[0] for _ in range(5)] == [*range(1, 6)] and next(items) == LeaseEnd(0)
+    wait_until(lambda: receiver.waits()["unleased"] > before["unleased"] + 0.1)
+    after = receiver.waits()
+    assert after["blocked"] > 2 * before["blocked"]
+    wait_until(lambda: receiver.waits()["unleased"] > after["unleased"] + 0.1)
+    receiver.bury("one", "dead")
+    assert receiver.waits()["blocked"] == after["blocked"] and not receiver._waits._open
+
+
 def test_a_dead_worker_ends_its_lease_alone_behind_what_had_come(receiver, start):
     process, _ = start("dies")
     start("lives")

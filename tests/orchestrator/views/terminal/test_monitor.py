@@ -122,6 +122,11 @@ def test_lines_of_the_end_say_what_is_explained():
     assert explained_lines(FIELD) == []
     (line,) = explained_lines(FIELD | {"vrmse": 1.11, "fields": {"u": FIELD | {"vrmse": 1.11}}})
     assert line == "VRMSE 1.11: no better than predicting the mean"  # and no share of -0.23
+    said = "mean error of the forecast that nothing changes in a step: "
+    mean = FIELD["relative_l2"]["mean"]
+    assert explained_lines(FIELD | {"persistence": 2 * mean}) == [f"{said}{2 * mean:g}"]
+    assert explained_lines(FIELD | {"persistence": mean}) == [f"{said}{mean:g}, which the surrogate does not beat"]
+    assert explained_lines(FIELD | {"persistence": None}) == []
 
 
 @pytest.mark.parametrize(
