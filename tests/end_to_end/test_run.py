@@ -138,7 +138,7 @@ def test_it_ends_with_a_summary_and_the_next_commands(watched):
     assert "memory: the run's data take at most" in result.stdout
     assert re.search(r"validation set of 16 rows \d\S* kB", result.stdout)  # and not 0 MB
     assert "validation relative L2 error over 16 simulations: mean" in result.stdout
-    for command in ("monitor", "export", "predict"):
+    for command in ("report", "export", "predict"):
         assert f"penstock {command}\n" in result.stdout
     summary = cli.read("summary.json")
     assert summary["cause"] == "steps" and summary["step"] == 150

@@ -28,10 +28,13 @@ class Paced({name}):
 """
 NODES = """
 import sys
+from pathlib import Path
 
 from penstock.orchestrator.cluster.ray_session import _patience
+from ray._private.utils import get_ray_address_file
 from ray.cluster_utils import Cluster
 
+Path(get_ray_address_file(None)).parent.mkdir(exist_ok=True)  # the cluster writes its address there, wherever it is
 cluster, nodes = Cluster(), []
 for line in sys.stdin:
     command, number = line.split()
