@@ -9,12 +9,12 @@ from contextlib import suppress
 from typing import Any
 
 from benchmarks.problems import names_of
-from benchmarks.report import FOLDER, write
-from benchmarks.solvers.report import report
-from benchmarks.surrogates.by_command_line import trained
+from benchmarks.report import FOLDER, paragraph, write
+from benchmarks.surrogates.by_command_line import footer, trained
 from penstock.errors import PenstockError
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import resolve
+from penstock.report import markdown
 
 MODELS = ("fno", "branch_trunk", "mlp")  # of a field on a grid, of one geometry of any kind, of several
 RECORD = FOLDER / "training.json"
@@ -92,5 +92,7 @@ def run(names: list[str], seconds: float) -> None:
         list(pool.map(train, (name for name in names_of(names) if name not in record)))
     rows = [record[name] for name in sorted(record)]
     header = ["problem", "model", "simulations", "samples", "steps", "relative L2 error", "then"]
-    introduction = INTRODUCTION.format(seconds=seconds)
-    report("training.md", "Every problem, trained for a short time", introduction, header, rows, "training")
+    text, table = paragraph(INTRODUCTION.format(seconds=seconds)), markdown(rows, header)
+    print(table)
+    title = "# Every problem, trained for a short time"
+    write("training.md", "\n\n".join([title, text, table, footer("training")]) + "\n")

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.report import FOLDER, paragraph, write
-from benchmarks.solvers.report import footer
-from benchmarks.surrogates.by_command_line import trained
+from benchmarks.surrogates.by_command_line import footer, trained
 from penstock.errors import PenstockError
 from penstock.learner.models import MODELS
 from penstock.orchestrator.config.config import Config
