@@ -47,7 +47,12 @@ def main() -> None:
     options = add(zoo, "every model on the problem of its kind, for equal times")
     options.add_argument("problems", nargs="*", help="problems of the table; all of them when left out")
     options.add_argument("--models", nargs="*", help="models; all of each problem's kind when left out")
-    options.add_argument("--minutes", type=float, default=4.0, help="time of each training (4)")
+    options.add_argument(
+        "--minutes",
+        type=float,
+        default=4.0,
+        help="time of each training, on a machine of the speed that the table names (4)",
+    )
     options.add_argument("--seeds", type=_positive, default=3, help="trainings of the best three of a problem (3)")
     options = add(memory, "whether a worker's memory is flat, for every problem", systems=2000)
     options.add_argument("names", nargs="*", help="problems; all of them when left out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.learner.cases import fno
 from benchmarks.report import FOLDER, paragraph, write
 from benchmarks.surrogates.by_command_line import footer, trained
 from penstock.errors import PenstockError
@@ -64,14 +66,18 @@ PUBLISHED: dict[str, tuple[str, dict[str, float]]] = {
     ),
 }
 """What papers print for a problem like ours by model: its setting, and mean relative L2 errors."""
+STEP_MS = 150.0  # of the FNO of the learner's bench, on a machine on which the minutes asked for are minutes
+NUM_STEPS = 20
 NUM_BEST = 3  # models of a problem that are trained with several seeds
 RECORD = FOLDER / "zoo.json"
 INTRODUCTION = """
 Each model of a problem's kind that takes its fields, with its default options and those of `penstock train`, one
-solver worker and two cores, trained for {minutes:g} minutes from the watermark on. The first {best} of each problem
-were trained with {seeds} seeds: their error is the mean, with the lowest and the highest. A step's time has waits in
-it. Errors are relative L2, over {rows} simulations of the validation set. Published errors come from other settings,
-and are there to show what hours on a GPU reach.
+solver worker and two cores, trained for {minutes:g} minutes from the watermark on. These are minutes of a machine on
+which a step of the FNO of `python -m benchmarks learner` takes {step_ms:g} ms: the step was measured before each
+training, which took longer where the step did, so that trainings made at different hours and on different machines
+compare. The first {best} of each problem were trained with {seeds} seeds: their error is the mean, with the lowest and
+the highest. A step's time has waits in it. Errors are relative L2, over {rows} simulations of the validation set.
+Published errors come from other settings, and are there to show what hours on a GPU reach.
 """
 HEADER = [
     *("model", "error, mean", "lowest to highest", "p99", "published"),
@@ -88,6 +94,8 @@ class Training:
     model: str
     seed: int
     minutes: float
+    pace: float
+    """How many minutes this machine was given for one, see `pace`."""
     error: float
     p99: float
     parameters: int
@@ -105,7 +113,7 @@ def run(problems: Sequence[str], models: Sequence[str] | None, minutes: float, s
     Args:
         problems: names of PROBLEMS; all of them where there are none.
         models: names of models; all of each problem's kind where there are none.
-        minutes: time of each training.
+        minutes: time of each training, see `pace`.
         seeds: trainings of the best models of each problem.
 
     Raises:
@@ -119,10 +127,11 @@ def run(problems: Sequence[str], models: Sequence[str] | None, minutes: float, s
     others = [each for each in record if each.minutes != minutes]
 
     def train(problem: str, model: str, seed: int) -> None:
-        if (problem, model, seed) in done or (values := _configuration(problem, model, minutes, seed)) is None:
+        if (problem, model, seed) in done or (values := _configuration(problem, model, seed)) is None:
             return
-        print(f"{problem}, {model}, seed {seed}", file=sys.stderr, flush=True)
-        done[problem, model, seed] = training = _training(values, minutes)
+        measured = pace()
+        print(f"{problem}, {model}, seed {seed}: {minutes * measured:.2f} minutes", file=sys.stderr, flush=True)
+        done[problem, model, seed] = training = _training(values, minutes, measured)
         print(f"  {training.error:.4f} in {training.steps} steps", file=sys.stderr, flush=True)
         write(RECORD.name, json.dumps([asdict(each) for each in (*others, *done.values())], indent=1) + "\n")
 
@@ -132,12 +141,24 @@ def run(problems: Sequence[str], models: Sequence[str] | None, minutes: float, s
         for model in _in_order(problem, done.values())[:NUM_BEST]:
             for seed in range(1, seeds):
                 train(problem, model, seed)
-    text = INTRODUCTION.format(minutes=minutes, best=NUM_BEST, seeds=seeds, rows=ROWS)
+    text = INTRODUCTION.format(minutes=minutes, step_ms=STEP_MS, best=NUM_BEST, seeds=seeds, rows=ROWS)
     page = [f"# The models, compared\n\n{paragraph(text)}\n", *_sections(done.values()), footer("zoo"), ""]
     write("zoo.md", "\n".join(page))
 
 
-def _configuration(problem: str, model: str, minutes: float, seed: int) -> dict[str, Any] | None:
+def pace() -> float:
+    """How many minutes this machine needs now for one of a machine whose step takes STEP_MS."""
+    case, times = fno(), []
+    step = case.step(torch.device("cpu"))
+    arrays = {name: torch.randn(case.batch_size, *shape) for name, shape in case.layout.shapes.items()}
+    for _ in range(NUM_STEPS):
+        start = time.perf_counter()
+        step(arrays, 1e-3)
+        times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times) / STEP_MS
+
+
+def _configuration(problem: str, model: str, seed: int) -> dict[str, Any] | None:
     """The configuration of a training; None where the model does not take the problem's fields."""
     values = {
         "name": f"{problem}-{model}",
@@ -145,7 +166,7 @@ def _configuration(problem: str, model: str, minutes: float, seed: int) -> dict[
         "problem": {"name": problem, **PROBLEMS[problem][0]},
         "solver": {"workers": 1},
         "model": model,
-        "training": {"stop_after": {"minutes": minutes}, "device": "cpu"},
+        "training": {"stop_after": {"steps": 1}, "device": "cpu"},
         "validation": {"simulations": ROWS},
     }
     with suppress(PenstockError):
@@ -154,17 +175,18 @@ def _configuration(problem: str, model: str, minutes: float, seed: int) -> dict[
     return None
 
 
-def _training(values: Mapping[str, Any], minutes: float) -> Training:
+def _training(values: Mapping[str, Any], minutes: float, pace: float) -> Training:
     surrogate = resolve(Config.model_validate(values)).surrogate()
     with torch.no_grad():
         parameters = sum(each.numel() for each in surrogate.parameters())
-    summary = trained(values)
+    summary = trained(values | {"training": values["training"] | {"stop_after": {"minutes": minutes * pace}}})
     errors = summary["validation"]["relative_l2"]
     return Training(
         problem=values["problem"]["name"],
         model=values["model"],
         seed=values["seed"],
         minutes=minutes,
+        pace=pace,
         error=errors["mean"],
         p99=errors["p99"],
         parameters=parameters,

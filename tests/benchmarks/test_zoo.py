@@ -12,11 +12,13 @@ def test_a_table_is_in_the_order_of_the_errors_and_is_made_in_parts(tmp_path, mo
 
     def trained(values):
         asked.append((values["model"], values["seed"]))
+        assert values["training"]["stop_after"] == {"minutes": 2.0}  # this machine is half as fast
         error = ERRORS[asked[-1]]
         errors = {"mean": error, "p99": 2 * error}
         return {"validation": {"relative_l2": errors}, "step": 10, "train_seconds": 2.0, "unique": 1234}
 
     monkeypatch.setattr(zoo, "trained", trained)
+    monkeypatch.setattr(zoo, "pace", lambda: 2.0)
     monkeypatch.chdir(tmp_path)
     zoo.run(["darcy"], ["mlp"], 1.0, 1)
     zoo.run(["darcy"], ["mlp", "fno"], 1.0, 2)
