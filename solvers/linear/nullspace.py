@@ -267,12 +267,14 @@ def _beyond_nullspace(zero_rows: PETSc.IS, system: LinearSystem) -> PETSc.IS:
     """The rows of zeros that the nullspace given does not explain.
 
     A row of zeros puts its unit vector into the nullspace of the transpose. Where that is not known, the dimension has
-    to do, which is the same.
+    to do, which is the same. A nullspace that a function gives can't be asked, and explains all.
     """
     from petsc4py import PETSc
 
     if system.nullspace is None:
         return zero_rows
+    if _kind_of(system)[1] == 0:
+        return PETSc.IS().createGeneral([], comm=zero_rows.comm)
     left, rows = system.A.getTransposeNullSpace(), zero_rows.indices
     if not left and not is_symmetric(system):
         are_explained = np.full(len(rows), zero_rows.getSize() <= _kind_of(system)[1])

@@ -130,9 +130,9 @@ class Contender:
         self._iteration_seconds = iterating / max(attempt.iterations, 1)
         self._sum += weight * seconds
         self._num_summed += weight
-        if self._num_summed == self._stay:
+        if self._num_summed >= self._stay:  # more where a turn before was lost
             if self.is_warm:
-                self.seconds.append(self._sum / self._stay)
+                self.seconds.append(self._sum / self._num_summed)
             else:
                 self._num_cold -= 1
             self._sum, self._num_summed = 0.0, 0
@@ -268,7 +268,7 @@ class Trial:
         It is noted in `solved`; None if there is none. That the trial was too short for a system is no failure of a
         strategy.
         """
-        for contender in sorted(self._left, key=lambda contender: contender.cost):
+        for contender in sorted(self._left + self._behind, key=lambda contender: contender.cost):
             if contender not in attempts or attempts[contender].outcome is Outcome.ITERATION_LIMIT:
                 attempt = contender.solve_untimed(system, tolerance).checked(system)
                 if attempt.outcome is Outcome.CONVERGED and attempt.meets(tolerance):

@@ -404,6 +404,16 @@ def test_a_row_of_zeros_beside_the_nullspace_is_refused_and_one_within_it_solved
     assert solution.converged and error(solution, np.append(solution_of(A, b[:-1], null), 0.0)) <= 1e-6
 
 
+def test_a_nullspace_that_is_a_function_may_explain_a_row_of_zeros():
+    A = scipy.sparse.diags_array([0.0, 2.0, 3.0]).tocsr()
+    space = PETSc.NullSpace().create(constant=False)
+    space.setFunction(lambda _, vector: vector.setValue(0, 0.0))
+    solution = LinearSolver(STRATEGIES["cg"](), rtol=RTOL)(
+        system_of(A, np.array([0.0, 2.0, 3.0]), is_spd=True, nullspace=space)
+    )
+    assert "holds no entry but zeros" not in solution.reason
+
+
 def test_a_row_of_zeros_is_explained_by_the_nullspace_of_the_transpose():
     A = scipy.sparse.diags_array([np.append(np.ones(9), 0.0), -np.ones(9)], offsets=[0, 1]).tocsr()  # u_i - u_(i + 1)
     b, null = np.append(np.arange(9.0), 0.0), np.full((10, 1), 10**-0.5)

@@ -43,6 +43,15 @@ class CutOnce(Clocked):
         return replace(attempt, outcome=Outcome.ITERATION_LIMIT) if is_cut else attempt
 
 
+class FailsOnce(Clocked):
+    """The second solve does not converge."""
+
+    def solve(self, system, tolerance):
+        attempt = super().solve(system, tolerance)
+        self.count = getattr(self, "count", 0) + 1
+        return replace(attempt, outcome=Outcome.STAGNATION) if self.count == 2 else attempt
+
+
 @pytest.fixture
 def clock(monkeypatch):
     clock, ticks = [0.0], itertools.count()
@@ -70,6 +79,15 @@ def test_a_system_for_which_all_were_cut_is_solved_all_the_same(clock):
         attempt = trial.solve(system, tolerance)
         assert attempt.outcome is Outcome.CONVERGED and error(system, attempt.x) <= 1e-6
     assert trial.winner.seconds == pytest.approx([1.0])
+
+
+def test_a_trial_ends_although_a_turn_of_a_matrix_was_lost(clock):
+    family, tolerance = Family(), Tolerance(RTOL)
+    trial = Trial([Contender(Candidate(name, lambda: FailsOnce(clock, 1.0)), tolerance) for name in "ab"], stay=10)
+    for number in [*range(1, 11)] * 9:
+        if number in trial.turns and not trial.is_over:
+            trial.solve(family.system(), tolerance, number)
+    assert trial.is_over and trial.seconds == pytest.approx({"a": 1.0, "b": 1.0})
 
 
 def over(clock, candidates: dict[str, tuple[float, ...]]) -> Trial:
