@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks import report
 from penstock.errors import PenstockError
-from penstock.machine import processor
 
 
 def trained(values: Mapping[str, Any], *then: list[str]) -> dict[str, Any]:
@@ -43,13 +38,3 @@ def trained(values: Mapping[str, Any], *then: list[str]) -> dict[str, Any]:
                 fault = (done.stderr.strip() or "no word").splitlines()[-1].removeprefix("penstock: ")
                 raise PenstockError(f"`{command[0]}` failed: {fault}")
         return json.loads((Path(folder) / "runs" / "latest" / "summary.json").read_text())
-
-
-def footer(command: str) -> str:
-    """The lines under a table of such runs: command, machine, versions and date."""
-    packages = ", ".join(f"{package} {version(package)}" for package in ("torch", "ray"))
-    return report.footer(
-        f"python -m benchmarks {command}",
-        f"{processor()}, {len(os.sched_getaffinity(0))} cores",
-        f"Python {platform.python_version()}, {packages}",
-    )

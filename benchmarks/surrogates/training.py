@@ -8,9 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+import torch
+
+from benchmarks.learner.page import footer
 from benchmarks.problems import names_of
 from benchmarks.report import FOLDER, paragraph, write
-from benchmarks.surrogates.by_command_line import footer, trained
+from benchmarks.surrogates.by_command_line import trained
 from penstock.errors import PenstockError
 from penstock.orchestrator.config.config import Config
 from penstock.orchestrator.plan import resolve
@@ -95,4 +98,4 @@ def run(names: list[str], seconds: float) -> None:
     text, table = paragraph(INTRODUCTION.format(seconds=seconds)), markdown(rows, header)
     print(table)
     title = "# Every problem, trained for a short time"
-    write("training.md", "\n\n".join([title, text, table, footer("training")]) + "\n")
+    write("training.md", "\n\n".join([title, text, table, footer(torch.device("cpu"), "training")]) + "\n")

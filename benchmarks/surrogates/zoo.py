@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from benchmarks.learner.cases import fno
+from benchmarks.learner.page import footer
 from benchmarks.report import FOLDER, paragraph, write
-from benchmarks.surrogates.by_command_line import footer, trained
+from benchmarks.surrogates.by_command_line import trained
 from penstock.errors import PenstockError
 from penstock.learner.models import MODELS
 from penstock.orchestrator.config.config import Config
@@ -142,7 +143,12 @@ def run(problems: Sequence[str], models: Sequence[str] | None, minutes: float, s
             for seed in range(1, seeds):
                 train(problem, model, seed)
     text = INTRODUCTION.format(minutes=minutes, step_ms=STEP_MS, best=NUM_BEST, seeds=seeds, rows=ROWS)
-    page = [f"# The models, compared\n\n{paragraph(text)}\n", *_sections(done.values()), footer("zoo"), ""]
+    page = [
+        f"# The models, compared\n\n{paragraph(text)}\n",
+        *_sections(done.values()),
+        footer(torch.device("cpu"), "zoo"),
+        "",
+    ]
     write("zoo.md", "\n".join(page))
 
 
