@@ -96,7 +96,7 @@ class Families:
         Yields:
             A line about the first system of each of the first families that were solved with a remark, such as that it
             took more than one strategy, and one about too many families. A system that was not solved fails its
-            simulation, which is told elsewhere.
+            simulation: see `Failures`.
         """
         for solve in solves:
             if len(self._met) <= MAX_FAMILIES and solve.family not in self._met:

@@ -17,7 +17,7 @@ class Waits:
     def __init__(self):
         self._ended = {BLOCKED: 0.0, UNLEASED: 0.0}
         self._open: dict[Hashable, tuple[str, float]] = {}
-        self._told = dict(self._ended)
+        self._highest = dict(self._ended)
 
     def begin(self, worker: Hashable, what: str, now: float) -> None:
         """A worker begins to wait.
@@ -49,5 +49,5 @@ class Waits:
         seconds = dict(self._ended)
         for what, since in self._open.values():
             seconds[what] += now - since
-        self._told = {what: max(told, seconds[what]) for what, told in self._told.items()}
-        return self._told
+        self._highest = {what: max(highest, seconds[what]) for what, highest in self._highest.items()}
+        return self._highest

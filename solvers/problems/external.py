@@ -44,8 +44,8 @@ class External(Problem):
     A program that crashes, hangs, writes what is not of the protocol, has a fork speak for it, or gives numbers that
     are not finite is ended with all processes that it started, and started again. Its simulation is retried once, and
     then fails with the reason. Samples that were taken already are not taken again, and the simulation fails too where
-    the new ones are not the same to rounding. Where names, sizes or steps are not those of the spec the simulation
-    fails at once. All processes of the program end with the worker.
+    the new ones are not the same to rounding. Where names, sizes or steps are not those of the spec, or a fork speaks
+    in a program's first simulation, the simulation fails at once. All processes of the program end with the worker.
 
     Args:
         command: the program and its arguments. In a run's YAML file a word that begins with ./ or ../ counts from the

@@ -261,7 +261,7 @@ SPEC = "parameters: {height: {law: uniform, low: 1, high: 3}}\ninputs: {height: 
 
 @pytest.mark.parametrize("debug", [False, True])
 def test_what_an_external_program_prints_and_does_wrong(tmp_path, monkeypatch, capfd, debug):
-    """Scripts read objects alone; a fault that was got over is told, and no tracebacks are promised."""
+    """Standard output holds JSON alone; a note reports the fault that the retry survived, without a traceback."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Invocation, "debug", debug)
     (tmp_path / "program.py").write_text(PROGRAM)
