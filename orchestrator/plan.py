@@ -21,7 +21,7 @@ from penstock.learner.buffers.units import Samples, Unit
 from penstock.learner.checkpoints.store import Store
 from penstock.learner.learner import Learner
 from penstock.learner.losses.losses import LOSSES, OwnLoss, TotalLoss
-from penstock.learner.models import MODELS, refused_geometry
+from penstock.learner.models import MODELS, preferred, refused_geometry
 from penstock.learner.normalization import Normalization
 from penstock.learner.optimization import Optimization
 from penstock.learner.optimizers import OPTIMIZERS, PLAIN
@@ -377,9 +377,10 @@ def resolve(config: Config) -> Plan:
         "problem_source": read_source(config.problem.name, "problem.name"),
         "strategy_source": read_source(config.solver.strategy.name, "solver.strategy"),
         "policy_source": read_source(config.buffer.kind.name, "buffer.kind"),
-        "model_source": read_source(config.model.name, "model.name"),
+        "model_source": read_source(config.model.name, "model.name") if config.model else None,
     }
     mpi.make_ready()  # a user's file may import mpi4py
+    chosen = config.model or Named(name=preferred(Plan(config=config, **sources).batch_layout.of_model))
 
     def spelt_out(choice: Named, cls: type, **kinds: Any) -> Named:
         # A class may have an option `name`, which a configuration can't give: it keeps its default.
@@ -393,7 +394,7 @@ def resolve(config: Config) -> Plan:
     draw = load_class(buffer.draw.name, UNITS, "buffer.draw", takes_files=False)
     problem = load_class(config.problem.name, PROBLEMS, "problem.name", sources["problem_source"])
     policy = load_class(buffer.kind.name, POLICIES, "buffer.kind", sources["policy_source"])
-    model = load_class(config.model.name, MODELS, "model.name", sources["model_source"])
+    model = load_class(chosen.name, MODELS, "model.name", sources["model_source"])
     strategy = load_class(solver.strategy.name, STRATEGIES, "solver.strategy", sources["strategy_source"])
     loss = load_class(training.loss.name, LOSSES, "training.loss", takes_files=False)
     recipe = getattr(model, "recipe", PLAIN)
@@ -403,7 +404,7 @@ def resolve(config: Config) -> Plan:
         raise PenstockError("training.optimizer: lr goes by the schedule: give training.learning_rate")
     changes = {
         "problem": spelt_out(config.problem, problem),
-        "model": spelt_out(config.model, model, given=1),
+        "model": spelt_out(chosen, model, given=1),
         "solver": solver.model_copy(update={"strategy": spelt_out(solver.strategy, strategy)}),
         "buffer": buffer.model_copy(
             update={

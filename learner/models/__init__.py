@@ -12,6 +12,20 @@ from penstock.layout import FieldSpec, Layout
 from penstock.learner.models.mixture import INNER, Mixture
 
 MODELS: dict[str, type] = dict(sorted({**INNER, "moe": Mixture}.items()))
+PREFERRED = ("fno", "transolver", "deeponet", "mlp")
+"""What suits a grid, meshes and points, fields on unlike geometries, and numbers, by benchmarks/tables/zoo.md."""
+
+
+def preferred(layout: Layout) -> str:
+    """Return the model that a run takes if its configuration names none.
+
+    Args:
+        layout: layout of batches.
+
+    Returns:
+        The first of PREFERRED that takes the layout; the first of all, which is then refused, if there is none.
+    """
+    return next((name for name in PREFERRED if _takes(MODELS[name], layout)), PREFERRED[0])
 
 
 def refused_geometry(name: str, model: type, layout: Layout) -> str | None:

@@ -283,10 +283,11 @@ class Config(Section):
     problem: Annotated[ProblemSection, ByName, OnResume.FIXED]
     solver: SolverSection = SolverSection()
     buffer: BufferSection = BufferSection()
-    model: Annotated[Choice, OnResume.FIXED] = Named(name="fno")
+    model: Annotated[Choice | None, OnResume.FIXED] = None
     """The surrogate's architecture.
 
-    A name that `penstock models` lists, or your own class as `./file.py:Class` or `package.module:Class`.
+    A name that `penstock models` lists, or your own class as `./file.py:Class` or `package.module:Class`. Absent, it is
+    what suits the problem's fields: [`fno` on a grid, `transolver` on a mesh](../models/index.md#how-to-choose).
     """
     training: TrainingSection
     validation: ValidationSection = ValidationSection()
@@ -396,6 +397,6 @@ def with_files(config: Config, place: Callable[[str, str], str]) -> Config:
             "problem": placed("problem", config.problem),
             "solver": solver.model_copy(update={"strategy": placed("strategy", solver.strategy)}),
             "buffer": buffer.model_copy(update={"kind": placed("policy", buffer.kind)}),
-            "model": placed("model", config.model),
+            "model": config.model and placed("model", config.model),
         }
     )

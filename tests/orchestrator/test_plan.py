@@ -220,9 +220,24 @@ def test_what_a_model_takes_for_null_is_recorded(tmp_path, monkeypatch):
     assert yaml.safe_load((folder.path / "config.yaml").read_text())["model"]["modes"] == [8, 8]
 
 
+@pytest.mark.parametrize(
+    ("problem", "model"),
+    [
+        ({"name": "darcy", "resolution": 16}, "fno"),  # on a grid
+        ({"name": "void_cell", "resolution": 32}, "transolver"),  # on points
+        ({"name": "poisson_boundary", "resolution": 12}, "deeponet"),  # from an edge into the square
+        ({"name": "lorenz", "num_steps": 2}, "mlp"),  # of numbers alone
+    ],
+)
+def test_a_run_that_names_no_model_takes_the_one_of_its_geometry_and_records_it(problem, model, tmp_path, monkeypatch):
+    folder = written(tmp_path, monkeypatch, {"problem": problem})
+    assert yaml.safe_load((folder.path / "config.yaml").read_text())["model"]["name"] == model
+    resolve(folder.config()).surrogate()
+
+
 def test_a_folder_that_recorded_less_is_read_with_todays_defaults(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    values = {"problem": {"name": "darcy", "resolution": 16}, "training": {"stop_after": {"steps": 10}}}
+    values = {"problem": {"name": "darcy", "resolution": 16}, "model": "fno", "training": {"stop_after": {"steps": 10}}}
     config = Config.model_validate(values)
     folder = RunFolder.create(config)
     assert "modes" not in yaml.safe_load((folder.path / "config.yaml").read_text())["model"]
