@@ -54,6 +54,10 @@ def main() -> None:
         help="time of each training, on a machine of the speed that the table names (4)",
     )
     options.add_argument("--seeds", type=_positive, default=3, help="trainings of the best three of a problem (3)")
+    options = add(recipes, "which optimizer and learning rate train each model best, in equal numbers of steps")
+    options.add_argument("problems", nargs="*", help="problems of the table; all of them when left out")
+    options.add_argument("--models", nargs="*", help="models, trained again; all that are missing when left out")
+    options.add_argument("--steps", type=_positive, default=600, help="length of each training (600)")
     options = add(memory, "whether a worker's memory is flat, for every problem", systems=2000)
     options.add_argument("names", nargs="*", help="problems; all of them when left out")
     options = add(scaling, "how many more samples two workers make than one")
@@ -167,6 +171,12 @@ def zoo(arguments: argparse.Namespace) -> None:
     from benchmarks.surrogates.zoo import run
 
     run(arguments.problems, arguments.models, arguments.minutes, arguments.seeds)
+
+
+def recipes(arguments: argparse.Namespace) -> None:
+    from benchmarks.surrogates.recipes import run
+
+    run(arguments.problems, arguments.models, arguments.steps)
 
 
 def memory(arguments: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ from penstock.learner.losses.losses import LOSSES, OwnLoss, TotalLoss
 from penstock.learner.models import MODELS, preferred, refused_geometry
 from penstock.learner.normalization import Normalization
 from penstock.learner.optimization import Optimization
-from penstock.learner.optimizers import OPTIMIZERS, PLAIN
+from penstock.learner.optimizers import OPTIMIZERS, PLAIN, recipe_of
 from penstock.learner.ranks.group import ALONE, Group
 from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.learner.rehearsal.rehearsal import rehearse, try_out
@@ -397,14 +397,15 @@ def resolve(config: Config) -> Plan:
     model = load_class(chosen.name, MODELS, "model.name", sources["model_source"])
     strategy = load_class(solver.strategy.name, STRATEGIES, "solver.strategy", sources["strategy_source"])
     loss = load_class(training.loss.name, LOSSES, "training.loss", takes_files=False)
-    recipe = getattr(model, "recipe", PLAIN)
+    chosen = spelt_out(chosen, model, given=1)
+    recipe = recipe_of(model, chosen.options)
     optimized = training.optimizer or Named(name=recipe.optimizer)
     optimizer = load_class(optimized.name, OPTIMIZERS, "training.optimizer", takes_files=False)
     if "lr" in optimized.options:
         raise PenstockError("training.optimizer: lr goes by the schedule: give training.learning_rate")
     changes = {
         "problem": spelt_out(config.problem, problem),
-        "model": spelt_out(chosen, model, given=1),
+        "model": chosen,
         "solver": solver.model_copy(update={"strategy": spelt_out(solver.strategy, strategy)}),
         "buffer": buffer.model_copy(
             update={

@@ -51,6 +51,7 @@ class Mixture(nn.Module):
 
     accepts = (Grid, Mesh, Points)
     resolution_free = (Grid, Mesh, Points)  # where the experts are; an object's own says which model that holds for
+    inside = INNER
 
     def __init__(
         self, layout: Layout, *, model: str = "fno", options: Mapping[str, Any] | None = None, experts: int = 4

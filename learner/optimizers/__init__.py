@@ -5,7 +5,9 @@ learning rate is given to its groups before each step. A group of the weights of
 are [C, C', *kernel]. What it keeps for a parameter must be tensors in `state`, so that checkpoints can hold it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from penstock.learner.optimizers.adamw import AdamW
 from penstock.learner.optimizers.muon import Muon
@@ -24,3 +26,17 @@ class Recipe:
 
 
 PLAIN = Recipe("adamw", 4e-3)
+
+
+def recipe_of(model: type, options: Mapping[str, Any]) -> Recipe:
+    """Return what trains a model well where a configuration says nothing.
+
+    Args:
+        model: its class. One around another model has `inside`, the classes by the name that its option `model` takes.
+        options: its options, defaults among them.
+
+    Returns:
+        The attribute `recipe` of the class, or of the one inside; PLAIN if it has none.
+    """
+    inside = getattr(model, "inside", {}).get(options.get("model"))
+    return getattr(inside or model, "recipe", PLAIN)

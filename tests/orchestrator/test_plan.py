@@ -401,3 +401,18 @@ def test_what_every_model_takes_by_default_it_takes_from_the_record(problem):
             plan.model_without_memory()
         except PenstockError as refusal:
             assert "options" not in str(refusal) and "must be" not in str(refusal), refusal
+
+
+@pytest.mark.parametrize("model", ["moe", "mg_tfno"])
+def test_a_model_around_another_is_trained_as_that_one_is(model):
+    def training(**choice):
+        values = {
+            "problem": {"name": "darcy", "resolution": 16},
+            "model": choice,
+            "training": {"stop_after": {"steps": 1}},
+        }
+        training = resolve(Config.model_validate(values)).config.training
+        return training.optimizer.name, training.learning_rate
+
+    for inside in ("fno", "unet"):
+        assert training(name=model, model=inside) == training(name=inside)

@@ -56,6 +56,7 @@ class MGTFNO(nn.Module):
 
     accepts = (Grid,)
     resolution_free = (Grid,)  # with the default model inside; an object's own says what holds with another one
+    inside = INNER
 
     def __init__(
         self,

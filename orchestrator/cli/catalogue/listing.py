@@ -13,7 +13,7 @@ from rich.table import Table
 from penstock.errors import PenstockError
 from penstock.orchestrator.views import card
 from penstock.orchestrator.views.numbers import digits
-from penstock.registry import load_class, needed
+from penstock.registry import load_class, needed, with_defaults
 from penstock.solvers.problem import Problem
 from penstock.solvers.problems import PROBLEMS
 
@@ -134,7 +134,7 @@ def show_model(name: str) -> None:
         PenstockError: there is no such model.
     """
     from penstock.learner.models import MODELS
-    from penstock.learner.optimizers import PLAIN
+    from penstock.learner.optimizers import recipe_of
 
     cls = load_class(name, MODELS, "model")
     out = Console(soft_wrap=True, highlight=False, markup=False)
@@ -142,7 +142,7 @@ def show_model(name: str) -> None:
     kinds = " or ".join(geometry.label for geometry in getattr(cls, "accepts", ())) or "any geometry"
     out.print(f"{name}  ({', '.join(options)})  fields on {kinds}", style="bold")
     out.print(inspect.cleandoc(cls.__doc__ or cls.__name__))
-    recipe = getattr(cls, "recipe", PLAIN)
+    recipe = recipe_of(cls, with_defaults(cls, {}, given=1))
     out.print(
         f"\nTrained with {recipe.optimizer} and a learning rate of {recipe.learning_rate:g} where nothing is said."
     )
