@@ -57,7 +57,7 @@ def main() -> None:
     options = add(recipes, "which optimizer and learning rate train each model best, in equal numbers of steps")
     options.add_argument("problems", nargs="*", help="problems of the table; all of them when left out")
     options.add_argument("--models", nargs="*", help="models, trained again; all that are missing when left out")
-    options.add_argument("--steps", type=_positive, default=600, help="length of each training (600)")
+    options.add_argument("--steps", type=_positive, default=300, help="length of each training (300)")
     options = add(memory, "whether a worker's memory is flat, for every problem", systems=2000)
     options.add_argument("names", nargs="*", help="problems; all of them when left out")
     options = add(scaling, "how many more samples two workers make than one")

@@ -35,7 +35,7 @@ PROBLEMS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "heat_l_shape": ({"resolution": 12, "num_steps": 4}, POINTS),
 }
 """Small problems of each kind of geometry: their options, and the models of their kind."""
-RECIPES = [("adamw", rate) for rate in (1e-3, 4e-3)] + [("muon", rate) for rate in (2e-3, 6e-3, 2e-2)]
+RECIPES = [("adamw", 1e-3), ("adamw", 4e-3), ("muon", 6e-3), ("muon", 2e-2)]
 ROWS, VALIDATION_ROWS = 400, 50
 RECORD = FOLDER / "recipes.json"
 INTRODUCTION = """
