@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -115,7 +116,10 @@ def _trained(problem: str, model: str, optimizer: str, rate: float, steps: int) 
             while (lease := plan.order.lease(ledger, next(numbers), 0, window=4, num_ready=1)) is not None:
                 stream.submit(lease, worker)
         start = time.process_time()
-        learner.run()
+        try:
+            learner.run()
+        except PenstockError:
+            return [math.inf, math.nan]  # it diverged
         seconds = time.process_time() - start
     return [learner.status().training.validation["relative_l2"]["mean"], 1e3 * seconds / steps]
 
@@ -133,8 +137,8 @@ def _sections(record: Mapping[str, Sequence[float]]) -> Iterator[str]:
             taken = f"{own.optimizer.name} {own.learning_rate:g}"
             cells = []
             for name, (error, milliseconds) in zip(names, results, strict=True):
-                cell = f"**{error:.4f}**" if error == lowest else f"{error:.4f}"
-                cells.append(f"{cell}{'*' * (name == taken)} ({milliseconds:.0f})")
+                cell = f"{error:.4f} ({milliseconds:.0f})" if error < 1 else "diverged"
+                cells.append(f"{'**' * (error == lowest)}{cell}{'**' * (error == lowest)}{' *' * (name == taken)}")
             rows.append([model, *cells])
         if rows:
             yield f"## {problem}\n\n{markdown(rows, ['model', *names])}\n"

@@ -29,6 +29,7 @@ from penstock.learner.models.grids.inputs import (
 )
 from penstock.learner.models.grids.lifted import LiftedModel
 from penstock.learner.models.options import require_one_of, require_positive
+from penstock.learner.optimizers import Recipe
 
 Attention = Literal["galerkin", "fourier"]
 DECODER_LAYERS = 2
@@ -65,6 +66,8 @@ class Galerkin(LiftedModel):
     Raises:
         ValueError: the layout or its grid does not allow these options.
     """
+
+    recipe = Recipe("muon", 6e-3)
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ from penstock.learner.models.grids.fourier.spectral import (
 from penstock.learner.models.grids.inputs import GridLayout
 from penstock.learner.models.grids.lifted import LiftedModel
 from penstock.learner.models.options import require_positive
+from penstock.learner.optimizers import Recipe
 
 KNOTS = (-1, 0, 1)  # of a local kernel along an axis, in units of half its reach
 
@@ -58,6 +59,8 @@ class LocalNO(LiftedModel):
     Raises:
         ValueError: the layout or its grid does not allow these options.
     """
+
+    recipe = Recipe("muon", 6e-3)
 
     def __init__(
         self,
