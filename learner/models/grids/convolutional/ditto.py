@@ -20,6 +20,7 @@ from penstock.learner.models.grids.convolutional.convolution import Convolution,
 from penstock.learner.models.grids.convolutional.ushape import UShape
 from penstock.learner.models.grids.inputs import GridLayout, with_coordinates
 from penstock.learner.models.options import require_positive
+from penstock.learner.optimizers import Recipe
 
 LEVELS = 4  # by default
 NUM_FREQUENCIES = 5  # 1/2, 1, 2, 4 and 8 radians for a standard deviation of a scalar
@@ -62,6 +63,7 @@ class DiTTO(nn.Module):
 
     accepts = (Grid,)
     resolution_free = ()  # its kernels reach a number of cells
+    recipe = Recipe("muon", 6e-3)
 
     def __init__(self, layout: Layout, *, width: int = 16, levels: int | None = None, heads: int = 2):
         super().__init__()

@@ -18,6 +18,7 @@ from penstock.layout import Layout
 from penstock.learner.models.grids.convolutional.convolution import Convolution, TransposedConvolution, halvings
 from penstock.learner.models.grids.inputs import GridLayout, everywhere, with_mask
 from penstock.learner.models.options import require_positive
+from penstock.learner.optimizers import Recipe
 
 LEVELS = 6  # by default
 
@@ -52,6 +53,7 @@ class MgNO(nn.Module):
 
     accepts = (Grid,)
     resolution_free = ()  # its kernels reach a number of cells
+    recipe = Recipe("muon", 6e-3)
 
     def __init__(self, layout: Layout, *, width: int = 24, levels: int | None = None, layers: int = 4):
         super().__init__()

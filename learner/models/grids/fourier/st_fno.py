@@ -26,6 +26,7 @@ from penstock.learner.models.grids.fourier.spectral import (
 )
 from penstock.learner.models.grids.inputs import GridLayout, channels_first, channels_last, with_coordinates
 from penstock.learner.models.options import require_positive
+from penstock.learner.optimizers import Recipe
 
 TIME_MODES = 5  # by default
 NUM_WAVES = 4  # of the time, with 1 to 4 half periods from the last given frame to the last predicted one
@@ -69,6 +70,7 @@ class STFNO(nn.Module):
 
     accepts = (Grid,)
     resolution_free = (Grid,)
+    recipe = Recipe("muon", 2e-2)
 
     def __init__(
         self,
