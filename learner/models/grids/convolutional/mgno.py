@@ -53,7 +53,7 @@ class MgNO(nn.Module):
 
     accepts = (Grid,)
     resolution_free = ()  # its kernels reach a number of cells
-    recipe = Recipe("muon", 6e-3)
+    recipe = Recipe("muon", 4e-3)
 
     def __init__(self, layout: Layout, *, width: int = 24, levels: int | None = None, layers: int = 4):
         super().__init__()

@@ -14,6 +14,7 @@ from penstock.geometry import Geometry, Grid, Mesh, Points
 from penstock.layout import Block, Layout
 from penstock.learner.models.options import require_positive
 from penstock.learner.models.points.sites import Sites, net
+from penstock.learner.optimizers import Recipe
 
 
 class GNOT(nn.Module):
@@ -47,6 +48,7 @@ class GNOT(nn.Module):
 
     accepts = (Grid, Mesh, Points)
     resolution_free = (Grid, Mesh, Points)
+    recipe = Recipe("muon", 2e-2)
 
     def __init__(self, layout: Layout, *, width: int = 64, heads: int = 4, layers: int = 3, experts: int = 2):
         super().__init__()

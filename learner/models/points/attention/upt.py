@@ -15,6 +15,7 @@ from penstock.learner.models.options import require_positive
 from penstock.learner.models.points.latent.latent_grid import LatentGrid, checked_resolution
 from penstock.learner.models.points.sites import PointModel, Sites, net
 from penstock.learner.models.transformer import Block, require_heads, waves
+from penstock.learner.optimizers import Recipe
 
 RESOLUTION = 12, 6  # in two dimensions, in three
 RADIUS = 1.5  # of a supernode, in cells: the 3 cells along each axis around a point
@@ -51,6 +52,8 @@ class UPT(PointModel):
         ValueError: not all fields sit on one geometry of 1 to 3 dimensions, an output is a scalar, or an option is out
             of its range.
     """
+
+    recipe = Recipe("muon", 6e-3)
 
     def __init__(
         self,
