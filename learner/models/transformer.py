@@ -28,7 +28,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.queries = nn.Linear(width, width)
-        self.keys_values = nn.Linear(width, 2 * width)
+        self.keys = nn.Linear(width, width, bias=False)  # one would add the same to all scores of a query
+        self.values = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
     def forward(self, x_BQC: Tensor, z_BKC: Tensor, weights_BK: Tensor | None = None) -> Tensor:
@@ -42,7 +43,7 @@ class Attention(nn.Module):
         Returns:
             [B, Q, C].
         """
-        k_BHKc, v_BHKc = map(self._by_head, self.keys_values(z_BKC).chunk(2, dim=-1))
+        k_BHKc, v_BHKc = self._by_head(self.keys(z_BKC)), self._by_head(self.values(z_BKC))
         q_BHQc = self._by_head(self.queries(x_BQC)).expand(k_BHKc.shape[0], -1, -1, -1)
         bias = None if weights_BK is None else weights_BK.clamp_min(NOTHING).log()[:, None, None].to(q_BHQc.dtype)
         out_BHQc = F.scaled_dot_product_attention(q_BHQc, k_BHKc, v_BHKc, attn_mask=bias)

@@ -101,7 +101,7 @@ def show_models(*, measures: bool) -> None:
     print(f"Parameters{' and steps' if measures else ''} are those of the default options, {WHERE}.")
     print("Resolution-free: a finer grid, or more points, is the same function up to the error of the coarser one.")
     if measures:
-        print("A step is one of AdamW on 8 samples in float32, on one core; the best of 3.")
+        print("A step is of the model's own optimizer, on 8 samples in float32: processor time on one core, a median.")
     print("`penstock models show NAME` has all about one of them; see docs/models/index.md.")
     print(f"your own: `model: {{name: {OWN}}}`; see docs/custom-problem.md")
 

@@ -10,7 +10,7 @@ def test_attention_is_a_quotient_of_weighted_sums():
     torch.manual_seed(0)
     attention = Attention(6, 2)
     x, z, weights = torch.randn(1, 4, 6), torch.randn(1, 5, 6), torch.tensor([[0.5, 0, 2, 1, 0.1]])
-    q, (k, v) = attention.queries(x)[0], attention.keys_values(z)[0].chunk(2, dim=1)
+    q, k, v = attention.queries(x)[0], attention.keys(z)[0], attention.values(z)[0]
     parts = []
     for head in (slice(0, 3), slice(3, 6)):
         terms = weights * torch.exp(q[:, head] @ k[:, head].T / 3**0.5)

@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 from penstock.geometry import Geometry
 from penstock.learner import models
 from penstock.learner.models import MODELS
+from penstock.learner.optimizers import OPTIMIZERS
+from penstock.learner.rehearsal import comparison
 from penstock.orchestrator.cli.app import app
 from penstock.orchestrator.cli.catalogue import listing
 
@@ -36,9 +38,20 @@ def test_a_measured_row_has_seconds(capsys, monkeypatch):
     monkeypatch.setattr(models, "MODELS", {"mlp": MODELS["mlp"]})
     listing.show_models(measures=True)
     printed = capsys.readouterr().out
-    assert printed.splitlines()[0].endswith("seconds per step") and "A step is one of AdamW on 8 samples" in printed
+    assert printed.splitlines()[0].endswith("seconds per step") and "A step is of the model's own optimizer" in printed
     row = next(line for line in printed.splitlines() if line.startswith("mlp"))
     assert float(row.split()[-1]) > 0
+
+
+def test_a_step_is_measured_with_the_optimizer_of_the_models_recipe(monkeypatch):
+    made = []
+
+    def recorded(name):
+        return lambda groups: made.append(name) or OPTIMIZERS[name](groups)
+
+    monkeypatch.setattr(comparison, "OPTIMIZERS", {name: recorded(name) for name in OPTIMIZERS})
+    assert comparison.seconds_per_step("mlp") > 0 and comparison.seconds_per_step("t1") > 0
+    assert made == ["adamw", "muon"]
 
 
 def test_one_model_is_shown_with_its_options():

@@ -138,7 +138,7 @@ class CodomainLayer(nn.Module):
         self.heads, self.num_tokens = heads, num_tokens
         self.norms = nn.ModuleList(SampleNorm(width) for _ in range(2))
         self.spectral = SpectralConvolution(width, modes, width_out=3 * width)
-        self.pointwise = nn.Linear(width, 3 * width)
+        self.pointwise = nn.Linear(width, 3 * width, bias=False)  # the norm before and `join` shift; one of k is lost
         self.join = nn.Linear(width, width)
         self.mixer = nn.ModuleList(
             FourierLayer(SpectralConvolution(width, modes), width, norm=False, mixing=False, is_last=is_last)

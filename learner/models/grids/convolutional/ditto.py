@@ -41,10 +41,11 @@ class DiTTO(nn.Module):
     4, 8, and 0 at first. There are two blocks at each resolution of a U-Net, on either way, then attention whose cost
     grows like the number of points,
 
-        u ← u + N(W Σ_y softmax_c(q(x)) · softmax_y(k(y)) v(y)),
+        u ← u + N(W Σ_y softmax_c(q(x)) · softmax_y(k(y)) v(y) / √c),
 
-    of q, k and v that are linear in N(u); the first softmax is over channels, the second over points. Level l has
-    2^l `width` channels. Coordinates are further input channels, on periodic axes by cosine and sine.
+    of q, k and v that are linear in N(u); the first softmax is over the c = 16 channels of a head, the second over
+    points. Level l has 2^l `width` channels. Coordinates are further input channels, on periodic axes by cosine and
+    sine.
 
     The source halves an axis by moving every second point to another channel, which needs even sizes; here the
     convolution has stride 2. Convolutions wrap around periodic axes and see zeros beyond the ends of others. They reach

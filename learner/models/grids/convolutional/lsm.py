@@ -152,7 +152,8 @@ class SpectralBlock(nn.Module):
         super().__init__()
         self.patch, self.heads = patch, heads
         self.tokens = normal([heads, tokens, channels // heads], 1 / channels**0.5)
-        self.keys_values = nn.Linear(channels, 2 * channels)
+        self.keys = nn.Linear(channels, channels, bias=False)  # one would add the same to all scores of a token
+        self.values = nn.Linear(channels, channels)
         self.queries = nn.Linear(channels, channels)
         self.coefficients = normal([channels, 2 * bases - 1], 1 / channels)  # of sines from k = 1 on, and cosines
 
@@ -162,12 +163,13 @@ class SpectralBlock(nn.Module):
         into, is_inside, back = patches(batch_size, grid, self.patch, x.device)
         points_PQC = x.movedim(1, -1).reshape(-1, channels).index_select(0, into.flatten()).unflatten(0, into.shape)
 
-        keys_values = self.keys_values(points_PQC).unflatten(2, (2, self.heads, -1))
-        k_PHQD, v_PHQD = (each.transpose(1, 2) for each in keys_values.unbind(2))
+        k_PHQD, v_PHQD, q_PHQD = (
+            linear(points_PQC).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for linear in (self.keys, self.values, self.queries)
+        )
         scores_PHTQ = (self.tokens @ k_PHQD.transpose(2, 3)).masked_fill(~is_inside[:, None, None], -math.inf)
         tokens_PHTD = self.transition(self.tokens + scores_PHTQ.softmax(dim=3) @ v_PHQD)
 
-        q_PHQD = self.queries(points_PQC).unflatten(2, (self.heads, -1)).transpose(1, 2)
         shares_PHQT = (q_PHQD @ tokens_PHTD.transpose(2, 3)).softmax(dim=3)
         points_PQC = points_PQC + (shares_PHQT @ tokens_PHTD).transpose(1, 2).flatten(2)
         return points_PQC.flatten(0, 1).index_select(0, back).reshape(batch_size, *grid, channels).movedim(-1, 1)

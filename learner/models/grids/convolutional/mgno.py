@@ -31,11 +31,15 @@ class MgNO(nn.Module):
 
         v ← σ(V v + W v).
 
-    V is linear, and made like a multigrid cycle for A u = f, with convolutions in the place of all its operators. On
-    each level u ← u + S (f - A u) smooths, once, and twice on the coarsest; f ← R f and u ← Π u go to the next coarser
-    one, and u ← u + T u_coarse comes back. On the finest level u = S f comes first. So a layer joins all points, with
-    few parameters. Convolutions have 3 points along each axis, T has 4; all have their own weights and no bias. They
-    wrap around periodic axes and see zeros beyond the ends of others, where Dirichlet conditions need no more.
+    V is linear, and made like a multigrid cycle for A u = f, with convolutions in place of all its operators. On each
+    level u ← u + S (f - A u) smooths, once, and twice on the coarsest; f ← R f and u ← Π u go to the next coarser one,
+    and u ← u + T u_coarse comes back. On the finest level u = S f comes first. So a layer joins all points, with few
+    parameters. Convolutions have 3 points along each axis, T has 4; each has its own weights, and none has a bias. They
+    wrap around periodic axes and see zeros beyond the ends of others, which suits Dirichlet conditions.
+
+    A multigrid cycle restricts the residual f - A u; here f itself is restricted, as in the authors' code, from which
+    their errors and numbers of parameters are. Nothing is lost by it: a channel of u can hold the residual, and with
+    two channels the textbook cycle for Poisson's equation is one of these V.
 
     An axis of n points is cut to ⌈n / 2⌉, so any size will do, and one file serves them all. Convolutions reach a
     number of cells, not a length: on another resolution than that of training a model runs and means another operator.

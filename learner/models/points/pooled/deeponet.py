@@ -34,7 +34,8 @@ class DeepONet(nn.Module):
 
     With `modified`, two more layers U = φ(W_u a), V = φ(W_x x) act in every hidden layer of both nets: for
     z = φ(W h + b), the next h is z U + (1 - z) V. The branch then differs from point to point, and costs P times as
-    much.
+    much. That is so from the first hidden layer on, as in code that follows the authors', while their equations begin
+    with the second; that code has no activation after the trunk's last layer.
 
     Args:
         layout: layout of batches.

@@ -59,24 +59,31 @@ def test_a_sample_is_predicted_alone_and_the_same_each_time_on_every_grid(name, 
     torch.testing.assert_close(alone[0], outputs[1], rtol=1e-3, atol=1e-5 * outputs.abs().max().item())
 
 
+def without_dead_neurons(model):
+    """The model with GELU in place of ReLU, which has no gradient where a neuron is silent for all samples."""
+    for module in [*model.modules()]:
+        for key, child in module.named_children():
+            if isinstance(child, torch.nn.ReLU):
+                setattr(module, key, torch.nn.GELU())
+    return model
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_reach_every_parameter_and_every_input_counts(name):
+    """In double precision: what the mathematics says is 0 comes out as 1e-16 of the largest gradient, or less."""
     grid = GRIDS["odd"]
-    model = new_model(name, layout_on(grid, "s", "t"))
-    inputs = arguments(grid, 2)
+    model = without_dead_neurons(new_model(name, layout_on(grid, "s", "t"))).double()
+    inputs = {key: values.double().requires_grad_() for key, values in arguments(grid, 2).items()}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(2):  # what is 0 at first hides from the gradient what is behind it
         optimizer.step()
         optimizer.zero_grad()
         model(**inputs).square().mean().backward()
-    for key, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, key
-    optimizer.step()
-    for values in inputs.values():
-        values.requires_grad_()
-    model(**inputs).square().mean().backward()
-    for key, values in inputs.items():
-        assert values.grad.reshape(*values.shape[:2], -1).abs().sum(-1).gt(0).all(), key
+    gradients = {key: parameter.grad for key, parameter in model.named_parameters()}
+    gradients |= {key: values.grad.movedim(1, 0) for key, values in inputs.items()}
+    largest = max(gradient.abs().max() for gradient in gradients.values())
+    for key, gradient in gradients.items():
+        assert gradient.reshape(len(gradient), -1).abs().amax(dim=1).min() > 1e-13 * largest, key
 
 
 @pytest.mark.parametrize("name", NAMES)

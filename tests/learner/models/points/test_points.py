@@ -144,7 +144,8 @@ def test_weights_count(name, layout):
     surrogate, arrays = trained(name, layout), samples(layout, [25])
     other = arrays | {"weights": arrays["weights"] * torch.linspace(0.1, 2, 25)}
     expected = predicted(surrogate, arrays)
-    assert (predicted(surrogate, other) - expected).norm() > 1e-3 * expected.norm()
+    change = (predicted(surrogate, other) - expected).norm()
+    assert change > 1e-4 * expected.norm()  # ten times what counts as equal above
 
 
 def lattice(layout, num):

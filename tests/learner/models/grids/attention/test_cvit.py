@@ -14,9 +14,10 @@ def layout_on(grid):
 
 
 def in_torch_s_form(attention):
+    biases = attention.values.bias
     return {
-        "in_proj_weight": torch.cat([attention.queries.weight, attention.keys_values.weight]),
-        "in_proj_bias": torch.cat([attention.queries.bias, attention.keys_values.bias]),
+        "in_proj_weight": torch.cat([attention.queries.weight, attention.keys.weight, attention.values.weight]),
+        "in_proj_bias": torch.cat([attention.queries.bias, torch.zeros_like(biases), biases]),
         "out_proj.weight": attention.out.weight,
         "out_proj.bias": attention.out.bias,
     }

@@ -19,12 +19,13 @@ def layout_on(grid):
 def test_the_number_of_parameters_is_that_of_wu_et_al(width, published):
     """But for weights of theirs that do nothing.
 
-    They have a weight for the sine of k = 0 in each channel of each level, and a linear map directly before another.
+    In each channel of each level they have a weight for the sine of k = 0 and a bias of the keys, which softmax takes
+    out; and they have a linear map directly before another.
     """
     with torch.device("meta"):
         model = LSM(layout_on(Grid((85, 85))), width=width)
     size = sum(parameter.numel() for parameter in model.parameters())
-    assert size + (1 + 2 + 4 + 8 + 8) * width + width * width + width == published
+    assert size + 2 * (1 + 2 + 4 + 8 + 8) * width + width * width + width == published
 
 
 def test_every_point_is_in_one_patch_and_comes_back():
@@ -48,16 +49,16 @@ def test_the_spectral_block_is_its_formula_in_each_patch():
     x = torch.randn(1, 4, 5, 3)
     with torch.no_grad():
         outputs = block(x)[0].double().numpy()
-    names = ("tokens", "coefficients", "keys_values.weight", "keys_values.bias", "queries.weight", "queries.bias")
+    names = ("tokens", "coefficients", "keys.weight", "values.weight", "values.bias", "queries.weight", "queries.bias")
     parameters = (block.get_parameter(name).detach().double().numpy() for name in names)
-    tokens, coefficients, a_kv, b_kv, a_q, b_q = parameters
+    tokens, coefficients, a_k, a_v, b_v, a_q, b_q = parameters
 
     def softmax(scores):
         return np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
 
     for rows in (slice(0, 3), slice(3, 5)):
         v = x[0, :, rows].double().numpy().reshape(4, -1).T
-        keys, values, queries = (v @ a_kv.T + b_kv)[:, :4], (v @ a_kv.T + b_kv)[:, 4:], v @ a_q.T + b_q
+        keys, values, queries = v @ a_k.T, v @ a_v.T + b_v, v @ a_q.T + b_q
         expected = v.copy()
         for of in (slice(0, 2), slice(2, 4)):
             t = tokens[of.start // 2]

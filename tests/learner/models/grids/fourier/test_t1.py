@@ -1,4 +1,4 @@
-"""T1 beside its published count; its transform beside the DCT, Parseval's identity and cosines themselves."""
+"""T1: its transform beside the DCT, Parseval's identity and cosines themselves, and its mixing by einsum."""
 
 import math
 
@@ -18,13 +18,6 @@ def layout_on(grid):
 
 def like():
     return torch.zeros((), dtype=torch.float64)
-
-
-def test_a_layer_has_the_parameters_of_that_of_poli_et_al():
-    """C² m² + 2 C m² for 48 channels and 24 x 24 modes."""
-    with torch.device("meta"):
-        layer = ModeMixing(48, (24, 24))
-    assert sum(parameter.numel() for parameter in layer.parameters()) == 48**2 * 24**2 + 2 * 48 * 24**2
 
 
 @pytest.mark.parametrize("n", [12, 17])

@@ -1,5 +1,8 @@
-"""The U-NO: resampling of band-limited functions, and what its modes ask of a grid."""
+"""The U-NO: its layers by NumPy's FFT, resampling, and what its modes ask of a grid."""
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
 
@@ -21,12 +24,44 @@ def waves(n):
 
 def test_identity_matrices_resample_a_band_limited_function_exactly():
     """From 16 to 24 points and to 9 on both axes, where the sampled wave numbers are below all limits."""
-    layer = ResamplingLayer(1, 1, (3, 3))
+    layer = ResamplingLayer(1, 1, (3, 3), (False, True))
     for parameter in layer.parameters():
         parameter.data.zero_()
     layer.spectral.weight.values.data[..., 0] = 1
     for n in (24, 9):
         torch.testing.assert_close(layer(waves(16), (n, n)), waves(n), rtol=0, atol=1e-5)
+
+
+def test_a_layer_that_keeps_its_grid_is_that_of_an_fno_by_numpys_fft():
+    """K v + W v, wave vector by wave vector: on 9 x 8 points with 3 x 2 modes, from 2 channels to 3."""
+    torch.manual_seed(0)
+    layer = ResamplingLayer(2, 3, (3, 2), (False, True)).requires_grad_(False)
+    x_XYC = np.random.default_rng(0).standard_normal((9, 8, 2))
+    weight = layer.spectral.weight().double().numpy()
+    matrices = (weight[..., :3] + 1j * weight[..., 3:]).reshape(2, 3, 2, 2, 3)
+    spectrum, image = np.fft.rfft2(x_XYC, axes=(0, 1)), np.zeros((9, 5, 3), dtype=complex)
+    for (pattern, sign), k, j in itertools.product(enumerate((1, -1)), range(3), range(2)):
+        image[sign * k, j] += (1 if k else 0.5) * (spectrum[sign * k, j] @ matrices[pattern, k, j])
+    expected = np.fft.irfft2(image, s=(9, 8), axes=(0, 1))
+    expected += x_XYC @ layer.pointwise.weight.double().numpy().T + layer.pointwise.bias.double().numpy()
+    found = layer(torch.tensor(x_XYC[:, :, None], dtype=torch.float32), (9, 8))[:, :, 0]
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "n_out"), [(7, 12), (8, 8), (6, 17)])
+def test_interpolation_around_a_circle_is_numpys(n, n_out):
+    values = np.random.default_rng(0).standard_normal(n)
+    places, places_out = ((np.arange(size) + 0.5) / size for size in (n, n_out))
+    matrix = interpolation(n, n_out, torch.zeros((), dtype=torch.float64), wraps=True)
+    np.testing.assert_allclose(matrix.numpy() @ values, np.interp(places_out, places, values, period=1), atol=1e-12)
+
+
+def test_half_as_many_points_around_a_circle_are_weighted_means_of_four():
+    values = np.random.default_rng(0).standard_normal((8, 5))
+    around = [np.roll(values, shift, axis=0)[::2] for shift in (1, 0, -1, -2)]
+    expected = np.einsum("k,kxy->xy", np.array([1, 3, 3, 1]) / 8, around)
+    found = resampled(torch.tensor(values)[..., None, None], (4, 5), (True, False))[..., 0, 0]
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
 
 
 def test_interpolation_is_torch_s_with_antialias():
