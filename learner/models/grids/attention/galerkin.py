@@ -84,7 +84,7 @@ class Galerkin(LiftedModel):
             raise ValueError(f"galerkin: width must be a multiple of the {heads} heads, not {width}")
         of = GridLayout.of(layout, "galerkin")
         self.modes = checked_modes("galerkin", modes, of.grid.shape)
-        self.coarsen = coarsen
+        self.coarsen, self.periodic = coarsen, of.grid.periodic
         outer = max(1, width // 2)  # channels on the whole grid
         self.lift = nn.Sequential(nn.Linear(of.num_channels, outer), nn.SiLU(), nn.Linear(outer, outer))
         self.tokens = nn.Linear(outer, width)
@@ -101,13 +101,13 @@ class Galerkin(LiftedModel):
         *grid, batch_size, _ = x_GBC.shape
         require_points("galerkin", grid, self.modes)
         coarse = [(num_points + self.coarsen - 1) // self.coarsen for num_points in grid]
-        tokens_GBC = self.tokens(resampled(x_GBC, coarse))
+        tokens_GBC = self.tokens(resampled(x_GBC, coarse, self.periodic))
         z_BNC = tokens_GBC.flatten(0, -3).transpose(0, 1).contiguous()  # else an exported file refuses a single sample
         centres_NA = torch.stack([c.expand(*coarse).flatten() for c in cell_centres(coarse, like)], dim=1)
         for layer in self.layers:
             z_BNC = layer(z_BNC, centres_NA)
         z_GBC = self.back(z_BNC).transpose(0, 1).reshape(*coarse, batch_size, -1)
-        x_GBC = x_GBC + resampled(z_GBC, grid)
+        x_GBC = x_GBC + resampled(z_GBC, grid, self.periodic)
         bases = [fourier_bases(*sizes, like) for sizes in zip(grid, self.modes, strict=True)]
         for spectral, pointwise in zip(self.spectral, self.pointwise, strict=True):
             x_GBC = F.silu(pointwise(x_GBC).add_(spectral(x_GBC, bases)))

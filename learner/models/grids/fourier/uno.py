@@ -68,7 +68,7 @@ class UNO(LiftedModel):
         for levels, *sizes in zip(itertools.pairwise(LEVELS), widths, widths_out, strict=True):
             points = [halved(num_points, max(levels)) for num_points in of.grid.shape]
             kept = [min(number, num_points // 2) for number, num_points in zip(most, points, strict=True)]
-            self.layers.append(ResamplingLayer(*sizes, kept))
+            self.layers.append(ResamplingLayer(*sizes, kept, of.grid.periodic))
         self.project = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.GELU(), nn.Linear(2 * width, of.num_outputs))
 
     def on_grid(self, x_GBC: Tensor, like: Tensor) -> Tensor:
@@ -98,10 +98,12 @@ class ResamplingLayer(nn.Module):
         width: number of channels in.
         width_out: number of channels out.
         modes: modes that K keeps along each axis.
+        periodic: whether each axis is periodic, for P.
     """
 
-    def __init__(self, width: int, width_out: int, modes: Sequence[int]):
+    def __init__(self, width: int, width_out: int, modes: Sequence[int], periodic: Sequence[bool]):
         super().__init__()
+        self.periodic = tuple(periodic)
         self.spectral = SpectralConvolution(width, modes, width_out=width_out)
         self.pointwise = nn.Linear(width, width_out)
 
@@ -126,4 +128,4 @@ class ResamplingLayer(nn.Module):
             (fourier_bases(num_points, number, x_GBC)[0], fourier_bases(num_points_out, number, x_GBC)[1])
             for num_points, num_points_out, number in zip(grid, grid_out, modes, strict=True)
         ]
-        return self.spectral(x_GBC, bases).add_(resampled(self.pointwise(x_GBC), grid_out))
+        return self.spectral(x_GBC, bases).add_(resampled(self.pointwise(x_GBC), grid_out, self.periodic))

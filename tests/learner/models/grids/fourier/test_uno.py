@@ -1,5 +1,6 @@
 """The U-NO: resampling of band-limited functions, and what its modes ask of a grid."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,7 +22,7 @@ def waves(n):
 
 def test_identity_matrices_resample_a_band_limited_function_exactly():
     """From 16 to 24 points and to 9 on both axes, where the sampled wave numbers are below all limits."""
-    layer = ResamplingLayer(1, 1, (3, 3))
+    layer = ResamplingLayer(1, 1, (3, 3), (False, False))
     for parameter in layer.parameters():
         parameter.data.zero_()
     layer.spectral.weight.values.data[..., 0] = 1
@@ -34,9 +35,29 @@ def test_interpolation_is_torch_s_with_antialias():
     x = torch.randn(2, 3, 15, 8)
     for size in ((7, 4), (30, 13), (15, 8)):
         expected = torch.nn.functional.interpolate(x, size=size, mode="bilinear", antialias=True)
-        result = resampled(x.permute(2, 3, 0, 1), size).permute(2, 3, 0, 1)
+        result = resampled(x.permute(2, 3, 0, 1), size, (False, False)).permute(2, 3, 0, 1)
         torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
-    assert torch.allclose(interpolation(9, 5, x).sum(dim=1), torch.ones(5))
+    assert torch.allclose(interpolation(9, 5, False, x).sum(dim=1), torch.ones(5))
+
+
+@pytest.mark.parametrize("is_periodic", [False, True])
+def test_interpolation_to_more_points_is_numpy_s(is_periodic):
+    values = np.random.default_rng(0).normal(size=7)
+    old, new = (np.arange(7) + 0.5) / 7, (np.arange(20) + 0.5) / 20
+    expected = np.interp(new, old, values, period=1 if is_periodic else None)
+    matrix = interpolation(7, 20, is_periodic, torch.zeros((), dtype=torch.float64))
+    np.testing.assert_allclose(matrix.numpy() @ values, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_averages_of_a_periodic_axis_are_those_of_many_periods(size):
+    torch.manual_seed(0)
+    x = torch.randn(12, dtype=torch.float64)
+    periods = torch.nn.functional.interpolate(
+        x.repeat(5)[None, None, None], (1, 5 * size), mode="bilinear", antialias=True
+    )
+    expected = periods[0, 0, 0, 2 * size : 3 * size]
+    torch.testing.assert_close(interpolation(12, size, True, x) @ x, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_modes_fit_the_coarser_grid_of_each_layer():
