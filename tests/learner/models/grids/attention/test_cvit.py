@@ -102,8 +102,8 @@ def test_values_that_vary_within_an_outer_patch_are_learned():
     fields, targets = ((amplitudes * f(waves)).sum(1, keepdim=True) for f in (torch.cos, torch.sin))
     model = CViT(layout_on(Grid((32,))), width=32, layers=1)
     optimizer = torch.optim.AdamW(model.parameters())
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=300)
-    for _ in range(300):
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=200)
+    for _ in range(200):
         loss = (model(fields) - targets).square().mean()
         optimizer.zero_grad()
         loss.backward()
@@ -114,7 +114,7 @@ def test_values_that_vary_within_an_outer_patch_are_learned():
         near = targets[..., cells]
         if near.shape[-1] == 4:  # one query for all of them could not do better than their mean
             assert (near - near.mean(dim=-1, keepdim=True)).norm() > 0.4 * near.norm()
-        assert errors[..., cells].norm() < 0.1 * near.norm()
+        assert errors[..., cells].norm() < 0.15 * near.norm()
 
 
 def test_a_width_that_heads_do_not_divide_is_refused():
