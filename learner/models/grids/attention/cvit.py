@@ -7,17 +7,22 @@ Axes:  B batch, C channels, S scalars, *grid = X, Y, Z the axes of the fields' g
 
 from __future__ import annotations
 
+import math
 from math import prod
 
+import torch
 from torch import Tensor, nn
 
+from penstock.geometry import Grid
 from penstock.layout import Layout
 from penstock.learner.models.grids.fourier.spectral import resampled
-from penstock.learner.models.grids.inputs import GridLayout
+from penstock.learner.models.grids.inputs import GridLayout, cell_centres
 from penstock.learner.models.grids.lifted import LiftedModel
 from penstock.learner.models.options import require_positive
 from penstock.learner.models.parameters import normal
 from penstock.learner.models.transformer import Attention
+
+WAVES = 2  # periods of the queries' first waves along an axis, as their standard deviation
 
 
 class CViT(LiftedModel):
@@ -30,17 +35,23 @@ class CViT(LiftedModel):
         z ← z + A(N z, N z),   z ← z + F(N z),
 
     with the softmax attention A of several heads, nets F of two layers with GELU, and normalisations N of a token's
-    channels. For a point x, q(x) interpolates learned vectors that sit at the patches' centres, and the same step is
-    done once with the tokens,
+    channels. A point x asks with a query q(x), and the same step is done once with the tokens,
 
         q ← q + A(N q, z),   q ← q + F(N q),
 
-    before a net of two layers at each point gives the outputs. Input channels are those of the FNO. Since the tokens
-    are as many on every grid, and their number does not grow, the model takes any resolution. But what is finer than
-    the cells that it was built for is averaged.
+    before a net of two layers at each point gives the outputs. Nothing else tells points apart, so q(x) is as fine as
+    the outputs: it interpolates learned vectors at the centres of the n cells along each axis, `width` numbers per
+    cell, linearly, and as a constant in the outer half of the outermost cells. Both interpolations wrap around periodic
+    axes. Input channels are those of the FNO, except that the coordinate along a periodic axis is given by cosine and
+    sine, since interpolation would see a jump.
 
-    The paper interpolates the learned vectors by narrow Gaussians in place of linearly, and fixes the places of patches
-    by sines.
+    Since the tokens are as many on every grid, and their number does not grow, the model takes any resolution. But what
+    is finer than the cells that it was built for is averaged in the inputs, and linear in the queries.
+
+    The paper, too, has a learned vector per cell of its data, 128 x 128 or 96 x 192. There they start as independent
+    random numbers, here as random waves of a few periods, with which close points ask alike from the first step on. The
+    paper interpolates them by Gaussians that are narrower than a cell, and maps and normalises the result; it fixes the
+    places of patches by sines, and joins frames of several times by attention, where here they are channels.
 
     Args:
         layout: layout of batches.
@@ -59,14 +70,15 @@ class CViT(LiftedModel):
         if width % heads:
             raise ValueError(f"cvit: width must be a multiple of the {heads} heads, not {width}")
         of = GridLayout.of(layout, "cvit")
-        self.patch = patch
+        self.patch, self.on_circle = patch, of.grid.periodic
         self.patches = tuple((num_points + patch - 1) // patch for num_points in of.grid.shape)
         self.lift = nn.Identity()
-        self.embed = nn.Linear(patch ** len(self.patches) * of.num_channels, width)
+        num_channels = of.num_channels + sum(self.on_circle)
+        self.embed = nn.Linear(patch ** len(self.patches) * num_channels, width)
         self.places = normal([prod(self.patches), width], 0.02)
         self.layers = nn.ModuleList(AttentionLayer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.queries = normal([*self.patches, 1, width], 1)
+        self.queries = random_waves(of.grid, width)
         self.decode = AttentionLayer(width, heads)
         self.project = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, of.num_outputs)
@@ -78,18 +90,35 @@ class CViT(LiftedModel):
         z_BTC = self.embed(self.cut(x_GBC)) + self.places
         for layer in self.layers:
             z_BTC = layer(z_BTC)
-        queries_BNC = resampled(self.queries, grid).flatten(0, -3).transpose(0, 1)
+        queries_BNC = resampled(self.queries, grid, self.on_circle).flatten(0, -3).transpose(0, 1)
         y_BNC = self.decode(queries_BNC, self.norm(z_BTC))
         return y_BNC.transpose(0, 1).unflatten(0, grid)
 
     def cut(self, x_GBC: Tensor) -> Tensor:
         """Return the values in each patch, [B, T, p^d C]."""
         num_axes = len(self.patches)
-        values = resampled(x_GBC, [number * self.patch for number in self.patches])
+        values = resampled(x_GBC, [number * self.patch for number in self.patches], self.on_circle)
         for axis, number in enumerate(self.patches):
             values = values.unflatten(2 * axis, (number, self.patch))
         patches_then_cells = [2 * num_axes, *range(0, 2 * num_axes, 2), *range(1, 2 * num_axes, 2), 2 * num_axes + 1]
         return values.permute(patches_then_cells).flatten(1, num_axes).flatten(2)
+
+
+def random_waves(grid: Grid, width: int) -> nn.Parameter:
+    """Return waves with random wave vectors at the centres of cells, [*grid, 1, C], of mean square 1.
+
+    Args:
+        grid: the grid; waves fit its periodic axes.
+        width: number C of channels, each with a wave of its own.
+    """
+    waves = torch.empty(*grid.shape, 1, width)
+    if not waves.is_meta:  # if it is, only the size counts
+        phases = 2 * math.pi * torch.rand(width)
+        for centres, is_periodic in zip(cell_centres(grid.shape, waves), grid.periodic, strict=True):
+            numbers = WAVES * torch.randn(width)
+            phases = phases + 2 * math.pi * (numbers.round() if is_periodic else numbers) * centres[..., None, None]
+        waves.copy_(math.sqrt(2) * phases.cos())
+    return nn.Parameter(waves)
 
 
 class AttentionLayer(nn.Module):

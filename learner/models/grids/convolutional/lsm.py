@@ -53,7 +53,7 @@ class LSM(LiftedModel):
         patch: cells of a patch along each axis, at least 1, the same at every level. Good values: 3 to 6.
         tokens: number T of latent tokens of a head, at least 1. Good value: 4.
         bases: number n of wave numbers, at least 1. Good values: 8 to 16.
-        heads: number of heads, at least 1. Good value: 8.
+        heads: number of heads, at least 1. Good value: `width` / 8, as in the paper, which has 8 of them at width 64.
 
     Raises:
         ValueError: the layout or its grid does not allow these options.
@@ -70,7 +70,7 @@ class LSM(LiftedModel):
         patch: int = 4,
         tokens: int = 4,
         bases: int = 12,
-        heads: int = 8,
+        heads: int = 2,
     ):
         super().__init__()
         require_positive("lsm", width=width, levels=LEVELS if levels is None else levels, patch=patch)

@@ -197,37 +197,37 @@ def fourier_bases(num_points: int, modes: int, like: Tensor, padding: float = 0)
     return waves / period, (waves * torch.cat([weights, weights])[:, None]).T.contiguous()
 
 
-def interpolation(num_points: int, num_points_out: int, like: Tensor, *, wraps: bool = False) -> Tensor:
+def interpolation(num_points: int, num_points_out: int, is_periodic: bool, like: Tensor) -> Tensor:
     """Return linear interpolation along an axis, between the centres of cells.
 
-    From fine to coarse a triangle as wide as two coarse cells averages. Beyond the outermost centres the values go on,
-    or those of the other end follow.
+    From fine to coarse a triangle as wide as two coarse cells averages. Beyond the outermost centres of an axis that is
+    not periodic the values go on as constants.
 
     Args:
         num_points: number n of points.
         num_points_out: number N of points of the result.
+        is_periodic: whether the axis is periodic; the first and the last centre are then neighbours.
         like: tensor with the data type and device of the result.
-        wraps: whether the axis is periodic.
 
     Returns:
         [N, n], whose rows have the sum 1.
     """
     points = (torch.arange(num_points, dtype=like.dtype, device=like.device) + 0.5) / num_points
     points_out = (torch.arange(num_points_out, dtype=like.dtype, device=like.device) + 0.5) / num_points_out
-    distances = (points_out[:, None] - points).abs()
-    if wraps:
-        distances = torch.minimum(distances, 1 - distances)
-    weights = (1 - distances * torch.sym_min(num_points, num_points_out)).clamp_min(0)
+    distances, per_axis = (points_out[:, None] - points).abs(), torch.sym_min(num_points, num_points_out)
+    weights = (1 - distances * per_axis).clamp_min(0)
+    if is_periodic:
+        weights = weights + (1 - (1 - distances) * per_axis).clamp_min(0)  # the same points the other way round
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def resampled(x_GBC: Tensor, grid_out: Sequence[int], periodic: Sequence[bool] = ()) -> Tensor:
-    """Interpolate activations linearly along every axis, see `interpolation`.
+def resampled(x_GBC: Tensor, grid_out: Sequence[int], periodic: Sequence[bool]) -> Tensor:
+    """Interpolate activations linearly, as `interpolation` has it.
 
     Args:
         x_GBC: activations [*grid, B, C].
         grid_out: points along each axis of the result.
-        periodic: whether each axis wraps around; none does where absent.
+        periodic: whether each axis is periodic.
 
     Returns:
         [*grid_out, B, C].
@@ -235,7 +235,7 @@ def resampled(x_GBC: Tensor, grid_out: Sequence[int], periodic: Sequence[bool] =
     *grid, batch_size, width = x_GBC.shape
     values = x_GBC
     for axis, num_points in enumerate(grid):
-        matrix = interpolation(num_points, grid_out[axis], values, wraps=any(periodic) and periodic[axis])
+        matrix = interpolation(num_points, grid_out[axis], periodic[axis], values)
         values = along_axis(matrix, values.reshape(prod(grid_out[:axis]), num_points, -1))
     return values.reshape(*grid_out, batch_size, width)
 

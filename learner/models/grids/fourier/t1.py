@@ -38,6 +38,10 @@ class T1(LiftedModel):
     the outputs, and the sum of their cosines the outputs. Nothing is computed on the grid but the lift, so layers cost
     the same on every grid, and outputs have no more than m modes along an axis. Cosines need no periodic fields.
 
+    But all of them are flat at the ends of an axis. Of outputs that are not, such as those that vanish on the boundary,
+    coefficients fall as k^-2, and the relative L2 error can't go below what the other cosines hold: of solutions of
+    `darcy`, 0.9 % at 64 x 64 and 1.1 % at 128 x 128 with m = 24, 2 % with m = 16, 0.5 to 0.7 % with m = 32.
+
     Coefficients are scaled so that the sum of their squares is the number of modes times the mean square of the field,
     whatever the grid. So the relative error of a field is, by Parseval's identity, that of its coefficients, which the
     paper trains by. Input channels are those of the FNO. Once built, a model takes any resolution with at least m

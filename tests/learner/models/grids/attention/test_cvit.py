@@ -1,7 +1,9 @@
-"""The CViT's attention beside torch's, and what it does to fields finer than its cells."""
+"""The CViT's attention beside torch's, its queries beside SciPy's, and what it learns within a patch."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import map_coordinates
 from torch import nn
 
 from penstock.geometry import Grid
@@ -68,6 +70,52 @@ def test_finer_cells_are_averaged_to_those_that_it_was_built_for():
     smooth = coarse.repeat_interleave(4, dim=2)
     cut = [model.cut(fields.movedim((0, 1), (-2, -1))) for fields in (rough, smooth)]
     torch.testing.assert_close(*(each[:, 1:-1] for each in cut), rtol=1e-4, atol=1e-4)  # away from the ends
+
+
+def test_queries_are_scipy_s_interpolation_and_wrap_around_periodic_axes():
+    torch.manual_seed(0)
+    model = CViT(layout_on(Grid((6, 9), periodic=(True, False))), width=4, patch=3, layers=1)
+    model.queries.data.normal_()
+    found = []
+    model.decode.register_forward_hook(lambda layer, inputs, outputs: found.append(inputs[0]))
+    with torch.no_grad():
+        model(torch.randn(2, 1, 13, 21))
+    at = np.meshgrid((np.arange(13) + 0.5) / 13 * 6 - 0.5, (np.arange(21) + 0.5) / 21 * 9 - 0.5, indexing="ij")
+    for channel, values in enumerate(model.queries.detach().squeeze(2).unbind(2)):
+        padded = np.pad(values.numpy(), ((1, 1), (0, 0)), mode="wrap")  # map_coordinates has one mode for both axes
+        expected = map_coordinates(padded, [at[0] + 1, at[1]], order=1, mode="nearest")
+        np.testing.assert_allclose(found[0][0, :, channel].reshape(13, 21), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_waves_at_first_fit_a_periodic_axis_and_have_mean_square_1():
+    torch.manual_seed(0)
+    model = CViT(layout_on(Grid((32, 24), periodic=(True, False))), width=64)
+    queries = model.queries.detach().squeeze(2)
+    assert queries.square().mean().item() == pytest.approx(1, abs=0.1)
+    spectrum = torch.fft.fft(queries, dim=0).abs() > 1e-2
+    assert (spectrum.sum(dim=0) <= 2).all()  # one wave number, and its negative
+
+
+def test_values_that_vary_within_an_outer_patch_are_learned():
+    torch.manual_seed(0)
+    x = torch.pi * (torch.arange(32) + 0.5) / 32
+    waves, amplitudes = torch.stack([x, 2 * x, 3 * x]), torch.randn(16, 3, 1)
+    fields, targets = ((amplitudes * f(waves)).sum(1, keepdim=True) for f in (torch.cos, torch.sin))
+    model = CViT(layout_on(Grid((32,))), width=32, layers=1)
+    optimizer = torch.optim.AdamW(model.parameters())
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=200)
+    for _ in range(200):
+        loss = (model(fields) - targets).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    errors = (model(fields) - targets).detach()
+    for cells in (slice(0, 4), slice(28, 32), slice(4, 28)):  # half a patch at either wall, and the rest
+        near = targets[..., cells]
+        if near.shape[-1] == 4:  # one query for all of them could not do better than their mean
+            assert (near - near.mean(dim=-1, keepdim=True)).norm() > 0.4 * near.norm()
+        assert errors[..., cells].norm() < 0.15 * near.norm()
 
 
 def test_a_width_that_heads_do_not_divide_is_refused():

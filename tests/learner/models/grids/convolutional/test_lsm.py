@@ -72,4 +72,4 @@ def test_the_spectral_block_is_its_formula_in_each_patch():
 
 def test_a_width_that_heads_do_not_divide_is_refused():
     with pytest.raises(ValueError, match="lsm: width must be a multiple of the 8 heads, not 12"):
-        LSM(layout_on(Grid((16, 16))), width=12)
+        LSM(layout_on(Grid((16, 16))), width=12, heads=8)

@@ -48,30 +48,34 @@ def test_a_layer_that_keeps_its_grid_is_that_of_an_fno_by_numpys_fft():
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("n", "n_out"), [(7, 12), (8, 8), (6, 17)])
-def test_interpolation_around_a_circle_is_numpys(n, n_out):
-    values = np.random.default_rng(0).standard_normal(n)
-    places, places_out = ((np.arange(size) + 0.5) / size for size in (n, n_out))
-    matrix = interpolation(n, n_out, torch.zeros((), dtype=torch.float64), wraps=True)
-    np.testing.assert_allclose(matrix.numpy() @ values, np.interp(places_out, places, values, period=1), atol=1e-12)
-
-
-def test_half_as_many_points_around_a_circle_are_weighted_means_of_four():
-    values = np.random.default_rng(0).standard_normal((8, 5))
-    around = [np.roll(values, shift, axis=0)[::2] for shift in (1, 0, -1, -2)]
-    expected = np.einsum("k,kxy->xy", np.array([1, 3, 3, 1]) / 8, around)
-    found = resampled(torch.tensor(values)[..., None, None], (4, 5), (True, False))[..., 0, 0]
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-12)
-
-
 def test_interpolation_is_torch_s_with_antialias():
     torch.manual_seed(0)
     x = torch.randn(2, 3, 15, 8)
     for size in ((7, 4), (30, 13), (15, 8)):
         expected = torch.nn.functional.interpolate(x, size=size, mode="bilinear", antialias=True)
-        result = resampled(x.permute(2, 3, 0, 1), size).permute(2, 3, 0, 1)
+        result = resampled(x.permute(2, 3, 0, 1), size, (False, False)).permute(2, 3, 0, 1)
         torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
-    assert torch.allclose(interpolation(9, 5, x).sum(dim=1), torch.ones(5))
+    assert torch.allclose(interpolation(9, 5, False, x).sum(dim=1), torch.ones(5))
+
+
+@pytest.mark.parametrize("is_periodic", [False, True])
+def test_interpolation_to_more_points_is_numpy_s(is_periodic):
+    values = np.random.default_rng(0).normal(size=7)
+    old, new = (np.arange(7) + 0.5) / 7, (np.arange(20) + 0.5) / 20
+    expected = np.interp(new, old, values, period=1 if is_periodic else None)
+    matrix = interpolation(7, 20, is_periodic, torch.zeros((), dtype=torch.float64))
+    np.testing.assert_allclose(matrix.numpy() @ values, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_averages_of_a_periodic_axis_are_those_of_many_periods(size):
+    torch.manual_seed(0)
+    x = torch.randn(12, dtype=torch.float64)
+    periods = torch.nn.functional.interpolate(
+        x.repeat(5)[None, None, None], (1, 5 * size), mode="bilinear", antialias=True
+    )
+    expected = periods[0, 0, 0, 2 * size : 3 * size]
+    torch.testing.assert_close(interpolation(12, size, True, x) @ x, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_modes_fit_the_coarser_grid_of_each_layer():
