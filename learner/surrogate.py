@@ -32,6 +32,9 @@ class Surrogate(nn.Module):
     - `edges` int64 [B, E, 2] of `Points` that have edges; (0, 0) is padding;
     - `weights` [B, *grid] of a masked `Grid`; 0 is outside the domain.
 
+    What a field holds outside the domain of a masked `Grid` counts nowhere: a model sees 0 there, in normalised units.
+    Outputs are 0 where a weight is.
+
     If there are several geometries, the name of a geometry, where it has one, comes before the array's, as in
     `wall_points`. Coordinates are measured from the lowest corner of the geometry's box in units of its longest edge,
     and weights in that unit to the power of d.
@@ -93,8 +96,11 @@ class Surrogate(nn.Module):
         Returns:
             The outputs' arrays, float32 [B, C, *] by name.
         """
-        output = self.model_output(arrays)
-        return {name: self.normalization.decode(name, values.float()) for name, values in output.items()}
+        outputs = self.model_output(arrays)
+        return {
+            block.name: _inside(block, self.normalization.decode(block.name, outputs[block.name].float()), arrays)
+            for block in self.layout.output_blocks
+        }
 
     def predict_in_stds(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Predict from a batch, in multiples of the channels' standard deviations.
@@ -161,9 +167,10 @@ class Surrogate(nn.Module):
 
     def _inputs(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the model is called with for a batch."""
-        inputs = {
-            block.name: self.normalization.encode(block.name, arrays[block.name]) for block in self.layout.input_blocks
-        }
+        inputs = {}
+        for block in self.layout.input_blocks:
+            values = self.normalization.encode(block.name, arrays[block.name])
+            inputs[block.name] = values if block.is_ragged else _inside(block, values, arrays)
         size = next(iter(arrays.values())).shape[0]
         for name, seen in self._seen.items():
             constant = None if seen.constant is None else self.get_buffer(f"_{name}")
@@ -294,6 +301,13 @@ def _span(block: Block, name: str) -> slice:
 def _parts(block: Block, arrays: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
     """Names and values [B, components, *] of a block's quantities."""
     return [(spec.name, arrays[block.name][:, _span(block, spec.name)]) for spec in block.specs]
+
+
+def _inside(block: Block, values: Tensor, arrays: Mapping[str, Tensor]) -> Tensor:
+    """A block's values [B, C, *], and 0 where the weights that travel with the samples are."""
+    if block.on is None or not block.on.travelling:
+        return values
+    return torch.where(arrays[block.on.named("weights")] > 0, values, 0.0)
 
 
 @dataclass(frozen=True, eq=False)

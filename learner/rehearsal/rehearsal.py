@@ -339,10 +339,9 @@ def _predictions(surrogate: Surrogate, *, seed: int = 0, rows: slice = slice(NUM
         outputs = copied(surrogate).eval().predict(given)
     found = []
     for block in layout.output_blocks:
-        values, weights = outputs[block.name], layout.weights_of(block, arrays)
-        if isinstance(weights, Tensor):  # values at padding belong to no sample
-            values = F.pad(values, (0, weights.shape[-1] - values.shape[-1]))
-            values = torch.where(weights > 0, values, 0.0)
+        values = outputs[block.name]
+        if block.is_ragged:
+            values = F.pad(values, (0, arrays[counted_by(block)].shape[-1] - values.shape[-1]))
         found.append(values.flatten(1))
     return torch.cat(found, dim=1).cpu()
 

@@ -91,7 +91,7 @@ def predictions(surrogate: Surrogate, named: Mapping[str, np.ndarray], batch_siz
         batch_size: rows that are predicted at a time.
 
     Returns:
-        Arrays [N, *] by output; 0 beside the domain of a sample, where a prediction means nothing.
+        Arrays [N, *] by output.
     """
     num_rows = len(next(iter(named.values())))
     batches = []
@@ -99,14 +99,7 @@ def predictions(surrogate: Surrogate, named: Mapping[str, np.ndarray], batch_siz
         for start in range(0, num_rows, batch_size):
             rows = slice(start, start + batch_size)
             batches.append(surrogate(**{name: torch.from_numpy(values[rows]) for name, values in named.items()}))
-    predicted = {}
-    for spec in surrogate.layout.outputs:
-        values = torch.cat([each[spec.name] for each in batches]).numpy()
-        if spec.on is not None and spec.on.travelling:
-            is_point = named[spec.on.named("weights")] > 0
-            values = np.where(is_point if spec.components == 1 else is_point[:, None], values, 0)
-        predicted[spec.name] = values
-    return predicted
+    return {spec.name: torch.cat([each[spec.name] for each in batches]).numpy() for spec in surrogate.layout.outputs}
 
 
 def about(folder: RunFolder, plan: Plan, step: int) -> dict[str, Any]:

@@ -199,6 +199,40 @@ def test_a_mask_is_seen_in_the_unit_of_the_domains_longest_edge():
     torch.testing.assert_close(model.given, weights[:, 0] / 36)
 
 
+class Whole(nn.Module):
+    """Adds to each value the sum of all, and depends on no weights."""
+
+    def forward(self, fields):
+        return (fields + fields.flatten(2).sum(dim=2)[:, :, None, None]).sum(dim=1, keepdim=True)
+
+
+def test_what_fields_hold_outside_a_mask_counts_nowhere_and_outputs_are_0_there():
+    layout = Layout((FieldSpec(name="a", on=MASKED, components=2),), (FieldSpec(name="depth", on=MASKED),))
+    surrogate = surrogate_of(Whole(), layout)
+    random = np.random.default_rng(0)
+    is_inside = random.random((5, 3, 4)) < 0.6
+    a, weights = random.normal(300, 1, (5, 2, 3, 4)), np.where(is_inside, random.uniform(0.1, 1, (5, 3, 4)), 0)
+    a[~np.broadcast_to(is_inside[:, None], a.shape)] = np.nan
+    arrays = {"a": torch.tensor(a, dtype=torch.float32), "sea_weights": torch.tensor(weights, dtype=torch.float32)}
+    outputs = surrogate(**arrays)["depth"].numpy()
+    (of_a, of_depth) = (
+        [surrogate.normalization.get_buffer(f"{name}_{of}").double().numpy() for of in ("mean", "std")]
+        for name in ("fields", "targets")
+    )
+    for row, inside in enumerate(is_inside):
+        seen = (a[row][:, inside] - of_a[0][:, None]) / of_a[1][:, None]
+        expected = (seen.sum(axis=0) + seen.sum()) * of_depth[1] + of_depth[0]
+        np.testing.assert_allclose(outputs[row][inside], expected, rtol=1e-4)
+    assert (outputs[~is_inside] == 0).all() and (outputs[is_inside] != 0).all()
+
+
+def test_outputs_at_padding_are_0():
+    arrays = batch(20)
+    outputs = surrogate_of(Notes(), ON_POINTS).predict(arrays)["targets"]
+    is_there = (arrays["weights"] > 0).expand_as(outputs)
+    assert not is_there.all() and (outputs[is_there] != 0).all() and not outputs[~is_there].any()
+
+
 def test_a_model_gets_what_its_forward_names_of_the_geometries():
     class Any(nn.Module):
         def forward(self, **arrays):

@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from penstock.geometry import Geometry
 from penstock.layout import Block, Layout
 from penstock.learner.models.points.sites import Sites, net
+from penstock.learner.surrogate import argument
 
 
 class BranchInputs(nn.Module):
-    """Scalars, fields at sensors, and means over domains that vary.
+    """Scalars, fields and masks at sensors, and means over points that vary.
 
     Where all samples share the points of an input field, the values at all of them are sensors, which fixes their
-    number. Where each sample brings its points along, the mean over the domain of a net of (x, a(x)) is taken.
+    number. The mask of a masked grid, 1 inside the domain and 0 outside, is one more field, whatever sits on the grid.
+    Of points that vary the mean over the domain of a net of (x, a(x)) is taken.
 
     Args:
         layout: layout of batches.
@@ -37,12 +39,18 @@ class BranchInputs(nn.Module):
         if len(layout.output_blocks) != 1 or layout.output_blocks[0].on is None:
             raise ValueError(needs)
         self.layout = layout
-        self.sensors = [block for block in layout.input_blocks if block.on is None or not block.on.travelling]
+        self.sensors = [block for block in layout.input_blocks if not block.is_ragged]
+        self.masks = {
+            argument("weights", geometry, layout): prod(geometry.shape)
+            for geometry in layout.geometries
+            if geometry.travelling and not geometry.is_ragged
+        }
         self.pools = nn.ModuleDict()
         for number, (geometry, block) in enumerate(self._brought_along()):
             num_fields = 0 if block is None else block.shape[0]
             self.pools[str(number)] = net(geometry.dimension + num_fields, width, width)
-        self.size = sum(prod(block.shape) for block in self.sensors) + width * len(self.pools)
+        num_sensors = sum(prod(block.shape) for block in self.sensors) + sum(self.masks.values())
+        self.size = num_sensors + width * len(self.pools)
         """Numbers in the vector."""
         if self.size == 0:
             raise ValueError(needs)
@@ -58,6 +66,7 @@ class BranchInputs(nn.Module):
             [B, `size`].
         """
         seen = [arrays[block.name].flatten(1) for block in self.sensors]
+        seen += [(arrays[name] > 0).float().flatten(1) for name in self.masks]
         for (geometry, block), pool in zip(self._brought_along(), self.pools.values(), strict=True):
             sites = Sites.of(geometry, self.layout, arrays)
             fields = [] if block is None else [sites.rows(arrays[block.name])]
@@ -65,9 +74,9 @@ class BranchInputs(nn.Module):
         return torch.cat(seen, dim=1)
 
     def _brought_along(self) -> list[tuple[Geometry, Block | None]]:
-        """The geometries that each sample brings along, with the input fields there."""
+        """The geometries whose points each sample brings along, with the input fields there."""
         inputs = {block.on: block for block in self.layout.input_blocks}
-        return [(geometry, inputs.get(geometry)) for geometry in self.layout.geometries if geometry.travelling]
+        return [(geometry, inputs.get(geometry)) for geometry in self.layout.geometries if geometry.is_ragged]
 
 
 def trunk_sites(layout: Layout, arrays: Mapping[str, Tensor]) -> tuple[Sites, Tensor]:
@@ -82,4 +91,4 @@ def trunk_sites(layout: Layout, arrays: Mapping[str, Tensor]) -> tuple[Sites, Te
     """
     geometry = layout.output_blocks[0].on
     sites = Sites.of(geometry, layout, arrays)
-    return sites, sites.points if geometry.travelling else sites.points[:1]
+    return sites, sites.points if geometry.is_ragged else sites.points[:1]

@@ -1,6 +1,7 @@
 """DeepONet (Lu et al., Nature Machine Intelligence 3, 2021), unstacked.
 
-The sources are arXiv 1910.03193 and, of the modified nets, Wang et al., arXiv 2110.01654.
+The sources are arXiv 1910.03193, of the modified nets Wang et al., arXiv 2110.01654, and of masks Kumar et al., Neural
+Networks 184, 2025, arXiv 2408.02198.
 
 Axes:  B batch (1 where all samples share it), P points, C channels, S scalars, W width, K latent.
 """
@@ -28,9 +29,13 @@ class DeepONet(nn.Module):
 
     b (the branch) and t (the trunk) are fully connected nets with GELU; the trunk's last layer is activated too. The
     branch sees scalars s, and input fields a on any geometries: where all samples share the points, the values at all
-    of them (sensors), which fixes their number; where each sample brings its points along, the mean over the domain of
-    a net of (x, a(x)). Outputs sit on one geometry, the inputs' or another. The trunk sees nothing but the place, so
-    that all outputs lie in a space of dimension K.
+    of them (sensors), which fixes their number; of points that vary, the mean over the domain of a net of (x, a(x)).
+    Outputs sit on one geometry, the inputs' or another. The trunk sees nothing but the place, so that all outputs lie
+    in a space of dimension K.
+
+    On a masked grid it is the multi-task DeepONet (Kumar et al.), one net for all domains on the grid: the branch sees
+    the mask χ of the sample's domain, 1 inside and 0 outside, as one more field at the sensors, and the surrogate
+    predicts χ u.
 
     With `modified`, two more layers U = φ(W_u a), V = φ(W_x x) act in every hidden layer of both nets: for
     z = φ(W h + b), the next h is z U + (1 - z) V. The branch then differs from point to point, and costs P times as
