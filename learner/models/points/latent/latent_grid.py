@@ -137,8 +137,8 @@ class GridKernel(nn.Module):
         v(y) = ∫ n(x, y) κ(x, y - x) f(x) dx / ∫ n(x, y) dx
 
     n is the pair's nearness; κ is a fully connected net with GELU and one value for each channel. Its last bias is 1 at
-    first, so that v starts as about a mean of f; as nets are drawn κ would be about 0.1, of any sign, and a hundredth of
-    f would come through to the grid and back. A cell that no point is near is 0. If it attends, n is multiplied by
+    first, so that v starts as about a mean of f. As nets are drawn κ would be about 0.1, of any sign, and 1 % of f
+    would come through to the grid and back. A cell that no point is near is 0. If it attends, n is multiplied by
     exp(cos(A x, B y)) with linear maps A and B of places: softmax attention of each y to what is near.
 
     Args:
