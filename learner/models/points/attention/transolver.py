@@ -29,9 +29,10 @@ class Transolver(PointModel):
 
     z and f are linear in the channels, t' is what softmax attention among the G tokens t gives. τ is e^θ / 2 with a
     parameter θ, 0 at first: above 0, and trained wherever it is, which the clamp in the paper's code would end at its
-    bounds. Integrals are sums by quadrature weights, so points may come in any order and number, refining them changes
-    little, and padding changes nothing. The cost grows with P, not with its square. On grids the paper takes
-    convolutions for z and f; here they are linear everywhere, and the model does not know which points are neighbours.
+    bounds. S starts orthogonal, so that all channels of z have an equal say in the slices. Integrals are sums by
+    quadrature weights, so points may come in any order and number, refining them changes little, and padding changes
+    nothing. The cost grows with P, not with its square. On grids the paper takes convolutions for z and f; here they
+    are linear everywhere, and the model does not know which points are neighbours.
 
     Wu et al. take width 128, 8 heads, 8 layers, 64 slices (32 for car flows at width 256).
 
@@ -107,6 +108,7 @@ class PhysicsAttention(nn.Module):
         size = width // heads
         self.places = nn.Linear(width, width)
         self.slices = nn.Linear(size, slices)
+        nn.init.orthogonal_(self.slices.weight)
         if plus:
             self.temperature = net(size, slices, 1)
         else:

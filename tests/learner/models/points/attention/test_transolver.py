@@ -87,6 +87,13 @@ def test_with_one_slice_every_point_gets_the_weighted_mean():
     torch.testing.assert_close(attention(h, shares), attention.out(v)[:, None].expand(2, 9, 6))
 
 
+@pytest.mark.parametrize("slices", [3, 6, 20])
+def test_slices_start_orthogonal(slices):
+    """All singular values of S are 1, whichever of channels and slices are more."""
+    weight = PhysicsAttention(12, 2, slices, plus=False).slices.weight.detach().double().numpy()
+    np.testing.assert_allclose(np.linalg.svd(weight, compute_uv=False), 1, rtol=1e-5)
+
+
 def test_plus_draws_noise_in_training_alone():
     torch.manual_seed(0)
     model = MODELS["transolver"](layout_on(CLOUD, "a"), width=8, heads=2, layers=1, slices=3, plus=True)
