@@ -275,12 +275,11 @@ def attention_at_points() -> Card:
     radius = np.hypot(*(arrays["points"][1][:, rim].T - centre).T).mean()
     points, cells, _ = problem.mesh(centre, radius)
     mesh, number = Mesh2(points, cells), len(points)
-    logits = []
-    attends = model.blocks[0].attention
-    attends.slices.register_forward_hook(lambda _module, _given, found: logits.append(found / attends.temperatures))
+    attends, found = model.blocks[0].attention, []
+    attends.places.register_forward_hook(lambda _module, _given, z: found.append(z.unflatten(2, (attends.heads, -1))))
     with torch.no_grad():
         predicted = model(**{name: values[1:2] for name, values in given.items()})[0, 0, :number]
-    shares = torch.softmax(logits[0], dim=-1)[0, 0, :number].T  # [G, P]
+        shares = attends.slices_at(found[0], torch.float32)[0, 0, :number].T  # [G, P]
     most_varied = shares[shares.std(dim=1).argsort(descending=True)[:3]]
 
     card = Card(8.6, 3.0)

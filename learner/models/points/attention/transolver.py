@@ -15,8 +15,7 @@ from penstock.layout import Layout
 from penstock.learner.models.options import require_positive
 from penstock.learner.models.points.sites import PointModel, Sites, net
 
-TEMPERATURES = 0.1, 5.0  # lowest and highest of a head
-COLDEST = 0.01  # temperature of a point
+TEMPERATURE = 0.5  # of a head at first
 EMPTY = 1e-8  # share of the domain below which a slice fades to 0
 
 
@@ -28,7 +27,9 @@ class Transolver(PointModel):
 
         p_g(x) = softmax_g(S z(x) / τ),   t_g = ∫ p_g f dx / ∫ p_g dx,   out(x) = Σ_g p_g(x) t'_g,
 
-    z and f are linear in the channels, t' is what softmax attention among the G tokens t gives. Integrals are sums by
+    z and f are linear in the channels, t' is what softmax attention among the G tokens t gives. τ is e^θ / 2 with a
+    parameter θ, 0 at first: above 0, and trained wherever it is, which the clamp in the paper's code would end at its
+    bounds. S starts orthogonal, so that all channels of z have an equal say in the slices. Integrals are sums by
     quadrature weights, so points may come in any order and number, refining them changes little, and padding changes
     nothing. The cost grows with P, not with its square. On grids the paper takes convolutions for z and f; here they
     are linear everywhere, and the model does not know which points are neighbours.
@@ -43,7 +44,8 @@ class Transolver(PointModel):
         slices: number G of slices, at least 1. Good values: 16 to 64.
         ratio: neurons of each block's hidden layer per channel, at least 1. Good values: 1 or 2.
         plus: whether to do as Transolver++ does: f = z, each point has a temperature τ(x), and in training Gumbel noise
-            is added to S z. It needs half the memory; others found it no more accurate.
+            is added to S z; θ(x) is a net of z(x), where the paper adds 1/2 to the net and cuts τ off at 0.01. It needs
+            half the memory; others found it no more accurate.
 
     Raises:
         ValueError: not all fields sit on one geometry, an output is a scalar, or an option is out of its range.
@@ -106,11 +108,12 @@ class PhysicsAttention(nn.Module):
         size = width // heads
         self.places = nn.Linear(width, width)
         self.slices = nn.Linear(size, slices)
+        nn.init.orthogonal_(self.slices.weight)
         if plus:
             self.temperature = net(size, slices, 1)
         else:
             self.values = nn.Linear(width, width)
-            self.temperatures = nn.Parameter(torch.full((heads, 1, 1), 0.5))
+            self.temperatures = nn.Parameter(torch.zeros(heads, 1, 1))  # the θ of `Transolver`
         self.tokens = nn.Linear(size, 3 * size, bias=False)
         self.out = nn.Linear(width, width)
 
@@ -126,7 +129,7 @@ class PhysicsAttention(nn.Module):
         """
         z_BPHc = self.places(h_BPC).unflatten(2, (self.heads, -1))
         f_BPHc = z_BPHc if self.plus else self.values(h_BPC).unflatten(2, (self.heads, -1))
-        p_HBPG = self._slices(z_BPHc, shares_BP.dtype)
+        p_HBPG = self.slices_at(z_BPHc, shares_BP.dtype)
         # Points and tokens have fewer channels than slices, so they are weighed and divided rather than p.
         counts_BP = shares_BP * shares_BP.shape[1]
         sums_HBG1 = p_HBPG.transpose(2, 3) @ counts_BP[..., None]
@@ -135,11 +138,19 @@ class PhysicsAttention(nn.Module):
         t_HBGc = F.scaled_dot_product_attention(*self.tokens(t_HBGc).chunk(3, dim=-1))
         return self.out((p_HBPG @ t_HBGc).permute(1, 2, 0, 3).flatten(2))
 
-    def _slices(self, z_BPHc: Tensor, dtype: torch.dtype) -> Tensor:
-        """The share of each slice in each point, [H, B, P, G]."""
+    def slices_at(self, z_BPHc: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the share of each slice in each point.
+
+        Args:
+            z_BPHc: the places of the points among the slices.
+            dtype: of the shares.
+
+        Returns:
+            [H, B, P, G].
+        """
         if not self.plus:
             # Divided by temperatures before the slices: there are fewer channels of a head than slices.
-            colds_H11 = 1 / self.temperatures.clamp(*TEMPERATURES)
+            colds_H11 = (-self.temperatures).exp() / TEMPERATURE
             z_HRc = (z_BPHc * colds_H11[..., 0]).flatten(0, 1).transpose(0, 1)
             weight_HcG = self.slices.weight.T.expand(self.heads, -1, -1)
             logits_HRG = torch.baddbmm(self.slices.bias * colds_H11, z_HRc, weight_HcG)
@@ -148,5 +159,5 @@ class PhysicsAttention(nn.Module):
         logits_HBPG = self.slices(z_HBPc)
         if self.training:
             logits_HBPG = logits_HBPG - torch.empty_like(logits_HBPG).exponential_().log()
-        temperatures_HBP1 = (0.5 + self.temperature(z_HBPc)).clamp_min(COLDEST)
-        return torch.softmax(logits_HBPG / temperatures_HBP1, dim=-1, dtype=dtype)
+        colds_HBP1 = (-self.temperature(z_HBPc)).exp() / TEMPERATURE
+        return torch.softmax(logits_HBPG * colds_HBP1, dim=-1, dtype=dtype)

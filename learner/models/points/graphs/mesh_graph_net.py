@@ -24,8 +24,8 @@ class MeshGraphNet(EdgeModel):
         m_ij = f(v_i, v_j, e_ij),   v_j += g(v_j, Σ_i m_ij),   e_ij += m_ij
 
     The sum is over the points i that an edge joins to j; edges go both ways. At first v is a net of the inputs at a
-    point, and e one of the displacement x_i - x_j and its length. f and g are nets with two hidden layers of `width`
-    neurons, ReLU, and a layer norm at their end.
+    point, and e one of the displacement x_i - x_j and its length, as `EdgeModel` scales them. f and g are nets with two
+    hidden layers of `width` neurons, ReLU, and a layer norm at their end.
 
     It is no operator: edges are those of the mesh, so refining it changes the function, what happens at a point reaches
     `layers` edges far, and quadrature weights play no part. It suits what is local, as a step of time, and geometry
@@ -59,7 +59,7 @@ class MeshGraphNet(EdgeModel):
     def at_points(self, inputs_BPC: Tensor, sites: Sites) -> Tensor:
         """Predict the outputs as rows, see `PointModel`."""
         sender_E, receiver_E, is_there_E1 = self.ends(sites)
-        points = sites.points.flatten(0, 1)
+        points = sites.points.flatten(0, 1) / self.spacing
         apart = points[sender_E] - points[receiver_E]
         e_EC = self.lift_edges(torch.cat([apart, torch.linalg.vector_norm(apart, dim=1, keepdim=True)], dim=1))
         v_PC = self.lift(inputs_BPC[..., self.first :].flatten(0, 1))

@@ -26,9 +26,10 @@ class MPPDE(EdgeModel):
         h_i = ε(u_i, x_i, θ),   m_ij = φ(h_i, h_j, u_i - u_j, x_i - x_j, θ),   h_i += ψ(h_i, mean_j m_ij, θ)
 
     u are the given frames, θ the scalars, and the mean is over the points j that an edge joins to i; edges go both
-    ways. ε, φ and ψ are nets with two layers and SiLU. After each of the `layers` rounds, every channel of h has mean 0
-    and variance 1 over the domain, by quadrature weights. At a point the `width` channels of h are then a signal, which
-    two convolutions take to a slope d_l for each frame l of m (temporal bundling):
+    ways, and `EdgeModel` scales x_i - x_j. ε, φ and ψ are nets with two layers and SiLU. After each of the `layers`
+    rounds, every channel of h has mean 0 and variance 1 over the domain, by quadrature weights. At a point the `width`
+    channels of h are then a signal, which two convolutions take to a slope d_l for each frame l of m (temporal
+    bundling):
 
         u_l = a_l u_last + b_l + (l / m) d_l
 
@@ -86,7 +87,8 @@ class MPPDE(EdgeModel):
         sender_E, receiver_E, is_there_E1 = self.ends(sites)
         inputs_PC = inputs_BPC.flatten(0, 1)
         scalars_PC = inputs_PC[:, num_inputs - self.num_scalars :]
-        compared_PC = torch.cat([inputs_PC.index_select(1, self.states), sites.points.flatten(0, 1)], dim=1)
+        places_PC = sites.points.flatten(0, 1) / self.spacing
+        compared_PC = torch.cat([inputs_PC.index_select(1, self.states), places_PC], dim=1)
         apart_EC = torch.cat([compared_PC[receiver_E] - compared_PC[sender_E], scalars_PC[receiver_E]], dim=1)
         num_PC = arriving(torch.ones_like(apart_EC[:, :1]), receiver_E, is_there_E1, batch_size * num_points)
         h_PC = self.embed(inputs_PC)

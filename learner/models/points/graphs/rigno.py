@@ -22,6 +22,7 @@ from penstock.learner.models.transformer import waves
 RESOLUTION = 14, 6  # in two dimensions, in three
 RADIUS = 1.5  # of a region, in cells: the 3 cells along each axis around a point
 LEVELS = 3  # of edges: to neighbours 1, 2 and 4 cells away
+FURTHEST = 2 ** (LEVELS - 1)
 WAVES = 4  # frequencies by which a region knows its place
 
 
@@ -31,12 +32,13 @@ class RIGNO(PointModel):
         m_ij = f(v_i, v_j, e_ij),   v_j += g(v_j, Σ_i w_i m_ij / Σ_i w_i),   e_ij += m_ij
 
     Messages go `layers` times among the regions. v is a net of the inputs at a point, or of the place of a region; e
-    is one of the displacement x_i - x_j and its length. f, g and these nets have one hidden layer of `width` neurons
-    with SiLU, and a layer norm at their end; each round has others. Regions are the cells of a regular grid that the
-    domain touches. A point sends to the regions within 1.5 cells, w its quadrature weight times the pair's nearness;
-    the same edges lead back. Regions send to their neighbours 1, 2 and 4 cells away along all axes and diagonals, w
-    the part of the domain near the sender: so a cell beyond the domain sends nothing. Means by weights make it an
-    operator: points may be refined, and what happens at a point reaches 4 cells per round.
+    is one of the displacement x_i - x_j and its length, among regions in units of 4 cells, else of 1.5. f, g and these
+    nets have one hidden layer of `width` neurons with SiLU, and a layer norm at their end; each round has others.
+    Regions are the cells of a regular grid that the domain touches. A point sends to the regions within 1.5 cells, w
+    its quadrature weight times the pair's nearness; the same edges lead back. Regions send to their neighbours 1, 2 and
+    4 cells away along all axes and diagonals, w the part of the domain near the sender: so a cell beyond the domain
+    sends nothing. Means by weights make it an operator: points may be refined, and what happens at a point reaches 4
+    cells per round.
 
     In the paper regions are points drawn at random, with edges by Delaunay triangulations of nested subsets of them, w
     is 1, and half of the edges are left out at random in training; for lead times τ the norms are scaled by nets of τ,
@@ -62,7 +64,7 @@ class RIGNO(PointModel):
         self.grid = LatentGrid(geometry, checked_resolution("rigno", resolution, geometry, RESOLUTION), RADIUS)
         pairs, displacements = region_edges(self.grid.shape)
         self.register_buffer("pairs", pairs, persistent=False)
-        self.register_buffer("displacements", _with_length(displacements * self.grid.size), persistent=False)
+        self.register_buffer("displacements", _with_length(displacements / FURTHEST), persistent=False)
         self.lift, self.place = _normed(self.num_inputs, width), _normed(2 * WAVES * d, width)
         self.lift_edges = nn.ModuleList(_normed(d + 1, width) for _ in range(3))
         self.messages, self.updates = (

@@ -136,9 +136,10 @@ class GridKernel(nn.Module):
 
         v(y) = ∫ n(x, y) κ(x, y - x) f(x) dx / ∫ n(x, y) dx
 
-    n is the pair's nearness; κ is a fully connected net with GELU and one value for each channel. A cell that no point
-    is near is 0. If it attends, n is multiplied by exp(cos(A x, B y)) with linear maps A and B of places: softmax
-    attention of each y to what is near.
+    n is the pair's nearness; κ is a fully connected net with GELU and one value for each channel. Its last bias is 1 at
+    first, so that v starts as about a mean of f. As nets are drawn κ would be about 0.1, of any sign, and 1 % of f
+    would come through to the grid and back. A cell that no point is near is 0. If it attends, n is multiplied by
+    exp(cos(A x, B y)) with linear maps A and B of places: softmax attention of each y to what is near.
 
     Args:
         dimension: number d of dimensions of space.
@@ -150,6 +151,7 @@ class GridKernel(nn.Module):
     def __init__(self, dimension: int, width: int, hidden: int, *, attends: bool = False):
         super().__init__()
         self.kernel = net(2 * dimension, hidden, hidden, width)
+        nn.init.ones_(self.kernel[-1].bias)
         self.keys = nn.ModuleList(nn.Linear(dimension, KEY_SIZE) for _ in range(2 * attends))
 
     def to_grid(self, f_BPC: Tensor, points_BPd: Tensor, shares_BP: Tensor, near: Near) -> tuple[Tensor, Tensor]:

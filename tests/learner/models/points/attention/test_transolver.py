@@ -43,7 +43,7 @@ def test_physics_attention_is_its_formula(plus):
     if plus:
         assert not hasattr(attention, "values")
     else:
-        nn.init.uniform_(attention.temperatures, 0.3, 2.0)
+        nn.init.uniform_(attention.temperatures, -1.0, 2.0)
     heads, x, w = [], h[0].double().numpy(), shares[0].double().numpy()
     for head in range(2):
         own = slice(3 * head, 3 * head + 3)
@@ -51,15 +51,31 @@ def test_physics_attention_is_its_formula(plus):
         f = z if plus else linear(attention.values, x)[:, own]
         if plus:
             hidden = nn.functional.gelu(torch.tensor(linear(attention.temperature[0], z))).numpy()
-            tau = np.maximum(0.01, 0.5 + linear(attention.temperature[2], hidden))
+            tau = np.exp(linear(attention.temperature[2], hidden)) / 2
         else:
-            tau = attention.temperatures[head, 0, 0].item()
+            tau = np.exp(attention.temperatures[head, 0, 0].item()) / 2
         p = softmax(linear(attention.slices, z) / tau, 1)
         tokens = np.stack([sum(w[i] * p[i, g] * f[i] for i in range(9)) / (w @ p[:, g]) for g in range(4)])
         q, k, v = np.split(linear(attention.tokens, tokens), 3, axis=1)
         heads.append(p @ (softmax(q @ k.T / np.sqrt(3), 1) @ v))
     expected = linear(attention.out, np.hstack(heads))
     np.testing.assert_allclose(attention(h, shares).detach()[0].numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("plus", [False, True])
+@pytest.mark.parametrize("theta", [-3.0, 4.0])
+def test_no_temperature_is_too_low_or_too_high_to_be_trained(plus, theta):
+    """Wu et al. clamp them to 0.1 and 5, where gradients become 0; e^-3 / 2 is 0.02, e^4 / 2 is 27."""
+    torch.manual_seed(0)
+    attention = PhysicsAttention(6, 2, 4, plus=plus).eval()
+    if plus:
+        attention.temperature[2].bias.data.fill_(theta)
+        parameter = attention.temperature[2].bias
+    else:
+        parameter = nn.init.constant_(attention.temperatures, theta)
+    h, shares = torch.randn(1, 9, 6), torch.softmax(torch.randn(1, 9), 1)
+    attention(h, shares).square().sum().backward()
+    assert (parameter.grad != 0).all()
 
 
 def test_with_one_slice_every_point_gets_the_weighted_mean():
@@ -69,6 +85,13 @@ def test_with_one_slice_every_point_gets_the_weighted_mean():
     mean = (shares[:, None] @ attention.values(h))[:, 0]
     _, _, v = attention.tokens(mean).chunk(3, dim=1)
     torch.testing.assert_close(attention(h, shares), attention.out(v)[:, None].expand(2, 9, 6))
+
+
+@pytest.mark.parametrize("slices", [3, 6, 20])
+def test_slices_start_orthogonal(slices):
+    """All singular values of S are 1, whichever of channels and slices are more."""
+    weight = PhysicsAttention(12, 2, slices, plus=False).slices.weight.detach().double().numpy()
+    np.testing.assert_allclose(np.linalg.svd(weight, compute_uv=False), 1, rtol=1e-5)
 
 
 def test_plus_draws_noise_in_training_alone():

@@ -1,8 +1,11 @@
 """MeshGraphNet: its size against the paper's, one round of messages by hand, its reach, and moved domains."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import Delaunay
 
 from penstock.geometry import Mesh, Points
 from penstock.layout import FieldSpec, Layout
@@ -39,7 +42,8 @@ def test_a_round_is_a_sum_over_the_neighbours_of_each_point():
     for j in range(5):
         total = torch.zeros(6)
         for i in {j - 1, j + 1} & set(range(5)):
-            e = model.lift_edges(torch.cat([x[i] - x[j], (x[i] - x[j]).norm()[None]]))
+            apart = (x[i] - x[j]) * 40**0.5
+            e = model.lift_edges(torch.cat([apart, apart.norm()[None]]))
             total = total + model.messages[0](torch.cat([v[i], v[j], e]))
         expected.append(model.project(v[j] + model.updates[0](torch.cat([v[j], total]))))
     torch.testing.assert_close(model(**arrays)[0, 0], torch.cat(expected))
@@ -65,6 +69,34 @@ def test_on_a_mesh_the_edges_are_those_of_its_cells():
     square = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]), np.array([[0, 1, 2], [0, 2, 3]])
     model = MeshGraphNet(layout_on(Mesh(4, 2, lambda: square)), width=6, layers=1)
     assert model.edges.tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [2, 3]]
+
+
+@pytest.mark.parametrize("extent", [(3.0, 2.0), (1.0, 2.0, 0.5)])
+def test_displacements_are_in_units_of_about_an_edges_length(extent):
+    """Of the edges that Delaunay's triangulation gives random points in the box."""
+    points = np.random.default_rng(0).random((500, len(extent))) * extent
+    cells = Delaunay(points).simplices
+    ends = np.concatenate([cells[:, pair] for pair in itertools.combinations(range(len(extent) + 1), 2)])
+    lengths = np.linalg.norm(points[ends[:, 0]] - points[ends[:, 1]], axis=1)
+    model = MeshGraphNet(layout_on(Points(500, len(extent), extent=extent, max_edges=60)), width=6, layers=1)
+    assert 0.5 < np.median(lengths) / max(extent) / model.spacing < 2
+
+
+def test_before_training_edges_of_a_mesh_are_not_all_alike():
+    """What differs among the encoded edges of 40 x 40 points is not hidden by what all have in common."""
+    axis = np.linspace(0, 1, 40)
+    points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    mesh = Mesh(1600, 2, lambda: (points, Delaunay(points).simplices))
+    torch.manual_seed(0)
+    model, encoded = MeshGraphNet(layout_on(mesh), layers=1), []
+    model.lift_edges.register_forward_hook(lambda _module, _given, found: encoded.append(found))
+    model(
+        points=torch.tensor(points[None], dtype=torch.float32),
+        weights=torch.ones(1, 1600),
+        fields=torch.zeros(1, 1, 1600),
+    )
+    (e,) = encoded
+    assert (e - e.mean(dim=0)).norm() > 0.2 * e.norm()
 
 
 def test_points_without_edges_are_refused():

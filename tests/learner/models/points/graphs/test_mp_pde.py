@@ -54,7 +54,8 @@ def test_a_round_is_a_mean_over_the_neighbours_then_a_norm_over_the_domain():
     rows = []
     for i in range(5):
         neighbours = sorted({i - 1, i + 1} & set(range(5)))
-        messages = [model.messages[0](torch.cat([h[i], h[j], u[i] - u[j], x[i] - x[j], t])) for j in neighbours]
+        apart = {j: (x[i] - x[j]) * 40**0.5 for j in neighbours}
+        messages = [model.messages[0](torch.cat([h[i], h[j], u[i] - u[j], apart[j], t])) for j in neighbours]
         rows.append(h[i] + model.updates[0](torch.cat([h[i], sum(messages) / len(messages), t])))
     h, shares = torch.stack(rows), (arrays["weights"][0] / arrays["weights"].sum())[:, None]
     mean = (shares * h).sum(0)

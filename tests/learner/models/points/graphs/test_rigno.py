@@ -32,13 +32,13 @@ def with_length(displacement):
 
 def test_it_is_its_equations_by_loops_over_all_pairs():
     torch.manual_seed(0)
-    model = RIGNO(LAYOUT, width=5, resolution=4, layers=2).double()
+    model = RIGNO(LAYOUT, width=5, resolution=5, layers=2).double()
     points = torch.rand(12, 2).double() * torch.tensor([0.3, 0.5])
     weights, fields = torch.rand(12).double() + 0.1, torch.randn(12, 1).double()
     shares, cells = weights / weights.sum(), model.grid.centres
     near = {}  # nearness and displacement in radii, of points and cells
     for (p, x), (n, y) in itertools.product(enumerate(points), enumerate(cells)):
-        offset = (y - x) * 4 / 1.5
+        offset = (y - x) * 5 / 1.5
         if offset.norm() < 1:
             near[p, n] = (1 - offset.square().sum()) ** 2, offset
     v = model.lift(torch.cat([points, fields], dim=1))
@@ -66,9 +66,9 @@ def test_it_is_its_equations_by_loops_over_all_pairs():
 
     edges = {}
     for (i, x), (j, y) in itertools.product(enumerate(cells), repeat=2):
-        steps = ((x - y) * 4).round().long().abs()
+        steps = ((x - y) * 5).round().long().abs()
         if any(all(step in (0, stride) for step in steps) and steps.any() for stride in (1, 2, 4)):
-            edges[i, j] = among(with_length(x - y))
+            edges[i, j] = among(with_length((x - y) * 5 / 4))
     for number in (1, 2):
         messages = {(i, j): model.messages[number](torch.cat([r[i], r[j], e])) for (i, j), e in edges.items()}
         edges = {pair: edges[pair] + message for pair, message in messages.items()}

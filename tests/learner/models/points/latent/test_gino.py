@@ -45,7 +45,6 @@ def test_integrals_are_sums_over_all_pairs_within_the_radius(radius):
 def test_with_the_kernel_1_constants_stay_constant():
     grid, kernel = LatentGrid(CLOUD, 6, 1.5), GridKernel(2, 1, 5)
     nn.init.zeros_(kernel.kernel[-1].weight)
-    nn.init.ones_(kernel.kernel[-1].bias)
     points, shares = cloud()
     near = grid.near(points)
     values, is_near = kernel.to_grid(torch.full((2, 30, 1), 7.0), points, shares, near)
@@ -53,6 +52,17 @@ def test_with_the_kernel_1_constants_stay_constant():
     torch.testing.assert_close(values[..., 0], 7 * is_near)
     back = kernel.to_points(torch.full((2, 18, 1), 7.0), points, near)
     torch.testing.assert_close(back, torch.full((2, 30, 1), 7.0))
+
+
+def test_before_training_constants_come_through_to_the_grid_and_back():
+    """Each way is a mean, so 1 stays about 1, up to what the kernels' nets vary by."""
+    points, shares = cloud(400)  # near all cells
+    grid, kernels = LatentGrid(CLOUD, 6, 1.5), [GridKernel(2, 64, 32) for _ in range(2)]
+    near = grid.near(points)
+    with torch.no_grad():
+        values, _ = kernels[0].to_grid(torch.ones(2, 400, 64), points, shares, near)
+        back = kernels[1].to_points(values, points, near)
+    assert ((back - 1).abs() < 0.5).all()
 
 
 def test_values_depend_continuously_on_the_points():
