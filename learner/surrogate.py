@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from penstock.geometry import Geometry, Mesh
+from penstock.geometry import Geometry, Grid, Mesh
 from penstock.layout import Block, Layout
 from penstock.learner.normalization import Normalization, along, inverse
 
@@ -30,7 +30,7 @@ class Surrogate(nn.Module):
 
     - `points` [B, P, d] and `weights` [B, P] of a `Mesh` or of `Points`; where samples are padded, weights are 0;
     - `edges` int64 [B, E, 2] of `Points` that have edges; (0, 0) is padding;
-    - `weights` [B, *grid] of a masked `Grid`; 0 is outside the domain.
+    - `weights` [B, *grid] of a masked `Grid`; 0 is outside the domain, where every input is given as physical 0.
 
     If there are several geometries, the name of a geometry, where it has one, comes before the array's, as in
     `wall_points`. Coordinates are measured from the lowest corner of the geometry's box in units of its longest edge,
@@ -162,7 +162,8 @@ class Surrogate(nn.Module):
     def _inputs(self, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the model is called with for a batch."""
         inputs = {
-            block.name: self.normalization.encode(block.name, arrays[block.name]) for block in self.layout.input_blocks
+            block.name: self.normalization.encode(block.name, _given(block, arrays))
+            for block in self.layout.input_blocks
         }
         size = next(iter(arrays.values())).shape[0]
         for name, seen in self._seen.items():
@@ -293,7 +294,19 @@ def _span(block: Block, name: str) -> slice:
 
 def _parts(block: Block, arrays: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
     """Names and values [B, components, *] of a block's quantities."""
-    return [(spec.name, arrays[block.name][:, _span(block, spec.name)]) for spec in block.specs]
+    values = _given(block, arrays)
+    return [(spec.name, values[:, _span(block, spec.name)]) for spec in block.specs]
+
+
+def _given(block: Block, arrays: Mapping[str, Tensor]) -> Tensor:
+    """The values [B, C, *] that a model is given of a block, 0 outside of a mask.
+
+    `Layout.pack` has put 0 there; whoever calls a file, and a rollout with its own predictions, need not.
+    """
+    values = arrays[block.name]
+    if not (isinstance(block.on, Grid) and block.on.is_masked):
+        return values
+    return torch.where(arrays[block.on.named("weights")] > 0, values, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
