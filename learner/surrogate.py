@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from penstock.geometry import Geometry, Mesh
+from penstock.geometry import Geometry, Grid, Mesh
 from penstock.layout import Block, Layout
 from penstock.learner.normalization import Normalization, along, inverse
 

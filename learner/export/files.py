@@ -15,11 +15,8 @@ from penstock.learner.export import onnx_file, program, weights_file
 from penstock.learner.surrogate import Surrogate
 
 FORMATS = {"pt2": program, "onnx": onnx_file, "safetensors": weights_file}
-NOT_WRITTEN = {"lsm": {"onnx"}, "neuralop": {"onnx"}, "rigno": {"onnx"}}
-"""Formats without a form for a model of ours.
-
-RIGNO can be written, but on some grids onnxruntime's predictions differ by 1e-3 from torch's.
-"""
+NOT_WRITTEN = {"lsm": {"onnx"}, "neuralop": {"onnx"}}
+"""Formats without a form for a model of ours."""
 
 
 def export(surrogate: Surrogate, card: Mapping, path: Path, example_arrays: Mapping[str, np.ndarray | Tensor]) -> Path:

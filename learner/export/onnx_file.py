@@ -66,7 +66,14 @@ def contents_of(
     names = [entry["name"] for entry in card["outputs"]]
     try:
         with _quiet():
-            model = torch.onnx.export(program, dynamo=True, verbose=False, output_names=names).model_proto
+            model = torch.onnx.export(
+                program,
+                dynamo=True,
+                verbose=False,
+                output_names=names,
+                custom_translation_table={torch.ops.aten.index_add.default: _index_add},
+            ).model_proto
+        _require_sums_in_order(model.graph)
         _name_sizes(model.graph, card)
         for key, value in ((CARD, card), (MESHES, meshes_of(layout))):
             model.metadata_props.add(key=key, value=json.dumps(value))
@@ -112,6 +119,37 @@ class Session:
         outputs = self._session.run(None, {name: inputs[name].numpy() for name in taken})
         names = (each.name for each in self._session.get_outputs())
         return {name: torch.from_numpy(values) for name, values in zip(names, outputs, strict=True)}
+
+
+def _index_add(self: Any, dim: int, index: Any, source: Any, alpha: float = 1.0) -> Any:
+    """Tensor.index_add as ScatterElements, which onnxruntime does in order.
+
+    torch.onnx takes ScatterND. Where that meets an index twice, onnxruntime's threads overwrite each other's sums, now
+    and then (github.com/microsoft/onnxruntime/issues/23396).
+    """
+    operators = _package("onnxscript").opset18
+    rank = len(source.shape)
+    if others := [axis for axis in range(rank) if axis != dim % rank]:
+        index = operators.Unsqueeze(index, operators.Constant(value_ints=others))
+        index = operators.Expand(index, operators.Shape(source))
+    if alpha != 1:
+        source = operators.Mul(source, operators.CastLike(alpha, source))
+    return operators.ScatterElements(self, index, source, axis=dim, reduction="add")
+
+
+def _require_sums_in_order(graph: Any) -> None:
+    """Refuse what `_index_add` is there to avoid, in a user's model.
+
+    Raises:
+        ValueError: there is such a node.
+    """
+    for node in graph.node:
+        if node.op_type == "ScatterND" and any(
+            each.name == "reduction" and each.s != b"none" for each in node.attribute
+        ):
+            raise ValueError(
+                "onnxruntime's threads lose summands of index_put(..., accumulate=True): take index_add or scatter_add"
+            )
 
 
 def _name_sizes(graph: Any, card: Mapping) -> None:

@@ -144,8 +144,10 @@ def test_a_file_on_a_masked_grid_takes_masks_at_other_resolutions():
     contents, card = contents_of(surrogate, {}, free_samples(layout, 2, torch.device("cpu")))
     module = loaded(contents)
     for size, grid in ((1, (12, 10)), (4, (19, 31))):
-        weights = torch.rand(size, *grid) * (torch.rand(size, *grid) < 0.7)
-        agrees(module, surrogate, {"a": torch.randn(size, 2, *grid), "weights": weights})
+        weights, a = torch.rand(size, *grid) * (torch.rand(size, *grid) < 0.7), torch.randn(size, 2, *grid)
+        found = agrees(module, surrogate, {"a": a, "weights": weights})
+        without = agrees(module, surrogate, {"a": torch.where(weights[:, None] > 0, a, 0.0), "weights": weights})
+        assert torch.equal(found["u"], without["u"])  # what a field holds outside counts nowhere
     shapes = {each["name"]: each["shape"] for each in card["inputs"] + card["outputs"]}
     assert shapes["a"] == ["batch", 2, "n0 (12)", "n1 (10)"] and shapes["weights"] == shapes["u"] == [
         "batch",

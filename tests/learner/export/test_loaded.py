@@ -34,6 +34,7 @@ GEOMETRIES = {
     "mesh_graph_net": BODY,
     "gnot": Points(30, 2, extent=(2.0, 1.0), origin=(1.0, -1.0)),
     "unet": replace(GRID, is_masked=True, name="room"),
+    "mlp": replace(GRID, is_masked=True),
 }
 
 
@@ -86,8 +87,25 @@ def test_weights_and_card_are_a_surrogate_again_on_every_geometry(name, tmp_path
         assert_predicts(loaded, surrogate, inputs_of(surrogate, size))
     assert loaded.card == json.loads((tmp_path / "it.safetensors.card.json").read_text())
     assert "penstock" in loaded.card["file"]["needs"] and "code of the model" in loaded.card["file"]["needs"]
-    sizes = {"branch_trunk": ["batch"], "mesh_graph_net": ["batch"], "gnot": ["batch", "points (at most 30)"]}
-    assert list(loaded.card["free sizes"]) == sizes.get(name, ["batch", "n0 (12)", "n1 (10)"])
+    free = {"fno": ["n0 (12)", "n1 (10)"], "unet": ["n0 (12)", "n1 (10)"], "gnot": ["points (at most 30)"]}
+    assert list(loaded.card["free sizes"]) == ["batch", *free.get(name, [])]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_a_field_holds_outside_of_a_mask_changes_nothing_that_a_file_predicts_inside(kind, tmp_path):
+    """A training has put 0 there; a caller need not."""
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    surrogate, path = written("mlp", tmp_path, kind)
+    loaded, inputs = penstock.load(path), inputs_of(surrogate, 3)
+    inside = inputs["weights"] > 0
+    inside[:, 4:7, 2:5] = False
+    inputs["weights"] *= inside
+    expected = loaded(**inputs | {"load": inputs["load"] * inside[:, None]})["shift"]
+    found = loaded(**inputs | {"load": np.where(inside[:, None], inputs["load"], np.float32(-1e6))})["shift"]
+    np.testing.assert_array_equal(found, expected)
+    assert not np.allclose(loaded(**inputs | {"load": 2 * inputs["load"]})["shift"], expected)
 
 
 @pytest.mark.slow  # torch.export and torch.onnx trace an FNO of free sizes

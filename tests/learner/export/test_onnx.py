@@ -133,6 +133,53 @@ def test_the_file_needs_onnxruntime_alone_and_has_the_card_and_meshes(tmp_path):
     assert metadata["card"] == card and metadata["meshes"]["body"]["cells"] == CELLS.tolist()
 
 
+class Sums(nn.Module):
+    """Of values by places that several have in common: along either axis, with a factor, of one axis alone."""
+
+    def __init__(self, places, *, puts=False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.register_buffer("places", torch.tensor(places))
+        self.puts = puts
+
+    def forward(self, fields, scalars):
+        u_BXY = self.weight * (fields[:, 0] + scalars[..., None])
+        by_rows = torch.zeros_like(u_BXY).index_add(1, self.places, u_BXY, alpha=0.5)
+        by_columns = torch.zeros_like(u_BXY).index_add(-1, self.places.int(), u_BXY)
+        first = u_BXY[0, 0]
+        sums = torch.zeros_like(first).index_add(0, self.places, first)
+        if self.puts:
+            sums = sums.index_put((self.places,), first, accumulate=True)
+        return torch.stack([by_rows, by_columns, sums.expand_as(u_BXY)], dim=1)
+
+
+def test_sums_over_places_are_in_an_order_that_no_thread_disturbs():
+    """Against numpy.add.at. ScatterND, which torch.onnx takes, loses summands in some runs by several threads."""
+    import onnx
+
+    places, layout = np.array([3, 0, 3, 3, 7, 0, 1, 3]), layout_on(Grid((8, 8)))
+    surrogate = Surrogate(Sums(places), Normalization.identity(layout), layout)
+    contents, _ = onnx_file.contents_of(surrogate, {}, free_samples(layout, 2, torch.device("cpu")))
+    operators = {node.op_type for node in onnx.load_from_string(contents).graph.node}
+    assert "ScatterElements" in operators and "ScatterND" not in operators
+    a, k = np.random.default_rng(0).normal(size=(3, 8, 8)).astype(np.float32), np.float32([0.1, 0.2, 0.3])
+    outputs = onnx_file.Session(contents)({"a": torch.from_numpy(a), "k": torch.from_numpy(k)})
+    values = a.astype(float) + k[:, None, None]
+    by_rows, by_columns, sums = np.zeros((3, 8, 8)), np.zeros((3, 8, 8)), np.zeros(8)
+    np.add.at(by_rows, (slice(None), places), values / 2)
+    np.add.at(by_columns, (slice(None), slice(None), places), values)
+    np.add.at(sums, places, values[0, 0])
+    np.testing.assert_allclose(outputs["u"], np.stack([by_rows, by_columns], axis=1), atol=1e-5)
+    np.testing.assert_allclose(outputs["v"], np.tile(sums, (3, 8, 1)), atol=1e-5)
+
+
+def test_a_sum_that_threads_disturb_is_refused():
+    layout = layout_on(Grid((8, 8)))
+    surrogate = Surrogate(Sums(np.zeros(8, int), puts=True), Normalization.identity(layout), layout)
+    with pytest.raises(PenstockError, match=r"^Sums can't be written as ONNX: .* take index_add or scatter_add; take"):
+        onnx_file.contents_of(surrogate, {}, free_samples(layout, 2, torch.device("cpu")))
+
+
 class Bessel(nn.Module):
     """What torch.onnx has no form for."""
 

@@ -120,6 +120,21 @@ def test_every_model_can_be_differentiated_forwards_and_then_trained(name):
     assert sum(p.grad.norm() for p in surrogate.parameters() if p.grad is not None) > 0
 
 
+def test_what_lies_outside_of_a_mask_changes_no_derivative_inside():
+    layout = layout_on(Grid((8, 8), is_masked=True))
+    torch.manual_seed(0)
+    surrogate = surrogate_on(layout, MODELS["fno"](layout.of_model, **SMALL["fno"]))
+    arrays = free_samples(layout, 2, torch.device("cpu"))
+    inside = arrays["weights"] > 0
+    inside[:, :, 2:5, 3:6] = False
+    arrays["weights"] = arrays["weights"] * inside
+    zeroed = {name: arrays[name] * inside for name in ("fields", "tangents")}
+    other = {name: torch.where(inside, arrays[name], -1e6) for name in zeroed}
+    with torch.no_grad():
+        found, expected = (surrogate.predict(arrays | each)["targets"] for each in (other, zeroed))
+    assert torch.equal(found, expected)
+
+
 def test_bfloat16_keeps_the_derivatives_roughly():
     layout = layout_on(Grid((8, 8)))
     torch.manual_seed(0)

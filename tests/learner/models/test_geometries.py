@@ -116,6 +116,33 @@ def test_what_a_model_accepts_it_lives_on(name, geometry, tmp_path):
         assert name in ONE_RESOLUTION or not any(isinstance(size, int) for size in sizes)
 
 
+ON_MASKS = [name for name, geometry in (case.values for case in ACCEPTED) if geometry == "masked grid"]
+
+
+@pytest.mark.parametrize("name", ON_MASKS)
+def test_what_a_field_holds_outside_of_a_mask_changes_no_prediction_inside(name):
+    """Samples in a training hold 0 there; a caller's, and predictions that a rollout gives back, hold anything."""
+    layout = layout_on(GEOMETRIES["masked grid"])
+    torch.manual_seed(0)
+    model = MODELS[name](layout, **SMALL[name])
+    means, stds = ({"fields": torch.ones(1), "scalars": torch.ones(1), "targets": torch.ones(2)} for _ in range(2))
+    surrogate = Surrogate(model, Normalization(means, stds), layout)
+    for parameter in model.parameters():  # some models start as if their inputs counted little
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    arrays = free_samples(layout, 3, torch.device("cpu"))
+    inside = arrays["weights"] > 0
+    inside[:, :, :3, 2:5] = False
+    arrays["weights"] = arrays["weights"] * inside
+    trained_on = arrays | {"fields": arrays["fields"] * inside}
+    with torch.no_grad():
+        expected = surrogate.predict(trained_on)["targets"]
+        for outside in (-1e6, float("nan")):
+            found = surrogate.predict(arrays | {"fields": torch.where(inside, arrays["fields"], outside)})["targets"]
+            assert torch.equal(found, expected)
+        other = surrogate.predict(arrays | {"fields": 2 * arrays["fields"]})["targets"]
+    assert not torch.allclose(other, expected)  # what it holds inside counts
+
+
 class Pooling(nn.Module):
     """Adds to each point a mean over all points, weighted or not."""
 

@@ -11,6 +11,7 @@ from penstock.learner.losses.losses import RelativeL2, TotalLoss
 from penstock.learner.models.grids.fourier.fno import FNO
 from penstock.learner.normalization import Normalization
 from penstock.learner.optimization import Optimization
+from penstock.learner.optimizers.muon import Muon
 from penstock.learner.ranks.group import ALONE
 from penstock.learner.surrogate import Surrogate
 from tests.support.ranks import on_ranks
@@ -47,7 +48,23 @@ class Normed(nn.Module):
         return self.layers(fields)
 
 
-MODELS = {"fno": lambda: FNO(LAYOUT, width=6, modes=4, layers=2), "odd": Odd, "normed": Normed}
+class Convolved(nn.Module):
+    """Kernels, which Muon takes as rows of a matrix."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.GELU(), nn.Conv2d(4, 1, 1))
+
+    def forward(self, fields):
+        return self.layers(fields)
+
+
+MODELS = {
+    "fno": lambda: FNO(LAYOUT, width=6, modes=4, layers=2),
+    "odd": Odd,
+    "normed": Normed,
+    "convolved": Convolved,
+}
 
 
 def train(group, model, options, sizes):
@@ -71,10 +88,13 @@ def train(group, model, options, sizes):
     return state | {name: value.numpy() for name, value in step.state().items()} | {"losses": np.array(losses)}
 
 
+# Muon's five iterations enlarge the rounding of a gradient by 3.4445^5 = 485 at most, of which a step at these learning
+# rates leaves 1e-8 in a weight: the bound below holds for it as for AdamW, and 2e-7 was the most that was found.
 CASES = [
-    (model, options, sizes)
-    for model in ("fno", "odd")
+    (model, options | optimizer, sizes)
+    for model in ("fno", "odd", "convolved")
     for options in ({}, {"micro_batch_size": 3, "clip_norm": 0.05, "ema_decay": 0.9})
+    for optimizer in ({}, {"optimizer": Muon})
     for sizes in ((4, 4), (5, 2), (0, 3))
 ]
 NORMED = [("normed", {}, sizes) for sizes in ((4, 4), (0, 4))]

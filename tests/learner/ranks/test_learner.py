@@ -22,6 +22,8 @@ from penstock.learner.losses.losses import MSE, TotalLoss
 from penstock.learner.models.grids.fourier.fno import FNO
 from penstock.learner.normalization import Normalization
 from penstock.learner.optimization import Optimization
+from penstock.learner.optimizers.adamw import AdamW
+from penstock.learner.optimizers.muon import Muon
 from penstock.learner.ranks import turns
 from penstock.learner.ranks.group import ALONE, RankLost
 from penstock.learner.settings import Settings, StopAfter
@@ -103,12 +105,13 @@ class Batches(NoStream):
         return self.items.pop(0) if self.items else None
 
 
-def equal_batches(group):
+def equal_batches(group, optimizer):
     """20 steps on batches whose rows are known: a queue gives them in the order in which they came."""
     torch.manual_seed(0)
     per_rank = 8 if group.size == 1 else 4
     surrogate = Surrogate(FNO(LAYOUT, width=8, modes=4, layers=1), Normalization.identity(LAYOUT), LAYOUT)
-    step = Optimization(surrogate, loss=TotalLoss(LAYOUT, MSE), learning_rate=1e-3, ema_decay=0.9, group=group)
+    options = {"learning_rate": 1e-3, "optimizer": optimizer, "ema_decay": 0.9, "group": group}
+    step = Optimization(surrogate, loss=TotalLoss(LAYOUT, MSE), **options)
     buffer = Buffer(LAYOUT, Fifo(), capacity=20 * per_rank, watermark=20 * per_rank, seed=0)
     trained = Learner(
         step,
@@ -121,10 +124,11 @@ def equal_batches(group):
     return weights(trained) | {"loss": trained.trainer.loss, "rate": trained.trainer.learning_rate}
 
 
-def test_two_ranks_train_as_one_on_equal_batches(tmp_path):
-    first, second = on_ranks(tmp_path, equal_batches)
+@pytest.mark.parametrize("optimizer", [AdamW, Muon])
+def test_two_ranks_train_as_one_on_equal_batches(optimizer, tmp_path):
+    first, second = on_ranks(tmp_path, equal_batches, optimizer)
     np.testing.assert_equal(second, first)
-    for name, value in equal_batches(ALONE).items():
+    for name, value in equal_batches(ALONE, optimizer).items():
         np.testing.assert_allclose(first[name], value, rtol=0, atol=1e-6, err_msg=name)
 
 
