@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from penstock.geometry import Geometry, Grid, Mesh
+from penstock.geometry import Geometry, Mesh
 from penstock.layout import Block, Layout
 from penstock.learner.normalization import Normalization, along, inverse
 
@@ -170,7 +170,7 @@ class Surrogate(nn.Module):
         inputs = {}
         for block in self.layout.input_blocks:
             values = self.normalization.encode(block.name, arrays[block.name])
-            inputs[block.name] = values if block.is_ragged else _inside(block, values, arrays)
+            inputs[block.name] = _without_outside(block, values, arrays)
         size = next(iter(arrays.values())).shape[0]
         for name, seen in self._seen.items():
             constant = None if seen.constant is None else self.get_buffer(f"_{name}")
@@ -259,7 +259,7 @@ class DifferentiatedSurrogate(Surrogate):
                     given[names[name]] if name in names else torch.zeros_like(values)
                     for name, values in _parts(block, arrays)
                 ]
-                rows.append(torch.cat(parts, dim=1))
+                rows.append(_without_outside(block, torch.cat(parts, dim=1), arrays))
             stacked = torch.cat(rows)
             tangents[block.name] = stacked / along(getattr(self.normalization, f"{block.name}_std"), stacked)
         return tangents
@@ -301,6 +301,11 @@ def _span(block: Block, name: str) -> slice:
 def _parts(block: Block, arrays: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
     """Names and values [B, components, *] of a block's quantities."""
     return [(spec.name, arrays[block.name][:, _span(block, spec.name)]) for spec in block.specs]
+
+
+def _without_outside(block: Block, values: Tensor, arrays: Mapping[str, Tensor]) -> Tensor:
+    """An input's values [B, C, *], and 0 outside of a mask; padding is left to the model, which has its weights."""
+    return values if block.is_ragged else _inside(block, values, arrays)
 
 
 def _inside(block: Block, values: Tensor, arrays: Mapping[str, Tensor]) -> Tensor:
