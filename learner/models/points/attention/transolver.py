@@ -28,11 +28,11 @@ class Transolver(PointModel):
         p_g(x) = softmax_g(S z(x) / τ),   t_g = ∫ p_g f dx / ∫ p_g dx,   out(x) = Σ_g p_g(x) t'_g,
 
     z and f are linear in the channels, t' is what softmax attention among the G tokens t gives. τ is e^θ / 2 with a
-    parameter θ, 0 at first: above 0, and trained wherever it is, which the clamp in the paper's code would end at its
-    bounds. S starts orthogonal, so that all channels of z have an equal say in the slices. Integrals are sums by
-    quadrature weights, so points may come in any order and number, refining them changes little, and padding changes
-    nothing. The cost grows with P, not with its square. On grids the paper takes convolutions for z and f; here they
-    are linear everywhere, and the model does not know which points are neighbours.
+    parameter θ, 0 at first, or with `plus` a net θ of z(x): above 0, and trained wherever it is, which the clamp in the
+    authors' codes would end at its bounds. S starts orthogonal, so that all channels of z have an equal say in the
+    slices. Integrals are sums by quadrature weights, so points may come in any order and number, refining them changes
+    little, and padding changes nothing. The cost grows with P, not with its square. On grids the paper takes
+    convolutions for z and f; here they are linear everywhere, and the model does not know which points are neighbours.
 
     Wu et al. take width 128, 8 heads, 8 layers, 64 slices (32 for car flows at width 256).
 
@@ -44,8 +44,7 @@ class Transolver(PointModel):
         slices: number G of slices, at least 1. Good values: 16 to 64.
         ratio: neurons of each block's hidden layer per channel, at least 1. Good values: 1 or 2.
         plus: whether to do as Transolver++ does: f = z, each point has a temperature τ(x), and in training Gumbel noise
-            is added to S z; θ(x) is a net of z(x), where the paper adds 1/2 to the net and cuts τ off at 0.01. It needs
-            half the memory; others found it no more accurate.
+            is added to S z. It needs half the memory; others found it no more accurate.
 
     Raises:
         ValueError: not all fields sit on one geometry, an output is a scalar, or an option is out of its range.
