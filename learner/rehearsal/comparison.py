@@ -14,9 +14,10 @@ from penstock.learner.losses.losses import RelativeL2, TotalLoss
 from penstock.learner.models import MODELS
 from penstock.learner.normalization import Normalization
 from penstock.learner.optimization import Optimization
-from penstock.learner.optimizers import OPTIMIZERS, PLAIN
+from penstock.learner.optimizers import OPTIMIZERS, recipe_of
 from penstock.learner.rehearsal.free_samples import free_samples
 from penstock.learner.surrogate import Surrogate
+from penstock.registry import with_defaults
 
 GEOMETRIES = (Grid((64, 64)), Points(4096, 2, max_edges=3 * 4096))  # the first one that a model takes
 WHERE = "on 64 x 64 cells, one field in and one out; of a model that takes no grid, on 4096 points with 12288 edges"
@@ -61,7 +62,7 @@ def seconds_per_step(name: str) -> float | None:
             model = MODELS[name](layout)
         except ValueError:
             continue
-        recipe = getattr(model, "recipe", PLAIN)
+        recipe = recipe_of(MODELS[name], with_defaults(MODELS[name], {}, given=1))
         step = Optimization(
             Surrogate(model, Normalization.identity(layout), layout),
             loss=TotalLoss(layout, RelativeL2),
