@@ -22,8 +22,6 @@ from penstock.learner.models.options import require_positive
 from penstock.learner.models.parameters import normal
 from penstock.learner.models.transformer import Attention
 
-WAVES = 2  # periods of the queries' first waves along an axis, as their standard deviation
-
 
 class CViT(LiftedModel):
     """The continuous vision transformer on a grid of 1 to 3 axes.
@@ -49,9 +47,9 @@ class CViT(LiftedModel):
     is finer than the cells that it was built for is averaged in the inputs, and linear in the queries.
 
     The paper, too, has a learned vector per cell of its data, 128 x 128 or 96 x 192. There they start as independent
-    random numbers, here as random waves of a few periods, with which close points ask alike from the first step on. The
-    paper interpolates them by Gaussians that are narrower than a cell, and maps and normalises the result; it fixes the
-    places of patches by sines, and joins frames of several times by attention, where here they are channels.
+    random numbers, here as random waves of about one period, with which close points ask alike from the first step on.
+    The paper interpolates them by Gaussians that are narrower than a cell, and maps and normalises the result; it fixes
+    the places of patches by sines, and joins frames of several times by attention, where here they are channels.
 
     Args:
         layout: layout of batches.
@@ -107,6 +105,9 @@ class CViT(LiftedModel):
 def random_waves(grid: Grid, width: int) -> nn.Parameter:
     """Return waves with random wave vectors at the centres of cells, [*grid, 1, C], of mean square 1.
 
+    The number of periods along an axis is normal with deviation 1, so that queries far apart differ and close ones
+    do not.
+
     Args:
         grid: the grid; waves fit its periodic axes.
         width: number C of channels, each with a wave of its own.
@@ -115,7 +116,7 @@ def random_waves(grid: Grid, width: int) -> nn.Parameter:
     if not waves.is_meta:  # if it is, only the size counts
         phases = 2 * math.pi * torch.rand(width)
         for centres, is_periodic in zip(cell_centres(grid.shape, waves), grid.periodic, strict=True):
-            numbers = WAVES * torch.randn(width)
+            numbers = torch.randn(width)
             phases = phases + 2 * math.pi * (numbers.round() if is_periodic else numbers) * centres[..., None, None]
         waves.copy_(math.sqrt(2) * phases.cos())
     return nn.Parameter(waves)
