@@ -15,7 +15,7 @@ from penstock.learner.export import onnx_file, program, weights_file
 from penstock.learner.surrogate import Surrogate
 
 FORMATS = {"pt2": program, "onnx": onnx_file, "safetensors": weights_file}
-NOT_WRITTEN = {"lsm": {"onnx"}, "neuralop": {"onnx"}}
+NOT_WRITTEN = {"neuralop": {"onnx"}}
 """Formats without a form for a model of ours."""
 
 

@@ -14,7 +14,7 @@ SMALL = {
     "gino": {"width": 12, "resolution": 6, "modes": 2, "layers": 1, "hidden": 8},
     "gnot": {"width": 16, "heads": 2, "layers": 1},
     "localno": {"width": 8, "modes": 3, "layers": 1},
-    "lsm": {"width": 8},
+    "lsm": {"width": 8, "levels": 2},
     "mesh_graph_net": {"width": 12, "layers": 2},
     "mg_tfno": {"options": {"width": 8, "modes": 2, "layers": 1}},
     "mgno": {"width": 8, "layers": 1},

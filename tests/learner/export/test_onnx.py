@@ -13,7 +13,7 @@ from penstock.errors import PenstockError
 from penstock.geometry import Grid, Mesh, Points
 from penstock.layout import FieldSpec, Layout
 from penstock.learner.export import onnx_file
-from penstock.learner.export.files import NOT_WRITTEN, export
+from penstock.learner.export.files import export
 from penstock.learner.models import MODELS
 from penstock.learner.normalization import Normalization
 from penstock.learner.rehearsal.free_samples import free_samples
@@ -25,9 +25,7 @@ pytest.importorskip("onnxscript")
 
 CELLS = np.array([[0, 1, 2], [0, 2, 3]])
 BODY = Mesh(4, 2, lambda: (np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]), CELLS), name="body")
-QUICK = {"fno", "mlp"}  # torch.export and torch.onnx take 2 to 6 s for each of the others
-# They were written and compared once, which takes 6 to 20 s each. `export` compares every file that it writes.
-WRITTEN_ONCE = {"codano", "cvit", "galerkin", "gaot", "geo_fno", "gino", "gnot", "localno", "uno", "upt"}
+QUICK = {"fno", "mlp"}  # torch.export and torch.onnx take 2 to 10 s of a core for each of the others
 
 
 def layout_on(geometry):
@@ -72,12 +70,7 @@ def assert_same(session, surrogate, inputs):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
-        for name in SMALL
-        if name not in WRITTEN_ONCE and "onnx" not in NOT_WRITTEN.get(name, ())
-    ],
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in SMALL]
 )
 def test_a_model_is_written_as_onnx_with_its_free_sizes(name):
     """At 1 and 5 samples; where the grid is free, at one that 8 divides and at one that nothing does."""

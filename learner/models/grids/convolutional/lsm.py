@@ -187,7 +187,8 @@ def patches(batch_size: int, grid: Sequence[int], size: int, device: torch.devic
     """Return which points of samples on a grid lie in which patch.
 
     Indices take the place of padding and slicing, which would leave a guard in an exported program. So would an axis
-    for the patches of a sample, where there is one patch.
+    for the patches of a sample, where there is one patch. Of a division by a free size torch.onnx has the quotient and
+    not the remainder.
 
     Args:
         batch_size: number of samples.
@@ -205,8 +206,9 @@ def patches(batch_size: int, grid: Sequence[int], size: int, device: torch.devic
     patch, place = place // num_places, place % num_places
     into, is_inside, stride = 0, torch.ones_like(place, dtype=torch.bool), 1
     for num_points, number in reversed([*zip(grid, numbers, strict=True)]):
-        along_axis = patch % number * size + place % size
-        patch, place = patch // number, place // size
+        rest = patch // number
+        along_axis = (patch - rest * number) * size + place % size
+        patch, place = rest, place // size
         is_inside = is_inside & (along_axis < num_points)
         into, stride = into + stride * along_axis.clamp_max(num_points - 1), stride * num_points
     into = into + stride * patch
@@ -214,7 +216,8 @@ def patches(batch_size: int, grid: Sequence[int], size: int, device: torch.devic
     point = torch.arange(batch_size * math.prod(grid), device=device)
     back, patch_stride, place_stride = 0, num_places, 1
     for num_points, number in reversed([*zip(grid, numbers, strict=True)]):
-        along_axis, point = point % num_points, point // num_points
+        rest = point // num_points
+        along_axis, point = point - rest * num_points, rest
         back = back + patch_stride * (along_axis // size) + place_stride * (along_axis % size)
         patch_stride, place_stride = patch_stride * number, place_stride * size
     return into, is_inside, back + patch_stride * point
