@@ -304,12 +304,15 @@ def _parts(block: Block, arrays: Mapping[str, Tensor]) -> list[tuple[str, Tensor
 
 
 def _without_outside(block: Block, values: Tensor, arrays: Mapping[str, Tensor]) -> Tensor:
-    """An input's values [B, C, *], and 0 outside of a mask; padding is left to the model, which has its weights."""
+    """An input's values [B, C, *], and 0 outside of a mask.
+
+    Padding is left to the model, which has its weights.
+    """
     return values if block.is_ragged else _inside(block, values, arrays)
 
 
 def _inside(block: Block, values: Tensor, arrays: Mapping[str, Tensor]) -> Tensor:
-    """A block's values [B, C, *], and 0 where the weights that travel with the samples are."""
+    """A block's values [B, C, *], and 0 where a sample's weights are 0."""
     if block.on is None or not block.on.travelling:
         return values
     return torch.where(arrays[block.on.named("weights")] > 0, values, 0.0)

@@ -106,7 +106,7 @@ def test_what_trains_from_python_does():
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     cause, error = ran.stdout.split("ended ")
-    assert cause == "stream " and float(error) < 0.3
+    assert cause == "stream " and float(error) < 0.5  # untrained it is 1
 
 
 def test_links_between_pages_lead_somewhere():

@@ -103,7 +103,7 @@ class CViT(LiftedModel):
 
 
 def random_waves(grid: Grid, width: int) -> nn.Parameter:
-    """Return waves with random wave vectors at the centres of cells, [*grid, 1, C], of mean square 1.
+    """Return waves with random wave vectors at the centres of cells.
 
     The number of periods along an axis is normal with deviation 1, so that queries far apart differ and close ones
     do not.
@@ -111,6 +111,9 @@ def random_waves(grid: Grid, width: int) -> nn.Parameter:
     Args:
         grid: the grid; waves fit its periodic axes.
         width: number C of channels, each with a wave of its own.
+
+    Returns:
+        [*grid, 1, C], of mean square 1.
     """
     waves = torch.empty(*grid.shape, 1, width)
     if not waves.is_meta:  # if it is, only the size counts
