@@ -74,7 +74,7 @@ class BranchInputs(nn.Module):
         return torch.cat(seen, dim=1)
 
     def _brought_along(self) -> list[tuple[Geometry, Block | None]]:
-        """The geometries whose points each sample brings along, with the input fields there."""
+        """The geometries whose points vary by sample, with the input fields there."""
         inputs = {block.on: block for block in self.layout.input_blocks}
         return [(geometry, inputs.get(geometry)) for geometry in self.layout.geometries if geometry.is_ragged]
 
