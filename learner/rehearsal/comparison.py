@@ -49,7 +49,8 @@ def num_parameters(name: str) -> int | None:
 def seconds_per_step(name: str) -> float | None:
     """Return the processor time of a step by the model's own recipe.
 
-    The step is on BATCH_SIZE samples in float32. It is the median of NUM_STEPS after a first one. Other work of the machine disturbs it less than wall time.
+    The step is on BATCH_SIZE samples in float32. It is the median of NUM_STEPS after a first one. Other work of the
+    machine disturbs it less than wall time.
 
     Args:
         name: name of the model.
