@@ -59,7 +59,7 @@ from penstock.solvers.problem import Problem
 
 
 class Misfits(Problem):
-    '''Draws below `hang` never return, below `crash` end their process, below `stop` raise, from `grow` keep 250 MB.'''
+    '''Draws below `hang` never return, below `crash` end their process, below `stop` raise, from `grow` keep 400 MB.'''
 
     def __init__(self, *, hang: float = 0.0, crash: float = 0.0, stop: float = 0.0, grow: float = 1.0):
         self.hang, self.crash, self.stop, self.grow, self.kept = hang, crash, stop, grow, []
@@ -77,7 +77,7 @@ class Misfits(Problem):
         if x < self.stop:
             raise KeyboardInterrupt("mesh_\\udcff.msh")
         if x >= self.grow:
-            self.kept.append(np.ones(31_250_000))
+            self.kept.append(np.ones(50_000_000))
         yield Sample(inputs={"x": x, "a": np.full(16, x)}, outputs={"u": np.full(16, x * x)})
 """
 SPACE = ParameterSpace(x=Uniform(0.0, 1.0))
