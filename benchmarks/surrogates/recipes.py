@@ -21,10 +21,9 @@ from benchmarks.surrogates.zoo import POINTS, STEADY, TRANSIENT
 from penstock.errors import PenstockError
 from penstock.learner.models import MODELS
 from penstock.learner.stream.stream import InProcessStream
+from penstock.messages import Lease
 from penstock.orchestrator.actors.solver_actor import make_worker
 from penstock.orchestrator.config.config import Config
-from penstock.orchestrator.ledger.designs import InOrder
-from penstock.orchestrator.ledger.ledger import Ledger
 from penstock.orchestrator.plan import resolve
 from penstock.registry import nearest
 from penstock.report import markdown
@@ -40,10 +39,10 @@ RECIPES = [("adamw", 1e-3), ("adamw", 4e-3), ("muon", 6e-3), ("muon", 2e-2)]
 ROWS, VALIDATION_ROWS = 400, 50
 RECORD = FOLDER / "recipes.json"
 INTRODUCTION = """
-Mean relative L2 error on {validation} validation simulations after {steps} steps on the samples of {rows}, with default
-options, batch sizes and schedule, by optimizer and highest learning rate, and in brackets the milliseconds of
+Mean relative L2 error on {validation} validation simulations after a number of steps on the samples of {rows}, with
+default options, batch sizes and schedule, by optimizer and highest learning rate, and in brackets the milliseconds of
 processor time of a step on one core. The lowest of a row is bold; a star marks what a model is trained with where a
-configuration says nothing.
+configuration says nothing, if that is among these. One seed each.
 """
 
 
@@ -65,7 +64,7 @@ def run(problems: Sequence[str], models: Sequence[str] | None, steps: int) -> No
             raise PenstockError(f"{name!r} is not in the table; {nearest(name, known)}")
     record: dict[str, list[float]] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     wanted = {
-        " ".join((problem, model, optimizer, f"{rate:g}")): (problem, model, optimizer, rate, steps)
+        _key(problem, model, optimizer, rate, steps): (problem, model, optimizer, rate, steps)
         for problem in problems or PROBLEMS
         for model in models or PROBLEMS[problem][1]
         for optimizer, rate in RECIPES
@@ -78,14 +77,13 @@ def run(problems: Sequence[str], models: Sequence[str] | None, steps: int) -> No
             record[jobs[job]] = result
             print(f"{jobs[job]}: {result[0]:.4f}, {result[1]:.1f} ms", file=sys.stderr, flush=True)
             write(RECORD.name, json.dumps(record, indent=1) + "\n")
-    text = INTRODUCTION.format(validation=VALIDATION_ROWS, steps=steps, rows=ROWS)
-    page = [
-        f"# Recipes of the models\n\n{paragraph(text)}\n",
-        *_sections(record),
-        footer(torch.device("cpu"), "recipes"),
-        "",
-    ]
-    write("recipes.md", "\n".join(page))
+    text = INTRODUCTION.format(validation=VALIDATION_ROWS, rows=ROWS)
+    parts = [paragraph(text), *_sections(record), footer(torch.device("cpu"), "recipes")]
+    write("recipes.md", "\n\n".join(["# Recipes of the models", *parts]) + "\n")
+
+
+def _key(problem: str, model: str, optimizer: str, rate: float, steps: int) -> str:
+    return f"{problem} {model} {optimizer} {rate:g} {steps}"
 
 
 def _configuration(problem: str, model: str, **training: Any) -> Config:
@@ -110,11 +108,9 @@ def _trained(problem: str, model: str, optimizer: str, rate: float, steps: int) 
     except PenstockError:
         return None
     with closing(InProcessStream()) as stream:
-        learner, worker, numbers = plan.learner(stream), make_worker(plan.solving), itertools.count()
-        for design, limit in (("validation", VALIDATION_ROWS), ("training", ROWS)):
-            ledger = Ledger(InOrder(design), limit)
-            while (lease := plan.order.lease(ledger, next(numbers), 0, window=4, num_ready=1)) is not None:
-                stream.submit(lease, worker)
+        learner, worker = plan.learner(stream), make_worker(plan.solving)
+        for number, (design, count) in enumerate([("validation", VALIDATION_ROWS), ("training", ROWS)]):
+            stream.submit(Lease(number=number, simulations=tuple(range(count)), design=design), worker)
         start = time.process_time()
         try:
             learner.run()
@@ -126,10 +122,11 @@ def _trained(problem: str, model: str, optimizer: str, rate: float, steps: int) 
 
 def _sections(record: Mapping[str, Sequence[float]]) -> Iterator[str]:
     names = [f"{optimizer} {rate:g}" for optimizer, rate in RECIPES]
-    for problem, (_, models) in PROBLEMS.items():
+    lengths = sorted({int(key.rpartition(" ")[2]) for key in record})
+    for steps, (problem, (_, models)) in itertools.product(lengths, PROBLEMS.items()):
         rows = []
         for model in models:
-            results = [record.get(f"{problem} {model} {name}") for name in names]
+            results = [record.get(_key(problem, model, *recipe, steps)) for recipe in RECIPES]
             if None in results:
                 continue
             own = resolve(_configuration(problem, model)).config.training
@@ -141,4 +138,4 @@ def _sections(record: Mapping[str, Sequence[float]]) -> Iterator[str]:
                 cells.append(f"{'**' * (error == lowest)}{cell}{'**' * (error == lowest)}{' *' * (name == taken)}")
             rows.append([model, *cells])
         if rows:
-            yield f"## {problem}\n\n{markdown(rows, ['model', *names])}\n"
+            yield f"## {problem}, {steps} steps\n\n{markdown(rows, ['model', *names])}"
