@@ -110,7 +110,7 @@ def random_waves(grid: Grid, width: int) -> nn.Parameter:
 
     Args:
         grid: the grid; waves fit its periodic axes.
-        width: number C of channels, each with a wave of its own.
+        width: number C of channels, which have different waves.
 
     Returns:
         [*grid, 1, C], of mean square 1.
